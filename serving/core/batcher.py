@@ -1,0 +1,204 @@
+"""Decides when a batch is cut and what rides in it. All scheduling state lives here.
+
+Pure: time arrives as `now_ns`, decisions leave as values. Deciding is marking: when `cut` returns, the requests have
+left the queue and the lane counts as busy. Whoever drives it (the engine, a simulation) calls
+
+    offer / cancel   when a client comes or goes
+    cut              when a lane could take a batch, until it says there is none
+    settle           when a batch is done
+
+A lane holds at most two batches: one computing, one being prepared. The second is cut only when the first is about to
+be done, so that late arrivals still ride.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+from serving.core.admission import refusal
+from serving.core.batch import Batch, Cut, CutReason
+from serving.core.fairness import FairShares
+from serving.core.latency import LatencyModel
+from serving.core.outcome import Rejected
+from serving.core.queue import Line, RequestQueue, Shape
+from serving.core.request import Request
+from serving.core.selection import Selection, select
+from serving.core.sizes import Sizes
+
+BATCHES_PER_LANE = 2
+FULL_BATCH_LEAD_NS = 3_000_000  # a full batch gains nothing by waiting: prepare it this early, timers are that coarse
+
+
+class Lane:
+    """What the batcher knows of one lane: its batches, oldest first, and when it last finished one."""
+
+    __slots__ = ("batches", "done_ns")
+
+    def __init__(self) -> None:
+        self.batches: deque[Batch] = deque()
+        self.done_ns = 0
+
+    def free_ns(self) -> int:
+        return self.batches[-1].finish_ns if self.batches else 0
+
+
+class Batcher:
+    """The queue and the lanes of one model.
+
+    sizes: which batch shapes exist and the most rows a batch may have.
+    weights: share of device time by tenant, 1.0 unless named.
+    max_requests: the most requests that may wait.
+    lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
+    """
+
+    def __init__(
+        self,
+        latency: LatencyModel,
+        sizes: Sizes,
+        *,
+        lane_count: int = 1,
+        max_requests: int = 4096,
+        weights: Mapping[str, float] | None = None,
+        lead_ns: int = 0,
+    ) -> None:
+        self.latency = latency
+        self.sizes = sizes
+        self.max_requests = max_requests
+        self.lead_ns = lead_ns
+        self.queue = RequestQueue()
+        self.shares = FairShares(weights)
+        self._lanes = [Lane() for _ in range(lane_count)]
+        self._batch_count = 0
+
+    def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
+        """Whether the request may enter. Changes nothing.
+
+        waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
+        """
+        start_ns = max(now_ns, min(lane.free_ns() for lane in self._lanes))
+        length = self.sizes.padded_length(request.length)
+        rows = self.sizes.padded_rows(request.rows)
+        return refusal(
+            request,
+            now_ns=now_ns,
+            earliest_done_ns=start_ns + self.latency.bound_ns(rows, length),
+            largest_rows=self.sizes.largest_rows,
+            has_place=len(self.queue) + waiting_elsewhere < self.max_requests,
+            backlog_ns=self.backlog_ns(length),
+        )
+
+    def offer(self, request: Request) -> None:
+        """Puts an admitted request into the queue."""
+        if not self.queue.has_tenant(request.tenant):
+            self.shares.activate(request.tenant, self.queue.tenants())
+        self.queue.add(request, self._shape(request))
+
+    def cancel(self, request: Request) -> bool:
+        """Takes a waiting request out; False if it does not wait (any more)."""
+        return self.queue.remove(request, self._shape(request))
+
+    def cut(self, lane_index: int, now_ns: int) -> Cut:
+        """A batch for this lane, if this is the time for one. See `Cut`."""
+        lane = self._lanes[lane_index]
+        if len(lane.batches) >= BATCHES_PER_LANE or not self.queue:
+            return Cut()
+        start_ns = now_ns
+        if lane.batches:
+            start_ns = max(now_ns, lane.free_ns())
+            ready_ns = start_ns - self._lead_ns()
+            if now_ns < ready_ns:
+                return Cut(ask_again_ns=ready_ns)
+        expired = self._take_hopeless(start_ns)
+        if not self.queue:
+            return Cut(expired=expired)
+        selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
+        batch = self._mark(selection, lane_index, now_ns, start_ns)
+        lane.batches.append(batch)
+        return Cut(batch=batch, expired=expired + selection.passed_over)
+
+    def settle(self, batch: Batch, now_ns: int, *, learn: bool = True) -> int:
+        """The batch is done; its lane is free for what follows it. Returns how long it occupied the lane, in ns.
+
+        learn: False for a batch that says nothing about the next (it failed, or was computed in pieces).
+        """
+        lane = self._lanes[batch.lane_index]
+        lane.batches.remove(batch)
+        occupied_ns = now_ns - max(batch.cut_ns, lane.done_ns)
+        lane.done_ns = now_ns
+        for request in batch.requests:
+            self.shares.charge(request.tenant, (occupied_ns - batch.charged_ns) * request.rows / batch.rows)
+        if learn:
+            self.latency.observe(batch.padded_rows, batch.length, occupied_ns)
+        for follower in lane.batches:
+            follower.start_ns = now_ns
+            follower.finish_ns = now_ns + self.latency.bound_ns(follower.padded_rows, follower.length)
+        return occupied_ns
+
+    def backlog_ns(self, length: int = 1) -> int:
+        """How long the lanes need for what waits, at their best throughput."""
+        rows = self.queue.rows
+        if not rows:
+            return 0
+        best_rows = min(rows, self.sizes.useful_rows(self.latency, length))
+        batch_ns = self.latency.predict_ns(self.sizes.padded_rows(best_rows), length)
+        return batch_ns * -(-rows // best_rows) // len(self._lanes)
+
+    def _shape(self, request: Request) -> Shape:
+        return (request.group, self.sizes.padded_length(request.length))
+
+    def _lead_ns(self) -> int:
+        _, length = next(iter(self.queue.lines))
+        full = self.queue.rows >= self.sizes.useful_rows(self.latency, length)
+        return self.lead_ns + (FULL_BATCH_LEAD_NS if full else 0)
+
+    def _take_hopeless(self, start_ns: int) -> list[Request]:
+        """Removes those that would be late even if they were served next and alone."""
+        hopeless: list[Request] = []
+        for shape, by_tenant in list(self.queue.lines.items()):
+            alone_ns = self.latency.bound_ns(self.sizes.padded_rows(1), shape[1])
+            for tenant, line in list(by_tenant.items()):
+                late = _count_before(line, start_ns + alone_ns)
+                if late:
+                    hopeless += self.queue.take(shape, tenant, 0, late)
+        return hopeless
+
+    def _mark(self, selection: Selection, lane_index: int, now_ns: int, start_ns: int) -> Batch:
+        lane_was_idle = not self._lanes[lane_index].batches
+        rows = sum(request.rows for request in selection.requests)
+        padded_rows = self.sizes.padded_rows(rows)
+        bound_ns = self.latency.bound_ns(padded_rows, selection.length)
+        self._batch_count += 1
+        batch = Batch(
+            id=self._batch_count,
+            lane_index=lane_index,
+            requests=selection.requests,
+            rows=rows,
+            padded_rows=padded_rows,
+            length=selection.length,
+            cut_ns=now_ns,
+            start_ns=start_ns,
+            finish_ns=start_ns + bound_ns,
+            charged_ns=bound_ns,
+            reason=_reason(selection, lane_was_idle),
+        )
+        for request in batch.requests:
+            self.shares.charge(request.tenant, bound_ns * request.rows / rows)
+        return batch
+
+
+def _count_before(line: Line, deadline_ns: int) -> int:
+    """How many at the head of the line have a deadline before this one."""
+    count = 0
+    for request in line:
+        if request.deadline_ns >= deadline_ns:
+            break
+        count += 1
+    return count
+
+
+def _reason(selection: Selection, lane_was_idle: bool) -> CutReason:
+    if selection.full:
+        return CutReason.FULL
+    if selection.held_back:
+        return CutReason.DEADLINE
+    return CutReason.IDLE if lane_was_idle else CutReason.LANE_READY
+

@@ -1,0 +1,57 @@
+"""The law of the house: every request received has ended exactly once, or is queued, or is in flight."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from serving.core.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSnapshot:
+    received: int
+    queued: int
+    in_flight: int
+    ended: dict[str, int]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts requests through their life. `check` raises if the law does not hold."""
+
+    received: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+
+    def receive(self) -> None:
+        self.received += 1
+        self.queued += 1
+
+    def refuse(self, outcome: Outcome) -> None:
+        """A request that ended at the door and was never queued."""
+        self.received += 1
+        self.ended[type(outcome).__name__] += 1
+
+    def depart(self, count: int) -> None:
+        """`count` requests left the queue in a batch."""
+        self.queued -= count
+        self.in_flight += count
+
+    def end_queued(self, outcome: Outcome) -> None:
+        self.queued -= 1
+        self.ended[type(outcome).__name__] += 1
+
+    def end_in_flight(self, outcome: Outcome) -> None:
+        self.in_flight -= 1
+        self.ended[type(outcome).__name__] += 1
+
+    def is_empty(self) -> bool:
+        return self.queued == 0 and self.in_flight == 0
+
+    def snapshot(self) -> LedgerSnapshot:
+        return LedgerSnapshot(self.received, self.queued, self.in_flight, dict(self.ended))
+
+    def check(self) -> None:
+        accounted = self.ended.total() + self.queued + self.in_flight
+        if self.received != accounted or self.queued < 0 or self.in_flight < 0:
+            raise AssertionError(f"requests lost or answered twice: {self.snapshot()}")

@@ -1,0 +1,58 @@
+"""The five ways a request ends. Every request ends exactly once, in one of them."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from serving.core.errors import ServingError
+
+
+class Reason(Enum):
+    """Why a request was refused at the door."""
+
+    QUEUE_FULL = "the queue is full"
+    DEADLINE_HOPELESS = "the deadline cannot be met even if the request is served next"
+    TOO_LARGE = "the request has more rows than the largest batch"
+    DRAINING = "the server is shutting down"
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a completed request spent its time, in nanoseconds, and in what company."""
+
+    queue_ns: int
+    prepare_ns: int
+    compute_ns: int
+    finish_ns: int
+    batch_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    value: object
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    error: ServingError
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Its deadline passed, or became impossible, while it waited: it was never computed."""
+
+    waited_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    reason: Reason
+    retry_after_ns: int
+
+
+Outcome = Completed | Failed | Expired | Cancelled | Rejected

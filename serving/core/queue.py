@@ -1,0 +1,87 @@
+"""Waiting requests: one sorted line per shape and tenant.
+
+A line is a plain list kept in order of rank. At a few thousand entries, inserting into or deleting from the middle of a
+list moves a few kilobytes of pointers, which beats any tree, and bisection needs what a heap cannot give: the i-th.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Iterator
+from operator import attrgetter
+
+from serving.core.request import Request
+
+Shape = tuple[Hashable, int]  # (group, padded length): what can be computed together without padding anyone further
+Line = list[Request]
+
+by_rank = attrgetter("rank_ns")
+
+
+class RequestQueue:
+    """Lines by shape and tenant, and how many requests and rows wait in all. Empty lines are not kept."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Shape, dict[str, Line]] = {}
+        self.rows = 0
+        self._count = 0
+        self._requests_by_tenant: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def has_tenant(self, tenant: str) -> bool:
+        return tenant in self._requests_by_tenant
+
+    def tenants(self) -> Iterator[str]:
+        return iter(self._requests_by_tenant)
+
+    def add(self, request: Request, shape: Shape) -> None:
+        line = self.lines.setdefault(shape, {}).setdefault(request.tenant, [])
+        if not line or line[-1].rank_ns <= request.rank_ns:
+            line.append(request)
+        else:
+            insort(line, request, key=by_rank)
+        self.rows += request.rows
+        self._count += 1
+        self._requests_by_tenant[request.tenant] = self._requests_by_tenant.get(request.tenant, 0) + 1
+
+    def remove(self, request: Request, shape: Shape) -> bool:
+        """Takes one request out wherever it stands; False if it does not wait here (any more)."""
+        line = self.lines.get(shape, {}).get(request.tenant, [])
+        index = bisect_left(line, request.rank_ns, key=by_rank)
+        while index < len(line) and line[index].rank_ns == request.rank_ns:
+            if line[index] is request:
+                del line[index]
+                self._forget(shape, request.tenant, [request])
+                return True
+            index += 1
+        return False
+
+    def take(self, shape: Shape, tenant: str, start: int, stop: int) -> list[Request]:
+        """Takes `line[start:stop]` out."""
+        line = self.lines[shape][tenant]
+        taken = line[start:stop]
+        if taken:
+            del line[start:stop]
+            self._forget(shape, tenant, taken)
+        return taken
+
+    def everyone(self) -> list[Request]:
+        return [request for by_tenant in self.lines.values() for line in by_tenant.values() for request in line]
+
+    def clear(self) -> list[Request]:
+        """Takes everything out."""
+        left = self.everyone()
+        self.__init__()  # type: ignore[misc]
+        return left
+
+    def _forget(self, shape: Shape, tenant: str, gone: list[Request]) -> None:
+        by_tenant = self.lines[shape]
+        if not by_tenant[tenant]:
+            del by_tenant[tenant]
+            if not by_tenant:
+                del self.lines[shape]
+        self._count -= len(gone)
+        self.rows -= sum(request.rows for request in gone)
+        self._requests_by_tenant[tenant] -= len(gone)
+        if not self._requests_by_tenant[tenant]:
+            del self._requests_by_tenant[tenant]

@@ -1,0 +1,212 @@
+"""Who rides in the next batch: the shape that is most urgent, the window that makes it, tenants by turns, free seats.
+
+Everything selected or passed over has left the queue when `select` returns.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import heapify, heapreplace
+from itertools import chain
+
+from serving.core.fairness import FairShares
+from serving.core.latency import LatencyModel
+from serving.core.queue import Line, RequestQueue, Shape, by_rank
+from serving.core.request import Request
+from serving.core.sizes import Sizes
+from serving.core.window import Window, find_window
+
+
+@dataclass(slots=True)
+class Selection:
+    """full: it has all the rows that pay off. held_back: more would have fitted, but not in time.
+    passed_over: requests that could not make it in this batch nor in any later one.
+    """
+
+    requests: list[Request]
+    length: int
+    full: bool
+    held_back: bool
+    passed_over: list[Request] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Seats:
+    """One batch in the making: what it may hold and by when it is done."""
+
+    latency: LatencyModel
+    sizes: Sizes
+    start_ns: int
+    length: int
+    max_rows: int
+
+    def rows_until(self, deadline_ns: int) -> int:
+        return self.latency.largest_feasible_rows(deadline_ns - self.start_ns, self.length, self.max_rows)
+
+    def finish_ns(self, rows: int) -> int:
+        return self.start_ns + self.latency.bound_ns(self.sizes.padded_rows(rows), self.length)
+
+
+def select(
+    queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares, start_ns: int
+) -> Selection:
+    """The next batch, if it starts at `start_ns`. The queue is not empty, and nobody in it is hopeless."""
+    shape = _most_urgent_shape(queue, latency, sizes, shares)
+    length = shape[1]
+    seats = Seats(latency, sizes, start_ns, length, sizes.useful_rows(latency, length))
+    by_tenant = queue.lines[shape]
+    waiting_rows = sum(request.rows for line in by_tenant.values() for request in line)
+    if len(by_tenant) == 1:
+        riders, late = _ride_in_order(queue, shape, next(iter(by_tenant)), seats)
+    else:
+        riders, late = _ride_by_turns(queue, shape, seats, shares), []
+    rows = sum(request.rows for request in riders)
+    selection = Selection(riders, length, rows >= seats.max_rows, rows < waiting_rows, late)
+    if not selection.full:
+        rows += _board_shorter(queue, shape, seats, selection, rows)
+    _fill_padding(selection, sizes.padded_rows(rows) - rows, seats.finish_ns(rows))
+    return selection
+
+
+def _most_urgent_shape(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares) -> Shape:
+    """The shape whose first request has the least slack, among those that the least-served tenant waits for."""
+    if len(queue.lines) == 1:
+        return next(iter(queue.lines))
+    least_served = min(queue.tenants(), key=shares.served_ns)
+
+    def slack_ns(shape: Shape) -> int:
+        first_rank_ns = min(line[0].rank_ns for line in queue.lines[shape].values())
+        return first_rank_ns - latency.predict_ns(sizes.padded_rows(1), shape[1])
+
+    return min((shape for shape, by_tenant in queue.lines.items() if least_served in by_tenant), key=slack_ns)
+
+
+def _ride_in_order(queue: RequestQueue, shape: Shape, tenant: str, seats: Seats) -> tuple[list[Request], list[Request]]:
+    """One tenant's line: the largest batch that makes it, and those before it that no longer can."""
+    line = queue.lines[shape][tenant]
+    window = find_window(line, seats.max_rows, seats.rows_until)
+    if window.start == 0 and _all_make_it(line, window, seats):
+        return queue.take(shape, tenant, 0, window.rows), []
+    finish_ns = seats.finish_ns(window.rows)
+    riders: list[Request] = []
+    late: list[Request] = []
+    kept: list[Request] = []
+    rows = seen = 0
+    for index, request in enumerate(line):
+        if rows >= window.rows:
+            break
+        seen += 1
+        fits = rows + request.rows <= window.rows or not riders
+        if fits and request.deadline_ns >= max(finish_ns, seats.finish_ns(request.rows)):
+            riders.append(request)
+            rows += request.rows
+        elif index < window.start or request.deadline_ns < seats.finish_ns(request.rows):
+            late.append(request)
+        else:
+            kept.append(request)
+    queue.take(shape, tenant, 0, seen)
+    for request in kept:
+        queue.add(request, shape)
+    return riders, late
+
+
+def _all_make_it(line: Line, window: Window, seats: Seats) -> bool:
+    """The first `window.rows` requests are single rows and none is late: the common case, taken as one slice."""
+    finish_ns = seats.finish_ns(window.rows)
+    first = line[: window.rows]
+    return all(request.rows == 1 and request.deadline_ns >= finish_ns for request in first)
+
+
+def _ride_by_turns(queue: RequestQueue, shape: Shape, seats: Seats, shares: FairShares) -> list[Request]:
+    """Several tenants: seats go, one request at a time, to whoever has had the least device time per weight.
+
+    Nobody is passed over for another's sake: a request is dropped when it is hopeless by itself, not before. The batch
+    is kept short enough that whoever comes while it computes can still be served after it, and that the least-served
+    tenant's first request makes it.
+    """
+    by_tenant = queue.lines[shape]
+    everyone = sorted(chain.from_iterable(by_tenant.values()), key=by_rank)
+    tightest_ns = min(line[0].deadline_ns - line[0].arrived_ns for line in by_tenant.values())
+    first = by_tenant[min(by_tenant, key=shares.served_ns)][0]
+    max_rows = min(seats.max_rows, max(1, seats.rows_until(seats.start_ns + tightest_ns // 2)))
+    rows = find_window(everyone, max_rows, seats.rows_until).rows
+    rows = max(first.rows, min(rows, seats.rows_until(first.deadline_ns)))
+    finish_ns = seats.finish_ns(rows)
+    riders = _deal(by_tenant, rows, finish_ns, shares)
+    for request in riders:
+        queue.remove(request, shape)
+    return riders
+
+
+def _deal(by_tenant: dict[str, Line], rows: int, finish_ns: int, shares: FairShares) -> list[Request]:
+    """Deals `rows` seats to those who make `finish_ns`, the least-served tenant first."""
+    row_cost = 1.0
+    turns = []
+    for tenant, line in by_tenant.items():
+        able = iter([request for request in line if request.deadline_ns >= finish_ns])
+        candidate = next(able, None)
+        if candidate is not None:
+            turns.append((shares.served_ns(tenant), tenant, candidate, able))
+    turns.sort(key=lambda turn: turn[:2])
+    spread = max((turn[0] for turn in turns), default=0.0) - min((turn[0] for turn in turns), default=0.0)
+    row_cost = max(row_cost, spread / rows)
+    heap = [(served, tenant, index) for index, (served, tenant, _, _) in enumerate(turns)]
+    heads = [turn[2] for turn in turns]
+    heapify(heap)
+    riders: list[Request] = []
+    while heap and rows > 0:
+        served, tenant, index = heap[0]
+        request = heads[index]
+        if request.rows <= rows or not riders:
+            riders.append(request)
+            rows -= request.rows
+        following = next(turns[index][3], None)
+        if following is None:
+            heapreplace(heap, (float("inf"), tenant, index))
+            if heap[0][0] == float("inf"):
+                break
+            continue
+        heads[index] = following
+        heapreplace(heap, (served + row_cost * request.rows / shares.weight(tenant), tenant, index))
+    return riders
+
+
+def _board_shorter(queue: RequestQueue, shape: Shape, seats: Seats, selection: Selection, rows: int) -> int:
+    """Lets shorter requests of the same group ride along where that costs less than a batch of their own."""
+    earliest_ns = min(request.deadline_ns for request in selection.requests)
+    boarded = 0
+    shorter = sorted((other for other in queue.lines if other[0] == shape[0] and other[1] < shape[1]), reverse=True,
+                     key=lambda other: other[1])
+    for other in shorter:
+        for request in _in_order(queue.lines[other].values()):
+            more = rows + boarded + request.rows
+            if more > seats.max_rows:
+                break
+            finish_ns = seats.finish_ns(more)
+            if finish_ns > min(earliest_ns, request.deadline_ns) or not _cheaper_together(
+                seats, other[1], rows + boarded, request.rows
+            ):
+                break
+            queue.remove(request, other)
+            selection.requests.append(request)
+            boarded += request.rows
+    return boarded
+
+
+def _cheaper_together(seats: Seats, own_length: int, rows: int, more: int) -> bool:
+    latency, padded = seats.latency, seats.sizes.padded_rows
+    together_ns = latency.predict_ns(padded(rows + more), seats.length)
+    apart_ns = latency.predict_ns(padded(rows), seats.length) + latency.predict_ns(padded(more), own_length)
+    return together_ns <= apart_ns
+
+
+def _fill_padding(selection: Selection, free_rows: int, finish_ns: int) -> None:
+    """Seats that would be computed empty go to those who are late but whose clients still wait."""
+    for request in list(selection.passed_over):
+        if request.rows <= free_rows and request.expires_ns >= finish_ns:
+            selection.passed_over.remove(request)
+            selection.requests.append(request)
+            free_rows -= request.rows
+
+
+def _in_order(lines: Iterable[Line]) -> list[Request]:
+    return sorted(chain.from_iterable(lines), key=by_rank)
