@@ -1,0 +1,1 @@
+"""Runs a user's `torch.nn.Module` as a `models.base.Model`."""

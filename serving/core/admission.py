@@ -18,5 +18,6 @@ def refusal(
     if not has_place:
         return Rejected(Reason.QUEUE_FULL, retry_after_ns=backlog_ns)
     if earliest_done_ns > request.deadline_ns:
-        return Rejected(Reason.DEADLINE_HOPELESS, retry_after_ns=max(backlog_ns, earliest_done_ns - request.deadline_ns))
+        missed_by_ns = earliest_done_ns - request.deadline_ns
+        return Rejected(Reason.DEADLINE_HOPELESS, retry_after_ns=max(backlog_ns, missed_by_ns))
     return None

@@ -24,7 +24,6 @@ from serving.core.request import Request
 from serving.core.selection import Selection, select
 from serving.core.sizes import Sizes
 
-BATCHES_PER_LANE = 2
 FULL_BATCH_LEAD_NS = 3_000_000  # a full batch gains nothing by waiting: prepare it this early, timers are that coarse
 
 
@@ -48,6 +47,7 @@ class Batcher:
     weights: share of device time by tenant, 1.0 unless named.
     max_requests: the most requests that may wait.
     lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
+    batches_per_lane: 2 to prepare one batch while another computes, 1 not to.
     """
 
     def __init__(
@@ -59,11 +59,13 @@ class Batcher:
         max_requests: int = 4096,
         weights: Mapping[str, float] | None = None,
         lead_ns: int = 0,
+        batches_per_lane: int = 2,
     ) -> None:
         self.latency = latency
         self.sizes = sizes
         self.max_requests = max_requests
         self.lead_ns = lead_ns
+        self._batches_per_lane = batches_per_lane
         self.queue = RequestQueue()
         self.shares = FairShares(weights)
         self._lanes = [Lane() for _ in range(lane_count)]
@@ -99,14 +101,17 @@ class Batcher:
     def cut(self, lane_index: int, now_ns: int) -> Cut:
         """A batch for this lane, if this is the time for one. See `Cut`."""
         lane = self._lanes[lane_index]
-        if len(lane.batches) >= BATCHES_PER_LANE or not self.queue:
+        if len(lane.batches) >= self._batches_per_lane or not self.queue:
             return Cut()
         start_ns = now_ns
         if lane.batches:
-            start_ns = max(now_ns, lane.free_ns())
-            ready_ns = start_ns - self._lead_ns()
-            if now_ns < ready_ns:
-                return Cut(ask_again_ns=ready_ns)
+            start_ns = lane.free_ns()
+            lead_ns = self._lead_ns()
+            if now_ns < start_ns - lead_ns:
+                return Cut(ask_again_ns=start_ns - lead_ns)
+            if now_ns > start_ns + lead_ns:
+                return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
+            start_ns = max(start_ns, now_ns)
         expired = self._take_hopeless(start_ns)
         if not self.queue:
             return Cut(expired=expired)
@@ -114,6 +119,10 @@ class Batcher:
         batch = self._mark(selection, lane_index, now_ns, start_ns)
         lane.batches.append(batch)
         return Cut(batch=batch, expired=expired + selection.passed_over)
+
+    def expire(self, now_ns: int) -> list[Request]:
+        """Takes out those that can no longer make it, while no lane asks for a batch."""
+        return self._take_hopeless(max(now_ns, min(lane.free_ns() for lane in self._lanes)))
 
     def settle(self, batch: Batch, now_ns: int, *, learn: bool = True) -> int:
         """The batch is done; its lane is free for what follows it. Returns how long it occupied the lane, in ns.
@@ -201,4 +210,3 @@ def _reason(selection: Selection, lane_was_idle: bool) -> CutReason:
     if selection.held_back:
         return CutReason.DEADLINE
     return CutReason.IDLE if lane_was_idle else CutReason.LANE_READY
-

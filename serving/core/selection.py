@@ -46,9 +46,7 @@ class Seats:
         return self.start_ns + self.latency.bound_ns(self.sizes.padded_rows(rows), self.length)
 
 
-def select(
-    queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares, start_ns: int
-) -> Selection:
+def select(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares, start_ns: int) -> Selection:
     """The next batch, if it starts at `start_ns`. The queue is not empty, and nobody in it is hopeless."""
     shape = _most_urgent_shape(queue, latency, sizes, shares)
     length = shape[1]
@@ -174,8 +172,11 @@ def _board_shorter(queue: RequestQueue, shape: Shape, seats: Seats, selection: S
     """Lets shorter requests of the same group ride along where that costs less than a batch of their own."""
     earliest_ns = min(request.deadline_ns for request in selection.requests)
     boarded = 0
-    shorter = sorted((other for other in queue.lines if other[0] == shape[0] and other[1] < shape[1]), reverse=True,
-                     key=lambda other: other[1])
+    shorter = sorted(
+        (other for other in queue.lines if other[0] == shape[0] and other[1] < shape[1]),
+        reverse=True,
+        key=lambda other: other[1],
+    )
     for other in shorter:
         for request in _in_order(queue.lines[other].values()):
             more = rows + boarded + request.rows

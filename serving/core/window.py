@@ -38,7 +38,7 @@ def find_window(line: Sequence[Request], max_rows: int, rows_until: RowsWithin) 
 
     if feasible_rows(0) >= min(rows_from[0], max_rows):
         return Window(0, min(rows_from[0], max_rows))
-    # Further along the line fewer rows are left (falling) and more of them are feasible (rising): find where they cross.
+    # Further along the line fewer rows are left and more of them are feasible: find where the two cross.
     crossing = bisect_left(range(count), True, key=lambda index: rows_from[index] <= feasible_rows(index))
     rows = min(rows_from[crossing], max_rows) if crossing < count else 0
     if crossing > 0:

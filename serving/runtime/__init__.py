@@ -1,0 +1,1 @@
+"""Runs the core's decisions: the engine on the event loop, the lanes in their threads."""

@@ -1,0 +1,96 @@
+"""What a request's tensors have in common with others': rows, group and padded length; and made-up requests of a size."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.base import InvalidInput, Prepared, Tensors
+from models.collate import Pads
+from models.datatypes import numpy_type
+from models.spec import TensorSpec
+
+SHORTEST_LENGTH = 16
+LONGEST_LENGTH = 1024  # prepared for where the model names no `max_length`; longer requests are served at their own length
+MADE_UP_SIZE = 32  # of a variable dimension about which nothing is known
+
+
+def has_fixed_shapes(inputs: Sequence[TensorSpec]) -> bool:
+    """Then all requests of the model may share a batch, and nothing needs to be looked at one by one."""
+    return all(-1 not in tensor.shape[1:] for tensor in inputs)
+
+
+def prepare_fixed(inputs: Tensors) -> Prepared:
+    """For models of fixed shapes, where the protocol has checked all but the number of rows."""
+    return Prepared(inputs, _rows(inputs), None, 1)
+
+
+def prepare_variable(tensors: Tensors, pads: Pads, max_length: int | None = None) -> Prepared:
+    """For variable shapes: equal shapes, apart from the padded dimension, form a group."""
+    rows, length = _rows(tensors), 1
+    group: list[object] = []
+    for name, array in tensors.items():
+        if name not in pads:
+            group.append((name, array.dtype.str, array.shape[1:]))
+            continue
+        group.append((name, array.dtype.str, array.shape[2:]))
+        length = max(length, array.shape[1])
+        if array.shape[1] == 0:
+            raise InvalidInput(f"{name!r} is empty: its second dimension must be at least 1")
+    if max_length is not None and length > max_length:
+        raise InvalidInput(f"the input has a length of {length}; the model takes up to {max_length}")
+    return Prepared(tensors, rows, tuple(group), length)
+
+
+def length_buckets(max_length: int | None) -> tuple[int, ...]:
+    """16, 24, 32, 48, 64, 96 … up to max_length: at most a third of a batch is padding, on average a sixth."""
+    longest = max_length or LONGEST_LENGTH
+    buckets = []
+    power = SHORTEST_LENGTH
+    while power < longest:
+        buckets.append(power)
+        if power * 3 // 2 < longest:
+            buckets.append(power * 3 // 2)
+        power *= 2
+    return (*buckets, longest)
+
+
+def made_up_inputs(inputs: Sequence[TensorSpec], rows: int, length: int) -> Tensors:
+    """Inputs of the declared shapes with values that are valid for most models: zero where they may be indices."""
+    random = np.random.default_rng(0)
+    tensors: Tensors = {}
+    for tensor in inputs:
+        sizes = [MADE_UP_SIZE if size == -1 else size for size in tensor.shape]
+        sizes[0] = rows
+        if tensor.pad is not None:
+            sizes[1] = length
+        dtype = numpy_type(tensor.datatype)
+        if tensor.datatype == "BYTES":
+            tensors[tensor.name] = np.full(sizes, b"", dtype=object)
+        elif tensor.datatype in ("FP16", "FP32", "FP64", "BF16"):
+            tensors[tensor.name] = random.standard_normal(sizes).astype(dtype)
+        else:
+            tensors[tensor.name] = np.zeros(sizes, dtype)
+    return tensors
+
+
+def resized(example: Prepared, rows: int, length: int, pads: Pads) -> Prepared:
+    """The example repeated to that many rows, its padded tensors repeated or cut to that length."""
+    tensors: Tensors = {}
+    for name, array in example.tensors.items():
+        array = array[np.arange(rows) % len(array)]
+        if name in pads:
+            array = array[:, np.arange(length) % array.shape[1]]
+        tensors[name] = np.ascontiguousarray(array)
+    return Prepared(tensors, rows, example.group, length if pads else 1)
+
+
+def _rows(tensors: Tensors) -> int:
+    arrays = iter(tensors.values())
+    rows = len(next(arrays))
+    for array in arrays:
+        if len(array) != rows:
+            sizes = ", ".join(f"{name!r} has {len(array)}" for name, array in tensors.items())
+            raise InvalidInput(f"all inputs of a request must have the same number of rows: {sizes}")
+    if rows == 0:
+        raise InvalidInput("the request has no rows")
+    return rows

@@ -1,0 +1,45 @@
+"""What torch raised, told apart: no room on the device, the device gone, or the model's own fault."""
+
+from collections.abc import Callable
+
+import torch
+
+from models.base import DeviceLost, OutOfDeviceMemory
+
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA's allocator, and CUDA's own call
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "can't allocate memory",  # the CPU's allocator
+)
+FROM_THE_DEVICE = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "NCCL error")
+
+
+def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
+    """The error to raise instead: `OutOfDeviceMemory`, `DeviceLost`, or the same one.
+
+    device_works: asks the device. Only asked where the message speaks of it: a CUDA error that sticks (a failed assert
+    in a kernel, an illegal address) fails every later call of the process, while others do no harm.
+    """
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY)
+    ):
+        return OutOfDeviceMemory(_first_line(error))
+    if isinstance(error, RuntimeError) and any(sign in text for sign in FROM_THE_DEVICE) and not device_works():
+        return DeviceLost(_first_line(error))
+    return error
+
+
+def cuda_works() -> bool:
+    """Whether the current CUDA device still answers. A sticky error is raised again by the next call."""
+    try:
+        torch.cuda.synchronize()
+        torch.zeros(1, device="cuda").add_(1).item()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

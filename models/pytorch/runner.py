@@ -1,0 +1,164 @@
+"""A user's `nn.Module` as a `models.base.Model`: how the module's optional methods meet batches and devices."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from models.base import Bucket, InvalidInput, Prepared, Tensors
+from models.collate import Pads, split_rows
+from models.preparing import (
+    has_fixed_shapes,
+    length_buckets,
+    made_up_inputs,
+    prepare_fixed,
+    prepare_variable,
+    resized,
+)
+from models.pytorch.checking import BrokenPromise, check_outputs, check_rows, lengthened
+from models.pytorch.device import choose_device, set_threads, thread_count, usable_cpus
+from models.pytorch.errors import cuda_works, translate
+from models.pytorch.execution import EagerExecution, Execution
+from models.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+Method = Callable[[Tensors], Tensors]
+
+
+def load_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchModel":
+    """Moves the module to its device, tries it, and says where it runs."""
+    device = choose_device(spec.resources)
+    # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
+    threads = 1 if device.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
+    set_threads(threads)
+    module = module.to(device).eval().requires_grad_(False)
+    keep = None if hasattr(module, "finish") else frozenset(tensor.name for tensor in spec.outputs)
+    execution = EagerExecution(module, device, [tensor.name for tensor in spec.outputs], keep)
+    model = TorchModel(spec, module, device, execution)
+    model.check()
+    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, device, threads)
+    return model
+
+
+class TorchModel:
+    """Made by `load_module`. `prepare` and `split` call the user's methods, from any thread."""
+
+    def __init__(
+        self, spec: ModelSpec, module: torch.nn.Module, device: torch.device, execution: Execution
+    ) -> None:
+        self.spec = spec
+        self.device = str(device)
+        self._execution = execution
+        self._user_prepare: Method | None = getattr(module, "prepare", None)
+        self._user_finish: Method | None = getattr(module, "finish", None)
+        self._example: Callable[[], Tensors] | None = getattr(module, "example", None)
+        self.prepares = self._user_prepare is not None
+        self.finishes = self._user_finish is not None
+        self._max_length: int | None = getattr(module, "max_length", None)
+        self._inputs = tuple(tensor.name for tensor in spec.inputs)
+        self._pads: Pads = {tensor.name: tensor.pad for tensor in spec.inputs if tensor.pad is not None}
+        if self.prepares:
+            self._pads = dict(getattr(module, "pad", {}))
+        self._fixed = not self.prepares and has_fixed_shapes(spec.inputs)
+        self._lengths = length_buckets(self._max_length) if self._pads else (1,)
+        self._padded_outputs: frozenset[str] = frozenset()
+        self._device_works = cuda_works if device.type == "cuda" else _cpu_works
+
+    def prepare(self, inputs: Tensors) -> Prepared:
+        if self._user_prepare is not None:
+            return prepare_variable(self._user_prepare(inputs), self._pads, self._max_length)
+        if len(self._inputs) > 1:  # the module takes them by position, the client sent them in any order
+            inputs = {name: inputs[name] for name in self._inputs}
+        if self._fixed:
+            return prepare_fixed(inputs)
+        return prepare_variable(inputs, self._pads, self._max_length)
+
+    def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> object:
+        return self._execution.stage(parts, bucket, self._pads)
+
+    def forward(self, staged: object) -> Tensors:
+        try:
+            return self._execution.run(staged)
+        except Exception as error:
+            translated = translate(error, self._device_works)
+            if translated is error:
+                raise
+            raise translated from error
+
+    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
+        answers = split_rows(outputs, parts, self._padded_outputs)
+        if self._user_finish is None:
+            return answers
+        return [self._user_finish(answer) for answer in answers]
+
+    def sample(self, rows: int, length: int) -> Prepared:
+        if self._example is not None:
+            return resized(self.prepare(self._example()), rows, length, self._pads)
+        if self.prepares:
+            # Nobody but the user knows what `prepare` accepts; one made-up row shows whether zeros are good enough.
+            made_up = self.prepare(made_up_inputs(self.spec.inputs, 1, self._lengths[0]))
+            return resized(made_up, rows, length, self._pads)
+        return self.prepare(made_up_inputs(self.spec.inputs, rows, length))
+
+    def lengths(self) -> tuple[int, ...]:
+        return self._lengths
+
+    def close(self) -> None:
+        """Drops the module, and gives its memory back to the device."""
+        self._execution = _Closed()
+        self._user_prepare = self._user_finish = self._example = None  # bound methods hold the module
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
+    def check(self) -> None:
+        """Runs made-up requests through the whole way. Raises `BrokenPromise` where module and spec do not fit.
+
+        Also learns which outputs are as long as the padded inputs, to cut them later.
+        """
+        rows = min(2, self.spec.limits.max_batch_rows or 2)
+        shortest = self._lengths[0]
+        lengths = {shortest // 2 or 1, shortest} if self._pads else {shortest}
+        parts = [self._try_sample(rows, length) for length in sorted(lengths)]
+        outputs = [self.forward(self.collate([part], Bucket(rows, part.length))) for part in parts]
+        if len(parts) == 2:
+            self._padded_outputs = lengthened(outputs[0], parts[0].length, outputs[1], parts[1].length)
+        for part, output in zip(parts, outputs, strict=True):
+            if self.finishes:
+                check_rows(output, rows)
+            else:
+                check_outputs(output, self.spec.outputs, rows, part.length if self._pads else None)
+            (answer,) = self.split(output, [part])
+            check_outputs(answer, self.spec.outputs, rows, None)
+
+    def _try_sample(self, rows: int, length: int) -> Prepared:
+        textual = [tensor.name for tensor in self.spec.inputs if tensor.datatype == "BYTES"]
+        if textual and not self.prepares:
+            raise BrokenPromise(f"input {textual[0]!r} is BYTES: the module needs a method `prepare` to make it numbers")
+        try:
+            part = self.sample(rows, length)
+        except InvalidInput as error:
+            hint = "its own `example`" if self._example else "made-up input: give the module a method `example`"
+            raise BrokenPromise(f"`prepare` refuses {hint} ({error})") from error
+        wrong = [name for name, array in part.tensors.items() if not isinstance(array, np.ndarray)]
+        if wrong:
+            raise BrokenPromise(f"`prepare` must return numpy arrays; {wrong[0]!r} is none")
+        return part
+
+    def __repr__(self) -> str:
+        return f"<TorchModel {self.spec.name} on {self.device}>"
+
+
+class _Closed:
+    """What is left of a closed model."""
+
+    def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> object:
+        raise RuntimeError("the model is closed")
+
+    def run(self, staged: object) -> Tensors:
+        raise RuntimeError("the model is closed")
+
+
+def _cpu_works() -> bool:
+    return True

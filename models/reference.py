@@ -1,0 +1,137 @@
+"""Models in plain numpy, without torch: the whole system runs and is tested on them.
+
+Factories for a configuration file: `models.reference:noop`, `:echo`, `:linear`, `:slow`. Each also has a function that
+returns a fitting spec (`noop_spec()` …), for tests.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from models.base import Bucket, Prepared, Tensors
+from models.collate import collate, split_rows
+from models.preparing import has_fixed_shapes, length_buckets, made_up_inputs, prepare_fixed, prepare_variable
+from models.spec import ModelSpec, TensorSpec
+
+Compute = Callable[..., tuple[np.ndarray, ...]]
+
+
+class NumpyModel:
+    """Satisfies `models.base.Model` with a function from input arrays to a tuple of output arrays, in declared order."""
+
+    device = "cpu"
+    prepares = False
+    finishes = False
+
+    def __init__(self, spec: ModelSpec, compute: Compute, on_close: Callable[[], None] | None = None) -> None:
+        self.spec = spec
+        self._compute = compute
+        self._on_close = on_close
+        self._inputs = tuple(tensor.name for tensor in spec.inputs)
+        self._outputs = tuple(tensor.name for tensor in spec.outputs)
+        self._pads = {tensor.name: tensor.pad for tensor in spec.inputs if tensor.pad is not None}
+        self._fixed = has_fixed_shapes(spec.inputs)
+        self._padded_outputs = frozenset(
+            tensor.name for tensor in spec.outputs if self._pads and tensor.shape[1:2] == (-1,)
+        )
+
+    def prepare(self, inputs: Tensors) -> Prepared:
+        return prepare_fixed(inputs) if self._fixed else prepare_variable(inputs, self._pads)
+
+    def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> Tensors:
+        return collate(parts, bucket, self._pads)
+
+    def forward(self, staged: object) -> Tensors:
+        batch: Tensors = staged  # type: ignore[assignment]
+        results = self._compute(*[batch[name] for name in self._inputs])
+        return dict(zip(self._outputs, results, strict=True))
+
+    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
+        return split_rows(outputs, parts, self._padded_outputs)
+
+    def sample(self, rows: int, length: int) -> Prepared:
+        return self.prepare(made_up_inputs(self.spec.inputs, rows, length))
+
+    def lengths(self) -> tuple[int, ...]:
+        return length_buckets(None) if self._pads else (1,)
+
+    def close(self) -> None:
+        if self._on_close is not None:
+            self._on_close()
+
+    def __repr__(self) -> str:
+        return f"<NumpyModel {self.spec.name}>"
+
+
+def noop(spec: ModelSpec) -> NumpyModel:
+    """Answers each row with its first value: as cheap as it gets, and a mixed-up row is still seen."""
+    return NumpyModel(spec, lambda x: (x[:, :1],))
+
+
+def echo(spec: ModelSpec) -> NumpyModel:
+    """Answers with its inputs, whatever their types and shapes."""
+    return NumpyModel(spec, lambda *inputs: inputs)
+
+
+def linear(spec: ModelSpec, seed: int = 0) -> NumpyModel:
+    """y = xW + b, with seeded weights of the declared sizes."""
+    random = np.random.default_rng(seed)
+    width, classes = spec.inputs[0].shape[1], spec.outputs[0].shape[1]
+    weight = random.standard_normal((width, classes), dtype=np.float32) / np.float32(width**0.5)
+    bias = random.standard_normal(classes, dtype=np.float32)
+    return NumpyModel(spec, lambda x: (x @ weight + bias,))
+
+
+def slow(
+    spec: ModelSpec,
+    base_ms: float = 10.0,
+    per_row_ms: float = 1.0,
+    raise_on_value: float | None = None,
+    hang_on_value: float | None = None,
+) -> NumpyModel:
+    """Echoes after base + rows x per_row milliseconds; raises, or never returns, for batches that hold those values.
+
+    A hanging forward pass ends, with an error, when the model is closed.
+    """
+    closed = Event()
+
+    def compute(x: np.ndarray) -> tuple[np.ndarray]:
+        time.sleep((base_ms + per_row_ms * len(x)) / 1e3)
+        if raise_on_value is not None and np.any(x == raise_on_value):
+            raise ValueError(f"told to fail on {raise_on_value}")
+        if hang_on_value is not None and np.any(x == hang_on_value):
+            closed.wait()
+            raise RuntimeError("closed while hanging")
+        return (x,)
+
+    return NumpyModel(spec, compute, on_close=closed.set)
+
+
+def noop_spec(**changes: Any) -> ModelSpec:
+    return _spec("noop", (_floats("x", 1024),), (_floats("y", 1),), changes)
+
+
+def echo_spec(**changes: Any) -> ModelSpec:
+    return _spec("echo", (_floats("x", 4),), (_floats("y", 4),), changes)
+
+
+def linear_spec(**changes: Any) -> ModelSpec:
+    return _spec("linear", (_floats("x", 16),), (_floats("y", 4),), changes)
+
+
+def slow_spec(**changes: Any) -> ModelSpec:
+    """Keyword arguments replace fields of the spec; `options` holds base_ms, per_row_ms, raise_on_value, hang_on_value."""
+    return _spec("slow", (_floats("x", 1),), (_floats("y", 1),), changes)
+
+
+def _floats(name: str, width: int) -> TensorSpec:
+    return TensorSpec(name=name, datatype="FP32", shape=(-1, width))
+
+
+def _spec(name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], changes: Any) -> ModelSpec:
+    spec = ModelSpec(name=name, factory=f"models.reference:{name}", inputs=inputs, outputs=outputs)
+    return replace(spec, **changes)

@@ -1,0 +1,75 @@
+"""From a `ModelSpec` to a loaded `Model`. The factory is an import string, so torch is imported only if a model uses it."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, cast
+
+from models.base import Model
+from models.spec import ModelSpec
+
+MODEL_METHODS = ("prepare", "collate", "forward", "split", "sample", "lengths", "close")
+
+
+class ModelNotLoadable(Exception):
+    """The factory cannot be found, refuses its options, or makes something that cannot be served."""
+
+
+def load_model(spec: ModelSpec) -> Model:
+    """Imports the factory, calls it with the spec's options, and readies what it made on its device.
+
+    A factory with a parameter named `spec` is also given the spec. Call this in the thread that will run `forward`.
+    """
+    factory = find_factory(spec.factory)
+    made = _make(factory, spec)
+    if _is_torch_module(made):
+        from models.pytorch.runner import load_module
+
+        return load_module(spec, made)
+    missing = [method for method in MODEL_METHODS if not callable(getattr(made, method, None))]
+    if missing:
+        raise ModelNotLoadable(
+            f"{spec.factory} made a {type(made).__name__}: neither a torch.nn.Module nor a models.base.Model"
+            f" (it lacks {', '.join(missing)})"
+        )
+    return cast(Model, made)
+
+
+def find_factory(import_string: str) -> Callable[..., object]:
+    """The object that `package.module:attribute` names."""
+    module_name, _, attribute = import_string.partition(":")
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ModelNotLoadable(f"{import_string}: no module is named {error.name!r}; is it on PYTHONPATH?") from error
+        raise  # the module is there; what it imports is not, and its own message says so best
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise ModelNotLoadable(f"{import_string}: {module_name} has no {attribute!r}") from error
+    if not callable(found):
+        raise ModelNotLoadable(f"{import_string}: a {type(found).__name__} cannot be called to make a model")
+    return cast(Callable[..., object], found)
+
+
+def _make(factory: Callable[..., object], spec: ModelSpec) -> object:
+    options = dict(spec.options)
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # made in C: it can only be tried
+        return factory(**options)
+    if "spec" in signature.parameters:
+        options.setdefault("spec", spec)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise ModelNotLoadable(f"{spec.factory}{signature} does not take the options {options}: {error}") from error
+    return factory(**options)
+
+
+def _is_torch_module(made: object) -> bool:
+    torch = sys.modules.get("torch")  # not imported: then nothing can be a module of it
+    return torch is not None and isinstance(made, torch.nn.Module)

@@ -1,0 +1,118 @@
+"""What a model declares about itself: facts, no behaviour."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DATATYPES = (
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16", "BYTES",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output.
+
+    shape: the first dimension is the batch dimension and always -1; another -1 is variable.
+    pad: the value with which a variable second dimension may be padded so that requests of different lengths can share
+        a batch; None: only requests of equal shape share one.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    pad: float | int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name: must not be empty")
+        if self.datatype not in DATATYPES:
+            raise ValueError(f"datatype: {self.datatype!r} is not one of {', '.join(DATATYPES)}")
+        if not self.shape or self.shape[0] != -1:
+            raise ValueError(f"shape: must begin with -1, the batch dimension; got {list(self.shape)}")
+        if any(size == 0 or size < -1 for size in self.shape):
+            raise ValueError(f"shape: sizes are positive, or -1 for variable; got {list(self.shape)}")
+        if self.pad is not None and (len(self.shape) < 2 or self.shape[1] != -1):
+            raise ValueError(f"pad: only a variable second dimension can be padded; shape is {list(self.shape)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds a user may set. The batch size within them is learned.
+
+    max_batch_rows: the most rows computed at once; None: 128, and no more than pays off.
+    max_queue_requests: the most requests that may wait; one more is refused.
+    forward_timeout_s: a forward pass that takes longer is given up, and its replica replaced.
+    """
+
+    max_batch_rows: int | None = None
+    max_queue_requests: int = 4096
+    forward_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_batch_rows is not None and self.max_batch_rows < 1:
+            raise ValueError(f"max_batch_rows: must be at least 1, got {self.max_batch_rows}")
+        if self.max_queue_requests < 1:
+            raise ValueError(f"max_queue_requests: must be at least 1, got {self.max_queue_requests}")
+        if self.forward_timeout_s <= 0:
+            raise ValueError(f"forward_timeout_s: must be positive, got {self.forward_timeout_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one replica gets. gpus may be a fraction, or whole."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cpus < 0:
+            raise ValueError(f"cpus: must not be negative, got {self.cpus}")
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise ValueError(f"gpus: a fraction up to 1 or a whole number, got {self.gpus}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model as its owner describes it.
+
+    factory: `package.module:attribute`, an nn.Module class, or a function that returns a module or a `Model`.
+    options: keyword arguments of the factory.
+    latency_budget_ms: how long a client is ready to wait; None: as fast as possible, nobody is refused for being late.
+    labels: class labels by output name.
+    example: JSON of one request's `inputs`, used in the curl line.
+    """
+
+    name: str
+    factory: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    version: str = "1"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    latency_budget_ms: float | None = None
+    limits: Limits = field(default_factory=Limits)
+    resources: Resources = field(default_factory=Resources)
+    replicas: int = 1
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    description: str = ""
+    example: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.version:
+            raise ValueError("name and version: must not be empty")
+        module, separator, attribute = self.factory.partition(":")
+        if not (module and separator and attribute):
+            raise ValueError(f"factory: {self.factory!r} is not of the form package.module:attribute")
+        if not self.inputs or not self.outputs:
+            raise ValueError("inputs and outputs: at least one of each")
+        for kind, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [tensor.name for tensor in tensors]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{kind}: two have the same name: {names}")
+        if self.latency_budget_ms is not None and self.latency_budget_ms <= 0:
+            raise ValueError(f"latency_budget_ms: must be positive, got {self.latency_budget_ms}")
+        if self.replicas < 1:
+            raise ValueError(f"replicas: must be at least 1, got {self.replicas}")
+        unknown = set(self.labels) - {tensor.name for tensor in self.outputs}
+        if unknown:
+            raise ValueError(f"labels: no output is named {', '.join(sorted(unknown))}")

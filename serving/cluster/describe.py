@@ -1,0 +1,44 @@
+"""A loaded model as the protocol shows it to clients."""
+
+from collections.abc import Callable
+from typing import Any
+
+from models.spec import TensorSpec
+from serving.api.dispatch import ServedModel
+from serving.protocol.messages import TensorDescription
+from serving.runtime.engine import Engine
+
+
+def served_model(engine: Engine, max_body_bytes: int, door: Callable[[], str]) -> ServedModel:
+    spec = engine.spec
+    return ServedModel(
+        name=spec.name,
+        version=spec.version,
+        platform="headway_pytorch",
+        description=spec.description,
+        inputs=tuple(map(_description, spec.inputs)),
+        outputs=tuple(map(_description, spec.outputs)),
+        labels=spec.labels,
+        config=lambda: learned(engine) | {"door": door()},
+        backend=engine,
+        max_body_bytes=max_body_bytes,
+    )
+
+
+def learned(engine: Engine) -> dict[str, Any]:
+    """What the engine found out by itself, for whoever wants to look behind the batching."""
+    batcher = engine.batcher
+    length = batcher.sizes.lengths[-1]
+    useful_rows = batcher.sizes.useful_rows(batcher.latency, length)
+    return {
+        "device": engine.model.device,
+        "max_batch_rows": batcher.sizes.largest_rows,
+        "useful_batch_rows": useful_rows,
+        "predicted_ms_alone": batcher.latency.predict_ns(1, length) / 1e6,
+        "predicted_ms_useful_batch": batcher.latency.predict_ns(useful_rows, length) / 1e6,
+        "latency_budget_ms": engine.budget_ms,
+    }
+
+
+def _description(tensor: TensorSpec) -> TensorDescription:
+    return TensorDescription(tensor.name, tensor.datatype, tensor.shape)

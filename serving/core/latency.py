@@ -1,0 +1,244 @@
+"""How long will a batch take? Learned from every finished batch, in whole nanoseconds at the border.
+
+Three layers, fast to slow: a global drift factor (clocks, co-tenants: any size tells about all sizes), one curve over
+rows per padded length, and a margin that makes `bound_ns` hold for the wanted share of batches whatever the noise is
+distributed like (an online conformal step on multiples of the observed scatter).
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from math import exp, log
+
+from serving.core.curve import Curve
+
+MATURE_WEIGHT = 3.0  # a cell speaks about drift once it stands for this many batches
+DRIFT_STEP = 0.1
+FOLLOW_STEP = 0.5  # while the law is plainly changing
+FOLLOW_BATCHES = 8
+SURPRISES_TO_FOLLOW = 3  # this many batches in a row, all off to the same side by more than noise explains
+SURPRISE = 3.0  # in units of scatter
+OUTLIER = 3.0  # beyond this many times the bound a batch says nothing about the next, unless it happens twice running
+SCATTER_STEP = 0.05
+FIRST_SCATTER = 0.05
+LEAST_SCATTER = 0.001
+MARGIN_STEP = 0.5  # in units of scatter, for one miss
+FIRST_MARGIN = 3.0
+LEAST_MARGIN = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellSnapshot:
+    length: int
+    rows: float
+    mean_ns: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySnapshot:
+    """margin: by how much `bound_ns` exceeds `predict_ns`, as a share of it. coverage: share of batches in bound."""
+
+    cells: tuple[CellSnapshot, ...]
+    drift: float
+    margin: float
+    coverage: float
+    observed: int
+    set_aside: int
+
+
+class LatencyModel:
+    """lengths: the padded lengths, ascending. quantile: the share of batches that should stay within `bound_ns`."""
+
+    def __init__(self, *, lengths: tuple[int, ...] = (1,), quantile: float = 0.99) -> None:
+        if not lengths or list(lengths) != sorted(set(lengths)):
+            raise ValueError(f"lengths must be ascending and not empty: {lengths}")
+        if not 0.5 <= quantile < 1.0:
+            raise ValueError(f"quantile must be at least 0.5 and below 1: {quantile}")
+        self.lengths = lengths
+        self.quantile = quantile
+        self._curves = [Curve() for _ in lengths]
+        self._index = {length: index for index, length in enumerate(lengths)}
+        # What speaks for each length: (curve, factor) pairs, the largest value counts. See `_speakers`.
+        self._speaking: list[list[tuple[Curve, float]]] = [[] for _ in lengths]
+        self._knees: dict[tuple[int, int, float], int] = {}
+        self._drift = 1.0
+        self._scatter = FIRST_SCATTER
+        self._scatter_weight = 3.0
+        self._margin = FIRST_MARGIN
+        self._calm_margin = FIRST_MARGIN  # what it was before the present run of surprises
+        self._bound_factor = 1.0 + FIRST_MARGIN * FIRST_SCATTER
+        self._surprises = 0
+        self._following = 0
+        self._last_was_outlier = False
+        self._observed = 0
+        self._judged = 0
+        self._covered = 0
+        self._set_aside = 0
+
+    def predict_ns(self, rows: int, length: int = 1) -> int:
+        """The expected time of one batch of padded `rows` x `length`; 0 before anything was observed."""
+        return int(self._base(rows, self._at(length)) * self._drift)
+
+    def bound_ns(self, rows: int, length: int = 1) -> int:
+        """What one batch stays within, `quantile` of the time."""
+        return int(self._base(rows, self._at(length)) * self._drift * self._bound_factor)
+
+    def largest_feasible_rows(self, slack_ns: int, length: int, max_rows: int) -> int:
+        """The most rows, up to `max_rows`, whose `bound_ns` fits into the slack; 0 if not even one does."""
+        if slack_ns < 0:
+            return 0
+        index = self._at(length)
+        # One nanosecond more: bounds are rounded down to whole ones.
+        time = (slack_ns + 1) / (self._drift * self._bound_factor)
+        rows = max_rows
+        for curve, factor in self._speaking[index]:
+            within = curve.rows_within(time / factor)
+            if within < rows:
+                rows = int(within + 1e-9)
+        while rows > 0 and int(self._base(rows, index) * self._drift * self._bound_factor) > slack_ns:
+            rows -= 1
+        return max(rows, 0)
+
+    def best_rows(self, max_rows: int, length: int = 1, efficiency: float = 0.95) -> int:
+        """The knee: the smallest size measured (or extrapolated, beyond those) that has `efficiency` of the best
+        throughput. More rows than that only add latency.
+        """
+        key = (max_rows, length, efficiency)
+        knee = self._knees.get(key)
+        if knee is None:
+            knee = self._knees[key] = self._knee(max_rows, self._at(length), efficiency)
+        return knee
+
+    def throughput_rows_per_s(self, rows: int, length: int = 1) -> float:
+        """Rows per second of back-to-back batches of this size; 0 before anything was observed."""
+        time_ns = self._base(rows, self._at(length)) * self._drift
+        return rows / time_ns * 1e9 if time_ns else 0.0
+
+    def observe(self, rows: int, length: int, took_ns: int) -> None:
+        """Learns from one finished batch. A single absurdly slow one is set aside; two in a row are the new law."""
+        index = self._at(length)
+        curve = self._curves[index]
+        took = float(max(took_ns, 1))
+        known = bool(self._speaking[index])
+        self._observed += 1
+        weight = curve.weight_at(rows)
+        mature = weight >= MATURE_WEIGHT
+        if known:
+            expected = self._base(rows, index) * self._drift
+            bound = expected * self._bound_factor
+            is_outlier = took > OUTLIER * bound
+            if is_outlier and not self._last_was_outlier:
+                self._last_was_outlier = True
+                self._set_aside += 1
+                return
+            self._judge(took, bound)
+            self._learn_scatter(log(took / expected), mature=mature, relearn=is_outlier)
+            self._last_was_outlier = False
+        # While the law seems to change, drift should take it up, for all sizes, and not this one cell.
+        if not (mature and self._following):
+            curve.add(rows, took / self._drift, doubtful=mature and self._surprises != 0)
+        if not known or weight == 0.0:
+            self._speaking = [self._speakers(index) for index in range(len(self.lengths))]
+        self._knees.clear()
+
+    def snapshot(self) -> LatencySnapshot:
+        cells = [
+            CellSnapshot(length=length, rows=cell.rows, mean_ns=int(cell.mean * self._drift), weight=cell.weight)
+            for length, curve in zip(self.lengths, self._curves, strict=True)
+            for cell in curve.cells()
+        ]
+        return LatencySnapshot(
+            cells=tuple(cells),
+            drift=self._drift,
+            margin=self._bound_factor - 1.0,
+            coverage=self._covered / self._judged if self._judged else 1.0,
+            observed=self._observed,
+            set_aside=self._set_aside,
+        )
+
+    def _at(self, length: int) -> int:
+        index = self._index.get(length)
+        if index is None:
+            index = min(bisect_left(self.lengths, length), len(self.lengths) - 1)
+        return index
+
+    def _base(self, rows: int, index: int) -> float:
+        """The expected time without drift. The longest of what speaks for this length, so that it never falls."""
+        speaking = self._speaking[index]
+        if len(speaking) == 1:
+            curve, factor = speaking[0]
+            return curve.at(rows) * factor
+        return max((curve.at(rows) * factor for curve, factor in speaking), default=0.0)
+
+    def _speakers(self, index: int) -> list[tuple[Curve, float]]:
+        """The curves of this and all shorter lengths. A length never seen borrows: in proportion from the next
+        shorter, or as it stands from the next longer one if no shorter was seen.
+        """
+        seen = [i for i, curve in enumerate(self._curves) if not curve.is_empty()]
+        shorter = [i for i in seen if i <= index]
+        if not shorter:
+            return [(self._curves[seen[0]], 1.0)] if seen else []
+        speaking = [(self._curves[i], 1.0) for i in shorter]
+        longer = [i for i in seen if i > index]
+        if shorter[-1] != index and not longer:
+            speaking[-1] = (self._curves[shorter[-1]], self.lengths[index] / self.lengths[shorter[-1]])
+        return speaking
+
+    def _knee(self, max_rows: int, index: int, efficiency: float) -> int:
+        speaking = self._speaking[index]
+        if not speaking:
+            return max_rows
+        curve = speaking[-1][0]
+        curve.pool()
+        sizes = [size for size in {round(knot) for knot in curve.knots} if size < max_rows]
+        beyond = 2 * round(curve.knots[-1])
+        while beyond < max_rows:
+            sizes.append(beyond)
+            beyond *= 2
+        sizes.append(max_rows)
+        sizes.sort()
+        throughputs = [size / self._base(size, index) for size in sizes]
+        wanted = efficiency * max(throughputs)
+        return next(size for size, throughput in zip(sizes, throughputs, strict=True) if throughput >= wanted)
+
+    def _judge(self, took: float, bound: float) -> None:
+        """The conformal step: a miss widens the margin by much, a hit narrows it by little, in the odds of both."""
+        missed = took > bound
+        self._judged += 1
+        self._covered += not missed
+        if self._following:
+            return
+        step = MARGIN_STEP * max(1.0, self._margin / 10.0)
+        if missed:
+            # A miss by very much tells of a long tail: go a tenth of the way at once.
+            excess = (took / bound - 1.0) * self._bound_factor / self._scatter
+            self._margin += max(step * self.quantile, 0.1 * excess)
+        else:
+            self._margin = max(LEAST_MARGIN, self._margin - step * (1.0 - self.quantile))
+
+    def _learn_scatter(self, error: float, *, mature: bool, relearn: bool) -> None:
+        """Scatter, drift, and whether the law is changing. `error` is the logarithm of taken over expected."""
+        size = abs(error)
+        if relearn:
+            self._following = FOLLOW_BATCHES
+            self._scatter = max(self._scatter, 0.25 * size)
+        elif mature and size > SURPRISE * self._scatter:
+            same_side = (error > 0) == (self._surprises > 0)
+            step = 1 if error > 0 else -1
+            self._surprises = self._surprises + step if same_side else step
+            if abs(self._surprises) >= SURPRISES_TO_FOLLOW:
+                self._following = FOLLOW_BATCHES
+                self._margin = self._calm_margin  # a change of the law is no noise: the margin has nothing to learn
+        else:
+            self._surprises = 0
+            self._calm_margin = self._margin
+        self._scatter_weight = min(self._scatter_weight + 1.0, 1.0 / SCATTER_STEP)
+        # 1.25 times the mean absolute error is the standard deviation of normal noise; capped, so that one wild batch
+        # does not widen every bound.
+        seen = min(1.25 * size, 4.0 * self._scatter)
+        self._scatter = max(LEAST_SCATTER, self._scatter + (seen - self._scatter) / self._scatter_weight)
+        self._bound_factor = 1.0 + self._margin * self._scatter
+        if mature or relearn:
+            self._drift *= exp((FOLLOW_STEP if self._following else DRIFT_STEP) * error)
+        if self._following:
+            self._following -= 1

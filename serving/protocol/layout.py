@@ -1,0 +1,179 @@
+"""Where a request's tensors lie in its body: decoded once per head, then read from any body with an equal head.
+
+A body is a JSON head, then the binary tensors in input order. Clients repeat themselves, so the head of one request is
+byte for byte that of the next; `RequestLayout` is what remains to be done when everything that depends on the head
+alone (parsing, checking sizes) is done: one view per tensor.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from serving.protocol.errors import BadMessage, BadTensor
+from serving.protocol.json_codec import InputHead, OutputHead, decode_request_head, read_values
+from serving.protocol.messages import InferInput, InferRequest, RequestedOutput, Tensor, TensorDescription
+from serving.protocol.tensors import SIZES, check_datatype, check_size, element_count, numpy_dtype, read_tensor
+
+_ndarray = np.ndarray
+_NO_VIEW = frozenset({"BYTES", "BOOL"})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorLayout:
+    """One input: `values` if it came as JSON, else where its raw data starts and how long it is."""
+
+    path: str
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    offset: int = 0
+    size: int = 0
+    values: Tensor | None = None
+
+    def read(self, body: bytes) -> Tensor:
+        if self.values is not None:
+            return self.values
+        return read_tensor(body, self.offset, self.size, self.datatype, self.shape, self.path)
+
+
+class RequestLayout:
+    """A checked request without its binary values. `is_reusable`: nothing in it belongs to one request only."""
+
+    __slots__ = ("_others", "_views", "body_bytes", "id", "inputs", "is_reusable", "outputs", "parameters")
+
+    def __init__(
+        self,
+        inputs: Iterable[TensorLayout],
+        outputs: tuple[RequestedOutput, ...],
+        body_bytes: int,
+        id: str = "",
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = outputs
+        self.body_bytes = body_bytes
+        self.id = id
+        self.parameters: Mapping[str, object] = parameters or {}
+        self.is_reusable = not id and all(tensor.values is None for tensor in self.inputs)
+        direct = [tensor for tensor in self.inputs if tensor.values is None and tensor.datatype not in _NO_VIEW]
+        self._views = tuple((t.name, t.shape, numpy_dtype(t.datatype), t.offset) for t in direct)
+        self._others = tuple(tensor for tensor in self.inputs if tensor not in direct)
+
+    def read(self, body: bytes) -> dict[str, Tensor]:
+        """The inputs by name, as views into `body` where possible."""
+        if len(body) != self.body_bytes:
+            raise BadMessage(
+                f"the body has {len(body)} bytes, but its head and the binary_data_size of its inputs add up to "
+                f"{self.body_bytes}"
+            )
+        values: dict[str, Tensor] = {
+            name: _ndarray(shape, dtype, body, offset) for name, shape, dtype, offset in self._views
+        }
+        for tensor in self._others:
+            values[tensor.name] = tensor.read(body)
+        return values
+
+    def message(self, body: bytes) -> InferRequest:
+        """The whole request as plain values."""
+        values = self.read(body)
+        inputs = (InferInput(t.name, t.datatype, values[t.name], binary=t.values is None) for t in self.inputs)
+        return InferRequest(tuple(inputs), self.outputs, self.id, self.parameters)
+
+
+def lay_out(head: bytes) -> RequestLayout:
+    """Reads and checks a head; `head` is the JSON alone, and the first binary tensor begins where it ends."""
+    message = decode_request_head(head)
+    if not message.inputs:
+        raise BadMessage("at least one input is needed", path="inputs")
+    inputs: list[TensorLayout] = []
+    seen: set[str] = set()
+    offset = len(head)
+    for index, tensor in enumerate(message.inputs):
+        path = f"inputs[{index}]"
+        if tensor.name in seen:
+            raise BadMessage(f"input {tensor.name!r} is given twice", path=path)
+        seen.add(tensor.name)
+        inputs.append(_lay_out_tensor(tensor, path, offset))
+        offset += inputs[-1].size
+    parameters = message.parameters or {}
+    outputs = _requested(message.outputs or (), parameters.get("binary_data_output", False))
+    return RequestLayout(inputs, outputs, offset, message.id or "", parameters)
+
+
+def lay_out_raw(only: TensorDescription, body_bytes: int) -> RequestLayout:
+    """A body that is nothing but one row of the only input's data: the shape follows from its length."""
+    path = f"input {only.name!r}"
+    unknown = [index for index, size in enumerate(only.shape) if size < 0 and index > 0]
+    shape = [1, *only.shape[1:]]
+    if len(unknown) > 1:
+        raise BadTensor("a raw binary request needs an input with at most one variable dimension", path=path)
+    if only.datatype == "BYTES":
+        for index in unknown:
+            shape[index] = 1
+        if prod(shape) != 1:
+            raise BadTensor("a raw binary request can carry only one BYTES element", path=path)
+        # The body is the element: there is no length in front of it. `values` is filled in by `read_raw_bytes`.
+        return RequestLayout([TensorLayout(path, only.name, "BYTES", tuple(shape), 0, body_bytes)], (), body_bytes)
+    row_bytes = SIZES[only.datatype] * prod(size for size in shape if size >= 0)
+    for index in unknown:
+        if body_bytes % row_bytes:
+            raise BadTensor(f"{body_bytes} bytes of data, not a multiple of {row_bytes}", path=path)
+        shape[index] = body_bytes // row_bytes
+    check_size(only.datatype, prod(shape), body_bytes, path)
+    return RequestLayout([TensorLayout(path, only.name, only.datatype, tuple(shape), 0, body_bytes)], (), body_bytes)
+
+
+def _lay_out_tensor(tensor: InputHead, path: str, offset: int) -> TensorLayout:
+    check_datatype(tensor.datatype, path)
+    shape = tuple(tensor.shape)
+    count = element_count(shape, path)
+    size = binary_data_size(tensor.parameters, path)
+    data = bytes(tensor.data)
+    if size is None:
+        if not data:
+            raise BadTensor("neither data nor binary_data_size is given", path=path)
+        values = read_values(data, tensor.datatype, shape, path)
+        return TensorLayout(path, tensor.name, tensor.datatype, shape, values=values)
+    if data:
+        raise BadTensor("both data and binary_data_size are given", path=path)
+    check_size(tensor.datatype, count, size, path)
+    return TensorLayout(path, tensor.name, tensor.datatype, shape, offset, size)
+
+
+def binary_data_size(parameters: Mapping[str, object] | None, path: str) -> int | None:
+    """The size of a tensor's binary data, None if it has none."""
+    if not parameters:
+        return None
+    if "shared_memory_region" in parameters:
+        raise BadTensor("shared memory is not supported by this server", path=f"{path}.parameters")
+    size = parameters.get("binary_data_size")
+    if size is None:
+        return None
+    if type(size) is not int or size < 0:
+        raise BadTensor("must be a number of bytes", path=f"{path}.parameters.binary_data_size")
+    return size
+
+
+def _requested(heads: Iterable[OutputHead], default: object) -> tuple[RequestedOutput, ...]:
+    if type(default) is not bool:
+        raise BadMessage("must be true or false", path="parameters.binary_data_output")
+    seen: set[str] = set()
+    outputs: list[RequestedOutput] = []
+    for index, head in enumerate(heads):
+        path = f"outputs[{index}]"
+        if head.name in seen:
+            raise BadMessage(f"output {head.name!r} is requested twice", path=path)
+        seen.add(head.name)
+        parameters = head.parameters or {}
+        if "shared_memory_region" in parameters:
+            raise BadMessage("shared memory is not supported by this server", path=f"{path}.parameters")
+        binary = parameters.get("binary_data", default)
+        if type(binary) is not bool:
+            raise BadMessage("must be true or false", path=f"{path}.parameters.binary_data")
+        classes = parameters.get("classification", 0)
+        if type(classes) is not int or classes < 0:
+            raise BadMessage("must be a number of classes", path=f"{path}.parameters.classification")
+        outputs.append(RequestedOutput(head.name, binary, classes))
+    return tuple(outputs)

@@ -1,0 +1,69 @@
+"""Open Inference messages as plain values, the same whatever wire they came by. They know no codec and no server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Parameter = bool | int | float | str
+Tensor = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDescription:
+    """What a model says of one input or output; -1 in `shape` is a dimension of any size, `shape[0]` the rows."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InferInput:
+    """One input with its values. BYTES are an object array of `bytes`; other arrays may be read-only views."""
+
+    name: str
+    datatype: str
+    data: Tensor
+    binary: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """`binary` None: as the request's `binary_data_output` says. `classes` > 0: the best so many, as text."""
+
+    name: str
+    binary: bool | None = None
+    classes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """No `outputs` means all of them. `id` empty means none was given."""
+
+    inputs: tuple[InferInput, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    id: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InferOutput:
+    """One output with its values, as a client decodes it."""
+
+    name: str
+    datatype: str
+    data: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    model_name: str
+    model_version: str
+    outputs: tuple[InferOutput, ...]
+    id: str = ""

@@ -1,0 +1,148 @@
+"""Datatypes of the Open Inference Protocol as numpy's, and raw tensor bytes as arrays without a copy.
+
+Everything is little-endian. Views may be read-only and unaligned: they lie where the client put them.
+BF16 is `ml_dtypes.bfloat16` where that package is installed (tritonclient brings it), else `uint16` holding the same
+bits: numpy has no such type of its own. Both spellings are accepted when encoding.
+"""
+
+import struct
+from collections.abc import Sequence
+from functools import cache
+from math import prod
+
+import numpy as np
+
+from serving.protocol.errors import BadTensor
+from serving.protocol.messages import Tensor
+
+MAX_RANK = 32
+MAX_ELEMENTS = 2**63 - 1
+SIZES = {
+    "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
+    "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8,
+}  # fmt: skip
+DATATYPES = (*SIZES, "BYTES")
+NOT_IN_JSON = frozenset({"FP16", "BF16"})
+_NAMES = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BYTES": "O"}
+_LENGTH = struct.Struct("<I")
+
+
+@cache
+def numpy_dtype(datatype: str) -> np.dtype[np.generic]:
+    """The numpy type of a known datatype. KeyError for an unknown one: callers check with `SIZES` first."""
+    if datatype == "BF16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            return np.dtype("<u2")
+        return np.dtype(ml_dtypes.bfloat16)
+    if datatype in _NAMES:
+        return np.dtype(_NAMES[datatype])
+    return np.dtype(f"<{'u' if datatype.startswith('U') else 'i'}{SIZES[datatype]}")
+
+
+@cache
+def datatype_of(dtype: np.dtype[np.generic]) -> str:
+    """The other way round; text and object arrays are BYTES. ValueError where the protocol has no such type."""
+    if dtype.kind in "OSU":
+        return "BYTES"
+    for datatype in SIZES:
+        if dtype == numpy_dtype(datatype) and not (datatype == "BF16" and dtype.kind == "u"):
+            return datatype
+    raise ValueError(f"the protocol has no datatype for numpy's {dtype}")
+
+
+def element_count(shape: Sequence[int], path: str) -> int:
+    """How many elements `shape` names; refuses what no array can have, before anything is allocated."""
+    if len(shape) > MAX_RANK:
+        raise BadTensor(f"{len(shape)} dimensions, at most {MAX_RANK} are possible", path=f"{path}.shape")
+    for index, size in enumerate(shape):
+        if size < 0:
+            raise BadTensor(f"dimensions must not be negative, got {size}", path=f"{path}.shape[{index}]")
+        if size > MAX_ELEMENTS:
+            raise BadTensor("the dimension is too large", path=f"{path}.shape[{index}]")
+    count = prod(shape)
+    # With a zero among them the others could still overflow numpy's strides.
+    if prod(size for size in shape if size) > MAX_ELEMENTS:
+        raise BadTensor("the number of elements is too large", path=f"{path}.shape")
+    return count
+
+
+def check_size(datatype: str, count: int, byte_size: int, path: str) -> None:
+    """Refuses raw data that cannot hold exactly `count` elements."""
+    if datatype == "BYTES":
+        if byte_size < count * _LENGTH.size:
+            raise BadTensor(
+                f"{byte_size} bytes cannot hold {count} BYTES elements, each starts with 4 bytes of length", path=path
+            )
+    elif byte_size != count * SIZES[datatype]:
+        raise BadTensor(
+            f"{byte_size} bytes of data, but the shape and {datatype} need {count * SIZES[datatype]}", path=path
+        )
+
+
+def check_datatype(datatype: str, path: str) -> None:
+    if datatype not in DATATYPES:
+        raise BadTensor(f"unknown datatype {datatype[:40]!r}", path=f"{path}.datatype")
+
+
+def read_tensor(data: bytes, offset: int, size: int, datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
+    """The tensor that lies in `data[offset : offset + size]`, whose size was checked; a view where that is possible."""
+    if datatype == "BYTES":
+        return read_bytes(data, offset, size, shape, path)
+    if datatype == "BOOL":
+        # A view would let bytes other than 0 and 1 into numpy, which then miscounts them.
+        return np.not_equal(np.ndarray(shape, np.uint8, data, offset), 0)
+    return np.ndarray(shape, numpy_dtype(datatype), data, offset)
+
+
+def read_bytes(data: bytes, offset: int, size: int, shape: tuple[int, ...], path: str) -> Tensor:
+    """BYTES elements: each a 32-bit little-endian length and so many bytes."""
+    count = prod(shape)
+    end = offset + size
+    elements: list[bytes] = []
+    for index in range(count):
+        start = offset + 4
+        if start > end:
+            raise BadTensor(f"the data ends before element {index} of {count}", path=path)
+        offset = start + _LENGTH.unpack_from(data, offset)[0]
+        if offset > end:
+            raise BadTensor(f"element {index} is longer than the data that is left", path=path)
+        elements.append(data[start:offset])
+    if offset != end:
+        raise BadTensor(f"{end - offset} bytes are left after the last of {count} elements", path=path)
+    return object_array(elements, shape)
+
+
+def object_array(elements: Sequence[object], shape: tuple[int, ...]) -> Tensor:
+    """An object array; numpy's own constructor would look into the elements and guess."""
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def write_tensor(array: Tensor) -> Tensor | bytes:
+    """The raw form of a tensor: something with the buffer protocol, without a copy where the layout allows."""
+    if array.dtype.kind in "OSU":
+        return write_bytes(array)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    if array.dtype.kind == "V":
+        # ml_dtypes' bfloat16 does not lend its buffer; its bits do.
+        array = array.view(np.uint16)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def write_bytes(array: Tensor) -> bytes:
+    parts: list[bytes] = []
+    for element in array.ravel().tolist():
+        data = as_bytes(element)
+        parts += (_LENGTH.pack(len(data)), data)
+    return b"".join(parts)
+
+
+def as_bytes(element: object) -> bytes:
+    """One BYTES element; text is UTF-8."""
+    if isinstance(element, bytes):
+        return element
+    return element.encode() if isinstance(element, str) else bytes(memoryview(element))  # type: ignore[arg-type]

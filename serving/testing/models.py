@@ -1,0 +1,89 @@
+"""A model that does as it is told: answers the sum of each row, fails where asked, holds still until released."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from models.base import Bucket, Model, Prepared, Tensors
+from models.spec import Limits, ModelSpec, TensorSpec
+
+POISON = 666.0  # an input value that makes the whole forward pass fail
+
+
+class ScriptedModel:
+    """Input `x` FP32 [-1, width], output `sum` FP32 [-1, 1].
+
+    on_forward: called before each forward pass with its number (from 0) and the batch; may raise.
+    gate: while set to a cleared Event, forward passes wait in it. Warm-up passes by.
+    """
+
+    device = "cpu"
+    finishes = False
+
+    def __init__(
+        self,
+        *,
+        name: str = "scripted",
+        latency_budget_ms: float | None = None,
+        limits: Limits | None = None,
+        prepare: Callable[[Tensors], None] | None = None,
+        on_forward: Callable[[int, np.ndarray], None] = lambda number, batch: None,
+        on_split: Callable[[np.ndarray], None] = lambda sums: None,
+    ) -> None:
+        self.spec = ModelSpec(
+            name=name,
+            factory="serving.testing.models:ScriptedModel",
+            inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, -1)),),
+            outputs=(TensorSpec(name="sum", datatype="FP32", shape=(-1, 1)),),
+            latency_budget_ms=latency_budget_ms,
+            limits=limits or Limits(max_batch_rows=8),
+        )
+        self.prepares = prepare is not None
+        self._prepare = prepare
+        self._on_forward = on_forward
+        self._on_split = on_split
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.batches: list[int] = []
+        self.closed = False
+
+    def prepare(self, inputs: Tensors) -> Prepared:
+        if self._prepare is not None:
+            self._prepare(inputs)
+        x = inputs["x"]
+        return Prepared(inputs, len(x), x.shape[1:], 1)
+
+    def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> np.ndarray:
+        return np.concatenate([part.tensors["x"] for part in parts])
+
+    def forward(self, staged: object) -> Tensors:
+        assert isinstance(staged, np.ndarray)
+        if not np.isnan(staged).any():  # warm-up samples are NaN
+            self.entered.release()
+            self.gate.wait()
+            self._on_forward(len(self.batches), staged)
+            self.batches.append(len(staged))
+        if (staged == POISON).any():
+            raise ValueError("poison")
+        return {"sum": staged.sum(axis=1, keepdims=True)}
+
+    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
+        self._on_split(outputs["sum"])
+        ends = np.cumsum([part.rows for part in parts])
+        return [{"sum": outputs["sum"][end - part.rows : end]} for part, end in zip(parts, ends, strict=True)]
+
+    def sample(self, rows: int, length: int) -> Prepared:
+        return Prepared({"x": np.full((rows, 4), np.nan, np.float32)}, rows, (4,), 1)
+
+    def lengths(self) -> tuple[int, ...]:
+        return (1,)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def as_model(model: ScriptedModel) -> Model:
+    """Says to the type checker that the fake keeps the real one's contract."""
+    return model
