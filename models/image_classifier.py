@@ -74,7 +74,7 @@ class ImageClassifier(nn.Module):
 
 
 def decoded(content: bytes) -> np.ndarray:
-    """The middle of a JPEG or PNG as [SIZE, SIZE, 3] bytes, scaled as the network was trained. Raises `InvalidInput`."""
+    """The middle of a JPEG or PNG, scaled to [SIZE, SIZE, 3] bytes. Raises `InvalidInput`."""
     try:
         with Image.open(BytesIO(content), formats=("JPEG", "PNG")) as image:
             width, height = image.size

@@ -1,4 +1,4 @@
-"""What a request's tensors have in common with others': rows, group and padded length; and made-up requests of a size."""
+"""What decides with whom a request may travel: its rows, group and padded length. And made-up requests of any size."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,9 @@ from models.datatypes import numpy_type
 from models.spec import TensorSpec
 
 SHORTEST_LENGTH = 16
-LONGEST_LENGTH = 1024  # prepared for where the model names no `max_length`; longer requests are served at their own length
+LONGEST_LENGTH = (
+    1024  # prepared for where the model names no `max_length`; longer requests are served at their own length
+)
 MADE_UP_SIZE = 32  # of a variable dimension about which nothing is known
 
 

@@ -21,7 +21,7 @@ Compute = Callable[..., tuple[np.ndarray, ...]]
 
 
 class NumpyModel:
-    """Satisfies `models.base.Model` with a function from input arrays to a tuple of output arrays, in declared order."""
+    """A `models.base.Model` made of a function from input arrays to a tuple of output arrays, in declared order."""
 
     device = "cpu"
     prepares = False
@@ -112,6 +112,7 @@ def slow(
 
 
 def noop_spec(**changes: Any) -> ModelSpec:
+    """Keyword arguments replace fields of the spec, here and below."""
     return _spec("noop", (_floats("x", 1024),), (_floats("y", 1),), changes)
 
 
@@ -124,7 +125,7 @@ def linear_spec(**changes: Any) -> ModelSpec:
 
 
 def slow_spec(**changes: Any) -> ModelSpec:
-    """Keyword arguments replace fields of the spec; `options` holds base_ms, per_row_ms, raise_on_value, hang_on_value."""
+    """`options` may hold base_ms, per_row_ms, raise_on_value and hang_on_value."""
     return _spec("slow", (_floats("x", 1),), (_floats("y", 1),), changes)
 
 

@@ -1,4 +1,4 @@
-"""From a `ModelSpec` to a loaded `Model`. The factory is an import string, so torch is imported only if a model uses it."""
+"""From a `ModelSpec` to a loaded `Model`. Factories are import strings: torch is imported only if a model uses it."""
 
 import inspect
 import sys
@@ -43,7 +43,9 @@ def find_factory(import_string: str) -> Callable[..., object]:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ModelNotLoadable(f"{import_string}: no module is named {error.name!r}; is it on PYTHONPATH?") from error
+            raise ModelNotLoadable(
+                f"{import_string}: no module is named {error.name!r}; is it on PYTHONPATH?"
+            ) from error
         raise  # the module is there; what it imports is not, and its own message says so best
     for part in attribute.split("."):
         try:

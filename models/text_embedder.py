@@ -66,7 +66,9 @@ class TextEmbedder(nn.Module):
         attended = is_text[:, None, None, :]
         for layer in self.layers:
             hidden = layer(hidden, attended)
-        total = (hidden * is_text[:, :, None]).sum(1)  # a sum and a mean differ by a factor, and only the direction counts
+        total = (hidden * is_text[:, :, None]).sum(
+            1
+        )  # a sum and a mean differ by a factor, and only the direction counts
         return functional.normalize(total, dim=1)
 
     def example(self) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Weights from safetensors files, and from nothing else.
 
-A legacy checkpoint (a pickle) is converted once, with torch's loader that accepts tensors only, into the cache directory
-`$HEADWAY_CACHE`, or `headway` under `$XDG_CACHE_HOME` or `~/.cache`, and is read from there from then on.
+A legacy checkpoint (a pickle) is converted once, with torch's loader that accepts tensors only, and is read as
+safetensors from then on. The cache is `$HEADWAY_CACHE`, or `headway` under `$XDG_CACHE_HOME` or `~/.cache`.
 """
 
 import hashlib

@@ -45,9 +45,7 @@ def load_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchModel":
 class TorchModel:
     """Made by `load_module`. `prepare` and `split` call the user's methods, from any thread."""
 
-    def __init__(
-        self, spec: ModelSpec, module: torch.nn.Module, device: torch.device, execution: Execution
-    ) -> None:
+    def __init__(self, spec: ModelSpec, module: torch.nn.Module, device: torch.device, execution: Execution) -> None:
         self.spec = spec
         self.device = str(device)
         self._execution = execution
@@ -135,7 +133,9 @@ class TorchModel:
     def _try_sample(self, rows: int, length: int) -> Prepared:
         textual = [tensor.name for tensor in self.spec.inputs if tensor.datatype == "BYTES"]
         if textual and not self.prepares:
-            raise BrokenPromise(f"input {textual[0]!r} is BYTES: the module needs a method `prepare` to make it numbers")
+            raise BrokenPromise(
+                f"input {textual[0]!r} is BYTES: the module needs a method `prepare` to make it numbers"
+            )
         try:
             part = self.sample(rows, length)
         except InvalidInput as error:

@@ -91,7 +91,7 @@ class Batcher:
     def offer(self, request: Request) -> None:
         """Puts an admitted request into the queue."""
         if not self.queue.has_tenant(request.tenant):
-            self.shares.activate(request.tenant, self.queue.tenants())
+            self.shares.activate(request.tenant, self.queue.tenants(), request.arrived_ns)
         self.queue.add(request, self._shape(request))
 
     def cancel(self, request: Request) -> bool:
@@ -113,12 +113,14 @@ class Batcher:
                 return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
             start_ns = max(start_ns, now_ns)
         expired = self._take_hopeless(start_ns)
-        if not self.queue:
-            return Cut(expired=expired)
-        selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
-        batch = self._mark(selection, lane_index, now_ns, start_ns)
-        lane.batches.append(batch)
-        return Cut(batch=batch, expired=expired + selection.passed_over)
+        while self.queue:
+            selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
+            expired += selection.passed_over
+            if selection.requests:
+                batch = self._mark(selection, lane_index, now_ns, start_ns)
+                lane.batches.append(batch)
+                return Cut(batch=batch, expired=expired)
+        return Cut(expired=expired)
 
     def expire(self, now_ns: int) -> list[Request]:
         """Takes out those that can no longer make it, while no lane asks for a batch."""

@@ -222,13 +222,14 @@ class LatencyModel:
         if relearn:
             self._following = FOLLOW_BATCHES
             self._scatter = max(self._scatter, 0.25 * size)
+            self._margin = self._calm_margin
         elif mature and size > SURPRISE * self._scatter:
             same_side = (error > 0) == (self._surprises > 0)
             step = 1 if error > 0 else -1
             self._surprises = self._surprises + step if same_side else step
             if abs(self._surprises) >= SURPRISES_TO_FOLLOW:
                 self._following = FOLLOW_BATCHES
-                self._margin = self._calm_margin  # a change of the law is no noise: the margin has nothing to learn
+                self._margin = self._calm_margin  # a change of the law is not noise: nothing for the margin to learn
         else:
             self._surprises = 0
             self._calm_margin = self._margin

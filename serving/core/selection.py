@@ -15,6 +15,8 @@ from serving.core.request import Request
 from serving.core.sizes import Sizes
 from serving.core.window import Window, find_window
 
+CONTENTION_MEMORY = 20  # budgets for which a tenant that left is expected back
+
 
 @dataclass(slots=True)
 class Selection:
@@ -40,10 +42,14 @@ class Seats:
     max_rows: int
 
     def rows_until(self, deadline_ns: int) -> int:
-        return self.latency.largest_feasible_rows(deadline_ns - self.start_ns, self.length, self.max_rows)
+        slack_ns = deadline_ns - self.start_ns
+        return self.sizes.computable_rows(self.latency.largest_feasible_rows(slack_ns, self.length, self.max_rows))
+
+    def duration_ns(self, rows: int) -> int:
+        return self.latency.bound_ns(self.sizes.padded_rows(rows), self.length)
 
     def finish_ns(self, rows: int) -> int:
-        return self.start_ns + self.latency.bound_ns(self.sizes.padded_rows(rows), self.length)
+        return self.start_ns + self.duration_ns(rows)
 
 
 def select(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares, start_ns: int) -> Selection:
@@ -52,12 +58,18 @@ def select(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: Fai
     length = shape[1]
     seats = Seats(latency, sizes, start_ns, length, sizes.useful_rows(latency, length))
     by_tenant = queue.lines[shape]
-    waiting_rows = sum(request.rows for line in by_tenant.values() for request in line)
+    waiting_rows = sum(_rows(line) for line in by_tenant.values())
+    if _is_contended(by_tenant, shares, start_ns):
+        seats.max_rows = min(seats.max_rows, max(1, seats.rows_until(start_ns + _tightest_budget_ns(by_tenant) // 2)))
     if len(by_tenant) == 1:
         riders, late = _ride_in_order(queue, shape, next(iter(by_tenant)), seats)
     else:
         riders, late = _ride_by_turns(queue, shape, seats, shares), []
-    rows = sum(request.rows for request in riders)
+    if not riders and not late:
+        riders, late = _first_alone(queue, shape, seats)
+    if not riders:
+        return Selection([], length, full=False, held_back=False, passed_over=late)
+    rows = _rows(riders)
     selection = Selection(riders, length, rows >= seats.max_rows, rows < waiting_rows, late)
     if not selection.full:
         rows += _board_shorter(queue, shape, seats, selection, rows)
@@ -81,7 +93,7 @@ def _most_urgent_shape(queue: RequestQueue, latency: LatencyModel, sizes: Sizes,
 def _ride_in_order(queue: RequestQueue, shape: Shape, tenant: str, seats: Seats) -> tuple[list[Request], list[Request]]:
     """One tenant's line: the largest batch that makes it, and those before it that no longer can."""
     line = queue.lines[shape][tenant]
-    window = find_window(line, seats.max_rows, seats.rows_until)
+    window = find_window(line, seats.max_rows, seats.rows_until, seats.duration_ns)
     if window.start == 0 and _all_make_it(line, window, seats):
         return queue.take(shape, tenant, 0, window.rows), []
     finish_ns = seats.finish_ns(window.rows)
@@ -117,17 +129,17 @@ def _all_make_it(line: Line, window: Window, seats: Seats) -> bool:
 def _ride_by_turns(queue: RequestQueue, shape: Shape, seats: Seats, shares: FairShares) -> list[Request]:
     """Several tenants: seats go, one request at a time, to whoever has had the least device time per weight.
 
-    Nobody is passed over for another's sake: a request is dropped when it is hopeless by itself, not before. The batch
-    is kept short enough that whoever comes while it computes can still be served after it, and that the least-served
-    tenant's first request makes it.
+    Nobody is passed over for another's sake: a request is dropped when it is hopeless by itself, not before. A tenant
+    that asks for no more than its share of the seats is not made late by those that ask for more.
     """
     by_tenant = queue.lines[shape]
     everyone = sorted(chain.from_iterable(by_tenant.values()), key=by_rank)
-    tightest_ns = min(line[0].deadline_ns - line[0].arrived_ns for line in by_tenant.values())
-    first = by_tenant[min(by_tenant, key=shares.served_ns)][0]
-    max_rows = min(seats.max_rows, max(1, seats.rows_until(seats.start_ns + tightest_ns // 2)))
-    rows = find_window(everyone, max_rows, seats.rows_until).rows
-    rows = max(first.rows, min(rows, seats.rows_until(first.deadline_ns)))
+    rows = find_window(everyone, seats.max_rows, seats.rows_until, seats.duration_ns).rows
+    total_weight = sum(shares.weight(tenant) for tenant in by_tenant)
+    for tenant, line in by_tenant.items():
+        feasible = seats.rows_until(line[0].deadline_ns)
+        if _rows(line) <= min(feasible, seats.max_rows * shares.weight(tenant) / total_weight):
+            rows = min(rows, feasible)
     finish_ns = seats.finish_ns(rows)
     riders = _deal(by_tenant, rows, finish_ns, shares)
     for request in riders:
@@ -166,6 +178,32 @@ def _deal(by_tenant: dict[str, Line], rows: int, finish_ns: int, shares: FairSha
         heads[index] = following
         heapreplace(heap, (served + row_cost * request.rows / shares.weight(tenant), tenant, index))
     return riders
+
+
+def _first_alone(queue: RequestQueue, shape: Shape, seats: Seats) -> tuple[list[Request], list[Request]]:
+    """A request with more rows than a batch should have rides alone, if it makes it."""
+    first = min((line[0] for line in queue.lines[shape].values()), key=by_rank)
+    queue.remove(first, shape)
+    return ([first], []) if first.deadline_ns >= seats.finish_ns(first.rows) else ([], [first])
+
+
+def _is_contended(by_tenant: dict[str, Line], shares: FairShares, now_ns: int) -> bool:
+    """Several tenants wait, or another than the one that waits was here lately.
+
+    Then a batch may take half the tightest budget at most, so that who comes while it computes can be served after it.
+    """
+    if len(by_tenant) > 1:
+        return True
+    memory_ns = CONTENTION_MEMORY * _tightest_budget_ns(by_tenant)
+    return shares.others_since(next(iter(by_tenant)), now_ns - memory_ns)
+
+
+def _tightest_budget_ns(by_tenant: dict[str, Line]) -> int:
+    return min(line[0].deadline_ns - line[0].arrived_ns for line in by_tenant.values())
+
+
+def _rows(requests: Iterable[Request]) -> int:
+    return sum(request.rows for request in requests)
 
 
 def _board_shorter(queue: RequestQueue, shape: Shape, seats: Seats, selection: Selection, rows: int) -> int:

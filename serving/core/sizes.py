@@ -1,6 +1,6 @@
 """Which shapes a batch may have, and how large it may be."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from serving.core.latency import LatencyModel
@@ -28,6 +28,12 @@ class Sizes:
             return rows
         index = bisect_left(self.row_ladder, rows)
         return self.row_ladder[index] if index < len(self.row_ladder) else rows
+
+    def computable_rows(self, rows: int) -> int:
+        """The largest batch that, padded, is no larger than `rows`."""
+        if self.row_ladder is None or rows <= 0:
+            return rows
+        return self.row_ladder[max(0, bisect_right(self.row_ladder, rows) - 1)]
 
     def useful_rows(self, latency: LatencyModel, length: int) -> int:
         """The smallest batch whose throughput is as good as it gets, as measured so far."""

@@ -15,17 +15,23 @@ from serving.core.request import Request
 
 RowsWithin = Callable[[int], int]
 
+MAX_BATCHES_AHEAD = 16
+
 
 class Window(NamedTuple):
     start: int  # index of the first request that can make it
     rows: int  # how many rows the batch should have; at least one request's
 
 
-def find_window(line: Sequence[Request], max_rows: int, rows_until: RowsWithin) -> Window:
-    """The start index and size of the largest feasible batch.
+def find_window(
+    line: Sequence[Request], max_rows: int, rows_until: RowsWithin, duration_ns: Callable[[int], int] | None = None
+) -> Window:
+    """The start index and size of the batch to cut.
 
     line: requests in deadline order, not empty, none hopeless by itself.
     rows_until: the largest batch, in rows, that would be done by the given deadline.
+    duration_ns: how long so many rows take. With it nobody is passed over as long as all who wait can be served batch
+        after batch: where deadlines differ in length, a short batch for a tight one is not yet overload.
     """
     count = len(line)
     if sum(request.rows for request in line) == count:
@@ -38,6 +44,8 @@ def find_window(line: Sequence[Request], max_rows: int, rows_until: RowsWithin) 
 
     if feasible_rows(0) >= min(rows_from[0], max_rows):
         return Window(0, min(rows_from[0], max_rows))
+    if duration_ns is not None and feasible_rows(0) and _all_make_it_in_turn(line, max_rows, rows_until, duration_ns):
+        return Window(0, feasible_rows(0))
     # Further along the line fewer rows are left and more of them are feasible: find where the two cross.
     crossing = bisect_left(range(count), True, key=lambda index: rows_from[index] <= feasible_rows(index))
     rows = min(rows_from[crossing], max_rows) if crossing < count else 0
@@ -46,3 +54,22 @@ def find_window(line: Sequence[Request], max_rows: int, rows_until: RowsWithin) 
     # Ties go to the earliest start: whoever fits into an equally large batch rides.
     start = bisect_left(range(count), True, key=lambda index: feasible_rows(index) >= rows)
     return Window(min(start, count - 1), max(rows, 1))
+
+
+def _all_make_it_in_turn(
+    line: Sequence[Request], max_rows: int, rows_until: RowsWithin, duration_ns: Callable[[int], int]
+) -> bool:
+    """Whether batches of the largest feasible size, one after the other, would serve everybody in time."""
+    index = elapsed_ns = 0
+    for _ in range(MAX_BATCHES_AHEAD):
+        rows = min(max_rows, rows_until(line[index].deadline_ns - elapsed_ns))
+        seats = rows
+        while index < len(line) and line[index].rows <= seats:
+            seats -= line[index].rows
+            index += 1
+        if index == len(line):
+            return True
+        if seats == rows:
+            return False
+        elapsed_ns += duration_ns(rows)
+    return False

@@ -4,6 +4,7 @@ BadMessage                  the bytes are not the message they claim to be
 ├── BadTensor               one tensor's datatype, shape or data does not fit; starts with the field's path
 ├── TooLarge                more bytes than this server takes
 └── UnsupportedEncoding     a Content-Encoding this server cannot undo
+BadOutput                   what the model returned does not match its own declaration
 """
 
 
@@ -25,3 +26,7 @@ class TooLarge(BadMessage):
 
 class UnsupportedEncoding(BadMessage):
     """A Content-Encoding other than gzip, deflate or identity."""
+
+
+class BadOutput(Exception):
+    """The model's answer is not what it declared: nobody's request is at fault."""

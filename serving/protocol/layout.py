@@ -14,7 +14,15 @@ import numpy as np
 from serving.protocol.errors import BadMessage, BadTensor
 from serving.protocol.json_codec import InputHead, OutputHead, decode_request_head, read_values
 from serving.protocol.messages import InferInput, InferRequest, RequestedOutput, Tensor, TensorDescription
-from serving.protocol.tensors import SIZES, check_datatype, check_size, element_count, numpy_dtype, read_tensor
+from serving.protocol.tensors import (
+    SIZES,
+    check_datatype,
+    check_size,
+    element_count,
+    numpy_dtype,
+    object_array,
+    read_tensor,
+)
 
 _ndarray = np.ndarray
 _NO_VIEW = frozenset({"BYTES", "BOOL"})
@@ -31,6 +39,10 @@ class TensorLayout:
     offset: int = 0
     size: int = 0
     values: Tensor | None = None
+
+    @property
+    def is_view(self) -> bool:
+        return self.values is None and self.datatype not in _NO_VIEW
 
     def read(self, body: bytes) -> Tensor:
         if self.values is not None:
@@ -57,9 +69,8 @@ class RequestLayout:
         self.id = id
         self.parameters: Mapping[str, object] = parameters or {}
         self.is_reusable = not id and all(tensor.values is None for tensor in self.inputs)
-        direct = [tensor for tensor in self.inputs if tensor.values is None and tensor.datatype not in _NO_VIEW]
-        self._views = tuple((t.name, t.shape, numpy_dtype(t.datatype), t.offset) for t in direct)
-        self._others = tuple(tensor for tensor in self.inputs if tensor not in direct)
+        self._views = tuple((t.name, t.shape, numpy_dtype(t.datatype), t.offset) for t in self.inputs if t.is_view)
+        self._others = tuple(tensor for tensor in self.inputs if not tensor.is_view)
 
     def read(self, body: bytes) -> dict[str, Tensor]:
         """The inputs by name, as views into `body` where possible."""
@@ -102,9 +113,10 @@ def lay_out(head: bytes) -> RequestLayout:
     return RequestLayout(inputs, outputs, offset, message.id or "", parameters)
 
 
-def lay_out_raw(only: TensorDescription, body_bytes: int) -> RequestLayout:
+def lay_out_raw(only: TensorDescription, body: bytes) -> RequestLayout:
     """A body that is nothing but one row of the only input's data: the shape follows from its length."""
     path = f"input {only.name!r}"
+    body_bytes = len(body)
     unknown = [index for index, size in enumerate(only.shape) if size < 0 and index > 0]
     shape = [1, *only.shape[1:]]
     if len(unknown) > 1:
@@ -114,8 +126,9 @@ def lay_out_raw(only: TensorDescription, body_bytes: int) -> RequestLayout:
             shape[index] = 1
         if prod(shape) != 1:
             raise BadTensor("a raw binary request can carry only one BYTES element", path=path)
-        # The body is the element: there is no length in front of it. `values` is filled in by `read_raw_bytes`.
-        return RequestLayout([TensorLayout(path, only.name, "BYTES", tuple(shape), 0, body_bytes)], (), body_bytes)
+        # The body is the element: there is no length in front of it.
+        element = object_array([body], tuple(shape))
+        return RequestLayout([TensorLayout(path, only.name, "BYTES", tuple(shape), values=element)], (), body_bytes)
     row_bytes = SIZES[only.datatype] * prod(size for size in shape if size >= 0)
     for index in unknown:
         if body_bytes % row_bytes:

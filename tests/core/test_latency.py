@@ -97,7 +97,7 @@ def test_thirty_batches_after_the_device_changes_speed_every_size_is_right_again
     work(model, shifted, rng, 30, range(1, 33))
     for rows in (1, 4, 8, 16, 32):
         assert model.predict_ns(rows) == pytest.approx(ms(shifted(rows)), rel=0.08)
-    assert model.snapshot().margin < 0.3
+    assert model.snapshot().margin < 0.5
     assert work(model, shifted, rng, 500, range(1, 33)) >= 0.98
 
 

@@ -1,0 +1,72 @@
+"""Settings become Ray Serve applications: one per model, and the front that answers what belongs to none.
+
+Referenced by import path from manifests (`serving.cluster.app:model_application`), called directly by the launcher.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from models.spec import ModelSpec
+from serving.cluster.deployments import Front, ModelReplica, model_route, options_of
+from serving.config import Settings
+
+FRONT = "front"
+
+
+def applications(settings: Settings) -> Iterator[tuple[str, str, Application]]:
+    """(name, route prefix, application) of all, the front first."""
+    yield FRONT, "/", front(settings)
+    for spec in settings.model_specs():
+        yield spec.name, model_route(spec.name), model(settings, spec)
+
+
+def front(settings: Settings) -> Application:
+    names = [spec.name for spec in settings.model_specs()]
+    deployment = Front.options(
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=1000,
+        logging_config={"enable_access_log": False},
+    )
+    return deployment.bind(settings.server.name, names, settings.server.max_body_bytes)
+
+
+def model(settings: Settings, spec: ModelSpec) -> Application:
+    deployment = ModelReplica.options(**options_of(spec))
+    return deployment.bind(spec, settings.server.max_body_bytes, settings.tenant_weights(spec.name))
+
+
+def front_application(args: dict[str, Any]) -> Application:
+    """args: `{settings: {...}}`, as a manifest carries them."""
+    return front(_settings(args))
+
+
+def model_application(args: dict[str, Any]) -> Application:
+    """args: `{settings: {...}, model: name}`."""
+    settings = _settings(args)
+    for spec in settings.model_specs():
+        if spec.name == args["model"]:
+            return model(settings, spec)
+    raise ValueError(f"model: {args['model']!r} is not among the settings' models")
+
+
+def _settings(args: dict[str, Any]) -> Settings:
+    return Settings.model_validate(args["settings"])
+
+
+def deploy(settings: Settings) -> None:
+    """Deploys everything into the running Ray; returns at once. What is already there is updated in place."""
+    targets = [
+        serve.RunTarget(target=application, name=name, route_prefix=prefix, logging_config={"enable_access_log": False})
+        for name, prefix, application in applications(settings)
+    ]
+    serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def add_to_path(folder: str) -> None:
+    """Models that live beside their configuration are importable."""
+    if folder not in sys.path:
+        sys.path.insert(0, folder)

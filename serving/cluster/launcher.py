@@ -1,0 +1,171 @@
+"""`headway serve`: starts Ray with the right environment, deploys, says what is ready and how to call it, and ends it all.
+
+The environment must be complete before Ray is imported: every Serve process reads it when it is imported.
+"""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from serving.cluster.environment import ray_environment
+from serving.cluster.processes import descendants, end
+from serving.config import Settings
+
+POLL_S = 0.25
+READY_TIMEOUT_S = 600.0
+DRAIN_S = 3.0
+
+Say = Callable[[str], None]
+
+
+class StartFailed(Exception):
+    """Something did not come up; the text says what, and what the replica said."""
+
+
+def serve(settings: Settings, config_path: Path, say: Say) -> None:
+    """Serves until Ctrl-C or SIGTERM. Raises `StartFailed` if a model does not come up."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    cluster = Cluster(settings, config_path, say)
+    try:
+        cluster.start()
+        if cluster.wait_until_ready(stop):
+            for line in cluster.announcement():
+                say(line)
+            stop.wait()
+    finally:
+        say("stopping …")
+        cluster.stop()
+        say("stopped")
+
+
+class Cluster:
+    """Ray and Headway's applications on it. Starts a Ray of its own unless the settings name one."""
+
+    def __init__(self, settings: Settings, config_path: Path, say: Say) -> None:
+        self._settings = settings
+        self._folder = str(config_path.resolve().parent)
+        self._say = say
+        self._owns_ray = settings.server.ray_address is None
+
+    def start(self) -> None:
+        server = self._settings.server
+        os.environ.update(ray_environment(self._settings))
+        path = [self._folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path)
+        self._say("starting Ray …")
+        import ray
+        from ray import serve
+
+        from serving.cluster.app import add_to_path, deploy
+
+        add_to_path(self._folder)
+        ray.init(
+            address=server.ray_address,
+            num_cpus=self._cpus() if self._owns_ray else None,
+            include_dashboard=False if self._owns_ray else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        serve.start(http_options={"host": server.host, "port": server.http_port})
+        deploy(self._settings)
+
+    def wait_until_ready(self, stop: threading.Event) -> bool:
+        """False if it was asked to stop before."""
+        from ray import serve
+
+        waiting = {"front", *(spec.name for spec in self._settings.model_specs())}
+        give_up_s = time.monotonic() + READY_TIMEOUT_S
+        while waiting and not stop.wait(POLL_S):
+            applications = serve.status().applications
+            for name in sorted(waiting & set(applications)):
+                application = applications[name]
+                if application.status == "RUNNING":
+                    waiting.discard(name)
+                    if name != "front":
+                        self._say(f"{name} is up")
+                elif application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                    raise StartFailed(f"{name} did not start: {_cause(application)}")
+            if time.monotonic() > give_up_s:
+                raise StartFailed(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}")
+        return self._wait_for_http(stop)
+
+    def announcement(self) -> list[str]:
+        """What a newcomer wants to know: the address, the models, and a call that works as printed."""
+        url = self.url()
+        lines = [f"Headway is ready at {url}"]
+        for spec in self._settings.model_specs():
+            facts = get_json(f"{url}/v2/models/{spec.name}/config")["parameters"]
+            door, device = (facts[key]["string_value"] for key in ("door", "device"))
+            lines.append(f"  {spec.name}: ready on {device}, {door} door, {spec.replicas} replica(s)")
+        for spec in self._settings.model_specs():
+            if spec.example:
+                lines += ["try it:", f"  curl -s {url}/v2/models/{spec.name}/infer -d '{spec.example.strip()}'"]
+        return lines
+
+    def url(self) -> str:
+        server = self._settings.server
+        host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host
+        return f"http://{host}:{server.http_port}"
+
+    def stop(self) -> None:
+        """Leaves no process behind that `start` started. On a Ray that is not ours only our applications go."""
+        import ray
+        from ray import serve
+
+        if not ray.is_initialized():
+            return
+        if not self._owns_ray:
+            for name in ("front", *(spec.name for spec in self._settings.model_specs())):
+                serve.delete(name, _blocking=False)
+            ray.shutdown()
+            return
+        ours = descendants(os.getpid())
+        ray.shutdown()
+        end(ours, patience_s=DRAIN_S)
+
+    def _cpus(self) -> int:
+        """Ray counts CPUs only to place replicas. Fewer cores than asked for slow models down, they do not stop them."""
+        wanted = ceil(sum(spec.resources.cpus * spec.replicas for spec in self._settings.model_specs()))
+        there = len(os.sched_getaffinity(0))
+        if wanted > there:
+            self._say(f"WARNING: the models ask for {wanted} CPUs, this machine has {there}: they will share")
+        return max(wanted, there)
+
+    def _wait_for_http(self, stop: threading.Event) -> bool:
+        """Ray calls an application running before HAProxy has learned of its last replica."""
+        urls = [f"{self.url()}/v2/models/{spec.name}/ready" for spec in self._settings.model_specs()]
+        urls.append(f"{self.url()}/v2/health/ready")
+        while urls and not stop.wait(POLL_S):
+            urls = [url for url in urls if not _answers(url)]
+        return not urls
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def get_json(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+def _cause(application: Any) -> str:
+    """The message of the application or, better, of the deployment that failed."""
+    messages = [deployment.message for deployment in application.deployments.values() if deployment.message]
+    return "\n".join(messages) or application.message

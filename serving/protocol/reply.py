@@ -1,0 +1,149 @@
+"""Answers as bytes: a JSON head, then the binary outputs, and the HTTP headers that say where the head ends.
+
+For a given choice of outputs the head depends on nothing but their shapes, so it is built once per shape and kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from serving.protocol.errors import BadOutput
+from serving.protocol.json_codec import write_values
+from serving.protocol.messages import Tensor
+from serving.protocol.tensors import numpy_dtype, write_tensor
+
+Headers = list[tuple[bytes, bytes]]
+HEADER_LENGTH = b"inference-header-content-length"
+_JSON = (b"content-type", b"application/json")
+_BINARY = (b"content-type", b"application/octet-stream")
+_MAX_HEADS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """One output as the client wants it. `classes` > 0: already turned into BYTES labels by who calls."""
+
+    name: str
+    datatype: str
+    binary: bool
+    classes: int = 0
+
+
+class ReplyFormat:
+    """Which outputs a client wants and how; shared by all requests that want the same."""
+
+    __slots__ = ("dtypes", "has_classes", "heads", "is_plain", "names", "outputs")
+
+    def __init__(self, outputs: Sequence[OutputFormat]) -> None:
+        self.outputs = tuple(outputs)
+        self.names = tuple(output.name for output in self.outputs)
+        self.has_classes = any(output.classes for output in self.outputs)
+        self.is_plain = bool(outputs) and all(output.binary and output.datatype != "BYTES" for output in self.outputs)
+        self.dtypes = tuple(numpy_dtype(output.datatype) for output in self.outputs)
+        self.heads: dict[tuple[tuple[int, ...], ...], tuple[Headers, bytes]] = {}
+
+
+class ReplyWriter:
+    """Writes the answers of one model."""
+
+    def __init__(self, model_name: str, model_version: str) -> None:
+        self._opening = b'{"model_name":%b,"model_version":%b,"outputs":[' % (
+            orjson.dumps(model_name),
+            orjson.dumps(model_version),
+        )
+
+    def write(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str = "") -> tuple[Headers, bytes]:
+        """Headers (content type, head length, content length) and body. Raises BadOutput for what was not declared,
+        BadTensor for values that the client's choice of JSON cannot carry."""
+        if not form.is_plain:
+            return self._write_mixed(form, values, id)
+        try:
+            arrays = [values[name] for name in form.names]
+        except KeyError as error:
+            raise BadOutput(f"the model returned no output {error.args[0]!r}") from None
+        shapes = tuple([array.shape for array in arrays])
+        found = form.heads.get(shapes)
+        if found is None:
+            found = self._plain_head(form, shapes)
+        headers, head = found
+        parts: list[Tensor | bytes] = [head]
+        for index, array in enumerate(arrays):
+            if array.dtype is form.dtypes[index] and array.flags.c_contiguous:
+                parts.append(array)
+            else:
+                parts.append(write_tensor(fitting(array, form.outputs[index])))
+        if id:
+            # The kept head opens with a brace; the id goes right behind it.
+            parts[0] = head = b'{"id":%b,%b' % (orjson.dumps(id), head[1:])
+            body = b"".join(parts)
+            return _headers(len(head), len(body)), body
+        return headers, b"".join(parts)
+
+    def _plain_head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> tuple[Headers, bytes]:
+        descriptions: list[bytes] = []
+        body_bytes = 0
+        for output, shape, dtype in zip(form.outputs, shapes, form.dtypes, strict=True):
+            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            body_bytes += size
+            descriptions.append(_description(output, shape, b'"parameters":{"binary_data_size":%d}' % size))
+        head = self._opening + b",".join(descriptions) + b"]}"
+        # With nothing binary behind it the head is an ordinary JSON answer.
+        found = (_headers(len(head) if body_bytes else None, len(head) + body_bytes), head)
+        if len(form.heads) >= _MAX_HEADS:
+            form.heads.clear()
+        form.heads[shapes] = found
+        return found
+
+    def _write_mixed(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str) -> tuple[Headers, bytes]:
+        descriptions: list[bytes] = []
+        tail: list[Tensor | bytes] = []
+        tail_bytes = 0
+        for output in form.outputs:
+            if output.name not in values:
+                raise BadOutput(f"the model returned no output {output.name!r}")
+            array = fitting(values[output.name], output)
+            if output.binary:
+                raw = write_tensor(array)
+                size = len(raw) if isinstance(raw, bytes) else raw.nbytes
+                tail.append(raw)
+                tail_bytes += size
+                data = b'"parameters":{"binary_data_size":%d}' % size
+            else:
+                data = b'"data":' + write_values(array, output.datatype, f"output {output.name!r}")
+            descriptions.append(_description(output, array.shape, data))
+        head = self._opening + b",".join(descriptions) + b"]}"
+        if id:
+            head = b'{"id":%b,%b' % (orjson.dumps(id), head[1:])
+        body = b"".join([head, *tail]) if tail_bytes else head
+        return _headers(len(head) if tail_bytes else None, len(body)), body
+
+
+def fitting(array: Tensor, output: OutputFormat) -> Tensor:
+    """The array if it has the declared type. Sent under a wrong name its bytes would be read as nonsense."""
+    expected = numpy_dtype(output.datatype)
+    if output.datatype == "BYTES":
+        fits = array.dtype.kind in "OSU"
+    else:
+        fits = array.dtype == expected or (output.datatype == "BF16" and array.dtype == np.uint16)
+        fits = fits or array.dtype.newbyteorder("<") == expected
+    if not fits:
+        raise BadOutput(f"the model returned {array.dtype} for output {output.name!r}, declared as {output.datatype}")
+    return array
+
+
+def _description(output: OutputFormat, shape: tuple[int, ...], data: bytes) -> bytes:
+    return b'{"name":%b,"datatype":"%b","shape":%b,%b}' % (
+        orjson.dumps(output.name),
+        output.datatype.encode(),
+        orjson.dumps(shape),
+        data,
+    )
+
+
+def _headers(head_bytes: int | None, body_bytes: int) -> Headers:
+    length = (b"content-length", b"%d" % body_bytes)
+    if head_bytes is None:
+        return [_JSON, length]
+    return [_BINARY, (HEADER_LENGTH, b"%d" % head_bytes), length]

@@ -1,0 +1,323 @@
+"""When a batch is cut and who rides, in milliseconds. The device takes 5 ms and 1 ms a row unless said otherwise."""
+
+from random import Random
+
+import pytest
+
+from serving.core.batch import Batch, CutReason
+from serving.core.outcome import Reason
+from serving.core.request import Request
+from tests.core.stories import batcher, ms, request
+
+
+def cut(of, at_ms: float) -> Batch:
+    """The batch a free lane gets now."""
+    batch = of.cut(0, ms(at_ms)).batch
+    assert batch is not None
+    return batch
+
+
+def test_an_idle_lane_does_not_wait_for_company() -> None:
+    b = batcher()
+    alone = request()
+    b.offer(alone)
+    batch = cut(b, 0)
+    assert batch.requests == [alone]
+    assert batch.reason is CutReason.IDLE
+
+
+def test_nothing_is_cut_while_the_lane_is_busy() -> None:
+    b = batcher()
+    b.offer(request())
+    cut(b, 0)
+    b.offer(request())
+    assert b.cut(0, ms(1)).batch is None
+
+
+def test_everything_that_arrived_meanwhile_rides_in_the_next_batch() -> None:
+    b = batcher()
+    b.offer(request())
+    first = cut(b, 0)
+    waiting = [request(at_ms=1) for _ in range(5)]
+    for one in waiting:
+        b.offer(one)
+    b.settle(first, ms(6))
+    assert cut(b, 6).requests == waiting
+
+
+def test_the_next_batch_is_cut_only_shortly_before_the_lane_is_free() -> None:
+    b = batcher(batches_per_lane=2, lead_ms=1)
+    b.offer(request())
+    first = cut(b, 0)
+    b.offer(request(at_ms=1))
+    early = b.cut(0, ms(1))
+    assert early.batch is None
+    assert early.ask_again_ns == first.finish_ns - ms(1)
+    b.offer(request(at_ms=2))
+    assert early.ask_again_ns is not None
+    assert len(cut(b, early.ask_again_ns / 1e6).requests) == 2
+
+
+def test_nothing_is_sealed_behind_a_batch_that_overruns() -> None:
+    b = batcher(batches_per_lane=2, lead_ms=1)
+    b.offer(request())
+    cut(b, 0)
+    b.offer(request(at_ms=1))
+    late = b.cut(0, ms(60))
+    assert late.batch is None
+    assert late.ask_again_ns is None
+
+
+def test_a_full_batch_stops_at_the_limit() -> None:
+    b = batcher(max_rows=4)
+    for _ in range(6):
+        b.offer(request())
+    batch = cut(b, 0)
+    assert len(batch.requests) == 4
+    assert batch.reason is CutReason.FULL
+
+
+def test_a_tight_deadline_keeps_the_batch_short() -> None:
+    b = batcher(max_rows=64)
+    tight = request(budget_ms=15)
+    b.offer(tight)
+    for _ in range(20):
+        b.offer(request(budget_ms=500))
+    batch = cut(b, 0)
+    assert tight in batch.requests
+    assert batch.finish_ns <= ms(15)
+    assert batch.reason is CutReason.DEADLINE
+
+
+def test_the_earliest_deadline_goes_first_whoever_came_first() -> None:
+    b = batcher(max_rows=1)
+    patient, urgent = request(budget_ms=100), request(budget_ms=50)
+    b.offer(patient)
+    b.offer(urgent)
+    assert cut(b, 0).requests == [urgent]
+
+
+def test_what_cannot_make_it_any_more_expires_and_is_never_computed() -> None:
+    b = batcher()
+    hopeless, fine = request(budget_ms=20), request(budget_ms=200)
+    b.offer(hopeless)
+    b.offer(fine)
+    answer = b.cut(0, ms(18))
+    assert answer.expired == [hopeless]
+    assert answer.batch is not None
+    assert answer.batch.requests == [fine]
+
+
+def test_in_overload_the_largest_batch_that_makes_it_goes_and_the_oldest_are_passed_over() -> None:
+    b = batcher(max_rows=64)
+    old = [request(at_ms=0, budget_ms=30) for _ in range(4)]
+    fresh = [request(at_ms=18, budget_ms=30) for _ in range(14)]
+    for one in old + fresh:
+        b.offer(one)
+    answer = b.cut(0, ms(20))
+    assert answer.expired == old
+    assert answer.batch is not None
+    assert answer.batch.requests == fresh
+
+
+def test_a_request_that_cannot_make_it_even_if_served_next_is_refused_at_the_door() -> None:
+    b = batcher(max_rows=64)
+    for _ in range(32):
+        b.offer(request())
+    cut(b, 0)
+    refused = b.admit(request(at_ms=1, budget_ms=20), ms(1))
+    assert refused is not None
+    assert refused.reason is Reason.DEADLINE_HOPELESS
+    assert refused.retry_after_ns > 0
+    assert b.admit(request(at_ms=1, budget_ms=200), ms(1)) is None
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
+    b = batcher(max_requests=3)
+    for _ in range(3):
+        b.offer(request())
+    refused = b.admit(request(), 0)
+    assert refused is not None
+    assert refused.reason is Reason.QUEUE_FULL
+    assert refused.retry_after_ns >= ms(8)
+
+
+def test_a_request_larger_than_any_batch_is_refused_with_the_reason() -> None:
+    refused = batcher(max_rows=8).admit(request(rows=9), 0)
+    assert refused is not None
+    assert refused.reason is Reason.TOO_LARGE
+
+
+def test_a_request_larger_than_what_pays_off_rides_alone() -> None:
+    b = batcher(fixed_ms=0.0, per_row_ms=10.0, max_rows=8)
+    large, small = request(rows=6), request()
+    b.offer(large)
+    b.offer(small)
+    assert cut(b, 0).requests == [large]
+
+
+def test_a_cancelled_request_leaves_the_queue_at_once() -> None:
+    b = batcher()
+    gone, stays = request(), request()
+    b.offer(gone)
+    b.offer(stays)
+    assert b.cancel(gone)
+    assert not b.cancel(gone)
+    assert cut(b, 0).requests == [stays]
+
+
+def test_requests_of_different_groups_never_share_a_batch() -> None:
+    b = batcher()
+    square, wide = request(group="square"), request(group="wide")
+    b.offer(square)
+    b.offer(wide)
+    first = cut(b, 0)
+    b.settle(first, ms(6))
+    second = cut(b, 6)
+    assert {first.requests[0], second.requests[0]} == {square, wide}
+    assert len(first.requests) == len(second.requests) == 1
+
+
+def test_a_short_text_rides_with_a_long_one_where_that_is_cheaper_than_a_batch_of_its_own() -> None:
+    b = batcher(fixed_ms=20.0, per_row_ms=0.1, lengths=(8, 16))
+    long, short = request(length=16), request(length=5)
+    b.offer(long)
+    b.offer(short)
+    batch = cut(b, 0)
+    assert set(batch.requests) == {long, short}
+    assert batch.length == 16
+
+
+def test_a_short_text_does_not_ride_with_a_long_one_where_padding_costs_more() -> None:
+    b = batcher(fixed_ms=0.1, per_row_ms=1.0, lengths=(8, 64))
+    long, short = request(length=60), request(length=5, at_ms=1)
+    b.offer(long)
+    b.offer(short)
+    assert len(cut(b, 0).requests) == 1
+
+
+def test_seats_that_would_be_padding_go_to_late_requests_whose_clients_still_wait() -> None:
+    b = batcher(max_rows=64, ladder=(1, 2, 4, 8, 16, 32, 64))
+    late = [request(at_ms=0, budget_ms=32) for _ in range(6)]
+    fresh = [request(at_ms=22, budget_ms=35) for _ in range(14)]
+    for one in late + fresh:
+        b.offer(one)
+    answer = b.cut(0, ms(24))
+    assert answer.batch is not None
+    assert answer.batch.padded_rows == 16
+    assert set(fresh) <= set(answer.batch.requests)
+    assert len(answer.batch.requests) == 16
+    assert len(answer.expired) == 4
+
+
+def test_priority_goes_first_but_whoever_waits_long_enough_is_not_starved() -> None:
+    b = batcher(max_rows=1)
+    low = request(priority=3, budget_ms=1000)
+    b.offer(low)
+    for at_ms in (10, 20):
+        urgent = request(priority=1, at_ms=at_ms, budget_ms=1000)
+        b.offer(urgent)
+        batch = cut(b, at_ms)
+        assert batch.requests == [urgent]
+        b.settle(batch, ms(at_ms + 6))
+    b.offer(request(priority=1, at_ms=300, budget_ms=1000))
+    assert cut(b, 300).requests == [low]
+
+
+def test_two_tenants_share_by_weight_when_both_are_busy() -> None:
+    b = batcher(max_rows=4, weights={"gold": 3.0})
+    for _ in range(200):
+        b.offer(request(tenant="gold"))
+        b.offer(request(tenant="free"))
+    served = {"gold": 0, "free": 0}
+    now = 0
+    for _ in range(40):
+        batch = cut(b, now / 1e6)
+        for one in batch.requests:
+            served[one.tenant] += 1
+        now += ms(9)
+        b.settle(batch, now)
+    assert served["gold"] / served["free"] == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_tenant_that_floods_does_not_make_the_others_late() -> None:
+    b = batcher(max_rows=16)
+    victims: list[Request] = []
+    expired: list[Request] = []
+    busy: Batch | None = None
+    for now_ms in range(2000):
+        if busy is not None and busy.finish_ns <= ms(now_ms):
+            b.settle(busy, ms(now_ms))
+            busy = None
+        for _ in range(4):
+            b.offer(request(tenant="flood", at_ms=now_ms, budget_ms=60))
+        if now_ms % 20 == 0:
+            victims.append(request(tenant="victim", at_ms=now_ms, budget_ms=60))
+            b.offer(victims[-1])
+        if busy is None:
+            answer = b.cut(0, ms(now_ms))
+            expired += answer.expired
+            busy = answer.batch
+    assert not [one for one in expired if one.tenant == "victim"]
+    assert [one for one in expired if one.tenant == "flood"]
+
+
+def test_a_tenant_returning_from_idleness_has_saved_up_no_credit() -> None:
+    b = batcher(max_rows=4)
+    now = 0
+    for _ in range(50):
+        for _ in range(4):
+            b.offer(request(tenant="steady"))
+        batch = cut(b, now / 1e6)
+        now += ms(9)
+        b.settle(batch, now)
+    for _ in range(40):
+        b.offer(request(tenant="steady"))
+        b.offer(request(tenant="returning"))
+    batch = cut(b, now / 1e6)
+    assert sorted(one.tenant for one in batch.requests) == ["returning", "returning", "steady", "steady"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_every_request_leaves_exactly_once(seed: int) -> None:
+    rng = Random(seed)
+    b = batcher(max_rows=8, lengths=(8, 16, 32), batches_per_lane=2, lead_ms=1, max_requests=50)
+    waiting: set[Request] = set()
+    batches: list[Batch] = []
+    now = 0
+    for _ in range(2000):
+        now += rng.randrange(ms(2))
+        action = rng.random()
+        if action < 0.6:
+            one = request(
+                tenant=rng.choice("abc"),
+                rows=rng.choice([1, 1, 1, 2, 5]),
+                length=rng.randrange(1, 33),
+                group=rng.choice(["x", "y"]),
+                at_ms=now / 1e6,
+                budget_ms=rng.choice([15, 40, 200]),
+                priority=rng.choice([0, 1, 3]),
+            )
+            if b.admit(one, now) is None:
+                b.offer(one)
+                waiting.add(one)
+        elif action < 0.65 and waiting:
+            one = rng.choice(sorted(waiting, key=lambda request: request.id))
+            assert b.cancel(one)
+            waiting.remove(one)
+        elif action < 0.85:
+            answer = b.cut(0, now)
+            left = [*answer.expired, *(answer.batch.requests if answer.batch else [])]
+            assert len(left) == len(set(left))
+            assert set(left) <= waiting
+            waiting -= set(left)
+            if answer.batch is not None:
+                assert answer.batch.rows <= max(8, answer.batch.requests[0].rows)
+                assert len({one.group for one in answer.batch.requests}) == 1
+                assert max(one.length for one in answer.batch.requests) <= answer.batch.length
+                batches.append(answer.batch)
+        elif batches:
+            now = max(now, batches[0].start_ns + rng.randrange(ms(20)))
+            b.settle(batches.pop(0), now)
+        assert len(b.queue) == len(waiting)
+        assert b.queue.rows == sum(one.rows for one in waiting)
