@@ -15,7 +15,8 @@ def numpy_type(datatype: str) -> np.dtype:
     if datatype == "BF16":
         import ml_dtypes  # numpy has no bfloat16 of its own; few models need this one
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(_NUMPY[datatype])
 
 

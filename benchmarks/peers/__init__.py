@@ -1,1 +1,1 @@
-"""Headway beside other model servers: the same models, the same load, one run. Start it with `python -m benchmarks.peers`."""
+"""Headway beside other model servers: same models, same load, one run. `python -m benchmarks.peers` starts it."""

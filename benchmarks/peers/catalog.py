@@ -91,7 +91,7 @@ def _headway(name: str, title: str, configuration: str, works: tuple[str, ...]) 
 
 
 def _ray(name: str, title: str, python: str, folder: Path, settings: Mapping[str, str]) -> Peer:
-    # Everything Ray Serve's HAProxy keeps outside Ray's own folder, so that another one on this machine is not disturbed.
+    # All that Ray Serve's HAProxy keeps outside Ray's own folder, lest another one on this machine be disturbed.
     apart = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}-haproxy/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}-haproxy/admin.sock",

@@ -1,4 +1,4 @@
-"""The Ray classes, a few lines each: construct, check health, delegate. What they do is tested without Ray elsewhere."""
+"""The Ray classes, a few lines each: construct, check health, delegate. What they delegate to is tested elsewhere."""
 
 import asyncio
 import logging
@@ -54,7 +54,7 @@ class ModelReplica:
 @serve.deployment
 @serve.ingress()
 class Front:
-    """What belongs to no model: the server's health and metadata, the list of models, clean answers for unknown paths."""
+    """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
     async def __init__(self, name: str, model_names: list[str], max_body_bytes: int) -> None:
         self.app: App = FrontApp(Catalog(model_names).models, server_name=name)

@@ -1,8 +1,8 @@
 """The two doors through which a request reaches the app of this replica.
 
 The fast door is a middleware that Ray Serve installs outermost in every HTTP server it starts, because the environment
-names `middlewares` below (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH). It answers before Ray's own per-request work,
-which costs several times what a small request costs us. The plain door is `@serve.ingress`, always there: same app, same
+names `middlewares` below (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH). It answers before Ray's own work per request,
+which costs several times what a small request costs us. The plain door is `@serve.ingress`, always there: same app and
 behaviour, slower. What the fast door does not know it passes on.
 """
 

@@ -1,4 +1,4 @@
-"""`headway serve`: starts Ray with the right environment, deploys, says what is ready and how to call it, and ends it all.
+"""`headway serve`: starts Ray with the right environment, deploys, says how to call what is ready, and ends it all.
 
 The environment must be complete before Ray is imported: every Serve process reads it when it is imported.
 """
@@ -135,7 +135,7 @@ class Cluster:
         end(ours, patience_s=DRAIN_S)
 
     def _cpus(self) -> int:
-        """Ray counts CPUs only to place replicas. Fewer cores than asked for slow models down, they do not stop them."""
+        """Ray counts CPUs only to place replicas. Too few cores slow models down, they do not stop them."""
         wanted = ceil(sum(spec.resources.cpus * spec.replicas for spec in self._settings.model_specs()))
         there = len(os.sched_getaffinity(0))
         if wanted > there:

@@ -76,16 +76,14 @@ class Batcher:
 
         waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
         """
-        start_ns = max(now_ns, min(lane.free_ns() for lane in self._lanes))
         length = self.sizes.padded_length(request.length)
-        rows = self.sizes.padded_rows(request.rows)
+        alone_ns = self.latency.bound_ns(self.sizes.padded_rows(request.rows), length)
         return refusal(
             request,
-            now_ns=now_ns,
-            earliest_done_ns=start_ns + self.latency.bound_ns(rows, length),
             largest_rows=self.sizes.largest_rows,
             has_place=len(self.queue) + waiting_elsewhere < self.max_requests,
-            backlog_ns=self.backlog_ns(length),
+            earliest_done_ns=max(now_ns, self._first_free_ns()) + alone_ns,
+            backlog_ns=lambda: self.backlog_ns(length),
         )
 
     def offer(self, request: Request) -> None:
@@ -124,7 +122,7 @@ class Batcher:
 
     def expire(self, now_ns: int) -> list[Request]:
         """Takes out those that can no longer make it, while no lane asks for a batch."""
-        return self._take_hopeless(max(now_ns, min(lane.free_ns() for lane in self._lanes)))
+        return self._take_hopeless(max(now_ns, self._first_free_ns()))
 
     def settle(self, batch: Batch, now_ns: int, *, learn: bool = True) -> int:
         """The batch is done; its lane is free for what follows it. Returns how long it occupied the lane, in ns.
@@ -135,8 +133,7 @@ class Batcher:
         lane.batches.remove(batch)
         occupied_ns = now_ns - max(batch.cut_ns, lane.done_ns)
         lane.done_ns = now_ns
-        for request in batch.requests:
-            self.shares.charge(request.tenant, (occupied_ns - batch.charged_ns) * request.rows / batch.rows)
+        self._charge(batch, occupied_ns - batch.charged_ns)
         if learn:
             self.latency.observe(batch.padded_rows, batch.length, occupied_ns)
         for follower in lane.batches:
@@ -152,6 +149,10 @@ class Batcher:
         best_rows = min(rows, self.sizes.useful_rows(self.latency, length))
         batch_ns = self.latency.predict_ns(self.sizes.padded_rows(best_rows), length)
         return batch_ns * -(-rows // best_rows) // len(self._lanes)
+
+    def _first_free_ns(self) -> int:
+        lanes = self._lanes
+        return lanes[0].free_ns() if len(lanes) == 1 else min(lane.free_ns() for lane in lanes)
 
     def _shape(self, request: Request) -> Shape:
         return (request.group, self.sizes.padded_length(request.length))
@@ -191,9 +192,16 @@ class Batcher:
             charged_ns=bound_ns,
             reason=_reason(selection, lane_was_idle),
         )
-        for request in batch.requests:
-            self.shares.charge(request.tenant, bound_ns * request.rows / rows)
+        self._charge(batch, bound_ns)
         return batch
+
+    def _charge(self, batch: Batch, device_ns: int) -> None:
+        """Each tenant pays for its rows."""
+        rows_by_tenant: dict[str, int] = {}
+        for request in batch.requests:
+            rows_by_tenant[request.tenant] = rows_by_tenant.get(request.tenant, 0) + request.rows
+        for tenant, rows in rows_by_tenant.items():
+            self.shares.charge(tenant, device_ns * rows / batch.rows)
 
 
 def _count_before(line: Line, deadline_ns: int) -> int:

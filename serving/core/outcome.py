@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from serving.core.errors import ServingError
 
@@ -15,8 +16,7 @@ class Reason(Enum):
     DRAINING = "the server is shutting down"
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """Where a completed request spent its time, in nanoseconds, and in what company."""
 
     queue_ns: int
@@ -26,8 +26,10 @@ class Timings:
     batch_rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completed:
+    """The only one made on the hot path, and therefore not `frozen`, which costs half a microsecond."""
+
     value: object
     timings: Timings
 

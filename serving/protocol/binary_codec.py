@@ -4,12 +4,14 @@
 keeps the layouts and reply heads between requests instead: see `layout.py` and `reply.py`.
 """
 
+from typing import Any
+
 import orjson
 
 from serving.protocol.errors import BadMessage, BadTensor
 from serving.protocol.json_codec import decode_response_head, read_values, write_values
 from serving.protocol.layout import binary_data_size, lay_out
-from serving.protocol.messages import InferOutput, InferRequest, InferResponse, RequestedOutput, Tensor
+from serving.protocol.messages import InferOutput, InferRequest, InferResponse, RequestedOutput
 from serving.protocol.reply import OutputFormat, ReplyFormat, ReplyWriter
 from serving.protocol.tensors import check_datatype, check_size, element_count, read_tensor, write_tensor
 
@@ -38,7 +40,7 @@ def decode_request(body: bytes, header_length: int | None = None) -> InferReques
 
 def encode_request(request: InferRequest) -> tuple[bytes, int | None]:
     """The body and its header length; None where everything is JSON."""
-    tail: list[Tensor | bytes] = []
+    tail: list[Any] = []  # bytes and arrays: whatever lends its buffer
     inputs: list[dict[str, object]] = []
     for tensor in request.inputs:
         entry: dict[str, object] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
@@ -102,4 +104,3 @@ def decode_response(body: bytes, header_length: int | None = None) -> InferRespo
     if offset != len(body):
         raise BadMessage(f"{len(body) - offset} bytes follow the last output")
     return InferResponse(message.model_name, message.model_version, tuple(outputs), message.id or "")
-

@@ -60,11 +60,13 @@ _RESPONSE = msgspec.json.Decoder(ResponseHead)
 
 
 def decode_request_head(head: bytes) -> RequestHead:
-    return _decode(head, _REQUEST, "inputs")
+    message: RequestHead = _decode(head, _REQUEST, "inputs")
+    return message
 
 
 def decode_response_head(head: bytes) -> ResponseHead:
-    return _decode(head, _RESPONSE, "outputs")
+    message: ResponseHead = _decode(head, _RESPONSE, "outputs")
+    return message
 
 
 def _decode(head: bytes, decoder: msgspec.json.Decoder[Any], tensors: str) -> Any:

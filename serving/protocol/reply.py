@@ -5,6 +5,7 @@ For a given choice of outputs the head depends on nothing but their shapes, so i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -68,7 +69,7 @@ class ReplyWriter:
         if found is None:
             found = self._plain_head(form, shapes)
         headers, head = found
-        parts: list[Tensor | bytes] = [head]
+        parts: list[Any] = [head]  # bytes and arrays: whatever lends its buffer
         for index, array in enumerate(arrays):
             if array.dtype is form.dtypes[index] and array.flags.c_contiguous:
                 parts.append(array)
@@ -78,7 +79,7 @@ class ReplyWriter:
             # The kept head opens with a brace; the id goes right behind it.
             parts[0] = head = b'{"id":%b,%b' % (orjson.dumps(id), head[1:])
             body = b"".join(parts)
-            return _headers(len(head), len(body)), body
+            return _headers(len(head) if len(body) > len(head) else None, len(body)), body
         return headers, b"".join(parts)
 
     def _plain_head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> tuple[Headers, bytes]:
@@ -98,7 +99,7 @@ class ReplyWriter:
 
     def _write_mixed(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str) -> tuple[Headers, bytes]:
         descriptions: list[bytes] = []
-        tail: list[Tensor | bytes] = []
+        tail: list[Any] = []
         tail_bytes = 0
         for output in form.outputs:
             if output.name not in values:

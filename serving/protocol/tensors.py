@@ -35,7 +35,8 @@ def numpy_dtype(datatype: str) -> np.dtype[np.generic]:
             import ml_dtypes
         except ImportError:
             return np.dtype("<u2")
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[np.generic] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     if datatype in _NAMES:
         return np.dtype(_NAMES[datatype])
     return np.dtype(f"<{'u' if datatype.startswith('U') else 'i'}{SIZES[datatype]}")
@@ -92,7 +93,7 @@ def read_tensor(data: bytes, offset: int, size: int, datatype: str, shape: tuple
         return read_bytes(data, offset, size, shape, path)
     if datatype == "BOOL":
         # A view would let bytes other than 0 and 1 into numpy, which then miscounts them.
-        return np.not_equal(np.ndarray(shape, np.uint8, data, offset), 0)
+        return np.ndarray(shape, np.uint8, data, offset).astype(np.bool_)
     return np.ndarray(shape, numpy_dtype(datatype), data, offset)
 
 

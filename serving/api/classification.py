@@ -1,0 +1,32 @@
+"""The best N of each row as text: `value:index`, and `:label` where the model names its classes (Triton's format)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from serving.protocol.messages import Tensor
+from serving.protocol.tensors import object_array
+
+
+def best_classes(scores: Tensor, count: int, labels: Sequence[str] = ()) -> Tensor:
+    """BYTES `[rows, min(count, elements)]`, best first; equal scores by index, NaN last."""
+    flat = scores.reshape(scores.shape[0], -1)
+    count = min(count, flat.shape[1])
+    numbers = flat.astype(np.float32) if flat.dtype.kind == "V" or flat.dtype == np.float16 else flat
+    texts = [_text(row, index, labels) for row in numbers for index in _ranking(row, count)]
+    return object_array(texts, (flat.shape[0], count))
+
+
+def _ranking(row: Tensor, count: int) -> list[int]:
+    keys = np.where(np.isnan(row), -np.inf, row) if row.dtype.kind == "f" else row
+    # Sorting the reversed row and reading it backwards is stable and, unlike a minus sign, right for unsigned numbers.
+    order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")[::-1]
+    ranking: list[int] = order[:count].tolist()
+    return ranking
+
+
+def _text(row: Tensor, index: int, labels: Sequence[str]) -> bytes:
+    value = row[index].item()
+    number = f"{value:f}" if isinstance(value, float) else str(int(value))
+    label = f":{labels[index]}" if index < len(labels) else ""
+    return f"{number}:{index}{label}".encode()

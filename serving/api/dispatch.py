@@ -1,0 +1,143 @@
+"""One model's operations, the same for every wire: messages become submissions, outcomes become messages.
+
+A `Plan` is everything about a request that its head decides. Clients repeat their heads byte for byte, so plans are
+kept by head: the common request costs one look-up and one view per tensor.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.api.classification import best_classes
+from serving.api.signature import check_inputs, choose_outputs
+from serving.core.backend import Backend
+from serving.core.outcome import Completed, Outcome
+from serving.protocol.binary_codec import head_of
+from serving.protocol.errors import BadMessage, BadOutput
+from serving.protocol.layout import RequestLayout, lay_out, lay_out_raw
+from serving.protocol.messages import Tensor, TensorDescription
+from serving.protocol.reply import Headers, ReplyFormat, ReplyWriter
+
+MAX_KEPT_HEAD_BYTES = 4096
+MAX_KEPT_PLANS = 256
+_MAX_PARAMETER = 2**63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config."""
+
+    name: str
+    backend: Backend
+    inputs: tuple[TensorDescription, ...]
+    outputs: tuple[TensorDescription, ...]
+    version: str = "1"
+    platform: str = "pytorch"
+    description: str = ""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    config: Callable[[], dict[str, Any]] = dict
+    max_body_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    layout: RequestLayout
+    rows: int
+    form: ReplyFormat
+    priority: int
+    timeout_ns: int | None
+
+
+class Dispatch:
+    """Plans, submits and answers the requests of one model."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+        self._submit = model.backend.submit
+        self._writer = ReplyWriter(model.name, model.version)
+        self._forms: dict[object, ReplyFormat] = {}
+        # Two generations make a bounded cache whose hit costs one look-up: what is used moves to the young one.
+        self._young: dict[bytes, Plan] = {}
+        self._old: dict[bytes, Plan] = {}
+
+    def plan(self, body: bytes, header_length: int | None) -> Plan:
+        """The plan for a body; raises BadMessage. `header_length` None: all JSON; 0: the body is the only input."""
+        if header_length is None:
+            return self._plan(lay_out(body))
+        if header_length == 0:
+            return self._plan_raw(body)
+        head = head_of(body, header_length)
+        plan = self._young.get(head)
+        if plan is None:
+            plan = self._old.get(head) or self._plan(lay_out(head))
+            if plan.layout.is_reusable and header_length <= MAX_KEPT_HEAD_BYTES:
+                if len(self._young) >= MAX_KEPT_PLANS:
+                    self._old, self._young = self._young, {}
+                self._young[head] = plan
+        return plan
+
+    def submit(self, plan: Plan, body: bytes, tenant: str = "") -> Awaitable[Outcome]:
+        """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
+        return self._submit(
+            plan.layout.read(body),
+            rows=plan.rows,
+            tenant=tenant,
+            priority=plan.priority,
+            timeout_ns=plan.timeout_ns,
+        )
+
+    def reply(self, plan: Plan, completed: Completed) -> tuple[Headers, bytes]:
+        """Headers and body of the answer. Raises BadOutput or BadTensor."""
+        values = completed.value
+        if plan.form.has_classes:
+            values = self._classified(plan.form, values)
+        return self._writer.write(plan.form, values, plan.layout.id)  # type: ignore[arg-type]
+
+    def _plan(self, layout: RequestLayout) -> Plan:
+        rows = check_inputs(self.model.inputs, layout.inputs)
+        if layout.parameters.get("sequence_id"):
+            raise BadMessage("sequences are not supported by this server", path="parameters.sequence_id")
+        formats = choose_outputs(
+            self.model.outputs, layout.outputs, bool(layout.parameters.get("binary_data_output", False))
+        )
+        return Plan(
+            layout,
+            rows,
+            self._form(formats),
+            _whole_number(layout.parameters, "priority"),
+            _whole_number(layout.parameters, "timeout") * 1000 or None,
+        )
+
+    def _plan_raw(self, body: bytes) -> Plan:
+        if len(self.model.inputs) != 1:
+            raise BadMessage(
+                "Inference-Header-Content-Length 0 announces a raw body, which needs a model with exactly one input"
+            )
+        layout = lay_out_raw(self.model.inputs[0], body)
+        rows = check_inputs(self.model.inputs, layout.inputs)
+        return Plan(layout, rows, self._form(choose_outputs(self.model.outputs, (), True)), 0, None)
+
+    def _form(self, formats: tuple[Any, ...]) -> ReplyFormat:
+        form = self._forms.get(formats)
+        if form is None:
+            if len(self._forms) >= MAX_KEPT_PLANS:
+                self._forms.clear()
+            form = self._forms[formats] = ReplyFormat(formats)
+        return form
+
+    def _classified(self, form: ReplyFormat, values: Any) -> dict[str, Tensor]:
+        chosen = dict(values)
+        for output in form.outputs:
+            if output.classes and output.name not in chosen:
+                raise BadOutput(f"the model returned no output {output.name!r}")
+            if output.classes:
+                labels = self.model.labels.get(output.name, ())
+                chosen[output.name] = best_classes(chosen[output.name], output.classes, labels)
+        return chosen
+
+
+def _whole_number(parameters: Mapping[str, object], name: str) -> int:
+    value = parameters.get(name, 0)
+    if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
+        raise BadMessage("must be a whole number, not negative", path=f"parameters.{name}")
+    return value

@@ -1,0 +1,114 @@
+"""What the server tells of itself: metadata, configuration and statistics, in the shapes that clients parse.
+
+perf_analyzer reads several of these fields unguarded: it dies if one is missing, so tests name them.
+"""
+
+import json
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from serving.api.dispatch import ServedModel
+from serving.core.statistics import Duration, ModelStatistics
+from serving.protocol.messages import TensorDescription
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+# Without a limit of its own the learned one counts; perf_analyzer only needs a number that is no obstacle.
+_ROWS_WITHOUT_LIMIT = 4096
+
+
+def server_metadata(name: str = "headway") -> dict[str, Any]:
+    try:
+        release = version("headway")
+    except PackageNotFoundError:  # a checkout that was never installed
+        release = "0"
+    return {"name": name, "version": release, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(model: ServedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "versions": [model.version],
+        "platform": model.platform,
+        "inputs": [_described(tensor) for tensor in model.inputs],
+        "outputs": [_described(tensor) for tensor in model.outputs],
+    }
+
+
+def _described(tensor: TensorDescription) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+
+
+def model_config(model: ServedModel) -> dict[str, Any]:
+    """Triton's model configuration as far as it means something here. `max_batch_rows` and `replicas` of our own
+    settings fill its fields; all settings appear under `parameters`."""
+    settings = model.config()
+    rows = settings.get("max_batch_rows") or _ROWS_WITHOUT_LIMIT
+    if model.description:
+        settings = {"description": model.description, **settings}
+    return {
+        "name": model.name,
+        "platform": model.platform,
+        "backend": "headway",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": rows,
+        "input": [{**_configured(tensor), "format": "FORMAT_NONE", "optional": False} for tensor in model.inputs],
+        "output": [_configured(tensor) for tensor in model.outputs],
+        "instance_group": [{"name": model.name, "kind": "KIND_AUTO", "count": settings.get("replicas") or 1}],
+        "dynamic_batching": {},
+        "model_transaction_policy": {"decoupled": False},
+        "parameters": {
+            name: {"string_value": value if isinstance(value, str) else json.dumps(value, default=str)}
+            for name, value in settings.items()
+        },
+    }
+
+
+def _configured(tensor: TensorDescription) -> dict[str, Any]:
+    datatype = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
+    return {"name": tensor.name, "data_type": datatype, "dims": list(tensor.shape[1:])}
+
+
+def statistics(models: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {"model_stats": list(models)}
+
+
+def model_statistics(name: str, version: str, counts: ModelStatistics) -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": version,
+        "last_inference": counts.last_inference_ms,
+        "inference_count": counts.inference_count,
+        "execution_count": counts.execution_count,
+        "inference_stats": {
+            "success": _duration(counts.success),
+            "fail": _duration(counts.fail),
+            "queue": _duration(counts.queue),
+            "compute_input": _duration(counts.compute_input),
+            "compute_infer": _duration(counts.compute_infer),
+            "compute_output": _duration(counts.compute_output),
+            "cache_hit": _duration(Duration()),
+            "cache_miss": _duration(Duration()),
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": _duration(batch.compute_input),
+                "compute_infer": _duration(batch.compute_infer),
+                "compute_output": _duration(batch.compute_output),
+            }
+            for rows, batch in sorted(counts.by_batch_rows.items())
+        ],
+        "memory_usage": [],
+    }
+
+
+def _duration(duration: Duration) -> dict[str, int]:
+    return {"count": duration.count, "ns": duration.ns}
