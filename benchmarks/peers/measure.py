@@ -1,4 +1,4 @@
-"""Drives one server through its works: waits for an answer, warms up, loads, and reads who spent what. No policy inside."""
+"""Drives one server through its works: waits for an answer, warms up, loads, reads who spent what."""
 
 import json
 import subprocess

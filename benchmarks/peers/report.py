@@ -61,10 +61,10 @@ def _circumstances(run: Run) -> str:
     rounds = max((row.rounds for row in run.rows), default=0)
     return (
         f"{run.date}, commit {run.commit}. {'; '.join(facts)}.\n\n    {run.command}\n\n"
-        f"Median of {rounds} round{'s' if rounds != 1 else ''} with {run.connections} connections; every round starts each server anew, one at a time, so a slow minute of the machine "
-        "meets all of them. CPU is user and system time of all processes of that server over answered requests; the range "
-        "is that of the rounds. “× Headway” is the peer's number divided by Headway's. Ratios of one run mean something; "
-        "absolute numbers belong to this machine."
+        f"Rounds: {rounds}, of which medians are shown; connections: {run.connections}. Every round starts each server "
+        "anew, one at a time, so a slow minute of the machine meets all of them. CPU is user and system time of all "
+        "processes of that server over answered requests, with the range over the rounds. “× Headway” is the peer's "
+        "number divided by Headway's. Ratios of one run mean something; absolute numbers belong to this machine."
     )
 
 
@@ -100,13 +100,14 @@ def _batching(run: Run) -> str:
         batch, best = run.reachable
         listed = ", ".join(f"{size}: {rows:.0f}" for size, rows in run.offline.items())
         sentences.append(
-            f"Offline, no server, rows/s by batch size: {listed}. “Of offline” compares with the best that {run.connections} "
-            f"connections can fill, {best:.0f}/s at {batch}."
+            f"Offline, no server, rows/s by batch size: {listed}. “Of offline” compares with the best that "
+            f"{run.connections} connections can fill, {best:.0f}/s at {batch}."
         )
         if ours:
             sentences.append(
-                f"Headway serves {ours.per_second / best:.0%} of it while the load generator takes {ours.generator_cores:.2f} "
-                f"and HAProxy {ours.haproxy_cores:.2f} of a core, which the offline loop does not have beside it."
+                f"Headway serves {ours.per_second / best:.0%} of it while the load generator takes "
+                f"{ours.generator_cores:.2f} and HAProxy {ours.haproxy_cores:.2f} of a core, which the offline loop "
+                "does not have beside it."
             )
     if ours and single:
         gain = ours.per_second / single.per_second

@@ -1,4 +1,4 @@
-"""One server under test: started in a session of its own, waited for until it answers, and taken down with all it started."""
+"""One server under test: started in a session of its own, awaited until it answers, ended with all it started."""
 
 import contextlib
 import http.client
@@ -31,7 +31,7 @@ class Running:
 
     def members(self) -> dict[int, Process]:
         found = family(processes(), self._process.pid, self._known)
-        # Remembered while their parents still lead to them: afterwards a process that left the session could not be told.
+        # Remembered while their parents still lead to them: later a process that left the session could not be told.
         self._known |= {process.identity for process in found.values()}
         return found
 
@@ -47,12 +47,12 @@ class Running:
                 raise DidNotStart(f"did not answer within {limit_s:.0f} s\n{self.log_tail()}")
             time.sleep(_POLL_S)
 
-    def stop(self) -> list[str]:
+    def stop(self, terminate_s: float = TERMINATE_S) -> list[str]:
         """Ends the whole family; returns the labels of those that had to be killed."""
         self.members()
         # Only the root is asked: Ray's own processes share its group, and its shutdown needs them.
         self._process.terminate()
-        if not self._gone_within(TERMINATE_S):
+        if not self._gone_within(terminate_s):
             left = self.members()
             for group in {process.group for process in left.values()}:
                 with contextlib.suppress(ProcessLookupError):

@@ -68,7 +68,7 @@ def _check_tensor(description: TensorDescription, tensor: Described, path: str) 
 def choose_outputs(
     declared: Sequence[TensorDescription], requested: Sequence[RequestedOutput], binary: bool
 ) -> tuple[OutputFormat, ...]:
-    """How to send which outputs: the requested ones in the client's order, or all. `binary` where none says otherwise."""
+    """How to send which outputs: the requested ones in the client's order, or all. `binary` where it is left open."""
     by_name = {description.name: description for description in declared}
     if not requested:
         return tuple(_format(description, RequestedOutput(description.name), binary) for description in declared)

@@ -12,7 +12,8 @@ from serving.api.dispatch import ServedModel
 from serving.api.http import FrontApp, ModelApp
 from serving.cluster.catalog import Catalog
 from serving.cluster.describe import served_model
-from serving.cluster.door import App, entrance, plain
+from serving.cluster.door import App, entrance
+from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.runtime.engine import Engine
 
 logger = logging.getLogger("ray.serve")
@@ -28,12 +29,12 @@ class ModelReplica:
         self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
         await self.engine.open()
         self.served: ServedModel = served_model(self.engine, max_body_bytes, lambda: entrance.door)
-        self.app: App = ModelApp(self.served)
-        entrance.register(model_route(spec.name), self.app)
+        self.http: App = ModelApp(self.served)
+        entrance.register(model_route(spec.name), self.http)
         logger.info("%s ready on %s", spec.name, model.device)
 
     def __serve_build_asgi_app__(self) -> App:
-        return plain(self.app)
+        return self.http
 
     def check_health(self) -> None:
         self.engine.check_health()
@@ -57,11 +58,11 @@ class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
     async def __init__(self, name: str, model_names: list[str], max_body_bytes: int) -> None:
-        self.app: App = FrontApp(Catalog(model_names).models, server_name=name)
-        entrance.register("/", self.app)
+        self.http: App = FrontApp(Catalog(model_names).models, name=name)
+        entrance.register("/", self.http)
 
     def __serve_build_asgi_app__(self) -> App:
-        return plain(self.app)
+        return self.http
 
 
 def model_route(name: str) -> str:
@@ -70,20 +71,13 @@ def model_route(name: str) -> str:
 
 def options_of(spec: ModelSpec) -> dict[str, Any]:
     """Ray's settings for a model's deployment, derived from its declared facts."""
-    limits = spec.limits
     return {
         "num_replicas": spec.replicas,
-        # Ray only passes requests on; the queue that refuses is the engine's, so Ray's own limit must lie above it.
         "max_ongoing_requests": max_ongoing_requests(spec),
         "ray_actor_options": {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus},
-        # At least Ray's 30 s during which a replica going away is still reachable, and the longest request after it.
-        "graceful_shutdown_timeout_s": 30.0 + limits.forward_timeout_s + 5.0,
+        "graceful_shutdown_timeout_s": graceful_shutdown_s(spec),
+        # A lane that is lost is noticed within seconds, not after Ray's default of three times ten.
         "health_check_period_s": 2.0,
         "health_check_timeout_s": 10.0,
         "logging_config": {"enable_access_log": False},
     }
-
-
-def max_ongoing_requests(spec: ModelSpec) -> int:
-    """The queue's bound and two of the largest batches."""
-    return spec.limits.max_queue_requests + 2 * (spec.limits.max_batch_rows or 256)

@@ -74,19 +74,3 @@ def middlewares() -> list[Middleware]:
     path, below, app = opened
     logger.info("fast door open for %s", below)
     return [Middleware(FastDoor, own=app, path=path, below=below)]
-
-
-def plain(app: App) -> App:
-    """The app as `@serve.ingress` wants it: one that also answers the server's lifespan."""
-
-    async def answer(scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-        while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
-
-    return answer

@@ -1,8 +1,4 @@
-"""Mosec with its own dynamic batching. `mosec_server.py --address 127.0.0.1 --port 8310`; POST raw bytes to /noop or /mlp.
-
-MODEL picks one of them: a second worker process would only idle beside the one that is measured."""
-
-import os
+"""Mosec with its own dynamic batching: `mosec_server.py --address 127.0.0.1 --port 8310`; POST bytes to /noop, /mlp."""
 
 from mosec import Runtime, Server, Worker
 
@@ -35,13 +31,11 @@ class Mlp(RawBytes):
 
 
 if __name__ == "__main__":
-    chosen = {"noop": Noop, "mlp": Mlp}
     server = Server()
     server.register_runtime(
         {
             f"/{name}": [Runtime(worker, num=1, max_batch_size=MAX_BATCH, max_wait_time=MAX_WAIT_MS)]
-            for name, worker in chosen.items()
-            if os.environ.get("MODEL", name) == name
+            for name, worker in (("noop", Noop), ("mlp", Mlp))
         }
     )
     server.run()

@@ -1,7 +1,7 @@
 """Ray Serve with its own @serve.batch, as its documentation shows it: no code of ours on the way of a request.
 
-`ray_server.py --port 8000 --folder DIR`; POST raw bytes to /noop or /mlp. Which path a request takes (Python proxy or HAProxy) is
-decided by the environment this process is started with. It owns a Ray of its own and takes it down on SIGTERM."""
+`ray_server.py --port 8000 --folder DIR`; POST raw bytes to /noop or /mlp. Which path a request takes (Python proxy or
+HAProxy) is decided by the environment of this process. It owns a Ray of its own and takes it down on SIGTERM."""
 
 import argparse
 import signal
@@ -51,7 +51,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", required=True, help="Ray's temporary files; short, since sockets live in it")
-    parser.add_argument("--model", choices=["noop", "mlp"], action="append")
     arguments = parser.parse_args()
     asked_to_stop = threading.Event()
 
@@ -59,9 +58,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked_to_stop.set())
     serve.start(http_options={"host": "127.0.0.1", "port": arguments.port})
-    served = {"noop": Noop, "mlp": Mlp}
-    for name in arguments.model or served:
-        serve.run(served[name].bind(), name=name, route_prefix=f"/{name}")
+    for name, served in (("noop", Noop), ("mlp", Mlp)):
+        serve.run(served.bind(), name=name, route_prefix=f"/{name}")
     print("ready", flush=True)
     asked_to_stop.wait()
     ray.shutdown()

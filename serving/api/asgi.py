@@ -1,0 +1,100 @@
+"""The ASGI handiwork both applications share: bodies in, answers out, and the scopes that are no HTTP."""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+import orjson
+
+from serving.api.faults import Fault
+from serving.protocol.errors import BadMessage, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+HeaderMap = Mapping[bytes, bytes]
+
+
+class BodyTooLarge(TooLarge):
+    """`is_endless`: the sender did not say how much is coming, so the connection has to be closed."""
+
+    def __init__(self, max_bytes: int, *, is_endless: bool = False) -> None:
+        super().__init__(f"the request body is larger than {max_bytes} bytes, the limit of this server")
+        self.is_endless = is_endless
+
+
+async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int) -> bytes | None:
+    """The whole body; None if the client left before it was complete. Raises BodyTooLarge, early where it can."""
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced[:18]) > max_bytes:
+        # Nothing was read: a client that sent "Expect: 100-continue" never starts, and what others
+        # send meanwhile the server throws away piece by piece without keeping it.
+        raise BodyTooLarge(max_bytes)
+    message = await receive()
+    if message["type"] != "http.request":
+        return None
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(body) > max_bytes:
+            raise BodyTooLarge(max_bytes)
+        return body
+    parts = [body]
+    size = len(body)
+    while True:
+        if size > max_bytes:
+            raise BodyTooLarge(max_bytes, is_endless=not announced)
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if not message.get("more_body", False):
+            if size > max_bytes:
+                raise BodyTooLarge(max_bytes)
+            return b"".join(parts)
+
+
+async def send_json(send: Send, value: object, status: int = 200) -> None:
+    await send_bytes(send, status, [(b"content-type", b"application/json")], orjson.dumps(value))
+
+
+async def send_fault(send: Send, fault: Fault) -> None:
+    await send_bytes(send, fault.status, [(b"content-type", b"application/json"), *fault.headers], fault.body)
+
+
+async def send_bytes(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer_other_scope(scope: Scope, receive: Receive, send: Send) -> None:
+    """Lifespan events are acknowledged, websockets refused."""
+    if scope["type"] == "lifespan":
+        while True:
+            event = (await receive())["type"]
+            await send({"type": f"{event}.complete"})
+            if event == "lifespan.shutdown":
+                return
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1003})
+
+
+def text_header(headers: HeaderMap, name: bytes) -> str:
+    return headers.get(name, b"").decode("latin-1")
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """A body that is a JSON object, or empty, which counts as an empty one."""
+    if not body.strip():
+        return {}
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadMessage(f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadMessage("not a JSON object")
+    return value

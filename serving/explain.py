@@ -1,0 +1,86 @@
+"""The settings as they will be used: every value and where it came from, and what follows from them.
+
+What is learned while serving (batch sizes, waiting, predicted times) is nobody's setting and is not here; a running
+model tells at GET /v2/models/<name>/config.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from serving.config import Settings, source_of
+from serving.config_mistakes import section_of
+from serving.config_source import KeyPath, written
+
+LEARNED = (
+    "how many rows a batch has, and which sizes pay off",
+    "when a batch leaves, and whether it waits at all",
+    "how long each batch size takes, with its margin",
+    "which requests are refused because they cannot make it",
+)
+
+
+class Value(NamedTuple):
+    """One resolved setting."""
+
+    key: str
+    value: Any
+    source: str
+
+
+class Entry(NamedTuple):
+    """One setting there is: `models[].name`, its default as YAML writes it, what it means."""
+
+    key: str
+    default: str
+    meaning: str
+
+
+def values(settings: Settings) -> list[Value]:
+    """Every setting with its value; long lists only by their length."""
+    return [
+        Value(written(key), value, source_of(settings, key))
+        for key, value in _leaves(settings.model_dump(), ())
+        if value not in ({}, "", None) or source_of(settings, key) != "default"
+    ]
+
+
+def reference(root: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Entry]:
+    """Every setting there is, in the order of the tree."""
+    for name, field in root.model_fields.items():
+        section, is_list = section_of(field.annotation), str(field.annotation).startswith("list[")
+        key = f"{prefix}{name}{'[]' if section and is_list else ''}"
+        if section:
+            yield from reference(section, f"{key}.")
+        else:
+            yield Entry(key, _default(field), field.description or "")
+
+
+def reference_markdown() -> str:
+    """The table in docs/configuration.md."""
+    rows = [f"| `{entry.key}` | {entry.default} | {entry.meaning} |" for entry in reference()]
+    return "\n".join(["| Setting | Default | Meaning |", "|---|---|---|", *rows])
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    if default is None or default in ("", {}):
+        return "none"
+    return f"`{default}`"
+
+
+def _leaves(value: Any, key: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    inside: Any = None
+    if isinstance(value, dict) and value:
+        inside = value.items()
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        inside = enumerate(value)
+    if inside is None:
+        is_long = isinstance(value, list) and len(value) > 20
+        yield key, f"{len(value)} of them" if is_long else value
+        return
+    for part, item in inside:
+        yield from _leaves(item, (*key, part))

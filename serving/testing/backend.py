@@ -1,0 +1,97 @@
+"""A backend without a model: answers what it is told to, and remembers what it was given."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from serving.core.outcome import Completed, Outcome, Timings
+from serving.core.statistics import BatchStatistics, ModelStatistics
+
+Arrays = Mapping[str, np.ndarray]
+TIMINGS = Timings(queue_ns=1_000_000, prepare_ns=10_000, compute_ns=2_000_000, finish_ns=10_000, batch_rows=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    payload: Arrays
+    rows: int
+    tenant: str
+    priority: int
+    timeout_ns: int | None
+
+
+class EchoBackend:
+    """Gives every input back under the same name, or what `answer` makes of the inputs.
+
+    `script`: outcomes to give first, one per request, before answering begins; an exception among them is raised.
+    `hold()` keeps requests waiting until `release()`; `cancelled` counts those whose caller went away meanwhile.
+    """
+
+    def __init__(self, answer: Callable[[Arrays], Arrays] | None = None, script: Sequence[Outcome] = ()) -> None:
+        self.submissions: list[Submission] = []
+        self.script: list[Outcome] = list(script)
+        self.ready = True
+        self.cancelled = 0
+        self.waiting = 0
+        self._answer = answer or (lambda inputs: inputs)
+        self._open: asyncio.Event | None = None
+        self._held = False
+        self._statistics = ModelStatistics()
+
+    def hold(self) -> None:
+        self._held = True
+
+    def release(self) -> None:
+        """Call on the event loop."""
+        self._held = False
+        if self._open is not None:
+            self._open.set()
+
+    def submit(
+        self,
+        payload: object,
+        *,
+        rows: int,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+    ) -> Awaitable[Outcome]:
+        assert isinstance(payload, dict)
+        self.submissions.append(Submission(payload, rows, tenant, priority, timeout_ns))
+        return self._outcome(payload, rows)
+
+    async def _outcome(self, payload: Arrays, rows: int) -> Outcome:
+        if self._held:
+            self._open = self._open or asyncio.Event()
+            self.waiting += 1
+            try:
+                await self._open.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            finally:
+                self.waiting -= 1
+        if self.script:
+            return self.script.pop(0)
+        self._count(rows)
+        return Completed(self._answer(payload), TIMINGS)
+
+    def _count(self, rows: int) -> None:
+        counts = self._statistics
+        counts.inference_count += rows
+        counts.execution_count += 1
+        counts.success.add(3_000_000)
+        counts.queue.add(TIMINGS.queue_ns)
+        counts.compute_input.add(TIMINGS.prepare_ns)
+        counts.compute_infer.add(TIMINGS.compute_ns)
+        counts.compute_output.add(TIMINGS.finish_ns)
+        batch = counts.by_batch_rows.setdefault(rows, BatchStatistics())
+        batch.compute_infer.add(TIMINGS.compute_ns)
+
+    def statistics(self) -> ModelStatistics:
+        return self._statistics
+
+    def is_ready(self) -> bool:
+        return self.ready
