@@ -113,7 +113,9 @@ def settings(
 
 @app.command()
 def doctor(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Also check what these settings ask for.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="Also check what these settings ask for.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: Python, torch, GPUs, Ray, HAProxy, cores, memory, disk, ports."""
@@ -126,7 +128,9 @@ def doctor(
         if not as_json:
             colour = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}[check.verdict]
             advice = f"\n{'':22}→ {escape(check.advice)}" if check.advice else ""
-            out.print(f"[{colour}]{check.verdict:5}[/] {check.name:15} {escape(check.finding)}{advice}", highlight=False)
+            out.print(
+                f"[{colour}]{check.verdict:5}[/] {check.name:15} {escape(check.finding)}{advice}", highlight=False
+            )
     if as_json:
         fields = ("name", "verdict", "finding", "advice")
         _print_json([{field: getattr(check, field) for field in fields} for check in checks])

@@ -1,4 +1,8 @@
-"""The Ray classes, a few lines each: construct, check health, delegate. What they delegate to is tested elsewhere."""
+"""The Ray classes, a few lines each: construct, check health, delegate. What they delegate to is tested elsewhere.
+
+Ray pickles a decorated class by value, and with it every global it names: hence `door.entrance`, which a replica finds
+in its own module, and not a copy of what the launcher had.
+"""
 
 import asyncio
 import logging
@@ -10,9 +14,10 @@ from models.registry import load_model
 from models.spec import ModelSpec
 from serving.api.dispatch import ServedModel
 from serving.api.http import FrontApp, ModelApp
+from serving.cluster import door
 from serving.cluster.catalog import Catalog
 from serving.cluster.describe import served_model
-from serving.cluster.door import App, entrance
+from serving.cluster.door import App
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.runtime.engine import Engine
 
@@ -28,9 +33,9 @@ class ModelReplica:
         model = await asyncio.to_thread(load_model, spec)
         self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
         await self.engine.open()
-        self.served: ServedModel = served_model(self.engine, max_body_bytes, lambda: entrance.door)
+        self.served: ServedModel = served_model(self.engine, max_body_bytes, lambda: door.entrance.door)
         self.http: App = ModelApp(self.served)
-        entrance.register(model_route(spec.name), self.http)
+        door.entrance.register(model_route(spec.name), self.http)
         logger.info("%s ready on %s", spec.name, model.device)
 
     def __serve_build_asgi_app__(self) -> App:
@@ -59,7 +64,7 @@ class Front:
 
     async def __init__(self, name: str, model_names: list[str], max_body_bytes: int) -> None:
         self.http: App = FrontApp(Catalog(model_names).models, name=name)
-        entrance.register("/", self.http)
+        door.entrance.register("/", self.http)
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http

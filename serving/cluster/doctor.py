@@ -63,7 +63,8 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
     local = server is None or server.ray_address is None
     yield check_python(sys.version_info[:2])
     yield check_ray(_installed("ray"))
-    yield check_haproxy(haproxy_binary(), wanted=server is None or server.haproxy == "auto")
+    with_haproxy = server is None or server.haproxy == "auto"
+    yield check_haproxy(haproxy_binary(), wanted=with_haproxy)
     yield from check_torch(probe_torch(), wanted_gpus=sum(spec.resources.gpus * spec.replicas for spec in specs))
     yield check_driver(driver_devices())
     if local:
@@ -72,7 +73,7 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
         yield check_memory(available_memory_bytes(), replicas=sum(spec.replicas for spec in specs))
         yield check_disk("/tmp", shutil.disk_usage("/tmp").free)
         yield check_shared_memory(Path("/dev/shm"))
-        ports = {server.http_port if server else 8000: "the server"} | SERVE_PORTS
+        ports = {server.http_port if server else 8000: "the server"} | (SERVE_PORTS if with_haproxy else {})
         for port, owner in ports.items():
             yield check_port(port, owner)
 

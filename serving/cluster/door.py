@@ -56,13 +56,14 @@ class FastDoor:
         self._path = path
         self._below = below
 
-    def __call__(self, scope: Scope, receive: Any, send: Any) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        app = self._ray
         if scope["type"] == "http":
             path: str = scope["path"]
             ours = path.startswith(self._below) or path == self._path
             if ours and not path.startswith("/-/"):  # Ray Serve's own health and routes
-                return self._own(scope, receive, send)
-        return self._ray(scope, receive, send)
+                app = self._own
+        await app(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:

@@ -6,8 +6,6 @@ The environment must be complete before Ray is imported: every Serve process rea
 import json
 import logging
 import os
-import signal
-import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.cluster.environment import ray_environment
-from serving.cluster.processes import descendants, end
+from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
 
 POLL_S = 0.25
@@ -32,9 +30,7 @@ class StartFailed(Exception):
 
 def serve(settings: Settings, config_path: Path, say: Say) -> None:
     """Serves until Ctrl-C or SIGTERM. Raises `StartFailed` if a model does not come up."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     cluster = Cluster(settings, config_path, say)
     try:
         cluster.start()
@@ -80,7 +76,7 @@ class Cluster:
         serve.start(http_options={"host": server.host, "port": server.http_port})
         deploy(self._settings)
 
-    def wait_until_ready(self, stop: threading.Event) -> bool:
+    def wait_until_ready(self, stop: StopSignal) -> bool:
         """False if it was asked to stop before."""
         from ray import serve
 
@@ -142,7 +138,7 @@ class Cluster:
             self._say(f"WARNING: the models ask for {wanted} CPUs, this machine has {there}: they will share")
         return max(wanted, there)
 
-    def _wait_for_http(self, stop: threading.Event) -> bool:
+    def _wait_for_http(self, stop: StopSignal) -> bool:
         """Ray calls an application running before HAProxy has learned of its last replica."""
         urls = [f"{self.url()}/v2/models/{spec.name}/ready" for spec in self._settings.model_specs()]
         urls.append(f"{self.url()}/v2/health/ready")

@@ -1,11 +1,29 @@
 """The processes this one has started, and their end: HAProxy and Ray's helpers outlive a plain shutdown."""
 
 import os
+import select
 import signal
 import time
 from pathlib import Path
 
 POLL_S = 0.05
+
+
+class StopSignal:
+    """Ctrl-C or SIGTERM, to be waited for.
+
+    A `threading.Event` set in a signal handler deadlocks when a second signal interrupts the first's `set`, as an
+    impatient Ctrl-C Ctrl-C does. A byte in a pipe does not.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os.write(self._write, b"!"))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether a signal has come, now or within the time given (None: however long it takes)."""
+        return bool(select.select([self._read], [], [], timeout_s)[0])
 
 
 def descendants(root: int) -> set[int]:

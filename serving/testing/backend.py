@@ -25,7 +25,7 @@ class Submission:
 class EchoBackend:
     """Gives every input back under the same name, or what `answer` makes of the inputs.
 
-    `script`: outcomes to give first, one per request, before answering begins; an exception among them is raised.
+    `script`: outcomes to give first, one per request, before answering begins.
     `hold()` keeps requests waiting until `release()`; `cancelled` counts those whose caller went away meanwhile.
     """
 
@@ -43,8 +43,12 @@ class EchoBackend:
     def hold(self) -> None:
         self._held = True
 
+    def stop_holding(self) -> None:
+        """Later requests pass; those that wait go on waiting. From any thread."""
+        self._held = False
+
     def release(self) -> None:
-        """Call on the event loop."""
+        """Lets everything go. On the event loop only."""
         self._held = False
         if self._open is not None:
             self._open.set()

@@ -1,0 +1,100 @@
+"""When requests come: seeded instants in milliseconds, mean rate 1 per ms; `scaled` gives them any other rate.
+
+Scaling one and the same sequence makes results at different rates comparable: a bisection sees a nearly smooth curve.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from math import pi, sin
+from pathlib import Path
+from random import Random
+
+Arrivals = Callable[[Random, int], list[float]]
+
+
+def poisson(rng: Random, count: int) -> list[float]:
+    return _accumulate((rng.expovariate(1.0) for _ in range(count)))
+
+
+def gamma(variation: float) -> Arrivals:
+    """Gaps with this coefficient of variation; above 1 they come in clumps."""
+    shape = 1.0 / variation**2
+
+    def arrivals(rng: Random, count: int) -> list[float]:
+        return _accumulate(rng.gammavariate(shape, 1.0 / shape) for _ in range(count))
+
+    return arrivals
+
+
+def bursty(dwell: float, ratio: float = 3.0) -> Arrivals:
+    """Two Poisson states (MMPP2) of equal mean length `dwell` (in mean gaps), one `ratio` times as busy as the other."""
+    calm = 2.0 / (1.0 + ratio)
+
+    def arrivals(rng: Random, count: int) -> list[float]:
+        def instants() -> Iterator[float]:
+            now, rate = 0.0, calm
+            state_ends = rng.expovariate(1.0 / dwell)
+            while True:
+                following = now + rng.expovariate(rate)
+                if following < state_ends:
+                    now = following
+                    yield now
+                    continue
+                now, rate = state_ends, calm * ratio if rate == calm else calm
+                state_ends = now + rng.expovariate(1.0 / dwell)
+
+        return list(islice(instants(), count))
+
+    return arrivals
+
+
+def step(factor: float, first: float = 0.4, last: float = 0.6) -> Arrivals:
+    """`factor` times the rate in the middle of the run, between these shares of its requests."""
+
+    def arrivals(rng: Random, count: int) -> list[float]:
+        rates = (factor if first <= index / count < last else 1.0 for index in range(count))
+        return _accumulate(rng.expovariate(rate) for rate in rates)
+
+    return arrivals
+
+
+def sinusoid(swing: float, period: float) -> Arrivals:
+    """A rate that swings by this share around its mean, with this period in mean gaps."""
+
+    def arrivals(rng: Random, count: int) -> list[float]:
+        def instants() -> Iterator[float]:
+            now = 0.0
+            while True:
+                now += rng.expovariate(1.0 + swing)
+                if rng.random() * (1.0 + swing) < 1.0 + swing * sin(2 * pi * now / period):
+                    yield now
+
+        return list(islice(instants(), count))
+
+    return arrivals
+
+
+def replay(path: Path) -> Arrivals:
+    """Instants from a file, one number per line in any unit, brought to mean rate 1; the seed changes nothing."""
+    numbers = sorted(float(line) for line in path.read_text().split())
+    gap = (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1)
+
+    def arrivals(rng: Random, count: int) -> list[float]:
+        return [(number - numbers[0]) / gap for number in numbers[:count]]
+
+    return arrivals
+
+
+def scaled(instants_ms: list[float], rate_per_ms: float) -> list[int]:
+    """In whole nanoseconds, at this rate."""
+    factor = 1e6 / rate_per_ms
+    return [int(instant * factor) for instant in instants_ms]
+
+
+def _accumulate(gaps: Iterator[float]) -> list[float]:
+    now = 0.0
+    instants = []
+    for gap in gaps:
+        now += gap
+        instants.append(now)
+    return instants

@@ -1,0 +1,104 @@
+"""What a batch takes, and what no policy can exceed.
+
+A law gives the mean time of one padded batch; `Device` adds noise, drift and faults. Formulas of the bounds: a batch
+of b rows takes alpha*b + beta; D is the latency budget.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+MS = 1_000_000
+
+
+class Law(Protocol):
+    def mean_ns(self, rows: int, length: int = 1) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """alpha_ms per row (times length, where lengths vary) and beta_ms per batch."""
+
+    alpha_ms: float
+    beta_ms: float
+
+    def mean_ns(self, rows: int, length: int = 1) -> float:
+        return (self.alpha_ms * rows * length + self.beta_ms) * MS
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Measured times: (rows, ms), ascending; straight lines between them and on from the last two."""
+
+    points: tuple[tuple[int, float], ...]
+
+    def mean_ns(self, rows: int, length: int = 1) -> float:
+        index = min(max(bisect_left(self.points, (rows, 0.0)), 1), len(self.points) - 1)
+        (x0, y0), (x1, y1) = self.points[index - 1], self.points[index]
+        return (y0 + (y1 - y0) * (rows - x0) / (x1 - x0)) * MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A model on a device: its law, its budget, the largest batch."""
+
+    name: str
+    law: Affine
+    budget_ms: float
+    max_rows: int
+
+    @property
+    def budget_ns(self) -> int:
+        return int(self.budget_ms * MS)
+
+    def capacity_per_ms(self, lanes: int = 1) -> float:
+        """lambda0: the fluid rate up to which first-come-first-served batches all make it, staggered over lanes."""
+        ratio = self.law.beta_ms / self.budget_ms
+        return lanes / self.law.alpha_ms * (1 - (1 + 1 / lanes) * ratio)
+
+    def best_rows(self) -> int:
+        """b* = (D/2 - beta) / alpha: the batch at which that capacity is reached."""
+        rows = (self.budget_ms / 2 - self.law.beta_ms) / self.law.alpha_ms
+        return max(1, min(self.max_rows, int(rows)))
+
+    def bound_per_ms(self, rate: float) -> float:
+        """The most requests per ms that can be answered in time at this rate of arrivals, one lane."""
+        alpha, beta, budget = self.law.alpha_ms, self.law.beta_ms, self.budget_ms
+        overload = rate * (budget - beta) / (alpha * rate * budget + beta)
+        full = self.max_rows / (alpha * self.max_rows + beta)
+        return min(rate, overload, full)
+
+
+# The three sets of Headway's study: few rows per batch, many, and a large budget.
+SET_A = Setting(name="A", law=Affine(1.0, 5.0), budget_ms=25.0, max_rows=64)
+SET_B = Setting(name="B", law=Affine(0.05, 1.0), budget_ms=10.0, max_rows=128)
+SET_C = Setting(name="C", law=Affine(0.3, 2.0), budget_ms=40.0, max_rows=64)
+SETS = (SET_A, SET_B, SET_C)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """noise: relative standard deviation. Times are multiplied by `shift` from `shift_at_ns` on.
+
+    slow_share of the batches take `slow_factor` times as long; failing_share of them fail.
+    """
+
+    law: Law
+    noise: float = 0.02
+    shift: float = 1.0
+    shift_at_ns: int = 0
+    slow_share: float = 0.0
+    slow_factor: float = 5.0
+    failing_share: float = 0.0
+
+    def took_ns(self, rows: int, length: int, now_ns: int, rng: Random) -> int:
+        time_ns = self.law.mean_ns(rows, length) * rng.lognormvariate(0.0, self.noise)
+        if self.shift != 1.0 and now_ns >= self.shift_at_ns:
+            time_ns *= self.shift
+        if self.slow_share and rng.random() < self.slow_share:
+            time_ns *= self.slow_factor
+        return max(1, int(time_ns))
+
+    def fails(self, rng: Random) -> bool:
+        return bool(self.failing_share) and rng.random() < self.failing_share

@@ -1,0 +1,1 @@
+"""The ways a shot can travel; one file each."""

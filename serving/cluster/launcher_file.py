@@ -1,0 +1,122 @@
+"""The file for Ray's cluster launcher (`ray up`), rendered so that its environment is the one Headway needs.
+
+What is worth choosing per cluster (region, machine types, bounds) is plain text below, with the reason beside it.
+"""
+
+import shlex
+
+from serving.cluster.environment import ray_environment
+from serving.config import Settings
+
+TEMPLATE = """\
+# A Ray cluster on AWS for Headway. Rendered by `headway render {file} --to cluster`.
+#
+#   ray get-auth-token --generate         # once: a secret in ~/.ray/auth_token, copied to every node below
+#   ray up ray_cluster.yaml               # start, or bring up to date
+#   ray rsync-up ray_cluster.yaml my.yaml settings.yaml
+#   ray exec ray_cluster.yaml 'headway serve settings.yaml' --tmux    # with server.ray_address: auto
+#   ray down ray_cluster.yaml             # end, and pay no more
+cluster_name: {name}
+
+# All workers together. The sum of the bounds below: more cannot be started anyway, and a bill has an end.
+max_workers: 12
+# How many new machines at a time, as a share of those there are: one more each time from one, four from four.
+upscaling_speed: 1.0
+# A GPU machine takes minutes to start, its image included: ten idle minutes cost less than a queue of the next rush.
+idle_timeout_minutes: 10
+
+provider:
+  type: aws
+  region: eu-central-1
+  # Several zones: spot GPUs are often sold out in one of them.
+  availability_zone: eu-central-1a,eu-central-1b
+  # A machine kept for reuse would be billed for its disk, and start with yesterday's image.
+  cache_stopped_nodes: false
+
+auth:
+  ssh_user: ubuntu
+
+docker:
+  # Built from deploy/Dockerfile with BASE set to Ray's CUDA image; the head runs the same and never sees a GPU.
+  image: {image}
+  container_name: headway
+  pull_before_run: true
+  run_options:
+    - --ulimit nofile=65536:65536   # HAProxy and the replicas hold a connection per client
+    - --shm-size=8g                 # Ray's object store
+
+# Ray 2.60's token authentication is on for a local Ray only; a cluster must be told. The token comes from your machine.
+file_mounts:
+  /home/ray/.ray/auth_token: ~/.ray/auth_token
+
+head_node_type: head
+available_node_types:
+  # On demand, never spot: with it the cluster goes. CPU 0 keeps models off it, so that none can starve it of memory.
+  head:
+    resources: {{CPU: 0, GPU: 0}}
+    min_workers: 0
+    max_workers: 0
+    node_config:
+      InstanceType: m7i.xlarge
+      BlockDeviceMappings:
+        - DeviceName: /dev/sda1
+          Ebs: {{VolumeSize: 100, VolumeType: gp3}}
+
+  # The part of the load that is always there. One never goes, so that a model with one replica needs no cold start;
+  # four is as many as the usual quota of a new account allows (vCPUs of G instances: 32).
+  gpu_on_demand:
+    resources: {{CPU: 8, GPU: 1}}
+    min_workers: 1
+    max_workers: 4
+    labels: {{headway/market: on-demand}}
+    node_config:
+      InstanceType: g6.2xlarge      # one L4 with 24 GB
+      BlockDeviceMappings:
+        - DeviceName: /dev/sda1
+          Ebs: {{VolumeSize: 150, VolumeType: gp3}}
+
+  # The rest, at a third of the price or so. AWS takes one back with two minutes' notice; a replica drains in less, and
+  # HAProxy sends what it could not answer to another. None at night, eight at most: twice the on-demand part, so that
+  # losing all of them at once leaves a third of the largest capacity.
+  gpu_spot:
+    resources: {{CPU: 8, GPU: 1}}
+    min_workers: 0
+    max_workers: 8
+    labels: {{headway/market: spot}}
+    node_config:
+      InstanceType: g6.2xlarge
+      InstanceMarketOptions:
+        MarketType: spot
+      BlockDeviceMappings:
+        - DeviceName: /dev/sda1
+          Ebs: {{VolumeSize: 150, VolumeType: gp3}}
+
+# The environment stands before `ray start` on head and workers: every Ray process inherits it, and Ray Serve reads it
+# when it is imported. The reason for each variable: serving/cluster/environment.py.
+head_start_ray_commands:
+  - ray stop
+  - >-
+    {environment}
+    ray start --head --port=6379 --object-manager-port=8076 --metrics-export-port=8080
+    --autoscaling-config=~/ray_bootstrap_config.yaml
+
+worker_start_ray_commands:
+  - ray stop
+  - >-
+    {environment}
+    ray start --address=$RAY_HEAD_IP:6379 --object-manager-port=8076 --metrics-export-port=8080
+"""
+
+IMAGE = "registry.example.com/headway:0.1.0-gpu"
+
+
+def cluster(settings: Settings, *, image: str = IMAGE) -> str:
+    """A cluster-launcher file. The models are not in it: they are deployed to the running cluster."""
+    source = settings.source
+    environment = ray_environment(settings, haproxy=True) | {"RAY_AUTH_MODE": "token"}
+    return TEMPLATE.format(
+        file=source.path.name if source else "CONFIG",
+        name=settings.server.name,
+        image=image,
+        environment="\n    ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items()),
+    )

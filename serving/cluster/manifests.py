@@ -1,0 +1,192 @@
+"""The Kubernetes manifest for KubeRay, rendered from the settings so that it cannot say something else than they do.
+
+The manifest carries the settings themselves: a replica in the cluster needs the image and nothing beside it.
+"""
+
+from collections.abc import Mapping
+from math import ceil
+from textwrap import indent
+from typing import Any
+
+import yaml
+
+from serving.cluster.environment import ray_environment
+from serving.cluster.limits import graceful_shutdown_s
+from serving.config import Settings
+
+RAY_VERSION = "2.60.0"
+IMAGE = "registry.example.com/headway:0.1.0"
+FRONT_NEEDS = ("name", "factory", "inputs", "outputs")  # of a model, for the front to be valid settings and to name it
+
+HEADER = """\
+# Rendered by `headway render {file} --to kuberay`: change the settings and render again, see deploy/README.md.
+# Needs KubeRay 1.5.1 or newer. Replace the image by the one you built from deploy/Dockerfile.
+apiVersion: ray.io/v1
+kind: RayService
+metadata:
+  name: {name}
+spec:
+  # One application per model: each is updated, scaled and fails alone. The front answers what belongs to no model.
+  serveConfigV2: |
+{serve_config}
+  rayClusterConfig:
+    rayVersion: '{ray_version}'
+    # KubeRay makes a secret token and hands it to every pod; without it, whoever reaches the cluster runs code on it.
+    authOptions:
+      mode: token
+    # A worker more when a replica finds no place, a worker less when one is idle.
+    enableInTreeAutoscaling: true
+    headGroupSpec:
+      # num-cpus 0 keeps models off the head: it holds the cluster together and should not be short of memory.
+      rayStartParams: {{num-cpus: '0', dashboard-host: 0.0.0.0}}
+      template:
+        spec:
+          containers:
+            - name: ray-head
+              image: {image}
+              ports:
+                - {{containerPort: 6379, name: gcs-server}}
+                - {{containerPort: 8265, name: dashboard}}
+                - {{containerPort: 10001, name: client}}
+                - {{containerPort: {port}, name: serve}}
+              resources:
+                requests: {{cpu: '2', memory: 4Gi}}
+                limits: {{cpu: '2', memory: 4Gi}}
+              # Serve reads these when it is imported, so head and workers alike must start with them.
+              env: &environment
+{environment}
+    workerGroupSpecs:
+{groups}"""
+
+GROUP = """\
+      - groupName: {group}
+        replicas: {count}
+        minReplicas: 1
+        # Twice what the settings ask for: room for a rolling update, and an end to what autoscaling may cost.
+        maxReplicas: {most}
+        rayStartParams: {{}}
+        template:
+          spec:
+            # Longer than the longest drain, so that no request in flight is cut.
+            terminationGracePeriodSeconds: {grace}
+            containers:
+              - name: ray-worker
+                image: {image}
+                ports:
+                  - {{containerPort: {port}, name: serve}}
+                  - {{containerPort: 8080, name: metrics}}
+                resources:
+                  requests: {resources}
+                  limits: {resources}
+                env: *environment
+                volumeMounts:
+                  - {{name: shared-memory, mountPath: /dev/shm}}
+            volumes:
+              # Ray's object store lives here; a pod's own 64 MiB are too little.
+              - name: shared-memory
+                emptyDir: {{medium: Memory, sizeLimit: 1Gi}}
+"""
+
+
+def kuberay(settings: Settings, *, image: str = IMAGE) -> str:
+    """A RayService manifest."""
+    source = settings.source
+    return HEADER.format(
+        file=source.path.name if source else "CONFIG",
+        name=settings.server.name,
+        serve_config=indent(serve_config(settings), " " * 4).rstrip(),
+        ray_version=RAY_VERSION,
+        image=image,
+        port=settings.server.http_port,
+        environment=indent(environment_list(ray_environment(settings, haproxy=True)), " " * 16).rstrip(),
+        groups="".join(_groups(settings, image)),
+    )
+
+
+def serve_config(settings: Settings) -> str:
+    """What `serve deploy` and `serveConfigV2` take: the front and one application per model."""
+    front = {
+        "name": "front",
+        "route_prefix": "/",
+        "import_path": "serving.cluster.app:front_application",
+        "args": {"settings": _settings_of_front(settings)},
+    }
+    models = [
+        {
+            "name": model.name,
+            "route_prefix": f"/v2/models/{model.name}",
+            "import_path": "serving.cluster.app:model_application",
+            "args": {"model": model.name, "settings": settings.as_mapping(model.name)},
+        }
+        for model in settings.models
+    ]
+    return to_yaml(
+        {
+            "proxy_location": "EveryNode",
+            # Inside a pod the address is the pod's own; who may reach it is the Service's business.
+            "http_options": {"host": "0.0.0.0", "port": settings.server.http_port},
+            "applications": [front, *models],
+        }
+    )
+
+
+def environment_list(environment: Mapping[str, str]) -> str:
+    """Variables as a container's `env` wants them. Values are quoted: Kubernetes takes texts only."""
+    return "".join(f"- {{name: {name}, value: '{value}'}}\n" for name, value in environment.items())
+
+
+def to_yaml(value: object) -> str:
+    """Plain data as YAML in its own order, lists of plain values on one line."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+
+
+def _settings_of_front(settings: Settings) -> dict[str, Any]:
+    mapping = settings.as_mapping()
+    mapping["models"] = [{key: model[key] for key in FRONT_NEEDS} for model in mapping["models"]]
+    return mapping
+
+
+def _groups(settings: Settings, image: str) -> list[str]:
+    """A group of workers for models with a GPU, one for those without; only what is needed."""
+    groups = []
+    for group, on_gpu in (("cpu", False), ("gpu", True)):
+        specs = [spec for spec in settings.model_specs() if (spec.resources.gpus > 0) is on_gpu]
+        if not specs:
+            continue
+        cpus = max(2, ceil(max(spec.resources.cpus for spec in specs)))
+        gpus = ceil(max(spec.resources.gpus for spec in specs))
+        count = max(
+            ceil(sum(spec.resources.cpus * spec.replicas for spec in specs) / cpus),
+            ceil(sum(spec.resources.gpus * spec.replicas for spec in specs) / gpus) if gpus else 1,
+        )
+        resources = f"{{cpu: '{cpus}', memory: {4 * cpus}Gi"
+        resources += f", nvidia.com/gpu: '{gpus}'}}" if gpus else "}"
+        groups.append(
+            GROUP.format(
+                group=group,
+                count=count,
+                most=2 * count,
+                grace=ceil(max(map(graceful_shutdown_s, specs))) + 30,
+                image=image,
+                port=settings.server.http_port,
+                resources=resources,
+            )
+        )
+    return groups
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
+    plain = not any(isinstance(item, dict | list) for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=plain)
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(list, _list)
+_Dumper.add_representer(str, _text)

@@ -1,0 +1,75 @@
+"""A real uvicorn on a loopback port, in a thread, in front of the applications and a backend without a model."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import uvicorn
+
+from serving.api.dispatch import ServedModel
+from serving.api.front import FrontApp
+from serving.api.http import ModelApp
+from serving.protocol.messages import TensorDescription
+from serving.testing.backend import EchoBackend
+
+
+def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBackend, **more: object) -> ServedModel:
+    """A model whose outputs are its inputs."""
+    described = tuple(TensorDescription(*tensor) for tensor in tensors)
+    more.setdefault("outputs", described)
+    return ServedModel(name=name, inputs=described, backend=backend, **more)
+
+
+class Server(uvicorn.Server):
+    def __init__(self, app: object, *, http: str, loop: str) -> None:
+        super().__init__(uvicorn.Config(app, http=http, loop=loop, ws="none", log_config=None, access_log=False))
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self.run, kwargs={"sockets": [self.socket]})
+        self._up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._up.set()
+
+    def open(self) -> "Server":
+        self._thread.start()
+        assert self._up.wait(10)
+        return self
+
+    def close(self) -> None:
+        self.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self.socket.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts a server for the given models behind a front; all are stopped when the test ends."""
+    servers: list[Server] = []
+
+    def start(
+        models: Sequence[ServedModel], *, http: str = "httptools", loop: str = "uvloop", tenant_header: str = ""
+    ) -> Server:
+        apps = {served.name: ModelApp(served, tenant_header=tenant_header) for served in models}
+
+        async def status() -> list[dict[str, object]]:
+            return [
+                {
+                    "name": served.name,
+                    "version": served.version,
+                    "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
+                    "statistics": apps[served.name].statistics(),
+                }
+                for served in models
+            ]
+
+        servers.append(Server(FrontApp(status, apps=apps), http=http, loop=loop).open())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -1,0 +1,127 @@
+"""Where the application may be mounted, and the parts of it that need no server."""
+
+import asyncio
+import json
+
+import pytest
+
+from serving.api.disconnect import DisconnectWatch
+from serving.api.front import FrontApp
+from serving.api.http import ModelApp
+from serving.core.outcome import Cancelled
+from serving.testing.backend import EchoBackend
+from tests.api.conftest import model
+
+APP = ModelApp(model("m", ("x", "FP32", (-1, -1)), backend=EchoBackend(), version="3"))
+
+
+def get(app, path: str, root_path: str = "", method: str = "GET") -> tuple[int, object]:
+    sent: list[dict] = []
+
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
+    async def send(event):
+        sent.append(event)
+
+    scope = {"type": "http", "method": method, "path": path, "root_path": root_path, "headers": []}
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path"),
+    [
+        ("/v2/models/m/config", ""),
+        ("/v2/models/m/config/", ""),
+        ("/v2/models/m/versions/3/config", ""),
+        ("/v2/models/m/config", "/v2/models/m"),
+        ("/config", "/v2/models/m"),
+        ("/versions/3/config", "/v2/models/m"),
+        ("/edge/v2/models/m/config", "/edge"),
+        ("/v2/models/m/config", "/edge"),
+        ("/edge/v2/models/m/config", ""),
+    ],
+)
+def test_the_route_is_found_wherever_the_application_is_mounted(path: str, root_path: str) -> None:
+    status, config = get(APP, path, root_path)
+    assert (status, config["name"]) == (200, "m")
+
+
+def test_the_mount_point_itself_is_the_models_metadata() -> None:
+    assert get(APP, "/", "/v2/models/m")[1]["versions"] == ["3"]
+    assert get(APP, "", "/v2/models/m")[1]["versions"] == ["3"]
+
+
+def test_another_models_path_is_not_ours() -> None:
+    assert get(APP, "/v2/models/other/config")[0] == 404
+    assert get(APP, "/infer", "", "POST")[0] == 404
+
+
+def test_a_known_model_that_is_not_reachable_is_not_ready_rather_than_unknown() -> None:
+    async def models():
+        return [{"name": "late", "version": "1", "state": "LOADING"}]
+
+    front = FrontApp(models)
+    assert get(front, "/v2/models/late/infer", method="POST") == (503, {"error": "Model 'late' is loading"})
+    assert get(front, "/v2/health/ready") == (503, {"error": "not ready: late"})
+    assert get(FrontApp(models, strict_readiness=False), "/v2/health/ready")[0] == 200
+    assert get(front, "/v2/models/stats") == (200, {"model_stats": []})
+    assert get(front, "/edge/v2", "/edge")[1]["name"] == "headway"
+
+
+def test_a_provider_that_fails_is_an_internal_error() -> None:
+    async def models():
+        raise RuntimeError("the cluster is away")
+
+    assert get(FrontApp(models), "/v2/models/stats") == (500, {"error": "internal error"})
+
+
+def test_lifespan_events_are_acknowledged() -> None:
+    events = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[str] = []
+
+    async def receive():
+        return {"type": next(events)}
+
+    async def send(event):
+        sent.append(event["type"])
+
+    asyncio.run(APP({"type": "lifespan"}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_a_cancellation_that_is_not_the_clients_goes_on_upwards() -> None:
+    async def story() -> None:
+        watch, never = DisconnectWatch(0.001), asyncio.Event()
+
+        async def receive():
+            await never.wait()
+
+        task = asyncio.ensure_future(watch.outcome(never.wait(), receive))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(story())
+
+
+def test_a_server_that_repeats_the_end_of_the_body_does_not_withdraw_anything() -> None:
+    async def story() -> None:
+        watch, calls, answered = DisconnectWatch(0.001), [], asyncio.Event()
+
+        async def receive():
+            calls.append(1)
+            if len(calls) == 3:
+                answered.set()
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def outcome():
+            await answered.wait()
+            return Cancelled()
+
+        assert await asyncio.create_task(watch.outcome(outcome(), receive)) == Cancelled()
+
+    asyncio.run(story())

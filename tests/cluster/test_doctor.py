@@ -1,0 +1,82 @@
+"""What the doctor says of machines that lack something, and what a container really grants."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from serving.cluster import doctor
+from serving.cluster.doctor import Verdict
+from serving.cluster.machine import available_cores, available_memory_bytes
+
+MEMINFO = "MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n"
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8.0),
+        ({"cpu.max": "max 100000\n"}, 8.0),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "1600000 100000\n"}, 8.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8.0),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+    ],
+)
+def test_a_containers_quota_counts_and_not_the_hosts_cores(tmp_path: Path, files: dict[str, str], cores: float) -> None:
+    assert available_cores(tree(tmp_path, files), affinity=8) == cores
+
+
+def test_a_containers_memory_limit_counts_if_it_is_less_than_what_is_free(tmp_path: Path) -> None:
+    meminfo = tree(tmp_path, {"meminfo": MEMINFO}) / "meminfo"
+    assert available_memory_bytes(tmp_path / "none", meminfo) == 8_000_000 * 1024
+    limited = tree(tmp_path / "limited", {"memory.max": "1000000\n", "memory.current": "400000\n"})
+    assert available_memory_bytes(limited, meminfo) == 600_000
+    unlimited = tree(tmp_path / "unlimited", {"memory.max": "max\n", "memory.current": "400000\n"})
+    assert available_memory_bytes(unlimited, meminfo) == 8_000_000 * 1024
+
+
+def test_a_port_in_use_fails_and_says_how_to_find_its_user() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check = doctor.check_port(port, "the server")
+    assert (check.verdict, f":{port}" in check.advice) == (Verdict.FAIL, True)
+    assert doctor.check_port(port, "the server").verdict is Verdict.OK
+
+
+def test_another_ray_than_the_tested_one_is_a_warning_and_none_a_failure() -> None:
+    found = [doctor.check_ray(version).verdict for version in ("2.60.1", "2.61.0", None)]
+    assert found == [Verdict.OK, Verdict.WARN, Verdict.FAIL]
+
+
+def test_models_that_want_gpus_are_told_when_there_are_none() -> None:
+    cpu_torch: dict[str, object] = {"version": "2.13.0+cpu", "built_for": None, "devices": 0}
+    blind_torch: dict[str, object] = {"version": "2.13.0", "built_for": "13.0", "devices": 0}
+    assert [check.verdict for check in doctor.check_torch(cpu_torch, wanted_gpus=0)] == [Verdict.OK, Verdict.OK]
+    assert [check.name for check in doctor.check_torch(blind_torch, wanted_gpus=1)] == ["torch", "cuda", "gpus"]
+    assert [check.verdict for check in doctor.check_torch("it broke", wanted_gpus=0)] == [Verdict.FAIL]
+
+
+def test_too_little_of_anything_comes_with_advice() -> None:
+    checks = [
+        doctor.check_python((3, 10)),
+        doctor.check_haproxy(None, wanted=True),
+        doctor.check_haproxy("/bin/haproxy", wanted=False),
+        doctor.check_cores(2, wanted=3),
+        doctor.check_memory(10**8, replicas=2),
+        doctor.check_disk("/tmp", 10**8),
+        doctor.check_shared_memory(Path("/no/such/folder")),
+    ]
+    assert all(check.verdict is not Verdict.OK and check.advice for check in checks)
+
+
+def test_a_broken_torch_does_not_break_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TORCH_PROBE", "raise ImportError('libcudart is missing')")
+    assert doctor.probe_torch() == "importing torch failed: ImportError: libcudart is missing"

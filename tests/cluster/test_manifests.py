@@ -1,0 +1,162 @@
+"""What is committed for clusters is what the settings say, and what Ray itself accepts."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from models.spec import Limits, ModelSpec, TensorSpec
+from serving.cluster import launcher_file, limits, manifests
+from serving.cluster.environment import ray_environment
+from serving.config import Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+TENSOR = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
+
+
+@pytest.fixture(scope="module")
+def demo() -> Settings:
+    return load_settings(ROOT / "demo.yaml")
+
+
+@pytest.fixture
+def cluster_file() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+
+
+def settings_of(**model: Any) -> Settings:
+    described = {"name": "big", "factory": "a:B", "inputs": [TENSOR], "outputs": [TENSOR]} | model
+    return Settings.model_validate({"server": {"http_port": 8123}, "models": [described]})
+
+
+def validate_cluster_file(content: dict[str, Any]) -> dict[str, Any]:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(copy.deepcopy(content))
+    validate_config(prepared)
+    return prepared
+
+
+def test_the_committed_manifest_is_what_the_demo_renders(demo: Settings) -> None:
+    committed = (ROOT / "deploy" / "rayservice.yaml").read_text()
+    assert committed == manifests.kuberay(demo), "run: headway render demo.yaml --to kuberay > deploy/rayservice.yaml"
+
+
+def test_the_committed_cluster_file_is_what_the_demo_renders(demo: Settings) -> None:
+    committed = (ROOT / "ray_cluster.yaml").read_text()
+    assert committed == launcher_file.cluster(demo), "run: headway render demo.yaml --to cluster > ray_cluster.yaml"
+
+
+def test_ray_serve_accepts_the_applications(demo: Settings) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    manifest = yaml.safe_load(manifests.kuberay(demo))
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    assert {application.name: application.route_prefix for application in schema.applications} == {
+        "front": "/",
+        "image-classifier": "/v2/models/image-classifier",
+        "text-embedder": "/v2/models/text-embedder",
+    }
+
+
+def test_the_settings_in_a_manifest_are_those_of_the_file(demo: Settings) -> None:
+    config = yaml.safe_load(manifests.serve_config(demo))
+    front, *models = config["applications"]
+    for application, spec in zip(models, demo.model_specs(), strict=True):
+        carried = Settings.model_validate(application["args"]["settings"])
+        assert (application["args"]["model"], carried.model_specs()) == (spec.name, (spec,))
+    names = [spec.name for spec in Settings.model_validate(front["args"]["settings"]).model_specs()]
+    assert names == [spec.name for spec in demo.model_specs()]
+
+
+def test_head_and_workers_start_with_the_same_environment(demo: Settings) -> None:
+    cluster = yaml.safe_load(manifests.kuberay(demo))["spec"]["rayClusterConfig"]
+    expected = ray_environment(demo, haproxy=True)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {variable["name"]: variable["value"] for variable in container["env"]} == expected
+    assert cluster["authOptions"] == {"mode": "token"}
+
+
+def test_a_gpu_model_gets_workers_with_gpus_and_a_grace_longer_than_its_drain() -> None:
+    settings = settings_of(resources={"cpus": 3, "gpus": 1}, replicas=2, limits={"forward_timeout_s": 200})
+    spec = yaml.safe_load(manifests.kuberay(settings))["spec"]
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (group["groupName"], group["replicas"], group["maxReplicas"]) == ("gpu", 2, 4)
+    assert container["resources"]["limits"] == {"cpu": "3", "memory": "12Gi", "nvidia.com/gpu": "1"}
+    assert container["ports"][0] == {"containerPort": 8123, "name": "serve"}
+    assert pod["terminationGracePeriodSeconds"] > 200 + 35
+
+
+def test_ray_accepts_the_cluster_file(cluster_file: dict[str, Any]) -> None:
+    prepared = validate_cluster_file(cluster_file)
+    types = prepared["available_node_types"]
+    assert types[prepared["head_node_type"]]["resources"]["CPU"] == 0, "no replica on the head"
+    assert types["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert prepared["max_workers"] == sum(found["max_workers"] for found in types.values())
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda content: content.update(head_node_type="nobody"),
+        lambda content: content.update(max_workers="twelve"),
+        lambda content: content.update(autoscale=True),
+        lambda content: content["available_node_types"]["gpu_spot"]["resources"].update(GPU="one"),
+        lambda content: content["available_node_types"]["gpu_spot"].update(min_workers=13),
+    ],
+    ids=["unknown head", "wrong type", "unknown key", "wrong resource", "more wanted than allowed"],
+)
+def test_the_check_of_the_cluster_file_would_notice_a_mistake(cluster_file: dict[str, Any], break_it: Any) -> None:
+    import jsonschema
+
+    break_it(cluster_file)
+    with pytest.raises((jsonschema.ValidationError, ValueError)):
+        validate_cluster_file(cluster_file)
+
+
+def test_every_machine_of_the_cluster_starts_ray_with_the_environment(
+    cluster_file: dict[str, Any], demo: Settings
+) -> None:
+    expected = ray_environment(demo, haproxy=True) | {"RAY_AUTH_MODE": "token"}
+    for kind in ("head", "worker"):
+        start = cluster_file[f"{kind}_start_ray_commands"][-1]
+        before, _, _ = start.partition("ray start")
+        for name, value in expected.items():
+            assert f"{name}={value} " in before or f"{name}='{value}' " in before, (kind, name)
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in cluster_file["head_start_ray_commands"][-1]
+
+
+def test_ray_reads_every_variable_we_set(demo: Settings) -> None:
+    import ray.serve._private.constants as constants
+    from ray._common.usage import usage_constants
+
+    known = Path(constants.__file__).read_text() + Path(usage_constants.__file__).read_text()
+    for variable in ray_environment(demo, haproxy=True):
+        assert f'"{variable}"' in known, f"{variable}: this Ray does not know it; look for its new name"
+
+
+def test_without_haproxy_only_the_python_proxy_is_asked_for(demo: Settings) -> None:
+    assert ray_environment(demo, haproxy=False)["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+    off = Settings.model_validate(demo.as_mapping() | {"server": {"haproxy": "off"}})
+    assert not [name for name in ray_environment(off, haproxy=True) if "HAPROXY" in name]
+
+
+def test_authentication_is_never_turned_off(demo: Settings) -> None:
+    assert "RAY_AUTH_MODE" not in ray_environment(demo)
+    assert "disabled" not in manifests.kuberay(demo) + launcher_file.cluster(demo)
+
+
+def test_the_deployment_keeps_the_limits_that_are_explained() -> None:
+    from serving.cluster.deployments import options_of
+
+    tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 4))
+    bounds = Limits(max_batch_rows=8, max_queue_requests=10, forward_timeout_s=7)
+    spec = ModelSpec(name="m", factory="a:B", inputs=(tensor,), outputs=(tensor,), limits=bounds)
+    options = options_of(spec)
+    assert options["max_ongoing_requests"] == limits.max_ongoing_requests(spec) == 26
+    assert options["graceful_shutdown_timeout_s"] == limits.graceful_shutdown_s(spec) == 42

@@ -1,0 +1,133 @@
+"""The command as it is typed: what it prints, and the exit code scripts go by."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from serving.cli import app
+from serving.cluster import doctor
+from serving.cluster.doctor import Check, Verdict
+
+DEMO = str(Path(__file__).parents[1] / "demo.yaml")
+
+
+def headway(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def own_model(tmp_path: Path) -> Path:
+    (tmp_path / "ours_beside_the_file.py").write_text("def make():\n    return None\n\nnumber = 3\n")
+    file = tmp_path / "my.yaml"
+    file.write_text("""\
+models:
+  - name: ours
+    factory: ours_beside_the_file:make
+    inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]
+    outputs: [{name: y, datatype: FP32, shape: [-1, 4]}]
+""")
+    return file
+
+
+def test_help_names_every_command_and_says_what_it_does() -> None:
+    result = headway("--help")
+    assert result.exit_code == 0
+    for command in ("serve", "check-config", "explain", "settings", "doctor", "render"):
+        assert command in result.output
+        assert headway(command, "--help").exit_code == 0
+
+
+def test_no_arguments_show_the_help_and_count_as_a_mistake() -> None:
+    result = headway()
+    assert (result.exit_code, "Usage" in result.output) == (2, True)
+
+
+def test_good_settings_are_confirmed() -> None:
+    result = headway("check-config", DEMO)
+    assert result.exit_code == 0
+    assert "good; 2 model(s): image-classifier, text-embedder" in result.output
+
+
+def test_mistakes_are_printed_one_a_line_without_a_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("server: {port: 1}\nmodels: []\n")
+    for command in (["check-config"], ["serve"], ["explain"], ["doctor"], ["render", "--to", "kuberay"]):
+        result = headway(*command, str(file))
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
+            f"{file}:1: server.port: unknown key; did you mean 'http_port'?",
+            f"{file}:2: models: needs at least 1",
+        ]
+        assert result.stdout == ""
+
+
+def test_a_model_beside_its_settings_is_found(own_model: Path) -> None:
+    assert headway("check-config", str(own_model), "--import").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [
+        ("no_such_package.models:make", "no module is named 'no_such_package'"),
+        ("ours_beside_the_file:mke", "has no 'mke'"),
+        ("ours_beside_the_file:number", "a int cannot be called"),
+    ],
+)
+def test_a_factory_that_cannot_be_imported_is_told_with_its_line(own_model: Path, factory: str, told: str) -> None:
+    own_model.write_text(own_model.read_text().replace("ours_beside_the_file:make", factory))
+    assert headway("check-config", str(own_model)).exit_code == 0
+    result = headway("check-config", str(own_model), "--import")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{own_model}:3: models[0].factory: ")
+    assert told in result.stderr
+
+
+def test_a_module_that_fails_while_it_is_imported_is_told_as_such(own_model: Path) -> None:
+    (own_model.parent / "breaks_on_import.py").write_text("raise RuntimeError('no licence')\n")
+    own_model.write_text(own_model.read_text().replace("ours_beside_the_file", "breaks_on_import"))
+    result = headway("check-config", str(own_model), "--import")
+    assert (result.exit_code, result.stderr.endswith("RuntimeError: no licence\n")) == (2, True)
+
+
+def test_explain_shows_values_limits_and_environment() -> None:
+    result = headway("explain", DEMO)
+    assert result.exit_code == 0
+    for text in ("server.http_port", "max_ongoing_requests", "RAY_SERVE_ENABLE_HA_PROXY", "Learned while serving"):
+        assert text in result.output
+    assert "\x1b" not in result.output, "colour only on a terminal"
+
+
+def test_explain_speaks_json_to_programs() -> None:
+    explained = json.loads(headway("explain", DEMO, "--json").stdout)
+    assert explained["derived"]["text-embedder"]["max_ongoing_requests"] == 1024 + 2 * 256
+    assert explained["derived"]["text-embedder"]["graceful_shutdown_s"] == 30 + 60 + 5
+    assert {"key": "models[1].name", "value": "text-embedder", "source": f"{DEMO}:29"} in explained["settings"]
+    assert "RAY_AUTH_MODE" not in explained["environment"]
+
+
+def test_settings_lists_what_can_be_set() -> None:
+    assert "models[].latency_budget_ms" in headway("settings").output
+    assert headway("settings", "--markdown").output.startswith("| Setting | Default | Meaning |")
+
+
+def test_doctor_fails_only_if_a_check_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    warning = Check(name="cores", verdict=Verdict.WARN, finding="one", advice="buy more")
+    monkeypatch.setattr(doctor, "examine", lambda settings: iter([warning]))
+    result = headway("doctor")
+    assert (result.exit_code, "buy more" in result.output) == (0, True)
+    monkeypatch.setattr(doctor, "examine", lambda settings: iter([warning, doctor.fail("ray", "none", "install it")]))
+    result = headway("doctor", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)[1] == {
+        "name": "ray",
+        "verdict": "fail",
+        "finding": "none",
+        "advice": "install it",
+    }
+
+
+def test_an_unknown_target_is_a_mistake() -> None:
+    assert headway("render", DEMO, "--to", "mainframe").exit_code == 2

@@ -1,0 +1,190 @@
+"""Settings from a file: what is right is taken as it is, what is wrong is named with its line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serving.config import Settings, SettingsError, load_settings
+from serving.explain import reference, reference_markdown, values
+
+ROOT = Path(__file__).parents[1]
+GOOD = """\
+server:
+  http_port: 8001
+models:
+  - name: doubler
+    factory: shop.models:Doubler
+    inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]
+    outputs: [{name: y, datatype: FP32, shape: [-1, 4]}]
+"""
+
+
+def mistakes_of(tmp_path: Path, text: str) -> list[str]:
+    """The lines a user is told, without the folder."""
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    return [mistake.replace(f"{tmp_path}/", "") for mistake in caught.value.mistakes]
+
+
+def test_a_small_file_is_enough(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(GOOD)
+    settings = load_settings(file)
+    (spec,) = settings.model_specs()
+    assert (settings.server.http_port, settings.server.host, settings.server.haproxy) == (8001, "127.0.0.1", "auto")
+    assert (spec.name, spec.version, spec.inputs[0].shape, spec.replicas) == ("doubler", "1", (-1, 4), 1)
+    assert settings.tenant_weights("doubler") == {}
+
+
+def test_everything_that_can_be_said_of_a_model_arrives_in_its_spec(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    file = tmp_path / "my.yaml"
+    file.write_text("""\
+models:
+  - name: all.of_it-1
+    version: 3
+    factory: a.b:C.d
+    options: {depth: 2}
+    inputs: [{name: ids, datatype: INT64, shape: [-1, -1], pad: 0}]
+    outputs: [{name: y, datatype: FP32, shape: [-1, 2]}, {name: z, datatype: FP32, shape: [-1, 1]}]
+    latency_budget_ms: 50
+    resources: {cpus: 0.5, gpus: 0.25}
+    replicas: 2
+    limits: {max_batch_rows: 8, max_queue_requests: 16, forward_timeout_s: 2}
+    labels: {y: classes.txt, z: [only]}
+    description: all
+    example: '{"inputs": []}'
+    tenants: {gold: 3, free: 0.5}
+""")
+    settings = load_settings(file)
+    (spec,) = settings.model_specs()
+    assert (spec.version, dict(spec.options), spec.inputs[0].pad, spec.latency_budget_ms) == ("3", {"depth": 2}, 0, 50)
+    assert (spec.resources.cpus, spec.resources.gpus, spec.replicas) == (0.5, 0.25, 2)
+    assert (spec.limits.max_batch_rows, spec.limits.max_queue_requests, spec.limits.forward_timeout_s) == (8, 16, 2.0)
+    assert spec.labels == {"y": ("cat", "dog"), "z": ("only",)}
+    assert settings.tenant_weights("all.of_it-1") == {"gold": 3.0, "free": 0.5}
+
+
+def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    file = tmp_path / "my.yaml"
+    second = GOOD.partition("models:\n")[2].replace("doubler", "other") + "    labels: {y: classes.txt}\n"
+    file.write_text(GOOD + second)
+    settings = load_settings(file)
+    carried = yaml.safe_load(yaml.safe_dump(settings.as_mapping()))
+    assert Settings.model_validate(carried).model_specs() == settings.model_specs()
+    only = Settings.model_validate(settings.as_mapping("other"))
+    assert [spec.name for spec in only.model_specs()] == ["other"]
+    assert only.model_specs()[0].labels == {"y": ("cat", "dog")}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "told"),
+    [
+        ("FP32, shape: [-1, 4]}]\n    outputs", "FP31, shape: [-1, 4]}]\n    outputs",
+         "my.yaml:6: models[0].inputs[0].datatype: 'FP31' is not one of BOOL, UINT8"),
+        ("http_port: 8001", "htpp_port: 8001", "my.yaml:2: server.htpp_port: unknown key; did you mean 'http_port'?"),
+        ("http_port: 8001", "zzz: 1", "my.yaml:2: server.zzz: unknown key; possible here: name, host, http_port"),
+        ("http_port: 8001", "http_port: 80001", "my.yaml:2: server.http_port: input should be less than or equal to"),
+        ("http_port: 8001", "http_port: yes", "my.yaml:2: server.http_port: expected a whole number, got true (YAML"),
+        ("http_port: 8001", "http_port: 8500", "my.yaml:2: server.http_port: 8500 is used by Ray Serve itself"),
+        ("http_port: 8001", "haproxy: maybe", "my.yaml:2: server.haproxy: 'maybe' is not possible; expected 'auto' or"),
+        ("name: doubler", "name: a/b", "my.yaml:4: models[0].name: 'a/b' cannot be part of a URL"),
+        ("name: doubler", "name: ..", "my.yaml:4: models[0].name: '..' cannot be part of a URL"),
+        ("name: doubler", "name: front", "my.yaml:4: models[0].name: 'front' is taken by the server itself"),
+        ("name: doubler", "name: 17", "my.yaml:4: models[0].name: expected a text, got 17 (put it in quotes)"),
+        ("name: doubler", "version: '2'", "my.yaml:4: models[0].name: is missing"),
+        ("name: doubler", "{name: x, version: 1.10}\n  - name: doubler", "my.yaml:4: models[0].version: expected a text"),
+        ("factory: shop.models:Doubler", "factory: .models:Doubler", "my.yaml:5: models[0].factory: '.models:Doubler' is relative"),
+        ("factory: shop.models:Doubler", "factory: shop/models.py", "my.yaml:5: models[0].factory: 'shop/models.py' is not of"),
+        ("factory:", "replicas: 0\n    factory:", "my.yaml:5: models[0].replicas: must be at least 1, got 0"),
+        ("factory:", "latency_budget_ms: -3\n    factory:", "my.yaml:5: models[0].latency_budget_ms: must be positive"),
+        ("factory:", "latency_budget_ms: .inf\n    factory:", "my.yaml:5: models[0].latency_budget_ms: expected a finite"),
+        ("factory:", "resources: {gpus: 1.5}\n    factory:", "my.yaml:5: models[0].resources.gpus: a fraction up to 1 or"),
+        ("factory:", "limits: {max_batch_rows: 0}\n    factory:", "my.yaml:5: models[0].limits.max_batch_rows: must be at"),
+        ("factory:", "tenants: {a: 0}\n    factory:", "my.yaml:5: models[0].tenants: the weight of 'a' must be positive"),
+        ("factory:", "example: '{'\n    factory:", "my.yaml:5: models[0].example: is not JSON"),
+        ("factory:", "labels: {q: [a]}\n    factory:", "my.yaml:5: models[0].labels: no output is named q"),
+        ("factory:", "labels: {y: none.txt}\n    factory:", "my.yaml:5: models[0].labels.y: the labels' file"),
+        ("factory:", "labels: {y: [cat, no]}\n    factory:", "my.yaml:5: models[0].labels.y[1]: expected a text, got false"),
+        ("factory:", "factory: a:b\n    factory:", "my.yaml:6: models[0].factory: is given twice; it is also on line 5"),
+        ("outputs: [{name: y, datatype: FP32, shape: [-1, 4]}]", "outputs: []", "my.yaml:7: models[0].outputs: needs at least 1"),
+        ("outputs: [{name: y, datatype: FP32, shape: [-1, 4]}]", "outputs: 3", "my.yaml:7: models[0].outputs: expected a list"),
+        ("shape: [-1, 4]}]\n    outputs", "shape: [4]}]\n    outputs", "my.yaml:6: models[0].inputs[0].shape: must begin with -1"),
+        ("shape: [-1, 4]}]\n    outputs", "shape: [-1, 4], pad: 0}]\n    outputs", "my.yaml:6: models[0].inputs[0].pad: only a"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line_and_what_would_be_right(
+    tmp_path: Path, wrong: str, right: str, told: str
+) -> None:
+    assert wrong in GOOD
+    assert mistakes_of(tmp_path, GOOD.replace(wrong, right, 1))[0].startswith(told)
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    told = mistakes_of(
+        tmp_path,
+        GOOD.replace("http_port: 8001", "port: 1").replace("name: x,", "nam: x,").replace("name: y,", "name: 5,"),
+    )
+    assert [line.split(": ")[0] for line in told] == ["my.yaml:2", "my.yaml:6", "my.yaml:6", "my.yaml:7"]
+
+
+def test_two_models_may_not_have_the_same_name(tmp_path: Path) -> None:
+    told = mistakes_of(tmp_path, GOOD + GOOD.partition("models:\n")[2])
+    assert told == ["my.yaml:8: models[1].name: 'doubler' is already the name of models[0]"]
+
+
+def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+    assert mistakes_of(tmp_path, "models:\n  - name: [\n")[0].startswith("my.yaml:3: is not valid YAML: ")
+    assert mistakes_of(tmp_path, "models:\n\t- name\n")[0].endswith("; indent with spaces")
+    assert mistakes_of(tmp_path, "a: 1\n---\nb: 2\n")[0].startswith("my.yaml:2: is not valid YAML: ")
+    assert mistakes_of(tmp_path, "? [a]\n: 1\n")[0].startswith("my.yaml:1: is not valid YAML: ")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n", "just words\n", "models: &x [*x]\n", "a: \x07\n"])
+def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> None:
+    assert all(told.startswith("my.yaml") for told in mistakes_of(tmp_path, text))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read: No such file"):
+        load_settings(tmp_path / "none.yaml")
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        load_settings(tmp_path)
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        load_settings(latin)
+
+
+def test_a_bare_off_turns_haproxy_off(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(GOOD.replace("http_port: 8001", "haproxy: off"))
+    assert load_settings(file).server.haproxy == "off"
+
+
+def test_each_value_is_explained_with_the_line_it_came_from(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(GOOD)
+    explained = {value.key: value for value in values(load_settings(file))}
+    assert explained["server.http_port"] == ("server.http_port", 8001, f"{file}:2")
+    assert explained["server.host"].source == "default"
+    assert explained["models[0].inputs[0].shape"].value == [-1, 4]
+
+
+def test_the_demo_describes_the_models_as_they_describe_themselves() -> None:
+    classifier = pytest.importorskip("models.image_classifier").SPEC
+    embedder = pytest.importorskip("models.text_embedder").SPEC
+    for ours, theirs in zip(load_settings(ROOT / "demo.yaml").model_specs(), (classifier, embedder), strict=True):
+        for fact in ("name", "factory", "inputs", "outputs", "labels"):
+            assert getattr(ours, fact) == getattr(theirs, fact), fact
+
+
+def test_every_setting_is_in_the_documentation_with_its_default_and_meaning() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    table = text.partition("<!-- headway settings --markdown -->\n")[2].partition("\n<!-- end -->")[0]
+    assert table == reference_markdown(), "paste what `headway settings --markdown` prints"
+    assert all(entry.meaning for entry in reference())
