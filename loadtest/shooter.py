@@ -29,7 +29,7 @@ async def shoot(
     target = Target.parse(url)
     payloads = [payload] if isinstance(payload, Payload) else list(payload)
     requests = [target.request(one.body, one.headers) for one in payloads]
-    shooter = _Shooter(target, connections, timeout_s)
+    shooter = Shooter(target, connections, timeout_s)
     shots: list[Shot] = [Shot(planned_ns) for planned_ns in schedule]
 
     async def fire(index: int) -> None:
@@ -46,8 +46,8 @@ async def shoot(
     return shots
 
 
-class _Shooter:
-    """The connections of one run and its clock."""
+class Shooter:
+    """The connections of one run and its clock. `fire` is one shot; `shoot` does the rest."""
 
     def __init__(self, target: Target, connections: int, timeout_s: float) -> None:
         self._target = target

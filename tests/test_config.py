@@ -82,46 +82,67 @@ def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right", "told"),
+    ("line", "told"),
     [
-        ("FP32, shape: [-1, 4]}]\n    outputs", "FP31, shape: [-1, 4]}]\n    outputs",
-         "my.yaml:6: models[0].inputs[0].datatype: 'FP31' is not one of BOOL, UINT8"),
-        ("http_port: 8001", "htpp_port: 8001", "my.yaml:2: server.htpp_port: unknown key; did you mean 'http_port'?"),
-        ("http_port: 8001", "zzz: 1", "my.yaml:2: server.zzz: unknown key; possible here: name, host, http_port"),
-        ("http_port: 8001", "http_port: 80001", "my.yaml:2: server.http_port: input should be less than or equal to"),
-        ("http_port: 8001", "http_port: yes", "my.yaml:2: server.http_port: expected a whole number, got true (YAML"),
-        ("http_port: 8001", "http_port: 8500", "my.yaml:2: server.http_port: 8500 is used by Ray Serve itself"),
-        ("http_port: 8001", "haproxy: maybe", "my.yaml:2: server.haproxy: 'maybe' is not possible; expected 'auto' or"),
-        ("name: doubler", "name: a/b", "my.yaml:4: models[0].name: 'a/b' cannot be part of a URL"),
-        ("name: doubler", "name: ..", "my.yaml:4: models[0].name: '..' cannot be part of a URL"),
-        ("name: doubler", "name: front", "my.yaml:4: models[0].name: 'front' is taken by the server itself"),
-        ("name: doubler", "name: 17", "my.yaml:4: models[0].name: expected a text, got 17 (put it in quotes)"),
-        ("name: doubler", "version: '2'", "my.yaml:4: models[0].name: is missing"),
-        ("name: doubler", "{name: x, version: 1.10}\n  - name: doubler", "my.yaml:4: models[0].version: expected a text"),
-        ("factory: shop.models:Doubler", "factory: .models:Doubler", "my.yaml:5: models[0].factory: '.models:Doubler' is relative"),
-        ("factory: shop.models:Doubler", "factory: shop/models.py", "my.yaml:5: models[0].factory: 'shop/models.py' is not of"),
-        ("factory:", "replicas: 0\n    factory:", "my.yaml:5: models[0].replicas: must be at least 1, got 0"),
-        ("factory:", "latency_budget_ms: -3\n    factory:", "my.yaml:5: models[0].latency_budget_ms: must be positive"),
-        ("factory:", "latency_budget_ms: .inf\n    factory:", "my.yaml:5: models[0].latency_budget_ms: expected a finite"),
-        ("factory:", "resources: {gpus: 1.5}\n    factory:", "my.yaml:5: models[0].resources.gpus: a fraction up to 1 or"),
-        ("factory:", "limits: {max_batch_rows: 0}\n    factory:", "my.yaml:5: models[0].limits.max_batch_rows: must be at"),
-        ("factory:", "tenants: {a: 0}\n    factory:", "my.yaml:5: models[0].tenants: the weight of 'a' must be positive"),
-        ("factory:", "example: '{'\n    factory:", "my.yaml:5: models[0].example: is not JSON"),
-        ("factory:", "labels: {q: [a]}\n    factory:", "my.yaml:5: models[0].labels: no output is named q"),
-        ("factory:", "labels: {y: none.txt}\n    factory:", "my.yaml:5: models[0].labels.y: the labels' file"),
-        ("factory:", "labels: {y: [cat, no]}\n    factory:", "my.yaml:5: models[0].labels.y[1]: expected a text, got false"),
-        ("factory:", "factory: a:b\n    factory:", "my.yaml:6: models[0].factory: is given twice; it is also on line 5"),
-        ("outputs: [{name: y, datatype: FP32, shape: [-1, 4]}]", "outputs: []", "my.yaml:7: models[0].outputs: needs at least 1"),
-        ("outputs: [{name: y, datatype: FP32, shape: [-1, 4]}]", "outputs: 3", "my.yaml:7: models[0].outputs: expected a list"),
-        ("shape: [-1, 4]}]\n    outputs", "shape: [4]}]\n    outputs", "my.yaml:6: models[0].inputs[0].shape: must begin with -1"),
-        ("shape: [-1, 4]}]\n    outputs", "shape: [-1, 4], pad: 0}]\n    outputs", "my.yaml:6: models[0].inputs[0].pad: only a"),
+        ("htpp_port: 8001", "htpp_port: unknown key; did you mean 'http_port'?"),
+        ("zzz: 1", "zzz: unknown key; possible here: name, host, http_port"),
+        ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
+        ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
+        ("http_port: 8500", "http_port: 8500 is used by Ray Serve itself"),
+        ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
     ],
-)  # fmt: skip
-def test_a_mistake_is_told_with_its_line_and_what_would_be_right(
-    tmp_path: Path, wrong: str, right: str, told: str
+)
+def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: str, told: str) -> None:
+    assert mistakes_of(tmp_path, GOOD.replace("http_port: 8001", line))[0].startswith(f"my.yaml:2: server.{told}")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("version: 1.10", "version: expected a text, got 1.1 (put it in quotes)"),
+        ("replicas: 0", "replicas: must be at least 1, got 0"),
+        ("replicas: '2'", "replicas: expected a whole number, got '2'"),
+        ("latency_budget_ms: -3", "latency_budget_ms: must be positive"),
+        ("latency_budget_ms: .inf", "latency_budget_ms: expected a finite number"),
+        ("resources: {gpus: 1.5}", "resources.gpus: a fraction up to 1 or a whole number, got 1.5"),
+        ("limits: {max_batch_rows: 0}", "limits.max_batch_rows: must be at least 1, got 0"),
+        ("tenants: {a: 0}", "tenants: the weight of 'a' must be positive"),
+        ("example: '{'", "example: is not JSON"),
+        ("labels: {q: [a]}", "labels: no output is named q"),
+        ("labels: {y: none.txt}", "labels.y: the labels' file"),
+        ("labels: {y: [cat, no]}", "labels.y[1]: expected a text, got false"),
+        ("lables: {}", "lables: unknown key; did you mean 'labels'?"),
+        ("name: other", "name: is given twice; it is also on line 4"),
+    ],
+)
+def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str, told: str) -> None:
+    text = GOOD.replace("    factory:", f"    {line}\n    factory:")
+    assert mistakes_of(tmp_path, text)[0].startswith(f"my.yaml:5: models[0].{told}")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("name: doubler", "name: a/b", "4: models[0].name: 'a/b' cannot be part of a URL"),
+        ("name: doubler", "name: ..", "4: models[0].name: '..' cannot be part of a URL"),
+        ("name: doubler", "name: front", "4: models[0].name: 'front' is taken by the server itself"),
+        ("name: doubler", "name: 17", "4: models[0].name: expected a text, got 17 (put it in quotes)"),
+        ("name: doubler", "version: '2'", "4: models[0].name: is missing"),
+        ("shop.models:Doubler", ".models:Doubler", "5: models[0].factory: '.models:Doubler' is relative"),
+        ("shop.models:Doubler", "shop/models.py", "5: models[0].factory: 'shop/models.py' is not of the form"),
+        ("{name: x, datatype: FP32", "{name: x, datatype: FP31", "6: models[0].inputs[0].datatype: 'FP31' is not one"),
+        ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", "inputs: []", "6: models[0].inputs: needs at least 1"),
+        ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", "inputs: 3", "6: models[0].inputs: expected a list"),
+        ("[-1, 4]}]\n    outputs", "[4]}]\n    outputs", "6: models[0].inputs[0].shape: must begin with -1"),
+        ("[-1, 4]}]\n    outputs", "[-1, 4], pad: 0}]\n    outputs", "6: models[0].inputs[0].pad: only a variable"),
+        ("[-1, 4]}]\n    outputs", "[-1, -1], pad: a}]\n    outputs", "6: models[0].inputs[0].pad: expected a number"),
+    ],
+)
+def test_a_mistake_in_what_a_model_must_say_is_told_with_its_line(
+    tmp_path: Path, right: str, wrong: str, told: str
 ) -> None:
-    assert wrong in GOOD
-    assert mistakes_of(tmp_path, GOOD.replace(wrong, right, 1))[0].startswith(told)
+    assert right in GOOD
+    assert mistakes_of(tmp_path, GOOD.replace(right, wrong, 1))[0].startswith(f"my.yaml:{told}")
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.peers import accounting, wrk
@@ -26,7 +27,7 @@ class Load:
 
 def offline(environment: Environment, seconds: float) -> tuple[dict[int, float], list[float]]:
     """(rows per second by batch size, answer to the common row) of the MLP without a server."""
-    command = [environment.python, str(SERVERS / "offline.py"), "--seconds", str(seconds)]
+    command = [str(environment.python), str(SERVERS / "offline.py"), "--seconds", str(seconds)]
     ran = subprocess.run(command, env=clean(), capture_output=True, text=True, check=True)
     told = json.loads(ran.stdout)
     return {int(batch): rows for batch, rows in told["rows_per_s"].items()}, told["answer"]
@@ -40,8 +41,12 @@ def one_round(
     with running(peer.command, peer.environment, ROOT, logs / f"{peer.name}.log") as server:
         # All models, also one that is not asked for: a neighbour that is still loading would take our processor.
         for url in peer.urls.values():
-            server.wait_until(lambda url=url: post(url, body, headers)[0] == 200, peer.start_limit_s)
+            server.wait_until(partial(_answers, url, body, headers), peer.start_limit_s)
         return [_sample(server, peer, work, load, expected, say) for work in works if work in peer.urls]
+
+
+def _answers(url: str, body: bytes, headers: dict[str, str]) -> bool:
+    return post(url, body, headers)[0] == 200
 
 
 def _sample(

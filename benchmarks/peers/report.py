@@ -80,9 +80,9 @@ def _table(run: Run, work: str) -> str:
         cells = [
             run.titles[row.peer] + (" (wrong answer!)" if row.right is False else ""),
             f"{row.cpu_us:.0f} ({row.cpu_us_low:.0f}–{row.cpu_us_high:.0f})",
-            ratio(row.cpu_us, base and base.cpu_us),
+            ratio(row.cpu_us, base.cpu_us if base else None),
             f"{row.per_second:.0f}",
-            ratio(row.per_second, base and base.per_second),
+            ratio(row.per_second, base.per_second if base else None),
             f"{row.p50_ms:.1f}",
             f"{row.p99_ms:.1f}",
             str(row.failed),

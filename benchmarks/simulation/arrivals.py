@@ -13,7 +13,7 @@ Arrivals = Callable[[Random, int], list[float]]
 
 
 def poisson(rng: Random, count: int) -> list[float]:
-    return _accumulate((rng.expovariate(1.0) for _ in range(count)))
+    return _accumulate(rng.expovariate(1.0) for _ in range(count))
 
 
 def gamma(variation: float) -> Arrivals:

@@ -43,7 +43,9 @@ def bearable_load(
     """By bisection, as a share of the fluid capacity; in time is the mean over the seeds."""
     for _ in range(steps):
         middle = (low + high) / 2
-        shares = [run_at(setting, make, arrivals, middle, count=count, seed=seed, lanes=lanes).in_time for seed in seeds]
+        shares = [
+            run_at(setting, make, arrivals, middle, count=count, seed=seed, lanes=lanes).in_time for seed in seeds
+        ]
         if sum(shares) >= WANTED_IN_TIME * len(seeds):
             low = middle
         else:

@@ -7,10 +7,10 @@ from benchmarks.simulation.laws import Law
 from benchmarks.simulation.policy import Work
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
+from serving.core.errors import ModelError
 from serving.core.latency import LatencyModel
 from serving.core.ledger import Ledger
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Timings
-from serving.core.errors import ModelError
 from serving.core.request import Request
 from serving.core.sizes import Sizes
 

@@ -76,13 +76,14 @@ class Cluster:
         serve.start(http_options={"host": server.host, "port": server.http_port})
         deploy(self._settings)
 
-    def wait_until_ready(self, stop: StopSignal) -> bool:
+    def wait_until_ready(self, stop: StopSignal | None = None) -> bool:
         """False if it was asked to stop before."""
+        wait = stop.wait if stop else _pause
         from ray import serve
 
         waiting = {"front", *(spec.name for spec in self._settings.model_specs())}
         give_up_s = time.monotonic() + READY_TIMEOUT_S
-        while waiting and not stop.wait(POLL_S):
+        while waiting and not wait(POLL_S):
             applications = serve.status().applications
             for name in sorted(waiting & set(applications)):
                 application = applications[name]
@@ -94,7 +95,7 @@ class Cluster:
                     raise StartFailed(f"{name} did not start: {_cause(application)}")
             if time.monotonic() > give_up_s:
                 raise StartFailed(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}")
-        return self._wait_for_http(stop)
+        return self._wait_for_http(wait)
 
     def announcement(self) -> list[str]:
         """What a newcomer wants to know: the address, the models, and a call that works as printed."""
@@ -138,13 +139,18 @@ class Cluster:
             self._say(f"WARNING: the models ask for {wanted} CPUs, this machine has {there}: they will share")
         return max(wanted, there)
 
-    def _wait_for_http(self, stop: StopSignal) -> bool:
+    def _wait_for_http(self, wait: Callable[[float], bool]) -> bool:
         """Ray calls an application running before HAProxy has learned of its last replica."""
         urls = [f"{self.url()}/v2/models/{spec.name}/ready" for spec in self._settings.model_specs()]
         urls.append(f"{self.url()}/v2/health/ready")
-        while urls and not stop.wait(POLL_S):
+        while urls and not wait(POLL_S):
             urls = [url for url in urls if not _answers(url)]
         return not urls
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def _answers(url: str) -> bool:

@@ -1,8 +1,10 @@
 """A real uvicorn on a loopback port, in a thread, in front of the applications and a backend without a model."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
@@ -32,7 +34,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         self._up.set()
+
+    async def main_loop(self) -> None:
+        """Waits for `close` instead of looking every tenth of a second: there are hundreds of tests."""
+        await self.on_tick(0)
+        await self._end.wait()
 
     def open(self) -> "Server":
         self._thread.start()
@@ -40,15 +48,15 @@ class Server(uvicorn.Server):
         return self
 
     def close(self) -> None:
-        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
         self.socket.close()
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Starts a server for the given models behind a front; all are stopped when the test ends."""
+@contextmanager
+def serving() -> Iterator[Callable[..., Server]]:
+    """A function that starts a server for given models behind a front; all are stopped at the end."""
     servers: list[Server] = []
 
     def start(
@@ -70,6 +78,21 @@ def serve() -> Iterator[Callable[..., Server]]:
         servers.append(Server(FrontApp(status, apps=apps), http=http, loop=loop).open())
         return servers[-1]
 
-    yield start
-    for server in servers:
-        server.close()
+    try:
+        yield start
+    finally:
+        for server in servers:
+            server.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    with serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_module() -> Iterator[Callable[..., Server]]:
+    """For files whose tests leave nothing behind in the server."""
+    with serving() as start:
+        yield start

@@ -35,10 +35,10 @@ def message(*inputs: dict[str, object], **more: object) -> bytes:
     return json.dumps({"inputs": [*given, *rest], **more}).encode()
 
 
-@pytest.fixture(params=["httptools", "h11"])
-def server(serve, request) -> Server:
+@pytest.fixture(scope="module", params=["httptools", "h11"])
+def server(serve_module, request) -> Server:
     served = model("m", ("a", "FP32", (-1, 4)), ("b", "INT64", (-1, -1)), backend=EchoBackend(), max_body_bytes=LIMIT)
-    return serve([served, model("one", ("x", "FP32", (-1, -1)), backend=EchoBackend()),
+    return serve_module([served, model("one", ("x", "FP32", (-1, -1)), backend=EchoBackend()),
                   model("text", ("x", "BYTES", (-1, 1)), backend=EchoBackend()),
                   model("wide", ("x", "FP32", (-1, -1, -1)), backend=EchoBackend())], http=request.param)  # fmt: skip
 

@@ -30,23 +30,30 @@ VALUES = {
 }
 
 
-@pytest.fixture
-def backend() -> EchoBackend:
+@pytest.fixture(scope="module")
+def one_backend() -> EchoBackend:
     return EchoBackend()
 
 
 @pytest.fixture
-def server(serve, backend: EchoBackend) -> Server:
-    every = [model(f"echo_{datatype}", ("x", datatype, (-1, -1)), backend=backend) for datatype in VALUES]
+def backend(one_backend: EchoBackend) -> EchoBackend:
+    one_backend.ready = True
+    one_backend.submissions.clear()
+    return one_backend
+
+
+@pytest.fixture(scope="module")
+def server(serve_module, one_backend: EchoBackend) -> Server:
+    every = [model(f"echo_{datatype}", ("x", datatype, (-1, -1)), backend=one_backend) for datatype in VALUES]
     two = model(
-        "two", ("a", "FP32", (-1, 2)), ("b", "INT64", (-1, 1)), backend=backend,
+        "two", ("a", "FP32", (-1, 2)), ("b", "INT64", (-1, 1)), backend=one_backend,
         labels={"a": ("cat", "dog")}, config=lambda: {"max_batch_rows": 32, "latency_budget_ms": 50.0}, description="d",
     )  # fmt: skip
-    return serve([*every, two], tenant_header="X-Tenant")
+    return serve_module([*every, two], tenant_header="X-Tenant")
 
 
 @pytest.fixture
-def triton(server: Server):
+def triton(server: Server, backend: EchoBackend):
     with client.InferenceServerClient(server.address) as connected:
         yield connected
 

@@ -12,6 +12,9 @@ from serving.cluster import launcher_file, limits, manifests
 from serving.cluster.environment import ray_environment
 from serving.config import Settings, load_settings
 
+# Ray's own use of pydantic, seen when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
+
 ROOT = Path(__file__).parents[2]
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
 

@@ -1,5 +1,6 @@
 """Schedules are numbers: nothing here waits."""
 
+from itertools import pairwise
 from statistics import mean, pstdev
 
 import pytest
@@ -26,7 +27,7 @@ def test_poisson_arrivals_keep_the_rate_and_stay_within_the_time() -> None:
 
 def test_gaps_of_poisson_arrivals_vary_as_much_as_they_are_long() -> None:
     schedule = poisson(rate=1000, seconds=20, seed=2)
-    gaps = [later - earlier for earlier, later in zip(schedule, schedule[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(schedule)]
     assert pstdev(gaps) == pytest.approx(mean(gaps), rel=0.05)
 
 

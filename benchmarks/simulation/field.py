@@ -1,0 +1,78 @@
+"""The field: every policy by its name, and the tuning that baselines are granted."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from benchmarks.simulation.arrivals import Arrivals
+from benchmarks.simulation.baselines import Aimd, Drop, NexusEarlyDrop, NexusLazy, ServeBatch, Timeout
+from benchmarks.simulation.capacity import MakePolicy, bearable_load
+from benchmarks.simulation.effort import Effort
+from benchmarks.simulation.headway import Headway
+from benchmarks.simulation.laws import Setting
+
+For = Callable[[Setting], MakePolicy]
+
+WAITS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of the budget
+ROWS = (8, 16, 32, 64, 128)
+LEAD_NS = 300_000  # what the runtime starts with: from the event loop to a lane's thread and back
+
+
+def headway(setting: Setting) -> MakePolicy:
+    return lambda: Headway(setting.law, setting.max_rows)
+
+
+def headway_ahead(setting: Setting) -> MakePolicy:
+    """As the runtime drives it: the next batch is cut a little before the lane is free."""
+    return lambda: Headway(setting.law, setting.max_rows, batches_per_lane=2, lead_ns=LEAD_NS)
+
+
+def greedy(setting: Setting, drop: Drop = Drop.NOTHING) -> MakePolicy:
+    return lambda: Timeout(setting, max_rows=setting.max_rows, drop=drop)
+
+
+FIELD: dict[str, For] = {
+    "greedy, no drop": greedy,
+    "greedy, drop expired": partial(greedy, drop=Drop.EXPIRED),
+    "greedy, drop infeasible": partial(greedy, drop=Drop.INFEASIBLE),
+    "Nexus early drop": lambda setting: lambda: NexusEarlyDrop(setting),
+    "Nexus lazy": lambda setting: lambda: NexusLazy(setting),
+    "AIMD on batch time": lambda setting: lambda: Aimd(setting),
+    "AIMD on misses": lambda setting: lambda: Aimd(setting, on_misses=True),
+    "serve.batch, defaults": lambda setting: ServeBatch,
+    "Headway": headway,
+    "Headway, one batch ahead": headway_ahead,
+}
+
+
+def timeout_at(wait: float, rows: int, drop: Drop = Drop.NOTHING) -> For:
+    def make(setting: Setting) -> MakePolicy:
+        wait_ns, most = int(wait * setting.budget_ns), min(rows, setting.max_rows)
+        return lambda: Timeout(setting, max_rows=most, wait_ns=wait_ns, drop=drop)
+
+    return make
+
+
+def serve_batch_at(wait: float, rows: int) -> For:
+    def make(setting: Setting) -> MakePolicy:
+        wait_ns, most = max(1, int(wait * setting.budget_ns)), min(rows, setting.max_rows)
+        return lambda: ServeBatch(max_rows=most, wait_ns=wait_ns)
+
+    return make
+
+
+def timeout_grid(drop: Drop) -> list[For]:
+    return [timeout_at(wait, rows, drop) for wait in WAITS for rows in ROWS]
+
+
+SERVE_BATCH_GRID: list[For] = [serve_batch_at(wait, rows) for wait in WAITS for rows in ROWS]
+
+
+def tuned(setting: Setting, grid: Sequence[For], arrivals: Arrivals, effort: Effort) -> For:
+    """The grid's best for this very setting and these arrivals, found on a seed that is not measured."""
+    return max(grid, key=lambda make: grid_load(setting, make, arrivals, effort))
+
+
+def grid_load(setting: Setting, make: For, arrivals: Arrivals, effort: Effort) -> float:
+    return bearable_load(
+        setting, make(setting), arrivals, count=effort.grid_count, seeds=(effort.seed,), steps=effort.grid_steps
+    )

@@ -1,0 +1,50 @@
+"""One real Ray with Headway on it for all tests of this folder that ask for it, started in this process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serving.cluster.launcher import Cluster
+from serving.config import Settings, load_settings
+
+PORT = 18431
+
+MODEL = {
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1024]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+    "resources": {"cpus": 0.1},
+}
+NOOP = {"name": "noop", "factory": "models.reference:noop", **MODEL}
+SLOW = {
+    "name": "slow",
+    "factory": "models.reference:slow",
+    "options": {"base_ms": 20, "per_row_ms": 1},
+    "replicas": 2,
+    **MODEL,
+}
+
+
+def settings_file(folder: Path, *models: dict[str, object], **server: object) -> Path:
+    path = folder / "headway.yaml"
+    path.write_text(yaml.safe_dump({"server": {"http_port": PORT, **server}, "models": list(models)}))
+    return path
+
+
+def started(path: Path) -> Iterator[Cluster]:
+    """A running cluster, and its end."""
+    settings: Settings = load_settings(path)
+    said: list[str] = []
+    cluster = Cluster(settings, path, said.append)
+    try:
+        cluster.start()
+        assert cluster.wait_until_ready()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    yield from started(settings_file(tmp_path_factory.mktemp("cluster"), NOOP, SLOW))

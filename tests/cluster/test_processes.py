@@ -1,0 +1,57 @@
+"""The command as its user meets it: it starts, answers, and Ctrl-C leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.cluster.launcher import get_json
+from serving.cluster.processes import descendants, end
+from tests.cluster.conftest import NOOP, PORT, settings_file
+
+
+def test_a_process_that_ignores_the_polite_signal_is_killed() -> None:
+    stubborn = subprocess.Popen(
+        [sys.executable, "-c", "import signal; signal.signal(15, lambda *_: None); print('up', flush=True); signal.pause()"],
+        stdout=subprocess.PIPE,
+    )
+    assert stubborn.stdout is not None
+    stubborn.stdout.readline()
+    assert stubborn.pid in descendants(os.getpid())
+    assert end({stubborn.pid}, patience_s=0.2) == {stubborn.pid}
+    assert stubborn.wait() == -signal.SIGKILL
+    stubborn.stdout.close()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("haproxy", "door"), [("auto", "fast"), ("off", "plain")])
+def test_serve_announces_itself_answers_and_leaves_nothing_behind(tmp_path: Path, haproxy: str, door: str) -> None:
+    path = settings_file(tmp_path, NOOP, http_port=PORT + 1, haproxy=haproxy)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving", "serve", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "noop: ready" in line:
+            break
+    started = descendants(process.pid)
+    try:
+        assert any(f"{door} door" in line for line in said), said
+        assert get_json(f"http://127.0.0.1:{PORT + 1}/v2/models/noop")["name"] == "noop"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(timeout=60) == 0
+        process.stdout.close()
+    alive = [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert alive == []
