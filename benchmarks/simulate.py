@@ -2,13 +2,14 @@
 
 --quick       a rough answer in seconds
 --seed N      another world; every number follows from it
---only NAME   one section (bearable, overload, latency, suite, fairness, budgets, padding, learning, faults, lanes)
+--only NAME   one section (bearable, overload, latency, suite, fairness, shares, budgets, padding, learning, faults, lanes)
 --write       also into docs/benchmarks/simulation.md
 """
 
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.simulation import sharing, steady, trouble
@@ -22,6 +23,7 @@ SECTIONS = {
     "latency": steady.latency,
     "suite": steady.suite,
     "fairness": sharing.fairness,
+    "shares": sharing.shares,
     "budgets": sharing.budgets,
     "padding": sharing.padding,
     "learning": trouble.learning,
@@ -47,7 +49,7 @@ def main() -> int:
     parser.add_argument("--only", choices=SECTIONS, action="append", help="one section")
     parser.add_argument("--write", action="store_true", help=f"also into {PAGE.relative_to(PAGE.parents[2])}")
     options = parser.parse_args()
-    effort = Effort(seed=options.seed, **(QUICK if options.quick else {}))
+    effort = replace(QUICK if options.quick else Effort(), seed=options.seed)
     sections = []
     for name in options.only or SECTIONS:
         began = time.perf_counter()

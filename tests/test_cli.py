@@ -1,6 +1,7 @@
 """The command as it is typed: what it prints, and the exit code scripts go by."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from serving.cli import app
-from serving.cluster import doctor
+from serving.cluster import doctor, launcher
 from serving.cluster.doctor import Check, Verdict
+from serving.config import Settings
 
 DEMO = str(Path(__file__).parents[1] / "demo.yaml")
 
@@ -90,6 +92,18 @@ def test_a_module_that_fails_while_it_is_imported_is_told_as_such(own_model: Pat
     own_model.write_text(own_model.read_text().replace("ours_beside_the_file", "breaks_on_import"))
     result = headway("check-config", str(own_model), "--import")
     assert (result.exit_code, result.stderr.endswith("RuntimeError: no licence\n")) == (2, True)
+
+
+def test_serve_says_what_happens_and_fails_where_a_model_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve(settings: Settings, config: Path, say: Callable[[str], None]) -> None:
+        say(f"serving [{settings.server.name}] from {config.name}")
+        raise launcher.StartFailed("text-embedder did not start: [Errno 2] no weights")
+
+    monkeypatch.setattr(launcher, "serve", serve)
+    result = headway("serve", DEMO)
+    assert result.exit_code == 1
+    assert result.stdout == "serving [headway] from demo.yaml\n"
+    assert result.stderr == "text-embedder did not start: [Errno 2] no weights\n"
 
 
 def test_explain_shows_values_limits_and_environment() -> None:

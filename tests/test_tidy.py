@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,15 @@ THIRD_PARTY = {
     "msgspec": ("serving.protocol", "serving.api", "loadtest"),
     "orjson": ("serving.protocol", "serving.api", "loadtest"),
     "ml_dtypes": ("serving.protocol", "models", "loadtest"),
-    "numpy": ("serving.protocol", "serving.runtime", "serving.testing", "serving.cluster", "models", "loadtest"),
+    "numpy": (
+        "serving.protocol",
+        "serving.api",
+        "serving.runtime",
+        "serving.testing",
+        "serving.cluster",
+        "models",
+        "loadtest",
+    ),
     "safetensors": ("models",),
 }
 OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # even of the standard library
@@ -71,8 +80,10 @@ CLOCK_OWNERS = {
 }
 TASK_OWNERS = {
     "serving.runtime.tasks": "the one helper that starts tasks",
+    "serving.api.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
     "loadtest": "a client, not a server",
 }
+OPTIONAL = {"ml_dtypes": "BF16 travels as raw bits where it is not installed"}
 PRINTERS = {"serving.cli": "prints", "loadtest.__main__": "prints", "loadtest.report": "prints"}
 
 
@@ -140,6 +151,8 @@ def told(offences: list[str]) -> str:
 def house_offences(found: list[Source]) -> list[str]:
     offences = []
     for source in found:
+        if source.module == "serving":
+            continue
         rule = max((name for name in HOUSE if within(source.module, [name])), key=len, default=None)
         if rule is None:
             offences.append(f"{source.path}: {source.module} has no rule; add it to HOUSE in tests/test_tidy.py")
@@ -186,7 +199,7 @@ def clock_offences(found: list[Source]) -> list[str]:
 
 def task_offences(found: list[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: {name}: start it through serving.runtime.tasks, or in a TaskGroup, so that its failure is seen"
+        f"{source.at(node)}: {name}: use serving.runtime.tasks or a TaskGroup, so that its failure is seen"
         for source in found
         if not within(source.module, TASK_OWNERS)
         for node, name in calls(source, {"asyncio", "loop"}, {"create_task", "ensure_future"})
@@ -195,10 +208,13 @@ def task_offences(found: list[Source]) -> list[str]:
 
 def silence_offences(found: list[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: except and pass: handle it, or `with contextlib.suppress(TheError)` and say why"
+        f"{source.at(node)}: catches everything and says nothing: name the error, or log it"
         for source in found
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
+        if isinstance(node, ast.ExceptHandler)
+        and len(node.body) == 1
+        and isinstance(node.body[0], ast.Pass)
+        and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
     ]
 
 
@@ -253,7 +269,7 @@ def test_the_sources_keep_the_rule(rule) -> None:  # type: ignore[no-untyped-def
         (clock_offences, "serving.runtime.engine", "import time\nnow = time.monotonic_ns"),
         (clock_offences, "serving.runtime.engine", "from time import perf_counter"),
         (task_offences, "serving.runtime.engine", "import asyncio\nasyncio.create_task(f())"),
-        (silence_offences, "models.mine", "try:\n    f()\nexcept OSError:\n    pass"),
+        (silence_offences, "models.mine", "try:\n    f()\nexcept Exception:\n    pass"),
         (print_offences, "serving.core.queue", "print(1)"),
         (docstring_offences, "serving.core.queue", "x = 1"),
     ],
@@ -274,7 +290,7 @@ def test_a_rule_notices_who_breaks_it(rule, module: str, text: str) -> None:  # 
         (third_party_offences, "serving.cluster.app", "from ray import serve"),
         (third_party_offences, "models.pytorch.runner", "import torch.nn"),
         (clock_offences, "serving.core.clock", "import time\ntime.monotonic_ns()"),
-        (silence_offences, "models.mine", "try:\n    f()\nexcept OSError:\n    x = None"),
+        (silence_offences, "models.mine", "try:\n    f()\nexcept OSError:\n    pass"),
     ],
 )
 def test_a_rule_lets_pass_what_is_allowed(rule, module: str, text: str) -> None:  # type: ignore[no-untyped-def]
@@ -322,7 +338,7 @@ def test_third_party_imports_are_declared_dependencies() -> None:
         "pydantic_core": "pydantic",
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = " ".join([*project["dependencies"], *sum(project["optional-dependencies"].values(), [])])
+    declared = " ".join([*project["dependencies"], *chain(*project["optional-dependencies"].values())])
     declared = declared.lower().replace("_", "-")
     missing = {
         f"{source.at(node)}: {top} is imported and not in pyproject.toml"
@@ -330,6 +346,7 @@ def test_third_party_imports_are_declared_dependencies() -> None:
         for node, name in imports(source)
         if (top := name.partition(".")[0]) not in sys.stdlib_module_names
         and top not in PACKAGES
+        and top not in OPTIONAL
         and distributions.get(top, top).lower().replace("_", "-") not in declared
     }
     assert not missing, told(sorted(missing))

@@ -100,6 +100,10 @@ def _ray(name: str, title: str, python: str, folder: Path, settings: Mapping[str
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}-haproxy/metrics.sock",
         "RAY_SERVE_HAPROXY_METRICS_PORT": "9191",
         "RAY_SERVE_HAPROXY_STATS_PORT": "9194",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "31100",
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "31900",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": "41100",
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": "41900",
     }
     return Peer(
         name=name,

@@ -27,7 +27,7 @@ def gamma(variation: float) -> Arrivals:
 
 
 def bursty(dwell: float, ratio: float = 3.0) -> Arrivals:
-    """Two Poisson states (MMPP2) of equal mean length `dwell` (in mean gaps), one `ratio` times as busy as the other."""
+    """Two Poisson states (MMPP2), each `dwell` mean gaps long on average, one `ratio` times as busy as the other."""
     calm = 2.0 / (1.0 + ratio)
 
     def arrivals(rng: Random, count: int) -> list[float]:

@@ -37,8 +37,8 @@ def bearable_load(
     seeds: Sequence[int],
     steps: int = 8,
     lanes: int = 1,
-    low: float = 0.1,
-    high: float = 1.1,
+    low: float = 0.2,
+    high: float = 1.0,
 ) -> float:
     """By bisection, as a share of the fluid capacity; in time is the mean over the seeds."""
     for _ in range(steps):

@@ -5,18 +5,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """count: requests per run; steps: of a bisection; held_out: how many seeds are measured (none of them chosen on)."""
+    """count: requests per run; steps: of a bisection; held_out: how many seeds are measured, none of them chosen on.
+
+    waits and rows: the grid that baselines are tuned over, waits as shares of the budget.
+    """
 
     seed: int = 1
-    count: int = 20_000
-    grid_count: int = 6_000
+    count: int = 10_000
+    grid_count: int = 5_000
     steps: int = 8
     grid_steps: int = 6
     held_out: int = 3
+    waits: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
+    rows: tuple[int, ...] = (8, 16, 32, 64, 128)
+
+    @property
+    def grid(self) -> list[tuple[float, int]]:
+        return [(wait, rows) for wait in self.waits for rows in self.rows]
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(self.seed + 1 + number for number in range(self.held_out))
 
 
-QUICK = {"count": 3_000, "grid_count": 1_500, "steps": 5, "grid_steps": 4, "held_out": 1}
+QUICK = Effort(count=2_500, grid_count=1_000, steps=5, grid_steps=4, held_out=1, waits=(0.0, 0.1), rows=(8, 16, 64))

@@ -40,9 +40,8 @@ class Run:
     padded_cells: int = 0  # rows x length computed
     started_expired: int = 0  # requests whose deadline had passed when their batch began
     answered_twice: int = 0
-    device_ns: dict[str, float] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
-    tenant_order: list[dict[str, int]] = field(default_factory=list)
+    services: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # (finished at, device time by tenant)
 
     def end(self, index: int, how: End, now_ns: int) -> None:
         if self.ends[index] is not End.NONE:
@@ -119,13 +118,15 @@ class Simulation:
         share_ns = (now_ns - started_ns) / rows
         run.rows += rows
         how = End.FAILED if failed else End.COMPLETED
+        by_tenant: dict[str, float] = {}
         for request in work.requests:
             run.useful_cells += request.rows * request.length
-            run.device_ns[request.tenant] = run.device_ns.get(request.tenant, 0.0) + share_ns * request.rows
+            by_tenant[request.tenant] = by_tenant.get(request.tenant, 0.0) + share_ns * request.rows
             if now_ns > request.deadline_ns:
                 run.late_ns += share_ns * request.rows
             if request.id not in self._hung_up:
                 run.end(request.id, how, now_ns)
+        run.services.append((now_ns, by_tenant))
         self._policy.done(work, now_ns, failed=failed)
         if self._lanes[lane]:
             self._start(lane, now_ns)

@@ -12,8 +12,6 @@ from benchmarks.simulation.laws import Setting
 
 For = Callable[[Setting], MakePolicy]
 
-WAITS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of the budget
-ROWS = (8, 16, 32, 64, 128)
 LEAD_NS = 300_000  # what the runtime starts with: from the event loop to a lane's thread and back
 
 
@@ -60,11 +58,12 @@ def serve_batch_at(wait: float, rows: int) -> For:
     return make
 
 
-def timeout_grid(drop: Drop) -> list[For]:
-    return [timeout_at(wait, rows, drop) for wait in WAITS for rows in ROWS]
+def timeout_grid(effort: Effort, drop: Drop) -> list[For]:
+    return [timeout_at(wait, rows, drop) for wait, rows in effort.grid]
 
 
-SERVE_BATCH_GRID: list[For] = [serve_batch_at(wait, rows) for wait in WAITS for rows in ROWS]
+def serve_batch_grid(effort: Effort) -> list[For]:
+    return [serve_batch_at(wait, rows) for wait, rows in effort.grid]
 
 
 def tuned(setting: Setting, grid: Sequence[For], arrivals: Arrivals, effort: Effort) -> For:

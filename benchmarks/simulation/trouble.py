@@ -1,5 +1,7 @@
 """Learning, faults, and several lanes."""
 
+from random import Random
+
 from benchmarks.simulation.arrivals import poisson
 from benchmarks.simulation.capacity import bearable_load
 from benchmarks.simulation.effort import Effort
@@ -23,6 +25,7 @@ def learning(effort: Effort) -> Section:
     )
     for setting in SETS:
         policy, batches = _after(effort, setting, 0.9, Device(law=setting.law))
+        learned_share = policy.batcher.latency.quantile
         learned = policy.batcher.latency.snapshot()
         error = _error_after_shift(policy, setting)
         section.add(setting.name, batches, learned.coverage, learned.margin, error)
@@ -95,8 +98,6 @@ def _after(effort: Effort, setting: Setting, load: float, device: Device) -> tup
 
 
 def _error_after_shift(policy: Headway, setting: Setting) -> float:
-    from random import Random
-
     rng = Random("shift")
     latency, best = policy.batcher.latency, setting.best_rows()
     for _ in range(30):

@@ -2,9 +2,9 @@
 
 ASGI tells it only to who calls `receive()` once more, so somebody has to sit and wait beside the real work. What that
 costs per request, measured by benchmarks/bench_disconnect.py (uvloop / asyncio, microseconds):
-    a task that watches from the start                           4.9 / 7.1
-    the coroutine of `receive()` driven by hand, one callback    2.5 / 2.5
-    a timer per request that starts the watching                 1.0 / 2.8
+    a task that watches from the start                           2.6 / 3.5
+    the coroutine of `receive()` driven by hand, one callback    2.5 / 3.4
+    a timer per request that starts the watching                 1.2 / 2.8
     one timer for all, watching only what has waited long        0.5 / 0.6
 The last one is used. It is also the soundest: it needs nothing but documented calls, works on any server (uvicorn with
 h11 or httptools, Ray's proxy), and a request that ends within 25 ms gains nothing from being withdrawn anyway.

@@ -4,6 +4,7 @@ A `Plan` is everything about a request that its head decides. Clients repeat the
 kept by head: the common request costs one look-up and one view per tensor.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from serving.protocol.reply import Headers, ReplyFormat, ReplyWriter
 MAX_KEPT_HEAD_BYTES = 4096
 MAX_KEPT_PLANS = 256
 _MAX_PARAMETER = 2**63
+# Printable ASCII without escapes; any other id takes the general way.
+_LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,38 +63,48 @@ class Dispatch:
         self._young: dict[bytes, Plan] = {}
         self._old: dict[bytes, Plan] = {}
 
-    def plan(self, body: bytes, header_length: int | None) -> Plan:
-        """The plan for a body; raises BadMessage. `header_length` None: all JSON; 0: the body is the only input."""
+    def plan(self, body: bytes, header_length: int | None) -> tuple[Plan, str, int]:
+        """The plan for a body, the request's id, and the length of its head; raises BadMessage.
+
+        `header_length` None: the body is all JSON. 0: the body is nothing but the only input."""
         if header_length is None:
-            return self._plan(lay_out(body))
+            plan = self._plan(lay_out(body))
+            return plan, plan.layout.id, len(body)
         if header_length == 0:
-            return self._plan_raw(body)
+            return self._plan_raw(body), "", 0
         head = head_of(body, header_length)
-        plan = self._young.get(head)
-        if plan is None:
-            plan = self._old.get(head) or self._plan(lay_out(head))
-            if plan.layout.is_reusable and header_length <= MAX_KEPT_HEAD_BYTES:
-                if len(self._young) >= MAX_KEPT_PLANS:
-                    self._old, self._young = self._young, {}
-                self._young[head] = plan
+        # Ids differ from request to request. One in front, where tritonclient puts it, is kept out of the look-up.
+        leading = _LEADING_ID.match(head)
+        key = head if leading is None else head[leading.end() :]
+        plan = self._young.get(key) or self._recall(key, head if leading is None else b"{" + key)
+        # Written twice the later id counts, as everywhere in JSON.
+        id = plan.layout.id or (leading[1].decode() if leading else "")
+        return plan, id, header_length
+
+    def _recall(self, key: bytes, head: bytes) -> Plan:
+        plan = self._old.get(key) or self._plan(lay_out(head))
+        if plan.layout.is_reusable and len(key) <= MAX_KEPT_HEAD_BYTES:
+            if len(self._young) >= MAX_KEPT_PLANS:
+                self._old, self._young = self._young, {}
+            self._young[key] = plan
         return plan
 
-    def submit(self, plan: Plan, body: bytes, tenant: str = "") -> Awaitable[Outcome]:
+    def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "") -> Awaitable[Outcome]:
         """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
         return self._submit(
-            plan.layout.read(body),
+            plan.layout.read(body, head_bytes),
             rows=plan.rows,
             tenant=tenant,
             priority=plan.priority,
             timeout_ns=plan.timeout_ns,
         )
 
-    def reply(self, plan: Plan, completed: Completed) -> tuple[Headers, bytes]:
+    def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[Headers, bytes]:
         """Headers and body of the answer. Raises BadOutput or BadTensor."""
         values = completed.value
         if plan.form.has_classes:
             values = self._classified(plan.form, values)
-        return self._writer.write(plan.form, values, plan.layout.id)  # type: ignore[arg-type]
+        return self._writer.write(plan.form, values, id)  # type: ignore[arg-type]
 
     def _plan(self, layout: RequestLayout) -> Plan:
         rows = check_inputs(self.model.inputs, layout.inputs)

@@ -101,15 +101,15 @@ class ModelApp:
             if encoding := headers.get(b"content-encoding"):
                 body = await self._inflated(body, encoding.decode("latin-1"))
             length = headers.get(HEADER_LENGTH)
-            plan = self._dispatch.plan(body, None if length is None else parse_header_length(length))
+            plan, id, head_bytes = self._dispatch.plan(body, None if length is None else parse_header_length(length))
             tenant = text_header(headers, self._tenant_header) if self._tenant_header else ""
-            outcome = await self._watch.outcome(self._dispatch.submit(plan, body, tenant), receive)
+            outcome = await self._watch.outcome(self._dispatch.submit(plan, body, head_bytes, tenant), receive)
             if outcome is None:
                 return
             if type(outcome) is not Completed:
                 await send_fault(send, fault_of_outcome(outcome))
                 return
-            answer, content = self._dispatch.reply(plan, outcome)
+            answer, content = self._dispatch.reply(plan, outcome, id)
             if accepted := headers.get(b"accept-encoding"):
                 answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
         except Exception as error:

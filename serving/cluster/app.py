@@ -5,6 +5,7 @@ Referenced by import path from manifests (`serving.cluster.app:model_application
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
@@ -17,21 +18,27 @@ from serving.config import Settings
 FRONT = "front"
 
 
-def applications(settings: Settings) -> Iterator[tuple[str, str, Application]]:
-    """(name, route prefix, application) of all, the front first."""
+def applications(settings: Settings, *, gpus: bool) -> Iterator[tuple[str, str, Application]]:
+    """(name, route prefix, application) of all, the front first.
+
+    gpus: whether the cluster has any. Without, replicas ask for none, or they would wait for one for ever; each says
+    loudly that it runs on the CPU.
+    """
     yield FRONT, "/", front(settings)
     for spec in settings.model_specs():
+        if not gpus and spec.resources.gpus:
+            spec = replace(spec, resources=replace(spec.resources, gpus=0.0))
         yield spec.name, model_route(spec.name), model(settings, spec)
 
 
 def front(settings: Settings) -> Application:
-    names = [spec.name for spec in settings.model_specs()]
+    versions = {spec.name: spec.version for spec in settings.model_specs()}
     deployment = Front.options(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
         logging_config={"enable_access_log": False},
     )
-    return deployment.bind(settings.server.name, names, settings.server.max_body_bytes)
+    return deployment.bind(settings.server.name, versions)
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:
@@ -57,11 +64,11 @@ def _settings(args: dict[str, Any]) -> Settings:
     return Settings.model_validate(args["settings"])
 
 
-def deploy(settings: Settings) -> None:
+def deploy(settings: Settings, *, gpus: bool) -> None:
     """Deploys everything into the running Ray; returns at once. What is already there is updated in place."""
     targets = [
         serve.RunTarget(target=application, name=name, route_prefix=prefix, logging_config={"enable_access_log": False})
-        for name, prefix, application in applications(settings)
+        for name, prefix, application in applications(settings, gpus=gpus)
     ]
     serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 

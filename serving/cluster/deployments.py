@@ -62,8 +62,8 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, name: str, model_names: list[str], max_body_bytes: int) -> None:
-        self.http: App = FrontApp(Catalog(model_names).models, name=name)
+    async def __init__(self, name: str, versions: dict[str, str]) -> None:
+        self.http: App = FrontApp(Catalog(versions).models, name=name)
         door.entrance.register("/", self.http)
 
     def __serve_build_asgi_app__(self) -> App:

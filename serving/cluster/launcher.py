@@ -74,7 +74,11 @@ class Cluster:
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": server.host, "port": server.http_port})
-        deploy(self._settings)
+        gpus = "GPU" in ray.cluster_resources()
+        for spec in self._settings.model_specs():
+            if spec.resources.gpus and not gpus and self._owns_ray:
+                self._say(f"WARNING: {spec.name} asks for a GPU and there is none: it is served on the CPU")
+        deploy(self._settings, gpus=gpus or not self._owns_ray)
 
     def wait_until_ready(self, stop: StopSignal | None = None) -> bool:
         """False if it was asked to stop before."""

@@ -62,8 +62,8 @@ available_node_types:
         - DeviceName: /dev/sda1
           Ebs: {{VolumeSize: 100, VolumeType: gp3}}
 
-  # The part of the load that is always there. One never goes, so that a model with one replica needs no cold start;
-  # four is as many as the usual quota of a new account allows (vCPUs of G instances: 32).
+  # The part of the load that is always there. One never goes, so that a model with one replica needs no cold start.
+  # Four are 32 vCPUs of G instances: see that your account's quota allows them, AWS grants it on request.
   gpu_on_demand:
     resources: {{CPU: 8, GPU: 1}}
     min_workers: 1
@@ -75,7 +75,7 @@ available_node_types:
         - DeviceName: /dev/sda1
           Ebs: {{VolumeSize: 150, VolumeType: gp3}}
 
-  # The rest, at a third of the price or so. AWS takes one back with two minutes' notice; a replica drains in less, and
+  # The rest, cheaper. AWS takes one back with two minutes' notice; a replica drains in less by default, and
   # HAProxy sends what it could not answer to another. None at night, eight at most: twice the on-demand part, so that
   # losing all of them at once leaves a third of the largest capacity.
   gpu_spot:

@@ -35,7 +35,8 @@ def parse_header_length(value: bytes) -> int:
 
 def decode_request(body: bytes, header_length: int | None = None) -> InferRequest:
     """Raises BadMessage, and nothing else, for bytes that are no request."""
-    return lay_out(head_of(body, header_length)).message(body)
+    head = head_of(body, header_length)
+    return lay_out(head).message(body, len(head))
 
 
 def encode_request(request: InferRequest) -> tuple[bytes, int | None]:
@@ -51,9 +52,9 @@ def encode_request(request: InferRequest) -> tuple[bytes, int | None]:
         else:
             entry["data"] = orjson.Fragment(write_values(tensor.data, tensor.datatype, f"input {tensor.name!r}"))
         inputs.append(entry)
-    message: dict[str, object] = {"inputs": inputs}
-    if request.id:
-        message["id"] = request.id
+    # The id comes first, as in tritonclient: our server then recognises the rest of the head.
+    message: dict[str, object] = {"id": request.id} if request.id else {}
+    message["inputs"] = inputs
     if request.parameters:
         message["parameters"] = dict(request.parameters)
     if request.outputs:

@@ -30,7 +30,7 @@ _NO_VIEW = frozenset({"BYTES", "BOOL"})
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    """One input: `values` if it came as JSON, else where its raw data starts and how long it is."""
+    """One input: `values` if it came as JSON, else how far behind the head its raw data starts and how long it is."""
 
     path: str
     name: str
@@ -44,63 +44,63 @@ class TensorLayout:
     def is_view(self) -> bool:
         return self.values is None and self.datatype not in _NO_VIEW
 
-    def read(self, body: bytes) -> Tensor:
+    def read(self, body: bytes, head_bytes: int) -> Tensor:
         if self.values is not None:
             return self.values
-        return read_tensor(body, self.offset, self.size, self.datatype, self.shape, self.path)
+        return read_tensor(body, head_bytes + self.offset, self.size, self.datatype, self.shape, self.path)
 
 
 class RequestLayout:
     """A checked request without its binary values. `is_reusable`: nothing in it belongs to one request only."""
 
-    __slots__ = ("_others", "_views", "body_bytes", "id", "inputs", "is_reusable", "outputs", "parameters")
+    __slots__ = ("_others", "_views", "id", "inputs", "is_reusable", "outputs", "parameters", "tail_bytes")
 
     def __init__(
         self,
         inputs: Iterable[TensorLayout],
         outputs: tuple[RequestedOutput, ...],
-        body_bytes: int,
+        tail_bytes: int,
         id: str = "",
         parameters: Mapping[str, object] | None = None,
     ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = outputs
-        self.body_bytes = body_bytes
+        self.tail_bytes = tail_bytes
         self.id = id
         self.parameters: Mapping[str, object] = parameters or {}
         self.is_reusable = not id and all(tensor.values is None for tensor in self.inputs)
         self._views = tuple((t.name, t.shape, numpy_dtype(t.datatype), t.offset) for t in self.inputs if t.is_view)
         self._others = tuple(tensor for tensor in self.inputs if not tensor.is_view)
 
-    def read(self, body: bytes) -> dict[str, Tensor]:
-        """The inputs by name, as views into `body` where possible."""
-        if len(body) != self.body_bytes:
+    def read(self, body: bytes, head_bytes: int) -> dict[str, Tensor]:
+        """The inputs by name, as views into `body` where possible; its first `head_bytes` are not looked at again."""
+        if len(body) != head_bytes + self.tail_bytes:
             raise BadMessage(
                 f"the body has {len(body)} bytes, but its head and the binary_data_size of its inputs add up to "
-                f"{self.body_bytes}"
+                f"{head_bytes + self.tail_bytes}"
             )
         values: dict[str, Tensor] = {
-            name: _ndarray(shape, dtype, body, offset) for name, shape, dtype, offset in self._views
+            name: _ndarray(shape, dtype, body, head_bytes + offset) for name, shape, dtype, offset in self._views
         }
         for tensor in self._others:
-            values[tensor.name] = tensor.read(body)
+            values[tensor.name] = tensor.read(body, head_bytes)
         return values
 
-    def message(self, body: bytes) -> InferRequest:
+    def message(self, body: bytes, head_bytes: int) -> InferRequest:
         """The whole request as plain values."""
-        values = self.read(body)
+        values = self.read(body, head_bytes)
         inputs = (InferInput(t.name, t.datatype, values[t.name], binary=t.values is None) for t in self.inputs)
         return InferRequest(tuple(inputs), self.outputs, self.id, self.parameters)
 
 
 def lay_out(head: bytes) -> RequestLayout:
-    """Reads and checks a head; `head` is the JSON alone, and the first binary tensor begins where it ends."""
+    """Reads and checks a head, the JSON alone."""
     message = decode_request_head(head)
     if not message.inputs:
         raise BadMessage("at least one input is needed", path="inputs")
     inputs: list[TensorLayout] = []
     seen: set[str] = set()
-    offset = len(head)
+    offset = 0
     for index, tensor in enumerate(message.inputs):
         path = f"inputs[{index}]"
         if tensor.name in seen:

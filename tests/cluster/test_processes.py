@@ -15,7 +15,12 @@ from tests.cluster.conftest import NOOP, PORT, settings_file
 
 def test_a_process_that_ignores_the_polite_signal_is_killed() -> None:
     stubborn = subprocess.Popen(
-        [sys.executable, "-c", "import signal; signal.signal(15, lambda *_: None); print('up', flush=True); signal.pause()"],
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(15, lambda *_: None); print('up', flush=True); \
+[signal.pause() for _ in range(9)]",
+        ],
         stdout=subprocess.PIPE,
     )
     assert stubborn.stdout is not None

@@ -127,7 +127,7 @@ def test_one_model_is_updated_while_another_serves_and_nothing_is_lost(cluster: 
         old = set(replica_processes("slow"))
         async with Traffic("noop", clients=4) as bystander, Traffic("slow", clients=4) as updated:
             await updated.until_answered(20)
-            await asyncio.to_thread(deploy, settings)
+            await asyncio.to_thread(deploy, settings, gpus=False)
             while old & set(replica_processes("slow")):
                 await asyncio.sleep(0.2)
             await updated.until_answered(20)
