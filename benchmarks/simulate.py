@@ -2,7 +2,7 @@
 
 --quick       a rough answer in seconds
 --seed N      another world; every number follows from it
---only NAME   one section (bearable, overload, latency, suite, fairness, shares, budgets, padding, learning, faults, lanes)
+--only NAME   one section; may be given several times
 --write       also into docs/benchmarks/simulation.md
 """
 

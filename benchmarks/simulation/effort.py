@@ -28,4 +28,4 @@ class Effort:
         return tuple(self.seed + 1 + number for number in range(self.held_out))
 
 
-QUICK = Effort(count=2_500, grid_count=1_000, steps=5, grid_steps=4, held_out=1, waits=(0.0, 0.1), rows=(8, 16, 64))
+QUICK = Effort(count=2_500, grid_count=1_000, steps=5, grid_steps=4, held_out=1, waits=(0.0, 0.1, 0.4), rows=(8, 64))

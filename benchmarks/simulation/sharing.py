@@ -105,8 +105,9 @@ def padding(effort: Effort) -> Section:
     section = Section(
         "Padding",
         f"Useful share of what the device computes. Fixed shape: set C, batches padded to the ladder {ROW_LADDER}. "
-        f"Texts: log-normal lengths, mean 33 tokens, padded to the bucket of the batch; {BERT.alpha_ms} ms per token and "
-        f"{BERT.beta_ms} ms per batch, budget 60 ms; load 1 is what batches of 64 equal buckets would bear. Coarse "
+        "Texts: log-normal lengths, mean 33 tokens, padded to the bucket of the batch; "
+        f"{BERT.alpha_ms} ms per token and {BERT.beta_ms} ms per batch, budget 60 ms; "
+        "load 1 is what batches of 64 equal buckets would bear. Coarse "
         f"buckets {COARSE_LENGTHS}: at best 0.842 useful. Fine: {FINE_LENGTHS}: at best 0.924.",
         ["case", *(f"load {load:g}" for load in PADDING_LOADS)],
     )

@@ -43,7 +43,8 @@ def front(settings: Settings) -> Application:
 
 def model(settings: Settings, spec: ModelSpec) -> Application:
     deployment = ModelReplica.options(**options_of(spec))
-    return deployment.bind(spec, settings.server.max_body_bytes, settings.tenant_weights(spec.name))
+    server = settings.server
+    return deployment.bind(spec, server.max_body_bytes, server.tenant_header, settings.tenant_weights(spec.name))
 
 
 def front_application(args: dict[str, Any]) -> Application:

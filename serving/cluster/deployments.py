@@ -5,6 +5,7 @@ in its own module, and not a copy of what the launcher had.
 """
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -29,13 +30,18 @@ logger = logging.getLogger("ray.serve")
 class ModelReplica:
     """One replica of one model: its engine, and the app that speaks the protocol."""
 
-    async def __init__(self, spec: ModelSpec, max_body_bytes: int, weights: dict[str, float]) -> None:
+    async def __init__(
+        self, spec: ModelSpec, max_body_bytes: int, tenant_header: str, weights: dict[str, float]
+    ) -> None:
         model = await asyncio.to_thread(load_model, spec)
         self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
         await self.engine.open()
         self.served: ServedModel = served_model(self.engine, max_body_bytes, lambda: door.entrance.door)
-        self.http: App = ModelApp(self.served)
+        self.http: App = ModelApp(self.served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
+        # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
+        gc.collect()
+        gc.freeze()
         logger.info("%s ready on %s", spec.name, model.device)
 
     def __serve_build_asgi_app__(self) -> App:

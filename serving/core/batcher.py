@@ -20,7 +20,7 @@ from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
 from serving.core.outcome import Rejected
 from serving.core.queue import Line, RequestQueue, Shape
-from serving.core.request import Request
+from serving.core.request import NO_DEADLINE_NS, Request
 from serving.core.selection import Selection, select
 from serving.core.sizes import Sizes
 
@@ -77,12 +77,15 @@ class Batcher:
         waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
         """
         length = self.sizes.padded_length(request.length)
-        alone_ns = self.latency.bound_ns(self.sizes.padded_rows(request.rows), length)
+        earliest_done_ns = now_ns
+        if request.deadline_ns - now_ns < NO_DEADLINE_NS:
+            alone_ns = self.latency.bound_ns(self.sizes.padded_rows(request.rows), length)
+            earliest_done_ns = max(now_ns, self._first_free_ns()) + alone_ns
         return refusal(
             request,
             largest_rows=self.sizes.largest_rows,
             has_place=len(self.queue) + waiting_elsewhere < self.max_requests,
-            earliest_done_ns=max(now_ns, self._first_free_ns()) + alone_ns,
+            earliest_done_ns=earliest_done_ns,
             backlog_ns=lambda: self.backlog_ns(length),
         )
 
