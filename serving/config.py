@@ -65,8 +65,8 @@ class ServerSettings(Section):
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1, description="The largest request body; a larger one gets 413.")
     tenant_header: str = Field(
         "",
-        description="The HTTP header that names the tenant, among whom device time is shared; empty: all are one. Who can "
-        "reach the server can set it, so it should be a gateway's.",
+        description="The HTTP header that names the tenant; tenants share device time. Empty: all are one. "
+        "Whoever reaches the server can set it, so a gateway should.",
     )
     ray_address: str | None = Field(
         None, description="A running Ray to deploy to (`auto` or `host:port`); without it, one is started and ended."

@@ -37,6 +37,9 @@ class Cell:
         self.weight = 1.0
 
 
+CellState = tuple[float, float, float] | None  # rows, mean, weight; None: there was no cell
+
+
 class Curve:
     """at(rows) -> time and rows_within(time) -> rows, its inverse. Meaningless while `is_empty()`."""
 
@@ -61,6 +64,24 @@ class Curve:
         """How many batches the cell of this size stands for."""
         cell = self._cells.get(cell_key(rows))
         return cell.weight if cell else 0.0
+
+    def remember(self, rows: int) -> CellState:
+        """The state of this size's cell, for `restore`."""
+        cell = self._cells.get(cell_key(rows))
+        return (cell.rows, cell.mean, cell.weight) if cell else None
+
+    def restore(self, rows: int, state: CellState) -> None:
+        """Unlearns what `add` did to this size's cell since then."""
+        self._fresh, self._fit = False, None
+        key = cell_key(rows)
+        cell = self._cells.get(key)
+        if cell is None:
+            return
+        if state is not None:
+            cell.rows, cell.mean, cell.weight = state
+        elif len(self._cells) > 1:
+            del self._cells[key]
+            self._keys.remove(key)
 
     def add(self, rows: int, time: float, *, doubtful: bool = False) -> None:
         """Takes in one batch; a doubtful one moves its cell only little."""

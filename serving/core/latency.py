@@ -9,7 +9,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from math import exp, log
 
-from serving.core.curve import Curve
+from serving.core.curve import CellState, Curve
 
 MATURE_WEIGHT = 3.0  # a cell speaks about drift once it stands for this many batches
 DRIFT_STEP = 0.1
@@ -46,6 +46,16 @@ class LatencySnapshot:
     set_aside: int
 
 
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """A batch that noise does not explain, and the state of its cell before it."""
+
+    error: float
+    curve: Curve
+    rows: int
+    before: CellState
+
+
 class LatencyModel:
     """lengths: the padded lengths, ascending. quantile: the share of batches that should stay within `bound_ns`."""
 
@@ -67,7 +77,7 @@ class LatencyModel:
         self._margin = FIRST_MARGIN
         self._calm_margin = FIRST_MARGIN  # what it was before the present run of surprises
         self._bound_factor = 1.0 + FIRST_MARGIN * FIRST_SCATTER
-        self._surprises = 0
+        self._surprises: list[Surprise] = []  # the present run of them, all to the same side
         self._following = 0
         self._last_was_outlier = False
         self._observed = 0
@@ -132,13 +142,20 @@ class LatencyModel:
                 self._set_aside += 1
                 return
             self._judge(took, bound)
-            self._learn_scatter(log(took / expected), mature=mature, relearn=is_outlier)
+            error = log(took / expected)
+            if is_outlier:
+                self._relearn(error)
+            else:
+                self._suspect(error, curve, rows, mature=mature)
+            self._learn(error, mature=mature)
             self._last_was_outlier = False
-        # While the law seems to change, drift should take it up, for all sizes, and not this one cell.
-        if not (mature and self._following):
-            curve.add(rows, took / self._drift, doubtful=mature and self._surprises != 0)
-        if not known or weight == 0.0:
-            self._speaking = [self._speakers(index) for index in range(len(self.lengths))]
+        # While the law is changing, drift should take it up, for all sizes, and not this one cell.
+        if self._following:
+            self._following -= 1
+        else:
+            curve.add(rows, took / self._drift, doubtful=mature and bool(self._surprises))
+            if not known or weight == 0.0:
+                self._list_speakers()
         self._knees.clear()
 
     def snapshot(self) -> LatencySnapshot:
@@ -169,6 +186,9 @@ class LatencyModel:
             curve, factor = speaking[0]
             return curve.at(rows) * factor
         return max((curve.at(rows) * factor for curve, factor in speaking), default=0.0)
+
+    def _list_speakers(self) -> None:
+        self._speaking = [self._speakers(index) for index in range(len(self.lengths))]
 
     def _speakers(self, index: int) -> list[tuple[Curve, float]]:
         """The curves of this and all shorter lengths. A length never seen borrows: in proportion from the next
@@ -216,30 +236,40 @@ class LatencyModel:
         else:
             self._margin = max(LEAST_MARGIN, self._margin - step * (1.0 - self.quantile))
 
-    def _learn_scatter(self, error: float, *, mature: bool, relearn: bool) -> None:
-        """Scatter, drift, and whether the law is changing. `error` is the logarithm of taken over expected."""
-        size = abs(error)
-        if relearn:
-            self._following = FOLLOW_BATCHES
-            self._scatter = max(self._scatter, 0.25 * size)
-            self._margin = self._calm_margin
-        elif mature and size > SURPRISE * self._scatter:
-            same_side = (error > 0) == (self._surprises > 0)
-            step = 1 if error > 0 else -1
-            self._surprises = self._surprises + step if same_side else step
-            if abs(self._surprises) >= SURPRISES_TO_FOLLOW:
-                self._following = FOLLOW_BATCHES
-                self._margin = self._calm_margin  # a change of the law is not noise: nothing for the margin to learn
-        else:
-            self._surprises = 0
+    def _relearn(self, error: float) -> None:
+        self._following = FOLLOW_BATCHES
+        self._scatter = max(self._scatter, 0.25 * abs(error))
+        self._margin = self._calm_margin
+        self._surprises.clear()
+
+    def _suspect(self, error: float, curve: Curve, rows: int, *, mature: bool) -> None:
+        """Is the law changing? Batches of settled sizes, or of several different ones, off to one side in a row say so.
+
+        A size hardly known that keeps surprising says something about itself only.
+        """
+        if abs(error) <= SURPRISE * self._scatter:
+            self._surprises.clear()
             self._calm_margin = self._margin
+            return
+        if self._surprises and (self._surprises[0].error > 0) != (error > 0):
+            self._surprises.clear()
+        if mature or all(one.curve is not curve or one.rows != rows for one in self._surprises):
+            self._surprises.append(Surprise(error, curve, rows, curve.remember(rows)))
+        if len(self._surprises) >= SURPRISES_TO_FOLLOW and not self._following:
+            self._following = FOLLOW_BATCHES
+            self._margin = self._calm_margin  # a change of the law is not noise: nothing for the margin to learn
+            for one in reversed(self._surprises):
+                one.curve.restore(one.rows, one.before)
+            self._surprises.clear()
+            self._list_speakers()
+
+    def _learn(self, error: float, *, mature: bool) -> None:
+        """Scatter and drift. `error` is the logarithm of taken over expected."""
         self._scatter_weight = min(self._scatter_weight + 1.0, 1.0 / SCATTER_STEP)
         # 1.25 times the mean absolute error is the standard deviation of normal noise; capped, so that one wild batch
         # does not widen every bound.
-        seen = min(1.25 * size, 4.0 * self._scatter)
+        seen = min(1.25 * abs(error), 4.0 * self._scatter)
         self._scatter = max(LEAST_SCATTER, self._scatter + (seen - self._scatter) / self._scatter_weight)
         self._bound_factor = 1.0 + self._margin * self._scatter
-        if mature or relearn:
+        if mature or self._following:
             self._drift *= exp((FOLLOW_STEP if self._following else DRIFT_STEP) * error)
-        if self._following:
-            self._following -= 1

@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from models.base import InvalidInput as UnusableInput
 from models.base import Model, Prepared, Tensors
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.clock import Clock, SystemClock
-from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ModelError, ServingError
+from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ServingError
 from serving.core.latency import LatencyModel
 from serving.core.ledger import Ledger
 from serving.core.observer import Observer, SilentObserver
@@ -22,10 +22,11 @@ from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome,
 from serving.core.request import NO_DEADLINE_NS, Request, rank
 from serving.core.sizes import Sizes
 from serving.core.statistics import ModelStatistics
+from serving.runtime.answers import as_model_error, split_one_by_one_if_need_be
 from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.lane import Forwarded, Lane
 from serving.runtime.ticket import Ticket
-from serving.runtime.warmup import warm_up
+from serving.runtime.warmup import warm_up_in_lane
 
 LARGEST_ROWS = 128  # where the model's owner sets no limit
 PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
@@ -98,7 +99,14 @@ class Engine:
         self._sweeper: asyncio.TimerHandle | None = None
         for lane in self._lanes:
             lane.open()
-            await self._warm_up(lane)
+            self.batcher.sizes.largest_rows = await warm_up_in_lane(
+                lane,
+                self.batcher.latency,
+                self._clock,
+                largest_rows=self.batcher.sizes.largest_rows,
+                budget_ns=self._budget_ns,
+                report=self._report,
+            )
         self._raise_hopeless_budget()
         self._accepting = True
 
@@ -222,7 +230,7 @@ class Engine:
         except UnusableInput as error:
             self._end(request, Failed(InvalidInput(str(error))))
         except Exception as error:
-            self._end(request, Failed(_as_model_error(error)))
+            self._end(request, Failed(as_model_error(error)))
 
     def _prepared(self, request: Request, job: asyncio.Future[Prepared]) -> None:
         """A preparation in the pool is over; its client may have gone meanwhile."""
@@ -232,7 +240,7 @@ class Engine:
         if job.cancelled():
             self._end(request, Failed(LaneLost("the server is shutting down")))
         elif (error := job.exception()) is not None:
-            failed = InvalidInput(str(error)) if isinstance(error, UnusableInput) else _as_model_error(error)
+            failed = InvalidInput(str(error)) if isinstance(error, UnusableInput) else as_model_error(error)
             self._end(request, Failed(failed))
         else:
             self._offer(request, job.result())
@@ -419,29 +427,6 @@ class Engine:
             self._expire(request, now_ns)
         self._sweep_later()
 
-    # -- warming up -------------------------------------------------------------------------------------------
-
-    async def _warm_up(self, lane: Lane) -> None:
-        warmed: asyncio.Future[int] = self._loop.create_future()
-
-        def work() -> None:
-            try:
-                rows = warm_up(
-                    lane.model,
-                    self.batcher.latency,
-                    self._clock,
-                    largest_rows=self.batcher.sizes.largest_rows,
-                    budget_ns=self._budget_ns,
-                    report=self._report,
-                )
-            except BaseException as error:
-                self._loop.call_soon_threadsafe(warmed.set_exception, error)
-            else:
-                self._loop.call_soon_threadsafe(warmed.set_result, rows)
-
-        lane.call(work)
-        self.batcher.sizes.largest_rows = await warmed
-
     def _raise_hopeless_budget(self) -> None:
         alone_ns = self.batcher.latency.bound_ns(1, self.batcher.sizes.lengths[-1])
         feasible_ns = int(SMALLEST_BUDGET_IN_BATCHES * alone_ns) + SCHEDULING_ALLOWANCE_NS
@@ -458,28 +443,3 @@ class Engine:
         counts = f"queue={len(queue)} requests, {queue.rows} rows, preparing={len(self._preparing)}"
         lost = f", lost: {self._lost}" if self._lost else ""
         return f"<Engine {self.spec.name} {counts}, batches in flight={busy}, draining={draining}{lost}>"
-
-
-def split_one_by_one_if_need_be(
-    model: Model, outputs: Tensors, requests: Sequence[Request]
-) -> list[Tensors | ServingError]:
-    """Each request's rows. If that fails for the batch, each is tried alone, so that only the guilty one fails."""
-    parts: list[Any] = [request.payload for request in requests]
-    try:
-        return list(model.split(outputs, parts))
-    except Exception as error:
-        if len(parts) == 1:
-            return [_as_model_error(error)]
-    answers: list[Tensors | ServingError] = []
-    row = 0
-    for request in requests:
-        own = {name: tensor[row : row + request.rows] for name, tensor in outputs.items()}
-        answers += split_one_by_one_if_need_be(model, own, [request])
-        row += request.rows
-    return answers
-
-
-def _as_model_error(error: BaseException) -> ModelError:
-    failure = ModelError(f"the model failed: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure

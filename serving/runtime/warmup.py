@@ -1,10 +1,12 @@
 """Measures a model before it takes requests: a ladder of batch sizes, climbed as far as larger batches pay."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 from models.base import Bucket, Model, OutOfDeviceMemory
 from serving.core.clock import Clock
 from serving.core.latency import LatencyModel
+from serving.runtime.lane import Lane
 
 REPEATS = 3
 WORTH_CLIMBING = 1.02  # a rung must beat the best so far by this factor; two that do not end the climb
@@ -68,3 +70,28 @@ def _measure(model: Model, latency: LatencyModel, clock: Clock, rows: int, lengt
             latency.observe(rows, length, took_ns)
             times.append(took_ns)
     return min(times)
+
+
+async def warm_up_in_lane(
+    lane: Lane,
+    latency: LatencyModel,
+    clock: Clock,
+    *,
+    largest_rows: int,
+    budget_ns: int | None,
+    report: Callable[[str], None],
+) -> int:
+    """`warm_up` in the thread that will compute later: what it allocates and compiles belongs to that thread."""
+    loop = asyncio.get_running_loop()
+    warmed: asyncio.Future[int] = loop.create_future()
+
+    def work() -> None:
+        try:
+            rows = warm_up(lane.model, latency, clock, largest_rows=largest_rows, budget_ns=budget_ns, report=report)
+        except Exception as error:
+            loop.call_soon_threadsafe(warmed.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(warmed.set_result, rows)
+
+    lane.call(work)
+    return await warmed

@@ -36,27 +36,26 @@ def test_a_process_that_ignores_the_polite_signal_is_killed() -> None:
 @pytest.mark.parametrize(("haproxy", "door"), [("auto", "fast"), ("off", "plain")])
 def test_serve_announces_itself_answers_and_leaves_nothing_behind(tmp_path: Path, haproxy: str, door: str) -> None:
     path = settings_file(tmp_path, NOOP, http_port=PORT + 1, haproxy=haproxy)
-    process = subprocess.Popen(
+    said = []
+    with subprocess.Popen(
         [sys.executable, "-m", "serving", "serve", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "noop: ready" in line:
-            break
-    started = descendants(process.pid)
-    try:
-        assert any(f"{door} door" in line for line in said), said
-        assert get_json(f"http://127.0.0.1:{PORT + 1}/v2/models/noop")["name"] == "noop"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait(timeout=60) == 0
-        process.stdout.close()
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if "noop: ready" in line:
+                break
+        started = descendants(process.pid)
+        try:
+            assert any(f"{door} door" in line for line in said), said
+            assert get_json(f"http://127.0.0.1:{PORT + 1}/v2/models/noop")["name"] == "noop"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+            said += process.stdout
+    assert process.returncode == 0, said
     alive = [pid for pid in started if Path(f"/proc/{pid}").exists()]
     assert alive == []

@@ -1,0 +1,93 @@
+"""What the decisions are worth: bounds that the core keeps in small seeded worlds, wide enough not to be luck."""
+
+import pytest
+
+from benchmarks.simulation.arrivals import poisson
+from benchmarks.simulation.baselines import ServeBatch, Timeout
+from benchmarks.simulation.capacity import run_at
+from benchmarks.simulation.executor import Run, simulate
+from benchmarks.simulation.field import greedy, headway, headway_ahead
+from benchmarks.simulation.headway import Headway
+from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Device, Setting
+from benchmarks.simulation.measures import jain, measure
+from benchmarks.simulation.workload import Stream, mixed, single
+
+COUNT = 4000
+
+
+def goodput_over_bound(setting: Setting, load: float, seed: int) -> float:
+    rate = load * setting.capacity_per_ms()
+    in_time = run_at(setting, headway(setting), poisson, load, count=COUNT, seed=seed).in_time
+    return in_time * rate / setting.bound_per_ms(rate)
+
+
+@pytest.mark.parametrize("load", [1.2, 1.6, 2.0])
+@pytest.mark.parametrize("setting", SETS, ids=lambda setting: setting.name)
+def test_in_overload_nine_tenths_of_what_is_possible_are_answered_in_time(setting: Setting, load: float) -> None:
+    assert goodput_over_bound(setting, load, seed=1) >= 0.9
+
+
+@pytest.mark.parametrize("setting", SETS, ids=lambda setting: setting.name)
+def test_below_capacity_nobody_waits_longer_than_under_greed(setting: Setting) -> None:
+    ours = run_at(setting, headway(setting), poisson, 0.5, count=COUNT, seed=2)
+    theirs = run_at(setting, greedy(setting), poisson, 0.5, count=COUNT, seed=2)
+    assert ours.mean_ms <= 1.01 * theirs.mean_ms
+    assert ours.in_time >= 0.999
+
+
+@pytest.mark.parametrize("setting", SETS, ids=lambda setting: setting.name)
+def test_no_device_time_goes_into_late_answers(setting: Setting) -> None:
+    for make in (headway(setting), headway_ahead(setting)):
+        assert run_at(setting, make, poisson, 1.5, count=COUNT, seed=3).late_work <= 0.005
+
+
+def test_sealing_batches_by_the_clock_collapses_where_cutting_just_in_time_does_not() -> None:
+    assert run_at(SET_B, ServeBatch, poisson, 0.6, count=COUNT, seed=4).in_time < 0.5
+    assert run_at(SET_B, headway(SET_B), poisson, 0.6, count=COUNT, seed=4).in_time == 1.0
+
+
+def backlogged(setting: Setting, weights: dict[str, float]) -> Run:
+    """Four tenants whose queues are never empty, for 30 batches."""
+    streams = [Stream(rate_per_ms=1000.0, budget_ns=10**13, tenant=tenant) for tenant in "abcd"]
+    policy = Headway(setting.law, 32, weights=weights, max_requests=10**6)
+    run = simulate(mixed(8 * 32 * 30, 1, streams), policy, Device(law=setting.law), seed=1)
+    del run.services[30:]
+    return run
+
+
+@pytest.mark.parametrize("weights", [{}, {"c": 2.0, "d": 4.0}], ids=["equal", "weighted"])
+def test_backlogged_tenants_share_the_device_by_weight(weights: dict[str, float]) -> None:
+    served = dict.fromkeys("abcd", 0.0)
+    for _, by_tenant in backlogged(SET_C, weights).services:
+        for tenant, device_ns in by_tenant.items():
+            served[tenant] += device_ns / weights.get(tenant, 1.0)
+    assert jain(served.values()) >= 0.98
+    assert max(served.values()) - min(served.values()) <= 2 * SET_C.law.mean_ns(32)
+
+
+def test_tenants_within_their_share_keep_their_answers_beside_one_that_floods() -> None:
+    calm = [
+        Stream(rate_per_ms=0.02 * SET_C.capacity_per_ms(), budget_ns=SET_C.budget_ns, tenant=f"calm {number}")
+        for number in range(7)
+    ]
+    flood = Stream(rate_per_ms=1.25 * SET_C.capacity_per_ms(), budget_ns=SET_C.budget_ns, tenant="flood")
+    workload = mixed(8000, 1, [*calm, flood])
+    run = simulate(workload, Headway(SET_C.law, 64), Device(law=SET_C.law), seed=1)
+    assert min(measure(workload, run, stream.tenant).in_time for stream in calm) >= 0.99
+    greed = simulate(workload, Timeout(SET_C, max_rows=64), Device(law=SET_C.law), seed=1)
+    assert max(measure(workload, greed, stream.tenant).in_time for stream in calm) <= 0.1
+
+
+def test_greedy_without_a_limit_takes_as_long_as_theory_says() -> None:
+    """Mean latency of take-all batching, Poisson: close to (3/2) beta/(1-x) + (alpha/2)(x+2)/(1-x^2), x = alpha*rate.
+
+    This checks the simulator, not the core.
+    """
+    setting = SET_A
+    x = 0.8
+    rate = x / setting.law.alpha_ms
+    workload = single(40_000, 1, Stream(rate_per_ms=rate, budget_ns=10**12))
+    run = simulate(workload, Timeout(setting, max_rows=10_000), Device(law=setting.law, noise=0.0), seed=1)
+    beta, alpha = setting.law.beta_ms, setting.law.alpha_ms
+    theory_ms = 1.5 * beta / (1 - x) + alpha / 2 * (x + 2) / (1 - x * x)
+    assert measure(workload, run).mean_ms == pytest.approx(theory_ms, rel=0.03)
