@@ -53,12 +53,12 @@ class Environment:
         if self.is_complete():
             say(f"peers: using the environment in {self.folder}")
             return
-        say(f"peers: making an environment in {self.folder} (about 2 GB, some minutes, once)")
+        say(f"peers: making an environment in {self.folder} (about 2 GB, a few minutes, once)")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         venv.create(self.folder, with_pip=True, clear=False)
-        for package in PACKAGES:
-            say(f"peers: pip install {package}")
-            subprocess.run([self.python, "-m", "pip", "install", "--quiet", package], check=True)
+        # All at once: one by one, a later package could replace what an earlier one needs.
+        say(f"peers: pip install {' '.join(PACKAGES)}")
+        subprocess.run([self.python, "-m", "pip", "install", "--progress-bar=off", *PACKAGES], check=True)
         self._gather_triton_backend()
         self._receipt.write_text(json.dumps(PACKAGES))
 

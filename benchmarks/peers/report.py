@@ -7,6 +7,8 @@ from benchmarks.peers.sample import Row
 
 # Below this a difference is noise on a machine others use too; it is neither praised nor hidden.
 NOISE = 0.05
+# More than this of a core for anybody else, and a throughput says as much about them.
+DISTURBED_CORES = 0.2
 _WORKS = {
     "noop": "No-op model: only the server's own cost",
     "mlp": "MLP, 1024 wide, 6 hidden layers, one torch thread: batching pays",
@@ -43,7 +45,7 @@ def ratio(value: float, base: float | None) -> str:
 
 
 def markdown(run: Run) -> str:
-    parts = ["# First number: Headway beside its peers", _circumstances(run)]
+    parts = ["# First number: Headway beside its peers", _circumstances(run), disturbances(run)]
     works = [work for work in _WORKS if any(row.work == work for row in run.rows)]
     for work in works:
         parts += [f"## {_WORKS[work]}", _table(run, work)]
@@ -65,6 +67,18 @@ def _circumstances(run: Run) -> str:
         "anew, one at a time, so a slow minute of the machine meets all of them. CPU is user and system time of all "
         "processes of that server over answered requests, with the range over the rounds. “× Headway” is the peer's "
         "number divided by Headway's. Ratios of one run mean something; absolute numbers belong to this machine."
+    )
+
+
+def disturbances(run: Run) -> str:
+    """Says whether other work on the machine took part; empty where the numbers may be believed as they stand."""
+    disturbed = [row for row in run.rows if row.others_cores > DISTURBED_CORES]
+    if not disturbed:
+        return ""
+    worst = max(row.others_cores for row in disturbed)
+    return (
+        f"**Disturbed:** for {len(disturbed)} of {len(run.rows)} rows other work took more than {DISTURBED_CORES} of a "
+        f"core (up to {worst:.2f}), and not the same for all. Repeat this run on a quiet machine before quoting it."
     )
 
 

@@ -13,11 +13,11 @@ class Effort:
     seed: int = 1
     count: int = 10_000
     grid_count: int = 5_000
-    steps: int = 8
+    steps: int = 7
     grid_steps: int = 6
     held_out: int = 3
-    waits: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
-    rows: tuple[int, ...] = (8, 16, 32, 64, 128)
+    waits: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
+    rows: tuple[int, ...] = (8, 16, 32, 128)
 
     @property
     def grid(self) -> list[tuple[float, int]]:
@@ -28,4 +28,4 @@ class Effort:
         return tuple(self.seed + 1 + number for number in range(self.held_out))
 
 
-QUICK = Effort(count=2_500, grid_count=1_000, steps=5, grid_steps=4, held_out=1, waits=(0.0, 0.1, 0.4), rows=(8, 64))
+QUICK = Effort(count=2_500, grid_count=1_000, steps=5, grid_steps=4, held_out=1, waits=(0.0, 0.4), rows=(8, 128))

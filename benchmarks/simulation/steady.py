@@ -21,6 +21,7 @@ from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Setting
 from benchmarks.simulation.report import Section
 
 ONLY_IN_OVERLOAD = ("greedy, drop expired", "AIMD on misses")  # elsewhere like greedy, and hopeless
+ONLY_POISSON = ("Nexus lazy", "AIMD on batch time", "Headway, one batch ahead")
 OVERLOADS = (1.0, 1.2, 1.5, 2.0)
 COUNTED_AT_LEAST = 0.01  # a policy that answers nobody in time would make every ratio infinite
 
@@ -39,7 +40,8 @@ def bearable(effort: Effort) -> Section:
     table: dict[str, list[float]] = {}
     for setting, maybe_arrivals in columns:
         arrivals = maybe_arrivals or _bursty_for(setting)
-        field = {name: FIELD[name] for name in FIELD if name not in ONLY_IN_OVERLOAD}
+        skipped = ONLY_IN_OVERLOAD if maybe_arrivals else ONLY_IN_OVERLOAD + ONLY_POISSON
+        field = {name: FIELD[name] for name in FIELD if name not in skipped}
         field["Triton's rule, tuned"] = tuned(setting, timeout_grid(effort, Drop.NOTHING), arrivals, effort)
         field["Triton's rule, tuned, drop infeasible"] = tuned(
             setting, timeout_grid(effort, Drop.INFEASIBLE), arrivals, effort
@@ -51,16 +53,18 @@ def bearable(effort: Effort) -> Section:
             )
             table.setdefault(name, []).append(load)
     for name, loads in table.items():
-        section.add(name, *loads)
-    for place, name, wanted in (
-        (0, "Triton's rule, tuned, drop infeasible", 0.99),
-        (0, "Triton's rule, tuned", 1.03),
-        (0, "serve.batch, tuned", 1.05),
-        (0, "serve.batch, defaults", 1.15),
+        section.add(name, *loads, *[""] * (len(columns) - len(loads)))
+    for names, wanted in (
+        # Greed is a point of the grid, so what was tuned on another seed counts as no worse than it.
+        (("Triton's rule, tuned, drop infeasible", "greedy, drop infeasible"), 0.99),
+        (("Triton's rule, tuned", "greedy, no drop"), 1.03),
+        (("serve.batch, tuned",), 1.05),
+        (("serve.batch, defaults",), 1.15),
     ):
-        for offset, setting in enumerate(SETS):
-            ratio = table["Headway"][place + offset] / table[name][place + offset]
-            section.target(f"bearable rate, set {setting.name}, Headway over {name}", wanted, ratio)
+        for place, setting in enumerate(SETS):
+            best = max(table[name][place] for name in names)
+            ratio = table["Headway"][place] / best
+            section.target(f"bearable rate, set {setting.name}, Headway over {' or '.join(names)}", wanted, ratio)
     return section
 
 

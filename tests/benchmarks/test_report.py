@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from benchmarks.peers.report import Run, as_json, losses, markdown, ratio
+from benchmarks.peers.report import Run, as_json, disturbances, losses, markdown, ratio
 from benchmarks.peers.sample import Sample, best_offline, draw_together
 
 TITLES = {"headway": "Headway", "headway-one-by-one": "Headway, batches of one", "fast": "Fast", "slow": "Slow"}
@@ -82,6 +82,12 @@ def test_headway_loses_where_a_peer_is_better_by_more_than_noise_and_nowhere_els
 def test_no_loss_and_no_headway_are_different_sentences() -> None:
     assert losses(run(sample("headway"))) == ["Nowhere in this run by more than 5 %."]
     assert losses(run(sample("fast"))) == ["Headway itself was not measured in this run."]
+
+
+def test_a_run_that_others_disturbed_says_so() -> None:
+    assert disturbances(run(sample("headway"), sample("slow", others_cpu_s=0.1))) == ""
+    assert "for 1 of 2 rows" in disturbances(run(sample("headway"), sample("slow", others_cpu_s=0.9)))
+    assert "**Disturbed:**" in markdown(run(sample("headway", others_cpu_s=0.9)))
 
 
 def test_throughput_is_held_against_a_batch_the_connections_can_fill() -> None:
