@@ -87,7 +87,7 @@ def decoded(content: bytes) -> np.ndarray:
     except InvalidInput:
         raise
     except Exception as error:  # Pillow raises a dozen kinds for broken files, and all of them mean this
-        raise InvalidInput(f"image: not a readable JPEG or PNG ({type(error).__name__}: {error})") from error
+        raise InvalidInput(f"image: not a readable JPEG or PNG ({type(error).__name__})") from error
     width, height = rgb.size
     side = min(width, height) * SIZE / SHORTER_SIDE
     left, top = (width - side) / 2, (height - side) / 2
