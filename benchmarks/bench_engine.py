@@ -8,6 +8,7 @@ The model returns at once, so what is measured is ours. CPU of all threads, not 
 import argparse
 import asyncio
 import time
+from statistics import median
 
 import numpy as np
 
@@ -46,6 +47,18 @@ async def measure(rows_per_batch: int, batches: int) -> tuple[float, float, floa
     return spent_us / (batches * rows_per_batch), spent_us / executed, batches * rows_per_batch / executed
 
 
+async def added_latency_ms(requests: int) -> float:
+    """Median wall time of one request at a time, submitted when the one before is answered."""
+    payload = {"x": np.zeros((1, 1024), np.float32)}
+    times = []
+    async with Engine([load_model(SPEC)]) as engine:
+        for _ in range(requests):
+            began = time.perf_counter()
+            assert isinstance(await engine.submit(payload, rows=1), Completed)
+            times.append(time.perf_counter() - began)
+    return median(times) * 1e3
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 8, 32, 64, 128])
@@ -56,6 +69,7 @@ def main() -> None:
         asyncio.run(measure(rows, 20))
         per_request, per_batch, reached = asyncio.run(measure(rows, arguments.batches))
         print(f"{rows:12d} {reached:16.1f} {per_request:16.1f} {per_batch:14.0f}")
+    print(f"one request at a time: {asyncio.run(added_latency_ms(2000)):.2f} ms at the median, model included")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,6 @@ from serving.core.request import NO_DEADLINE_NS, Request
 from serving.core.selection import Selection, select
 from serving.core.sizes import Sizes
 
-FULL_BATCH_LEAD_NS = 3_000_000  # a full batch gains nothing by waiting: prepare it this early, timers are that coarse
-
 
 class Lane:
     """What the batcher knows of one lane: its batches, oldest first, and when it last finished one."""
@@ -107,10 +105,9 @@ class Batcher:
         start_ns = now_ns
         if lane.batches:
             start_ns = lane.free_ns()
-            lead_ns = self._lead_ns()
-            if now_ns < start_ns - lead_ns:
-                return Cut(ask_again_ns=start_ns - lead_ns)
-            if now_ns > start_ns + lead_ns:
+            if now_ns < start_ns - self.lead_ns:
+                return Cut(ask_again_ns=start_ns - self.lead_ns)
+            if now_ns > start_ns + self.lead_ns:
                 return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
             start_ns = max(start_ns, now_ns)
         expired = self._take_hopeless(start_ns)
@@ -159,11 +156,6 @@ class Batcher:
 
     def _shape(self, request: Request) -> Shape:
         return (request.group, self.sizes.padded_length(request.length))
-
-    def _lead_ns(self) -> int:
-        _, length = next(iter(self.queue.lines))
-        full = self.queue.rows >= self.sizes.useful_rows(self.latency, length)
-        return self.lead_ns + (FULL_BATCH_LEAD_NS if full else 0)
 
     def _take_hopeless(self, start_ns: int) -> list[Request]:
         """Removes those that would be late even if they were served next and alone."""

@@ -138,18 +138,20 @@ def _ride_by_turns(queue: RequestQueue, shape: Shape, seats: Seats, shares: Fair
     total_weight = sum(shares.weight(tenant) for tenant in by_tenant)
     for tenant, line in by_tenant.items():
         feasible = seats.rows_until(line[0].deadline_ns)
-        if _rows(line) <= min(feasible, seats.max_rows * shares.weight(tenant) / total_weight):
+        seats_due = max(1.0, seats.max_rows * shares.weight(tenant) / total_weight)
+        if _rows(line) <= min(feasible, seats_due):
             rows = min(rows, feasible)
     finish_ns = seats.finish_ns(rows)
-    riders = _deal(by_tenant, rows, finish_ns, shares)
+    riders = _deal(by_tenant, rows, finish_ns, shares, row_cost_ns=seats.duration_ns(rows) / rows)
     for request in riders:
         queue.remove(request, shape)
     return riders
 
 
-def _deal(by_tenant: dict[str, Line], rows: int, finish_ns: int, shares: FairShares) -> list[Request]:
+def _deal(
+    by_tenant: dict[str, Line], rows: int, finish_ns: int, shares: FairShares, *, row_cost_ns: float
+) -> list[Request]:
     """Deals `rows` seats to those who make `finish_ns`, the least-served tenant first."""
-    row_cost = 1.0
     turns = []
     for tenant, line in by_tenant.items():
         able = iter([request for request in line if request.deadline_ns >= finish_ns])
@@ -157,8 +159,6 @@ def _deal(by_tenant: dict[str, Line], rows: int, finish_ns: int, shares: FairSha
         if candidate is not None:
             turns.append((shares.served_ns(tenant), tenant, candidate, able))
     turns.sort(key=lambda turn: turn[:2])
-    spread = max((turn[0] for turn in turns), default=0.0) - min((turn[0] for turn in turns), default=0.0)
-    row_cost = max(row_cost, spread / rows)
     heap = [(served, tenant, index) for index, (served, tenant, _, _) in enumerate(turns)]
     heads = [turn[2] for turn in turns]
     heapify(heap)
@@ -176,7 +176,7 @@ def _deal(by_tenant: dict[str, Line], rows: int, finish_ns: int, shares: FairSha
                 break
             continue
         heads[index] = following
-        heapreplace(heap, (served + row_cost * request.rows / shares.weight(tenant), tenant, index))
+        heapreplace(heap, (served + row_cost_ns * request.rows / shares.weight(tenant), tenant, index))
     return riders
 
 

@@ -30,8 +30,9 @@ def find_window(
 
     line: requests in deadline order, not empty, none hopeless by itself.
     rows_until: the largest batch, in rows, that would be done by the given deadline.
-    duration_ns: how long so many rows take. With it nobody is passed over as long as all who wait can be served batch
-        after batch: where deadlines differ in length, a short batch for a tight one is not yet overload.
+    duration_ns: how long so many rows take. With it, and where budgets differ, nobody is passed over as long as all who
+        wait can be served batch after batch: a short batch for a tight deadline is not yet overload. With equal budgets
+        short batches beget late ones, and looking ahead loses more than it saves.
     """
     count = len(line)
     if sum(request.rows for request in line) == count:
@@ -44,7 +45,7 @@ def find_window(
 
     if feasible_rows(0) >= min(rows_from[0], max_rows):
         return Window(0, min(rows_from[0], max_rows))
-    if duration_ns is not None and feasible_rows(0) and _all_make_it_in_turn(line, max_rows, rows_until, duration_ns):
+    if duration_ns is not None and _all_make_it_in_turn(line, max_rows, rows_until, duration_ns):
         return Window(0, feasible_rows(0))
     # Further along the line fewer rows are left and more of them are feasible: find where the two cross.
     crossing = bisect_left(range(count), True, key=lambda index: rows_from[index] <= feasible_rows(index))
@@ -56,10 +57,21 @@ def find_window(
     return Window(min(start, count - 1), max(rows, 1))
 
 
+def _budgets_differ(line: Sequence[Request]) -> bool:
+    """Whether some have clearly more time than the first; looked at in three places, which is enough to be useful."""
+    first_ns = line[0].deadline_ns - line[0].arrived_ns
+    return any(2 * (one.deadline_ns - one.arrived_ns) > 3 * first_ns for one in (line[len(line) // 2], line[-1]))
+
+
 def _all_make_it_in_turn(
     line: Sequence[Request], max_rows: int, rows_until: RowsWithin, duration_ns: Callable[[int], int]
 ) -> bool:
-    """Whether batches of the largest feasible size, one after the other, would serve everybody in time."""
+    """Whether batches of the largest feasible size, one after the other, would serve everybody in time.
+
+    Asked only where budgets differ: elsewhere the answer costs more than it saves.
+    """
+    if not _budgets_differ(line):
+        return False
     index = elapsed_ns = 0
     for _ in range(MAX_BATCHES_AHEAD):
         rows = min(max_rows, rows_until(line[index].deadline_ns - elapsed_ns))
