@@ -35,6 +35,8 @@ def _common() -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         # Our fast door, installed outermost in every HTTP server that Serve starts.
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
+        # Ray runs workers, and so replicas and HAProxy, at niceness 15: behind everything else on the machine.
+        "RAY_worker_niceness": "0",
         # Nothing is sent home from a server that others run.
         "RAY_USAGE_STATS_ENABLED": "0",
     }
