@@ -47,10 +47,17 @@ def descendants(root: int) -> set[int]:
 def end(pids: set[int], patience_s: float) -> set[int]:
     """Asks these processes to end, waits, and kills those that did not. Returns whom it had to kill."""
     _signal(pids, signal.SIGTERM)
+    stubborn = _wait_for_end(pids, patience_s)
+    _signal(stubborn, signal.SIGKILL)
+    _wait_for_end(stubborn, patience_s)
+    return stubborn
+
+
+def _wait_for_end(pids: set[int], patience_s: float) -> set[int]:
+    """Those that are still alive after this time."""
     give_up_s = time.monotonic() + patience_s
-    while (alive := {pid for pid in pids if _is_alive(pid)}) and time.monotonic() < give_up_s:
+    while (alive := {pid for pid in pids if is_alive(pid)}) and time.monotonic() < give_up_s:
         time.sleep(POLL_S)
-    _signal(alive, signal.SIGKILL)
     return alive
 
 
@@ -62,7 +69,8 @@ def _signal(pids: set[int], number: int) -> None:
             continue
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether it still runs; one that has ended and only waits for its parent to notice does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

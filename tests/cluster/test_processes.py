@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.cluster.launcher import get_json
-from serving.cluster.processes import descendants, end
+from serving.cluster.processes import descendants, end, is_alive
 from tests.cluster.conftest import NOOP, PORT, settings_file
 
 
@@ -57,5 +57,5 @@ def test_serve_announces_itself_answers_and_leaves_nothing_behind(tmp_path: Path
             process.send_signal(signal.SIGINT)
             said += process.stdout
     assert process.returncode == 0, said
-    alive = [pid for pid in started if Path(f"/proc/{pid}").exists()]
-    assert alive == []
+    alive = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in started if is_alive(pid)}
+    assert alive == {}
