@@ -13,7 +13,6 @@ from ray import serve
 
 from models.registry import load_model
 from models.spec import ModelSpec
-from serving.api.dispatch import ServedModel
 from serving.api.http import FrontApp, ModelApp
 from serving.cluster import door
 from serving.cluster.catalog import Catalog
@@ -36,8 +35,8 @@ class ModelReplica:
         model = await asyncio.to_thread(load_model, spec)
         self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
         await self.engine.open()
-        self.served: ServedModel = served_model(self.engine, max_body_bytes, lambda: door.entrance.door)
-        self.http: App = ModelApp(self.served, tenant_header=tenant_header)
+        served = served_model(self.engine, max_body_bytes, lambda: door.entrance.door)
+        self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()

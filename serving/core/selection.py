@@ -3,9 +3,9 @@
 Everything selected or passed over has left the queue when `select` returns.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heapreplace
+from heapq import heappop, heappush
 from itertools import chain
 
 from serving.core.fairness import FairShares
@@ -152,31 +152,22 @@ def _deal(
     by_tenant: dict[str, Line], rows: int, finish_ns: int, shares: FairShares, *, row_cost_ns: float
 ) -> list[Request]:
     """Deals `rows` seats to those who make `finish_ns`, the least-served tenant first."""
-    turns = []
+    turns: list[tuple[float, str, Request, Iterator[Request]]] = []  # tenants differ, so nothing behind is compared
+
+    def queue_up(served_ns: float, tenant: str, able: Iterator[Request]) -> None:
+        request = next(able, None)
+        if request is not None:
+            heappush(turns, (served_ns, tenant, request, able))
+
     for tenant, line in by_tenant.items():
-        able = iter([request for request in line if request.deadline_ns >= finish_ns])
-        candidate = next(able, None)
-        if candidate is not None:
-            turns.append((shares.served_ns(tenant), tenant, candidate, able))
-    turns.sort(key=lambda turn: turn[:2])
-    heap = [(served, tenant, index) for index, (served, tenant, _, _) in enumerate(turns)]
-    heads = [turn[2] for turn in turns]
-    heapify(heap)
+        queue_up(shares.served_ns(tenant), tenant, iter([one for one in line if one.deadline_ns >= finish_ns]))
     riders: list[Request] = []
-    while heap and rows > 0:
-        served, tenant, index = heap[0]
-        request = heads[index]
+    while turns and rows > 0:
+        served_ns, tenant, request, able = heappop(turns)
         if request.rows <= rows or not riders:
             riders.append(request)
             rows -= request.rows
-        following = next(turns[index][3], None)
-        if following is None:
-            heapreplace(heap, (float("inf"), tenant, index))
-            if heap[0][0] == float("inf"):
-                break
-            continue
-        heads[index] = following
-        heapreplace(heap, (served + row_cost_ns * request.rows / shares.weight(tenant), tenant, index))
+        queue_up(served_ns + row_cost_ns * request.rows / shares.weight(tenant), tenant, able)
     return riders
 
 
