@@ -18,7 +18,7 @@ from serving.core.outcome import Completed, Outcome
 from serving.core.statistics import ModelStatistics
 from serving.protocol.binary_codec import encode_request
 from serving.protocol.messages import InferInput, InferRequest, TensorDescription
-from serving.testing.backend import TIMINGS
+from serving.testing.backend import QUEUE_NS, TIMINGS
 
 ROUNDS = 5
 ARRAY = np.arange(1024, dtype=np.float32).reshape(1, 1024)
@@ -30,7 +30,7 @@ class InstantBackend:
 
     def submit(self, payload: object, **_: object) -> Awaitable[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        future.set_result(Completed(payload, TIMINGS))
+        future.set_result(Completed(payload, QUEUE_NS, TIMINGS))
         return future
 
     def statistics(self) -> ModelStatistics:

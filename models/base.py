@@ -1,7 +1,6 @@
 """What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -30,9 +29,8 @@ class Bucket(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """One request, ready to be collated.
+class Prepared(NamedTuple):
+    """One request, ready to be collated. A tuple, since it is made for every request and a dataclass costs thrice.
 
     group: only requests of equal group may share a batch.
     length: size of the padded dimension, 1 if there is none.

@@ -34,6 +34,8 @@ def collate(parts: Sequence[Prepared], bucket: Bucket, pads: Pads, allocate: All
 
 def split_rows(outputs: Tensors, parts: Sequence[Prepared], padded: frozenset[str] = frozenset()) -> list[Tensors]:
     """The rows of each part, in order, as views. Those named in `padded` are cut to the part's own length."""
+    if not padded and len(parts) == sum([part.rows for part in parts]):
+        return _split_single_rows(outputs, len(parts))
     answers: list[Tensors] = []
     start = 0
     for part in parts:
@@ -44,6 +46,16 @@ def split_rows(outputs: Tensors, parts: Sequence[Prepared], padded: frozenset[st
         answers.append(answer)
         start = stop
     return answers
+
+
+def _split_single_rows(outputs: Tensors, count: int) -> list[Tensors]:
+    """Most requests have one row: numpy hands those out in half the time that slicing takes."""
+    names = tuple(outputs)
+    rows = [list(array[:count, np.newaxis]) for array in outputs.values()]
+    if len(names) == 1:
+        (name,) = names
+        return [{name: row} for row in rows[0]]
+    return [dict(zip(names, row, strict=True)) for row in zip(*rows, strict=True)]
 
 
 def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -87,12 +87,11 @@ def resized(example: Prepared, rows: int, length: int, pads: Pads) -> Prepared:
 
 
 def _rows(tensors: Tensors) -> int:
-    arrays = iter(tensors.values())
-    rows = len(next(arrays))
-    for array in arrays:
-        if len(array) != rows:
-            sizes = ", ".join(f"{name!r} has {len(array)}" for name, array in tensors.items())
-            raise InvalidInput(f"all inputs of a request must have the same number of rows: {sizes}")
+    counts = [len(array) for array in tensors.values()]
+    rows = counts[0]
+    if counts.count(rows) != len(counts):
+        sizes = ", ".join(f"{name!r} has {len(array)}" for name, array in tensors.items())
+        raise InvalidInput(f"all inputs of a request must have the same number of rows: {sizes}")
     if rows == 0:
         raise InvalidInput("the request has no rows")
     return rows

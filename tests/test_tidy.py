@@ -44,6 +44,8 @@ THIRD_PARTY = {
         *(f"models.{name}" for name in ("image_classifier", "text_embedder", "mlp", "weights")),
     ),
     "starlette": ("serving.api", "serving.cluster"),
+    "uvicorn": ("serving.api.connection", "serving.cluster.door"),
+    "httptools": ("serving.api.heads",),
     "pydantic": ("serving.config", "serving.config_mistakes", "serving.explain"),
     "pydantic_core": ("serving.config_mistakes",),
     "yaml": ("serving.config_source", "serving.cluster"),

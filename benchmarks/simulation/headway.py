@@ -16,7 +16,7 @@ from serving.core.sizes import Sizes
 
 WARM_UP_RUNS = 4
 WARM_UP_NOISE = 0.02
-DONE = Completed(None, Timings(0, 0, 0, 0, 0))
+DONE = Completed(None, 0, Timings(0, 0, 0, 0))
 BROKEN = Failed(ModelError("simulated"))
 GONE = Cancelled()
 LATE = Expired(0)

@@ -14,6 +14,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderMap = Mapping[bytes, bytes]
+JSON_CONTENT = (b"content-type", b"application/json")
 
 
 class BodyTooLarge(TooLarge):
@@ -57,11 +58,11 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int) -> byt
 
 
 async def send_json(send: Send, value: object, status: int = 200) -> None:
-    await send_bytes(send, status, [(b"content-type", b"application/json")], orjson.dumps(value))
+    await send_bytes(send, status, [JSON_CONTENT], orjson.dumps(value))
 
 
 async def send_fault(send: Send, fault: Fault) -> None:
-    await send_bytes(send, fault.status, [(b"content-type", b"application/json"), *fault.headers], fault.body)
+    await send_bytes(send, fault.status, [JSON_CONTENT, *fault.headers], fault.body)
 
 
 async def send_bytes(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -84,6 +85,7 @@ async def answer_other_scope(scope: Scope, receive: Receive, send: Send) -> None
 
 
 def text_header(headers: HeaderMap, name: bytes) -> str:
+    """The value as text; "" where the header was not sent, and for the empty name."""
     return headers.get(name, b"").decode("latin-1")
 
 

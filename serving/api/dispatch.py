@@ -5,22 +5,22 @@ kept by head: the common request costs one look-up and one view per tensor.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from serving.api.classification import best_classes
+from serving.api.recall import Recall
 from serving.api.signature import check_inputs, choose_outputs
-from serving.core.backend import Backend
-from serving.core.outcome import Completed, Outcome
+from serving.core.backend import Backend, Submitted
+from serving.core.outcome import Completed
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
 from serving.protocol.layout import RequestLayout, lay_out, lay_out_raw
 from serving.protocol.messages import Tensor, TensorDescription
-from serving.protocol.reply import Headers, ReplyFormat, ReplyWriter
+from serving.protocol.reply import HeaderBlock, ReplyFormat, ReplyWriter
 
-MAX_KEPT_HEAD_BYTES = 4096
-MAX_KEPT_PLANS = 256
+MAX_KEPT_FORMS = 256
 _MAX_PARAMETER = 2**63
 # Printable ASCII without escapes; any other id takes the general way.
 _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
@@ -59,9 +59,7 @@ class Dispatch:
         self._submit = model.backend.submit
         self._writer = ReplyWriter(model.name, model.version)
         self._forms: dict[object, ReplyFormat] = {}
-        # Two generations make a bounded cache whose hit costs one look-up: what is used moves to the young one.
-        self._young: dict[bytes, Plan] = {}
-        self._old: dict[bytes, Plan] = {}
+        self._plans: Recall[Plan] = Recall()
 
     def plan(self, body: bytes, header_length: int | None) -> tuple[Plan, str, int]:
         """The plan for a body, the request's id, and the length of its head; raises BadMessage.
@@ -76,20 +74,16 @@ class Dispatch:
         # Ids differ from request to request. One in front, where tritonclient puts it, is kept out of the look-up.
         leading = _LEADING_ID.match(head)
         key = head if leading is None else head[leading.end() :]
-        plan = self._young.get(key) or self._recall(key, head if leading is None else b"{" + key)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(lay_out(head if leading is None else b"{" + key))
+            if plan.layout.is_reusable:
+                self._plans.keep(key, plan)
         # Written twice the later id counts, as everywhere in JSON.
         id = plan.layout.id or (leading[1].decode() if leading else "")
         return plan, id, header_length
 
-    def _recall(self, key: bytes, head: bytes) -> Plan:
-        plan = self._old.get(key) or self._plan(lay_out(head))
-        if plan.layout.is_reusable and len(key) <= MAX_KEPT_HEAD_BYTES:
-            if len(self._young) >= MAX_KEPT_PLANS:
-                self._old, self._young = self._young, {}
-            self._young[key] = plan
-        return plan
-
-    def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "") -> Awaitable[Outcome]:
+    def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "") -> Submitted:
         """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
         return self._submit(
             plan.layout.read(body, head_bytes),
@@ -99,7 +93,7 @@ class Dispatch:
             timeout_ns=plan.timeout_ns,
         )
 
-    def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[Headers, bytes]:
+    def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Headers and body of the answer. Raises BadOutput or BadTensor."""
         values = completed.value
         if plan.form.has_classes:
@@ -133,7 +127,7 @@ class Dispatch:
     def _form(self, formats: tuple[Any, ...]) -> ReplyFormat:
         form = self._forms.get(formats)
         if form is None:
-            if len(self._forms) >= MAX_KEPT_PLANS:
+            if len(self._forms) >= MAX_KEPT_FORMS:
                 self._forms.clear()
             form = self._forms[formats] = ReplyFormat(formats)
         return form

@@ -38,10 +38,10 @@ from serving.api.faults import (
 )
 from serving.api.front import FrontApp
 from serving.api.metadata import model_config, model_metadata, model_statistics, statistics
-from serving.core.outcome import Completed, Timings
+from serving.core.outcome import Completed
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
-from serving.protocol.reply import HEADER_LENGTH, Headers
+from serving.protocol.reply import HEADER_LENGTH, Header
 
 __all__ = ["FrontApp", "ModelApp"]
 
@@ -58,10 +58,10 @@ class ModelApp:
 
     def __init__(self, model: ServedModel, *, tenant_header: str = "", timings: bool = True) -> None:
         self.model = model
-        self._dispatch = Dispatch(model)
+        self.dispatch = Dispatch(model)
         self._watch = DisconnectWatch()
-        self._tenant_header = tenant_header.lower().encode()
-        self._timings = timings
+        self.tenant_header = tenant_header.lower().encode()
+        self.timings = timings
         self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
             "": self._tell_metadata,
             "/ready": self._tell_ready,
@@ -69,6 +69,7 @@ class ModelApp:
             "/stats": self._tell_statistics,
         }
         prefixes = (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}")
+        self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in (*self._tells, _INFER)}
 
     def __repr__(self) -> str:
@@ -101,23 +102,24 @@ class ModelApp:
             if encoding := headers.get(b"content-encoding"):
                 body = await self._inflated(body, encoding.decode("latin-1"))
             length = headers.get(HEADER_LENGTH)
-            plan, id, head_bytes = self._dispatch.plan(body, None if length is None else parse_header_length(length))
-            tenant = text_header(headers, self._tenant_header) if self._tenant_header else ""
-            outcome = await self._watch.outcome(self._dispatch.submit(plan, body, head_bytes, tenant), receive)
+            plan, id, head_bytes = self.dispatch.plan(body, None if length is None else parse_header_length(length))
+            tenant = text_header(headers, self.tenant_header)
+            outcome = await self._watch.outcome(self.dispatch.submit(plan, body, head_bytes, tenant), receive)
             if outcome is None:
                 return
             if type(outcome) is not Completed:
                 await send_fault(send, fault_of_outcome(outcome))
                 return
-            answer, content = self._dispatch.reply(plan, outcome, id)
+            block, content = self.dispatch.reply(plan, outcome, id)
+            answer = block.pairs
             if accepted := headers.get(b"accept-encoding"):
                 answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
         except Exception as error:
-            await send_fault(send, self._fault(error))
+            await send_fault(send, self.fault(error))
             return
-        if self._timings:
+        if self.timings:
             # A new list: the other one is shared by all answers of this shape.
-            answer = [*answer, _server_timing(outcome.timings)]
+            answer = [*answer, (b"server-timing", server_timing(outcome))]
         await send({"type": "http.response.start", "status": 200, "headers": answer})
         await send({"type": "http.response.body", "body": content})
 
@@ -130,7 +132,7 @@ class ModelApp:
         # A small body may hold a bomb, and even an honest one takes a millisecond per 300 KB.
         return await asyncio.to_thread(inflate, body, coding, self.model.max_body_bytes)
 
-    async def _deflated(self, headers: Headers, body: bytes, accepted: str) -> tuple[Headers, bytes]:
+    async def _deflated(self, headers: list[Header], body: bytes, accepted: str) -> tuple[list[Header], bytes]:
         coding = wanted_coding(accepted)
         if not coding:
             return headers, body
@@ -143,7 +145,8 @@ class ModelApp:
             (b"content-length", b"%d" % len(packed)),
         ], packed
 
-    def _fault(self, error: Exception) -> Fault:
+    def fault(self, error: Exception) -> Fault:
+        """What to tell the client; a bug of ours is logged."""
         fault = fault_of_error(error)
         if fault is INTERNAL:
             _log.error("request to %s failed by a bug of ours", self.model.name, exc_info=error)
@@ -189,6 +192,6 @@ class ModelApp:
         return model_statistics(self.model.name, self.model.version, self.model.backend.statistics())
 
 
-def _server_timing(timings: Timings) -> tuple[bytes, bytes]:
-    value = b"queue;dur=%.3f, compute;dur=%.3f" % (timings.queue_ns / 1e6, timings.compute_ns / 1e6)
-    return (b"server-timing", value)
+def server_timing(completed: Completed) -> bytes:
+    """The value of the header of that name: milliseconds, as browsers show them."""
+    return b"queue;dur=%.3f, compute;dur=%.3f" % (completed.queue_ns / 1e6, completed.timings.compute_ns / 1e6)

@@ -2,8 +2,9 @@
 
 The fast door is a middleware that Ray Serve installs outermost in every HTTP server it starts, because the environment
 names `middlewares` below (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH). It answers before Ray's own work per request,
-which costs several times what a small request costs us. The plain door is `@serve.ingress`, always there: same app and
-behaviour, slower. What the fast door does not know it passes on.
+which costs several times what a small request costs us. Behind the fast door, plain infer requests do not even become
+ASGI requests: uvicorn is made to use connections of ours (`api/connection.py`). The plain door is `@serve.ingress`,
+always there: same app and behaviour, slower. What the fast door does not know it passes on.
 """
 
 import asyncio
@@ -11,8 +12,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import uvicorn.config
 from starlette.middleware import Middleware
 
+from serving.api.connection import short_way
+from serving.api.http import ModelApp
+
+AUTO = "uvicorn.protocols.http.auto:AutoHTTPProtocol"
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 
@@ -27,6 +33,7 @@ class Entrance:
         self._prefix = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self.door = "plain"
+        self.connection: Callable[..., asyncio.Protocol] | None = None
 
     def register(self, prefix: str, app: App) -> None:
         """Called on the app's event loop, before Ray Serve starts this replica's HTTP server."""
@@ -66,6 +73,27 @@ class FastDoor:
         await app(scope, receive, send)
 
 
+def connection(**uvicorn: Any) -> asyncio.Protocol:
+    """One connection to this replica; uvicorn finds this function by its name, see `shorten`."""
+    assert entrance.connection is not None
+    return entrance.connection(**uvicorn)
+
+
+def shorten(app: App) -> str:
+    """Makes the HTTP server that this process is about to start use our connections. Returns in words how it went.
+
+    Ray leaves uvicorn's choice of a protocol at "auto", so that name is what is given another meaning, in uvicorn's
+    own table of names. Where that table is gone or another parser would be in charge, all stays as it is, only slower.
+    """
+    if not isinstance(app, ModelApp):
+        return "none are expected"
+    if uvicorn.config.HTTP_PROTOCOLS.get("auto") != AUTO:
+        return "through uvicorn, whose choice of a protocol has changed"
+    entrance.connection = short_way(app)
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{connection.__name__}"
+    return "the short way"
+
+
 def middlewares() -> list[Middleware]:
     """Called by Ray Serve in every process that starts an HTTP server, on that server's event loop."""
     opened = entrance.open()
@@ -73,5 +101,5 @@ def middlewares() -> list[Middleware]:
         logger.info("plain door: %s", opened)
         return []
     path, below, app = opened
-    logger.info("fast door open for %s", below)
+    logger.info("fast door open for %s; plain infer requests: %s", below, shorten(app))
     return [Middleware(FastDoor, own=app, path=path, below=below)]

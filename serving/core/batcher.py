@@ -14,14 +14,13 @@ be done, so that late arrivals still ride.
 from collections import deque
 from collections.abc import Mapping
 
-from serving.core.admission import refusal
 from serving.core.batch import Batch, Cut, CutReason
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
-from serving.core.outcome import Rejected
+from serving.core.outcome import Reason, Rejected
 from serving.core.queue import Line, RequestQueue, Shape
 from serving.core.request import NO_DEADLINE_NS, Request
-from serving.core.selection import Selection, select
+from serving.core.selection import Selection, select, select_everyone
 from serving.core.sizes import Sizes
 
 
@@ -70,22 +69,22 @@ class Batcher:
         self._batch_count = 0
 
     def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
-        """Whether the request may enter. Changes nothing.
+        """Why the request may not enter, or None. Changes nothing.
+
+        A deadline is a reason only where no schedule could meet it; the rest is decided at the cut.
 
         waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
         """
-        length = self.sizes.padded_length(request.length)
-        earliest_done_ns = now_ns
-        if request.deadline_ns - now_ns < NO_DEADLINE_NS:
-            alone_ns = self.latency.bound_ns(self.sizes.padded_rows(request.rows), length)
-            earliest_done_ns = max(now_ns, self._first_free_ns()) + alone_ns
-        return refusal(
-            request,
-            largest_rows=self.sizes.largest_rows,
-            has_place=len(self.queue) + waiting_elsewhere < self.max_requests,
-            earliest_done_ns=earliest_done_ns,
-            backlog_ns=lambda: self.backlog_ns(length),
-        )
+        if request.rows > self.sizes.largest_rows:
+            return Rejected(Reason.TOO_LARGE, retry_after_ns=0)
+        if len(self.queue) + waiting_elsewhere >= self.max_requests:
+            return Rejected(Reason.QUEUE_FULL, retry_after_ns=self.backlog_ns(request.length))
+        if request.deadline_ns - now_ns >= NO_DEADLINE_NS:
+            return None
+        missed_by_ns = self._earliest_done_ns(request, now_ns) - request.deadline_ns
+        if missed_by_ns <= 0:
+            return None
+        return Rejected(Reason.DEADLINE_HOPELESS, retry_after_ns=max(missed_by_ns, self.backlog_ns(request.length)))
 
     def offer(self, request: Request) -> None:
         """Puts an admitted request into the queue."""
@@ -110,15 +109,16 @@ class Batcher:
             if now_ns > start_ns + self.lead_ns:
                 return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
             start_ns = max(start_ns, now_ns)
-        expired = self._take_hopeless(start_ns)
-        while self.queue:
-            selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
-            expired += selection.passed_over
-            if selection.requests:
-                batch = self._mark(selection, lane_index, now_ns, start_ns)
-                lane.batches.append(batch)
-                return Cut(batch=batch, expired=expired)
-        return Cut(expired=expired)
+        expired: list[Request] = []
+        selection = select_everyone(self.queue, self.latency, self.sizes, self.shares, start_ns)
+        if selection is None:
+            expired = self._take_hopeless(start_ns)
+            while self.queue and (selection is None or not selection.requests):
+                selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
+                expired += selection.passed_over
+        if selection is None or not selection.requests:
+            return Cut(expired=expired)
+        return Cut(batch=self._mark(selection, lane_index, now_ns, start_ns), expired=expired)
 
     def expire(self, now_ns: int) -> list[Request]:
         """Takes out those that can no longer make it, while no lane asks for a batch."""
@@ -142,13 +142,20 @@ class Batcher:
         return occupied_ns
 
     def backlog_ns(self, length: int = 1) -> int:
-        """How long the lanes need for what waits, at their best throughput."""
+        """How long the lanes need for what waits, at their best throughput; the hint when to come again."""
         rows = self.queue.rows
         if not rows:
             return 0
+        length = self.sizes.padded_length(length)
         best_rows = min(rows, self.sizes.useful_rows(self.latency, length))
         batch_ns = self.latency.predict_ns(self.sizes.padded_rows(best_rows), length)
         return batch_ns * -(-rows // best_rows) // len(self._lanes)
+
+    def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
+        """When it would be done if it were served next, with the learned margin."""
+        length = self.sizes.padded_length(request.length)
+        alone_ns = self.latency.bound_ns(self.sizes.padded_rows(request.rows), length)
+        return max(now_ns, self._first_free_ns()) + alone_ns
 
     def _first_free_ns(self) -> int:
         lanes = self._lanes
@@ -169,9 +176,9 @@ class Batcher:
         return hopeless
 
     def _mark(self, selection: Selection, lane_index: int, now_ns: int, start_ns: int) -> Batch:
-        lane_was_idle = not self._lanes[lane_index].batches
-        rows = sum(request.rows for request in selection.requests)
-        padded_rows = self.sizes.padded_rows(rows)
+        lane = self._lanes[lane_index]
+        rows = sum([request.rows for request in selection.requests])
+        padded_rows = self.sizes.fastest_rows(rows, self.latency, selection.length)
         bound_ns = self.latency.bound_ns(padded_rows, selection.length)
         self._batch_count += 1
         batch = Batch(
@@ -185,16 +192,21 @@ class Batcher:
             start_ns=start_ns,
             finish_ns=start_ns + bound_ns,
             charged_ns=bound_ns,
-            reason=_reason(selection, lane_was_idle),
+            reason=_reason(selection, lane_was_idle=not lane.batches),
         )
+        lane.batches.append(batch)
         self._charge(batch, bound_ns)
         return batch
 
     def _charge(self, batch: Batch, device_ns: int) -> None:
         """Each tenant pays for its rows."""
-        rows_by_tenant: dict[str, int] = {}
+        tenants = {request.tenant for request in batch.requests}
+        if len(tenants) == 1:
+            self.shares.charge(tenants.pop(), device_ns)
+            return
+        rows_by_tenant = dict.fromkeys(tenants, 0)
         for request in batch.requests:
-            rows_by_tenant[request.tenant] = rows_by_tenant.get(request.tenant, 0) + request.rows
+            rows_by_tenant[request.tenant] += request.rows
         for tenant, rows in rows_by_tenant.items():
             self.shares.charge(tenant, device_ns * rows / batch.rows)
 
@@ -209,7 +221,7 @@ def _count_before(line: Line, deadline_ns: int) -> int:
     return count
 
 
-def _reason(selection: Selection, lane_was_idle: bool) -> CutReason:
+def _reason(selection: Selection, *, lane_was_idle: bool) -> CutReason:
     if selection.full:
         return CutReason.FULL
     if selection.held_back:

@@ -1,10 +1,13 @@
 """Batch time as a function of rows, for one padded length: measured cells, pooled into a rising piecewise line.
 
+Real batch times do not rise: kernels are chosen by size, and 13 rows can take half as long again as 16. Such a batch is
+padded, so what it takes is the least of its own time and that of any larger size, which rises; noise is pooled away.
 Between cells it interpolates, beyond them it follows a robust affine fit with a non-negative slope and intercept,
 joined to the outermost cell. Times are in whatever unit they are given in; no drift and no margin here.
 """
 
 from bisect import bisect_left, bisect_right, insort
+from math import ceil
 
 from serving.core.isotonic import isotonic
 
@@ -13,6 +16,8 @@ SINGLE_CELL_FIXED_SHARE = 0.5  # with one size measured, half its time is taken 
 WARM_AFTER = 3  # the first runs of a size may compile or page in: until then a much faster one replaces what was seen
 MUCH_FASTER = 1.5
 REFIT_AFTER = 16  # the fit moves slowly and is not cheap: it is renewed with a new cell, or after this many batches
+PADDING_PAYS = 0.95  # a larger size must take no more than this share of the smaller one's time
+KNOWN_WEIGHT = 2.0  # a size says whether to pad once it was seen so often: the first run of any may be slow
 HUBER_LIMIT = 0.05  # relative residual beyond which a cell counts for less in the fit
 
 
@@ -43,12 +48,14 @@ CellState = tuple[float, float, float] | None  # rows, mean, weight; None: there
 class Curve:
     """at(rows) -> time and rows_within(time) -> rows, its inverse. Meaningless while `is_empty()`."""
 
-    __slots__ = ("_cells", "_fit", "_fit_age", "_fresh", "_keys", "knots", "times")
+    __slots__ = ("_cells", "_faster", "_fit", "_fit_age", "_fresh", "_keys", "_rises", "knots", "times")
 
     def __init__(self) -> None:
         self._cells: dict[int, Cell] = {}
         self._keys: list[int] = []
-        self._fresh = True
+        self._faster: dict[int, int] = {}  # by key of a size: the larger size to pad it to
+        self._fresh = True  # `knots` and `times` are what pooling the cells would give
+        self._rises = True  # pooling found nothing to pool
         self._fit: tuple[float, float] | None = None
         self._fit_age = 0
         self.knots: list[float] = []
@@ -85,31 +92,67 @@ class Curve:
 
     def add(self, rows: int, time: float, *, doubtful: bool = False) -> None:
         """Takes in one batch; a doubtful one moves its cell only little."""
-        self._fresh = False
         self._fit_age += 1
         key = cell_key(rows)
         cell = self._cells.get(key)
         if cell is None:
             self._cells[key] = Cell(float(rows), time)
             insort(self._keys, key)
-            self._fit = None
+            self._fresh, self._fit = False, None
             return
         if cell.weight < WARM_AFTER and cell.mean > MUCH_FASTER * time:
             cell.rows, cell.mean, cell.weight = float(rows), time, 1.0
-            return
-        cell.weight = min(cell.weight + 1.0, FULL_WEIGHT)
-        share = 1.0 / (FULL_WEIGHT if doubtful else cell.weight)
-        cell.rows += share * (rows - cell.rows)
-        cell.mean += share * (time - cell.mean)
+        else:
+            cell.weight = min(cell.weight + 1.0, FULL_WEIGHT)
+            share = 1.0 / (FULL_WEIGHT if doubtful else cell.weight)
+            cell.rows += share * (rows - cell.rows)
+            cell.mean += share * (time - cell.mean)
+        self._fresh = self._fresh and self._renew_in_place(key, cell)
 
     def pool(self) -> None:
         """Brings `knots` and `times` up to date with the cells."""
         if self._fresh:
             return
-        cells = [self._cells[key] for key in self._keys]
+        cells = self.cells()
+        means = [cell.mean for cell in cells]
         self.knots = [cell.rows for cell in cells]
-        self.times = isotonic([cell.mean for cell in cells], [cell.weight for cell in cells])
+        self.times = isotonic(self._padded_means(cells), [cell.weight for cell in cells])
+        self._rises = self.times == means
         self._fresh = True
+
+    def _padded_means(self, cells: list[Cell]) -> list[float]:
+        """What batches of these sizes take if each is padded to a larger size wherever that is clearly faster."""
+        means: list[float] = []
+        self._faster.clear()
+        least, least_rows = float("inf"), 0
+        for key, cell in zip(reversed(self._keys), reversed(cells), strict=True):
+            known = cell.weight >= KNOWN_WEIGHT
+            if known and least < PADDING_PAYS * cell.mean:
+                self._faster[key] = least_rows
+                means.append(least)
+                continue
+            means.append(cell.mean)
+            if known and cell.mean < least:
+                least, least_rows = cell.mean, ceil(cell.rows)
+        means.reverse()
+        return means
+
+    def _renew_in_place(self, key: int, cell: Cell) -> bool:
+        """Where the means rise by themselves, and still do, pooling would change nothing but this cell's own entry."""
+        times = self.times
+        index = bisect_left(self._keys, key)
+        if not self._rises or (index and times[index - 1] > cell.mean):
+            return False
+        if index + 1 < len(times) and times[index + 1] < cell.mean:
+            return False
+        self.knots[index], times[index] = cell.rows, cell.mean
+        return True
+
+    def fastest_rows(self, rows: int) -> int:
+        """The size to compute a batch of so many rows at: a larger one where that was seen to be clearly faster."""
+        if not self._fresh:
+            self.pool()
+        return self._faster.get(cell_key(rows), rows) if self._faster else rows
 
     def at(self, rows: float) -> float:
         if not self._fresh:

@@ -24,6 +24,7 @@ LEAST_SCATTER = 0.001
 MARGIN_STEP = 0.5  # in units of scatter, for one miss
 FIRST_MARGIN = 3.0
 LEAST_MARGIN = 0.5
+KNEES_LAST = 16  # batches for which a knee stands: it moves slowly, and finding it takes longer than the rest of a cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,11 @@ class LatencyModel:
             rows -= 1
         return max(rows, 0)
 
+    def fastest_rows(self, rows: int, length: int, max_rows: int) -> int:
+        """The size to pad a batch of `rows` to, `max_rows` at most: `rows` unless a larger one is clearly faster."""
+        fastest = self._curves[self._at(length)].fastest_rows(rows)
+        return fastest if fastest <= max_rows else rows
+
     def best_rows(self, max_rows: int, length: int = 1, efficiency: float = 0.95) -> int:
         """The knee: the smallest size measured (or extrapolated, beyond those) that has `efficiency` of the best
         throughput. More rows than that only add latency.
@@ -156,7 +162,9 @@ class LatencyModel:
             curve.add(rows, took / self._drift, doubtful=mature and bool(self._surprises))
             if not known or weight == 0.0:
                 self._list_speakers()
-        self._knees.clear()
+                self._knees.clear()
+        if self._observed % KNEES_LAST == 0 or self._following:
+            self._knees.clear()
 
     def snapshot(self) -> LatencySnapshot:
         cells = [

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from serving.core.outcome import Outcome
+from serving.core.outcome import Completed, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,11 @@ class Ledger:
     def end_in_flight(self, outcome: Outcome) -> None:
         self.in_flight -= 1
         self.ended[type(outcome).__name__] += 1
+
+    def complete(self, count: int) -> None:
+        """`count` requests of one batch were answered."""
+        self.in_flight -= count
+        self.ended[Completed.__name__] += count
 
     def is_empty(self) -> bool:
         return self.queued == 0 and self.in_flight == 0

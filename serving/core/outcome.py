@@ -17,9 +17,8 @@ class Reason(Enum):
 
 
 class Timings(NamedTuple):
-    """Where a completed request spent its time, in nanoseconds, and in what company."""
+    """Where a batch, and so each request in it, spent its time, in nanoseconds; shared by all its requests."""
 
-    queue_ns: int
     prepare_ns: int
     compute_ns: int
     finish_ns: int
@@ -28,9 +27,13 @@ class Timings(NamedTuple):
 
 @dataclass(slots=True)
 class Completed:
-    """The only one made on the hot path, and therefore not `frozen`, which costs half a microsecond."""
+    """The only one made on the hot path, and therefore not `frozen`, which costs half a microsecond.
+
+    queue_ns: how long the request waited until its batch was cut.
+    """
 
     value: object
+    queue_ns: int
     timings: Timings
 
 

@@ -35,14 +35,20 @@ class RequestQueue:
         return iter(self._requests_by_tenant)
 
     def add(self, request: Request, shape: Shape) -> None:
-        line = self.lines.setdefault(shape, {}).setdefault(request.tenant, [])
-        if not line or line[-1].rank_ns <= request.rank_ns:
+        tenant = request.tenant
+        by_tenant = self.lines.get(shape)
+        if by_tenant is None:
+            by_tenant = self.lines[shape] = {}
+        line = by_tenant.get(tenant)
+        if line is None:
+            by_tenant[tenant] = [request]
+        elif line[-1].rank_ns <= request.rank_ns:
             line.append(request)
         else:
             insort(line, request, key=by_rank)
         self.rows += request.rows
         self._count += 1
-        self._requests_by_tenant[request.tenant] = self._requests_by_tenant.get(request.tenant, 0) + 1
+        self._requests_by_tenant[tenant] = self._requests_by_tenant.get(tenant, 0) + 1
 
     def remove(self, request: Request, shape: Shape) -> bool:
         """Takes one request out wherever it stands; False if it does not wait here (any more)."""
@@ -64,15 +70,6 @@ class RequestQueue:
             del line[start:stop]
             self._forget(shape, tenant, taken)
         return taken
-
-    def everyone(self) -> list[Request]:
-        return [request for by_tenant in self.lines.values() for line in by_tenant.values() for request in line]
-
-    def clear(self) -> list[Request]:
-        """Takes everything out."""
-        left = self.everyone()
-        self.__init__()  # type: ignore[misc]
-        return left
 
     def _forget(self, shape: Shape, tenant: str, gone: list[Request]) -> None:
         by_tenant = self.lines[shape]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import chain
+from operator import attrgetter
 
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
@@ -14,6 +15,8 @@ from serving.core.queue import Line, RequestQueue, Shape, by_rank
 from serving.core.request import Request
 from serving.core.sizes import Sizes
 from serving.core.window import Window, find_window
+
+by_deadline = attrgetter("deadline_ns")
 
 CONTENTION_MEMORY = 20  # budgets for which a tenant that left is expected back
 
@@ -73,8 +76,30 @@ def select(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: Fai
     selection = Selection(riders, length, rows >= seats.max_rows, rows < waiting_rows, late)
     if not selection.full:
         rows += _board_shorter(queue, shape, seats, selection, rows)
-    _fill_padding(selection, sizes.padded_rows(rows) - rows, seats.finish_ns(rows))
+    _fill_padding(selection, sizes.fastest_rows(rows, latency, length) - rows, seats.finish_ns(rows))
     return selection
+
+
+def select_everyone(
+    queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares, start_ns: int
+) -> Selection | None:
+    """All who wait, where they are of one tenant and shape, no more than pays off, and nobody would be late.
+
+    Nothing is left to decide then, and below capacity most cuts are like that. None: see `select`.
+    """
+    shape, by_tenant = next(iter(queue.lines.items()))
+    if len(queue.lines) > 1 or len(by_tenant) > 1:
+        return None
+    rows, length = queue.rows, shape[1]
+    useful_rows = sizes.useful_rows(latency, length)
+    if rows > useful_rows:
+        return None
+    tenant, line = next(iter(by_tenant.items()))
+    finish_ns = start_ns + latency.bound_ns(sizes.padded_rows(rows), length)
+    if finish_ns > min(map(by_deadline, line)) or _is_contended(by_tenant, shares, start_ns):
+        return None
+    riders = queue.take(shape, tenant, 0, len(line))
+    return Selection(riders, length, full=rows >= useful_rows, held_back=False)
 
 
 def _most_urgent_shape(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares) -> Shape:

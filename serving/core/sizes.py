@@ -20,6 +20,8 @@ class Sizes:
     row_ladder: tuple[int, ...] | None = None
 
     def padded_length(self, length: int) -> int:
+        if length == self.lengths[0]:
+            return length
         index = bisect_left(self.lengths, length)
         return self.lengths[index] if index < len(self.lengths) else length
 
@@ -28,6 +30,11 @@ class Sizes:
             return rows
         index = bisect_left(self.row_ladder, rows)
         return self.row_ladder[index] if index < len(self.row_ladder) else rows
+
+    def fastest_rows(self, rows: int, latency: LatencyModel, length: int) -> int:
+        """What a batch of `rows` is padded to; more than it must be where kernels are faster with more."""
+        padded_rows = self.padded_rows(rows)
+        return padded_rows if self.row_ladder else latency.fastest_rows(padded_rows, length, self.largest_rows)
 
     def computable_rows(self, rows: int) -> int:
         """The largest batch that, padded, is no larger than `rows`."""

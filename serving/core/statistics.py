@@ -1,6 +1,5 @@
 """Counts and durations of a model's requests, in the categories of the Open Inference statistics extension."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -37,4 +36,3 @@ class ModelStatistics:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
     by_batch_rows: dict[int, BatchStatistics] = field(default_factory=dict)
-    outcomes: Counter[str] = field(default_factory=Counter)

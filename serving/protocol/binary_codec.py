@@ -12,7 +12,7 @@ from serving.protocol.errors import BadMessage, BadTensor
 from serving.protocol.json_codec import decode_response_head, read_values, write_values
 from serving.protocol.layout import binary_data_size, lay_out
 from serving.protocol.messages import InferOutput, InferRequest, InferResponse, RequestedOutput
-from serving.protocol.reply import OutputFormat, ReplyFormat, ReplyWriter
+from serving.protocol.reply import HEADER_LENGTH, OutputFormat, ReplyFormat, ReplyWriter
 from serving.protocol.tensors import check_datatype, check_size, element_count, read_tensor, write_tensor
 
 
@@ -77,7 +77,7 @@ def encode_response(response: InferResponse, *, binary: bool = True) -> tuple[by
     form = ReplyFormat([OutputFormat(output.name, output.datatype, binary) for output in response.outputs])
     writer = ReplyWriter(response.model_name, response.model_version)
     headers, body = writer.write(form, {output.name: output.data for output in response.outputs}, response.id)
-    lengths = [int(value) for name, value in headers if name == b"inference-header-content-length"]
+    lengths = [int(value) for name, value in headers.pairs if name == HEADER_LENGTH]
     return body, lengths[0] if lengths else None
 
 

@@ -3,9 +3,9 @@
 For a given choice of outputs the head depends on nothing but their shapes, so it is built once per shape and kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -15,11 +15,23 @@ from serving.protocol.json_codec import write_values
 from serving.protocol.messages import Tensor
 from serving.protocol.tensors import numpy_dtype, write_tensor
 
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
 HEADER_LENGTH = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 _MAX_HEADS = 256
+
+
+class HeaderBlock(NamedTuple):
+    """The same headers twice: as pairs, and as they go on the wire."""
+
+    pairs: list[Header]
+    block: bytes
+
+
+def encoded(headers: Iterable[Header]) -> bytes:
+    """Headers as they go on the wire, each with its line end."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,7 @@ class ReplyFormat:
         self.has_classes = any(output.classes for output in self.outputs)
         self.is_plain = bool(outputs) and all(output.binary and output.datatype != "BYTES" for output in self.outputs)
         self.dtypes = tuple(numpy_dtype(output.datatype) for output in self.outputs)
-        self.heads: dict[tuple[tuple[int, ...], ...], tuple[Headers, bytes]] = {}
+        self.heads: dict[tuple[tuple[int, ...], ...], tuple[HeaderBlock, bytes]] = {}
 
 
 class ReplyWriter:
@@ -55,7 +67,7 @@ class ReplyWriter:
             orjson.dumps(model_version),
         )
 
-    def write(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str = "") -> tuple[Headers, bytes]:
+    def write(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str = "") -> tuple[HeaderBlock, bytes]:
         """Headers (content type, head length, content length) and body. Raises BadOutput for what was not declared,
         BadTensor for values that the client's choice of JSON cannot carry."""
         if not form.is_plain:
@@ -82,7 +94,7 @@ class ReplyWriter:
             return _headers(len(head) if len(body) > len(head) else None, len(body)), body
         return headers, b"".join(parts)
 
-    def _plain_head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> tuple[Headers, bytes]:
+    def _plain_head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> tuple[HeaderBlock, bytes]:
         descriptions: list[bytes] = []
         body_bytes = 0
         for output, shape, dtype in zip(form.outputs, shapes, form.dtypes, strict=True):
@@ -97,7 +109,7 @@ class ReplyWriter:
         form.heads[shapes] = found
         return found
 
-    def _write_mixed(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str) -> tuple[Headers, bytes]:
+    def _write_mixed(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str) -> tuple[HeaderBlock, bytes]:
         descriptions: list[bytes] = []
         tail: list[Any] = []
         tail_bytes = 0
@@ -143,8 +155,7 @@ def _description(output: OutputFormat, shape: tuple[int, ...], data: bytes) -> b
     )
 
 
-def _headers(head_bytes: int | None, body_bytes: int) -> Headers:
+def _headers(head_bytes: int | None, body_bytes: int) -> HeaderBlock:
     length = (b"content-length", b"%d" % body_bytes)
-    if head_bytes is None:
-        return [_JSON, length]
-    return [_BINARY, (HEADER_LENGTH, b"%d" % head_bytes), length]
+    pairs = [_JSON, length] if head_bytes is None else [_BINARY, (HEADER_LENGTH, b"%d" % head_bytes), length]
+    return HeaderBlock(pairs, encoded(pairs))

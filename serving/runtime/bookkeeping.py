@@ -1,7 +1,7 @@
 """Adds up what the statistics extension of the protocol reports."""
 
 from serving.core.batch import Batch
-from serving.core.outcome import Completed, Outcome
+from serving.core.outcome import Timings
 from serving.core.statistics import BatchStatistics, ModelStatistics
 from serving.runtime.lane import Forwarded
 
@@ -12,20 +12,18 @@ class Bookkeeper:
     def __init__(self) -> None:
         self.statistics = ModelStatistics()
 
-    def ended(self, outcome: Outcome) -> None:
-        statistics = self.statistics
-        statistics.outcomes[type(outcome).__name__] += 1
-        if not isinstance(outcome, Completed):
-            statistics.fail.add(0)
+    def failed(self) -> None:
+        """One request ended otherwise than Completed."""
+        self.statistics.fail.add(0)
 
-    def completed(self, count: int, queue_ns: int, done: Forwarded, finish_ns: int) -> None:
+    def completed(self, count: int, queue_ns: int, timings: Timings) -> None:
         """`count` requests of one batch, which together waited `queue_ns`."""
         statistics = self.statistics
         statistics.queue.add(queue_ns, count)
-        statistics.compute_input.add(done.prepare_ns * count, count)
-        statistics.compute_infer.add(done.compute_ns * count, count)
-        statistics.compute_output.add(finish_ns * count, count)
-        each_ns = done.prepare_ns + done.compute_ns + finish_ns
+        statistics.compute_input.add(timings.prepare_ns * count, count)
+        statistics.compute_infer.add(timings.compute_ns * count, count)
+        statistics.compute_output.add(timings.finish_ns * count, count)
+        each_ns = timings.prepare_ns + timings.compute_ns + timings.finish_ns
         statistics.success.add(queue_ns + each_ns * count, count)
 
     def executed(self, batch: Batch, done: Forwarded, now_ns: int) -> None:

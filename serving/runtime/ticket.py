@@ -1,39 +1,103 @@
-"""The caller's hold on a submitted request: await it for the outcome, cancel the awaiting task to withdraw."""
+"""The caller's hold on a submitted request, and where that request stands.
 
-from asyncio import CancelledError, Future
+A ticket is the request that the core queues and batches: one object for both saves a look-up at every step.
+"""
+
+import logging
+from asyncio import CancelledError, Future, get_running_loop
 from collections.abc import Callable, Generator
+from enum import Enum
 from typing import Any
 
-from serving.core.outcome import Cancelled, Outcome
+from serving.core.outcome import Outcome
 from serving.core.request import Request
 
+_log = logging.getLogger(__name__)
 
-class Ticket:
-    """Settles exactly once. Awaiting it yields the `Outcome`; it raises nothing but the awaiter's own cancellation."""
 
-    __slots__ = ("_future", "_withdraw", "request")
+class Stage(Enum):
+    """Where an accepted request stands; it only moves down this list."""
 
-    def __init__(self, request: Request, future: Future[Outcome], withdraw: Callable[[Request], None]) -> None:
-        self.request = request
-        self._future = future
+    PREPARING = "its model's own `prepare` runs in the pool"
+    QUEUED = "it waits for its batch"
+    IN_FLIGHT = "its batch was cut"
+    ENDED = "it has its outcome"
+
+
+class Ticket(Request):
+    """Settles exactly once.
+
+    Awaiting it yields the `Outcome`, and raises nothing but the awaiter's own cancellation, which withdraws the
+    request. Who has no task to await in leaves a callback with `then`.
+    """
+
+    __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "stage")
+
+    def __init__(
+        self,
+        id: int,
+        tenant: str,
+        rows: int,
+        arrived_ns: int,
+        deadline_ns: int,
+        expires_ns: int,
+        rank_ns: int,
+        payload: object,
+        withdraw: "Callable[[Ticket], None]",
+    ) -> None:
+        # Written out, in place of the constructor that the dataclass makes: it runs for every request.
+        self.id = id
+        self.tenant = tenant
+        self.rows = rows
+        self.length = 1
+        self.group = None
+        self.arrived_ns = arrived_ns
+        self.deadline_ns = deadline_ns
+        self.expires_ns = expires_ns
+        self.rank_ns = rank_ns
+        self.payload = payload
+        self.stage = Stage.QUEUED
+        self.outcome: Outcome | None = None
         self._withdraw = withdraw
+        self._then: Callable[[Outcome], None] | None = None
+        self._waiter: Future[None] | None = None
 
     def __await__(self) -> Generator[Any, None, Outcome]:
-        try:
-            return (yield from self._future)
-        except CancelledError:
-            self._withdraw(self.request)
-            raise
+        if self.outcome is None:
+            if self._waiter is None:
+                self._waiter = get_running_loop().create_future()
+            try:
+                yield from self._waiter
+            except CancelledError:
+                self.cancel()
+                raise
+        assert self.outcome is not None
+        return self.outcome
+
+    def then(self, callback: Callable[[Outcome], None]) -> None:
+        """See `core.backend.Submitted.then`."""
+        if self.outcome is None:
+            self._then = callback
+        else:
+            callback(self.outcome)
 
     def cancel(self) -> None:
         """Withdraws the request: it ends as Cancelled, unless it has ended already."""
-        self._withdraw(self.request)
+        if self.stage is not Stage.ENDED:
+            self._withdraw(self)
 
     def done(self) -> bool:
-        return self._future.done()
+        return self.outcome is not None
 
     def settle(self, outcome: Outcome) -> None:
-        if not self._future.done():
-            self._future.set_result(outcome)
-        else:
-            assert isinstance(outcome, Cancelled), f"{self.request.id} answered twice"
+        """Tells the caller. What a callback raises is logged: one caller's trouble is not its batch-mates'."""
+        assert self.outcome is None, f"{self.id} answered twice"
+        self.stage = Stage.ENDED
+        self.outcome = outcome
+        if self._then is not None:
+            try:
+                self._then(outcome)
+            except Exception:
+                _log.exception("an answer could not be handed over")
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

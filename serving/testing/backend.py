@@ -1,16 +1,19 @@
 """A backend without a model: answers what it is told to, and remembers what it was given."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from serving.core.outcome import Completed, Outcome, Timings
+from serving.core.errors import ModelError
+from serving.core.outcome import Cancelled, Completed, Failed, Outcome, Timings
 from serving.core.statistics import BatchStatistics, ModelStatistics
 
 Arrays = Mapping[str, np.ndarray]
-TIMINGS = Timings(queue_ns=1_000_000, prepare_ns=10_000, compute_ns=2_000_000, finish_ns=10_000, batch_rows=1)
+QUEUE_NS = 1_000_000
+TIMINGS = Timings(prepare_ns=10_000, compute_ns=2_000_000, finish_ns=10_000, batch_rows=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,22 @@ class Submission:
     tenant: str
     priority: int
     timeout_ns: int | None
+
+
+class EchoTicket:
+    """A `core.backend.Submitted` whose request runs as a task of its own."""
+
+    def __init__(self, outcome: Coroutine[Any, Any, Outcome]) -> None:
+        self._task = asyncio.get_running_loop().create_task(outcome)
+
+    def __await__(self) -> Generator[Any, None, Outcome]:
+        return self._task.__await__()
+
+    def then(self, callback: Callable[[Outcome], None]) -> None:
+        self._task.add_done_callback(lambda task: callback(Cancelled() if task.cancelled() else task.result()))
+
+    def cancel(self) -> None:
+        self._task.cancel()
 
 
 class EchoBackend:
@@ -61,10 +80,10 @@ class EchoBackend:
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
-    ) -> Awaitable[Outcome]:
+    ) -> "EchoTicket":
         assert isinstance(payload, dict)
         self.submissions.append(Submission(payload, rows, tenant, priority, timeout_ns))
-        return self._outcome(payload, rows)
+        return EchoTicket(self._outcome(payload, rows))
 
     async def _outcome(self, payload: Arrays, rows: int) -> Outcome:
         if self._held:
@@ -79,15 +98,19 @@ class EchoBackend:
                 self.waiting -= 1
         if self.script:
             return self.script.pop(0)
+        try:
+            answer = self._answer(payload)
+        except Exception as error:
+            return Failed(ModelError(f"the model failed: {type(error).__name__}: {error}"))
         self._count(rows)
-        return Completed(self._answer(payload), TIMINGS)
+        return Completed(answer, QUEUE_NS, TIMINGS)
 
     def _count(self, rows: int) -> None:
         counts = self._statistics
         counts.inference_count += rows
         counts.execution_count += 1
         counts.success.add(3_000_000)
-        counts.queue.add(TIMINGS.queue_ns)
+        counts.queue.add(QUEUE_NS)
         counts.compute_input.add(TIMINGS.prepare_ns)
         counts.compute_infer.add(TIMINGS.compute_ns)
         counts.compute_output.add(TIMINGS.finish_ns)

@@ -5,10 +5,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import uvicorn
 
+from serving.api.connection import short_way
 from serving.api.dispatch import ServedModel
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
@@ -24,7 +26,7 @@ def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBa
 
 
 class Server(uvicorn.Server):
-    def __init__(self, app: object, *, http: str, loop: str) -> None:
+    def __init__(self, app: object, *, http: Any, loop: str) -> None:
         super().__init__(uvicorn.Config(app, http=http, loop=loop, ws="none", log_config=None, access_log=False))
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
@@ -60,8 +62,9 @@ def serving() -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(
-        models: Sequence[ServedModel], *, http: str = "httptools", loop: str = "uvloop", tenant_header: str = ""
+        models: Sequence[ServedModel], *, http: str = "short", loop: str = "uvloop", tenant_header: str = ""
     ) -> Server:
+        """http: uvicorn's protocol, or "short" for the short way, which the first model's plain requests take then."""
         apps = {served.name: ModelApp(served, tenant_header=tenant_header) for served in models}
 
         async def status() -> list[dict[str, object]]:
@@ -75,7 +78,8 @@ def serving() -> Iterator[Callable[..., Server]]:
                 for served in models
             ]
 
-        servers.append(Server(FrontApp(status, apps=apps), http=http, loop=loop).open())
+        protocol = short_way(apps[models[0].name]) if http == "short" else http
+        servers.append(Server(FrontApp(status, apps=apps), http=protocol, loop=loop).open())
         return servers[-1]
 
     try:

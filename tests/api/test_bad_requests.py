@@ -35,7 +35,7 @@ def message(*inputs: dict[str, object], **more: object) -> bytes:
     return json.dumps({"inputs": [*given, *rest], **more}).encode()
 
 
-@pytest.fixture(scope="module", params=["httptools", "h11"])
+@pytest.fixture(scope="module", params=["short", "httptools", "h11"])
 def server(serve_module, request) -> Server:
     served = model("m", ("a", "FP32", (-1, 4)), ("b", "INT64", (-1, -1)), backend=EchoBackend(), max_body_bytes=LIMIT)
     return serve_module([served, model("one", ("x", "FP32", (-1, -1)), backend=EchoBackend()),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from serving.api.classification import best_classes
-from serving.api.dispatch import MAX_KEPT_PLANS, Dispatch
+from serving.api.dispatch import Dispatch
+from serving.api.recall import GENERATION
 from serving.protocol.errors import BadMessage
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
@@ -50,22 +51,22 @@ def test_requests_with_other_ids_do_not_fill_the_cache() -> None:
     for number in range(50):
         one.plan(*request(f'"id":"{number}",'))
         one.plan(*request("", f',"id":"{number}"'))
-    assert len(one._young) == 1
+    assert len(one._plans) == 1
 
 
 def test_the_number_of_kept_plans_is_bounded_and_the_used_ones_stay() -> None:
     one = dispatch()
     used = one.plan(*request())[0]
-    for number in range(5 * MAX_KEPT_PLANS):
+    for number in range(5 * GENERATION):
         one.plan(*request("", f',"parameters":{{"n":{number}}}'))
         assert one.plan(*request())[0] is used
-    assert len(one._young) + len(one._old) <= 2 * MAX_KEPT_PLANS
+    assert len(one._plans) <= 2 * GENERATION
 
 
 def test_large_heads_are_not_kept() -> None:
     one = dispatch()
     one.plan(*request("", f',"parameters":{{"n":"{"x" * 5000}"}}'))
-    assert not one._young
+    assert len(one._plans) == 0
 
 
 def test_a_kept_plan_still_checks_the_length_of_each_body() -> None:

@@ -22,15 +22,15 @@ def test_a_kept_head_gives_the_same_answer_as_a_new_one() -> None:
 
 def test_the_id_is_put_in_and_the_lengths_follow() -> None:
     headers, body = WRITER.write(plain(), {"y": np.zeros((1, 2), np.float32)}, 'a"b')
-    length = int(dict(headers)[b"inference-header-content-length"])
+    length = int(dict(headers.pairs)[b"inference-header-content-length"])
     assert json.loads(body[:length])["id"] == 'a"b'
-    assert int(dict(headers)[b"content-length"]) == len(body) == length + 8
+    assert int(dict(headers.pairs)[b"content-length"]) == len(body) == length + 8
 
 
 @pytest.mark.parametrize("id", ["", "i"])
 def test_an_empty_output_is_an_ordinary_json_answer(id: str) -> None:
     headers, body = WRITER.write(plain(), {"y": np.zeros((1, 0), np.float32)}, id)
-    assert b"inference-header-content-length" not in dict(headers)
+    assert b"inference-header-content-length" not in dict(headers.pairs)
     assert json.loads(body)["outputs"][0]["parameters"] == {"binary_data_size": 0}
 
 

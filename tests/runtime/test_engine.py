@@ -1,6 +1,7 @@
 """The engine with a scripted model: every request gets exactly one answer, whatever happens on the way."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -24,7 +25,7 @@ def run(model: ScriptedModel, story: Callable[[Engine], Awaitable[None]], *, bat
             await story(engine)
         assert engine.ledger.is_empty()
         engine.ledger.check()
-        assert engine._tickets == {}
+        assert not engine._open_tickets
         return engine
 
     return asyncio.run(play())
@@ -199,6 +200,55 @@ def test_a_client_that_leaves_while_its_batch_computes_is_counted_once() -> None
     run(model, story)
 
 
+def test_a_client_that_leaves_while_its_answer_is_finished_is_counted_once() -> None:
+    finishing, go_on = threading.Event(), threading.Event()
+
+    def on_split(sums: np.ndarray) -> None:
+        finishing.set()
+        go_on.wait()
+
+    model = ScriptedModel(on_split=on_split)
+    model.finishes = True
+
+    async def story(engine: Engine) -> None:
+        ticket = submit(engine, 1.0)
+        await asyncio.to_thread(finishing.wait)
+        ticket.cancel()
+        engine.ledger.check()
+        assert engine.ledger.snapshot().ended == {"Cancelled": 1}
+        go_on.set()
+        assert value(await submit(engine, 2.0)) == 8.0
+
+    run(model, story)
+
+
+def test_a_callback_is_called_once_and_its_trouble_is_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
+    def trouble(outcome: Outcome) -> None:
+        raise RuntimeError("the caller's own")
+
+    async def story(engine: Engine) -> None:
+        told: list[float] = []
+        submit(engine, 1.0).then(trouble)
+        submit(engine, 2.0).then(lambda outcome: told.append(value(outcome)))
+        last = submit(engine, 3.0)
+        await last
+        last.then(lambda outcome: told.append(value(outcome)))
+        assert told == [8.0, 12.0]
+
+    run(ScriptedModel(), story)
+    assert "the caller's own" in caplog.text
+
+
+def test_who_withdraws_a_batch_mate_from_its_callback_does_not_end_it_twice() -> None:
+    async def story(engine: Engine) -> None:
+        tickets = [submit(engine, 1.0) for _ in range(3)]
+        tickets[0].then(lambda outcome: tickets[1].cancel())
+        assert [type(await ticket) for ticket in tickets] == [Completed] * 3
+        assert engine.ledger.snapshot().ended == {"Completed": 3}
+
+    run(ScriptedModel(), story)
+
+
 def test_a_full_queue_refuses_with_a_hint() -> None:
     model = ScriptedModel(limits=Limits(max_batch_rows=1, max_queue_requests=2))
 
@@ -240,6 +290,20 @@ def test_a_request_whose_deadline_passes_behind_a_slow_batch_expires_and_is_neve
 
     run(model, story)
     assert sum(model.batches) == 1
+
+
+def test_a_clients_own_timeout_is_noticed_behind_a_slow_batch_of_a_model_without_a_budget() -> None:
+    model = ScriptedModel()
+
+    async def story(engine: Engine) -> None:
+        model.gate.clear()
+        first = submit(engine, 1.0)
+        await until_computing(model)
+        assert isinstance(await submit(engine, 1.0, timeout_ns=20_000_000), Expired)
+        model.gate.set()
+        await first
+
+    run(model, story)
 
 
 def test_unusable_input_is_the_clients_fault_and_costs_nobody_else_anything() -> None:

@@ -1,0 +1,233 @@
+"""An HTTP/1.1 connection on which plain infer requests take the short way: no ASGI, no task, one write per answer.
+
+It is uvicorn's own connection with a look at the bytes before uvicorn gets them. A whole request whose head `heads`
+calls plain is answered here; everything else (other paths, other methods, chunked or compressed bodies, anything
+malformed) goes to uvicorn untouched and takes the general way through the application, where each of those has its
+answer. Both ways call the same `Dispatch` and the same table of faults. What uvicorn spends on a request that is not
+special is half of what a small one costs: docs/decisions/0005-the-short-way.md.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.api.asgi import JSON_CONTENT
+from serving.api.dispatch import Plan
+from serving.api.faults import Fault, fault_of_outcome
+from serving.api.heads import Head, Heads
+from serving.api.http import ModelApp, server_timing
+from serving.core.backend import Submitted
+from serving.core.outcome import Completed, Outcome
+from serving.protocol.reply import encoded
+
+MAX_HEAD_BYTES = 64 * 1024
+JOIN_BELOW_BYTES = 64 * 1024  # a copy is cheaper than a second buffer, up to here
+
+
+def short_way(model: ModelApp) -> "Callable[..., InferConnection]":
+    """What uvicorn takes for its setting `http`: makes the connections of a server for this model."""
+    paths = frozenset(path.encode() for path in model.infer_paths)
+    return partial(InferConnection, model, Heads(paths, model.tenant_header, model.model.max_body_bytes))
+
+
+class Turn(Enum):
+    """Whose turn it is to speak."""
+
+    CLIENT = "a request may begin"
+    BODY = "the rest of a plain request is on its way"
+    SERVER = "a plain request waits for its answer"
+    SLOW_READER = "the client does not take its answer"
+    UVICORN = "a request is uvicorn's; afterwards the next may be ours"
+    UVICORN_FOR_GOOD = "where one request ends and the next begins only uvicorn's parser can tell"
+
+
+class InferConnection(HttpToolsProtocol):
+    """Made by `short_way`. `uvicorn` are the arguments that its server gives every connection."""
+
+    def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._model = model
+        self._dispatch = model.dispatch
+        self._heads = heads
+        self._turn = Turn.CLIENT
+        self._unread = b""  # what arrived and is not looked at yet
+        self._body: list[bytes] = []
+        self._missing_bytes = 0  # of the body: ours in BODY, uvicorn's in UVICORN
+        self._head: Head
+        self._plan: Plan
+        self._id = ""
+        self._submitted: Submitted | None = None
+        self._is_last = False
+        self._used_s = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._common: list[
+            tuple[bytes, bytes]
+        ] = []  # the headers of every answer; uvicorn makes a new list each second
+        self._common_block = b""
+
+    # -- asyncio calls ----------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        match self._turn:
+            case Turn.CLIENT:
+                self._begin(self._unread + data if self._unread else data)
+            case Turn.BODY:
+                self._gather(data)
+            case Turn.UVICORN:
+                self._pass_on(data)
+            case Turn.UVICORN_FOR_GOOD:
+                super().data_received(data)
+            case _:  # the next request before this one is answered: it waits, and the client with it
+                self._unread += data
+                self.flow.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._submitted is not None:
+            self._submitted.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._turn is Turn.SLOW_READER:
+            self._next()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn's server: whoever waits for an answer still gets it."""
+        if self._turn in (Turn.BODY, Turn.SERVER):
+            self._is_last = True
+        else:
+            super().shutdown()
+
+    # -- a request comes --------------------------------------------------------------------------------------
+
+    def _begin(self, data: bytes) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        end = data.find(b"\r\n\r\n")
+        if end < 0 and len(data) < MAX_HEAD_BYTES:
+            self._unread = data
+            return
+        self._unread = b""
+        head = self._heads.read(data[:end]) if end >= 0 else None
+        if head is None or head.body_bytes is None:
+            self._turn = Turn.UVICORN_FOR_GOOD
+            super().data_received(data)
+            return
+        start = end + 4
+        if not head.is_plain:
+            self._missing_bytes = start + head.body_bytes
+            self._pass_on(data)
+            return
+        self._head = head
+        self._missing_bytes = head.body_bytes
+        self._body = []
+        self._gather(data[start:])
+
+    def _gather(self, data: bytes) -> None:
+        missing = self._missing_bytes - len(data)
+        if missing > 0:
+            self._turn = Turn.BODY
+            self._missing_bytes = missing
+            self._body.append(data)
+            return
+        if missing < 0:
+            data, self._unread = data[:missing], data[missing:]
+            self.flow.pause_reading()
+        if self._body:
+            self._body.append(data)
+            data = b"".join(self._body)
+            self._body = []
+        self._turn = Turn.SERVER
+        self._submit(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """To uvicorn, as long as it is one request at a time; a client that sends ahead stays with uvicorn."""
+        if not self._missing_bytes and (self.cycle is None or self.cycle.response_complete):
+            self._turn = Turn.CLIENT
+            self._begin(data)
+            return
+        missing = self._missing_bytes - len(data)
+        self._missing_bytes = max(missing, 0)
+        self._turn = Turn.UVICORN if missing >= 0 else Turn.UVICORN_FOR_GOOD
+        super().data_received(data)
+
+    def _submit(self, body: bytes) -> None:
+        try:
+            self._plan, self._id, json_bytes = self._dispatch.plan(body, self._head.json_bytes)
+            self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant)
+        except Exception as error:
+            self._answer_fault(self._model.fault(error))
+        else:
+            self._submitted.then(self._answer)
+
+    # -- an answer goes ---------------------------------------------------------------------------------------
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._submitted = None
+        if self.transport.is_closing():
+            return
+        if type(outcome) is not Completed:
+            self._answer_fault(fault_of_outcome(outcome))
+            return
+        try:
+            headers, body = self._dispatch.reply(self._plan, outcome, self._id)
+        except Exception as error:
+            self._answer_fault(self._model.fault(error))
+            return
+        timing = b"server-timing: %b\r\n" % server_timing(outcome) if self._model.timings else b""
+        self._write(200, headers.block + timing, body)
+
+    def _answer_fault(self, fault: Fault) -> None:
+        body = fault.body
+        length = (b"content-length", b"%d" % len(body))
+        self._write(fault.status, encoded([JSON_CONTENT, *fault.headers, length]), body)
+
+    def _write(self, status: int, headers: bytes, body: bytes) -> None:
+        """headers: as they go on the wire."""
+        if self._common is not self.server_state.default_headers:
+            self._common = self.server_state.default_headers
+            self._common_block = encoded(self._common)
+        closing = b"connection: close\r\n\r\n" if self._is_last else b"\r\n"
+        parts = [STATUS_LINE[status], self._common_block, headers, closing, body]
+        if len(body) < JOIN_BELOW_BYTES:
+            self.transport.write(b"".join(parts))
+        else:
+            self.transport.writelines(parts)
+        self.server_state.total_requests += 1
+        if self._is_last:
+            self.transport.close()
+        elif self.flow.write_paused:
+            self._turn = Turn.SLOW_READER
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        self._turn = Turn.CLIENT
+        self._used_s = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+        if self._unread:
+            # Not from here: a client that sends far ahead would have us call ourselves once per request.
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.data_received(b"")
+
+    def _close_if_idle(self) -> None:
+        """One timer that looks again when it may be time, instead of one that is set anew for every request."""
+        left_s = self._used_s + self.timeout_keep_alive - self.loop.time()
+        self._idle_timer = None
+        if self.transport.is_closing():
+            return
+        if self._turn is Turn.CLIENT and left_s <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(max(left_s, 1.0), self._close_if_idle)

@@ -1,0 +1,188 @@
+"""Drives the lanes: asks the batcher for a batch when a lane can take one, hands it over, and watches over it.
+
+Everything here runs on one event loop, so there are no locks; lanes report back with `call_soon_threadsafe`.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from models.base import Model
+from serving.core.batch import Batch
+from serving.core.batcher import Batcher
+from serving.core.clock import Clock
+from serving.core.latency import LatencyModel
+from serving.core.request import Request
+from serving.runtime.lane import Forwarded, Lane
+from serving.runtime.warmup import warm_up_in_lane
+
+HOP_NS = 300_000  # from the event loop to a lane's thread and back
+SWEEP_S = 0.05  # how often those who wait are looked through for passed deadlines, where no budget asks for more
+
+
+class Owner(Protocol):
+    """Who answers the requests; told of what becomes of batches."""
+
+    def batch_departed(self, batch: Batch) -> None:
+        """Its requests have left the queue."""
+
+    def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
+        """It was computed, or failed: `done` says for whom."""
+
+    def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
+        """They have left the queue, too late to be computed."""
+
+    def lane_lost(self, lane_index: int, why: str, batches: Sequence[Batch]) -> None:
+        """The lane takes no more batches, and these do not come back."""
+
+
+class Driver:
+    """The lanes of one model and what is in flight on them."""
+
+    def __init__(self, models: Sequence[Model], batcher: Batcher, clock: Clock, owner: Owner) -> None:
+        self.lost = ""
+        self._models = models
+        self._batcher = batcher
+        self._clock = clock
+        self._owner = owner
+        self._forward_timeout_ns = int(models[0].spec.limits.forward_timeout_s * 1e9)
+        self._lanes: list[Lane] = []
+        self._in_flight: list[list[Batch]] = [[] for _ in models]
+        self._began_ns = [0 for _ in models]  # when the batch that now computes began
+        self._timers: list[asyncio.TimerHandle | None] = [None for _ in models]
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_s = SWEEP_S
+        self._pump_is_due = False
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def open(self, latency: LatencyModel, *, budget_ns: int | None, report: Callable[[str], None]) -> None:
+        """Starts the lanes and warms them up."""
+        self._loop = asyncio.get_running_loop()
+        self._lanes = [Lane(model, index, self._clock, self._report_back) for index, model in enumerate(self._models)]
+        sizes = self._batcher.sizes
+        for lane in self._lanes:
+            lane.open()
+            sizes.largest_rows = await warm_up_in_lane(
+                lane, latency, self._clock, largest_rows=sizes.largest_rows, budget_ns=budget_ns, report=report
+            )
+        if budget_ns is not None:
+            self._sweep_s = min(SWEEP_S, max(0.005, budget_ns / 4e9))
+
+    def close(self) -> None:
+        """Ends the threads and unloads the models."""
+        for handle in (*self._timers, self._watchdog, self._sweeper):
+            if handle is not None:
+                handle.cancel()
+        for lane in self._lanes:
+            lane.close()
+            lane.model.close()
+
+    def dead_lane(self) -> int | None:
+        """The index of a lane one of whose threads has died."""
+        return next((lane.index for lane in self._lanes if not lane.is_alive()), None)
+
+    def batches_in_flight(self) -> int:
+        return sum(map(len, self._in_flight))
+
+    # -- batches leave ----------------------------------------------------------------------------------------
+
+    def pump_soon(self) -> None:
+        """At the end of this turn of the loop: whatever arrived in the same turn rides in the same batch."""
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        for lane in self._lanes:
+            self._feed(lane)
+        if self._sweeper is None and self._batcher.queue:
+            self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+
+    def _feed(self, lane: Lane) -> None:
+        """Gives the lane every batch that it can take now."""
+        timer = self._timers[lane.index]
+        if timer is not None:
+            timer.cancel()
+            self._timers[lane.index] = None
+        while self._batcher.queue and not self.lost:
+            now_ns = self._clock.now_ns()
+            cut = self._batcher.cut(lane.index, now_ns)
+            if cut.expired:
+                self._owner.requests_expired(cut.expired, now_ns)
+            if cut.batch is not None:
+                self._dispatch(lane, cut.batch)
+                continue
+            if cut.ask_again_ns is not None:
+                delay_s = max(0.0, (cut.ask_again_ns - now_ns) / 1e9)
+                self._timers[lane.index] = self._loop.call_later(delay_s, self._feed, lane)
+            return
+
+    def _dispatch(self, lane: Lane, batch: Batch) -> None:
+        in_flight = self._in_flight[lane.index]
+        in_flight.append(batch)
+        self._owner.batch_departed(batch)
+        is_alone = len(in_flight) == 1
+        lane.submit(batch, lane_is_idle=is_alone)
+        if is_alone:
+            self._began_ns[lane.index] = batch.cut_ns
+            if self._watchdog is None:
+                self._watchdog = self._loop.call_later(self._forward_timeout_ns / 1e9, self._watch)
+
+    def _sweep(self) -> None:
+        """While requests wait, nobody learns of a passed deadline only because every lane is busy."""
+        self._sweeper = None
+        now_ns = self._clock.now_ns()
+        expired = self._batcher.expire(now_ns)
+        if expired:
+            self._owner.requests_expired(expired, now_ns)
+        if self._batcher.queue:
+            self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+
+    # -- batches return ---------------------------------------------------------------------------------------
+
+    def _report_back(self, done: Forwarded) -> None:
+        """Called in a lane's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._settle, done)
+        except RuntimeError:  # the loop was closed without waiting for this batch: nobody is left to be answered
+            return
+
+    def _settle(self, done: Forwarded) -> None:
+        batch = done.batch
+        lane = self._lanes[batch.lane_index]
+        in_flight = self._in_flight[lane.index]
+        if batch not in in_flight:
+            return  # it came back after all, long after its lane was given up and its requests were answered
+        in_flight.remove(batch)
+        self._began_ns[lane.index] = done.done_ns
+        occupied_ns = self._batcher.settle(batch, done.done_ns, learn=done.is_clean())
+        self._batcher.lead_ns += (HOP_NS + done.prepare_ns - self._batcher.lead_ns) // 8
+        if done.ran_out_of_memory:
+            self._batcher.sizes.halve()
+        if done.lost:
+            self._lose(lane, "the device is lost")
+        elif self._batcher.queue:
+            self.pump_soon()
+        self._owner.batch_returned(done, occupied_ns)
+
+    # -- lanes get lost ---------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Gives up lanes whose batch computes for longer than the model's limit. One timer serves all batches."""
+        now_ns = self._clock.now_ns()
+        for lane in self._lanes:
+            if self._in_flight[lane.index] and now_ns - self._began_ns[lane.index] >= self._forward_timeout_ns:
+                self._lose(lane, f"a forward pass did not return within {self._forward_timeout_ns / 1e9:g} s")
+        began_ns = [self._began_ns[index] for index, batches in enumerate(self._in_flight) if batches]
+        self._watchdog = None
+        if began_ns:
+            left_ns = min(began_ns) + self._forward_timeout_ns - now_ns
+            self._watchdog = self._loop.call_later(left_ns / 1e9, self._watch)
+
+    def _lose(self, lane: Lane, why: str) -> None:
+        self.lost = why
+        batches, self._in_flight[lane.index] = self._in_flight[lane.index], []
+        self._owner.lane_lost(lane.index, why, batches)

@@ -1,0 +1,304 @@
+"""The short way through a connection, byte by byte: however requests are cut, the answers are those of uvicorn."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from serving.api.connection import JOIN_BELOW_BYTES, InferConnection, Turn, short_way
+from serving.api.http import ModelApp
+from serving.protocol.binary_codec import encode_request
+from serving.protocol.messages import InferInput, InferRequest
+from serving.testing.backend import EchoBackend
+from tests.api.conftest import model
+
+LIMIT = 100_000
+ONES = (InferInput("x", "FP32", np.ones((1, 2), np.float32)),)
+BODY, JSON_BYTES = encode_request(InferRequest(ONES))
+BODY_WITH_ID, JSON_BYTES_WITH_ID = encode_request(InferRequest(ONES, id="7"))
+
+
+def infer(body: bytes = BODY, *more: str, length: int | None = JSON_BYTES, path: str = "/v2/models/m/infer") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: h", f"Content-Length: {len(body)}", *more]
+    if length is not None:
+        lines.append(f"Inference-Header-Content-Length: {length}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+
+def chunked() -> bytes:
+    head = f"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nInference-Header-Content-Length: {JSON_BYTES}\r\n"
+    middle = len(BODY) // 2
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:middle], BODY[middle:], b""))
+    return head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + pieces
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.readable = asyncio.Event()
+        self.readable.set()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def writelines(self, parts) -> None:
+        self.written += b"".join(parts)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        self.readable.clear()
+
+    def resume_reading(self) -> None:
+        self.readable.set()
+
+
+class Talk:
+    """One connection to an application, with its wire in the test's hand."""
+
+    def __init__(self, backend: EchoBackend, *, http: str = "short") -> None:
+        app = ModelApp(model("m", ("x", "FP32", (-1, 2)), backend=backend, max_body_bytes=LIMIT))
+        config = uvicorn.Config(app, http=short_way(app) if http == "short" else http, ws="none", log_config=None)  # type: ignore[arg-type]
+        config.load()
+        self.wire = Wire()
+        self.state = ServerState()
+        self.connection: HttpToolsProtocol = config.http_protocol_class(
+            config=config, server_state=self.state, app_state={}, _loop=asyncio.get_running_loop()
+        )
+        self.connection.connection_made(self.wire)
+
+    async def send(self, data: bytes) -> None:
+        """As the loop would: not while reading is paused, and not after the end."""
+        await self.wire.readable.wait()
+        if not self.wire.closed:
+            self.connection.data_received(data)
+        await asyncio.sleep(0)
+
+    async def answers(self, count: int) -> list[tuple[int, bytes]]:
+        """Status and body of so many answers; fewer where the connection was closed before."""
+        found: list[tuple[int, bytes]] = []
+        for _ in range(2000):
+            found = answers_in(self.wire.written)
+            if len(found) >= count or self.wire.closed:
+                break
+            await asyncio.sleep(0)
+        return found
+
+    def hang_up(self) -> None:
+        self.wire.closed = True
+        self.connection.connection_lost(None)
+
+
+def answers_in(written: bytes) -> list[tuple[int, bytes]]:
+    found: list[tuple[int, bytes]] = []
+    while b"\r\n\r\n" in written:
+        head, _, rest = written.partition(b"\r\n\r\n")
+        if head == b"HTTP/1.1 100 Continue":
+            written = rest
+            continue
+        length = re.search(rb"content-length: (\d+)", head)
+        assert length, head
+        if len(rest) < int(length[1]):
+            break
+        found.append((int(head[9:12]), rest[: int(length[1])]))
+        written = rest[int(length[1]) :]
+    return found
+
+
+def talk(story: Callable[[Talk, EchoBackend], object], *, http: str = "short") -> object:
+    async def play() -> object:
+        backend = EchoBackend()
+        one = Talk(backend, http=http)
+        try:
+            return await story(one, backend)  # type: ignore[misc]
+        finally:
+            one.hang_up()
+            await asyncio.sleep(0)
+
+    return asyncio.run(play())
+
+
+REQUESTS = {
+    "plain": infer(),
+    "plain, id": infer(BODY_WITH_ID, length=JSON_BYTES_WITH_ID),
+    "json": infer(b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}', length=None),
+    "bad json": infer(b"{", length=None),
+    "bad length": infer(BODY, length=100_000),
+    "wants gzip": infer(BODY, "Accept-Encoding: gzip"),
+    "allows gzip": infer(BODY, "Accept-Encoding: gzip, deflate"),
+    "no body": infer(b"", length=None),
+    "too large": infer(b"x" * (LIMIT + 1)),
+    "other path": infer(path="/v2/models/m/versions/9/infer"),
+    "ready": get("/v2/models/m/ready"),
+    "metadata": get("/v2/models/m"),
+    "chunked": chunked(),
+}  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(sorted(REQUESTS)), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(0, 4000), max_size=12),
+    at_once=st.booleans(),
+)
+def test_however_requests_are_mixed_and_cut_the_answers_are_those_of_uvicorn_alone(
+    names: list[str], cuts: list[int], at_once: bool
+) -> None:
+    """at_once: without waiting for the answer before, as a pipelining client does."""
+
+    async def story(one: Talk, backend: EchoBackend) -> list[tuple[int, bytes]]:
+        if at_once:
+            data = b"".join(REQUESTS[name] for name in names)
+            edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+            for start, end in pairwise(edges):
+                await one.send(data[start:end])
+            return await one.answers(len(names))
+        for number, name in enumerate(names, 1):
+            data = REQUESTS[name]
+            edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+            for start, end in pairwise(edges):
+                await one.send(data[start:end])
+            await one.answers(number)
+        return answers_in(one.wire.written)
+
+    assert talk(story) == talk(story, http="httptools")
+
+
+def test_a_plain_request_takes_the_short_way_and_others_do_not_close_it_for_the_next() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        assert isinstance(one.connection, InferConnection)
+        for count, (name, is_short) in enumerate(
+            [("plain", 1), ("ready", 0), ("json", 1), ("no body", 0), ("plain", 1)]
+        ):
+            before = one.connection.cycle
+            await one.send(REQUESTS[name])
+            assert len(await one.answers(count + 1)) == count + 1
+            assert (one.connection.cycle is before) == bool(is_short), name  # uvicorn makes a cycle for each of its own
+        assert one.state.total_requests == 5
+
+    talk(story)
+
+
+def test_after_a_request_whose_end_only_a_parser_finds_the_connection_stays_with_uvicorn() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        assert isinstance(one.connection, InferConnection)
+        await one.send(chunked())
+        assert [status for status, _ in await one.answers(1)] == [200]
+        await one.send(infer())
+        assert [status for status, _ in await one.answers(2)] == [200, 200]
+        assert one.connection._turn is Turn.UVICORN_FOR_GOOD
+
+    talk(story)
+
+
+def test_a_client_that_hangs_up_while_its_request_waits_withdraws_it() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        backend.hold()
+        await one.send(infer())
+        one.hang_up()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (backend.cancelled, backend.waiting, one.wire.written) == (1, 0, b"")
+
+    talk(story)
+
+
+def test_a_client_that_sends_ahead_is_not_read_further_and_gets_its_answers_in_order() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        backend.hold()
+        one.connection.data_received(infer())
+        one.connection.data_received(infer() + get("/v2/models/m/ready"))
+        await asyncio.sleep(0)
+        assert not one.wire.readable.is_set()
+        assert len(backend.submissions) == 1
+        backend.release()
+        answers = await one.answers(3)
+        assert [b"ready" in body for _, body in answers] == [False, False, True]
+        assert one.wire.readable.is_set()
+
+    talk(story)
+
+
+def test_a_client_that_does_not_take_its_answer_is_not_served_another() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        one.connection.pause_writing()
+        one.connection.data_received(infer() + infer())
+        assert len(await one.answers(1)) == 1
+        assert len(backend.submissions) == 1
+        one.connection.resume_writing()
+        assert len(await one.answers(2)) == 2
+
+    talk(story)
+
+
+def test_a_server_that_stops_still_answers_who_waits_and_then_closes() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        backend.hold()
+        await one.send(infer())
+        one.connection.shutdown()
+        assert not one.wire.closed
+        backend.release()
+        assert [status for status, _ in await one.answers(1)] == [200]
+        assert b"connection: close" in one.wire.written
+        assert one.wire.closed
+
+    talk(story)
+
+
+def test_an_idle_connection_is_closed_by_a_server_that_stops() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        await one.send(infer())
+        await one.answers(1)
+        one.connection.shutdown()
+        assert one.wire.closed
+
+    talk(story)
+
+
+@pytest.mark.parametrize("turn_again", [False, True])
+def test_a_connection_is_closed_once_it_was_idle_for_the_keep_alive_time(turn_again: bool) -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        connection = one.connection
+        assert isinstance(connection, InferConnection)
+        await one.send(infer())
+        await one.answers(1)
+        assert connection._idle_timer is not None
+        if not turn_again:
+            connection._used_s -= connection.timeout_keep_alive
+        connection._idle_timer.cancel()
+        connection._close_if_idle()
+        assert one.wire.closed is not turn_again
+
+    talk(story)
+
+
+def test_large_answers_are_written_without_being_joined() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        rows = JOIN_BELOW_BYTES // 8 + 1
+        body, length = encode_request(InferRequest((InferInput("x", "FP32", np.ones((rows, 2), np.float32)),)))
+        await one.send(infer(body, length=length))
+        ((status, answer),) = await one.answers(1)
+        assert status == 200
+        assert len(answer) > 8 * rows
+
+    talk(story)
