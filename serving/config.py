@@ -74,6 +74,13 @@ class ServerSettings(Section):
     haproxy: Annotated[Literal["auto", "off"], BeforeValidator(_switch)] = Field(
         "auto", description="`auto`: HAProxy balances the load where it is installed. `off`: Ray's slower Python proxy."
     )
+    replay_kb: int = Field(
+        32,
+        ge=16,
+        le=1024,
+        description="Requests up to this size go to another replica if theirs dies without an answer. HAProxy copies so "
+        "much for every request, however small: 32 cost it some 5 µs, 256 some 40. Raise it for photographs.",
+    )
     haproxy_threads: int = Field(
         1, ge=1, le=64, description="Threads of HAProxy. One carries some ten thousand small requests per second."
     )

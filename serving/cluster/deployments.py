@@ -37,7 +37,7 @@ class ModelReplica:
         model = await asyncio.to_thread(load_model, spec)
         self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
         await self.engine.open()
-        served = served_model(self.engine, max_body_bytes, lambda: door.entrance.door)
+        served = served_model(self.engine, max_body_bytes, lambda: door.entrance.facts())
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.

@@ -35,6 +35,10 @@ class Entrance:
         self.door = "plain"
         self.connection: Callable[..., asyncio.Protocol] | None = None
 
+    def facts(self) -> dict[str, str]:
+        """For the model's config: the door, and how plain infer requests come through it."""
+        return {"door": self.door, "infer_way": "asgi" if self.connection is None else "short"}
+
     def register(self, prefix: str, app: App) -> None:
         """Called on the app's event loop, before Ray Serve starts this replica's HTTP server."""
         self._app = app

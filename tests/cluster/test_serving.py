@@ -63,9 +63,9 @@ class Traffic:
                     self.outcomes[f"connection: {type(error).__name__}"] += 1
 
 
-def door_of(model: str) -> str:
+def way_into(model: str) -> tuple[str, str]:
     parameters = get_json(f"http://{ADDRESS}/v2/models/{model}/config")["parameters"]
-    return str(parameters["door"]["string_value"])
+    return parameters["door"]["string_value"], parameters["infer_way"]["string_value"]
 
 
 def replica_processes(model: str) -> list[int]:
@@ -90,7 +90,7 @@ def test_the_fast_door_is_open_and_each_model_answers_for_itself(cluster: Cluste
         assert {entry["name"] for entry in client.get_model_repository_index()} == {"noop", "slow"}
         with pytest.raises(InferenceServerException, match="unknown model"):
             client.infer("nobody", inputs())
-    assert door_of("noop") == "fast"
+    assert way_into("noop") == ("fast", "short")
 
 
 def test_the_announcement_names_every_model_its_device_and_its_door(cluster: Cluster) -> None:
