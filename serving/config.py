@@ -78,8 +78,8 @@ class ServerSettings(Section):
         32,
         ge=16,
         le=1024,
-        description="Requests up to this size go to another replica if theirs dies without an answer. HAProxy copies so "
-        "much for every request, however small: 32 cost it some 5 µs, 256 some 40. Raise it for photographs.",
+        description="Requests up to this size go to another replica if theirs dies without an answer. HAProxy copies "
+        "so much for every request, however small: 32 cost it some 5 µs, 256 some 40. Raise it for photographs.",
     )
     haproxy_threads: int = Field(
         1, ge=1, le=64, description="Threads of HAProxy. One carries some ten thousand small requests per second."

@@ -41,11 +41,11 @@ def one_round(
     with running(peer.command, peer.environment, ROOT, logs / f"{peer.name}.log") as server:
         # All models, also one that is not asked for: a neighbour that is still loading would take our processor.
         for url in peer.urls.values():
-            server.wait_until(partial(_answers, url, body, headers), peer.start_limit_s)
+            server.wait_until(partial(answers, url, body, headers), peer.start_limit_s)
         return [_sample(server, peer, work, load, expected, say) for work in works if work in peer.urls]
 
 
-def _answers(url: str, body: bytes, headers: dict[str, str]) -> bool:
+def answers(url: str, body: bytes, headers: dict[str, str]) -> bool:
     return post(url, body, headers)[0] == 200
 
 

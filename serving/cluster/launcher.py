@@ -39,8 +39,10 @@ def serve(settings: Settings, config_path: Path, say: Say) -> None:
                 say(line)
             stop.wait()
     finally:
-        say("stopping …")
-        cluster.stop()
+        try:
+            say("stopping …")
+        finally:  # also where nobody reads any more what is said
+            cluster.stop()
         say("stopped")
 
 

@@ -164,8 +164,8 @@ class Driver:
             self._batcher.sizes.halve()
         if done.lost:
             self._lose(lane, "the device is lost")
-        elif self._batcher.queue:
-            self.pump_soon()
+        else:
+            self._feed(lane)  # before the answers go out, which takes longer: the lane need not wait for that
         self._owner.batch_returned(done, occupied_ns)
 
     # -- lanes get lost ---------------------------------------------------------------------------------------
