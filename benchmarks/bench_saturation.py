@@ -2,9 +2,10 @@
 
     python -m benchmarks.bench_saturation [--rounds 3] [--connections 32 64 128 256]
 
-The bare loop calls the model in batches of every size, one torch thread, nothing else. It is run twice: with the machine
-to itself, and beside an HTTP load on Headway's no-op model, whose clients, HAProxy and codec take from the machine what
-the MLP's would. The second is what a server on this machine could reach. Needs `wrk`; writes docs/benchmarks/saturation.md.
+The bare loop calls the model in batches of several sizes, one torch thread, nothing else. It is run twice: with the
+machine to itself, and beside an HTTP load on Headway's no-op model, whose clients, HAProxy and codec take from the
+machine what the MLP's would. The second is what a server on this machine could reach. Needs `wrk`; writes
+docs/benchmarks/saturation.md.
 """
 
 import argparse
@@ -127,8 +128,8 @@ def report(rounds: Sequence[Round], command: str) -> str:
     per_second = median(one.beside_per_second for one in rounds)
     lines += [
         "",
-        f"The bare loop ran beside {per_second:.0f} requests a second to the no-op model: what the clients, HAProxy and "
-        "the codec took from this machine's cores then, the MLP's requests would take too.",
+        f"The bare loop ran beside {per_second:.0f} requests a second to the no-op model: what the clients, HAProxy "
+        "and the codec took from this machine's cores then, the MLP's requests would take too.",
     ]
     return "\n".join(lines) + "\n"
 

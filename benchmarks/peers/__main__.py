@@ -19,7 +19,7 @@ from benchmarks.peers.machine import commit, machine
 from benchmarks.peers.running import DidNotStart
 from benchmarks.peers.sample import Sample, best_offline, draw_together
 
-NAMES = ("headway", ONE_BY_ONE, "triton", "mosec", "ray", "ray-haproxy")
+NAMES = ("headway", ONE_BY_ONE, "triton", "mosec", "ray", "ray-haproxy", "ray-throughput")
 
 
 def say(line: str) -> None:

@@ -16,6 +16,10 @@ HEADWAY_PORT = 8390
 TRITON_PORT, MOSEC_PORT, RAY_PORT = 8391, 8392, 8393
 HEADWAY = "headway"
 ONE_BY_ONE = "headway-one-by-one"
+HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",  # as many as this comparison's smallest machine has cores
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +67,13 @@ def peers(environment: Environment, scratch: Path) -> tuple[Peer, ...]:
             script="raw",
         ),
         _ray("ray", "Ray Serve, default path, @serve.batch", python, scratch / "r", {}),
+        _ray("ray-haproxy", "Ray Serve, HAProxy, @serve.batch", python, scratch / "h", HAPROXY),
         _ray(
-            "ray-haproxy",
+            "ray-throughput",
             "Ray Serve, HAProxy and throughput settings, @serve.batch",
             python,
-            scratch / "h",
-            {
-                "RAY_SERVE_ENABLE_HA_PROXY": "1",
-                "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-                "RAY_SERVE_HAPROXY_NBTHREAD": "2",  # as many as this comparison's smallest machine has cores
-            },
+            scratch / "t",
+            {**HAPROXY, "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
         ),
     )
 
