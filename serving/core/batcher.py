@@ -20,7 +20,7 @@ from serving.core.latency import LatencyModel
 from serving.core.outcome import Reason, Rejected
 from serving.core.queue import Line, RequestQueue, Shape
 from serving.core.request import NO_DEADLINE_NS, Request
-from serving.core.selection import Selection, select, select_everyone
+from serving.core.selection import Selection, by_deadline, select, select_everyone
 from serving.core.sizes import Sizes
 
 
@@ -71,7 +71,9 @@ class Batcher:
     def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
         """Why the request may not enter, or None. Changes nothing.
 
-        A deadline is a reason only where no schedule could meet it; the rest is decided at the cut.
+        A deadline is a reason only where no schedule could meet it; the rest is decided at the cut. And not while a lane
+        idles and nobody waits: computing then costs nobody anything, and is the only way to learn that a model which
+        was slow has become fast again.
 
         waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
         """
@@ -82,7 +84,7 @@ class Batcher:
         if request.deadline_ns - now_ns >= NO_DEADLINE_NS:
             return None
         missed_by_ns = self._earliest_done_ns(request, now_ns) - request.deadline_ns
-        if missed_by_ns <= 0:
+        if missed_by_ns <= 0 or not (waiting_elsewhere or self.queue or all(lane.batches for lane in self._lanes)):
             return None
         return Rejected(Reason.DEADLINE_HOPELESS, retry_after_ns=max(missed_by_ns, self.backlog_ns(request.length)))
 
@@ -116,6 +118,8 @@ class Batcher:
             while self.queue and (selection is None or not selection.requests):
                 selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
                 expired += selection.passed_over
+            if selection is None and not lane.batches:
+                selection = self._try_one(expired, now_ns)
         if selection is None or not selection.requests:
             return Cut(expired=expired)
         return Cut(batch=self._mark(selection, lane_index, now_ns, start_ns), expired=expired)
@@ -174,6 +178,18 @@ class Batcher:
                 if late:
                     hopeless += self.queue.take(shape, tenant, 0, late)
         return hopeless
+
+    def _try_one(self, hopeless: list[Request], now_ns: int) -> Selection | None:
+        """Where the lane would idle because nobody can make it: the one with most time left, if its client waits.
+
+        It may be late, but refusing everybody would go on for ever: a bound that is too wide narrows only by computing.
+        """
+        waiting = [request for request in hopeless if request.expires_ns > now_ns]
+        if not waiting:
+            return None
+        one = max(waiting, key=by_deadline)
+        hopeless.remove(one)
+        return Selection([one], self.sizes.padded_length(one.length), full=False, held_back=False)
 
     def _mark(self, selection: Selection, lane_index: int, now_ns: int, start_ns: int) -> Batch:
         lane = self._lanes[lane_index]

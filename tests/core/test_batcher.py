@@ -132,6 +132,45 @@ def test_a_request_that_cannot_make_it_even_if_served_next_is_refused_at_the_doo
     assert b.admit(request(at_ms=1, budget_ms=200), ms(1)) is None
 
 
+def test_a_lane_that_idles_tries_one_request_even_if_it_will_probably_be_late() -> None:
+    b = batcher(fixed_ms=30.0)
+    first, second = request(budget_ms=10), request(budget_ms=12)
+    assert b.admit(first, 0) is None
+    b.offer(first)
+    refused = b.admit(second, 0)
+    assert refused is not None
+    assert refused.reason is Reason.DEADLINE_HOPELESS, "one is enough to learn from"
+    assert cut(b, 0).requests == [first]
+
+
+def test_of_those_who_cannot_make_it_an_idle_lane_tries_the_one_with_most_time_and_a_client() -> None:
+    b = batcher(fixed_ms=30.0)
+    short, gone, patient = request(budget_ms=10), request(timeout_ms=20), request(budget_ms=15)
+    for one in (short, gone, patient):
+        b.offer(one)
+    decision = b.cut(0, now_ns=ms(20))
+    assert decision.batch is not None
+    assert decision.batch.requests == [patient]
+    assert set(decision.expired) == {short, gone}
+
+
+def test_a_model_that_was_slow_and_is_fast_again_is_found_out() -> None:
+    b = batcher(fixed_ms=1.0, per_row_ms=0.1)
+    for number in range(100):
+        b.latency.observe(1 + number % 8, 1, ms(60.0 if number % 3 else 30.0))
+    assert b.latency.bound_ns(1) > ms(20)
+    now_ms, answered = 0.0, 0
+    for _ in range(100):
+        one = request(at_ms=now_ms, budget_ms=20)
+        if b.admit(one, ms(now_ms)) is None:
+            b.offer(one)
+            b.settle(cut(b, ms(now_ms)), ms(now_ms + 1.1))
+            answered += 1
+        now_ms += 2.0
+    assert answered == 100
+    assert b.latency.bound_ns(1) < ms(5)
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
     b = batcher(max_requests=3)
     for _ in range(3):
