@@ -1,40 +1,93 @@
 """`python -m loadtest`: load on anything that speaks the Open Inference Protocol, and what came of it."""
 
+import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
-from loadtest.fleet import CannotShoot
-from loadtest.options import Parsed, read_arguments
+from loadtest import comparison, objective, sweep
+from loadtest.fleet import CannotShoot, enough
+from loadtest.load import Load
+from loadtest.options import read_arguments
 from loadtest.progress import LiveProgress
 from loadtest.report import group_text, text
-from loadtest.result import BadResult, Result, take, write_result
-from loadtest.shot import write_shots
+from loadtest.result import BadResult, Result, Run, read_result, take, write_result
+from loadtest.shot import Shot, write_shots
 from loadtest.spec import BadSpec
 from loadtest.wires import NoMetadata
 
 
-def run(arguments: Parsed) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """0 if every planned shot was answered, 1 if not."""
     load, runs = arguments.load, []
+    warm_up(load, arguments.warm_up)
     for number in range(arguments.repeat):
-        with LiveProgress(Console(), load.seconds) as progress:
-            taken, shots = take(load, progress)
+        taken, shots = watched(replace(load, seed=load.seed + number))
         runs.append(taken)
         of = f" (run {number + 1} of {arguments.repeat})" if arguments.repeat > 1 else ""
         print(f"{load.url}{of}: {load.title}\n{text(taken.summary)}")
         for title, groups in (("task", taken.tasks), ("tenant", taken.tenants)):
             if told := group_text(title, groups):
                 print(f"\n{told}")
-        if arguments.shots:
-            write_shots(arguments.shots, shots)  # of the last run
+    if arguments.shots:
+        write_shots(arguments.shots, shots)
     if arguments.json:
         write_result(arguments.json, Result(load=load, runs=runs))
     return 0 if all(each.summary.answered == each.summary.planned for each in runs) else 1
 
 
-VERBS = {"run": run}
+def sweep_rates(arguments: argparse.Namespace) -> int:
+    """0 if a rate was found, 1 if none holds."""
+
+    def take_quietly(load: Load) -> Run:
+        return watched(replace(load, processes=max(load.processes, enough(load.rate))))[0]
+
+    def told(point: sweep.Point) -> None:
+        print(f"{point.rate:8g} per s: {point.in_time_share:7.2%} in time, p99 {point.p99_ms:.2f} ms", flush=True)
+
+    warm_up(arguments.load, arguments.warm_up)
+    done = sweep.sweep(
+        arguments.load, take_quietly, share=arguments.share, repeat=arguments.repeat, precision=arguments.precision,
+        most=arguments.most, told=told,
+    )  # fmt: skip
+    print(f"\n{sweep.text(done)}")
+    if arguments.json:
+        sweep.write_sweep(arguments.json, done)
+    return 0 if done.best is not None else 1
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """0 if the second is not really worse, 1 if it is."""
+    compared = comparison.compare(read_result(arguments.first), read_result(arguments.second))
+    print(comparison.text(compared))
+    return 1 if compared.headline.verdict == "worse" else 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """0 if every limit was kept, 1 if not, 2 if the generator was the bottleneck."""
+    result, limits = read_result(arguments.result), objective.read(arguments.objective)
+    verdicts = objective.judge(limits, result)
+    for verdict in verdicts:
+        print(verdict)
+    if any(taken.summary.is_generator_limit for taken in result.runs):
+        print("the generator was the bottleneck: this result cannot be judged", file=sys.stderr)
+        return 2
+    return 0 if all(verdict.is_kept for verdict in verdicts) else 1
+
+
+def watched(load: Load) -> tuple[Run, Sequence[Shot]]:
+    with LiveProgress(Console(), load.seconds) as progress:
+        return take(load, progress)
+
+
+def warm_up(load: Load, seconds: float) -> None:
+    if seconds > 0:
+        take(replace(load, seconds=seconds))
+
+
+VERBS = {"run": run, "sweep": sweep_rates, "compare": compare, "check": check}
 
 
 def main(words: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +15,79 @@ from loadtest.wires import WIRES
 
 _ARRIVALS = "; ".join(usage(name, function, ("rate", "seconds", "seed")) for name, function in ARRIVALS.items())
 _SIZES = "a number, or " + ", ".join(usage(name, function) for name, function in KINDS.items())
+_EPILOG = f"arrivals: {_ARRIVALS}. sizes and pauses: {_SIZES}."
+Verbs = Any  # argparse keeps the type of its subparsers to itself
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parsed:
-    verb: str
-    load: Load
-    repeat: int = 1
-    json: Path | None = None
-    shots: Path | None = None
-
-
-def read_arguments(words: Sequence[str]) -> Parsed:
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """`load` is a Load for `run` and `sweep`."""
     parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load on a model server, and the truth.")
     verbs = parser.add_subparsers(dest="verb", required=True)
+    _run(verbs)
+    _sweep(verbs)
+    _compare(verbs)
+    _check(verbs)
+    found = parser.parse_args(words)
+    if found.verb in ("run", "sweep"):
+        try:
+            found.load = _load(found)
+        except ValueError as error:
+            verbs.choices[found.verb].error(str(error))
+    return found
+
+
+def _run(verbs: Verbs) -> None:
     run = verbs.add_parser(
         "run",
         help="one load for some seconds",
         description="One load for some seconds. Exit status: 0 every planned shot was answered, 1 not every one, 2 "
         "nothing could be asked.",
-        epilog=f"arrivals: {_ARRIVALS}. sizes and pauses: {_SIZES}.",
+        epilog=_EPILOG,
     )
     _add_load(run)
     run.add_argument("--repeat", type=int, default=1, help="runs of the same load, one after the other, in one result")
-    run.add_argument("--shots", type=Path, help="write every shot there, one JSON object a line")
-    found = parser.parse_args(words)
-    try:
-        return Parsed(verb=found.verb, load=_load(found), repeat=found.repeat, json=found.json, shots=found.shots)
-    except ValueError as error:
-        verbs.choices[found.verb].error(str(error))
+    run.add_argument("--shots", type=Path, help="write every shot of the last run there, one JSON object a line")
+
+
+def _sweep(verbs: Verbs) -> None:
+    sweep = verbs.add_parser(
+        "sweep",
+        help="the highest rate at which the objective holds",
+        description="The highest rate at which --share of the planned shots is answered within --within-ms. Doubles "
+        "--rate until it does not hold, then closes in. Exit status: 0 found, 1 none holds, 2 nothing could be asked.",
+        epilog=_EPILOG,
+    )
+    _add_load(sweep)
+    sweep.add_argument("--share", type=float, default=0.99, help="of the planned shots, in time; default %(default)s")
+    sweep.add_argument(
+        "--repeat", type=int, default=3, help="runs of a rate, of which most decide; default %(default)s"
+    )
+    sweep.add_argument("--precision", type=float, default=0.1, help="of the rate; default %(default)s")
+    sweep.add_argument("--most", type=float, default=1e6, help="requests per second, never more; default %(default)g")
+
+
+def _compare(verbs: Verbs) -> None:
+    compare = verbs.add_parser(
+        "compare",
+        help="which of two results is better, and whether that is real",
+        description="Which of two results is better, and whether the difference is real: a rank test over repeated "
+        "runs (--repeat 5), else a bootstrap over seconds. Exit status: 0 the second is not really worse, 1 it is, 2 "
+        "they cannot be compared.",
+    )
+    compare.add_argument("first", type=Path, help="a result of `run --json`")
+    compare.add_argument("second", type=Path)
+
+
+def _check(verbs: Verbs) -> None:
+    check = verbs.add_parser(
+        "check",
+        help="judge a result against an objective file",
+        description="Judges a result against an objective file (TOML: p99_ms = 50, answered_share = 0.999, "
+        "in_time_share, goodput_per_s, throughput_per_s, and [tasks.NAME] or [tenants.NAME]). Exit status: 0 kept, 1 "
+        "missed, 2 cannot be judged, as where the generator was the bottleneck.",
+    )
+    check.add_argument("result", type=Path, help="of `run --json`")
+    check.add_argument("objective", type=Path)
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +116,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--in-flight", type=int, default=256, help="at most; a shot that finds so many is not sent")
     how.add_argument("--timeout", type=float, default=10.0, help="seconds until a shot is given up")
     how.add_argument("--processes", type=int, default=0, help="of the generator; default: as many as the rate takes")
+    how.add_argument("--warm-up", type=float, default=0.0, help="seconds of the same load before, not counted")
     how.add_argument("--json", type=Path, help="write the result there")
 
 
@@ -85,6 +129,8 @@ def _load(found: argparse.Namespace) -> Load:
         raise BadSpec(f"--{next(iter(one)).replace('_', '-')}: the scenario says that; leave one of them away")
     if found.repeat < 1:
         raise BadSpec(f"--repeat: must be positive, got {found.repeat}")
+    if found.verb == "sweep" and (found.within_ms is None or found.users):
+        raise BadSpec("--within-ms: needed, with a rate to begin at; users are not swept")
     defaults = load_scenario(found.scenario) if found.scenario else None
     rate = found.rate if found.rate is not None else (defaults.rate if defaults and not found.users else 0.0)
     return Load(

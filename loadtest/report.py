@@ -19,7 +19,8 @@ class Summary:
     """Latencies are of answered shots only (a refusal is quick and would flatter them); all times in milliseconds.
 
     `in_time`: answered by their deadline, all that were answered where there was none. Rates per second are from the
-    first planned to the last done. `generator_share`: of one core, of its busiest process."""
+    first planned to the last done. `generator_share`: of one core, of its busiest process.
+    `is_generator_limit`: the numbers say more about the generator than about the server; judge nothing by them."""
 
     planned: int
     sent: int
@@ -36,6 +37,7 @@ class Summary:
     first_byte_ms: dict[str, float]
     lateness_ms: dict[str, float]
     generator_share: float = 0.0
+    is_generator_limit: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def summarise(
         ),
         lateness_ms=lateness_ms,
         generator_share=cpu_share,
+        is_generator_limit=was_late(lateness_ms, from_planned_ms),
         warnings=warnings(not_sent, lateness_ms, from_planned_ms, cpu_share, open_loop=open_loop),
     )
 
@@ -89,6 +92,12 @@ def summarise(
 def _quantiles(values: Sequence[int | None]) -> dict[str, float]:
     ascending = sorted(value for value in values if value is not None)
     return {name: quantile(ascending, share) / 1e6 for name, share in QUANTILES.items()} if ascending else {}
+
+
+def was_late(lateness_ms: Mapping[str, float], from_planned_ms: Mapping[str, float]) -> bool:
+    """Whether we left so late that it shows in the latencies from the planned instant."""
+    late_ms = lateness_ms.get("p99", 0.0)
+    return late_ms > LATE_MS or (late_ms > LATE_FLOOR_MS and late_ms > LATE_SHARE * from_planned_ms.get("p99", 0.0))
 
 
 def warnings(
@@ -103,12 +112,10 @@ def warnings(
     said = []
     if not_sent:
         said.append(f"{not_sent} shots were not sent; the load was lower than asked for")
-    late_ms = lateness_ms.get("p99", 0.0)
-    latency_ms = from_planned_ms.get("p99", 0.0)
-    if late_ms > LATE_MS or (late_ms > LATE_FLOOR_MS and late_ms > LATE_SHARE * latency_ms):
+    if was_late(lateness_ms, from_planned_ms):
         said.append(
-            f"the generator was the bottleneck: 1 % of the shots left {late_ms:.1f} ms late or more, beside a p99 of "
-            f"{latency_ms:.1f} ms; take a lower rate, more processes or another machine"
+            f"the generator was the bottleneck: 1 % of the shots left {lateness_ms['p99']:.1f} ms late or more, beside "
+            f"a p99 of {from_planned_ms.get('p99', 0.0):.1f} ms; take a lower rate, more processes or another machine"
         )
     # A closed loop without pauses keeps its generator busy by design, and does not plan instants it could miss.
     if open_loop and cpu_share > BUSY_SHARE:
