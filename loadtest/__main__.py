@@ -11,6 +11,7 @@ from loadtest import comparison, objective, sweep
 from loadtest.fleet import CannotShoot, enough
 from loadtest.load import Load
 from loadtest.options import read_arguments
+from loadtest.page import page
 from loadtest.progress import LiveProgress
 from loadtest.report import group_text, text
 from loadtest.result import BadResult, Result, Run, read_result, take, write_result
@@ -35,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_shots(arguments.shots, shots)
     if arguments.json:
         write_result(arguments.json, Result(load=load, runs=runs))
+    if arguments.html:
+        arguments.html.write_text(page("Load test", [Result(load=load, runs=runs)]), encoding="utf-8")
     return 0 if all(each.summary.answered == each.summary.planned for each in runs) else 1
 
 
@@ -55,6 +58,8 @@ def sweep_rates(arguments: argparse.Namespace) -> int:
     print(f"\n{sweep.text(done)}")
     if arguments.json:
         sweep.write_sweep(arguments.json, done)
+    if arguments.html:
+        arguments.html.write_text(page("Load test", [done]), encoding="utf-8")
     return 0 if done.best is not None else 1
 
 
@@ -77,6 +82,13 @@ def check(arguments: argparse.Namespace) -> int:
     return 0 if all(verdict.is_kept for verdict in verdicts) else 1
 
 
+def write_page(arguments: argparse.Namespace) -> int:
+    parts = [sweep.read_any(path) for path in arguments.files]
+    arguments.output.write_text(page(arguments.title, parts), encoding="utf-8")
+    print(f"written: {arguments.output}")
+    return 0
+
+
 def watched(load: Load) -> tuple[Run, Sequence[Shot]]:
     with LiveProgress(Console(), load.seconds) as progress:
         return take(load, progress)
@@ -87,7 +99,7 @@ def warm_up(load: Load, seconds: float) -> None:
         take(replace(load, seconds=seconds))
 
 
-VERBS = {"run": run, "sweep": sweep_rates, "compare": compare, "check": check}
+VERBS = {"run": run, "sweep": sweep_rates, "compare": compare, "check": check, "page": write_page}
 
 
 def main(words: Sequence[str]) -> int:

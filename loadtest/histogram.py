@@ -63,6 +63,11 @@ def merged(histograms: Iterable[Histogram]) -> Histogram:
     return together
 
 
+def lower_bound(bucket: int) -> float:
+    """Values in a bucket are above this, and not above that of the next."""
+    return math.exp((bucket - 1) * _GROWTH)
+
+
 def middle(bucket: int) -> float:
     """The value that stands for a bucket: in the geometric middle of its bounds."""
     return math.exp((bucket - 0.5) * _GROWTH) if bucket > 0 else 0.0

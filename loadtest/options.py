@@ -27,6 +27,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     _sweep(verbs)
     _compare(verbs)
     _check(verbs)
+    _page(verbs)
     found = parser.parse_args(words)
     if found.verb in ("run", "sweep"):
         try:
@@ -90,6 +91,17 @@ def _check(verbs: Verbs) -> None:
     check.add_argument("objective", type=Path)
 
 
+def _page(verbs: Verbs) -> None:
+    page = verbs.add_parser(
+        "page",
+        help="results and sweeps as one HTML page",
+        description="Results and sweeps as one HTML page that needs nothing else, to read or to send.",
+    )
+    page.add_argument("files", type=Path, nargs="+", help="of `run --json` and `sweep --json`")
+    page.add_argument("--output", type=Path, default=Path("loadtest.html"), help="default %(default)s")
+    page.add_argument("--title", default="Load test", help="of the window")
+
+
 def _add_load(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", help="http://host:port/v2/models/NAME; without a model where the scenario names it")
     parser.add_argument(
@@ -118,6 +130,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--processes", type=int, default=0, help="of the generator; default: as many as the rate takes")
     how.add_argument("--warm-up", type=float, default=0.0, help="seconds of the same load before, not counted")
     how.add_argument("--json", type=Path, help="write the result there")
+    how.add_argument("--html", type=Path, help="write a page with pictures there")
 
 
 def _load(found: argparse.Namespace) -> Load:

@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtest.load import Load
 from loadtest.objective import quantile_ms
-from loadtest.result import BadResult, Run
+from loadtest.result import BadResult, Result, Run, read_result
 from loadtest.significance import at_least
 from loadtest.tally import together
 
@@ -116,16 +116,14 @@ def sweep(
     most: float = 1e6,
     told: Callable[[Point], None] = lambda _: None,
 ) -> Sweep:
-    """Begins at the load's rate. Stops, and keeps what it has, where the generator is the bottleneck or `most` is
-    passed. Each run has a seed of its own, or the runs of one rate would repeat each other."""
+    """Begins at the load's rate. Stops, and keeps what it has, where `most` is passed. Each run has a seed of its own,
+    or the runs of one rate would repeat each other."""
     done = Sweep(load=load, share=share, points=())
     while (rate := next_rate(done, precision=precision, repeat=repeat)) is not None and rate <= most:
         seeded = replace(load, rate=rate, seed=load.seed + len(done.points))
         point = point_of(rate, take(seeded))
         done = replace(done, points=(*done.points, point))
         told(point)
-        if point.is_generator_limit and point.in_time_share < share:
-            break
     return done
 
 
@@ -149,8 +147,8 @@ def text(done: Sweep) -> str:
         )
     if failing is not None:
         lines.append(f"At {failing:g} it held in {_of(done.holds(failing))}.")
-    if any(point.is_generator_limit for point in done.points):
-        lines.append("warning: at some rates the generator was the bottleneck; the server may do more.")
+    if any(point.is_generator_limit and point.rate == failing for point in done.points):
+        lines.append(f"warning: at {failing:g} the generator was the bottleneck, so the server may do more.")
     return "\n".join(lines)
 
 
@@ -162,6 +160,16 @@ def write_sweep(path: Path, done: Sweep) -> None:
     points = [{name: getattr(point, name) for name in Point.__slots__} for point in done.points]
     document = {"format": FORMAT, "load": done.load.as_json(), "share": done.share, "points": points}
     path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+def read_any(path: Path) -> Result | Sweep:
+    """Whichever it is. Raises BadResult."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        is_sweep = document["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadResult(f"{path} is neither a result nor a sweep: {error!r}") from None
+    return sweep_from_json(document, path) if is_sweep else read_result(path)
 
 
 def sweep_from_json(document: Mapping[str, Any], path: Path) -> Sweep:
