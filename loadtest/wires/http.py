@@ -44,18 +44,8 @@ class HttpWire:
             raise NoMetadata(f"{path} does not describe a model's inputs: {error!r}") from error
 
     def prepare(self, model: str, request: InferRequest, headers: Mapping[str, str]) -> bytes:
-        if self._form == "raw":
-            return message(self._address, "POST", self._address.path, headers, raw_body(request))
-        if self._form == "json":
-            request = replace(request, inputs=tuple(replace(tensor, binary=False) for tensor in request.inputs))
-        else:
-            request = replace(request, parameters={**request.parameters, "binary_data_output": True})
-        body, head_length = encode_request(request)
-        known = {"content-type": "application/json" if head_length is None else "application/octet-stream"}
-        if head_length is not None:
-            known["inference-header-content-length"] = str(head_length)
-        path = f"/v2/models/{quote(model)}/infer"
-        return message(self._address, "POST", path, {**known, **headers}, body)
+        path, all_headers, body = post(self._address, self._form, model, request, headers)
+        return message(self._address, "POST", path, all_headers, body)
 
     async def exchange(self, prepared: object, flight: Flight) -> None:
         assert isinstance(prepared, bytes)
@@ -161,6 +151,23 @@ async def connect(address: Address) -> Connection:
         reason = "refused" if isinstance(error, ConnectionRefusedError) else str(error)
         raise NoAnswer(f"connection {reason}") from error
     return connection
+
+
+def post(
+    address: Address, form: str, model: str, request: InferRequest, headers: Mapping[str, str]
+) -> tuple[str, dict[str, str], bytes]:
+    """(path, headers, body) of an inference in one of the forms `binary`, `json` and `raw`."""
+    if form == "raw":
+        return address.path, dict(headers), raw_body(request)
+    if form == "json":
+        request = replace(request, inputs=tuple(replace(tensor, binary=False) for tensor in request.inputs))
+    else:
+        request = replace(request, parameters={**request.parameters, "binary_data_output": True})
+    body, head_length = encode_request(request)
+    known = {"content-type": "application/json" if head_length is None else "application/octet-stream"}
+    if head_length is not None:
+        known["inference-header-content-length"] = str(head_length)
+    return f"/v2/models/{quote(model)}/infer", {**known, **headers}, body
 
 
 def message(address: Address, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:

@@ -32,7 +32,7 @@ class ScriptedServer:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = next((line for line in head.split("\r\n") if line.startswith("content-length:")), ":0")
+                length = next((line for line in head.lower().split("\r\n") if line.startswith("content-length:")), ":0")
                 self.heads.append(head)
                 self.bodies.append(await reader.readexactly(int(length.partition(":")[2])))
                 reply = self.reply(len(self.heads) - 1, head)
