@@ -73,6 +73,7 @@ class Scenario:
     question: ClassVar[str] = ""  # which question a run of this answers
     model: ClassVar[str] = ""  # of tasks that name none; empty: the URL's
     tenants: ClassVar[Mapping[str, float]] = {}  # weights by tenant; empty: nobody is named
+    headers: ClassVar[Mapping[str, str]] = {}  # sent with every request; gRPC: metadata
     think: ClassVar[str] = "0"  # seconds between answer and next request of a user; closed loop only
     arrivals: ClassVar[str] = "poisson"
     rate: ClassVar[float] = 0.0  # requests per second; 0: the command line must say

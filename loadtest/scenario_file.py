@@ -13,6 +13,7 @@ _SETTINGS: Mapping[str, type | tuple[type, ...]] = {
     "question": str,
     "model": str,
     "tenants": dict,
+    "headers": dict,
     "think": (str, int, float),
     "arrivals": str,
     "rate": (int, float),

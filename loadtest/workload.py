@@ -67,7 +67,7 @@ async def prepare(
         for tenant, share in tenants.items():
             # Text as a seed: the bytes of one task do not change when another is added.
             maker = scenario(random.Random(f"{seed} {task.name} {tenant}"), inputs[models[task.name]], tenant)
-            headers = {tenant_header: tenant} if tenant else {}
+            headers = {**scenario.headers, **({tenant_header: tenant} if tenant else {})}
             for _ in range(scenario.variety):
                 requests.append(_prepared(task, maker, models[task.name], wire, headers))
                 weights.append(task.weight * share / scenario.variety)

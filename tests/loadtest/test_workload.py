@@ -86,6 +86,11 @@ def test_deadline_priority_and_model_of_a_task_travel_with_its_requests() -> Non
     assert workload.requests[0].deadline_ns == 200_000_000
 
 
+def test_headers_of_a_scenario_travel_with_every_request() -> None:
+    _, requests = prepared(from_table({"headers": {"authorization": "Bearer x"}, "tenants": {"a": 1}}, "test"))
+    assert requests[0][2] == {"authorization": "Bearer x", "x-tenant": "a"}
+
+
 def test_a_class_is_a_scenario_too() -> None:
     class Shop(Scenario):
         variety = 2
