@@ -8,12 +8,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.arena.case import SITUATIONS, Case, draw_together
-from benchmarks.arena.catalog import HEADWAY, ROOT, Contestant, contestants, environment, write_triton_repository
-from benchmarks.arena.measure import Plan, one_round
+from benchmarks.arena.case import SITUATIONS, Case, capacity, draw_together
+from benchmarks.arena.catalog import ROOT, Contestant, contestants, environment, write_triton_repository
+from benchmarks.arena.measure import Plan, offline, one_round
 from benchmarks.arena.picture import picture
 from benchmarks.arena.report import Arena, as_json, markdown
 from benchmarks.arena.servers.work import WORKS
@@ -31,15 +31,15 @@ def say(line: str) -> None:
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.arena",
-        description=f"{__doc__} The peers get an environment of their own (about 2 GB, once). Three rounds take about "
-        "half an hour; no round begins after --minutes.",
+        description=f"{__doc__} The peers get an environment of their own (about 2 GB, once). Two rounds take about "
+        "half an hour; no server is started after --minutes.",
     )
     parser.add_argument("--peers", default=",".join(NAMES), help="comma-separated, of: %(default)s")
     parser.add_argument("--works", default=",".join(WORKS), help="of: %(default)s")
     parser.add_argument("--situations", default=",".join(SITUATIONS), help="of: %(default)s")
     parser.add_argument("--seconds", type=float, default=3.0, help="of load per case (default 3)")
-    parser.add_argument("--rounds", type=int, default=3, help="each starts every server anew (default 3)")
-    parser.add_argument("--minutes", type=float, default=38.0, help="no server is started after that (default 38)")
+    parser.add_argument("--rounds", type=int, default=2, help="each starts every server anew (default 2)")
+    parser.add_argument("--minutes", type=float, default=36.0, help="no server is started after that (default 36)")
     parser.add_argument("--environment", type=Path, default=ROOT / ".headway" / "arena", help="the peers' own Python")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of arena.*")
     arguments = parser.parse_args(words)
@@ -62,7 +62,9 @@ def main(words: Sequence[str]) -> int:
     try:
         write_triton_repository(scratch / "triton")
         taking_part = [each for each in contestants(peers, scratch) if each.name in arguments.peers]
-        cases, missing, capacity = _rounds(taking_part, arguments)
+        full = capacity(offline(peers, arguments.works))
+        say("full load: " + ", ".join(f"{work} {rate:.0f}/s" for work, rate in full.items()))
+        cases, missing = _rounds(taking_part, full, arguments)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if not cases:
@@ -72,7 +74,7 @@ def main(words: Sequence[str]) -> int:
         cases=draw_together(cases),
         titles={each.name: each.title for each in taking_part},
         python=[each.name for each in taking_part if each.is_python],
-        capacity=capacity,
+        capacity=full,
         missing=missing,
         seconds=arguments.seconds,
         machine=machine(),
@@ -86,15 +88,12 @@ def main(words: Sequence[str]) -> int:
 
 
 def _rounds(
-    taking_part: Sequence[Contestant], arguments: argparse.Namespace
-) -> tuple[list[Case], dict[str, str], dict[str, float]]:
+    taking_part: Sequence[Contestant], full: Mapping[str, float], arguments: argparse.Namespace
+) -> tuple[list[Case], dict[str, str]]:
     """A contestant that fails is left out from then on, and keeps what it has."""
     cases: list[Case] = []
     missing: dict[str, str] = {}
-    capacity: dict[str, float] = {}
     end_s = time.monotonic() + arguments.minutes * 60
-    if all(each.name != HEADWAY for each in taking_part):
-        say("Headway does not take part: rates are taken from the first contestant")
     for number in range(1, arguments.rounds + 1):
         say(f"round {number} of {arguments.rounds}")
         for contestant in taking_part:
@@ -102,14 +101,20 @@ def _rounds(
                 continue
             if time.monotonic() > end_s:
                 say(f"  {arguments.minutes:g} minutes are over: {contestant.name} and what follows is left out")
-                return cases, missing, capacity
-            plan = Plan(works=arguments.works, situations=arguments.situations, seconds=arguments.seconds, seed=number)
+                return cases, missing
+            plan = Plan(
+                capacity=full,
+                works=arguments.works,
+                situations=arguments.situations,
+                seconds=arguments.seconds,
+                seed=number,
+            )
             try:
-                cases += one_round(contestant, plan, capacity, arguments.environment / "logs", say)
+                cases += one_round(contestant, plan, arguments.environment / "logs", say)
             except (DidNotStart, CannotShoot, OSError) as error:
                 missing[contestant.name] = f"left out in round {number}: {str(error).splitlines()[0]}"
                 say(f"  {contestant.name}: left out: {error}")
-    return cases, missing, capacity
+    return cases, missing
 
 
 def _write(arena: Arena, folder: Path) -> None:

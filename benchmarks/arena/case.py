@@ -1,10 +1,16 @@
 """What one contestant did with one work in one situation, the rounds drawn together, and who is ahead. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 SITUATIONS = ("low", "saturation", "overload", "bursty")
+# Rates as shares of the capacity. Common to all, so that they are asked the same.
+SHARES = {"low": 0.2, "overload": 2.0, "bursty": 0.6}
+# A server and its load share the cores with the model, and reach only a part of what it does alone.
+SERVED = 0.6
+# The no-op costs nothing by itself: what the fastest servers here do at saturation.
+MOST_PER_S = 8000.0
 EQUAL = 0.05  # a smaller difference is noise on a machine others use too
 LATE = 0.1  # throughput within a tenth of the first is good enough
 
@@ -26,6 +32,11 @@ class Case:
     others_cores: float
     is_generator_limit: bool
     rounds: int = 1
+
+
+def capacity(offline: Mapping[str, float]) -> dict[str, float]:
+    """Requests per second that count as full load, by work, from what the models do with no server around them."""
+    return {work: min(MOST_PER_S, SERVED * rows) for work, rows in offline.items()}
 
 
 def draw_together(cases: Sequence[Case]) -> list[Case]:

@@ -75,7 +75,11 @@ def contestants(environment: Environment, scratch: Path) -> tuple[Contestant, ..
             title="Mosec",
             form="raw",
             port=_PORTS["mosec"],
-            command=(python, str(SERVERS / "mosec_server.py"), "--address=127.0.0.1", f"--port={_PORTS['mosec']}"),
+            command=(
+                *(python, str(SERVERS / "mosec_server.py"), "--address=127.0.0.1", f"--port={_PORTS['mosec']}"),
+                # One for all works. (A Runtime's own timeout ends the whole batch, which helps nobody.)
+                f"--timeout={max(OBJECTIVE_MS.values())}",
+            ),
             environment=plain,
             is_python=False,
         ),

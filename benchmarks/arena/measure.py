@@ -1,16 +1,19 @@
 """Drives one contestant through works and situations: starts it, loads it, reads who spent what, stops it."""
 
+import json
+import subprocess
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.arena.case import SITUATIONS, Case
-from benchmarks.arena.catalog import Contestant
+from benchmarks.arena.case import SHARES, SITUATIONS, Case
+from benchmarks.arena.catalog import MODELS, SERVERS, Contestant
 from benchmarks.arena.scenarios import CONTENT_TYPES, as_json, scenario_of, wire_of
 from benchmarks.arena.servers.work import OBJECTIVE_MS
 from benchmarks.peers import accounting
+from benchmarks.peers.environment import Environment, clean
 from benchmarks.peers.request import ROW
 from benchmarks.peers.running import Running, post, running
 from loadtest.load import Load
@@ -18,9 +21,8 @@ from loadtest.result import take
 from loadtest.wires import NoMetadata
 
 USERS = 64
+IN_FLIGHT = 1024  # connections at most; a shot that finds none is not sent, and not in time
 _WARM_UP_S = 1.0
-# Of what Headway does at saturation. Common to all, so that they are asked the same.
-SHARES = {"low": 0.2, "overload": 2.0, "bursty": 0.6}
 BURSTS = "bursts(peak=4, duty=0.2, period=1)"
 _PHOTOGRAPH = Path(__file__).parents[2] / "loadtest" / "samples" / "flower.jpg"
 
@@ -29,36 +31,41 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`capacity`: requests per second that Headway does, by work; what is missing is measured on the way."""
+    """`capacity`: requests per second that count as full load, by work."""
 
+    capacity: Mapping[str, float]
     works: Sequence[str]
     situations: Sequence[str]
     seconds: float
     seed: int = 0
 
 
-def one_round(contestant: Contestant, plan: Plan, capacity: dict[str, float], logs: Path, say: Say) -> list[Case]:
-    """Raises DidNotStart. A case that cannot be loaded is told and left out. Fills `capacity` where it is missing."""
+def offline(environment: Environment, works: Sequence[str]) -> dict[str, float]:
+    """Rows per second of each work without a server."""
+    command = [str(environment.python), str(SERVERS / "offline.py"), *works]
+    ran = subprocess.run(command, env={**clean(), "PYTHONPATH": MODELS}, capture_output=True, text=True, check=True)
+    told: dict[str, float] = json.loads(ran.stdout)
+    return told
+
+
+def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> list[Case]:
+    """Raises DidNotStart. A case that cannot be loaded is told and left out."""
     log = logs / f"{contestant.name}.log"
     with running(contestant.command, contestant.environment, contestant.folder, log) as server:
         for work in plan.works:
             server.wait_until(partial(_answers, contestant, work), contestant.start_limit_s)
         cases = []
         for work in plan.works:
-            saturating = load_of(contestant, work, "saturation", plan, {})
-            take(replace(saturating, seconds=_WARM_UP_S))
-            if work not in capacity:
-                capacity[work] = max(1.0, take(saturating)[0].summary.throughput_per_s)
-                say(f"  {work}: {capacity[work]:.0f}/s at saturation is what the rates are taken from")
+            take(replace(load_of(contestant, work, "saturation", plan), seconds=_WARM_UP_S))
             for situation in (each for each in SITUATIONS if each in plan.situations):
                 try:
-                    cases.append(_case(server, contestant, work, situation, plan, capacity, say))
+                    cases.append(_case(server, contestant, work, situation, plan, say))
                 except (NoMetadata, ValueError) as error:
                     say(f"  {contestant.name} {work} {situation}: left out: {error}")
         return cases
 
 
-def load_of(contestant: Contestant, work: str, situation: str, plan: Plan, capacity: Mapping[str, float]) -> Load:
+def load_of(contestant: Contestant, work: str, situation: str, plan: Plan) -> Load:
     common = Load(
         url=contestant.url(work),
         scenario=scenario_of(work, contestant.form),
@@ -66,22 +73,19 @@ def load_of(contestant: Contestant, work: str, situation: str, plan: Plan, capac
         users=USERS,
         seconds=plan.seconds,
         within_ms=OBJECTIVE_MS[work],
-        in_flight=4000,
+        in_flight=IN_FLIGHT,
         timeout_s=5.0,
         seed=plan.seed,
     )
     if situation == "saturation":
         return common
     arrivals = BURSTS if situation == "bursty" else "poisson"
-    return replace(common, users=0, rate=SHARES[situation] * capacity[work], arrivals=arrivals)
+    return replace(common, users=0, rate=SHARES[situation] * plan.capacity[work], arrivals=arrivals)
 
 
-def _case(
-    server: Running, contestant: Contestant, work: str, situation: str, plan: Plan, capacity: Mapping[str, float],
-    say: Say,
-) -> Case:  # fmt: skip
+def _case(server: Running, contestant: Contestant, work: str, situation: str, plan: Plan, say: Say) -> Case:
     before, busy_before = server.members(), accounting.busy_seconds()
-    run, shots = take(load_of(contestant, work, situation, plan, capacity))
+    run, shots = take(load_of(contestant, work, situation, plan))
     after, busy_after = server.members(), accounting.busy_seconds()
     summary = run.summary
     cpu_s = sum(accounting.spent(before, after).values())

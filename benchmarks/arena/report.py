@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks.arena.case import Case, find, losses, missed_goals
+from benchmarks.arena.case import SHARES, Case, find, losses, missed_goals
 from benchmarks.arena.servers.work import OBJECTIVE_MS
 from benchmarks.peers.report import grid
 
@@ -18,7 +18,8 @@ _DISTURBED_CORES = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arena:
-    """All that a reader needs to judge the numbers. `missing`: why, by contestant."""
+    """All that a reader needs to judge the numbers. `capacity`: requests per second that count as full load; all
+    rates are shares of it. `missing`: why, by contestant."""
 
     cases: Sequence[Case]
     titles: dict[str, str]
@@ -71,10 +72,10 @@ def _circumstances(arena: Arena) -> str:
 
 def _rates(arena: Arena, work: str) -> str:
     capacity = arena.capacity.get(work, 0.0)
+    rates = {name: f"{share * capacity:.0f}/s" for name, share in SHARES.items()}
     return (
-        f"Low: {0.2 * capacity:.0f}/s. Saturation: 64 users without a pause. Overload: {2 * capacity:.0f}/s, twice "
-        f"what Headway does at saturation. Bursty: {0.6 * capacity:.0f}/s on average, four times that for 0.2 s of "
-        "each second."
+        f"Low: {rates['low']}. Saturation: 64 users without a pause. Overload: {rates['overload']}, about twice what a "
+        f"server can do. Bursty: {rates['bursty']} on average, four times that for 0.2 s of each second."
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.arena.__main__ import NAMES, read_arguments
-from benchmarks.arena.case import SITUATIONS, Case, draw_together, losses, missed_goals
+from benchmarks.arena.case import SITUATIONS, Case, capacity, draw_together, losses, missed_goals
 from benchmarks.arena.catalog import HERE, contestants, environment, triton_config, write_triton_repository
 from benchmarks.arena.measure import Plan, load_of, parse_pss_mib
 from benchmarks.arena.picture import picture
@@ -79,12 +79,16 @@ def test_all_forms_of_a_work_carry_the_same_body(work: str) -> None:
 
 
 def test_all_contestants_are_asked_at_the_same_rates(tmp_path: Path) -> None:
-    plan = Plan(works=WORKS, situations=SITUATIONS, seconds=3)
+    plan = Plan(capacity={"mlp": 1000.0}, works=WORKS, situations=SITUATIONS, seconds=3)
     for situation, rate in (("low", 200), ("overload", 2000), ("bursty", 600), ("saturation", 0)):
         everybody = contestants(environment(tmp_path), tmp_path)
-        loads = [load_of(each, "mlp", situation, plan, {"mlp": 1000.0}) for each in everybody]
+        loads = [load_of(each, "mlp", situation, plan) for each in everybody]
         assert {load.rate for load in loads} == {rate}
         assert {load.users for load in loads} == {0 if rate else 64}
+
+
+def test_full_load_is_a_part_of_what_a_model_does_alone_and_bounded_where_it_costs_nothing() -> None:
+    assert capacity({"mlp": 5000.0, "noop": 9e6}) == {"mlp": 3000.0, "noop": 8000.0}
 
 
 def test_rounds_are_drawn_together_by_their_medians() -> None:
@@ -117,14 +121,15 @@ def test_goals_are_about_goodput_throughput_and_the_python_servers_cost() -> Non
 def test_the_report_says_who_was_missing_disturbed_or_asked_too_late() -> None:
     cases = table(mosec={"others_cores": 0.5, "is_generator_limit": True})
     arena = Arena(
-        cases=cases, titles=TITLES, python=["headway"], capacity={"mlp": 1000}, missing={"litserve": "did not start"},
-        seconds=3, machine={"cores": "2"}, versions={"Ray": "2"}, commit="abc", command="run", date="today",
+        cases=cases, titles=TITLES, python=["headway"], capacity={"mlp": 1000},
+        missing={"litserve": "did not start"}, seconds=3, machine={"cores": "2"}, versions={"Ray": "2"}, commit="abc",
+        command="run", date="today",
     )  # fmt: skip
     text = markdown(arena, "arena.svg")
     assert "in 4 of 8 cases other work took up to 0.5 of a core" in text
     assert "marked ¹" in text
     assert "- LitServe: did not start" in text
-    assert "Overload: 2000/s" in text
+    assert "Overload: 2000/s, about twice what a server can do" in text
 
 
 def test_the_picture_is_well_formed_and_has_a_bar_for_each_case() -> None:

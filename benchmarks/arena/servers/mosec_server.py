@@ -31,15 +31,7 @@ if __name__ == "__main__":
     server = Server()
     server.register_runtime(
         {
-            f"/{name}": [
-                Runtime(
-                    kind,
-                    num=1,
-                    max_batch_size=work.MAX_BATCH,
-                    max_wait_time=work.MAX_WAIT_MS,
-                    timeout=work.OBJECTIVE_MS[name] / 1000,
-                )
-            ]
+            f"/{name}": [Runtime(kind, num=1, max_batch_size=work.MAX_BATCH, max_wait_time=work.MAX_WAIT_MS)]
             for name, kind in WORKERS.items()
         }
     )
