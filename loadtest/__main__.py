@@ -1,94 +1,118 @@
-"""`python -m loadtest run URL --rate 200 --seconds 10`: an open-loop load on one model and what came of it."""
+"""`python -m loadtest`: load on anything that speaks the Open Inference Protocol, and what came of it."""
 
 import argparse
-import asyncio
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
-from loadtest.arrivals import ARRIVALS
-from loadtest.payloads import inputs_of, make_payloads
-from loadtest.report import summarise, text
-from loadtest.shooter import shoot
+from rich.console import Console
+
+from loadtest import comparison, objective, sweep
+from loadtest.fleet import CannotShoot, enough
+from loadtest.load import Load
+from loadtest.options import read_arguments
+from loadtest.page import page
+from loadtest.progress import LiveProgress
+from loadtest.report import group_text, text
+from loadtest.result import BadResult, Result, Run, read_result, take, write_result
 from loadtest.shot import Shot, write_shots
-from loadtest.wires.http import BadAnswer, ConnectionLost, Target, connect
-from serving.protocol.messages import TensorDescription
-
-_METADATA_S = 10.0
+from loadtest.spec import BadSpec
+from loadtest.wires import NoMetadata
 
 
-class NoMetadata(Exception):
-    """The model did not say what it takes."""
-
-
-def read_arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtest", description=__doc__)
-    run = parser.add_subparsers(dest="verb", required=True).add_parser("run", help="one rate for some seconds")
-    run.add_argument("url", help="http://host:port/v2/models/NAME, with or without /infer")
-    run.add_argument("--rate", type=float, required=True, help="requests per second")
-    run.add_argument("--seconds", type=float, default=10.0)
-    run.add_argument("--arrivals", choices=sorted(ARRIVALS), default="poisson")
-    run.add_argument("--seed", type=int, default=0, help="of the schedule and the inputs")
-    run.add_argument("--rows", type=int, default=1, help="per request")
-    run.add_argument("--length", type=int, default=16, help="of variable dimensions")
-    run.add_argument("--connections", type=int, default=256, help="at most; a shot that finds none is not sent")
-    run.add_argument("--timeout", type=float, default=10.0, help="seconds until a shot is given up")
-    run.add_argument("--json", type=Path, help="write the summary there")
-    run.add_argument("--shots", type=Path, help="write every shot there, one JSON object a line")
-    arguments = parser.parse_args(words)
-    if arguments.rate <= 0 or arguments.seconds <= 0:
-        parser.error("--rate and --seconds must be positive")
-    arguments.url = arguments.url.rstrip("/").removesuffix("/infer")
-    return arguments
-
-
-async def run(arguments: argparse.Namespace) -> list[Shot]:
-    schedule = ARRIVALS[arguments.arrivals](arguments.rate, arguments.seconds, arguments.seed)
-    inputs = await _inputs(arguments.url)
-    payloads = make_payloads(inputs, rows=arguments.rows, length=arguments.length, seed=arguments.seed)
-    return await shoot(
-        f"{arguments.url}/infer",
-        schedule,
-        payloads,
-        connections=arguments.connections,
-        timeout_s=arguments.timeout,
-    )
-
-
-async def _inputs(url: str) -> list[TensorDescription]:
-    target = Target.parse(url)
-    try:
-        async with asyncio.timeout(_METADATA_S):
-            connection = await connect(target)
-            answer = await connection.exchange(target.request(b"", {}, method="GET"))
-    except (ConnectionLost, BadAnswer, TimeoutError) as error:
-        raise NoMetadata(f"{url} does not answer: {error or 'timed out'}") from error
-    connection.close()
-    if answer.status != 200:
-        raise NoMetadata(f"{url} answers {answer.status}: {answer.body[:200].decode(errors='replace')}")
-    try:
-        return inputs_of(json.loads(answer.body))
-    except (KeyError, TypeError, ValueError) as error:
-        raise NoMetadata(f"{url} does not describe a model's inputs: {error!r}") from error
-
-
-def main(words: Sequence[str]) -> int:
-    """0 if every planned shot was answered, 1 if not, 2 if nothing could be asked."""
-    arguments = read_arguments(words)
-    try:
-        shots = asyncio.run(run(arguments))
-    except (NoMetadata, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    summary = summarise(shots)
-    asked = f"{arguments.arrivals}, {arguments.rate:g} per second for {arguments.seconds:g} s, seed {arguments.seed}"
-    print(f"{arguments.url}: {asked}\n{text(summary)}")
+def run(arguments: argparse.Namespace) -> int:
+    """0 if every planned shot was answered, 1 if not."""
+    load, runs = arguments.load, []
+    warm_up(load, arguments.warm_up)
+    for number in range(arguments.repeat):
+        taken, shots = watched(replace(load, seed=load.seed + number))
+        runs.append(taken)
+        of = f" (run {number + 1} of {arguments.repeat})" if arguments.repeat > 1 else ""
+        print(f"{load.url}{of}: {load.title}\n{text(taken.summary)}")
+        for title, groups in (("task", taken.tasks), ("tenant", taken.tenants)):
+            if told := group_text(title, groups):
+                print(f"\n{told}")
     if arguments.shots:
         write_shots(arguments.shots, shots)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"asked": asked, **summary.as_json()}, indent=2) + "\n")
-    return 0 if summary.answered == summary.planned else 1
+        write_result(arguments.json, Result(load=load, runs=runs))
+    if arguments.html:
+        arguments.html.write_text(page("Load test", [Result(load=load, runs=runs)]), encoding="utf-8")
+    return 0 if all(each.summary.answered == each.summary.planned for each in runs) else 1
+
+
+def sweep_rates(arguments: argparse.Namespace) -> int:
+    """0 if a rate was found, 1 if none holds."""
+
+    def take_quietly(load: Load) -> Run:
+        return watched(replace(load, processes=max(load.processes, enough(load.rate))))[0]
+
+    def told(point: sweep.Point) -> None:
+        print(f"{point.rate:8g} per s: {point.in_time_share:7.2%} in time, p99 {point.p99_ms:.2f} ms", flush=True)
+
+    warm_up(arguments.load, arguments.warm_up)
+    done = sweep.sweep(
+        arguments.load, take_quietly, share=arguments.share, repeat=arguments.repeat, precision=arguments.precision,
+        most=arguments.most, told=told,
+    )  # fmt: skip
+    print(f"\n{sweep.text(done)}")
+    if arguments.json:
+        sweep.write_sweep(arguments.json, done)
+    if arguments.html:
+        arguments.html.write_text(page("Load test", [done]), encoding="utf-8")
+    return 0 if done.best is not None else 1
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """0 if the second is not really worse, 1 if it is."""
+    compared = comparison.compare(read_result(arguments.first), read_result(arguments.second))
+    print(comparison.text(compared))
+    return 1 if compared.headline.verdict == "worse" else 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """0 if every limit was kept, 1 if not, 2 if the generator was the bottleneck."""
+    result, limits = read_result(arguments.result), objective.read(arguments.objective)
+    verdicts = objective.judge(limits, result)
+    for verdict in verdicts:
+        print(verdict)
+    if any(taken.summary.is_generator_limit for taken in result.runs):
+        print("the generator was the bottleneck: this result cannot be judged", file=sys.stderr)
+        return 2
+    return 0 if all(verdict.is_kept for verdict in verdicts) else 1
+
+
+def write_page(arguments: argparse.Namespace) -> int:
+    parts = [sweep.read_any(path) for path in arguments.files]
+    arguments.output.write_text(page(arguments.title, parts), encoding="utf-8")
+    print(f"written: {arguments.output}")
+    return 0
+
+
+def watched(load: Load) -> tuple[Run, Sequence[Shot]]:
+    with LiveProgress(Console(), load.seconds) as progress:
+        return take(load, progress)
+
+
+def warm_up(load: Load, seconds: float) -> None:
+    if seconds > 0:
+        take(replace(load, seconds=seconds))
+
+
+VERBS = {"run": run, "sweep": sweep_rates, "compare": compare, "check": check, "page": write_page}
+
+
+def main(words: Sequence[str]) -> int:
+    """2 where nothing could be asked or judged."""
+    arguments = read_arguments(words)
+    try:
+        return VERBS[arguments.verb](arguments)
+    except (BadSpec, BadResult, NoMetadata, CannotShoot, ValueError, OSError) as error:
+        print(f"loadtest {arguments.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

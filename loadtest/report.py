@@ -1,35 +1,44 @@
 """What a run's shots say together: counts, exact quantiles, a warning where the generator was the limit. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from loadtest.shot import Shot
+from loadtest.tally import Tally, kind_of
 
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-# Above this our own lateness is no longer small beside what we measure.
-LATE_MS = 5.0
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+# Our own lateness is small beside what we measure up to this share of it, or where it is this short anyway.
+LATE_SHARE, LATE_FLOOR_MS, LATE_MS = 0.1, 0.5, 5.0
+BUSY_SHARE = 0.85  # of a core; above it, answers wait to be read
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Latencies are of answered shots only (a refusal is quick and would flatter them); all times in milliseconds.
 
-    `throughput_per_s` is of answered shots, from the first planned to the last done."""
+    `in_time`: answered by their deadline, all that were answered where there was none. Rates per second are from the
+    first planned to the last done. `generator_share`: of one core, of its busiest process.
+    `is_generator_limit`: the numbers say more about the generator than about the server; judge nothing by them."""
 
     planned: int
     sent: int
     answered: int
+    in_time: int
     not_sent: int
     duration_s: float
     throughput_per_s: float
+    goodput_per_s: float
     by_status: dict[str, int]
     errors: dict[str, int]
     from_planned_ms: dict[str, float]
     from_sent_ms: dict[str, float]
     first_byte_ms: dict[str, float]
     lateness_ms: dict[str, float]
+    generator_share: float = 0.0
+    is_generator_limit: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,22 +50,30 @@ def quantile(ascending: Sequence[int], share: float) -> int:
     return ascending[max(0, rank - 1)]
 
 
-def summarise(shots: Sequence[Shot]) -> Summary:
+def summarise(
+    shots: Sequence[Shot], *, within_ns: int | None = None, cpu_share: float = 0.0, open_loop: bool = True
+) -> Summary:
     answered = [shot for shot in shots if shot.is_answered]
     sent = [shot for shot in shots if shot.sent_ns is not None]
+    in_time = sum(shot.is_in_time(within_ns) for shot in answered)
     end_ns = max((shot.done_ns for shot in shots if shot.done_ns is not None), default=0)
     duration_s = (end_ns - min((shot.planned_ns for shot in shots), default=0)) / 1e9
     statuses = Counter(str(shot.status) for shot in shots if shot.status is not None)
+    from_planned_ms = _quantiles([shot.from_planned_ns for shot in answered])
+    lateness_ms = _quantiles([shot.lateness_ns for shot in sent])
+    not_sent = len(shots) - len(sent)
     return Summary(
         planned=len(shots),
         sent=len(sent),
         answered=len(answered),
-        not_sent=len(shots) - len(sent),
+        in_time=in_time,
+        not_sent=not_sent,
         duration_s=duration_s,
         throughput_per_s=len(answered) / duration_s if duration_s > 0 else 0.0,
+        goodput_per_s=in_time / duration_s if duration_s > 0 else 0.0,
         by_status=dict(sorted(statuses.items())),
-        errors=dict(Counter(shot.error for shot in shots if shot.error is not None).most_common()),
-        from_planned_ms=_quantiles([shot.from_planned_ns for shot in answered]),
+        errors=dict(Counter(kind_of(shot.error) for shot in shots if shot.error is not None).most_common()),
+        from_planned_ms=from_planned_ms,
         from_sent_ms=_quantiles([shot.from_sent_ns for shot in answered]),
         first_byte_ms=_quantiles(
             [
@@ -65,7 +82,10 @@ def summarise(shots: Sequence[Shot]) -> Summary:
                 if shot.first_byte_ns is not None and shot.sent_ns is not None
             ]
         ),
-        lateness_ms=_quantiles([shot.lateness_ns for shot in sent]),
+        lateness_ms=lateness_ms,
+        generator_share=cpu_share,
+        is_generator_limit=was_late(lateness_ms, from_planned_ms),
+        warnings=warnings(not_sent, lateness_ms, from_planned_ms, cpu_share, open_loop=open_loop),
     )
 
 
@@ -74,10 +94,44 @@ def _quantiles(values: Sequence[int | None]) -> dict[str, float]:
     return {name: quantile(ascending, share) / 1e6 for name, share in QUANTILES.items()} if ascending else {}
 
 
+def was_late(lateness_ms: Mapping[str, float], from_planned_ms: Mapping[str, float]) -> bool:
+    """Whether we left so late that it shows in the latencies from the planned instant."""
+    late_ms = lateness_ms.get("p99", 0.0)
+    return late_ms > LATE_MS or (late_ms > LATE_FLOOR_MS and late_ms > LATE_SHARE * from_planned_ms.get("p99", 0.0))
+
+
+def warnings(
+    not_sent: int,
+    lateness_ms: Mapping[str, float],
+    from_planned_ms: Mapping[str, float],
+    cpu_share: float,
+    *,
+    open_loop: bool = True,
+) -> list[str]:
+    """Why these numbers may say more about the load generator than about the server."""
+    said = []
+    if not_sent:
+        said.append(f"{not_sent} shots were not sent; the load was lower than asked for")
+    if was_late(lateness_ms, from_planned_ms):
+        said.append(
+            f"the generator was the bottleneck: 1 % of the shots left {lateness_ms['p99']:.1f} ms late or more, beside "
+            f"a p99 of {from_planned_ms.get('p99', 0.0):.1f} ms; take a lower rate, more processes or another machine"
+        )
+    # A closed loop without pauses keeps its generator busy by design, and does not plan instants it could miss.
+    if open_loop and cpu_share > BUSY_SHARE:
+        said.append(
+            f"the generator was close to its limit: one of its processes used {cpu_share:.0%} of a core, so answers "
+            "waited to be read; take more processes"
+        )
+    return said
+
+
 def text(summary: Summary) -> str:
     lines = [
-        f"planned {summary.planned}, sent {summary.sent}, not sent {summary.not_sent}, answered {summary.answered}",
-        f"{summary.throughput_per_s:.1f} answers per second over {summary.duration_s:.2f} s",
+        f"planned {summary.planned}, sent {summary.sent}, not sent {summary.not_sent}, answered {summary.answered}, "
+        f"in time {summary.in_time}",
+        f"{summary.throughput_per_s:.1f} answers and {summary.goodput_per_s:.1f} in time per second, over "
+        f"{summary.duration_s:.2f} s; the generator used {summary.generator_share:.0%} of a core",
         "status " + (", ".join(f"{status}: {count}" for status, count in summary.by_status.items()) or "none"),
         "",
         _row("milliseconds", list(QUANTILES)),
@@ -92,20 +146,21 @@ def text(summary: Summary) -> str:
     if summary.errors:
         lines += ["", "not answered:"]
         lines += [f"{count:8}  {error}" for error, count in summary.errors.items()]
-    lines += [f"\nwarning: {warning}" for warning in warnings(summary)]
+    lines += [f"\nwarning: {warning}" for warning in summary.warnings]
     return "\n".join(lines)
 
 
-def warnings(summary: Summary) -> list[str]:
-    """Why these numbers may say more about the load generator than about the server."""
-    said = []
-    if summary.not_sent:
-        said.append(f"{summary.not_sent} shots were not sent; the load was lower than asked for")
-    if summary.lateness_ms and summary.lateness_ms["p99"] > LATE_MS:
-        late_ms = summary.lateness_ms["p99"]
-        said.append(f"1 % of the shots left {late_ms:.1f} ms late or more; this machine is too busy for the rate")
-    return said
+def group_text(title: str, groups: Mapping[str, Tally]) -> str:
+    """One line per task or tenant, empty where there is only one; quantiles to half a percent."""
+    if len(groups) < 2:
+        return ""
+    lines = [_row(title, ["planned", "answered", "in time", "p50 ms", "p99 ms"])]
+    for name, tally in groups.items():
+        quantiles = [tally.latency.quantile(share) for share in (0.5, 0.99)]
+        cells = [str(tally.planned), str(tally.answered), str(tally.in_time)]
+        lines.append(_row(name[:20], cells + ["-" if value is None else f"{value / 1e6:.2f}" for value in quantiles]))
+    return "\n".join(lines)
 
 
 def _row(title: str, cells: Sequence[str]) -> str:
-    return f"{title:16}" + "".join(f"{cell:>12}" for cell in cells)
+    return f"{title:20}" + "".join(f"{cell:>11}" for cell in cells)

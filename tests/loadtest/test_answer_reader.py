@@ -2,7 +2,8 @@
 
 import pytest
 
-from loadtest.wires.http import Answer, AnswerReader, BadAnswer, Target
+from loadtest.wires import Address
+from loadtest.wires.answer import Answer, AnswerReader, BadAnswer
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n"
@@ -76,13 +77,24 @@ def test_bytes_that_are_no_answer_are_refused(data: bytes) -> None:
         AnswerReader().feed(data)
 
 
-def test_a_target_knows_host_port_and_path() -> None:
-    assert Target.parse("http://there/x?y=1") == Target("there", 80, "/x?y=1")
-    assert Target.parse("http://[::1]:8000") == Target("::1", 8000, "/")
-    assert b"host: [::1]:8000\r\n" in Target.parse("http://[::1]:8000").request(b"", {})
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://there:8000/v2/models/mlp", Address("there", 8000, "/v2/models/mlp", "mlp")),
+        ("http://there:8000/v2/models/mlp/infer", Address("there", 8000, "/v2/models/mlp/infer", "mlp")),
+        ("http://there/x?y=1", Address("there", 80, "/x?y=1", "")),
+        ("grpc://[::1]", Address("::1", 8001, "/", "")),
+    ],
+)
+def test_an_address_knows_host_port_and_model(url: str, address: Address) -> None:
+    assert Address.parse(url) == address
 
 
-@pytest.mark.parametrize("url", ["there:8000/x", "https://there/x", "/v2"])
-def test_a_target_that_is_no_plain_http_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="expected http://host:port/path"):
-        Target.parse(url)
+def test_an_ipv6_host_is_written_in_brackets() -> None:
+    assert Address.parse("http://[::1]:8000").authority == "[::1]:8000"
+
+
+@pytest.mark.parametrize("url", ["there:8000/x", "https://there/x", "/v2", "http://there:99999/"])
+def test_an_address_that_is_no_plain_http_or_grpc_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="url: "):
+        Address.parse(url)

@@ -1,0 +1,126 @@
+"""What one contestant did with one work in one situation, the rounds drawn together, and who is ahead. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+SITUATIONS = ("low", "saturation", "overload", "bursty")
+# Rates as shares of the capacity. Common to all, so that they are asked the same.
+SHARES = {"low": 0.2, "overload": 2.0, "bursty": 0.6}
+# A server and its load share the cores with the model, and reach only a part of what it does alone.
+SERVED = 0.6
+# The no-op costs nothing by itself: what the fastest servers here do at saturation.
+MOST_PER_S = 8000.0
+EQUAL = 0.05  # a smaller difference is noise on a machine others use too
+LATE = 0.1  # throughput within a tenth of the first is good enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Times are of answered requests, from the planned instant. `others_cores`: what the rest of the machine took."""
+
+    contestant: str
+    work: str
+    situation: str
+    planned_per_s: float
+    throughput_per_s: float
+    goodput_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float  # per answered request, of all processes of the server
+    memory_mib: float
+    others_cores: float
+    is_generator_limit: bool
+    rounds: int = 1
+
+
+def capacity(offline: Mapping[str, float]) -> dict[str, float]:
+    """Requests per second that count as full load, by work, from what the models do with no server around them."""
+    return {work: min(MOST_PER_S, SERVED * rows) for work, rows in offline.items()}
+
+
+def draw_together(cases: Sequence[Case]) -> list[Case]:
+    """Medians over the rounds, in the order in which the cases first appear."""
+    keys = dict.fromkeys((case.work, case.situation, case.contestant) for case in cases)
+    return [_middle([case for case in cases if (case.work, case.situation, case.contestant) == key]) for key in keys]
+
+
+def _middle(rounds: Sequence[Case]) -> Case:
+    first = rounds[0]
+
+    def of(name: str) -> float:
+        return median(getattr(case, name) for case in rounds)
+
+    return Case(
+        contestant=first.contestant,
+        work=first.work,
+        situation=first.situation,
+        planned_per_s=of("planned_per_s"),
+        throughput_per_s=of("throughput_per_s"),
+        goodput_per_s=of("goodput_per_s"),
+        p50_ms=of("p50_ms"),
+        p99_ms=of("p99_ms"),
+        cpu_us=of("cpu_us"),
+        memory_mib=of("memory_mib"),
+        others_cores=of("others_cores"),
+        is_generator_limit=2 * sum(case.is_generator_limit for case in rounds) > len(rounds),
+        rounds=len(rounds),
+    )
+
+
+def find(cases: Sequence[Case], work: str, situation: str, contestant: str) -> Case | None:
+    wanted = (work, situation, contestant)
+    return next((case for case in cases if (case.work, case.situation, case.contestant) == wanted), None)
+
+
+def losses(cases: Sequence[Case], titles: dict[str, str], ours: str = "headway") -> list[str]:
+    """Every figure of every case in which another is better than Headway by more than noise."""
+    figures = (
+        ("goodput per s", "goodput_per_s", True, ("overload", "bursty")),
+        ("throughput per s", "throughput_per_s", True, ("saturation",)),
+        ("p50 ms", "p50_ms", False, ("low", "bursty")),
+        ("p99 ms", "p99_ms", False, ("low", "bursty")),
+        ("CPU µs per request", "cpu_us", False, ("saturation",)),
+        ("memory MiB", "memory_mib", False, ("saturation",)),
+    )
+    said = []
+    for case in cases:
+        base = find(cases, case.work, case.situation, ours)
+        if base is None or case.contestant == ours:
+            continue
+        for name, field, is_high, situations in figures:
+            mine, theirs = getattr(base, field), getattr(case, field)
+            if case.situation not in situations or not theirs > 0:
+                continue  # nothing was answered: no latency, no cost
+            is_worse = mine < theirs * (1 - EQUAL) if is_high else mine > theirs * (1 + EQUAL)
+            if is_worse:
+                where = f"{case.work}, {case.situation}, {name}"
+                said.append(f"{where}: {titles[case.contestant]} {theirs:,.0f}, Headway {mine:,.0f}.")
+    return said
+
+
+def missed_goals(cases: Sequence[Case], python: Sequence[str], ours: str = "headway") -> list[str]:
+    """The goals of this table that Headway did not reach: first in goodput in overload and bursts, first or within a
+    tenth in throughput at saturation, first among the Python servers in CPU per request."""
+    said = []
+    for work, situation in dict.fromkeys((case.work, case.situation) for case in cases):
+        base = find(cases, work, situation, ours)
+        field = [case for case in cases if (case.work, case.situation) == (work, situation) and case.contestant != ours]
+        if base is None or not field:
+            continue
+        if situation in ("overload", "bursty"):
+            best = max(field, key=lambda case: case.goodput_per_s)
+            if base.goodput_per_s < best.goodput_per_s * (1 - EQUAL):
+                ratio = base.goodput_per_s / best.goodput_per_s
+                said.append(f"{work}, {situation}: goodput is {ratio:.2f} of the best ({best.contestant}).")
+        if situation == "saturation":
+            best = max(field, key=lambda case: case.throughput_per_s)
+            if base.throughput_per_s < best.throughput_per_s * (1 - LATE):
+                ratio = base.throughput_per_s / best.throughput_per_s
+                said.append(f"{work}, {situation}: throughput is {ratio:.2f} of the best ({best.contestant}).")
+            answering = [case for case in field if case.contestant in python and case.cpu_us > 0]
+            cheapest = min(answering, key=lambda case: case.cpu_us, default=None)
+            if cheapest and base.cpu_us > cheapest.cpu_us * (1 + EQUAL):
+                ratio = base.cpu_us / cheapest.cpu_us
+                said.append(f"{work}, {situation}: CPU per request is {ratio:.2f} of {cheapest.contestant}'s.")
+    return said

@@ -1,0 +1,145 @@
+"""Drives one contestant through works and situations: starts it, loads it, reads who spent what, stops it."""
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.arena.case import SHARES, SITUATIONS, Case
+from benchmarks.arena.catalog import MODELS, SERVERS, Contestant
+from benchmarks.arena.scenarios import CONTENT_TYPES, as_json, scenario_of, wire_of
+from benchmarks.arena.servers.work import OBJECTIVE_MS
+from benchmarks.peers import accounting
+from benchmarks.peers.environment import Environment, clean
+from benchmarks.peers.request import ROW
+from benchmarks.peers.running import Running, post, running
+from loadtest.load import Load
+from loadtest.result import take
+from loadtest.wires import NoMetadata
+
+USERS = 64
+IN_FLIGHT = 1024  # connections at most; a shot that finds none is not sent, and not in time
+_WARM_UP_S = 1.0
+BURSTS = "bursts(peak=4, duty=0.2, period=1)"
+_PHOTOGRAPH = Path(__file__).parents[2] / "loadtest" / "samples" / "flower.jpg"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`capacity`: requests per second that count as full load, by work."""
+
+    capacity: Mapping[str, float]
+    works: Sequence[str]
+    situations: Sequence[str]
+    seconds: float
+    seed: int = 0
+
+
+def offline(environment: Environment, works: Sequence[str]) -> dict[str, float]:
+    """Rows per second of each work without a server."""
+    command = [str(environment.python), str(SERVERS / "offline.py"), *works]
+    ran = subprocess.run(command, env={**clean(), "PYTHONPATH": MODELS}, capture_output=True, text=True, check=True)
+    told: dict[str, float] = json.loads(ran.stdout)
+    return told
+
+
+def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> list[Case]:
+    """Raises DidNotStart. A case that cannot be loaded is told and left out."""
+    log = logs / f"{contestant.name}.log"
+    with running(contestant.command, contestant.environment, contestant.folder, log) as server:
+        for work in plan.works:
+            server.wait_until(partial(_answers, contestant, work), contestant.start_limit_s)
+        cases = []
+        for work in plan.works:
+            take(replace(load_of(contestant, work, "saturation", plan), seconds=_WARM_UP_S))
+            for situation in (each for each in SITUATIONS if each in plan.situations):
+                try:
+                    cases.append(_case(server, contestant, work, situation, plan, say))
+                except (NoMetadata, ValueError) as error:
+                    say(f"  {contestant.name} {work} {situation}: left out: {error}")
+        return cases
+
+
+def load_of(contestant: Contestant, work: str, situation: str, plan: Plan) -> Load:
+    common = Load(
+        url=contestant.url(work),
+        scenario=scenario_of(work, contestant.form),
+        wire=wire_of(contestant.form),
+        users=USERS,
+        seconds=plan.seconds,
+        within_ms=OBJECTIVE_MS[work],
+        in_flight=IN_FLIGHT,
+        timeout_s=5.0,
+        seed=plan.seed,
+    )
+    if situation == "saturation":
+        return common
+    arrivals = BURSTS if situation == "bursty" else "poisson"
+    return replace(common, users=0, rate=SHARES[situation] * plan.capacity[work], arrivals=arrivals)
+
+
+def _case(server: Running, contestant: Contestant, work: str, situation: str, plan: Plan, say: Say) -> Case:
+    before, busy_before = server.members(), accounting.busy_seconds()
+    run, shots = take(load_of(contestant, work, situation, plan))
+    after, busy_after = server.members(), accounting.busy_seconds()
+    summary = run.summary
+    cpu_s = sum(accounting.spent(before, after).values())
+    seconds = max(summary.duration_s, plan.seconds)
+    generator_s = summary.generator_share * seconds
+    case = Case(
+        contestant=contestant.name,
+        work=work,
+        situation=situation,
+        planned_per_s=len(shots) / seconds,
+        throughput_per_s=summary.answered / seconds,
+        goodput_per_s=summary.in_time / seconds,
+        p50_ms=summary.from_planned_ms.get("p50", 0.0),
+        p99_ms=summary.from_planned_ms.get("p99", 0.0),
+        cpu_us=cpu_s * 1e6 / summary.answered if summary.answered else 0.0,
+        memory_mib=sum(memory_mib(pid) for pid in after),
+        others_cores=max(0.0, busy_after - busy_before - cpu_s - generator_s) / seconds,
+        is_generator_limit=summary.is_generator_limit,
+    )
+    say(
+        f"  {contestant.name:12}{work:12}{situation:11} {case.planned_per_s:7.0f}/s asked {case.throughput_per_s:7.0f} "
+        f"answered {case.goodput_per_s:7.0f} in time, p99 {case.p99_ms:8.1f} ms, {case.cpu_us:7.0f} µs CPU"
+        + (" (generator late)" if case.is_generator_limit else "")
+    )
+    for error, count in list(summary.errors.items())[:2]:
+        say(f"      {count} times: {error[:100]}")
+    return case
+
+
+def memory_mib(pid: int) -> float:
+    """The process's proportional share of memory (shared pages divided among those who share); 0 where it is gone."""
+    try:
+        return parse_pss_mib(Path(f"/proc/{pid}/smaps_rollup").read_text())
+    except OSError:
+        return 0.0
+
+
+def parse_pss_mib(text: str) -> float:
+    return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("Pss:")), 0.0)
+
+
+def _answers(contestant: Contestant, work: str) -> bool:
+    if contestant.form == "oip":
+        return is_ready(f"{contestant.url(work)}/ready")
+    body = {"sentences": b"The train leaves at noon.", "photographs": _PHOTOGRAPH.read_bytes()}.get(work, ROW)
+    sent = as_json(work, body) if contestant.form == "json" else body
+    headers = {"Content-Type": CONTENT_TYPES[contestant.form]}
+    return post(contestant.url(work), sent, headers)[0] == 200
+
+
+def is_ready(url: str) -> bool:
+    """Whether the protocol's question for readiness is answered with yes."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""How far the load generator itself can be believed."""

@@ -1,0 +1,88 @@
+"""`python -m benchmarks.loadtest`: the generator against a server with known service times, and at its own limit.
+
+Three questions. Are its quantiles within 1 % of what the server wrote down itself? Does it keep the planned schedule?
+Up to which rate, on one core, and does it say so beyond?"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from loadtest.load import Load
+from loadtest.report import QUANTILES, Summary, quantile
+from loadtest.result import take
+
+_RATES = (1000.0, 2500.0, 5000.0, 10_000.0, 20_000.0, 40_000.0)
+
+
+@contextmanager
+def scripted(median_ms: float) -> Iterator[str]:
+    """The address of a scripted server in a process of its own, for as long as the block lasts."""
+    command = [sys.executable, "-m", "benchmarks.loadtest.scripted_server", "--median-ms", str(median_ms)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.terminate()
+
+
+def taken_ns(url: str) -> list[int]:
+    """The service times the server wrote down since it was last asked, ascending."""
+    with urllib.request.urlopen(f"{url}/taken", timeout=10) as answer:
+        return sorted(json.loads(answer.read()))
+
+
+def run(load: Load) -> Summary:
+    return take(load)[0].summary
+
+
+def accuracy(median_ms: float, rate: float, seconds: float) -> None:
+    with scripted(median_ms) as url:
+        load = Load(url=f"{url}/v2/models/m", scenario={"tasks": {"fill": {}}}, rate=rate, seconds=seconds)
+        run(replace(load, seconds=0.5))
+        taken_ns(url)
+        summary = run(load)
+        exact = taken_ns(url)
+    print(f"\nservice times with a median of {median_ms:g} ms, {rate:g} per second, {summary.planned} shots")
+    print(f"{'milliseconds':16}{'exact':>10}{'from sent':>12}{'':>9}{'from planned':>14}{'':>9}")
+    for name, share in QUANTILES.items():
+        true = quantile(exact, share) / 1e6
+        sent, planned = summary.from_sent_ms[name], summary.from_planned_ms[name]
+        off = f"{sent / true - 1:+9.2%}", f"{planned / true - 1:+9.2%}"
+        print(f"{name:16}{true:10.3f}{sent:12.3f}{off[0]}{planned:14.3f}{off[1]}")
+    late = summary.lateness_ms
+    print(f"left late by: p50 {late['p50']:.3f} ms, p99 {late['p99']:.3f} ms, max {late['max']:.3f} ms")
+
+
+def limit(seconds: float) -> None:
+    """Each rate on one core: the generator is bound to the last, the server to the first."""
+    print(f"\n{'planned/s':>10}{'sent/s':>10}{'late p50 ms':>13}{'late p99 ms':>13}{'core':>7}  said")
+    with scripted(0) as url:
+        for rate in _RATES:
+            load = Load(url=f"{url}/v2/models/m", scenario={"tasks": {"fill": {}}}, rate=rate, seconds=seconds)
+            summary = run(replace(load, in_flight=1000))
+            late, said = summary.lateness_ms, "; ".join(summary.warnings).partition(":")[0] or "nothing"
+            per_s = summary.sent / summary.duration_s
+            print(
+                f"{rate:10.0f}{per_s:10.0f}{late['p50']:13.3f}{late['p99']:13.3f}{summary.generator_share:7.0%}  {said}"
+            )
+
+
+def main(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loadtest", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each run")
+    seconds = parser.parse_args(words).seconds
+    print(f"{os.cpu_count()} cores; the scripted server shares them")
+    for median_ms, rate in ((5.0, 200.0), (20.0, 500.0), (100.0, 1000.0)):
+        accuracy(median_ms, rate, seconds)
+    limit(min(seconds, 3.0))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

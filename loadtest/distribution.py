@@ -1,0 +1,78 @@
+"""Stated distributions for sizes and pauses: `8`, `uniform(1, 8)`, `lognormal(12, 0.6)`, `choice(1, 8, 64)`. Pure."""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from loadtest.spec import BadSpec, call, parse
+
+Draw = Callable[[random.Random], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Numbers drawn from a seeded generator. `text` is how it was written."""
+
+    text: str
+    draw: Draw
+
+    @classmethod
+    def parse(cls, text: str | float, field: str) -> "Distribution":
+        """A number alone is always that number. Raises BadSpec."""
+        written = str(text).strip()
+        try:
+            return cls(written, fixed(float(written)))
+        except ValueError as error:
+            if not written[:1].isalpha():
+                raise BadSpec(f"{field}: {error}") from None
+        return cls(written, call(parse(written, field), KINDS, field))
+
+    def number(self, generator: random.Random) -> float:
+        return self.draw(generator)
+
+    def size(self, generator: random.Random) -> int:
+        """A whole number of things, at least one."""
+        return max(1, round(self.draw(generator)))
+
+
+def fixed(value: float) -> Draw:
+    _check(value >= 0 and math.isfinite(value), f"must not be negative, got {value}")
+    return lambda _: value
+
+
+def uniform(least: float, most: float) -> Draw:
+    """Each as likely as the other, both ends included."""
+    _check(0 <= least <= most, f"expected 0 <= least <= most, got {least} and {most}")
+    return lambda generator: generator.uniform(least, most)
+
+
+def lognormal(median: float, sigma: float) -> Draw:
+    """Many small ones and a long tail, as lengths of texts are: half lie below the median; sigma 0.6 is a usual one."""
+    _check(median > 0 and sigma >= 0, f"expected median > 0 and sigma >= 0, got {median} and {sigma}")
+    return lambda generator: generator.lognormvariate(math.log(median), sigma)
+
+
+def exponential(mean: float) -> Draw:
+    """The pause of somebody who forgets how long they have waited."""
+    _check(mean > 0, f"mean: must be positive, got {mean}")
+    return lambda generator: generator.expovariate(1 / mean)
+
+
+def choice(*values: float) -> Draw:
+    """One of these, each as likely as the other; write one twice to make it twice as likely."""
+    _check(bool(values) and min(values) >= 0, f"expected one value or more, none negative, got {values}")
+    return lambda generator: generator.choice(values)
+
+
+KINDS: Mapping[str, Callable[..., Draw]] = {
+    "uniform": uniform,
+    "lognormal": lognormal,
+    "exponential": exponential,
+    "choice": choice,
+}
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

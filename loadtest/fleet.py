@@ -1,0 +1,175 @@
+"""The processes that shoot. This one only starts them, gives them one instant zero, and listens.
+
+`perf_counter_ns` is the machine's monotonic clock, the same in all processes, so their instants can be compared."""
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from time import perf_counter_ns, process_time_ns
+
+from loadtest import precise
+from loadtest.arrivals import SECOND_NS, schedule
+from loadtest.distribution import Distribution
+from loadtest.load import Load
+from loadtest.shooter import load_schedule
+from loadtest.shot import Shot
+from loadtest.spec import BadSpec
+from loadtest.tally import Tally
+from loadtest.users import use
+from loadtest.wires import NoMetadata, open_wire
+from loadtest.workload import prepare
+
+# A shot costs 35 to 80 µs of a core here, so that this is about half of one: `python -m benchmarks.loadtest`.
+RATE_PER_PROCESS = 8000.0
+_LEAD_NS = 50_000_000  # for the last process to hear of instant zero
+_TELL_S = 0.25
+Told = Callable[[Tally, float], None]
+
+
+class CannotShoot(Exception):
+    """A process of the fleet could not begin, or did not end as it should; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    models: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    shots: Sequence[Shot]
+    cpu_ns: int
+    wall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flown:
+    """`cpu_share`: of one core, of the busiest process while it shot."""
+
+    shots: Sequence[Shot]
+    models: Sequence[str]
+    cpu_share: float
+
+
+def enough(rate: float) -> int:
+    """How many processes a rate takes, as far as there are cores."""
+    return max(1, min(os.cpu_count() or 1, -(-round(rate) // round(RATE_PER_PROCESS))))
+
+
+def fly(load: Load, told: Told = lambda _tally, _at_s: None, began: Callable[[Sequence[str]], None] = print) -> Flown:
+    """Blocks until the last shot is over. `began`: called with the models when all are ready to shoot; `told`: a few
+    times a second with what happened since, and the second of the run. Raises CannotShoot, BadSpec, NoMetadata."""
+    spawned = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of whoever called us
+    pipes: list[Connection] = []
+    processes = []
+    try:
+        for which in range(load.processes):
+            ours, theirs = spawned.Pipe()
+            process = spawned.Process(target=_shoot, args=(load, which, theirs), daemon=True)
+            process.start()
+            theirs.close()  # or the end of a process that died could not be seen
+            processes.append(process)
+            pipes.append(ours)
+        ready = [_expect(pipe, Ready) for pipe in pipes]
+        models = ready[0].models
+        began(models)
+        start_ns = perf_counter_ns() + _LEAD_NS
+        for pipe in pipes:
+            pipe.send(start_ns)
+        return _listen(pipes, models, start_ns, told)
+    finally:
+        for process in processes:
+            process.terminate()  # has no effect on those that are done
+            process.join()
+
+
+def _listen(pipes: Sequence[Connection], models: Sequence[str], start_ns: int, told: Told) -> Flown:
+    done: list[Done] = []
+    flying = list(pipes)
+    while flying:
+        heard = Tally()
+        for pipe in wait(flying, timeout=_TELL_S):
+            assert isinstance(pipe, Connection)
+            message = _receive(pipe)
+            if isinstance(message, Tally):
+                heard.merge(message)
+            elif isinstance(message, Done):
+                done.append(message)
+                flying.remove(pipe)
+            else:
+                raise message if isinstance(message, Exception) else CannotShoot(str(message))
+        told(heard, (perf_counter_ns() - start_ns) / SECOND_NS)
+    shots = sorted((shot for each in done for shot in each.shots), key=lambda shot: shot.planned_ns)
+    return Flown(shots, models, max(each.cpu_ns / max(1, each.wall_ns) for each in done))
+
+
+def _expect(pipe: Connection, kind: type[Ready]) -> Ready:
+    message = _receive(pipe)
+    if isinstance(message, Exception):
+        raise message
+    assert isinstance(message, kind), message
+    return message
+
+
+def _receive(pipe: Connection) -> object:
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise CannotShoot("a process of the generator ended before its shots did; its words are above") from None
+
+
+def _shoot(load: Load, which: int, pipe: Connection) -> None:
+    """The life of one process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us is interrupted too, and ends us
+    try:
+        precise.run(_run(load, which, pipe))
+    except (BadSpec, NoMetadata, ValueError) as error:
+        pipe.send(error)
+
+
+async def _run(load: Load, which: int, pipe: Connection) -> None:
+    scenario, wire = load.read_scenario(), open_wire(load.wire, load.address)
+    workload = await prepare(scenario, wire, load.address, seed=load.seed, tenant_header=load.tenant_header)
+    dates = () if load.users else schedule(load.arrivals, load.rate, load.seconds, load.seed)
+    pipe.send(Ready(sorted({task.model or scenario.model or load.address.model for task in scenario.tasks()})))
+    start_ns: int = await asyncio.to_thread(pipe.recv)
+    heard = Tally()
+
+    def see(shot: Shot) -> None:
+        heard.add(shot, load.within_ns)
+
+    async def tell() -> None:
+        nonlocal heard
+        while True:
+            await asyncio.sleep(_TELL_S)
+            pipe.send(heard)
+            heard = Tally()
+
+    gc.collect()
+    gc.freeze()  # a collection that walks all requests and shots would be a pause that no server made
+    gc.disable()
+    telling = asyncio.create_task(tell())
+    cpu_ns, wall_ns = process_time_ns(), perf_counter_ns()
+    try:
+        if load.users:
+            shots = await use(
+                wire, workload, users=range(which, load.users, load.processes), start_ns=start_ns, seen=see,
+                think=Distribution.parse(load.think, "think"), seconds=load.seconds, seed=load.seed,
+                timeout_s=load.timeout_s,
+            )  # fmt: skip
+        else:
+            shots = await load_schedule(
+                wire, workload, dates, seed=load.seed, share=(which, load.processes), start_ns=start_ns, seen=see,
+                in_flight=max(1, load.in_flight // load.processes), timeout_s=load.timeout_s,
+            )  # fmt: skip
+        done = Done(shots, process_time_ns() - cpu_ns, perf_counter_ns() - wall_ns)
+    finally:
+        telling.cancel()
+        await wire.close()
+    pipe.send(heard)
+    pipe.send(done)

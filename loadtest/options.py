@@ -1,0 +1,164 @@
+"""The words of the command line, read into values. Says what is wrong with them and exits, as commands do."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtest.arrivals import ARRIVALS
+from loadtest.distribution import KINDS
+from loadtest.fleet import enough
+from loadtest.load import Load
+from loadtest.scenario import load as load_scenario
+from loadtest.spec import BadSpec, usage
+from loadtest.wires import WIRES
+
+_ARRIVALS = "; ".join(usage(name, function, ("rate", "seconds", "seed")) for name, function in ARRIVALS.items())
+_SIZES = "a number, or " + ", ".join(usage(name, function) for name, function in KINDS.items())
+_EPILOG = f"arrivals: {_ARRIVALS}. sizes and pauses: {_SIZES}."
+Verbs = Any  # argparse keeps the type of its subparsers to itself
+
+
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """`load` is a Load for `run` and `sweep`."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load on a model server, and the truth.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _run(verbs)
+    _sweep(verbs)
+    _compare(verbs)
+    _check(verbs)
+    _page(verbs)
+    found = parser.parse_args(words)
+    if found.verb in ("run", "sweep"):
+        try:
+            found.load = _load(found)
+        except ValueError as error:
+            verbs.choices[found.verb].error(str(error))
+    return found
+
+
+def _run(verbs: Verbs) -> None:
+    run = verbs.add_parser(
+        "run",
+        help="one load for some seconds",
+        description="One load for some seconds. Exit status: 0 every planned shot was answered, 1 not every one, 2 "
+        "nothing could be asked.",
+        epilog=_EPILOG,
+    )
+    _add_load(run)
+    run.add_argument("--repeat", type=int, default=1, help="runs of the same load, one after the other, in one result")
+    run.add_argument("--shots", type=Path, help="write every shot of the last run there, one JSON object a line")
+
+
+def _sweep(verbs: Verbs) -> None:
+    sweep = verbs.add_parser(
+        "sweep",
+        help="the highest rate at which the objective holds",
+        description="The highest rate at which --share of the planned shots is answered within --within-ms. Doubles "
+        "--rate until it does not hold, then closes in. Exit status: 0 found, 1 none holds, 2 nothing could be asked.",
+        epilog=_EPILOG,
+    )
+    _add_load(sweep)
+    sweep.add_argument("--share", type=float, default=0.99, help="of the planned shots, in time; default %(default)s")
+    sweep.add_argument(
+        "--repeat", type=int, default=3, help="runs of a rate, of which most decide; default %(default)s"
+    )
+    sweep.add_argument("--precision", type=float, default=0.1, help="of the rate; default %(default)s")
+    sweep.add_argument("--most", type=float, default=1e6, help="requests per second, never more; default %(default)g")
+
+
+def _compare(verbs: Verbs) -> None:
+    compare = verbs.add_parser(
+        "compare",
+        help="which of two results is better, and whether that is real",
+        description="Which of two results is better, and whether the difference is real: a rank test over repeated "
+        "runs (--repeat 5), else a bootstrap over seconds. Exit status: 0 the second is not really worse, 1 it is, 2 "
+        "they cannot be compared.",
+    )
+    compare.add_argument("first", type=Path, help="a result of `run --json`")
+    compare.add_argument("second", type=Path)
+
+
+def _check(verbs: Verbs) -> None:
+    check = verbs.add_parser(
+        "check",
+        help="judge a result against an objective file",
+        description="Judges a result against an objective file (TOML: p99_ms = 50, answered_share = 0.999, "
+        "in_time_share, goodput_per_s, throughput_per_s, and [tasks.NAME] or [tenants.NAME]). Exit status: 0 kept, 1 "
+        "missed, 2 cannot be judged, as where the generator was the bottleneck.",
+    )
+    check.add_argument("result", type=Path, help="of `run --json`")
+    check.add_argument("objective", type=Path)
+
+
+def _page(verbs: Verbs) -> None:
+    page = verbs.add_parser(
+        "page",
+        help="results and sweeps as one HTML page",
+        description="Results and sweeps as one HTML page that needs nothing else, to read or to send.",
+    )
+    page.add_argument("files", type=Path, nargs="+", help="of `run --json` and `sweep --json`")
+    page.add_argument("--output", type=Path, default=Path("loadtest.html"), help="default %(default)s")
+    page.add_argument("--title", default="Load test", help="of the window")
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="http://host:port/v2/models/NAME; without a model where the scenario names it")
+    parser.add_argument(
+        "--wire", choices=WIRES, default="http-binary", help="default %(default)s; http-raw posts bytes"
+    )
+    when = parser.add_argument_group("when (open loop, or closed with --users)")
+    when.add_argument("--rate", type=float, help="requests per second")
+    when.add_argument("--seconds", type=float)
+    when.add_argument("--arrivals", help="default poisson; see below")
+    when.add_argument("--users", type=int, default=0, help="a closed loop of so many instead of a rate")
+    when.add_argument("--think", help="seconds from a user's answer to their next request; default 0")
+    what = parser.add_argument_group("what (a scenario, or random inputs as the model declares them)")
+    what.add_argument("--scenario", type=Path, help=".toml, .py, or file.py:NAME")
+    what.add_argument("--rows", help="per request; default 1")
+    what.add_argument("--length", help="of variable dimensions; default 16")
+    what.add_argument("--words", help="of texts; default lognormal(12, 0.6)")
+    what.add_argument("--side", help="BYTES are photographs, of so many pixels on the longer side")
+    what.add_argument("--deadline-ms", type=float, help="sent with each request, and counted by")
+    what.add_argument("--priority", type=int, help="1 is the most urgent")
+    what.add_argument("--tenant-header", default="x-tenant", help="names the scenario's tenants; default %(default)s")
+    what.add_argument("--seed", type=int, default=0, help="of the schedule and the inputs")
+    how = parser.add_argument_group("how")
+    how.add_argument("--within-ms", type=float, help="an answer later than that is not counted as good")
+    how.add_argument("--in-flight", type=int, default=256, help="at most; a shot that finds so many is not sent")
+    how.add_argument("--timeout", type=float, default=10.0, help="seconds until a shot is given up")
+    how.add_argument("--processes", type=int, default=0, help="of the generator; default: as many as the rate takes")
+    how.add_argument("--warm-up", type=float, default=0.0, help="seconds of the same load before, not counted")
+    how.add_argument("--json", type=Path, help="write the result there")
+    how.add_argument("--html", type=Path, help="write a page with pictures there")
+
+
+def _load(found: argparse.Namespace) -> Load:
+    """Raises BadSpec. What the command line does not say, the scenario may."""
+    sizes = {name: getattr(found, name) for name in ("rows", "length", "words", "side")}
+    one: dict[str, Any] = {**sizes, "deadline_ms": found.deadline_ms, "priority": found.priority}
+    one = {name: value for name, value in one.items() if value is not None}
+    if found.scenario and one:
+        raise BadSpec(f"--{next(iter(one)).replace('_', '-')}: the scenario says that; leave one of them away")
+    if found.repeat < 1:
+        raise BadSpec(f"--repeat: must be positive, got {found.repeat}")
+    if found.verb == "sweep" and (found.within_ms is None or found.users):
+        raise BadSpec("--within-ms: needed, with a rate to begin at; users are not swept")
+    defaults = load_scenario(found.scenario) if found.scenario else None
+    rate = found.rate if found.rate is not None else (defaults.rate if defaults and not found.users else 0.0)
+    return Load(
+        url=found.url,
+        scenario=found.scenario or {"tasks": {"fill": one}},
+        wire=found.wire,
+        rate=rate,
+        seconds=found.seconds if found.seconds is not None else (defaults.seconds if defaults else 10.0),
+        arrivals=found.arrivals or (defaults.arrivals if defaults else "poisson"),
+        users=found.users,
+        think=found.think or (defaults.think if defaults else "0"),
+        within_ms=found.within_ms,
+        seed=found.seed,
+        in_flight=found.in_flight,
+        timeout_s=found.timeout,
+        tenant_header=found.tenant_header,
+        processes=found.processes or enough(rate),
+    )

@@ -1,0 +1,125 @@
+"""A scenario made ready for one wire: every request as bytes, made before the run, and the seeded order of them.
+
+Equal seeds give equal bytes in an equal order, whatever the number of processes that share the work."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from loadtest.scenario import Inputs, Scenario, Task
+from loadtest.spec import BadSpec
+from loadtest.wires import Address, Wire
+from serving.protocol.errors import BadMessage
+from serving.protocol.messages import InferInput, InferRequest, Tensor, TensorDescription
+from serving.protocol.tensors import datatype_of, numpy_dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One request, ready for any number of shots, and what the report sorts it by."""
+
+    request: Any
+    task: str
+    tenant: str = ""
+    rows: int = 1
+    deadline_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`weights` belong to `requests`: how often each is taken, in proportion."""
+
+    requests: Sequence[Prepared]
+    weights: Sequence[float]
+    _sums: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sums", list(accumulate(self.weights)))
+
+    def order(self, count: int, seed: int) -> list[int]:
+        """Which request each of `count` shots takes."""
+        shares = np.asarray(self.weights) / sum(self.weights)
+        drawn: list[int] = np.random.default_rng([seed, 1]).choice(len(self.requests), size=count, p=shares).tolist()
+        return drawn
+
+    def one(self, generator: random.Random) -> Prepared:
+        """The next of a user, who has a generator of their own."""
+        return generator.choices(self.requests, cum_weights=self._sums)[0]
+
+
+async def prepare(
+    scenario: type[Scenario], wire: Wire, address: Address, *, seed: int = 0, tenant_header: str = "x-tenant"
+) -> Workload:
+    """Asks the server what its models take. Raises BadSpec and NoMetadata."""
+    tasks = scenario.tasks()
+    models = {task.name: task.model or scenario.model or address.model for task in tasks}
+    if nameless := [name for name, model in models.items() if not model and address.path == "/"]:
+        raise BadSpec(f"tasks.{nameless[0]}.model: neither the task nor the scenario nor the URL names a model")
+    inputs = {model: await wire.describe(model) for model in dict.fromkeys(models.values())}
+    tenants = scenario.tenants or {"": 1.0}
+    requests: list[Prepared] = []
+    weights: list[float] = []
+    for task in tasks:
+        for tenant, share in tenants.items():
+            # Text as a seed: the bytes of one task do not change when another is added.
+            maker = scenario(random.Random(f"{seed} {task.name} {tenant}"), inputs[models[task.name]], tenant)
+            headers = {**scenario.headers, **({tenant_header: tenant} if tenant else {})}
+            for _ in range(scenario.variety):
+                requests.append(_prepared(task, maker, models[task.name], wire, headers))
+                weights.append(task.weight * share / scenario.variety)
+    if not sum(weights) > 0 or min(weights) < 0:
+        raise BadSpec("weight: the weights of tasks and tenants must not be negative, nor all zero")
+    return Workload(requests, weights)
+
+
+def _prepared(task: Task, maker: Scenario, model: str, wire: Wire, headers: Mapping[str, str]) -> Prepared:
+    tensors = infer_inputs(task.make(maker), maker.inputs, task.name)
+    parameters: dict[str, object] = {}
+    if task.priority:
+        parameters["priority"] = task.priority
+    if task.deadline_ms:
+        parameters["timeout"] = round(task.deadline_ms * 1000)  # microseconds, as the protocol has it
+    try:
+        request = wire.prepare(model, InferRequest(tensors, parameters=parameters), headers)
+    except BadMessage as error:
+        raise BadSpec(f"tasks.{task.name}: {error}") from error
+    return Prepared(
+        request=request,
+        task=task.name,
+        tenant=maker.tenant,
+        rows=tensors[0].data.shape[0] if tensors[0].data.ndim else 1,
+        deadline_ns=round(task.deadline_ms * 1e6) or None,
+    )
+
+
+def infer_inputs(inputs: Inputs, descriptions: Sequence[TensorDescription], name: str) -> tuple[InferInput, ...]:
+    """What a task returned, as tensors of the declared types. Lists take the declared shape. Raises BadSpec."""
+    declared = {tensor.name: tensor for tensor in descriptions}
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise BadSpec(f"tasks.{name}: expected the inputs of one request by name, got {inputs!r:.80}")
+    made = []
+    for key, values in inputs.items():
+        if declared and key not in declared:
+            raise BadSpec(f"tasks.{name}: the model has no input {key!r}; it has {', '.join(declared)}")
+        tensor = declared.get(key)
+        array = _array(values, tensor)
+        datatype = tensor.datatype if tensor else "BYTES" if array.dtype == object else datatype_of(array.dtype)
+        made.append(InferInput(key, datatype, array))
+    return tuple(made)
+
+
+def _array(values: Any, tensor: TensorDescription | None) -> Tensor:
+    if isinstance(values, np.ndarray):
+        return values
+    is_text = isinstance(values, bytes | str) or (tensor is not None and tensor.datatype == "BYTES")
+    values = [values] if isinstance(values, bytes | str | int | float) else values
+    dtype = np.dtype(object) if is_text or tensor is None else numpy_dtype(tensor.datatype)
+    array = np.asarray(values, dtype=dtype)
+    if tensor is not None and array.ndim < len(tensor.shape):
+        rest = tensor.shape[1:]
+        array = array.reshape((-1, *rest)) if min(rest, default=1) > 0 else array[None]
+    return array

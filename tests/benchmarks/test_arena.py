@@ -1,0 +1,141 @@
+"""The arena around its measuring: who takes part, what is asked of them, and what is said of the numbers."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks.arena.__main__ import NAMES, read_arguments
+from benchmarks.arena.case import SITUATIONS, Case, capacity, draw_together, losses, missed_goals
+from benchmarks.arena.catalog import HERE, contestants, environment, triton_config, write_triton_repository
+from benchmarks.arena.measure import Plan, load_of, parse_pss_mib
+from benchmarks.arena.picture import picture
+from benchmarks.arena.report import Arena, markdown
+from benchmarks.arena.scenarios import FORMS, scenario_of
+from benchmarks.arena.servers.work import OBJECTIVE_MS, WORKS
+from loadtest.scenario import load
+from serving.config import load_settings
+from serving.protocol.messages import TensorDescription
+
+CASE = Case(
+    contestant="headway", work="mlp", situation="saturation", planned_per_s=1000, throughput_per_s=1000,
+    goodput_per_s=900, p50_ms=10, p99_ms=20, cpu_us=500, memory_mib=800, others_cores=0.0, is_generator_limit=False,
+)  # fmt: skip
+TITLES = {"headway": "Headway", "mosec": "Mosec <Rust>", "litserve": "LitServe"}
+
+
+def table(**changes: dict[str, float]) -> list[Case]:
+    """Headway in every situation, and others that differ from it as stated."""
+    cases = [replace(CASE, situation=situation) for situation in SITUATIONS]
+    return cases + [replace(case, contestant=name, **figures) for name, figures in changes.items() for case in cases]
+
+
+def test_every_contestant_can_be_asked_for_by_its_name(tmp_path: Path) -> None:
+    assert tuple(each.name for each in contestants(environment(tmp_path), tmp_path)) == NAMES
+
+
+@pytest.mark.parametrize("words", [["--peers", "headway,apache"], ["--works", "video"], ["--seconds", "0"]])
+def test_words_that_make_no_sense_are_refused(words: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_arguments(words)
+
+
+def test_headway_is_told_the_objective_as_everybody_is() -> None:
+    config = load_settings(HERE / "headway.yaml")
+    assert {model.name: model.latency_budget_ms for model in config.models} == OBJECTIVE_MS
+    for work in WORKS:
+        assert f"default_timeout_microseconds: {OBJECTIVE_MS[work] * 1000}" in triton_config(work)
+
+
+def test_the_catalog_knows_the_port_of_the_configuration(tmp_path: Path) -> None:
+    port = yaml.safe_load((HERE / "headway.yaml").read_text())["server"]["http_port"]
+    assert contestants(environment(tmp_path), tmp_path)[0].port == port
+
+
+def test_tritons_repository_holds_every_work(tmp_path: Path) -> None:
+    write_triton_repository(tmp_path)
+    assert {path.parent.parent.name for path in tmp_path.rglob("model.py")} == set(WORKS)
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_all_forms_of_a_work_carry_the_same_body(work: str) -> None:
+    kind, width = ("BYTES", 1) if work in ("sentences", "photographs") else ("FP32", 1024)
+    inputs = [TensorDescription("x", kind, (-1, width))]
+    made = {}
+    for form in FORMS:
+        scenario = load(scenario_of(work, form))
+        made[form] = scenario.tasks()[0].make(scenario(random.Random(1), inputs))
+    body = made["raw"]["body"]
+    oip = made["oip"]["x"]
+    assert (oip[0] if kind == "BYTES" else oip.tobytes()) == body
+    (value,) = json.loads(made["json"]["body"])["bodies"]
+    if kind == "FP32":
+        assert np.array(value, np.float32).tobytes() == body
+
+
+def test_all_contestants_are_asked_at_the_same_rates(tmp_path: Path) -> None:
+    plan = Plan(capacity={"mlp": 1000.0}, works=WORKS, situations=SITUATIONS, seconds=3)
+    for situation, rate in (("low", 200), ("overload", 2000), ("bursty", 600), ("saturation", 0)):
+        everybody = contestants(environment(tmp_path), tmp_path)
+        loads = [load_of(each, "mlp", situation, plan) for each in everybody]
+        assert {load.rate for load in loads} == {rate}
+        assert {load.users for load in loads} == {0 if rate else 64}
+
+
+def test_full_load_is_a_part_of_what_a_model_does_alone_and_bounded_where_it_costs_nothing() -> None:
+    assert capacity({"mlp": 5000.0, "noop": 9e6}) == {"mlp": 3000.0, "noop": 8000.0}
+
+
+def test_rounds_are_drawn_together_by_their_medians() -> None:
+    rounds = [replace(CASE, goodput_per_s=value) for value in (100, 900, 500)]
+    (drawn,) = draw_together(rounds)
+    assert (drawn.goodput_per_s, drawn.rounds) == (500, 3)
+
+
+def test_every_figure_that_is_worse_by_more_than_noise_is_a_loss() -> None:
+    said = losses(table(mosec={"cpu_us": 250, "p99_ms": 19.5, "goodput_per_s": 1000}), TITLES)
+    assert said == [
+        "mlp, saturation, CPU µs per request: Mosec <Rust> 250, Headway 500.",
+        "mlp, overload, goodput per s: Mosec <Rust> 1,000, Headway 900.",
+        "mlp, bursty, goodput per s: Mosec <Rust> 1,000, Headway 900.",
+    ]
+
+
+def test_a_contestant_that_answered_nothing_is_no_better() -> None:
+    nothing = {"throughput_per_s": 0, "goodput_per_s": 0, "p50_ms": 0, "p99_ms": 0, "cpu_us": 0, "memory_mib": 900}
+    assert losses(table(mosec=nothing), TITLES) == []
+
+
+def test_goals_are_about_goodput_throughput_and_the_python_servers_cost() -> None:
+    better = {"goodput_per_s": 1000, "throughput_per_s": 1200, "cpu_us": 250}
+    assert len(missed_goals(table(litserve=better), python=["headway", "litserve"])) == 4
+    assert len(missed_goals(table(mosec=better), python=["headway"])) == 3
+    assert missed_goals(table(mosec={"throughput_per_s": 1090}), python=["headway"]) == []
+
+
+def test_the_report_says_who_was_missing_disturbed_or_asked_too_late() -> None:
+    cases = table(mosec={"others_cores": 0.5, "is_generator_limit": True})
+    arena = Arena(
+        cases=cases, titles=TITLES, python=["headway"], capacity={"mlp": 1000},
+        missing={"litserve": "did not start"}, seconds=3, machine={"cores": "2"}, versions={"Ray": "2"}, commit="abc",
+        command="run", date="today",
+    )  # fmt: skip
+    text = markdown(arena, "arena.svg")
+    assert "in 4 of 8 cases other work took up to 0.5 of a core" in text
+    assert "marked ¹" in text
+    assert "- LitServe: did not start" in text
+    assert "Overload: 2000/s, about twice what a server can do" in text
+
+
+def test_the_picture_is_well_formed_and_has_a_bar_for_each_case() -> None:
+    tree = ElementTree.fromstring(picture(table(mosec={}), TITLES))
+    assert len(tree.findall("{http://www.w3.org/2000/svg}rect")) == 8
+
+
+def test_memory_is_the_proportional_share() -> None:
+    assert parse_pss_mib("Rss:  9000 kB\nPss:    2048 kB\nPss_Dirty: 7 kB\n") == 2.0
