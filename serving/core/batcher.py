@@ -71,9 +71,9 @@ class Batcher:
     def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
         """Why the request may not enter, or None. Changes nothing.
 
-        A deadline is a reason only where no schedule could meet it; the rest is decided at the cut. And not while a lane
-        idles and nobody waits: computing then costs nobody anything, and is the only way to learn that a model which
-        was slow has become fast again.
+        A deadline is a reason only where no schedule could meet it; the rest is decided at the cut. And not while a
+        lane idles and nobody waits: computing then costs nobody anything, and is the only way to learn that a model
+        which was slow has become fast again.
 
         waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
         """
