@@ -193,7 +193,8 @@ class Curve:
 
     def _beyond(self, rows: float, edge: int) -> float:
         fixed, per_row = self.fit()
-        return self.times[edge] * (fixed + per_row * rows) / (fixed + per_row * self.knots[edge])
+        # The quotient first: it is at least one where there are more rows, to the last bit.
+        return self.times[edge] * ((fixed + per_row * rows) / (fixed + per_row * self.knots[edge]))
 
     def _robust_fit(self) -> tuple[float, float]:
         knots, times = self.knots, self.times

@@ -13,7 +13,7 @@ from serving.core.curve import CellState, Curve
 
 MATURE_WEIGHT = 3.0  # a cell speaks about drift once it stands for this many batches
 DRIFT_STEP = 0.1
-FOLLOW_STEP = 0.5  # while the law is plainly changing
+FOLLOW_STEP = 0.9  # while the law is plainly changing: what drift leaves over, cells hardly known keep wrong
 FOLLOW_BATCHES = 8
 SURPRISES_TO_FOLLOW = 3  # this many batches in a row, all off to the same side by more than noise explains
 SURPRISE = 3.0  # in units of scatter

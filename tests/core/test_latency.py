@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serving.core.curve import cell_key
@@ -198,6 +198,7 @@ OBSERVATIONS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(OBSERVATIONS)
+@example([(1, 8, 94906265), (2, 8, 2)])  # rounding alone made four rows a nanosecond faster than one
 def test_more_rows_or_a_longer_length_never_take_less_time(observations: list[tuple[int, int, int]]) -> None:
     model = LatencyModel(lengths=(8, 16, 32))
     for rows, length, took_ns in observations:
