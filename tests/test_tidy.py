@@ -65,9 +65,9 @@ THIRD_PARTY = {
         "loadtest",
     ),
     "safetensors": ("models",),
-    "google": ("serving.protocol.grpc_codec", "serving.protocol.pb", "serving.api.grpc_service"),
-    "grpc": ("serving.api.grpc_server", "serving.cluster"),
-    "grpc_reflection": ("serving.api.grpc_server",),
+    "google": ("serving.protocol.pb",),
+    "grpc": ("serving.api.grpc", "serving.cluster"),
+    "grpc_reflection": ("serving.api.grpc",),
     "grpc_tools": ("serving.protocol.pb.generate",),
 }
 OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # even of the standard library

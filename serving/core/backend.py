@@ -1,10 +1,26 @@
 """What a protocol needs of whatever answers requests: the local engine, or a fake of it."""
 
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 from serving.core.outcome import Outcome
 from serving.core.statistics import ModelStatistics
+
+
+class Submitted(Protocol):
+    """The caller's hold on a request. Use one of two: await it, or leave a callback with `then`."""
+
+    def __await__(self) -> Generator[Any, None, Outcome]:
+        """The outcome. Cancelling the task that awaits withdraws the request."""
+        ...
+
+    def then(self, callback: Callable[[Outcome], None]) -> None:
+        """Calls `callback` once with the outcome, on the event loop: at once if the request has ended already."""
+        ...
+
+    def cancel(self) -> None:
+        """Withdraws the request, unless it has ended already; it ends as Cancelled."""
+        ...
 
 
 class Backend(Protocol):
@@ -16,14 +32,13 @@ class Backend(Protocol):
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
-    ) -> Awaitable[Outcome]:
+    ) -> Submitted:
         """Hands over one request; must be called on the event loop. Never raises for what a client did.
 
         payload: what the model takes: `dict[str, numpy.ndarray]`, every array `[rows, ...]`.
         rows: the leading dimension, at least 1.
         priority: 0 is the model's default, 1 the most urgent, larger numbers less so (Triton's order).
         timeout_ns: the client's own limit, counted from now; beyond it an answer is worth nothing.
-        Cancelling the task that awaits the result withdraws the request.
         """
         ...
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
 from serving.protocol.json_codec import array_of
 from serving.protocol.layout import TensorLayout, binary_data_size
 from serving.protocol.messages import RequestedOutput, Tensor
+from serving.protocol.pb import decode
 from serving.protocol.pb import message as message_class
 from serving.protocol.reply import ReplyFormat, fitting
 from serving.protocol.tensors import (
@@ -59,10 +59,10 @@ def split(message: bytes) -> Split:
     try:
         found = _split_in_order(message)
         if found is None:
-            request = message_class("ModelInferRequest").FromString(message)
+            request = decode("ModelInferRequest", message)
             request.DiscardUnknownFields()
             found = _split_in_order(request.SerializeToString())
-    except (IndexError, DecodeError, UnicodeError):
+    except (IndexError, UnicodeError):
         found = None
     if found is None:
         raise BadMessage("not a ModelInferRequest")
@@ -137,10 +137,7 @@ class GrpcLayout:
 
     def __init__(self, head: bytes) -> None:
         """Raises BadMessage or BadTensor."""
-        try:
-            request = message_class("ModelInferRequest").FromString(head)
-        except DecodeError:
-            raise BadMessage("not a ModelInferRequest") from None
+        request = decode("ModelInferRequest", head)
         self.model_name: str = request.model_name
         self.model_version: str = request.model_version
         if not request.inputs:

@@ -25,6 +25,10 @@ class Ticket:
             self._withdraw(self.request)
             raise
 
+    def then(self, callback: Callable[[Outcome], None]) -> None:
+        """See `core.backend.Submitted.then`."""
+        self._future.add_done_callback(lambda done: callback(done.result()))
+
     def cancel(self) -> None:
         """Withdraws the request: it ends as Cancelled, unless it has ended already."""
         self._withdraw(self.request)

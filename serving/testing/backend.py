@@ -1,12 +1,13 @@
 """A backend without a model: answers what it is told to, and remembers what it was given."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from serving.core.outcome import Completed, Outcome, Timings
+from serving.core.outcome import Cancelled, Completed, Outcome, Timings
 from serving.core.statistics import BatchStatistics, ModelStatistics
 
 Arrays = Mapping[str, np.ndarray]
@@ -20,6 +21,22 @@ class Submission:
     tenant: str
     priority: int
     timeout_ns: int | None
+
+
+class EchoTicket:
+    """A `core.backend.Submitted` whose request runs as a task of its own."""
+
+    def __init__(self, outcome: Coroutine[Any, Any, Outcome]) -> None:
+        self._task = asyncio.get_running_loop().create_task(outcome)
+
+    def __await__(self) -> Generator[Any, None, Outcome]:
+        return self._task.__await__()
+
+    def then(self, callback: Callable[[Outcome], None]) -> None:
+        self._task.add_done_callback(lambda task: callback(Cancelled() if task.cancelled() else task.result()))
+
+    def cancel(self) -> None:
+        self._task.cancel()
 
 
 class EchoBackend:
@@ -42,6 +59,7 @@ class EchoBackend:
 
     def hold(self) -> None:
         self._held = True
+        self._open = None
 
     def stop_holding(self) -> None:
         """Later requests pass; those that wait go on waiting. From any thread."""
@@ -61,10 +79,10 @@ class EchoBackend:
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
-    ) -> Awaitable[Outcome]:
+    ) -> "EchoTicket":
         assert isinstance(payload, dict)
         self.submissions.append(Submission(payload, rows, tenant, priority, timeout_ns))
-        return self._outcome(payload, rows)
+        return EchoTicket(self._outcome(payload, rows))
 
     async def _outcome(self, payload: Arrays, rows: int) -> Outcome:
         if self._held:
