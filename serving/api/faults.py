@@ -84,6 +84,12 @@ def fault_of_error(error: Exception) -> Fault:
     return INTERNAL
 
 
+def fault_of_grpc(code: int, text: str) -> Fault:
+    """What another of our servers told over gRPC."""
+    status = next((status for status, known in _GRPC_CODE.items() if known == code), 500)
+    return Fault(status, text)
+
+
 def fault_of_outcome(outcome: Outcome) -> Fault:
     """What an outcome other than Completed means to the client."""
     match outcome:

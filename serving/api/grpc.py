@@ -11,12 +11,11 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.api.faults import CallFailed, Fault
-from serving.api.grpc_service import GrpcService
+from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService
 from serving.protocol.pb import HEALTH, SERVICE, pool
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SECOND_NS = 1_000_000_000
-_INFER, _STREAM, _WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 
 
 class AioCall:
@@ -38,20 +37,20 @@ class AioCall:
         return ""
 
 
-class GrpcHandlers(grpc.GenericRpcHandler):
-    """All calls of the inference service and of gRPC's health service, for `server.add_generic_rpc_handlers`."""
+class Calls:
+    """The methods that answer, as grpc.aio wants them."""
 
     def __init__(self, service: GrpcService) -> None:
         self._service = service
-        self._handlers = {
-            method: grpc.unary_unary_rpc_method_handler(self._telling(method)) for method in service.tells
-        }
-        self._handlers[_INFER] = grpc.unary_unary_rpc_method_handler(self._infer)
-        self._handlers[_STREAM] = grpc.stream_stream_rpc_method_handler(self._stream)
-        self._handlers[_WATCH] = grpc.unary_stream_rpc_method_handler(self._watch)
 
-    def service(self, details: Any) -> Any:
-        return self._handlers.get(details.method)
+    def handlers(self) -> dict[str, Any]:
+        """By the path of the call."""
+        tells = {path: grpc.unary_unary_rpc_method_handler(self._telling(path)) for path in self._service.tells}
+        return tells | {
+            INFER: grpc.unary_unary_rpc_method_handler(self._infer),
+            STREAM: grpc.stream_stream_rpc_method_handler(self._stream),
+            WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
+        }
 
     async def _infer(self, message: bytes, context: Any) -> bytes:
         try:
@@ -68,10 +67,10 @@ class GrpcHandlers(grpc.GenericRpcHandler):
     async def _watch(self, message: bytes, context: Any) -> None:
         await self._service.watch_health(message, context.write)
 
-    def _telling(self, method: str) -> Callable[[bytes, Any], Any]:
+    def _telling(self, path: str) -> Callable[[bytes, Any], Any]:
         async def tell(message: bytes, context: Any) -> bytes:
             try:
-                return await self._service.tell(method, message)
+                return await self._service.tell(path, message, AioCall(context))
             except CallFailed as failed:
                 return await _abort(context, failed.fault)
 
@@ -86,9 +85,25 @@ async def _abort(context: Any, fault: Fault) -> Any:
     await context.abort(_CODES[fault.grpc_code], fault.text.encode(errors="replace").decode(), trailers)
 
 
-def add_reflection(server: Any) -> None:
-    """Lets grpcurl and its like ask the server what it can do."""
+def add_inference_service(server: Any, service: GrpcService) -> None:
+    """Everything a server has to answer: inference, health, and reflection, with which grpcurl and its like ask it what
+    it can do."""
+    handlers = Calls(service).handlers()
+    for name in (SERVICE, HEALTH):
+        mine = {path.rpartition("/")[2]: handler for path, handler in handlers.items() if path.startswith(f"/{name}/")}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, mine),))
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool())
+
+
+def add_refusal(server: Any, text: str) -> None:
+    """In a process that serves no model: every call is told that it may try again, and why."""
+
+    async def refuse(messages: object, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, text)
+
+    methods = pool().FindServiceByName(SERVICE).methods_by_name
+    handlers = {name: grpc.stream_stream_rpc_method_handler(refuse) for name in methods}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
 
 def grpc_server(service: GrpcService, *, max_message_bytes: int) -> Any:
@@ -101,6 +116,5 @@ def grpc_server(service: GrpcService, *, max_message_bytes: int) -> Any:
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers((GrpcHandlers(service),))
-    add_reflection(server)
+    add_inference_service(server, service)
     return server

@@ -32,6 +32,7 @@ from serving.protocol.pb import HEALTH, SERVICE, decode, encode
 _log = logging.getLogger(__name__)
 STREAM_WINDOW = 256  # requests of one stream that wait for their answers; then we stop reading
 HEALTH_POLL_S = 1.0
+INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = 1, 2, 3
 _LEFT_OUT = {
     "RepositoryModelLoad": "loading at run time (models come and go by deployment)",
@@ -92,12 +93,44 @@ class Planned(NamedTuple):
     layout: GrpcLayout
 
 
+class Answering(Protocol):
+    """A request on its way to its answer, here or in another process."""
+
+    async def result(self) -> bytes:
+        """The ModelInferResponse, or whatever the call answers. Raises CallFailed."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
+# Hands a call to the process that serves the model: method, message, model, call.
+Relay = Callable[[str, bytes, str, Call], Answering]
+
+
+class Refused(NamedTuple):
+    """A request that was refused before it was submitted."""
+
+    fault: Fault
+
+    async def result(self) -> bytes:
+        raise CallFailed(self.fault)
+
+    def cancel(self) -> None:
+        """There is nothing to withdraw."""
+
+
 class Pending(NamedTuple):
     """A submitted request on its way to an answer."""
 
     submitted: Submitted
     planned: Planned
     id: str
+
+    async def result(self) -> bytes:
+        return self.answer(await self.submitted)
+
+    def cancel(self) -> None:
+        self.submitted.cancel()
 
     def answer(self, outcome: Outcome) -> bytes:
         """A ModelInferResponse. Raises CallFailed."""
@@ -111,7 +144,7 @@ class Pending(NamedTuple):
 
 class GrpcService:
     """`served`: the models of this process. `models`, `name`: as `FrontApp` takes them. `tenant_header`: the metadata
-    whose value tells tenants apart, "" for one tenant."""
+    whose value tells tenants apart, "" for one tenant. `relay`: for calls about models that other processes serve."""
 
     def __init__(
         self,
@@ -120,7 +153,9 @@ class GrpcService:
         *,
         name: str = "headway",
         tenant_header: str = "",
+        relay: Relay | None = None,
     ) -> None:
+        self._relay = relay
         self._dispatches = {model.name: GrpcDispatch(model) for model in served}
         self._models = models
         self._name = name
@@ -145,11 +180,7 @@ class GrpcService:
 
     async def infer(self, message: bytes, call: Call) -> bytes:
         """A ModelInferResponse. Raises CallFailed. Cancelling withdraws the request."""
-        try:
-            pending = self.submit(message, call)
-        except Exception as error:
-            raise CallFailed(await self._fault(error)) from None
-        return pending.answer(await pending.submitted)
+        return await (await self._begin(message, call)).result()
 
     def submit(self, message: bytes, call: Call) -> Pending:
         """Raises BadMessage, or NotHere."""
@@ -190,62 +221,64 @@ class GrpcService:
         What goes wrong with one request is told in the stream, which goes on; a client that sends the metadata
         `triton_grpc_error: true` wants the stream to end with it instead: then CallFailed.
         """
-        waiting: asyncio.Queue[tuple[Pending | Fault, str, str] | None] = asyncio.Queue(STREAM_WINDOW)
+        waiting: asyncio.Queue[tuple[Answering, bytes] | None] = asyncio.Queue(STREAM_WINDOW)
         strict = call.metadata("triton_grpc_error") == "true"
 
         async def answer() -> None:
             while (item := await waiting.get()) is not None:
-                pending, model, id = item
+                answering, message = item
                 try:
-                    if isinstance(pending, Fault):
-                        raise CallFailed(pending)
-                    await send(in_stream(pending.answer(await pending.submitted)))
+                    response = in_stream(await answering.result())
                 except CallFailed as failed:
                     if strict:
                         raise
-                    await send(error_in_stream(failed.fault.text, model, id))
+                    response = error_in_stream(failed.fault.text, *_named(message))
+                await send(response)
 
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(answer())
                 async for message in messages:
-                    await waiting.put(await self._begin(message, call))
+                    await waiting.put((await self._begin(message, call), message))
                 await waiting.put(None)
         except* CallFailed as failed:
             raise failed.exceptions[0] from None
         finally:
             while not waiting.empty():
-                if (item := waiting.get_nowait()) is not None and isinstance(item[0], Pending):
-                    item[0].submitted.cancel()
+                if (item := waiting.get_nowait()) is not None:
+                    item[0].cancel()
 
-    async def _begin(self, message: bytes, call: Call) -> tuple[Pending | Fault, str, str]:
+    async def _begin(self, message: bytes, call: Call) -> Answering:
         try:
-            pending = self.submit(message, call)
+            return self.submit(message, call)
+        except NotHere as absent:
+            return await self._elsewhere(absent, INFER, message, call)
         except Exception as error:
-            model, id = _named(message)
-            return await self._fault(error), model, id
-        return pending, pending.planned.layout.model_name, pending.id
+            return Refused(fault(error, "a model"))
 
-    async def _fault(self, error: Exception) -> Fault:
-        return await self.absent(error) if isinstance(error, NotHere) else fault(error, "a model")
-
-    async def absent(self, error: NotHere) -> Fault:
-        """A known model gets here while its own replicas are not reachable yet, or no longer."""
+    async def _elsewhere(self, absent: NotHere, method: str, message: bytes, call: Call) -> Answering:
+        """The load balancer sends calls to their model; here come those whose model it could not read, or not reach."""
         for model in await self._models():
-            if model["name"] == error.name and error.version in ("", model["version"]) and model["state"] != "READY":
-                return not_ready(error.name, str(model["state"]).lower())
-        return unknown_model(error.name, error.version)
+            if model["name"] == absent.name and absent.version in ("", model["version"]):
+                if model["state"] != "READY":
+                    return Refused(not_ready(absent.name, str(model["state"]).lower()))
+                if self._relay is not None:
+                    return self._relay(method, message, absent.name, call)
+        return Refused(unknown_model(absent.name, absent.version))
 
     # -- what the server and the models tell of themselves ----------------------------------------------------
 
-    async def tell(self, method: str, message: bytes) -> bytes:
+    async def tell(self, method: str, message: bytes, call: Call) -> bytes:
         """The answer to any other call, by its path. Raises CallFailed."""
         try:
             return await self.tells[method](message)
         except CallFailed:
             raise
+        except NotHere as absent:
+            answering = await self._elsewhere(absent, method, message, call)
         except Exception as error:
-            raise CallFailed(await self._fault(error)) from None
+            answering = Refused(fault(error, method))
+        return await answering.result()
 
     async def _tell_live(self, message: bytes) -> bytes:
         return encode("ServerLiveResponse", {"live": True})
@@ -265,10 +298,11 @@ class GrpcService:
     async def _tell_model_ready(self, message: bytes) -> bytes:
         """As Triton: a model that is unknown is not ready, and that is no error."""
         asked = decode("ModelReadyRequest", message)
-        try:
+        if asked.name in self._dispatches:
             ready = self._dispatch(asked.name, asked.version).model.backend.is_ready()
-        except NotHere:
-            ready = False
+        else:
+            entries = [model for model in await self._models() if model["name"] == asked.name]
+            ready = any(entry["state"] == "READY" and asked.version in ("", entry["version"]) for entry in entries)
         return encode("ModelReadyResponse", {"ready": ready})
 
     async def _tell_metadata(self, message: bytes) -> bytes:
