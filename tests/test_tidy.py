@@ -65,6 +65,7 @@ THIRD_PARTY = {
         "loadtest",
     ),
     "safetensors": ("models",),
+    "hpack": ("serving.protocol.http2",),
     "google": ("serving.protocol.pb",),
     "grpc": ("serving.api.grpc", "serving.cluster"),
     "grpc_reflection": ("serving.api.grpc",),
@@ -85,6 +86,8 @@ CLOCK_OWNERS = {
 TASK_OWNERS = {
     "serving.runtime.tasks": "the one helper that starts tasks",
     "serving.api.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
+    "serving.api.grpc_connection": "one task per call that is no plain infer request, ended with it; failures are told",
+    "serving.cluster.grpc_door": "opens a port once, and logs why it could not",
     "loadtest": "a client, not a server",
 }
 OPTIONAL = {"ml_dtypes": "BF16 travels as raw bits where it is not installed"}

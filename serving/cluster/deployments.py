@@ -39,10 +39,11 @@ class ModelReplica:
         model = await asyncio.to_thread(load_model, spec)
         self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
         await self.engine.open()
-        served = served_model(self.engine, max_body_bytes, lambda: door.entrance.door)
+        served = served_model(self.engine, max_body_bytes, doors)
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
-        grpc_door.entrance.register(GrpcService([served], self.entries, tenant_header=tenant_header))
+        calls = GrpcService([served], self.entries, tenant_header=tenant_header)
+        grpc_door.entrance.register(calls, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()
         gc.freeze()
@@ -88,6 +89,11 @@ class Front:
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
+
+
+def doors() -> dict[str, str]:
+    """Which doors of this process are open."""
+    return {"door": door.entrance.door, "grpc_door": grpc_door.entrance.door}
 
 
 def model_route(name: str) -> str:

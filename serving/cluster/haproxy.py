@@ -1,12 +1,12 @@
-"""Starts HAProxy for Ray Serve with one change to its configuration: gRPC calls are routed by the model they name.
+"""Starts HAProxy for Ray Serve with a change to its configuration: gRPC calls are routed by the model they name.
 
 Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
 of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH, a public setting): it adds the lines below and becomes the real one.
 Applications are named after their models; what names none goes to the front, and so do compressed messages, which the
-front passes on (`grpc_relay.py`). A configuration that looks different from
-what is expected is left alone: everything works then but gRPC without that metadata. Standard library only: it runs at
-every change of a replica.
+front passes on (`grpc_relay.py`). In a model's replicas calls go to the fast door (`grpc_door.py`). A configuration
+that looks different from what is expected is left alone: everything works then but gRPC without that metadata. Standard
+library only: it runs at every change of a replica.
 """
 
 import os
@@ -18,9 +18,13 @@ from pathlib import Path
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 FRONT_BACKEND = "grpc-front"
 MARK = "# Headway:"
+DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
 
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _BIND = re.compile(r"^ *bind .* proto h2\n *mode http\n", re.MULTILINE)
+# Of a model; the front has no fast door. Servers that are a backup already are Ray's proxies.
+_BACKEND = re.compile(r"^backend grpc-(?!front$).*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_SERVER = re.compile(r"^ *server (\S+) (\S+):(\d+) proto h2((?!.* backup\b).*)\n", re.MULTILINE)
 _DEFAULT = re.compile(r"^( *default_backend ).*$", re.MULTILINE)
 # Enough bytes to be sure that the frame with the name has come; less only in a complete message. A client may open a
 # stream long before its first message, and HAProxy would break off what exceeds the time.
@@ -51,7 +55,15 @@ def edited(config: str) -> str:
     section, defaults = _DEFAULT.subn(rf"\g<1>{FRONT_BACKEND}", section)
     if (binds, defaults) != (1, 1):
         raise Unexpected(f"frontend grpc_frontend has {binds} lines `bind … proto h2` and {defaults} `default_backend`")
-    return config[: frontend.start()] + section + config[frontend.end() :]
+    config = config[: frontend.start()] + section + config[frontend.end() :]
+    return _BACKEND.sub(lambda backend: _SERVER.sub(_with_fast_door, backend[0]), config)
+
+
+def _with_fast_door(found: re.Match[str]) -> str:
+    """The replica's fast door, and its plain one for while that is shut."""
+    name, host, port, rest = found.groups()
+    fast = f"    server {name}-fast {host}:{int(port) + DISTANCE} proto h2{rest}\n"
+    return f"{fast}    server {name} {host}:{port} proto h2{rest} backup\n"
 
 
 def real_binary() -> str:

@@ -1,4 +1,4 @@
-"""A real grpc.aio server on a loopback port, in a thread, in front of a backend without a model."""
+"""A real gRPC server on a loopback port, in a thread, in front of a backend without a model: grpc.aio's, or ours."""
 
 import asyncio
 import threading
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from serving.api.dispatch import ServedModel
 from serving.api.grpc import grpc_server
+from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
 from serving.api.metadata import model_statistics
 
@@ -29,21 +30,30 @@ def service_of(models: Sequence[ServedModel], **more: object) -> GrpcService:
 
 
 class Served:
-    """A running server. `loop` is where its backends live."""
+    """A running server. `loop` is where its backends live. `door`: plain is grpc.aio's, fast is ours."""
 
-    def __init__(self, service: GrpcService) -> None:
+    def __init__(self, service: GrpcService, door: str) -> None:
         self._service = service
+        self._door = door
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     async def _run(self) -> None:
         self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        server = grpc_server(self._service, max_message_bytes=MAX_MESSAGE_BYTES)
-        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
+        if self._door == "plain":
+            server = grpc_server(self._service, max_message_bytes=MAX_MESSAGE_BYTES)
+            self.port = server.add_insecure_port("127.0.0.1:0")
+            await server.start()
+        else:
+            listener = GrpcListener(self._service, max_message_bytes=MAX_MESSAGE_BYTES)
+            self.port = await listener.open("127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self.port}"
         self._up.set()
         await self._end.wait()
-        await server.stop(grace=None)
+        if self._door == "plain":
+            await server.stop(grace=None)
+        else:
+            await listener.close()
 
     def open(self) -> "Served":
         self._thread.start()
@@ -57,8 +67,8 @@ class Served:
 
 
 @contextmanager
-def grpc_serving(models: Sequence[ServedModel], **more: object) -> Iterator[Served]:
-    served = Served(service_of(models, **more)).open()
+def grpc_serving(models: Sequence[ServedModel], *, door: str = "plain", **more: object) -> Iterator[Served]:
+    served = Served(service_of(models, **more), door).open()
     try:
         yield served
     finally:

@@ -36,6 +36,10 @@ def test_each_model_answers_for_itself_although_the_client_names_only_the_model(
     assert triton.get_inference_statistics("noop").model_stats[0].inference_count >= 3
 
 
+def test_the_fast_door_is_open(triton) -> None:
+    assert triton.get_model_config("noop").config.parameters["grpc_door"].string_value == "fast"
+
+
 def test_the_front_answers_what_belongs_to_no_model(triton) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()

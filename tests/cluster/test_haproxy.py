@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.cluster import haproxy, ports
 from serving.cluster.haproxy import FRONT_BACKEND, MARK, REAL_BINARY, Unexpected, edited
 
 CONFIG = """\
@@ -29,15 +30,30 @@ backend default_grpc_backend
     mode http
 backend grpc-front
     mode http
+    server f1 127.0.0.1:40000 proto h2 check
 backend grpc-noop
     mode http
+    server n1 127.0.0.1:40001 proto h2 check observe layer4
+    server fallback 127.0.0.1:9500 proto h2 check backup
+listen stats
+  bind *:8404
+"""
+FAST = """\
+    server n1-fast 127.0.0.1:41501 proto h2 check observe layer4
+    server n1 127.0.0.1:40001 proto h2 check observe layer4 backup
+    server fallback 127.0.0.1:9500 proto h2 check backup
 """
 
 
-def test_only_the_grpc_frontend_changes() -> None:
+def test_only_the_grpc_frontend_and_the_servers_of_models_change() -> None:
     before, after = CONFIG.splitlines(), edited(CONFIG).splitlines()
     added = [line for line in after if line not in before]
-    assert [line for line in before if line not in after] == ["    default_backend default_grpc_backend"]
+    assert [line for line in before if line not in after] == [
+        "    default_backend default_grpc_backend",
+        "    server n1 127.0.0.1:40001 proto h2 check observe layer4",
+    ]
+    assert FAST in edited(CONFIG)
+    assert haproxy.DISTANCE == ports.DISTANCE
     assert after.count(f"    default_backend {FRONT_BACKEND}") == 1
     assert after.index(added[0]) == after.index("    mode http", after.index("frontend grpc_frontend")) + 1
     assert MARK in added[0]
