@@ -328,6 +328,16 @@ def test_a_stream_answers_in_order_with_its_errors_in_it(triton, backend) -> Non
         assert result.get_response().parameters["triton_final_response"].bool_param is True
 
 
+def test_a_stream_may_carry_far_more_than_one_window(triton) -> None:
+    told = Streamed()
+    triton.start_stream(told)
+    for _ in range(12):  # 3 MB each, and 16 MB is the largest message
+        triton.async_stream_infer("echo_FP32", [infer_input("x", np.zeros((1, 750_000), np.float32), "FP32")])
+    told.wait_for(12)
+    triton.stop_stream()
+    assert [error for _, error in told.answers] == [None] * 12
+
+
 def test_a_stream_submits_ahead_so_that_its_requests_can_share_a_batch(server, triton, backend) -> None:
     backend.hold()
     told = Streamed()
