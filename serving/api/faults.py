@@ -1,18 +1,21 @@
 """The one table from what went wrong to what a client is told: status, text, when to come back.
 
-| fact | status |
-|---|---|
-| BadMessage, BadTensor, InvalidInput, Rejected(TOO_LARGE) | 400 |
-| unknown model, version or path | 404 |
-| wrong verb | 405 with Allow |
-| TooLarge | 413 |
-| UnsupportedEncoding | 415 |
-| Cancelled | 499 |
-| ModelError, BadOutput, a bug of ours | 500 |
-| an operation of the protocol that this server leaves out | 501 |
-| Rejected, LaneLost, BatchTimeout, not ready | 503, Rejected with Retry-After |
-| Expired | 504 |
-| OutOfMemory | 507: trying again elsewhere helps as little as here, so it must not look like 503 |
+| fact | HTTP | gRPC |
+|---|---|---|
+| BadMessage, BadTensor, InvalidInput, Rejected(TOO_LARGE) | 400 | INVALID_ARGUMENT |
+| unknown model, version or path | 404 | NOT_FOUND |
+| wrong verb | 405 with Allow | – |
+| TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
+| UnsupportedEncoding | 415 | UNIMPLEMENTED |
+| Cancelled | 499 | CANCELLED |
+| ModelError, BadOutput, a bug of ours | 500 | INTERNAL |
+| an operation of the protocol that this server leaves out | 501 | UNIMPLEMENTED |
+| LaneLost, BatchTimeout, not ready | 503 | UNAVAILABLE |
+| Rejected | 503 with Retry-After | UNAVAILABLE with grpc-retry-pushback-ms |
+| Expired | 504 | DEADLINE_EXCEEDED |
+| OutOfMemory | 507 | RESOURCE_EXHAUSTED |
+
+OutOfMemory: trying again elsewhere helps as little as here, so it must not look like 503.
 """
 
 from dataclasses import dataclass
@@ -39,16 +42,35 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+# The numbers of gRPC's status codes, which are part of its protocol.
+_GRPC_CODE = {400: 3, 404: 5, 405: 12, 413: 8, 415: 12, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4, 507: 8}
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
+    """`retry_after_ns`: when it is worth coming back, for wires that are finer than HTTP's whole seconds."""
+
     status: int
     text: str
     headers: Headers = ()
+    retry_after_ns: int | None = None
+
+    @property
+    def grpc_code(self) -> int:
+        return _GRPC_CODE[self.status]
 
     @property
     def body(self) -> bytes:
         # A client's bytes may be quoted in the text; what is no valid text must not spoil the answer.
         return orjson.dumps({"error": self.text.encode(errors="replace").decode()})
+
+
+class CallFailed(Exception):
+    """Ends a call with this fault, where an answer is returned and not sent."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(fault.text)
 
 
 INTERNAL = Fault(500, "internal error")
@@ -62,6 +84,12 @@ def fault_of_error(error: Exception) -> Fault:
     return INTERNAL
 
 
+def fault_of_grpc(code: int, text: str) -> Fault:
+    """What another of our servers told over gRPC."""
+    status = next((status for status, known in _GRPC_CODE.items() if known == code), 500)
+    return Fault(status, text)
+
+
 def fault_of_outcome(outcome: Outcome) -> Fault:
     """What an outcome other than Completed means to the client."""
     match outcome:
@@ -70,7 +98,7 @@ def fault_of_outcome(outcome: Outcome) -> Fault:
         case Rejected(Reason.TOO_LARGE):
             return Fault(400, f"request refused: {Reason.TOO_LARGE.value}")
         case Rejected(reason, retry_after_ns):
-            return Fault(503, f"request refused: {reason.value}", (retry_after(retry_after_ns),))
+            return Fault(503, f"request refused: {reason.value}", (retry_after(retry_after_ns),), retry_after_ns)
         case Expired(waited_ns):
             return Fault(504, f"the deadline passed after {waited_ns / 1e6:.1f} ms in the queue; nothing was computed")
         case Cancelled():

@@ -36,6 +36,10 @@ _LEFT_OUT = {
     "/v2/logging": "the logging extension",
 }
 
+# Without shared memory no region is registered, and whoever unregisters what it never registered may go on:
+# perf_analyzer unregisters both kinds on its way out.
+_NO_REGIONS = re.compile(r"/v2/(?:system|cuda)sharedmemory(?:/region/[^/]+)?/(status|unregister)")
+
 ModelList = list[dict[str, Any]]
 
 
@@ -90,11 +94,21 @@ class FrontApp:
             else:
                 await send_fault(send, await self._absent(found[1]))
             return
+        if found := _NO_REGIONS.fullmatch(path):
+            await self._tell_no_regions(found[1], scope["method"], send)
+            return
         for beginning, what in _LEFT_OUT.items():
             if path.startswith(beginning):
                 await send_fault(send, left_out(what))
                 return
         await send_fault(send, unknown_path(path))
+
+    async def _tell_no_regions(self, what: str, method: str, send: Send) -> None:
+        verb = "GET" if what == "status" else "POST"
+        if method != verb:
+            await send_fault(send, _wrong_verb(method, verb))
+        else:
+            await send_json(send, [] if what == "status" else {})
 
     async def _absent(self, name: str) -> Fault:
         """A known model gets here while its own replicas are not reachable yet, or no longer."""

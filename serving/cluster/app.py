@@ -38,7 +38,8 @@ def front(settings: Settings) -> Application:
         max_ongoing_requests=1000,
         logging_config={"enable_access_log": False},
     )
-    return deployment.bind(settings.server.name, versions)
+    server = settings.server
+    return deployment.bind(server.name, versions, server.grpc_port, server.tenant_header)
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:

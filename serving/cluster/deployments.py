@@ -14,11 +14,15 @@ from ray import serve
 
 from models.registry import load_model
 from models.spec import ModelSpec
+from serving.api.front import ModelList
+from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
-from serving.cluster import door
+from serving.api.metadata import model_statistics
+from serving.cluster import door, grpc_door
 from serving.cluster.catalog import Catalog
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
+from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.runtime.engine import Engine
 
@@ -37,9 +41,11 @@ class ModelReplica:
         model = await asyncio.to_thread(load_model, spec)
         self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
         await self.engine.open()
-        served = served_model(self.engine, max_body_bytes, lambda: door.entrance.facts())
+        served = served_model(self.engine, max_body_bytes, doors)
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
+        calls = GrpcService([served], self.entries, tenant_header=tenant_header)
+        grpc_door.entrance.register(calls, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()
         gc.freeze()
@@ -47,6 +53,13 @@ class ModelReplica:
         # with Python's 5 ms the device would wait for most of that. Worth 15 % of the throughput of a small model.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         logger.info("%s ready on %s", spec.name, model.device)
+
+    async def entries(self) -> ModelList:
+        """What the repository index says of the only model here."""
+        spec = self.engine.spec
+        state = "READY" if self.engine.is_ready() else "UNAVAILABLE"
+        counts = model_statistics(spec.name, spec.version, self.engine.statistics())
+        return [{"name": spec.name, "version": spec.version, "state": state, "statistics": counts}]
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
@@ -72,12 +85,20 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, name: str, versions: dict[str, str]) -> None:
-        self.http: App = FrontApp(Catalog(versions).models, name=name)
+    async def __init__(self, name: str, versions: dict[str, str], grpc_port: int | None, tenant_header: str) -> None:
+        models = Catalog(versions).models
+        self.http: App = FrontApp(models, name=name)
         door.entrance.register("/", self.http)
+        relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
+        grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
+
+
+def doors() -> dict[str, str]:
+    """Which doors of this process are open, and how plain requests come through them."""
+    return door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
 
 
 def model_route(name: str) -> str:

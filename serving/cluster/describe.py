@@ -9,7 +9,7 @@ from serving.protocol.messages import TensorDescription
 from serving.runtime.engine import Engine
 
 
-def served_model(engine: Engine, max_body_bytes: int, door: Callable[[], dict[str, str]]) -> ServedModel:
+def served_model(engine: Engine, max_body_bytes: int, doors: Callable[[], dict[str, str]]) -> ServedModel:
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -19,7 +19,7 @@ def served_model(engine: Engine, max_body_bytes: int, door: Callable[[], dict[st
         inputs=tuple(map(_description, spec.inputs)),
         outputs=tuple(map(_description, spec.outputs)),
         labels=spec.labels,
-        config=lambda: learned(engine) | door(),
+        config=lambda: learned(engine) | doors(),
         backend=engine,
         max_body_bytes=max_body_bytes,
     )

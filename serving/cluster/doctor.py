@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from pathlib import Path
 
-from serving.cluster.environment import haproxy_binary
+from serving.cluster.environment import haproxy_binary, haproxy_launcher
 from serving.cluster.machine import available_cores, available_memory_bytes
 from serving.config import Settings
 
@@ -65,6 +65,9 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
     yield check_ray(_installed("ray"))
     with_haproxy = server is None or server.haproxy == "auto"
     yield check_haproxy(haproxy_binary(), wanted=with_haproxy)
+    wants_grpc = server is None or bool(server.grpc_port)
+    if wants_grpc:
+        yield check_grpc(haproxy_launcher(), haproxy=with_haproxy and haproxy_binary() is not None)
     yield from check_torch(probe_torch(), wanted_gpus=sum(spec.resources.gpus * spec.replicas for spec in specs))
     yield check_driver(driver_devices())
     if local:
@@ -74,6 +77,8 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
         yield check_disk("/tmp", shutil.disk_usage("/tmp").free)
         yield check_shared_memory(Path("/dev/shm"))
         ports = {server.http_port if server else 8000: "the server"} | (SERVE_PORTS if with_haproxy else {})
+        if wants_grpc and with_haproxy:
+            ports[server.grpc_port or 0 if server else 8001] = "gRPC"
         for port, owner in ports.items():
             yield check_port(port, owner)
 
@@ -98,6 +103,18 @@ def check_haproxy(binary: str | None, *, wanted: bool) -> Check:
     if binary is None:
         return warn("haproxy", "not found: Ray's slower Python proxy is used", "pip install 'ray[serve]' on Linux")
     return ok("haproxy", binary)
+
+
+def check_grpc(launcher: str | None, *, haproxy: bool) -> Check:
+    """launcher: the command that starts HAProxy with routing by model, if it is installed."""
+    if not haproxy:
+        return warn(
+            "grpc", "needs HAProxy: only HTTP is served", "pip install 'ray[serve]' on Linux, or grpc_port: null"
+        )
+    if launcher is None:
+        advice = "pip install headway: its command headway-haproxy lets HAProxy read the model's name"
+        return warn("grpc", "only for calls with the metadata `application: <model>`", advice)
+    return ok("grpc", f"routed by the model a call names, by {launcher}")
 
 
 def check_torch(probe: dict[str, object] | str, *, wanted_gpus: float) -> Iterator[Check]:

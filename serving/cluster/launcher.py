@@ -13,9 +13,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from serving.cluster.environment import ray_environment
+from serving.cluster.environment import grpc_options, ray_environment, serves_grpc
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
+from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
 READY_TIMEOUT_S = 600.0
@@ -75,7 +76,10 @@ class Cluster:
             logging_level=logging.WARNING,
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.start(http_options={"host": server.host, "port": server.http_port})
+        serve.start(
+            http_options={"host": server.host, "port": server.http_port},
+            grpc_options=grpc_options(self._settings) if serves_grpc(self._settings) else None,
+        )
         gpus = "GPU" in ray.cluster_resources()
         for spec in self._settings.model_specs():
             if spec.resources.gpus and not gpus and self._owns_ray:
@@ -106,7 +110,7 @@ class Cluster:
     def announcement(self) -> list[str]:
         """What a newcomer wants to know: the address, the models, and a call that works as printed."""
         url = self.url()
-        lines = [f"Headway is ready at {url}"]
+        lines = [f"Headway is ready at {url}", *self._grpc_announcement()]
         for spec in self._settings.model_specs():
             facts = get_json(f"{url}/v2/models/{spec.name}/config")["parameters"]
             door, device = (facts[key]["string_value"] for key in ("door", "device"))
@@ -117,9 +121,26 @@ class Cluster:
         return lines
 
     def url(self) -> str:
+        return f"http://{self._host()}:{self._settings.server.http_port}"
+
+    def _host(self) -> str:
+        host = self._settings.server.host
+        return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+
+    def _grpc_announcement(self) -> list[str]:
+        """Where gRPC answers, or what it lacks; nothing where it was not asked for."""
         server = self._settings.server
-        host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host
-        return f"http://{host}:{server.http_port}"
+        if not server.grpc_port:
+            return []
+        if not serves_grpc(self._settings):
+            return ["WARNING: no gRPC without HAProxy; server.grpc_port: null if you do not miss it"]
+        address = f"{self._host()}:{server.grpc_port}"
+        model = self._settings.model_specs()[0].name
+        if _is_ready_over_grpc(address, model):
+            return [f"gRPC at {address}"]
+        return [
+            f"WARNING: gRPC at {address} only for calls with the metadata `application: <model>`; see headway doctor"
+        ]
 
     def stop(self) -> None:
         """Leaves no process behind that `start` started. On a Ray that is not ours only our applications go."""
@@ -165,6 +186,24 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+def _is_ready_over_grpc(address: str, model: str, patience_s: float = 10.0) -> bool:
+    """Whether a call that names only the model reaches it."""
+    import grpc
+
+    ask = encode("ModelReadyRequest", {"name": model})
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/ModelReady")
+        give_up_s = time.monotonic() + patience_s
+        while time.monotonic() < give_up_s:
+            try:
+                if decode("ModelReadyResponse", call(ask, timeout=2)).ready:
+                    return True
+            except grpc.RpcError:
+                # HAProxy learns of a replica's two servers one after the other.
+                time.sleep(POLL_S)
+    return False
 
 
 def get_json(url: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from serving.cluster.environment import ray_environment
+from serving.cluster.environment import grpc_options, ray_environment
 from serving.cluster.limits import graceful_shutdown_s
 from serving.config import Settings
 
@@ -48,7 +48,7 @@ spec:
                 - {{containerPort: 6379, name: gcs-server}}
                 - {{containerPort: 8265, name: dashboard}}
                 - {{containerPort: 10001, name: client}}
-                - {{containerPort: {port}, name: serve}}
+                - {{containerPort: {port}, name: serve}}{grpc}
               resources:
                 requests: {{cpu: '2', memory: 4Gi}}
                 limits: {{cpu: '2', memory: 4Gi}}
@@ -73,7 +73,7 @@ GROUP = """\
               - name: ray-worker
                 image: {image}
                 ports:
-                  - {{containerPort: {port}, name: serve}}
+                  - {{containerPort: {port}, name: serve}}{grpc}
                   - {{containerPort: 8080, name: metrics}}
                 resources:
                   requests: {resources}
@@ -98,6 +98,7 @@ def kuberay(settings: Settings, *, image: str = IMAGE) -> str:
         ray_version=RAY_VERSION,
         image=image,
         port=settings.server.http_port,
+        grpc=_grpc_port(settings, indentation=16),
         environment=indent(environment_list(ray_environment(settings, haproxy=True)), " " * 16).rstrip(),
         groups="".join(_groups(settings, image)),
     )
@@ -125,6 +126,7 @@ def serve_config(settings: Settings) -> str:
             "proxy_location": "EveryNode",
             # Inside a pod the address is the pod's own; who may reach it is the Service's business.
             "http_options": {"host": "0.0.0.0", "port": settings.server.http_port},
+            **({"grpc_options": grpc_options(settings)} if _has_grpc(settings) else {}),
             "applications": [front, *models],
         }
     )
@@ -144,6 +146,16 @@ def _settings_of_front(settings: Settings) -> dict[str, Any]:
     mapping = settings.as_mapping()
     mapping["models"] = [{key: model[key] for key in FRONT_NEEDS} for model in mapping["models"]]
     return mapping
+
+
+def _has_grpc(settings: Settings) -> bool:
+    return bool(settings.server.grpc_port) and settings.server.haproxy == "auto"
+
+
+def _grpc_port(settings: Settings, *, indentation: int) -> str:
+    """One more line in a list of ports."""
+    line = f"\n{' ' * indentation}- {{containerPort: {settings.server.grpc_port}, name: grpc}}"
+    return line if _has_grpc(settings) else ""
 
 
 def _groups(settings: Settings, image: str) -> list[str]:
@@ -169,6 +181,7 @@ def _groups(settings: Settings, image: str) -> list[str]:
                 grace=ceil(max(map(graceful_shutdown_s, specs))) + 30,
                 image=image,
                 port=settings.server.http_port,
+                grpc=_grpc_port(settings, indentation=18),
                 resources=resources,
             )
         )

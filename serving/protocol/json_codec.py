@@ -103,7 +103,7 @@ def read_values(data: bytes, datatype: str, shape: tuple[int, ...], path: str) -
     if depth == 0 or depth > MAX_RANK or depth not in (1, len(shape)):
         raise BadTensor(f"data must be a flat list or nested {len(shape)} deep like the shape", path=f"{path}.data")
     values = _lists(data, datatype, depth, path)
-    return _array(_flattened(values, depth, shape, path), datatype, shape, path)
+    return array_of(_flattened(values, depth, shape, path), datatype, shape, path)
 
 
 def _lists(data: bytes, datatype: str, depth: int, path: str) -> list[Any]:
@@ -149,7 +149,8 @@ def _flattened(values: list[Any], depth: int, shape: tuple[int, ...], path: str)
     return level
 
 
-def _array(values: Sequence[Any], datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
+def array_of(values: Sequence[Any], datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
+    """A tensor from so many values as its shape has elements; BYTES from text."""
     if datatype == "BYTES":
         try:
             return object_array([value.encode() for value in values], shape)

@@ -61,6 +61,7 @@ class EchoBackend:
 
     def hold(self) -> None:
         self._held = True
+        self._open = None
 
     def stop_holding(self) -> None:
         """Later requests pass; those that wait go on waiting. From any thread."""

@@ -217,10 +217,19 @@ def test_the_repository_index_lists_the_models(triton) -> None:
 
 
 def test_what_is_left_out_says_so(triton) -> None:
-    for call in (lambda: triton.load_model("two"), triton.get_system_shared_memory_status, triton.get_log_settings):
+    register = lambda: triton.register_system_shared_memory("r", "/r", 4)  # noqa: E731
+    for call in (lambda: triton.load_model("two"), register, triton.get_log_settings):
         with pytest.raises(InferenceServerException, match="not supported by this server") as caught:
             call()
         assert caught.value.status() == "501"
+
+
+def test_there_are_no_regions_and_unregistering_them_is_no_error(triton) -> None:
+    assert triton.get_system_shared_memory_status() == []
+    assert triton.get_cuda_shared_memory_status() == []
+    triton.unregister_system_shared_memory()
+    triton.unregister_cuda_shared_memory()
+    triton.unregister_system_shared_memory("region")
 
 
 def test_an_unknown_model_is_refused_in_tritons_words(triton) -> None:

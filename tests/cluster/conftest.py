@@ -10,6 +10,7 @@ from serving.cluster.launcher import Cluster
 from serving.config import Settings, load_settings
 
 PORT = 18431
+GRPC_PORT = 18433
 
 MODEL = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1024]}],
@@ -28,7 +29,9 @@ SLOW = {
 
 def settings_file(folder: Path, *models: dict[str, object], **server: object) -> Path:
     path = folder / "headway.yaml"
-    path.write_text(yaml.safe_dump({"server": {"http_port": PORT, **server}, "models": list(models)}))
+    path.write_text(
+        yaml.safe_dump({"server": {"http_port": PORT, "grpc_port": GRPC_PORT, **server}, "models": list(models)})
+    )
     return path
 
 

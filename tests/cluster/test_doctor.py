@@ -69,6 +69,8 @@ def test_too_little_of_anything_comes_with_advice() -> None:
         doctor.check_python((3, 10)),
         doctor.check_haproxy(None, wanted=True),
         doctor.check_haproxy("/bin/haproxy", wanted=False),
+        doctor.check_grpc("/bin/headway-haproxy", haproxy=False),
+        doctor.check_grpc(None, haproxy=True),
         doctor.check_cores(2, wanted=3),
         doctor.check_memory(10**8, replicas=2),
         doctor.check_disk("/tmp", 10**8),

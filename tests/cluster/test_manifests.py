@@ -154,6 +154,18 @@ def test_without_haproxy_only_the_python_proxy_is_asked_for(demo: Settings) -> N
     assert not [name for name in ray_environment(off, haproxy=True) if "HAPROXY" in name]
 
 
+def test_grpc_is_offered_where_haproxy_can_route_it(demo: Settings) -> None:
+    config = yaml.safe_load(manifests.serve_config(demo))
+    assert config["grpc_options"]["port"] == 8001
+    assert "{containerPort: 8001, name: grpc}" in manifests.kuberay(demo)
+    assert "RAY_SERVE_HAPROXY_BINARY_PATH" in ray_environment(demo, haproxy=True)
+    for server in ({"grpc_port": None}, {"haproxy": "off"}):
+        without = Settings.model_validate(demo.as_mapping() | {"server": server})
+        assert "grpc_options" not in manifests.kuberay(without)
+        assert "name: grpc}" not in manifests.kuberay(without)
+        assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in ray_environment(without, haproxy=True)
+
+
 def test_authentication_is_never_turned_off(demo: Settings) -> None:
     assert "RAY_AUTH_MODE" not in ray_environment(demo)
     assert "disabled" not in manifests.kuberay(demo) + launcher_file.cluster(demo)

@@ -1,0 +1,120 @@
+"""The inference service on grpc.aio: bytes in, bytes out, so that no message is parsed twice.
+
+Deadlines and cancellation are gRPC's own: the runtime cancels the handler when a client leaves or its time is up, and
+that withdraws what waits in the queue.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from serving.api.faults import CallFailed, Fault
+from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService
+from serving.protocol.pb import HEALTH, SERVICE, pool
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_SECOND_NS = 1_000_000_000
+
+
+class AioCall:
+    """`grpc_service.Call` of a grpc.aio context."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def time_left_ns(self) -> int | None:
+        left_s = self._context.time_remaining()
+        return None if left_s is None else max(1, int(left_s * _SECOND_NS))
+
+    def metadata(self, name: str) -> str:
+        for key, value in self._context.invocation_metadata() or ():
+            if key == name:
+                return str(value)
+        return ""
+
+
+class Calls:
+    """The methods that answer, as grpc.aio wants them."""
+
+    def __init__(self, service: GrpcService) -> None:
+        self._service = service
+
+    def handlers(self) -> dict[str, Any]:
+        """By the path of the call."""
+        tells = {path: grpc.unary_unary_rpc_method_handler(self._telling(path)) for path in self._service.tells}
+        return tells | {
+            INFER: grpc.unary_unary_rpc_method_handler(self._infer),
+            STREAM: grpc.stream_stream_rpc_method_handler(self._stream),
+            WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+
+    async def _infer(self, message: bytes, context: Any) -> bytes:
+        try:
+            return await self._service.infer(message, AioCall(context))
+        except CallFailed as failed:
+            return await _abort(context, failed.fault)
+
+    async def _stream(self, messages: AsyncIterator[bytes], context: Any) -> None:
+        try:
+            await self._service.stream(messages, context.write, AioCall(context))
+        except CallFailed as failed:
+            await _abort(context, failed.fault)
+
+    async def _watch(self, message: bytes, context: Any) -> None:
+        await self._service.watch_health(message, context.write)
+
+    def _telling(self, path: str) -> Callable[[bytes, Any], Any]:
+        async def tell(message: bytes, context: Any) -> bytes:
+            try:
+                return await self._service.tell(path, message, AioCall(context))
+            except CallFailed as failed:
+                return await _abort(context, failed.fault)
+
+        return tell
+
+
+async def _abort(context: Any, fault: Fault) -> Any:
+    trailers = ()
+    if fault.retry_after_ns is not None:
+        # gRPC's own way to say when to come back; its clients heed it where they retry by themselves.
+        trailers = (("grpc-retry-pushback-ms", str(max(1, fault.retry_after_ns // 1_000_000))),)
+    await context.abort(_CODES[fault.grpc_code], fault.text.encode(errors="replace").decode(), trailers)
+
+
+def add_inference_service(server: Any, service: GrpcService) -> None:
+    """Everything a server has to answer: inference, health, and reflection, with which grpcurl and its like ask it what
+    it can do."""
+    handlers = Calls(service).handlers()
+    for name in (SERVICE, HEALTH):
+        mine = {path.rpartition("/")[2]: handler for path, handler in handlers.items() if path.startswith(f"/{name}/")}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, mine),))
+    reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool())
+
+
+def add_refusal(server: Any, text: str) -> None:
+    """In a process that serves no model: every call is told that it may try again, and why."""
+
+    async def refuse(messages: object, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, text)
+
+    methods = pool().FindServiceByName(SERVICE).methods_by_name
+    handlers = {name: grpc.stream_stream_rpc_method_handler(refuse) for name in methods}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def grpc_server(service: GrpcService, *, max_message_bytes: int) -> Any:
+    """A grpc.aio server that is not started and has no port yet."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            # Two servers on one port would share its connections at random.
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    add_inference_service(server, service)
+    return server

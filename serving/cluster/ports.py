@@ -1,0 +1,47 @@
+"""Where gRPC's fast door listens: a fixed distance above the port that Ray Serve gave to the replica's own gRPC server.
+
+So HAProxy, on whichever node, knows it from its own configuration (`haproxy.py`). Ray does not tell user code that
+port; the kernel does: it is the one port in Ray's range on which this process listens. Standard library only.
+"""
+
+import os
+from pathlib import Path
+
+DISTANCE = 1500
+LISTENING = "0A"
+
+
+def grpc_ports() -> range:
+    """Ray's range for replicas' gRPC servers."""
+    first = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT", "40000"))
+    last = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT", "41000"))
+    return range(first, last + 1)
+
+
+def listening_ports(process: Path = Path("/proc/self")) -> set[int]:
+    """The TCP ports this process listens on; empty where there is no /proc."""
+    inodes = set()
+    try:
+        for entry in (process / "fd").iterdir():
+            try:
+                target = str(entry.readlink())
+            except OSError:  # closed while we looked
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[len("socket:[") : -1])
+        tables = [(process / "net" / name).read_text() for name in ("tcp", "tcp6") if (process / "net" / name).exists()]
+    except OSError:
+        return set()
+    return {port for table in tables for port, inode in parse_listening(table) if inode in inodes}
+
+
+def parse_listening(table: str) -> list[tuple[int, str]]:
+    """(port, inode) of every listening socket in the text of /proc/net/tcp or tcp6."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return [(int(row[1].rpartition(":")[2], 16), row[9]) for row in rows if row[3] == LISTENING]
+
+
+def fast_port() -> int | None:
+    """Where the fast door of this replica belongs; None if the port of its gRPC server cannot be told."""
+    found = listening_ports() & set(grpc_ports())
+    return found.pop() + DISTANCE if len(found) == 1 else None

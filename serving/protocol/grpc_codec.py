@@ -1,0 +1,286 @@
+"""ModelInfer messages to and from bytes, with the layouts and checks that HTTP uses.
+
+Like an HTTP body, a request is a head and raw tensors: clients write the fields in the order of their numbers, so
+everything but the raw contents comes first. `split` finds where they lie without protobuf's Python classes; whoever
+keeps the layout of a head (by the bytes of it, without the id) has nothing more to do per request than one view per
+tensor. Reading and answering 4 KB then takes 4 microseconds instead of 12, less than bare protobuf without a check:
+`python -m benchmarks.bench_grpc_codec`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from serving.protocol.errors import BadMessage, BadOutput, BadTensor
+from serving.protocol.json_codec import array_of
+from serving.protocol.layout import TensorLayout, binary_data_size
+from serving.protocol.messages import RequestedOutput, Tensor
+from serving.protocol.pb import decode
+from serving.protocol.pb import message as message_class
+from serving.protocol.reply import ReplyFormat, fitting
+from serving.protocol.tensors import (
+    SIZES,
+    check_datatype,
+    check_size,
+    element_count,
+    numpy_dtype,
+    object_array,
+    read_tensor,
+    write_tensor,
+)
+
+# A field's first byte: its number times 8, plus 2 for "a length follows". All fields of both messages are of that kind.
+_ID, _RAW_INPUT = 0x1A, 0x3A
+_OUTPUT, _RAW_OUTPUT = b"\x2a", b"\x32"
+_IN_STREAM, _STREAM_ERROR = b"\x12", b"\x0a"
+_MAX_HEADS = 256
+# Which field of InferTensorContents holds values of a datatype.
+_CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+
+Span = tuple[int, int]  # where a raw tensor starts in the message, and how many bytes it has
+
+
+class Split(NamedTuple):
+    """A request taken apart. `head`: all of it but the id and the raw contents, which lie at `raws` in `message`."""
+
+    head: bytes
+    id: str
+    raws: list[Span]
+    message: bytes
+
+
+def split(message: bytes) -> Split:
+    """Raises BadMessage for bytes that are no ModelInferRequest."""
+    try:
+        found = _split_in_order(message)
+        if found is None:
+            request = decode("ModelInferRequest", message)
+            request.DiscardUnknownFields()
+            found = _split_in_order(request.SerializeToString())
+    except (IndexError, UnicodeError):
+        found = None
+    if found is None:
+        raise BadMessage("not a ModelInferRequest")
+    return found
+
+
+def _split_in_order(message: bytes) -> Split | None:
+    """None where a field is out of order or unknown, or an id is given twice: rare, and right by the general way."""
+    position, end, last = 0, len(message), 0
+    id, id_start, id_end = "", 0, 0
+    while position < end and (tag := message[position]) != _RAW_INPUT:
+        if tag & 7 != 2 or not last <= tag < _RAW_INPUT or (tag == _ID and id_end):
+            return None
+        last = tag
+        start = position
+        length = message[position + 1]
+        position += 2
+        if length > 127:
+            length, position = _read_varint(message, position - 1)
+        position += length
+        if tag == _ID:
+            id, id_start, id_end = message[position - length : position].decode(), start, position
+    head_end = position
+    raws: list[Span] = []
+    while position < end:
+        if message[position] != _RAW_INPUT:
+            return None
+        length = message[position + 1]
+        position += 2
+        if length > 127:
+            length, position = _read_varint(message, position - 1)
+        raws.append((position, length))
+        position += length
+    if position != end:
+        return None
+    head = message[:id_start] + message[id_end:head_end] if id_end else message[:head_end]
+    return Split(head, id, raws, message)
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    """The number at `position` and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+        if shift > 35:
+            raise IndexError("longer than a length can be")
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def field(tag: bytes, content: bytes) -> bytes:
+    """One field with its length in front."""
+    return tag + _varint(len(content)) + content
+
+
+class GrpcLayout:
+    """A checked head. `is_reusable`: no values are in it, so that it serves every request with the same head."""
+
+    __slots__ = ("_readers", "inputs", "is_reusable", "model_name", "model_version", "outputs", "parameters")
+
+    def __init__(self, head: bytes) -> None:
+        """Raises BadMessage or BadTensor."""
+        request = decode("ModelInferRequest", head)
+        self.model_name: str = request.model_name
+        self.model_version: str = request.model_version
+        if not request.inputs:
+            raise BadMessage("at least one input is needed", path="inputs")
+        self.inputs = tuple(_lay_out_input(tensor, f"inputs[{index}]") for index, tensor in enumerate(request.inputs))
+        self.outputs = tuple(_requested(output, index) for index, output in enumerate(request.outputs))
+        # Answers are always raw: tritonclient reads no other form reliably.
+        self.parameters = parameters_of(request.parameters) | {"binary_data_output": True}
+        self.is_reusable = all(tensor.values is None for tensor in self.inputs)
+        self._readers = tuple(
+            (tensor.name, tensor.shape, numpy_dtype(tensor.datatype) if tensor.is_view else None, tensor.size, tensor)
+            for tensor in self.inputs
+        )
+
+    def read(self, request: Split) -> dict[str, Tensor]:
+        """The inputs by name, as views into the message where possible."""
+        values: dict[str, Tensor] = {}
+        if not request.raws:
+            for tensor in self.inputs:
+                if tensor.values is None:
+                    raise BadTensor("neither contents nor raw_input_contents is given", path=tensor.path)
+                values[tensor.name] = tensor.values
+            return values
+        self._check_raws(request.raws)
+        message = request.message
+        for (start, length), (name, shape, dtype, size, tensor) in zip(request.raws, self._readers, strict=True):
+            if dtype is not None and length == size:
+                values[name] = np.ndarray(shape, dtype, message, start)
+            else:
+                check_size(tensor.datatype, element_count(shape, tensor.path), length, tensor.path)
+                values[name] = read_tensor(message, start, length, tensor.datatype, shape, tensor.path)
+        return values
+
+    def _check_raws(self, raws: list[Span]) -> None:
+        if not self.is_reusable:
+            raise BadMessage("contents and raw_input_contents must not be mixed", path="raw_input_contents")
+        if len(raws) != len(self.inputs):
+            raise BadMessage(f"{len(raws)} entries for {len(self.inputs)} inputs", path="raw_input_contents")
+
+
+def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A map of InferParameter as plain values; one without a value is left out."""
+    chosen = ((name, value, value.WhichOneof("parameter_choice")) for name, value in parameters.items())
+    return {name: getattr(value, choice) for name, value, choice in chosen if choice}
+
+
+def _lay_out_input(tensor: Any, path: str) -> TensorLayout:
+    check_datatype(tensor.datatype, path)
+    shape = tuple(tensor.shape)
+    count = element_count(shape, path)
+    binary_data_size(parameters_of(tensor.parameters), path)  # refuses what we do not support
+    size = count * SIZES.get(tensor.datatype, 0)
+    if not tensor.HasField("contents"):
+        return TensorLayout(path, tensor.name, tensor.datatype, shape, size=size)
+    values = _typed_values(tensor.contents, tensor.datatype, shape, count, f"{path}.contents")
+    return TensorLayout(path, tensor.name, tensor.datatype, shape, values=values)
+
+
+def _typed_values(contents: Any, datatype: str, shape: tuple[int, ...], count: int, path: str) -> Tensor:
+    wanted = _CONTENTS.get(datatype)
+    if wanted is None:
+        raise BadTensor(f"{datatype} has no typed form, send it in raw_input_contents", path=path)
+    for name in (found.name for found, _ in contents.ListFields() if found.name != wanted):
+        raise BadTensor(f"{datatype} belongs into {wanted}", path=f"{path}.{name}")
+    given = list(getattr(contents, wanted))
+    if len(given) != count:
+        raise BadTensor(f"{len(given)} elements, but the shape needs {count}", path=f"{path}.{wanted}")
+    return object_array(given, shape) if datatype == "BYTES" else array_of(given, datatype, shape, path)
+
+
+def _requested(output: Any, index: int) -> RequestedOutput:
+    path = f"outputs[{index}].parameters"
+    parameters = parameters_of(output.parameters)
+    binary_data_size(parameters, path)
+    classes = parameters.get("classification", 0)
+    if type(classes) is not int or classes < 0:
+        raise BadMessage("must be a number of classes", path=f"{path}.classification")
+    return RequestedOutput(output.name, True, classes)
+
+
+class GrpcReplyWriter:
+    """Writes ModelInferResponse messages of one model; the part that depends on shapes alone is kept."""
+
+    def __init__(self, model_name: str, model_version: str) -> None:
+        response = message_class("ModelInferResponse")(model_name=model_name, model_version=model_version)
+        self._opening: bytes = response.SerializeToString()
+        self._heads: dict[tuple[ReplyFormat, tuple[tuple[int, ...], ...]], tuple[bytes, list[bytes]]] = {}
+
+    def write(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str = "") -> bytes:
+        """Raises BadOutput for what was not declared. Classes are already turned into BYTES by who calls."""
+        try:
+            arrays = [values[name] for name in form.names]
+        except KeyError as error:
+            raise BadOutput(f"the model returned no output {error.args[0]!r}") from None
+        shapes = tuple([array.shape for array in arrays])
+        found = self._heads.get((form, shapes))
+        if found is None:
+            found = self._head(form, shapes)
+        head, lengths = found
+        parts: list[Any] = [head]  # bytes and arrays: whatever lends its buffer
+        if id:
+            parts.append(field(b"\x1a", id.encode()))
+        for index, array in enumerate(arrays):
+            if array.dtype is form.dtypes[index] and array.flags.c_contiguous and lengths[index]:
+                parts += (lengths[index], array)
+            else:
+                raw = write_tensor(fitting(array, form.outputs[index]))
+                size = len(raw) if isinstance(raw, bytes) else raw.nbytes
+                parts += (_RAW_OUTPUT, _varint(size), raw)
+        return b"".join(parts)
+
+    def _head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> tuple[bytes, list[bytes]]:
+        """Everything before the raw contents, and what stands in front of each; empty where its size varies (BYTES)."""
+        parts, lengths = [self._opening], []
+        output_class = message_class("ModelInferResponse.InferOutputTensor")
+        for output, shape in zip(form.outputs, shapes, strict=True):
+            described = output_class(name=output.name, datatype=output.datatype, shape=shape)
+            parts.append(field(_OUTPUT, described.SerializeToString()))
+            size = SIZES.get(output.datatype, 0) * int(np.prod(shape, dtype=np.int64))
+            lengths.append(_RAW_OUTPUT + _varint(size) if size and output.datatype != "BF16" else b"")
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        found = self._heads[form, shapes] = (b"".join(parts), lengths)
+        return found
+
+
+def _final(is_final: bool) -> bytes:
+    response = message_class("ModelInferResponse")()
+    response.parameters["triton_final_response"].bool_param = is_final
+    encoded: bytes = response.SerializeToString()
+    return encoded
+
+
+_FINAL = {is_final: _final(is_final) for is_final in (False, True)}
+
+
+def in_stream(response: bytes, *, is_final: bool = True) -> bytes:
+    """A ModelStreamInferResponse around a ModelInferResponse. Whether it is the last one to its request is always
+    said: perf_analyzer counts only the first answer where it is not."""
+    return field(_IN_STREAM, _FINAL[is_final] + response)
+
+
+def error_in_stream(text: str, model_name: str, id: str) -> bytes:
+    """A ModelStreamInferResponse that tells of a failure; the stream goes on."""
+    response = message_class("ModelInferResponse")(model_name=model_name, id=id).SerializeToString()
+    return field(_STREAM_ERROR, text.encode(errors="replace")) + in_stream(response)

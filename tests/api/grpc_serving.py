@@ -1,0 +1,75 @@
+"""A real gRPC server on a loopback port, in a thread, in front of a backend without a model: grpc.aio's, or ours."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from serving.api.dispatch import ServedModel
+from serving.api.grpc import grpc_server
+from serving.api.grpc_connection import GrpcListener
+from serving.api.grpc_service import GrpcService
+from serving.api.metadata import model_statistics
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+
+def service_of(models: Sequence[ServedModel], **more: object) -> GrpcService:
+    async def status() -> list[dict[str, object]]:
+        return [
+            {
+                "name": served.name,
+                "version": served.version,
+                "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
+                "statistics": model_statistics(served.name, served.version, served.backend.statistics()),
+            }
+            for served in models
+        ]
+
+    return GrpcService(models, status, **more)
+
+
+class Served:
+    """A running server. `loop` is where its backends live. `door`: plain is grpc.aio's, fast is ours."""
+
+    def __init__(self, service: GrpcService, door: str) -> None:
+        self._service = service
+        self._door = door
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    async def _run(self) -> None:
+        self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        if self._door == "plain":
+            server = grpc_server(self._service, max_message_bytes=MAX_MESSAGE_BYTES)
+            self.port = server.add_insecure_port("127.0.0.1:0")
+            await server.start()
+        else:
+            listener = GrpcListener(self._service, max_message_bytes=MAX_MESSAGE_BYTES)
+            self.port = await listener.open("127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self.port}"
+        self._up.set()
+        await self._end.wait()
+        if self._door == "plain":
+            await server.stop(grace=None)
+        else:
+            await listener.close()
+
+    def open(self) -> "Served":
+        self._thread.start()
+        assert self._up.wait(10)
+        return self
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def grpc_serving(models: Sequence[ServedModel], *, door: str = "plain", **more: object) -> Iterator[Served]:
+    served = Served(service_of(models, **more), door).open()
+    try:
+        yield served
+    finally:
+        served.close()

@@ -1,0 +1,93 @@
+"""The one change to HAProxy's configuration, and everything that must not be touched."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.cluster import haproxy, ports
+from serving.cluster.haproxy import FRONT_BACKEND, MARK, REAL_BINARY, Unexpected, edited
+
+CONFIG = """\
+global
+    log stdout
+frontend http_frontend
+    bind 127.0.0.1:8000
+    default_backend default_backend
+frontend grpc_frontend
+    # gRPC requires HTTP/2.
+    bind 0.0.0.0:8001 proto h2
+    mode http
+    log global
+
+    acl is_grpc-front req.hdr(application) -m str front
+    use_backend grpc-front if is_grpc-front
+    acl is_grpc-noop req.hdr(application) -m str noop
+    use_backend grpc-noop if is_grpc-noop
+    default_backend default_grpc_backend
+backend default_grpc_backend
+    mode http
+backend grpc-front
+    mode http
+    server f1 127.0.0.1:40000 proto h2 check
+backend grpc-noop
+    mode http
+    server n1 127.0.0.1:40001 proto h2 check observe layer4
+    server fallback 127.0.0.1:9500 proto h2 check backup
+listen stats
+  bind *:8404
+"""
+FAST = """\
+    server n1-fast 127.0.0.1:41501 proto h2 check observe layer4
+    server n1 127.0.0.1:40001 proto h2 check observe layer4 backup
+    server fallback 127.0.0.1:9500 proto h2 check backup
+"""
+
+
+def test_only_the_grpc_frontend_and_the_servers_of_models_change() -> None:
+    before, after = CONFIG.splitlines(), edited(CONFIG).splitlines()
+    added = [line for line in after if line not in before]
+    assert [line for line in before if line not in after] == [
+        "    default_backend default_grpc_backend",
+        "    server n1 127.0.0.1:40001 proto h2 check observe layer4",
+    ]
+    assert FAST in edited(CONFIG)
+    assert haproxy.DISTANCE == ports.DISTANCE
+    assert after.count(f"    default_backend {FRONT_BACKEND}") == 1
+    assert after.index(added[0]) == after.index("    mode http", after.index("frontend grpc_frontend")) + 1
+    assert MARK in added[0]
+
+
+def test_editing_twice_is_editing_once() -> None:
+    assert edited(edited(CONFIG)) == edited(CONFIG)
+
+
+def test_without_grpc_or_a_front_nothing_changes() -> None:
+    without_grpc = CONFIG.replace("grpc_frontend", "another")
+    without_front = CONFIG.replace("backend grpc-front\n", "backend grpc-other\n")
+    assert (edited(without_grpc), edited(without_front)) == (without_grpc, without_front)
+
+
+@pytest.mark.parametrize("line", ["    bind 0.0.0.0:8001 proto h2\n", "    default_backend default_grpc_backend\n"])
+def test_a_frontend_that_looks_different_is_refused_and_not_guessed_at(line: str) -> None:
+    with pytest.raises(Unexpected, match="frontend grpc_frontend has"):
+        edited(CONFIG.replace(line, ""))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected", "said"),
+    [
+        (CONFIG, edited(CONFIG), ""),
+        (CONFIG.replace(" proto h2", ""), CONFIG.replace(" proto h2", ""), "need the metadata `application`"),
+    ],
+)
+def test_the_command_becomes_haproxy_whatever_it_finds(tmp_path: Path, config: str, expected: str, said: str) -> None:
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(config)
+    command = [sys.executable, "-m", "serving.cluster.haproxy", "-db", "-f", str(path), "-dR"]
+    environment = {REAL_BINARY: "/bin/echo", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"-db -f {path} -dR\n"
+    assert path.read_text() == expected
+    assert said in done.stderr
