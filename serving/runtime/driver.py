@@ -11,7 +11,6 @@ from models.base import Model
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.clock import Clock
-from serving.core.latency import LatencyModel
 from serving.core.request import Request
 from serving.runtime.lane import Forwarded, Lane
 from serving.runtime.warmup import warm_up_in_lane
@@ -57,7 +56,7 @@ class Driver:
 
     # -- life -------------------------------------------------------------------------------------------------
 
-    async def open(self, latency: LatencyModel, *, budget_ns: int | None, report: Callable[[str], None]) -> None:
+    async def open(self, *, budget_ns: int | None, report: Callable[[str], None]) -> None:
         """Starts the lanes and warms them up."""
         self._loop = asyncio.get_running_loop()
         self._lanes = [Lane(model, index, self._clock, self._report_back) for index, model in enumerate(self._models)]
@@ -65,7 +64,12 @@ class Driver:
         for lane in self._lanes:
             lane.open()
             sizes.largest_rows = await warm_up_in_lane(
-                lane, latency, self._clock, largest_rows=sizes.largest_rows, budget_ns=budget_ns, report=report
+                lane,
+                self._batcher.latency,
+                self._clock,
+                largest_rows=sizes.largest_rows,
+                budget_ns=budget_ns,
+                report=report,
             )
         if budget_ns is not None:
             self._sweep_s = min(SWEEP_S, max(0.005, budget_ns / 4e9))

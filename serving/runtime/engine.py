@@ -84,7 +84,7 @@ class Engine:
     async def open(self) -> None:
         """Starts the lanes and warms them up; returns when requests can be taken."""
         self._loop = asyncio.get_running_loop()
-        await self._driver.open(self.batcher.latency, budget_ns=self._budget_ns, report=self._report)
+        await self._driver.open(budget_ns=self._budget_ns, report=self._report)
         self._raise_hopeless_budget()
         self._accepting = True
 
