@@ -69,7 +69,7 @@ class Cluster:
 
         add_to_path(self._folder)
         ray.init(
-            address=server.ray_address,
+            address=server.ray_address or "local",  # not whatever Ray happens to run on this machine
             num_cpus=self._cpus() if self._owns_ray else None,
             include_dashboard=False if self._owns_ray else None,
             log_to_driver=False,

@@ -7,7 +7,7 @@ joined to the outermost cell. Times are in whatever unit they are given in; no d
 """
 
 from bisect import bisect_left, bisect_right, insort
-from math import ceil
+from math import ceil, log
 
 from serving.core.isotonic import isotonic
 
@@ -18,6 +18,8 @@ MUCH_FASTER = 1.5
 REFIT_AFTER = 16  # the fit moves slowly and is not cheap: it is renewed with a new cell, or after this many batches
 PADDING_PAYS = 0.95  # a larger size must take no more than this share of the smaller one's time
 KNOWN_WEIGHT = 2.0  # a size says whether to pad once it was seen so often: the first run of any may be slow
+STALE_AFTER = 200  # batches of other sizes, after which what a size took is hearsay
+PECULIAR = 1.5  # a size may be so much faster or slower than its neighbours for its kernel's sake
 HUBER_LIMIT = 0.05  # relative residual beyond which a cell counts for less in the fit
 
 
@@ -34,12 +36,13 @@ def cell_key(rows: int) -> int:
 
 
 class Cell:
-    __slots__ = ("mean", "rows", "weight")
+    __slots__ = ("mean", "rows", "seen", "weight")
 
-    def __init__(self, rows: float, mean: float) -> None:
+    def __init__(self, rows: float, mean: float, seen: int) -> None:
         self.rows = rows
         self.mean = mean
         self.weight = 1.0
+        self.seen = seen  # how many batches the curve had taken in then
 
 
 CellState = tuple[float, float, float] | None  # rows, mean, weight; None: there was no cell
@@ -48,7 +51,7 @@ CellState = tuple[float, float, float] | None  # rows, mean, weight; None: there
 class Curve:
     """at(rows) -> time and rows_within(time) -> rows, its inverse. Meaningless while `is_empty()`."""
 
-    __slots__ = ("_cells", "_faster", "_fit", "_fit_age", "_fresh", "_keys", "_rises", "knots", "times")
+    __slots__ = ("_cells", "_faster", "_fit", "_fit_age", "_fresh", "_keys", "_rises", "_taken", "knots", "times")
 
     def __init__(self) -> None:
         self._cells: dict[int, Cell] = {}
@@ -58,6 +61,7 @@ class Curve:
         self._rises = True  # pooling found nothing to pool
         self._fit: tuple[float, float] | None = None
         self._fit_age = 0
+        self._taken = 0
         self.knots: list[float] = []
         self.times: list[float] = []
 
@@ -68,9 +72,11 @@ class Curve:
         return [self._cells[key] for key in self._keys]
 
     def weight_at(self, rows: int) -> float:
-        """How many batches the cell of this size stands for."""
+        """How many batches the cell of this size stands for; one at most where that is long ago."""
         cell = self._cells.get(cell_key(rows))
-        return cell.weight if cell else 0.0
+        if cell is None:
+            return 0.0
+        return cell.weight if self._taken - cell.seen <= STALE_AFTER else min(cell.weight, 1.0)
 
     def remember(self, rows: int) -> CellState:
         """The state of this size's cell, for `restore`."""
@@ -93,13 +99,16 @@ class Curve:
     def add(self, rows: int, time: float, *, doubtful: bool = False) -> None:
         """Takes in one batch; a doubtful one moves its cell only little."""
         self._fit_age += 1
+        self._taken += 1
         key = cell_key(rows)
         cell = self._cells.get(key)
         if cell is None:
-            self._cells[key] = Cell(float(rows), time)
+            self._cells[key] = Cell(float(rows), time, self._taken)
             insort(self._keys, key)
             self._fresh, self._fit = False, None
             return
+        cell.weight = self.weight_at(rows)
+        cell.seen = self._taken
         if cell.weight < WARM_AFTER and cell.mean > MUCH_FASTER * time:
             cell.rows, cell.mean, cell.weight = float(rows), time, 1.0
         else:
@@ -107,6 +116,35 @@ class Curve:
             share = 1.0 / (FULL_WEIGHT if doubtful else cell.weight)
             cell.rows += share * (rows - cell.rows)
             cell.mean += share * (time - cell.mean)
+        self._fresh = self._fresh and self._renew_in_place(key, cell)
+
+    def tension(self, rows: int) -> float:
+        """How far this size's time lies outside what its neighbours allow, as a logarithm; 0 within.
+
+        A larger batch takes longer, and longer per row never: so the neighbours' times, and those scaled to these rows,
+        bound it from both sides, give or take what kernels differ by.
+        """
+        key = cell_key(rows)
+        index = bisect_left(self._keys, key)
+        cell = self._cells[key]
+        least, most = 0.0, float("inf")
+        if index:
+            smaller = self._cells[self._keys[index - 1]]
+            least, most = smaller.mean, smaller.mean * cell.rows / smaller.rows
+        if index + 1 < len(self._keys):
+            larger = self._cells[self._keys[index + 1]]
+            least, most = max(least, larger.mean * cell.rows / larger.rows), min(most, larger.mean)
+        if cell.mean * PECULIAR < least:
+            return log(cell.mean * PECULIAR / least)
+        if cell.mean > most * PECULIAR:
+            return log(cell.mean / (most * PECULIAR))
+        return 0.0
+
+    def scale(self, rows: int, factor: float) -> None:
+        """Multiplies what this size is taken to take."""
+        key = cell_key(rows)
+        cell = self._cells[key]
+        cell.mean *= factor
         self._fresh = self._fresh and self._renew_in_place(key, cell)
 
     def pool(self) -> None:

@@ -13,6 +13,7 @@ from serving.core.curve import CellState, Curve
 
 MATURE_WEIGHT = 3.0  # a cell speaks about drift once it stands for this many batches
 DRIFT_STEP = 0.1
+GAUGE_STEP = 0.1
 FOLLOW_STEP = 0.9  # while the law is plainly changing: what drift leaves over, cells hardly known keep wrong
 FOLLOW_BATCHES = 8
 SURPRISES_TO_FOLLOW = 3  # this many batches in a row, all off to the same side by more than noise explains
@@ -24,6 +25,7 @@ LEAST_SCATTER = 0.001
 MARGIN_STEP = 0.5  # in units of scatter, for one miss
 FIRST_MARGIN = 3.0
 LEAST_MARGIN = 0.5
+VENTURE_EVERY = 32  # batches, of which one may be twice as large as seems to pay, and another goes without padding
 KNEES_LAST = 16  # batches for which a knee stands: it moves slowly, and finding it takes longer than the rest of a cut
 
 
@@ -112,18 +114,21 @@ class LatencyModel:
 
     def fastest_rows(self, rows: int, length: int, max_rows: int) -> int:
         """The size to pad a batch of `rows` to, `max_rows` at most: `rows` unless a larger one is clearly faster."""
+        if self._observed % VENTURE_EVERY == 0:
+            return rows
         fastest = self._curves[self._at(length)].fastest_rows(rows)
         return fastest if fastest <= max_rows else rows
 
     def best_rows(self, max_rows: int, length: int = 1, efficiency: float = 0.95) -> int:
         """The knee: the smallest size measured (or extrapolated, beyond those) that has `efficiency` of the best
-        throughput. More rows than that only add latency.
+        throughput. More rows than that only add latency. Now and then twice that: a size that is never run would be
+        taken for ever to be as slow as it once was.
         """
         key = (max_rows, length, efficiency)
         knee = self._knees.get(key)
         if knee is None:
             knee = self._knees[key] = self._knee(max_rows, self._at(length), efficiency)
-        return knee
+        return min(2 * knee, max_rows) if self._observed % VENTURE_EVERY == 0 else knee
 
     def throughput_rows_per_s(self, rows: int, length: int = 1) -> float:
         """Rows per second of back-to-back batches of this size; 0 before anything was observed."""
@@ -160,6 +165,7 @@ class LatencyModel:
             self._following -= 1
         else:
             curve.add(rows, took / self._drift, doubtful=mature and bool(self._surprises))
+            self._ease(curve, rows)
             if not known or weight == 0.0:
                 self._list_speakers()
                 self._knees.clear()
@@ -270,6 +276,19 @@ class LatencyModel:
                 one.curve.restore(one.rows, one.before)
             self._surprises.clear()
             self._list_speakers()
+
+    def _ease(self, curve: Curve, rows: int) -> None:
+        """A size that cannot be so much faster or slower than its neighbours tells about drift, not about itself.
+
+        Drift and one size's time are known only as a product where a single size runs; what that size was first seen
+        with, in a changed machine, would else stay a wrong belief about all the others, and keep them from being tried.
+        """
+        tension = curve.tension(rows)
+        if tension:
+            share = exp(max(GAUGE_STEP, 1.0 / (1.0 + curve.weight_at(rows))) * tension)
+            self._drift *= share
+            curve.scale(rows, 1.0 / share)
+            self._knees.clear()
 
     def _learn(self, error: float, *, mature: bool) -> None:
         """Scatter and drift. `error` is the logarithm of taken over expected."""

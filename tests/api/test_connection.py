@@ -155,7 +155,7 @@ REQUESTS = {
 }  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     names=st.lists(st.sampled_from(sorted(REQUESTS)), min_size=1, max_size=6),
     cuts=st.lists(st.integers(0, 4000), max_size=12),

@@ -262,7 +262,7 @@ def test_something_else_than_http2_is_not_answered() -> None:
     asyncio.run(run())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_sequence_of_frames_raises_or_hangs(given_data) -> None:
     kinds = st.one_of(st.integers(0, 9), st.integers(0, 255))

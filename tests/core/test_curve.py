@@ -74,3 +74,33 @@ def test_a_batch_is_padded_to_the_faster_size_but_never_beyond_the_largest_allow
         batch = one.cut(0, now_ns=0).batch
         assert batch is not None
         assert (batch.rows, batch.padded_rows) == (3, padded_rows)
+
+
+def test_a_size_within_what_its_neighbours_allow_is_under_no_tension() -> None:
+    curve = Curve()
+    for rows, time in ((8, 10.0), (16, 14.0), (32, 22.0)):
+        curve.add(rows, time)
+    assert [curve.tension(rows) for rows in (8, 16, 32)] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("time", "sign"), [(2.0, -1), (200.0, 1)])
+def test_a_size_far_faster_than_a_smaller_or_slower_than_a_larger_one_is_under_tension(time: float, sign: int) -> None:
+    curve = Curve()
+    for rows, usual in ((8, 10.0), (32, 22.0)):
+        curve.add(rows, usual)
+    curve.add(16, time)
+    assert curve.tension(16) * sign > 0
+    curve.scale(16, 14.0 / time)
+    assert curve.tension(16) == 0.0
+
+
+def test_what_a_size_took_long_ago_counts_for_one_batch() -> None:
+    curve = Curve()
+    for _ in range(10):
+        curve.add(64, 30.0)
+    assert curve.weight_at(64) == 10.0
+    for _ in range(300):
+        curve.add(8, 5.0)
+    assert curve.weight_at(64) == 1.0
+    curve.add(64, 40.0)
+    assert curve.at(64) == 35.0

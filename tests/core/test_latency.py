@@ -108,6 +108,31 @@ def test_a_shift_seen_at_one_size_only_is_believed_for_all() -> None:
     assert model.predict_ns(64) == pytest.approx(ms(2 * affine(64)), rel=0.08)
 
 
+def test_a_slow_start_is_not_held_against_the_sizes_that_did_not_run_after_it() -> None:
+    """While small batches ran everything was slow; then only a size never seen before ran, at full speed."""
+    rng = Random(4)
+    model = warmed(affine, rng)
+    work(model, lambda rows: 3.5 * affine(rows), rng, 12, (1, 2, 4))
+    work(model, affine, rng, 40, (48,))
+    for rows in LADDER:
+        assert model.predict_ns(rows) < 2.0 * ms(affine(rows)), rows
+    assert model.fastest_rows(4, 1, 64) == 4
+
+
+def test_a_larger_size_than_seems_to_pay_is_tried_again_now_and_then() -> None:
+    rng = Random(5)
+    model = warmed(affine, rng)
+    work(model, lambda rows: 3.0 * affine(rows), rng, 20, (64,))  # slow for a while, and then it does not run
+    work(model, affine, rng, 200, (32,))
+    ran = set()
+    for _ in range(400):
+        rows = model.best_rows(64)
+        ran.add(rows)
+        model.observe(rows, 1, ms(affine(rows) * rng.lognormvariate(0, 0.02)))
+    assert 64 in ran
+    assert model.best_rows(64, efficiency=0.97) == 64
+
+
 def test_thousands_of_batches_of_one_size_do_not_ruin_the_slope() -> None:
     rng = Random(5)
     model = warmed(affine, rng)
@@ -196,7 +221,7 @@ OBSERVATIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OBSERVATIONS)
 @example([(1, 8, 94906265), (2, 8, 2)])  # rounding alone made four rows a nanosecond faster than one
 def test_more_rows_or_a_longer_length_never_take_less_time(observations: list[tuple[int, int, int]]) -> None:
@@ -211,7 +236,7 @@ def test_more_rows_or_a_longer_length_never_take_less_time(observations: list[tu
         assert times == sorted(times)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OBSERVATIONS, st.integers(0, 2 * 10**10), st.integers(1, 64))
 def test_the_largest_feasible_batch_is_feasible_and_the_next_is_not(
     observations: list[tuple[int, int, int]], slack_ns: int, max_rows: int

@@ -46,7 +46,7 @@ def inputs(draw: st.DrawFn) -> tuple[InferInput, ...]:
     return tuple(drawn)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(inputs(), st.text(st.characters(exclude_categories=["Cs"]), max_size=5), st.booleans())
 def test_requests_round_trip_whatever_travels_binary_or_as_json(given_inputs, request_id, binary) -> None:
     request = InferRequest(given_inputs, (RequestedOutput("y", binary, 3),), request_id, {"priority": 2})
@@ -57,7 +57,7 @@ def test_requests_round_trip_whatever_travels_binary_or_as_json(given_inputs, re
         assert same(before.data, after.data)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(inputs(), st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
 def test_responses_round_trip(given_inputs, response_id) -> None:
     outputs = tuple(InferOutput(tensor.name, tensor.datatype, tensor.data) for tensor in given_inputs)
@@ -192,7 +192,7 @@ VALID = InferRequest(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=200), st.integers(-5, 210) | st.none())
 def test_arbitrary_bytes_raise_nothing_but_bad_message(body: bytes, header_length: int | None) -> None:
     for decode in (decode_request, decode_response):
@@ -200,7 +200,7 @@ def test_arbitrary_bytes_raise_nothing_but_bad_message(body: bytes, header_lengt
             decode(body, header_length)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.data())
 def test_mutated_messages_raise_nothing_but_bad_message(data: st.DataObject) -> None:
     body, length = encode_request(VALID)
