@@ -22,7 +22,8 @@ HOUSE = {
     "serving.core": (),
     "serving.protocol": (),
     "serving.api": ("serving.core", "serving.protocol"),
-    "serving.runtime": ("serving.core", "models.base", "models.spec"),
+    "serving.runtime": ("serving.core", "serving.scaling.signals", "models.base", "models.spec"),
+    "serving.scaling": (),
     "serving.testing": ("serving.core", "serving.protocol", "models.base", "models.spec"),
     "serving.config": ("models.spec", "serving.config_mistakes", "serving.config_source"),
     "serving.config_mistakes": ("serving.config_source",),
@@ -76,7 +77,7 @@ THIRD_PARTY = {
     "grpc_tools": ("serving.protocol.pb.generate",),
 }
 OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # even of the standard library
-STDLIB_ONLY = ("serving.core",)
+STDLIB_ONLY = ("serving.core", "serving.scaling")
 
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"}
 CLOCK_OWNERS = {
@@ -322,7 +323,8 @@ def test_nothing_is_left_for_later_in_the_sources(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["serving.core", "serving.protocol", "serving.api", "serving.runtime", "serving.config"]
+    "package",
+    ["serving.core", "serving.scaling", "serving.protocol", "serving.api", "serving.runtime", "serving.config"],
 )
 def test_torch_and_ray_do_not_come_along(package: str) -> None:
     names = [source.module for source in ALL if within(source.module, [package])]

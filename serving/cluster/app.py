@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve import Application
 
 from models.spec import ModelSpec
+from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import Front, ModelReplica, model_route, options_of
 from serving.config import Settings
 
@@ -43,7 +44,7 @@ def front(settings: Settings) -> Application:
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:
-    deployment = ModelReplica.options(**options_of(spec))
+    deployment = ModelReplica.options(**options_of(spec, autoscaling_config(settings.model(spec.name))))
     server = settings.server
     return deployment.bind(spec, server.max_body_bytes, server.tenant_header, settings.tenant_weights(spec.name))
 

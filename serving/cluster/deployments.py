@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from ray import serve
+from ray.serve.config import AutoscalingConfig
 
 from models.registry import load_model
 from models.spec import ModelSpec
@@ -67,10 +68,9 @@ class ModelReplica:
     def check_health(self) -> None:
         self.engine.check_health()
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    def record_autoscaling_stats(self) -> dict[str, int | float]:
         """Ray sees no request that comes through the fast door: this is what scaling has to go by."""
-        ledger = self.engine.ledger
-        return {"queued_requests": ledger.queued, "running_requests": ledger.queued + ledger.in_flight}
+        return self.engine.reading().as_stats()
 
     async def __del__(self) -> None:
         if hasattr(self, "engine"):
@@ -105,10 +105,10 @@ def model_route(name: str) -> str:
     return f"/v2/models/{name}"
 
 
-def options_of(spec: ModelSpec) -> dict[str, Any]:
+def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None) -> dict[str, Any]:
     """Ray's settings for a model's deployment, derived from its declared facts."""
     return {
-        "num_replicas": spec.replicas,
+        **({"autoscaling_config": scaling} if scaling else {"num_replicas": spec.replicas}),
         "max_ongoing_requests": max_ongoing_requests(spec),
         "ray_actor_options": {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus},
         "graceful_shutdown_timeout_s": graceful_shutdown_s(spec),

@@ -40,6 +40,7 @@ class Driver:
 
     def __init__(self, models: Sequence[Model], batcher: Batcher, clock: Clock, owner: Owner) -> None:
         self.lost = ""
+        self.lane_count = len(models)
         self._models = models
         self._batcher = batcher
         self._clock = clock
@@ -89,6 +90,10 @@ class Driver:
 
     def batches_in_flight(self) -> int:
         return sum(map(len, self._in_flight))
+
+    def under_way_ns(self, now_ns: int) -> int:
+        """For how long the lanes have computed what they compute now, all together."""
+        return sum(max(0, now_ns - began) for began, own in zip(self._began_ns, self._in_flight, strict=True) if own)
 
     # -- batches leave ----------------------------------------------------------------------------------------
 

@@ -24,7 +24,9 @@ from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.driver import HOP_NS, Driver
 from serving.runtime.lane import Forwarded
 from serving.runtime.ticket import Stage, Ticket
+from serving.scaling.signals import Reading
 
+WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have spared
 LARGEST_ROWS = 128  # where the model's owner sets no limit
 PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
 SMALLEST_BUDGET_IN_BATCHES = 2.5  # a budget below what one request alone may take would refuse everybody
@@ -135,6 +137,8 @@ class Engine:
         if refusal is not None:
             self.ledger.refuse(refusal)
             self._books.failed()
+            if isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED:
+                self._books.missed_out(1)
             self._observer.request_ended(ticket, refusal)
             ticket.settle(refusal)
             return ticket
@@ -151,6 +155,21 @@ class Engine:
 
     def statistics(self) -> ModelStatistics:
         return self._books.statistics
+
+    def reading(self) -> Reading:
+        """How busy it is, for scaling."""
+        now_ns = self._clock.now_ns()
+        return Reading(
+            at_ns=now_ns,
+            queued=self.ledger.queued,
+            wait_ns=self.batcher.backlog_ns(self.batcher.sizes.lengths[-1]),
+            busy_ns=self._books.busy_ns + self._driver.under_way_ns(now_ns),
+            lanes=self._driver.lane_count,
+            rows=self._books.statistics.inference_count,
+            row_ns=self.batcher.row_ns(),
+            received=self.ledger.received,
+            missed=self._books.missed,
+        )
 
     def is_ready(self) -> bool:
         return self._accepting and not self._driver.lost
@@ -251,7 +270,7 @@ class Engine:
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
         self._observer.batch_settled(done.batch, occupied_ns)
-        self._books.executed(done.batch, done, self._clock.now_ns())
+        self._books.executed(done.batch, done, occupied_ns, self._clock.now_ns())
         if done.ran_out_of_memory:
             self._observer.batch_limit_halved(self.batcher.sizes.largest_rows)
         tickets = _tickets(done.batch.requests)
@@ -268,6 +287,7 @@ class Engine:
     def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
         for ticket in _tickets(requests):
             self._end(ticket, Expired(waited_ns=now_ns - ticket.arrived_ns))
+        self._books.missed_out(len(requests))
 
     def lane_lost(self, lane_index: int, why: str, batches: Sequence[Batch]) -> None:
         """Its batches fail at once, and whatever waits too, since this replica will be replaced."""

@@ -29,11 +29,15 @@ def inputs(value: float = 1.0) -> list[tritonclient.http.InferInput]:
 
 
 class Traffic:
-    """Clients that ask one model without pause until they are told to stop, and what became of every request."""
+    """Clients that ask one model without pause until they are told to stop, and what became of every request.
 
-    def __init__(self, model: str, clients: int) -> None:
+    pause_s: between the answer and the next request of a client.
+    """
+
+    def __init__(self, model: str, clients: int, pause_s: float = 0.0) -> None:
         self._model = model
         self._clients = clients
+        self._pause_s = pause_s
         self.outcomes: Counter[str] = Counter()
         self._stopping = False
 
@@ -61,6 +65,8 @@ class Traffic:
                     self.outcomes[f"{error.status()} {error.message()[:60]}"] += 1
                 except OSError as error:
                     self.outcomes[f"connection: {type(error).__name__}"] += 1
+                if self._pause_s:
+                    await asyncio.sleep(self._pause_s)
 
 
 def way_into(model: str) -> tuple[str, str]:
