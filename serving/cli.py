@@ -150,6 +150,15 @@ def render(
     typer.echo(manifests.kuberay(settings) if to is Target.KUBERAY else launcher_file.cluster(settings), nl=False)
 
 
+@app.command()
+def drain_on_notice() -> None:
+    """On a spot machine: wait until the cloud takes it back, and drain it. Started by ray_cluster.yaml on workers."""
+    from serving.cluster.preemption import watch
+    from serving.cluster.processes import StopSignal
+
+    watch(lambda text: typer.echo(text), StopSignal())
+
+
 def _load(config: Path) -> Settings:
     with _errors_told():
         return load_settings(config)

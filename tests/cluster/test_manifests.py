@@ -127,7 +127,7 @@ def test_every_machine_of_the_cluster_starts_ray_with_the_environment(
 ) -> None:
     expected = ray_environment(demo, haproxy=True) | {"RAY_AUTH_MODE": "token"}
     for kind in ("head", "worker"):
-        start = cluster_file[f"{kind}_start_ray_commands"][-1]
+        (start,) = [line for line in cluster_file[f"{kind}_start_ray_commands"] if "ray start" in line]
         before, _, _ = start.partition("ray start")
         for name, value in expected.items():
             assert f"{name}={value} " in before or f"{name}='{value}' " in before, (kind, name)
