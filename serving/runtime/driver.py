@@ -83,6 +83,10 @@ class Driver:
             lane.close()
             lane.model.close()
 
+    @property
+    def lane_count(self) -> int:
+        return len(self._models)
+
     def dead_lane(self) -> int | None:
         """The index of a lane one of whose threads has died."""
         return next((lane.index for lane in self._lanes if not lane.is_alive()), None)
