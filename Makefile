@@ -47,6 +47,7 @@ sim: $(READY) ## the scheduler against the field, simulated
 
 bench: $(READY) ## microseconds of the hot paths
 	$(BIN)/python -m benchmarks.bench_engine
+	$(BIN)/python -m benchmarks.bench_telemetry
 	$(BIN)/python -m benchmarks.bench_http_codec
 
 bench-peers: $(READY) ## Headway and its peers side by side (installs the peers beside it; about ten minutes)

@@ -112,6 +112,19 @@ def settings(
 
 
 @app.command()
+def metrics(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the tables in docs/metrics.md.")] = False,
+) -> None:
+    """List every metric of GET /metrics, with its labels and what it means."""
+    from serving.telemetry import metrics as table
+
+    if markdown:
+        typer.echo(table.markdown(), nl=False)
+    else:
+        _print_table("Metrics", ("metric", "kind", "unit", "labels", "meaning"), list(table.rows()))
+
+
+@app.command()
 def doctor(
     config: Annotated[
         Path | None, typer.Argument(metavar="[CONFIG]", help="Also check what these settings ask for.")

@@ -87,6 +87,12 @@ class ServerSettings(Section):
     haproxy_threads: int = Field(
         1, ge=1, le=64, description="Threads of HAProxy. One carries some ten thousand small requests per second."
     )
+    gpu_hour_price: Annotated[float | None, BeforeValidator(_number)] = Field(
+        None, ge=0, description="What a GPU costs per hour, in any currency; for the metrics on cost."
+    )
+    cpu_hour_price: Annotated[float | None, BeforeValidator(_number)] = Field(
+        None, ge=0, description="What a CPU core costs per hour; for the metrics on cost."
+    )
 
     @checks_all(mode="after")
     def _check(self) -> Self:

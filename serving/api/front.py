@@ -17,6 +17,7 @@ from serving.api.asgi import (
     answer_other_scope,
     json_object,
     read_body,
+    send_bytes,
     send_fault,
     send_json,
 )
@@ -41,22 +42,26 @@ _LEFT_OUT = {
 _NO_REGIONS = re.compile(r"/v2/(?:system|cuda)sharedmemory(?:/region/[^/]+)?/(status|unregister)")
 
 ModelList = list[dict[str, Any]]
+Page = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, gives content type and body
 
 
 class FrontApp:
     """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING or UNAVAILABLE), and optionally
-    `reason` and `statistics` (an entry of `model_stats`). `strict_readiness`: ready only while every model is."""
+    `reason` and `statistics` (an entry of `model_stats`). `strict_readiness`: ready only while every model is.
+    `pages`: further paths that are read with GET."""
 
     def __init__(
         self,
         models: Callable[[], Awaitable[ModelList]],
         *,
         apps: Mapping[str, App] | None = None,
+        pages: Mapping[str, Page] | None = None,
         name: str = "headway",
         strict_readiness: bool = True,
     ) -> None:
         self._models = models
         self._apps = dict(apps or {})
+        self._pages = dict(pages or {})
         self._name = name
         self._strict_readiness = strict_readiness
         self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
@@ -74,7 +79,9 @@ class FrontApp:
         path = _own_path(scope["path"], scope.get("root_path", ""))
         verb, tell = self._operations.get(path, ("", None))
         try:
-            if tell is None:
+            if tell is None and path in self._pages:
+                await self._tell_page(self._pages[path], scope, send)
+            elif tell is None:
                 await self._answer_elsewhere(path, scope, receive, send)
             elif scope["method"] != verb and (scope["method"], verb) != ("HEAD", "GET"):
                 await send_fault(send, _wrong_verb(scope["method"], verb))
@@ -85,6 +92,13 @@ class FrontApp:
             if fault is INTERNAL:
                 _log.error("answering %s failed by a bug of ours", path, exc_info=error)
             await send_fault(send, fault)
+
+    async def _tell_page(self, page: Page, scope: Scope, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await send_fault(send, _wrong_verb(scope["method"], "GET"))
+            return
+        content_type, body = await page(scope.get("query_string", b"").decode("latin-1"))
+        await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         if found := _MODEL.fullmatch(path):

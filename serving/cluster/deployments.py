@@ -10,6 +10,7 @@ import logging
 import sys
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 
@@ -21,11 +22,16 @@ from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
 from serving.cluster import door, grpc_door
 from serving.cluster.catalog import Catalog
+from serving.cluster.collector import Collector
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
+from serving.cluster.pages import metric_pages
+from serving.cluster.snapshots import Teller
 from serving.runtime.engine import Engine
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.snapshot import ReplicaSnapshot
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
@@ -37,11 +43,29 @@ class ModelReplica:
     """One replica of one model: its engine, and the app that speaks the protocol."""
 
     async def __init__(
-        self, spec: ModelSpec, max_body_bytes: int, tenant_header: str, weights: dict[str, float]
+        self,
+        spec: ModelSpec,
+        max_body_bytes: int,
+        tenant_header: str,
+        weights: dict[str, float],
+        price_per_hour: float | None = None,
     ) -> None:
         model = await asyncio.to_thread(load_model, spec)
-        self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
+        recorder = Recorder(weights)
+        self.engine = Engine(
+            [model],
+            weights=weights,
+            observer=recorder,
+            report=lambda text: logger.info("%s: %s", spec.name, text),
+        )
         await self.engine.open()
+        self._teller = Teller(
+            self.engine,
+            recorder,
+            replica=serve.get_replica_context().replica_tag,
+            node=ray.util.get_node_ip_address(),
+            price_per_hour=price_per_hour,
+        )
         served = served_model(self.engine, max_body_bytes, doors)
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
@@ -61,6 +85,10 @@ class ModelReplica:
         state = "READY" if self.engine.is_ready() else "UNAVAILABLE"
         counts = model_statistics(spec.name, spec.version, self.engine.statistics())
         return [{"name": spec.name, "version": spec.version, "state": state, "statistics": counts}]
+
+    async def snapshot(self) -> ReplicaSnapshot:
+        """For the front's collector."""
+        return self._teller.snapshot()
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
@@ -85,9 +113,12 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, name: str, versions: dict[str, str], grpc_port: int | None, tenant_header: str) -> None:
+    async def __init__(
+        self, name: str, versions: dict[str, str], http_port: int, grpc_port: int | None, tenant_header: str
+    ) -> None:
         models = Catalog(versions).models
-        self.http: App = FrontApp(models, name=name)
+        self.collector = Collector(versions)
+        self.http: App = FrontApp(models, name=name, pages=metric_pages(self.collector, http_port))
         door.entrance.register("/", self.http)
         relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
         grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))

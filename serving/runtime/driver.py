@@ -40,7 +40,6 @@ class Driver:
 
     def __init__(self, models: Sequence[Model], batcher: Batcher, clock: Clock, owner: Owner) -> None:
         self.lost = ""
-        self.lane_count = len(models)
         self._models = models
         self._batcher = batcher
         self._clock = clock
@@ -83,6 +82,10 @@ class Driver:
         for lane in self._lanes:
             lane.close()
             lane.model.close()
+
+    @property
+    def lane_count(self) -> int:
+        return len(self._models)
 
     def dead_lane(self) -> int | None:
         """The index of a lane one of whose threads has died."""

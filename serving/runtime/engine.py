@@ -164,7 +164,7 @@ class Engine:
             queued=self.ledger.queued,
             wait_ns=self.batcher.backlog_ns(self.batcher.sizes.lengths[-1]),
             busy_ns=self._books.busy_ns + self._driver.under_way_ns(now_ns),
-            lanes=self._driver.lane_count,
+            lanes=self.lane_count,
             rows=self._books.statistics.inference_count,
             row_ns=self.batcher.row_ns(),
             received=self.ledger.received,
@@ -178,6 +178,13 @@ class Engine:
     def budget_ms(self) -> float | None:
         """The latency budget in force; raised at the start if the declared one could not be met."""
         return None if self._budget_ns is None else self._budget_ns / 1e6
+
+    @property
+    def lane_count(self) -> int:
+        return self._driver.lane_count
+
+    def batches_in_flight(self) -> int:
+        return self._driver.batches_in_flight()
 
     def check_health(self) -> None:
         """Raises `LaneLost` when this engine can serve no more and should be replaced."""
@@ -311,21 +318,24 @@ class Engine:
         """Answers one piece of a batch; whose client has left, or whose lane was given up meanwhile, has ended."""
         finish_ns = self._clock.now_ns() - done.done_ns
         timings = Timings(done.prepare_ns, done.compute_ns, finish_ns, done.batch.rows)
-        completed: list[tuple[Ticket, Completed]] = []
-        waited_ns = 0
+        completed: list[Ticket] = []
+        outcomes: list[Completed] = []
+        waits_ns: list[int] = []
         for ticket, answer in zip(riders, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
             elif ticket.stage is Stage.IN_FLIGHT:
                 ticket.stage = Stage.ENDED
                 queue_ns = done.batch.cut_ns - ticket.arrived_ns
-                waited_ns += queue_ns
-                completed.append((ticket, Completed(answer, queue_ns, timings)))
-        self.ledger.complete(len(completed))
-        self._books.completed(len(completed), waited_ns, timings)
+                completed.append(ticket)
+                outcomes.append(Completed(answer, queue_ns, timings))
+                waits_ns.append(queue_ns)
+        if completed:
+            self.ledger.complete(len(completed))
+            self._books.completed(len(completed), sum(waits_ns), timings)
+            self._observer.requests_completed(completed, waits_ns, timings)
         self._open_tickets.difference_update(riders)
-        for ticket, outcome in completed:
-            self._observer.request_ended(ticket, outcome)
+        for ticket, outcome in zip(completed, outcomes, strict=True):
             ticket.settle(outcome)
         self._notice_if_drained()
 

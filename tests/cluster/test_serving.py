@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.http
 import tritonclient.http.aio
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.launcher import Cluster, get_json
@@ -86,6 +89,19 @@ def replica_processes(model: str) -> list[int]:
     return found
 
 
+def scraped(path: str = "/metrics") -> dict[tuple[str, str], dict[str, float]]:
+    """Values by (metric, model), and there by replica; series that differ in other labels are added up."""
+    with urllib.request.urlopen(f"http://{ADDRESS}{path}", timeout=10) as answer:
+        text = answer.read().decode()
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            by_replica = found.setdefault((sample.name, sample.labels.get("model", "")), {})
+            replica = sample.labels.get("replica", "")
+            by_replica[replica] = by_replica.get(replica, 0) + sample.value
+    return found
+
+
 def test_the_fast_door_is_open_and_each_model_answers_for_itself(cluster: Cluster) -> None:
     with tritonclient.http.InferenceServerClient(ADDRESS) as client:
         assert client.is_server_live()
@@ -103,6 +119,43 @@ def test_the_announcement_names_every_model_its_device_and_its_door(cluster: Clu
     said = "\n".join(cluster.announcement())
     assert f"http://{ADDRESS}" in said
     assert "noop: ready on cpu, fast door" in said
+
+
+def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> None:
+    async def story() -> None:
+        async with Traffic("slow", clients=8) as traffic:
+            await traffic.until_answered(40)
+
+    asyncio.run(story())
+    found = scraped()
+    assert len(found["headway_requests_total", "slow"]) == 2
+    assert all(count > 0 for count in found["headway_requests_total", "slow"].values())
+    assert sum(found["headway_requests_total", "slow"].values()) >= 40
+    assert len(found["headway_queued_requests", "noop"]) == 1
+    assert found["headway_replicas_running", "slow"] == {"": 2}
+    assert found["headway_model_ready", "noop"] == {"": 1}
+    (target,) = get_json(f"http://{ADDRESS}/metrics/targets")
+    node = target["labels"]["__param_node"]
+    assert target["targets"] == [f"{node}:{PORT}"]
+    assert len(scraped(f"/metrics?node={node}")["headway_requests_total", "slow"]) == 2
+    assert ("headway_requests_total", "slow") not in scraped("/metrics?node=10.9.9.9")
+
+
+def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Cluster) -> None:
+    hanging = replica_processes("slow")[0]
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        give_up_s = time.monotonic() + 20
+        found = scraped()
+        while not found["headway_replicas_silent", "slow"][""]:  # what was just collected is told again for a second
+            assert time.monotonic() < give_up_s
+            found = scraped()
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    assert found["headway_replicas_silent", "slow"] == {"": 1}
+    assert len(found["headway_requests_total", "slow"]) == 1
+    assert found["headway_replicas_silent", "noop"] == {"": 0}
+    assert found["headway_collect_seconds", ""][""] < 5
 
 
 def test_killing_a_replica_under_load_costs_no_request_more_than_a_retry(cluster: Cluster) -> None:
