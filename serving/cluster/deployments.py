@@ -7,11 +7,14 @@ in its own module, and not a copy of what the launcher had.
 import asyncio
 import gc
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
+from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
 from models.registry import load_model
@@ -20,14 +23,15 @@ from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
-from serving.cluster import door, grpc_door
+from serving.cluster import debug, door, grpc_door
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
+from serving.cluster.environment import peer_header
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
-from serving.cluster.pages import metric_pages
+from serving.cluster.pages import debug_pages, metric_pages
 from serving.cluster.snapshots import Teller
 from serving.runtime.engine import Engine
 from serving.telemetry.recorder import Recorder
@@ -59,10 +63,12 @@ class ModelReplica:
             report=lambda text: logger.info("%s: %s", spec.name, text),
         )
         await self.engine.open()
+        self._name = serve.get_replica_context().replica_tag
+        self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
         self._teller = Teller(
             self.engine,
             recorder,
-            replica=serve.get_replica_context().replica_tag,
+            replica=self._name,
             node=ray.util.get_node_ip_address(),
             price_per_hour=price_per_hour,
         )
@@ -86,6 +92,13 @@ class ModelReplica:
         counts = model_statistics(spec.name, spec.version, self.engine.statistics())
         return [{"name": spec.name, "version": spec.version, "state": state, "statistics": counts}]
 
+    async def debug_state(self) -> dict[str, Any]:
+        return debug.state(self.engine, self._teller.snapshot())
+
+    async def stacks(self) -> dict[str, Any]:
+        """Where everything in this replica stands."""
+        return {"replica": self._name, "tasks": debug.tasks(asyncio.get_running_loop()), "threads": debug.threads()}
+
     async def snapshot(self) -> ReplicaSnapshot:
         """For the front's collector."""
         return self._teller.snapshot()
@@ -106,6 +119,7 @@ class ModelReplica:
             if left:
                 logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)
             self.engine.close()
+            self._stack_dump.close()
 
 
 @serve.deployment
@@ -118,7 +132,8 @@ class Front:
     ) -> None:
         models = Catalog(versions).models
         self.collector = Collector(versions)
-        self.http: App = FrontApp(models, name=name, pages=metric_pages(self.collector, http_port))
+        pages = {**metric_pages(self.collector, http_port), **debug_pages(self.collector)}
+        self.http: App = FrontApp(models, name=name, pages=pages, peer_header=peer_header())
         door.entrance.register("/", self.http)
         relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
         grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))

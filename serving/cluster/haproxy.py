@@ -1,12 +1,13 @@
-"""Starts HAProxy for Ray Serve with a change to its configuration: gRPC calls are routed by the model they name.
+"""Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, clients
+that send their request drop by drop are given up, and the front learns whether who asks for /debug sits here.
 
 Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
 of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH, a public setting): it adds the lines below and becomes the real one.
 Applications are named after their models; what names none goes to the front, and so do compressed messages, which the
 front passes on (`grpc_relay.py`). In a model's replicas calls go to the fast door (`grpc_door.py`). A configuration
-that looks different from what is expected is left alone: everything works then but gRPC without that metadata. Standard
-library only: it runs at every change of a replica.
+that looks different from what is expected is left alone: everything works then but gRPC without that metadata, and
+/debug. Standard library only: it runs at every change of a replica.
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 FRONT_BACKEND = "grpc-front"
 MARK = "# Headway:"
+PEER_HEADER = "x-headway-peer"  # as serving/api/front.py reads it
 DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
 
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
@@ -39,13 +41,45 @@ _ROUTING = f"""\
 """
 
 
+_DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
+_HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
+# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place.
+_PATIENCE = f"""\
+    {MARK} a request's head must have come in this time.
+    timeout http-request 10s
+"""
+_PEER = f"""\
+    {MARK} who asks, where it matters; nobody can say that for themselves.
+    http-request del-header {PEER_HEADER}
+    http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}
+"""
+
+
 class Unexpected(Exception):
     """The configuration is not what this file was written for; the text says what is missing."""
 
 
 def edited(config: str) -> str:
-    """The configuration with routing by model. One without gRPC, or edited before, comes back as it is."""
-    if "frontend grpc_frontend" not in config or MARK in config:
+    """The configuration with all changes. One that was edited before comes back as it is."""
+    if MARK in config:
+        return config
+    return routed_by_model(guarded(config))
+
+
+def guarded(config: str) -> str:
+    """With an end to slow requests, and with who asks for /debug."""
+    config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _PEER, config)
+    if (defaults, frontends) != (1, 1):
+        raise Unexpected(
+            f"there are {defaults} `defaults` and {frontends} `frontend http_frontend` that look as expected"
+        )
+    return config
+
+
+def routed_by_model(config: str) -> str:
+    """With routing of gRPC calls by model. One without gRPC comes back as it is."""
+    if "frontend grpc_frontend" not in config:
         return config
     frontend = _FRONTEND.search(config)
     if frontend is None or f"backend {FRONT_BACKEND}\n" not in config:
@@ -89,7 +123,7 @@ def main() -> None:
         path.write_text(edited(path.read_text()))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
-        sys.stderr.write(f"headway: gRPC calls need the metadata `application`: {error}\n")
+        sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")
         sys.stderr.flush()
     binary = real_binary()
     os.execv(binary, [binary, *arguments])

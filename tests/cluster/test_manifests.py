@@ -163,7 +163,6 @@ def test_grpc_is_offered_where_haproxy_can_route_it(demo: Settings) -> None:
         without = Settings.model_validate(demo.as_mapping() | {"server": server})
         assert "grpc_options" not in manifests.kuberay(without)
         assert "name: grpc}" not in manifests.kuberay(without)
-        assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in ray_environment(without, haproxy=True)
 
 
 def test_authentication_is_never_turned_off(demo: Settings) -> None:

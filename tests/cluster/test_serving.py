@@ -158,6 +158,17 @@ def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Clu
     assert found["headway_collect_seconds", ""][""] < 5
 
 
+def test_whoever_sits_on_the_machine_may_look_inside(cluster: Cluster) -> None:
+    models = {model["name"]: model for model in get_json(f"http://{ADDRESS}/debug/state")["models"]}
+    assert set(models) == {"noop", "slow"}
+    for model in models.values():
+        assert (model["state"], model["silent"], len(model["replicas"])) == ("READY", 0, model["wanted"])
+        assert {replica["balance"] for replica in model["replicas"]} == {"good"}
+    stacks = get_json(f"http://{ADDRESS}/debug/stacks")["slow"]
+    assert any("lane-slow-0-compute" in name for name in stacks[0]["threads"])
+    assert "lines" in models["slow"]["replicas"][0]
+
+
 def test_killing_a_replica_under_load_costs_no_request_more_than_a_retry(cluster: Cluster) -> None:
     async def story() -> Counter[str]:
         async with Traffic("slow", clients=16) as traffic:
