@@ -63,6 +63,8 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # HAProxy would try three more: a request that crashes the model would take four replicas with it.
         "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # A HAProxy that died is noticed at the third look. Ray looks every ten seconds: half a minute without service.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # What was sent can be sent again only if it fits into one buffer and was there as a whole when it left. To be
         # able to, HAProxy copies the whole buffer, however small the request: 0.16 µs for each KiB.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(server.replay_kb * 1024),

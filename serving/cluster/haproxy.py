@@ -1,5 +1,6 @@
 """Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, clients
-that send their request drop by drop are given up, and the front learns whether who asks for /debug sits here.
+that send their request drop by drop are given up, HAProxy's own errors say what they are, and the front learns whether
+who asks for /debug sits here.
 
 Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
@@ -43,11 +44,28 @@ _ROUTING = f"""\
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
 _HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
+_ERRORFILE = re.compile(r"^( *errorfile (502|503|504) )(\S+)$", re.MULTILINE)
+# What HAProxy says where no replica can: Ray calls all of it 500, which nobody would try again.
+_ERRORS = {
+    "502": ("Bad Gateway", "the replica ended before it answered; try again"),
+    "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
+    "504": ("Gateway Timeout", "the replica did not answer in time"),
+}
 # Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place.
 _PATIENCE = f"""\
     {MARK} a request's head must have come in this time.
     timeout http-request 10s
 """
+# Where the front is not known: HAProxy has just been started again, and a 404 would be a lie.
+_UNKNOWN = re.compile(r"^backend default_backend\n *http-request return status 404 .*\n", re.MULTILINE)
+_NOT_YET = f"""\
+backend default_backend
+    {MARK} whoever asks before the applications are known may ask again.
+    http-request return status 503 hdr Retry-After 1 content-type application/json string '{{"error":"not up yet"}}'
+"""
+# A request on a connection that another left behind is ended without a word if that fails, retries included: HAProxy
+# takes the client for one that tries again by itself. `safe`: the first request of a client never rides on such a one.
+_REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
 _PEER = f"""\
     {MARK} who asks, where it matters; nobody can say that for themselves.
     http-request del-header {PEER_HEADER}
@@ -70,11 +88,22 @@ def guarded(config: str) -> str:
     """With an end to slow requests, and with who asks for /debug."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
     config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _PEER, config)
+    config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(
             f"there are {defaults} `defaults` and {frontends} `frontend http_frontend` that look as expected"
         )
     return config
+
+
+def with_clear_errors(config: str, folder: Path) -> str:
+    """With errors of our own, as files in this folder: the status it is, JSON that says so, and when to try again."""
+    for status, (reason, text) in _ERRORS.items():
+        body = f'{{"error":"{text}"}}'
+        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        content = f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+        (folder / f"headway-{status}.http").write_text(content, newline="")
+    return _ERRORFILE.sub(lambda found: f"{found[1]}{folder / f'headway-{found[2]}.http'}", config)
 
 
 def routed_by_model(config: str) -> str:
@@ -120,7 +149,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(edited(path.read_text()))
+        path.write_text(with_clear_errors(edited(path.read_text()), path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
         sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")

@@ -1,5 +1,6 @@
 """The one change to HAProxy's configuration, and everything that must not be touched."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from serving.cluster.haproxy import (
     edited,
     guarded,
     routed_by_model,
+    with_clear_errors,
 )
 
 CONFIG = """\
@@ -81,6 +83,31 @@ def test_slow_heads_end_and_only_haproxy_says_who_asks_for_debug() -> None:
     frontend = lines[lines.index("frontend http_frontend") : lines.index("frontend grpc_frontend")]
     deleted = frontend.index(f"http-request del-header {PEER_HEADER}")
     assert frontend[deleted + 1] == f"http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}"
+
+
+def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> None:
+    config = CONFIG.replace(
+        "    timeout client 3600s\n", "    errorfile 502 /a/500.http\n    errorfile 503 /a/500.http\n"
+    )
+    changed = with_clear_errors(config, tmp_path)
+    assert "/a/500.http" not in changed
+    assert f"    errorfile 503 {tmp_path}/headway-503.http\n" in changed
+    head, _, body = (tmp_path / "headway-503.http").read_bytes().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"Retry-After: 1\r\n" in head
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert "try again" in json.loads(body)["error"]
+
+
+def test_before_the_applications_are_known_the_answer_is_not_that_there_are_none() -> None:
+    unknown = 'backend default_backend\n    http-request return status 404 content-type text/plain lf-string "no"\n'
+    changed = guarded(CONFIG + unknown)
+    assert "status 404" not in changed
+    assert "http-request return status 503" in changed
+
+
+def test_the_first_request_of_a_client_rides_on_no_connection_that_may_be_dead() -> None:
+    assert "    http-reuse safe\n" in guarded(CONFIG + "backend http-noop\n    http-reuse always\n")
 
 
 @pytest.mark.parametrize("line", ["defaults\n", "frontend http_frontend\n"])
