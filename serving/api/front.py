@@ -7,6 +7,7 @@ With `apps` one process can also answer for models of its own.
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from serving.api.asgi import (
@@ -17,6 +18,7 @@ from serving.api.asgi import (
     answer_other_scope,
     json_object,
     read_body,
+    send_bytes,
     send_fault,
     send_json,
 )
@@ -41,22 +43,29 @@ _LEFT_OUT = {
 _NO_REGIONS = re.compile(r"/v2/(?:system|cuda)sharedmemory(?:/region/[^/]+)?/(status|unregister)")
 
 ModelList = list[dict[str, Any]]
+Page = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, gives content type and body
 
 
 class FrontApp:
     """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING or UNAVAILABLE), and optionally
-    `reason` and `statistics` (an entry of `model_stats`). `strict_readiness`: ready only while every model is."""
+    `reason` and `statistics` (an entry of `model_stats`). `strict_readiness`: ready only while every model is.
+    `pages`: further paths that are read with GET; those below /debug/ only from this machine. `peer_header`: where the
+    load balancer says who asks; "" without one."""
 
     def __init__(
         self,
         models: Callable[[], Awaitable[ModelList]],
         *,
         apps: Mapping[str, App] | None = None,
+        pages: Mapping[str, Page] | None = None,
+        peer_header: str = "",
         name: str = "headway",
         strict_readiness: bool = True,
     ) -> None:
         self._models = models
         self._apps = dict(apps or {})
+        self._pages = dict(pages or {})
+        self._peer_header = peer_header.encode()
         self._name = name
         self._strict_readiness = strict_readiness
         self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
@@ -74,7 +83,9 @@ class FrontApp:
         path = _own_path(scope["path"], scope.get("root_path", ""))
         verb, tell = self._operations.get(path, ("", None))
         try:
-            if tell is None:
+            if tell is None and path in self._pages:
+                await self._tell_page(self._pages[path], scope, send)
+            elif tell is None:
                 await self._answer_elsewhere(path, scope, receive, send)
             elif scope["method"] != verb and (scope["method"], verb) != ("HEAD", "GET"):
                 await send_fault(send, _wrong_verb(scope["method"], verb))
@@ -85,6 +96,16 @@ class FrontApp:
             if fault is INTERNAL:
                 _log.error("answering %s failed by a bug of ours", path, exc_info=error)
             await send_fault(send, fault)
+
+    async def _tell_page(self, page: Page, scope: Scope, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await send_fault(send, _wrong_verb(scope["method"], "GET"))
+            return
+        if scope["path"].startswith("/debug/") and not _is_local(scope, self._peer_header):
+            await send_fault(send, Fault(403, "only from the machine itself"))
+            return
+        content_type, body = await page(scope.get("query_string", b"").decode("latin-1"))
+        await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         if found := _MODEL.fullmatch(path):
@@ -145,6 +166,18 @@ class FrontApp:
             if not only_ready or model["state"] == "READY"
         ]
         await send_json(send, entries)
+
+
+def _is_local(scope: Scope, peer_header: bytes) -> bool:
+    """Whether the client sits on this machine. Behind a load balancer only that can tell, and silence is no."""
+    if peer_header:
+        peer = dict(scope["headers"]).get(peer_header, b"").decode("latin-1")
+    else:
+        peer = (scope.get("client") or ("",))[0]
+    try:
+        return ip_address(peer.removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return False
 
 
 def _own_path(path: str, root_path: str) -> str:

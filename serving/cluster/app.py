@@ -12,7 +12,9 @@ from ray import serve
 from ray.serve import Application
 
 from models.spec import ModelSpec
+from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import Front, ModelReplica, model_route, options_of
+from serving.cluster.snapshots import price_per_hour
 from serving.config import Settings
 
 FRONT = "front"
@@ -39,13 +41,19 @@ def front(settings: Settings) -> Application:
         logging_config={"enable_access_log": False},
     )
     server = settings.server
-    return deployment.bind(server.name, versions, server.grpc_port, server.tenant_header)
+    return deployment.bind(server.name, versions, server.http_port, server.grpc_port, server.tenant_header)
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:
-    deployment = ModelReplica.options(**options_of(spec))
+    deployment = ModelReplica.options(**options_of(spec, autoscaling_config(settings.model(spec.name))))
     server = settings.server
-    return deployment.bind(spec, server.max_body_bytes, server.tenant_header, settings.tenant_weights(spec.name))
+    return deployment.bind(
+        spec,
+        server.max_body_bytes,
+        server.tenant_header,
+        settings.tenant_weights(spec.name),
+        price_per_hour(spec.resources, server.gpu_hour_price, server.cpu_hour_price),
+    )
 
 
 def front_application(args: dict[str, Any]) -> Application:

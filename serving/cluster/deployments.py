@@ -7,10 +7,15 @@ in its own module, and not a copy of what the launcher had.
 import asyncio
 import gc
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
+from ray.serve._private.logging_utils import get_serve_logs_dir
+from ray.serve.config import AutoscalingConfig
 
 from models.registry import load_model
 from models.spec import ModelSpec
@@ -18,13 +23,19 @@ from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
-from serving.cluster import door, grpc_door
+from serving.cluster import debug, door, grpc_door
 from serving.cluster.catalog import Catalog
+from serving.cluster.collector import Collector
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
+from serving.cluster.environment import peer_header
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
+from serving.cluster.pages import debug_pages, metric_pages
+from serving.cluster.snapshots import Teller
 from serving.runtime.engine import Engine
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.snapshot import ReplicaSnapshot
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
@@ -36,11 +47,31 @@ class ModelReplica:
     """One replica of one model: its engine, and the app that speaks the protocol."""
 
     async def __init__(
-        self, spec: ModelSpec, max_body_bytes: int, tenant_header: str, weights: dict[str, float]
+        self,
+        spec: ModelSpec,
+        max_body_bytes: int,
+        tenant_header: str,
+        weights: dict[str, float],
+        price_per_hour: float | None = None,
     ) -> None:
         model = await asyncio.to_thread(load_model, spec)
-        self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
+        recorder = Recorder(weights)
+        self.engine = Engine(
+            [model],
+            weights=weights,
+            observer=recorder,
+            report=lambda text: logger.info("%s: %s", spec.name, text),
+        )
         await self.engine.open()
+        self._name = serve.get_replica_context().replica_tag
+        self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
+        self._teller = Teller(
+            self.engine,
+            recorder,
+            replica=self._name,
+            node=ray.util.get_node_ip_address(),
+            price_per_hour=price_per_hour,
+        )
         served = served_model(self.engine, max_body_bytes, doors)
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
@@ -61,16 +92,26 @@ class ModelReplica:
         counts = model_statistics(spec.name, spec.version, self.engine.statistics())
         return [{"name": spec.name, "version": spec.version, "state": state, "statistics": counts}]
 
+    async def debug_state(self) -> dict[str, Any]:
+        return debug.state(self.engine, self._teller.snapshot())
+
+    async def stacks(self) -> dict[str, Any]:
+        """Where everything in this replica stands."""
+        return {"replica": self._name, "tasks": debug.tasks(asyncio.get_running_loop()), "threads": debug.threads()}
+
+    async def snapshot(self) -> ReplicaSnapshot:
+        """For the front's collector."""
+        return self._teller.snapshot()
+
     def __serve_build_asgi_app__(self) -> App:
         return self.http
 
     def check_health(self) -> None:
         self.engine.check_health()
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    def record_autoscaling_stats(self) -> dict[str, int | float]:
         """Ray sees no request that comes through the fast door: this is what scaling has to go by."""
-        ledger = self.engine.ledger
-        return {"queued_requests": ledger.queued, "running_requests": ledger.queued + ledger.in_flight}
+        return self.engine.reading().as_stats()
 
     async def __del__(self) -> None:
         if hasattr(self, "engine"):
@@ -78,6 +119,7 @@ class ModelReplica:
             if left:
                 logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)
             self.engine.close()
+            self._stack_dump.close()
 
 
 @serve.deployment
@@ -85,9 +127,13 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, name: str, versions: dict[str, str], grpc_port: int | None, tenant_header: str) -> None:
+    async def __init__(
+        self, name: str, versions: dict[str, str], http_port: int, grpc_port: int | None, tenant_header: str
+    ) -> None:
         models = Catalog(versions).models
-        self.http: App = FrontApp(models, name=name)
+        self.collector = Collector(versions)
+        pages = {**metric_pages(self.collector, http_port), **debug_pages(self.collector)}
+        self.http: App = FrontApp(models, name=name, pages=pages, peer_header=peer_header())
         door.entrance.register("/", self.http)
         relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
         grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))
@@ -105,10 +151,10 @@ def model_route(name: str) -> str:
     return f"/v2/models/{name}"
 
 
-def options_of(spec: ModelSpec) -> dict[str, Any]:
+def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None) -> dict[str, Any]:
     """Ray's settings for a model's deployment, derived from its declared facts."""
     return {
-        "num_replicas": spec.replicas,
+        **({"autoscaling_config": scaling} if scaling else {"num_replicas": spec.replicas}),
         "max_ongoing_requests": max_ongoing_requests(spec),
         "ray_actor_options": {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus},
         "graceful_shutdown_timeout_s": graceful_shutdown_s(spec),

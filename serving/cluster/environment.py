@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from serving.cluster.haproxy import PEER_HEADER
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.door.middlewares"
@@ -28,8 +29,7 @@ def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[
     if not (wanted and available):
         return _common() | _python_proxy()
     launcher = LAUNCHER_IN_IMAGE if haproxy else haproxy_launcher()
-    routing = _grpc_routing(launcher) if settings.server.grpc_port and launcher else {}
-    return _common() | _haproxy(settings.server) | routing
+    return _common() | _haproxy(settings.server) | (_launcher(launcher) if launcher else {})
 
 
 def _common() -> dict[str, str]:
@@ -63,17 +63,24 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # HAProxy would try three more: a request that crashes the model would take four replicas with it.
         "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # A HAProxy that died is noticed at the third look. Ray looks every ten seconds: half a minute without service.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # What was sent can be sent again only if it fits into one buffer and was there as a whole when it left. To be
         # able to, HAProxy copies the whole buffer, however small the request: 0.16 µs for each KiB.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(server.replay_kb * 1024),
     }
 
 
-def _grpc_routing(launcher: str) -> dict[str, str]:
+def _launcher(launcher: str) -> dict[str, str]:
     return {
-        # Starts HAProxy with routing of gRPC calls by the model they name: serving/cluster/haproxy.py.
+        # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy.py.
         "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
     }
+
+
+def peer_header() -> str:
+    """The header in which HAProxy says who asks; "" where requests come without HAProxy. Asked inside of Ray Serve."""
+    return PEER_HEADER if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else ""
 
 
 def haproxy_launcher() -> str | None:

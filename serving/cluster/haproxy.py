@@ -1,12 +1,14 @@
-"""Starts HAProxy for Ray Serve with a change to its configuration: gRPC calls are routed by the model they name.
+"""Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, clients
+that send their request drop by drop are given up, HAProxy's own errors say what they are, and the front learns whether
+who asks for /debug sits here.
 
 Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
 of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH, a public setting): it adds the lines below and becomes the real one.
 Applications are named after their models; what names none goes to the front, and so do compressed messages, which the
 front passes on (`grpc_relay.py`). In a model's replicas calls go to the fast door (`grpc_door.py`). A configuration
-that looks different from what is expected is left alone: everything works then but gRPC without that metadata. Standard
-library only: it runs at every change of a replica.
+that looks different from what is expected is left alone: everything works then but gRPC without that metadata, and
+/debug. Standard library only: it runs at every change of a replica.
 """
 
 import os
@@ -18,6 +20,7 @@ from pathlib import Path
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 FRONT_BACKEND = "grpc-front"
 MARK = "# Headway:"
+PEER_HEADER = "x-headway-peer"  # as serving/api/front.py reads it
 DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
 
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
@@ -39,13 +42,73 @@ _ROUTING = f"""\
 """
 
 
+_DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
+_HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
+_ERRORFILE = re.compile(r"^( *errorfile (502|503|504) )(\S+)$", re.MULTILINE)
+# What HAProxy says where no replica can: Ray calls all of it 500, which nobody would try again.
+_ERRORS = {
+    "502": ("Bad Gateway", "the replica ended before it answered; try again"),
+    "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
+    "504": ("Gateway Timeout", "the replica did not answer in time"),
+}
+# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place.
+_PATIENCE = f"""\
+    {MARK} a request's head must have come in this time.
+    timeout http-request 10s
+"""
+# Where the front is not known: HAProxy has just been started again, and a 404 would be a lie.
+_UNKNOWN = re.compile(r"^backend default_backend\n *http-request return status 404 .*\n", re.MULTILINE)
+_NOT_YET = f"""\
+backend default_backend
+    {MARK} whoever asks before the applications are known may ask again.
+    http-request return status 503 hdr Retry-After 1 content-type application/json string '{{"error":"not up yet"}}'
+"""
+# A request on a connection that another left behind is ended without a word if that fails, retries included: HAProxy
+# takes the client for one that tries again by itself. `safe`: the first request of a client never rides on such a one.
+_REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
+_PEER = f"""\
+    {MARK} who asks, where it matters; nobody can say that for themselves.
+    http-request del-header {PEER_HEADER}
+    http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}
+"""
+
+
 class Unexpected(Exception):
     """The configuration is not what this file was written for; the text says what is missing."""
 
 
 def edited(config: str) -> str:
-    """The configuration with routing by model. One without gRPC, or edited before, comes back as it is."""
-    if "frontend grpc_frontend" not in config or MARK in config:
+    """The configuration with all changes. One that was edited before comes back as it is."""
+    if MARK in config:
+        return config
+    return routed_by_model(guarded(config))
+
+
+def guarded(config: str) -> str:
+    """With an end to slow requests, and with who asks for /debug."""
+    config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _PEER, config)
+    config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
+    if (defaults, frontends) != (1, 1):
+        raise Unexpected(
+            f"there are {defaults} `defaults` and {frontends} `frontend http_frontend` that look as expected"
+        )
+    return config
+
+
+def with_clear_errors(config: str, folder: Path) -> str:
+    """With errors of our own, as files in this folder: the status it is, JSON that says so, and when to try again."""
+    for status, (reason, text) in _ERRORS.items():
+        body = f'{{"error":"{text}"}}'
+        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        content = f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+        (folder / f"headway-{status}.http").write_text(content, newline="")
+    return _ERRORFILE.sub(lambda found: f"{found[1]}{folder / f'headway-{found[2]}.http'}", config)
+
+
+def routed_by_model(config: str) -> str:
+    """With routing of gRPC calls by model. One without gRPC comes back as it is."""
+    if "frontend grpc_frontend" not in config:
         return config
     frontend = _FRONTEND.search(config)
     if frontend is None or f"backend {FRONT_BACKEND}\n" not in config:
@@ -86,10 +149,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(edited(path.read_text()))
+        path.write_text(with_clear_errors(edited(path.read_text()), path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
-        sys.stderr.write(f"headway: gRPC calls need the metadata `application`: {error}\n")
+        sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")
         sys.stderr.flush()
     binary = real_binary()
     os.execv(binary, [binary, *arguments])

@@ -114,7 +114,8 @@ class Cluster:
         for spec in self._settings.model_specs():
             facts = get_json(f"{url}/v2/models/{spec.name}/config")["parameters"]
             door, device = (facts[key]["string_value"] for key in ("door", "device"))
-            lines.append(f"  {spec.name}: ready on {device}, {door} door, {spec.replicas} replica(s)")
+            count = f"{'up to ' if self._settings.model(spec.name).scaling else ''}{spec.replicas} replica(s)"
+            lines.append(f"  {spec.name}: ready on {device}, {door} door, {count}")
         for spec in self._settings.model_specs():
             if spec.example:
                 lines += ["try it:", f"  curl -s {url}/v2/models/{spec.name}/infer -d '{spec.example.strip()}'"]

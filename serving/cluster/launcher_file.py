@@ -75,9 +75,9 @@ available_node_types:
         - DeviceName: /dev/sda1
           Ebs: {{VolumeSize: 150, VolumeType: gp3}}
 
-  # The rest, cheaper. AWS takes one back with two minutes' notice; a replica drains in less by default, and
-  # HAProxy sends what it could not answer to another. None at night, eight at most: twice the on-demand part, so that
-  # losing all of them at once leaves a third of the largest capacity.
+  # The rest, cheaper. AWS takes one back with two minutes' notice, of which `headway drain-on-notice` tells Ray: others
+  # are started first, then the replicas there finish what they have. None at night, eight at most: twice the on-demand
+  # part, so that losing all of them at once leaves a third of the largest capacity.
   gpu_spot:
     resources: {{CPU: 8, GPU: 1}}
     min_workers: 0
@@ -105,6 +105,8 @@ worker_start_ray_commands:
   - >-
     {environment}
     ray start --address=$RAY_HEAD_IP:6379 --object-manager-port=8076 --metrics-export-port=8080
+  # Drains the node when AWS says that it takes it back. On-demand machines are never told so.
+  - RAY_AUTH_MODE=token nohup headway drain-on-notice > /tmp/drain-on-notice.log 2>&1 &
 """
 
 IMAGE = "registry.example.com/headway:0.1.0-gpu"

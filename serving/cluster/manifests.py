@@ -12,7 +12,7 @@ import yaml
 
 from serving.cluster.environment import grpc_options, ray_environment
 from serving.cluster.limits import graceful_shutdown_s
-from serving.config import Settings
+from serving.config import ResourceSettings, Settings
 
 RAY_VERSION = "2.60.0"
 IMAGE = "registry.example.com/headway:0.1.0"
@@ -162,22 +162,21 @@ def _groups(settings: Settings, image: str) -> list[str]:
     """A group of workers for models with a GPU, one for those without; only what is needed."""
     groups = []
     for group, on_gpu in (("cpu", False), ("gpu", True)):
-        specs = [spec for spec in settings.model_specs() if (spec.resources.gpus > 0) is on_gpu]
-        if not specs:
+        models = [model for model in settings.models if (model.resources.gpus > 0) is on_gpu]
+        if not models:
             continue
+        specs = [model.spec() for model in models]
         cpus = max(2, ceil(max(spec.resources.cpus for spec in specs)))
         gpus = ceil(max(spec.resources.gpus for spec in specs))
-        count = max(
-            ceil(sum(spec.resources.cpus * spec.replicas for spec in specs) / cpus),
-            ceil(sum(spec.resources.gpus * spec.replicas for spec in specs) / gpus) if gpus else 1,
-        )
+        count = _workers([(model.resources, model.fewest_replicas()) for model in models], cpus, gpus)
+        at_most = _workers([(model.resources, model.most_replicas()) for model in models], cpus, gpus)
         resources = f"{{cpu: '{cpus}', memory: {4 * cpus}Gi"
         resources += f", nvidia.com/gpu: '{gpus}'}}" if gpus else "}"
         groups.append(
             GROUP.format(
                 group=group,
                 count=count,
-                most=2 * count,
+                most=2 * at_most,
                 grace=ceil(max(map(graceful_shutdown_s, specs))) + 30,
                 image=image,
                 port=settings.server.http_port,
@@ -186,6 +185,13 @@ def _groups(settings: Settings, image: str) -> list[str]:
             )
         )
     return groups
+
+
+def _workers(wanted: list[tuple[ResourceSettings, int]], cpus: int, gpus: int) -> int:
+    """How many workers of this size hold so many replicas of each; one at least, which is there before they are."""
+    by_cpu = ceil(sum(resources.cpus * count for resources, count in wanted) / cpus)
+    by_gpu = ceil(sum(resources.gpus * count for resources, count in wanted) / gpus) if gpus else 1
+    return max(1, by_cpu, by_gpu)
 
 
 class _Dumper(yaml.SafeDumper):

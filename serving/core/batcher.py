@@ -155,6 +155,12 @@ class Batcher:
         batch_ns = self.latency.predict_ns(self.sizes.padded_rows(best_rows), length)
         return batch_ns * -(-rows // best_rows) // len(self._lanes)
 
+    def row_ns(self) -> int:
+        """Device time for a row of the largest shape, in a batch of the best size."""
+        length = self.sizes.lengths[-1]
+        best_rows = self.sizes.useful_rows(self.latency, length)
+        return self.latency.predict_ns(self.sizes.padded_rows(best_rows), length) // best_rows
+
     def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
         """When it would be done if it were served next, with the learned margin."""
         length = self.sizes.padded_length(request.length)

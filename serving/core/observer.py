@@ -1,16 +1,25 @@
-"""What happened, told in values. Logic tells an observer; it never touches a metric or a log format."""
+"""What happened, told in values. Logic tells an observer; it never touches a metric or a log format.
 
+The common case, an answered request, is told by the batch: whatever is done per request is paid for by every request.
+"""
+
+from collections.abc import Sequence
 from typing import Protocol
 
 from serving.core.batch import Batch
-from serving.core.outcome import Outcome
+from serving.core.outcome import Outcome, Timings
 from serving.core.request import Request
 
 
 class Observer(Protocol):
-    def request_ended(self, request: Request, outcome: Outcome) -> None: ...
+    def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
+        """Requests of one batch were answered; `waits_ns` is how long each was queued, in no order. May sort them."""
 
-    def batch_settled(self, batch: Batch, occupied_ns: int) -> None: ...
+    def request_ended(self, request: Request, outcome: Outcome) -> None:
+        """One request ended otherwise than Completed."""
+
+    def batch_settled(self, batch: Batch, occupied_ns: int) -> None:
+        """A batch came back from its lane, which it occupied for so long."""
 
     def lane_lost(self, lane_index: int, why: str) -> None: ...
 
@@ -18,6 +27,9 @@ class Observer(Protocol):
 
 
 class SilentObserver:
+    def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
+        pass
+
     def request_ended(self, request: Request, outcome: Outcome) -> None:
         pass
 

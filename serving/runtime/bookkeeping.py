@@ -11,6 +11,12 @@ class Bookkeeper:
 
     def __init__(self) -> None:
         self.statistics = ModelStatistics()
+        self.missed = 0
+        self.busy_ns = 0
+
+    def missed_out(self, count: int) -> None:
+        """So many requests found no time or no place: more replicas would have helped."""
+        self.missed += count
 
     def failed(self) -> None:
         """One request ended otherwise than Completed."""
@@ -26,8 +32,9 @@ class Bookkeeper:
         each_ns = timings.prepare_ns + timings.compute_ns + timings.finish_ns
         statistics.success.add(queue_ns + each_ns * count, count)
 
-    def executed(self, batch: Batch, done: Forwarded, now_ns: int) -> None:
+    def executed(self, batch: Batch, done: Forwarded, occupied_ns: int, now_ns: int) -> None:
         statistics = self.statistics
+        self.busy_ns += occupied_ns
         statistics.execution_count += max(1, len(done.pieces))
         statistics.inference_count += batch.rows
         own = statistics.by_batch_rows.setdefault(batch.rows, BatchStatistics())

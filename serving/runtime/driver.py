@@ -83,12 +83,20 @@ class Driver:
             lane.close()
             lane.model.close()
 
+    @property
+    def lane_count(self) -> int:
+        return len(self._models)
+
     def dead_lane(self) -> int | None:
         """The index of a lane one of whose threads has died."""
         return next((lane.index for lane in self._lanes if not lane.is_alive()), None)
 
     def batches_in_flight(self) -> int:
         return sum(map(len, self._in_flight))
+
+    def under_way_ns(self, now_ns: int) -> int:
+        """For how long the lanes have computed what they compute now, all together."""
+        return sum(max(0, now_ns - began) for began, own in zip(self._began_ns, self._in_flight, strict=True) if own)
 
     # -- batches leave ----------------------------------------------------------------------------------------
 

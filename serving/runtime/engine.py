@@ -24,7 +24,9 @@ from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.driver import HOP_NS, Driver
 from serving.runtime.lane import Forwarded
 from serving.runtime.ticket import Stage, Ticket
+from serving.scaling.signals import Reading
 
+WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have spared
 LARGEST_ROWS = 128  # where the model's owner sets no limit
 PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
 SMALLEST_BUDGET_IN_BATCHES = 2.5  # a budget below what one request alone may take would refuse everybody
@@ -135,6 +137,8 @@ class Engine:
         if refusal is not None:
             self.ledger.refuse(refusal)
             self._books.failed()
+            if isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED:
+                self._books.missed_out(1)
             self._observer.request_ended(ticket, refusal)
             ticket.settle(refusal)
             return ticket
@@ -152,6 +156,21 @@ class Engine:
     def statistics(self) -> ModelStatistics:
         return self._books.statistics
 
+    def reading(self) -> Reading:
+        """How busy it is, for scaling."""
+        now_ns = self._clock.now_ns()
+        return Reading(
+            at_ns=now_ns,
+            queued=self.ledger.queued,
+            wait_ns=self.batcher.backlog_ns(self.batcher.sizes.lengths[-1]),
+            busy_ns=self._books.busy_ns + self._driver.under_way_ns(now_ns),
+            lanes=self.lane_count,
+            rows=self._books.statistics.inference_count,
+            row_ns=self.batcher.row_ns(),
+            received=self.ledger.received,
+            missed=self._books.missed,
+        )
+
     def is_ready(self) -> bool:
         return self._accepting and not self._driver.lost
 
@@ -159,6 +178,13 @@ class Engine:
     def budget_ms(self) -> float | None:
         """The latency budget in force; raised at the start if the declared one could not be met."""
         return None if self._budget_ns is None else self._budget_ns / 1e6
+
+    @property
+    def lane_count(self) -> int:
+        return self._driver.lane_count
+
+    def batches_in_flight(self) -> int:
+        return self._driver.batches_in_flight()
 
     def check_health(self) -> None:
         """Raises `LaneLost` when this engine can serve no more and should be replaced."""
@@ -251,7 +277,7 @@ class Engine:
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
         self._observer.batch_settled(done.batch, occupied_ns)
-        self._books.executed(done.batch, done, self._clock.now_ns())
+        self._books.executed(done.batch, done, occupied_ns, self._clock.now_ns())
         if done.ran_out_of_memory:
             self._observer.batch_limit_halved(self.batcher.sizes.largest_rows)
         tickets = _tickets(done.batch.requests)
@@ -268,6 +294,7 @@ class Engine:
     def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
         for ticket in _tickets(requests):
             self._end(ticket, Expired(waited_ns=now_ns - ticket.arrived_ns))
+        self._books.missed_out(len(requests))
 
     def lane_lost(self, lane_index: int, why: str, batches: Sequence[Batch]) -> None:
         """Its batches fail at once, and whatever waits too, since this replica will be replaced."""
@@ -291,21 +318,24 @@ class Engine:
         """Answers one piece of a batch; whose client has left, or whose lane was given up meanwhile, has ended."""
         finish_ns = self._clock.now_ns() - done.done_ns
         timings = Timings(done.prepare_ns, done.compute_ns, finish_ns, done.batch.rows)
-        completed: list[tuple[Ticket, Completed]] = []
-        waited_ns = 0
+        completed: list[Ticket] = []
+        outcomes: list[Completed] = []
+        waits_ns: list[int] = []
         for ticket, answer in zip(riders, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
             elif ticket.stage is Stage.IN_FLIGHT:
                 ticket.stage = Stage.ENDED
                 queue_ns = done.batch.cut_ns - ticket.arrived_ns
-                waited_ns += queue_ns
-                completed.append((ticket, Completed(answer, queue_ns, timings)))
-        self.ledger.complete(len(completed))
-        self._books.completed(len(completed), waited_ns, timings)
+                completed.append(ticket)
+                outcomes.append(Completed(answer, queue_ns, timings))
+                waits_ns.append(queue_ns)
+        if completed:
+            self.ledger.complete(len(completed))
+            self._books.completed(len(completed), sum(waits_ns), timings)
+            self._observer.requests_completed(completed, waits_ns, timings)
         self._open_tickets.difference_update(riders)
-        for ticket, outcome in completed:
-            self._observer.request_ended(ticket, outcome)
+        for ticket, outcome in zip(completed, outcomes, strict=True):
             ticket.settle(outcome)
         self._notice_if_drained()
 

@@ -77,6 +77,19 @@ def test_a_provider_that_fails_is_an_internal_error() -> None:
     assert get(FrontApp(models), "/v2/models/stats") == (500, {"error": "internal error"})
 
 
+def test_a_page_of_the_front_is_read_with_get_and_told_the_query() -> None:
+    async def models() -> list[dict[str, object]]:
+        return []
+
+    async def page(query: str) -> tuple[str, bytes]:
+        return "application/json", json.dumps({"asked": query}).encode()
+
+    front = FrontApp(models, pages={"/metrics": page})
+    assert get(front, "/metrics") == (200, {"asked": ""})
+    assert get(front, "/metrics", method="POST")[0] == 405
+    assert get(front, "/metrics/none")[0] == 404
+
+
 def test_lifespan_events_are_acknowledged() -> None:
     events = iter(["lifespan.startup", "lifespan.shutdown"])
     sent: list[str] = []

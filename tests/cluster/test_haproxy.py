@@ -1,5 +1,6 @@
 """The one change to HAProxy's configuration, and everything that must not be touched."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,24 @@ from pathlib import Path
 import pytest
 
 from serving.cluster import haproxy, ports
-from serving.cluster.haproxy import FRONT_BACKEND, MARK, REAL_BINARY, Unexpected, edited
+from serving.cluster.haproxy import (
+    FRONT_BACKEND,
+    MARK,
+    PEER_HEADER,
+    REAL_BINARY,
+    Unexpected,
+    edited,
+    guarded,
+    routed_by_model,
+    with_clear_errors,
+)
 
 CONFIG = """\
 global
     log stdout
+defaults
+    mode http
+    timeout client 3600s
 frontend http_frontend
     bind 127.0.0.1:8000
     default_backend default_backend
@@ -45,14 +59,14 @@ FAST = """\
 """
 
 
-def test_only_the_grpc_frontend_and_the_servers_of_models_change() -> None:
-    before, after = CONFIG.splitlines(), edited(CONFIG).splitlines()
+def test_routing_changes_only_the_grpc_frontend_and_the_servers_of_models() -> None:
+    before, after = CONFIG.splitlines(), routed_by_model(CONFIG).splitlines()
     added = [line for line in after if line not in before]
     assert [line for line in before if line not in after] == [
         "    default_backend default_grpc_backend",
         "    server n1 127.0.0.1:40001 proto h2 check observe layer4",
     ]
-    assert FAST in edited(CONFIG)
+    assert FAST in routed_by_model(CONFIG)
     assert haproxy.DISTANCE == ports.DISTANCE
     assert after.count(f"    default_backend {FRONT_BACKEND}") == 1
     assert after.index(added[0]) == after.index("    mode http", after.index("frontend grpc_frontend")) + 1
@@ -63,10 +77,49 @@ def test_editing_twice_is_editing_once() -> None:
     assert edited(edited(CONFIG)) == edited(CONFIG)
 
 
-def test_without_grpc_or_a_front_nothing_changes() -> None:
+def test_slow_heads_end_and_only_haproxy_says_who_asks_for_debug() -> None:
+    lines = [line.strip() for line in guarded(CONFIG).splitlines()]
+    assert lines[lines.index("defaults") : lines.index("timeout client 3600s")][-1] == "timeout http-request 10s"
+    frontend = lines[lines.index("frontend http_frontend") : lines.index("frontend grpc_frontend")]
+    deleted = frontend.index(f"http-request del-header {PEER_HEADER}")
+    assert frontend[deleted + 1] == f"http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}"
+
+
+def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> None:
+    config = CONFIG.replace(
+        "    timeout client 3600s\n", "    errorfile 502 /a/500.http\n    errorfile 503 /a/500.http\n"
+    )
+    changed = with_clear_errors(config, tmp_path)
+    assert "/a/500.http" not in changed
+    assert f"    errorfile 503 {tmp_path}/headway-503.http\n" in changed
+    head, _, body = (tmp_path / "headway-503.http").read_bytes().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"Retry-After: 1\r\n" in head
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert "try again" in json.loads(body)["error"]
+
+
+def test_before_the_applications_are_known_the_answer_is_not_that_there_are_none() -> None:
+    unknown = 'backend default_backend\n    http-request return status 404 content-type text/plain lf-string "no"\n'
+    changed = guarded(CONFIG + unknown)
+    assert "status 404" not in changed
+    assert "http-request return status 503" in changed
+
+
+def test_the_first_request_of_a_client_rides_on_no_connection_that_may_be_dead() -> None:
+    assert "    http-reuse safe\n" in guarded(CONFIG + "backend http-noop\n    http-reuse always\n")
+
+
+@pytest.mark.parametrize("line", ["defaults\n", "frontend http_frontend\n"])
+def test_a_configuration_without_the_known_sections_is_refused(line: str) -> None:
+    with pytest.raises(Unexpected, match="that look as expected"):
+        guarded(CONFIG.replace(line, "other\n"))
+
+
+def test_without_grpc_or_a_front_nothing_is_routed() -> None:
     without_grpc = CONFIG.replace("grpc_frontend", "another")
     without_front = CONFIG.replace("backend grpc-front\n", "backend grpc-other\n")
-    assert (edited(without_grpc), edited(without_front)) == (without_grpc, without_front)
+    assert (routed_by_model(without_grpc), routed_by_model(without_front)) == (without_grpc, without_front)
 
 
 @pytest.mark.parametrize("line", ["    bind 0.0.0.0:8001 proto h2\n", "    default_backend default_grpc_backend\n"])

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.http
 import tritonclient.http.aio
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.launcher import Cluster, get_json
@@ -29,11 +32,15 @@ def inputs(value: float = 1.0) -> list[tritonclient.http.InferInput]:
 
 
 class Traffic:
-    """Clients that ask one model without pause until they are told to stop, and what became of every request."""
+    """Clients that ask one model without pause until they are told to stop, and what became of every request.
 
-    def __init__(self, model: str, clients: int) -> None:
+    pause_s: between the answer and the next request of a client.
+    """
+
+    def __init__(self, model: str, clients: int, pause_s: float = 0.0) -> None:
         self._model = model
         self._clients = clients
+        self._pause_s = pause_s
         self.outcomes: Counter[str] = Counter()
         self._stopping = False
 
@@ -61,6 +68,8 @@ class Traffic:
                     self.outcomes[f"{error.status()} {error.message()[:60]}"] += 1
                 except OSError as error:
                     self.outcomes[f"connection: {type(error).__name__}"] += 1
+                if self._pause_s:
+                    await asyncio.sleep(self._pause_s)
 
 
 def way_into(model: str) -> tuple[str, str]:
@@ -77,6 +86,19 @@ def replica_processes(model: str) -> list[int]:
             continue
         if command.startswith(f"ray::ServeReplica:{model}:"):
             found.append(pid)
+    return found
+
+
+def scraped(path: str = "/metrics") -> dict[tuple[str, str], dict[str, float]]:
+    """Values by (metric, model), and there by replica; series that differ in other labels are added up."""
+    with urllib.request.urlopen(f"http://{ADDRESS}{path}", timeout=10) as answer:
+        text = answer.read().decode()
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            by_replica = found.setdefault((sample.name, sample.labels.get("model", "")), {})
+            replica = sample.labels.get("replica", "")
+            by_replica[replica] = by_replica.get(replica, 0) + sample.value
     return found
 
 
@@ -97,6 +119,54 @@ def test_the_announcement_names_every_model_its_device_and_its_door(cluster: Clu
     said = "\n".join(cluster.announcement())
     assert f"http://{ADDRESS}" in said
     assert "noop: ready on cpu, fast door" in said
+
+
+def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> None:
+    async def story() -> None:
+        async with Traffic("slow", clients=8) as traffic:
+            await traffic.until_answered(40)
+
+    asyncio.run(story())
+    found = scraped()
+    assert len(found["headway_requests_total", "slow"]) == 2
+    assert all(count > 0 for count in found["headway_requests_total", "slow"].values())
+    assert sum(found["headway_requests_total", "slow"].values()) >= 40
+    assert len(found["headway_queued_requests", "noop"]) == 1
+    assert found["headway_replicas_running", "slow"] == {"": 2}
+    assert found["headway_model_ready", "noop"] == {"": 1}
+    (target,) = get_json(f"http://{ADDRESS}/metrics/targets")
+    node = target["labels"]["__param_node"]
+    assert target["targets"] == [f"{node}:{PORT}"]
+    assert len(scraped(f"/metrics?node={node}")["headway_requests_total", "slow"]) == 2
+    assert ("headway_requests_total", "slow") not in scraped("/metrics?node=10.9.9.9")
+
+
+def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Cluster) -> None:
+    hanging = replica_processes("slow")[0]
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        give_up_s = time.monotonic() + 20
+        found = scraped()
+        while not found["headway_replicas_silent", "slow"][""]:  # what was just collected is told again for a second
+            assert time.monotonic() < give_up_s
+            found = scraped()
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    assert found["headway_replicas_silent", "slow"] == {"": 1}
+    assert len(found["headway_requests_total", "slow"]) == 1
+    assert found["headway_replicas_silent", "noop"] == {"": 0}
+    assert found["headway_collect_seconds", ""][""] < 5
+
+
+def test_whoever_sits_on_the_machine_may_look_inside(cluster: Cluster) -> None:
+    models = {model["name"]: model for model in get_json(f"http://{ADDRESS}/debug/state")["models"]}
+    assert set(models) == {"noop", "slow"}
+    for model in models.values():
+        assert (model["state"], model["silent"], len(model["replicas"])) == ("READY", 0, model["wanted"])
+        assert {replica["balance"] for replica in model["replicas"]} == {"good"}
+    stacks = get_json(f"http://{ADDRESS}/debug/stacks")["slow"]
+    assert any("lane-slow-0-compute" in name for name in stacks[0]["threads"])
+    assert "lines" in models["slow"]["replicas"][0]
 
 
 def test_killing_a_replica_under_load_costs_no_request_more_than_a_retry(cluster: Cluster) -> None:

@@ -400,3 +400,26 @@ def test_statistics_add_up() -> None:
         assert sum(one.compute_infer.count for one in statistics.by_batch_rows.values()) == statistics.execution_count
 
     run(model, story)
+
+
+def test_a_reading_tells_what_waits_how_busy_the_device_was_and_who_came_for_nothing() -> None:
+    model = ScriptedModel(limits=Limits(max_queue_requests=2))
+
+    async def story(engine: Engine) -> None:
+        before = engine.reading()
+        model.gate.clear()
+        computing = submit(engine, 1.0)
+        await until_computing(model)
+        waiting = [submit(engine, 1.0), submit(engine, 1.0)]
+        refused = submit(engine, 1.0)
+        during = engine.reading()
+        assert (during.queued, during.received - before.received, during.missed) == (2, 4, 1)
+        assert during.wait_ns > 0
+        assert during.busy_ns > before.busy_ns, "what is under way counts already"
+        model.gate.set()
+        await asyncio.gather(computing, *waiting, refused)
+        after = engine.reading()
+        assert (after.queued, after.rows - before.rows, after.missed) == (0, 3, 1)
+        assert before.busy_ns < after.busy_ns <= before.busy_ns + after.at_ns - before.at_ns
+
+    run(model, story)

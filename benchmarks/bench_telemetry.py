@@ -1,0 +1,119 @@
+"""What metrics cost a request: CPU of the engine with a recorder and without, in turns; and what a scrape costs.
+
+    python -m benchmarks.bench_telemetry [--rounds 7]
+
+Medians over the rounds; the difference is taken round by round. CPU of all threads, not wall time. With small batches
+the threads' hand-over varies by more than what is looked for, so the recorder is also timed alone, on one batch.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+
+from benchmarks.bench_engine import SPEC, run
+from models.registry import load_model
+from serving.cluster.snapshots import Teller
+from serving.core.batch import Batch
+from serving.core.observer import Observer, SilentObserver
+from serving.core.outcome import Timings
+from serving.core.request import Request
+from serving.runtime.engine import Engine
+from serving.telemetry.prometheus import exposition
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot
+
+
+async def us_per_request(observer: Observer, rows_per_batch: int, batches: int, tenants: int) -> float:
+    payload = {"x": np.zeros((1, 1024), np.float32)}
+    names = [f"tenant-{number % tenants}" for number in range(rows_per_batch)]
+    async with Engine([load_model(SPEC)], observer=observer) as engine:
+        engine.batcher.sizes.largest_rows = rows_per_batch
+        began = time.process_time()
+        for _ in range(batches):
+            await asyncio.gather(*[engine.submit(payload, rows=1, tenant=name) for name in names])
+        return (time.process_time() - began) * 1e6 / (batches * rows_per_batch)
+
+
+class Remembering(Recorder):
+    """Keeps what it was told last, to be told again."""
+
+    def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
+        self.completed = (requests, waits_ns, timings)
+        super().requests_completed(requests, waits_ns, timings)
+
+    def batch_settled(self, batch: Batch, occupied_ns: int) -> None:
+        self.settled = (batch, occupied_ns)
+        super().batch_settled(batch, occupied_ns)
+
+
+def us_alone(rows_per_batch: int, tenants: int, calls: int = 20_000) -> float:
+    """Per request, of the recorder alone."""
+    told = Remembering()
+    run(us_per_request(told, rows_per_batch, 3, tenants))
+    recorder = Recorder()
+    began = time.process_time()
+    for _ in range(calls):
+        recorder.batch_settled(*told.settled)
+        recorder.requests_completed(*told.completed)
+    return (time.process_time() - began) * 1e6 / (calls * len(told.completed[0]))
+
+
+async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
+    """(taking one snapshot, the exposition of that many replicas, its bytes)."""
+    recorder = Recorder()
+    async with Engine([load_model(SPEC)], observer=recorder) as engine:
+        payload = {"x": np.zeros((1, 1024), np.float32)}
+        for tenant in range(30):
+            await engine.submit(payload, rows=1, tenant=f"tenant-{tenant}")
+        teller = Teller(engine, recorder, replica="a", node="b")
+        began = time.process_time()
+        for _ in range(100):
+            told = teller.snapshot()
+        took = (time.process_time() - began) * 1e4
+        model = ModelSnapshot(
+            name="noop",
+            version="1",
+            state="READY",
+            reason="",
+            running=replicas,
+            wanted=replicas,
+            limit=None,
+            silent=0,
+            replicas=(told,) * replicas,
+        )
+        began = time.process_time()
+        for _ in range(10):
+            text = exposition(ClusterSnapshot(models=(model,), took_ns=0))
+        return took, (time.process_time() - began) * 1e5, len(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    print("rows per batch   tenants   CPU us/request without   with   difference   recorder alone")
+    for rows, tenants in ((1, 1), (8, 1), (32, 1), (32, 8), (128, 1)):
+        batches = 12000 // rows
+        run(us_per_request(SilentObserver(), rows, batches // 10, tenants))
+        pairs = [
+            (
+                run(us_per_request(SilentObserver(), rows, batches, tenants)),
+                run(us_per_request(Recorder(), rows, batches, tenants)),
+            )
+            for _ in range(rounds)
+        ]
+        without, with_it = (median(column) for column in zip(*pairs, strict=True))
+        difference = median(after - before for before, after in pairs)
+        print(
+            f"{rows:14d} {tenants:9d} {without:24.2f} {with_it:6.2f} {difference:12.2f} {us_alone(rows, tenants):16.2f}"
+        )
+    snapshot_us, text_us, size = run(us_per_scrape(16))
+    print(f"a snapshot: {snapshot_us:.0f} us; the text of 16 replicas: {text_us / 1e3:.1f} ms, {size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What the front shows of the whole cluster: metrics for Prometheus, where it should ask, and what helps to debug."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from serving.api.front import Page
+from serving.cluster import decisions
+from serving.cluster.collector import Collector, targets
+from serving.telemetry.prometheus import CONTENT_TYPE, exposition
+
+
+def metric_pages(collector: Collector, http_port: int) -> Mapping[str, Page]:
+    """`/metrics` tells of every replica, or with `?node=` of those on one machine; `/metrics/targets` lists the
+    machines for Prometheus' HTTP service discovery, so that none is left out and none counted twice."""
+
+    async def metrics(query: str) -> tuple[str, bytes]:
+        snapshot = await collector.snapshot()
+        if node := parse_qs(query).get("node"):
+            snapshot = snapshot.of_node(node[0])
+        return CONTENT_TYPE, exposition(snapshot)
+
+    async def discovery(query: str) -> tuple[str, bytes]:
+        return "application/json", json.dumps(await asyncio.to_thread(targets, http_port)).encode()
+
+    return {"/metrics": metrics, "/metrics/targets": discovery}
+
+
+def debug_pages(collector: Collector) -> Mapping[str, Page]:
+    """`/debug/state`: every model with its replicas in full and the latest scaling decisions; `/debug/stacks`: where
+    every thread and task of every replica stands. Only for whoever sits on the machine."""
+
+    async def state(query: str) -> tuple[str, bytes]:
+        cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state"))
+        models = [
+            {
+                "name": model.name,
+                "version": model.version,
+                "state": model.state,
+                "reason": model.reason,
+                "running": model.running,
+                "wanted": model.wanted,
+                "limit": model.limit,
+                "silent": answers[model.name].silent,
+                "decisions": await asyncio.to_thread(decisions.recent, model.name),
+                "replicas": sorted(answers[model.name].told, key=lambda told: str(told["replica"])),
+            }
+            for model in cluster.models
+        ]
+        return "application/json", json.dumps({"models": models}, indent=1).encode()
+
+    async def stacks(query: str) -> tuple[str, bytes]:
+        answers = await collector.ask("stacks")
+        told = {name: model.told for name, model in answers.items()}
+        return "application/json", json.dumps(told, indent=1).encode()
+
+    return {"/debug/state": state, "/debug/stacks": stacks}

@@ -1,0 +1,95 @@
+"""What this replica tells of itself when it is asked: its engine's state and counts as plain values."""
+
+import resource
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from models.spec import Resources
+from serving.cluster.door import entrance
+from serving.core.clock import SystemClock
+from serving.runtime.engine import Engine
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
+
+STATM = Path("/proc/self/statm")
+
+
+class Teller:
+    """replica, node: its name and the address of its machine.
+
+    price_per_hour: of what it holds, None without a price.
+    read_gpus: looks at the GPUs of this replica; only where there are any.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: Recorder,
+        *,
+        replica: str,
+        node: str,
+        price_per_hour: float | None = None,
+        read_gpus: Callable[[], Sequence[GpuReading]] = tuple,
+    ) -> None:
+        self._engine = engine
+        self._recorder = recorder
+        self._replica = replica
+        self._node = node
+        self._price_per_hour = price_per_hour
+        self._read_gpus = read_gpus
+        self._began_ns = SystemClock.now_ns()
+
+    def snapshot(self) -> ReplicaSnapshot:
+        """As of now. Its counts are the engine's own, so pass it on before anything else happens."""
+        engine = self._engine
+        batcher = engine.batcher
+        ledger = engine.ledger.snapshot()
+        learned = batcher.latency.snapshot()
+        return ReplicaSnapshot(
+            model=engine.spec.name,
+            version=engine.spec.version,
+            replica=self._replica,
+            node=self._node,
+            device=str(engine.model.device),
+            door=entrance.door,
+            ready=engine.is_ready(),
+            uptime_ns=SystemClock.now_ns() - self._began_ns,
+            received=ledger.received,
+            queued=ledger.queued,
+            in_flight=ledger.in_flight,
+            queued_rows=batcher.queue.rows,
+            expected_wait_ns=batcher.backlog_ns(),
+            lanes=engine.lane_count,
+            batches_in_flight=engine.batches_in_flight(),
+            largest_batch_rows=batcher.sizes.largest_rows,
+            useful_batch_rows=batcher.sizes.useful_rows(batcher.latency, batcher.sizes.lengths[-1]),
+            bound_margin=learned.margin,
+            bound_coverage=learned.coverage,
+            drift=learned.drift,
+            budget_ms=engine.budget_ms,
+            cpu_ns=cpu_ns(),
+            memory_bytes=memory_bytes(),
+            price_per_hour=self._price_per_hour,
+            statistics=engine.statistics(),
+            counts=self._recorder.counts(),
+            gpus=tuple(self._read_gpus()),
+        )
+
+
+def price_per_hour(resources: Resources, gpu_hour: float | None, cpu_hour: float | None) -> float | None:
+    """Of what a replica holds; None where no price is set for any of it."""
+    parts = [
+        count * price for count, price in ((resources.gpus, gpu_hour), (resources.cpus, cpu_hour)) if price is not None
+    ]
+    return sum(parts) if parts else None
+
+
+def cpu_ns() -> int:
+    """CPU time of this process, all threads."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return int((used.ru_utime + used.ru_stime) * 1e9)
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process."""
+    return int(STATM.read_text().split()[1]) * resource.getpagesize()

@@ -1,0 +1,117 @@
+"""Counts what an engine tells of its requests and batches, as plain numbers. Nothing here knows a metric's name."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from serving.core.batch import Batch
+from serving.core.outcome import Failed, Outcome, Rejected, Timings
+from serving.core.request import Request
+from serving.telemetry.histogram import Histogram
+from serving.telemetry.tenants import TenantCounts, TenantTable
+
+MS = 1_000_000
+# Close together where interactive budgets lie, with an edge at the 200 ms that the alert on latency asks about.
+DURATION_NS = tuple(
+    int(ms * MS) for ms in (0.5, 1, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 1000, 2500, 5000, 10000, 30000)
+)
+BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+BOUND_SHARES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def _durations() -> Histogram:
+    return Histogram(DURATION_NS)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the replica started.
+
+    ended: requests that were not completed, by (outcome, reason); the reason is "" where there is only one.
+    cuts: batches by the name of their `CutReason`.
+    cells_asked, cells_computed: rows times their length, without and with what was padded.
+    bound_shares: how long batches took, in parts of what the latency model had bounded them to.
+    """
+
+    ended: Counter[tuple[str, str]] = field(default_factory=Counter)
+    request_ns: Histogram = field(default_factory=_durations)
+    queue_ns: Histogram = field(default_factory=_durations)
+    batch_ns: Histogram = field(default_factory=_durations)
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_ROWS))
+    bound_shares: Histogram = field(default_factory=lambda: Histogram(BOUND_SHARES))
+    cuts: Counter[str] = field(default_factory=Counter)
+    cells_asked: int = 0
+    cells_computed: int = 0
+    lanes_lost: int = 0
+    limit_halvings: int = 0
+    tenants: dict[str, TenantCounts] = field(default_factory=dict)
+
+
+class Recorder:
+    """A `core.observer.Observer`. tenants: those of the settings."""
+
+    def __init__(self, tenants: Iterable[str] = ()) -> None:
+        self._counts = Counts()
+        self._tenants = TenantTable(tenants)
+
+    def counts(self) -> Counts:
+        """The numbers themselves, not a copy."""
+        self._counts.tenants = self._tenants.snapshot()
+        return self._counts
+
+    def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
+        waits_ns.sort()
+        self._counts.queue_ns.add_sorted(waits_ns)
+        self._counts.request_ns.add_sorted(waits_ns, timings.prepare_ns + timings.compute_ns + timings.finish_ns)
+        tenants = {request.tenant for request in requests}
+        if len(tenants) == 1:
+            self._tenants.count(requests[0].tenant, len(requests))
+        else:
+            for tenant, count in Counter(request.tenant for request in requests).items():
+                self._tenants.count(tenant, count)
+
+    def request_ended(self, request: Request, outcome: Outcome) -> None:
+        self._counts.ended[_named(outcome)] += 1
+        self._tenants.count(request.tenant, 1)
+
+    def batch_settled(self, batch: Batch, occupied_ns: int) -> None:
+        counts = self._counts
+        counts.batch_ns.add(occupied_ns)
+        counts.batch_rows.add(batch.rows)
+        bound_ns = batch.finish_ns - batch.start_ns
+        if bound_ns > 0:
+            counts.bound_shares.add(occupied_ns / bound_ns)
+        counts.cuts[batch.reason.name] += 1
+        counts.cells_computed += batch.padded_rows * batch.length
+        asked = batch.rows
+        if batch.length > 1:
+            asked = sum(request.rows * min(request.length, batch.length) for request in batch.requests)
+        counts.cells_asked += asked
+        tenants = {request.tenant for request in batch.requests}
+        if len(tenants) == 1:
+            self._tenants.charge(batch.requests[0].tenant, occupied_ns)
+        else:
+            for request in batch.requests:
+                self._tenants.charge(request.tenant, occupied_ns * request.rows / batch.rows)
+
+    def lane_lost(self, lane_index: int, why: str) -> None:
+        self._counts.lanes_lost += 1
+
+    def batch_limit_halved(self, largest_rows: int) -> None:
+        self._counts.limit_halvings += 1
+
+
+def _named(outcome: Outcome) -> tuple[str, str]:
+    """(outcome, reason), both from small sets."""
+    reason = ""
+    if isinstance(outcome, Rejected):
+        reason = outcome.reason.name.lower()
+    elif isinstance(outcome, Failed):
+        reason = snake(type(outcome.error).__name__)
+    return snake(type(outcome).__name__), reason
+
+
+def snake(name: str) -> str:
+    return _CAPITAL.sub("_", name).lower()

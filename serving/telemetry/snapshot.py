@@ -1,0 +1,108 @@
+"""What one replica, one model and the whole cluster are like at an instant: plain values that travel between processes.
+
+A replica tells of itself in a `ReplicaSnapshot`; whoever shows or exports something reads a `ClusterSnapshot`.
+"""
+
+from dataclasses import dataclass, replace
+
+from serving.core.statistics import ModelStatistics
+from serving.telemetry.recorder import Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """One GPU as its driver sees it. Nothing is in here for a machine without one: absent, not zero."""
+
+    uuid: str
+    busy_ratio: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    energy_joules: float | None = None  # since the driver was loaded
+    temperature_celsius: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSnapshot:
+    """replica, node: as Ray names them; node is the address.
+
+    expected_wait_ns: how long the lanes need for what waits.
+    bound_margin, bound_coverage: of the latency model: by how much a batch's bound exceeds its expected time, as a
+        share of it, and the share of batches that kept within.
+    price_per_hour: of all this replica holds, in the currency of the settings; None without a price.
+    """
+
+    model: str
+    version: str
+    replica: str
+    node: str
+    device: str
+    door: str
+    ready: bool
+    uptime_ns: int
+    received: int
+    queued: int
+    in_flight: int
+    queued_rows: int
+    expected_wait_ns: int
+    lanes: int
+    batches_in_flight: int
+    largest_batch_rows: int
+    useful_batch_rows: int
+    bound_margin: float
+    bound_coverage: float
+    drift: float
+    budget_ms: float | None
+    cpu_ns: int
+    memory_bytes: int
+    price_per_hour: float | None
+    statistics: ModelStatistics
+    counts: Counts
+    gpus: tuple[GpuReading, ...] = ()
+
+    @property
+    def cost(self) -> float | None:
+        """What it has cost since it started."""
+        return None if self.price_per_hour is None else self.price_per_hour * self.uptime_ns / 3.6e12
+
+    @property
+    def cost_per_thousand(self) -> float | None:
+        """Per thousand predictions (rows) since it started; None before the first."""
+        rows = self.statistics.inference_count
+        return None if self.cost is None or not rows else 1000 * self.cost / rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSnapshot:
+    """One model: what Ray says of it, and what its replicas told.
+
+    silent: replicas that are there and did not tell in time.
+    wanted, limit: replicas that Ray is to run, and the most it may; limit is None where their number is fixed.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str
+    running: int
+    wanted: int
+    limit: int | None
+    silent: int
+    replicas: tuple[ReplicaSnapshot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSnapshot:
+    """took_ns: how long it took to ask everybody."""
+
+    models: tuple[ModelSnapshot, ...]
+    took_ns: int
+
+    def of_node(self, node: str) -> "ClusterSnapshot":
+        """The same with the replicas of one node only."""
+        here = (
+            replace(model, replicas=tuple(replica for replica in model.replicas if replica.node == node))
+            for model in self.models
+        )
+        return replace(self, models=tuple(here))

@@ -1,0 +1,124 @@
+"""One Headway for all of this folder, and the question at the end of every story: are you well?"""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.cluster.launcher import Cluster, get_json
+from serving.cluster.processes import descendants
+from serving.config import load_settings
+from tests.chaos.crowd import HOST, PORT, Crowd
+
+BUDGET_S = 1.0
+FORWARD_TIMEOUT_S = 2.0
+# By then every request has ended: it was refused, answered, or given up with its forward pass, and a second.
+LATEST_S = max(BUDGET_S, FORWARD_TIMEOUT_S) + 1.0
+ROOM_BYTES = 64 * 1024 * 1024
+ROOM_DESCRIPTORS = 24
+ROOM_TASKS = 8
+
+MODEL = {
+    "factory": "troubled:troubled",
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+    "resources": {"cpus": 0.1},
+    "latency_budget_ms": BUDGET_S * 1e3,
+    "limits": {"forward_timeout_s": FORWARD_TIMEOUT_S, "max_batch_rows": 16},
+}
+SETTINGS = {
+    "server": {"http_port": PORT, "grpc_port": PORT + 2},
+    "models": [{"name": "steady", "replicas": 2, **MODEL}],
+}
+
+
+@pytest.fixture(scope="session")
+def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Headway"]:
+    folder = tmp_path_factory.mktemp("chaos")
+    shutil.copy(Path(__file__).with_name("troubled.py"), folder)
+    path = folder / "headway.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+    cluster = Cluster(load_settings(path), path, lambda text: None)
+    try:
+        cluster.start()
+        assert cluster.wait_until_ready()
+        yield Headway()
+    finally:
+        cluster.stop()
+
+
+class Headway:
+    """The running server, its processes, and its health."""
+
+    def processes(self, name: str) -> list[int]:
+        """Those of ours whose command line begins with this, or whose program is called so."""
+        found = []
+        for pid in descendants(os.getpid()):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+            if command.startswith(name) or Path(command.split(" ")[0]).name == name:
+                found.append(pid)
+        return found
+
+    def replicas(self) -> list[int]:
+        return self.processes("ray::ServeReplica:steady:")
+
+    def kill(self, pids: list[int]) -> None:
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    async def until(self, name: str, is_so: Any, patience_s: float = 60.0) -> None:
+        try:
+            async with asyncio.timeout(patience_s):
+                while not is_so():
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError(f"not {name} after {patience_s:g} s") from None
+
+    def state(self) -> dict[str, Any]:
+        """Of the only model; all its replicas have told of themselves."""
+        return dict(get_json(f"http://{HOST}:{PORT}/debug/state")["models"][0])
+
+    def is_whole(self) -> bool:
+        try:
+            state = self.state()
+        except (OSError, ValueError, IndexError):
+            return False
+        return state["running"] == state["wanted"] == len(state["replicas"]) and not state["silent"]
+
+
+def worst(state: dict[str, Any], fact: str) -> int:
+    return max(int(replica[fact]) for replica in state["replicas"])
+
+
+async def are_you_well(headway: Headway, before: dict[str, Any], usual_p95_s: float) -> None:
+    """All replicas there, ledgers balanced and empty, no task or descriptor or memory left behind, quick as ever."""
+    await headway.until("whole", headway.is_whole)
+    async with Crowd("steady") as crowd:
+        await crowd.until_well(200)
+    assert crowd.p95_s() < max(0.25, 3 * usual_p95_s), "latency is not back"
+    await headway.until(
+        "empty", lambda: not worst(headway.state(), "queued") and not worst(headway.state(), "in_flight")
+    )
+    after = headway.state()
+    assert {replica["balance"] for replica in after["replicas"]} == {"good"}
+    assert worst(after, "tasks") <= worst(before, "tasks") + ROOM_TASKS, "tasks were left behind"
+    assert worst(after, "memory_bytes") <= worst(before, "memory_bytes") + ROOM_BYTES, "memory is not back"
+    assert worst(after, "descriptors") <= worst(before, "descriptors") + ROOM_DESCRIPTORS, "descriptors were left open"
+
+
+async def usual(headway: Headway) -> tuple[dict[str, Any], float]:
+    """What is usual before the trouble begins: the state, and the 95th percentile of latency in seconds."""
+    await headway.until("whole", headway.is_whole)
+    async with Crowd("steady") as crowd:
+        await crowd.until_well(200)
+    return headway.state(), crowd.p95_s()

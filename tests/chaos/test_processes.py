@@ -1,0 +1,129 @@
+"""Processes that die and models that hang, under load: every request ends in time, and all is well again by itself."""
+
+import asyncio
+
+import pytest
+
+from tests.chaos.conftest import LATEST_S, Headway, are_you_well, usual
+from tests.chaos.crowd import OK, Crowd, Reply, ask
+from tests.chaos.troubled import DIE, HANG
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.chaos,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(240),
+]
+
+
+def late(crowd: Crowd) -> list[Reply]:
+    return [reply for reply in crowd.replies if reply.seconds > LATEST_S]
+
+
+def assert_all_ended_well(crowd: Crowd) -> None:
+    """With an answer, or with an error that says what was wrong, and in time."""
+    assert not [reply for reply in crowd.replies if not reply.is_clear], crowd.counts()
+    assert not late(crowd), crowd.slowest_s()
+
+
+def test_a_replica_that_is_killed_costs_nobody_an_answer(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            chaos.kill(chaos.replicas()[:1])
+            await chaos.until("replaced", lambda: len(chaos.replicas()) == 2)
+            await crowd.until_well()
+        assert_all_ended_well(crowd)
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())
+
+
+def test_all_replicas_killed_at_once_cost_clear_errors_until_they_are_back(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            chaos.kill(chaos.replicas())
+            await crowd.until_well()
+        assert_all_ended_well(crowd)
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())
+
+
+def test_a_model_that_takes_its_process_with_it_does_not_take_all_replicas(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            poison = await ask("steady", DIE)
+            assert poison.what != OK
+            await crowd.until_well()
+            assert poison.seconds < LATEST_S, poison
+        assert_all_ended_well(crowd)
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())
+
+
+def test_a_model_that_hangs_is_given_up_in_time_and_its_replica_is_replaced(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        old = set(chaos.replicas())
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            hung = await ask("steady", HANG)
+            assert hung.is_clear, hung
+            assert hung.seconds < LATEST_S, hung
+            await chaos.until("replaced", lambda: bool(set(chaos.replicas()) - old))
+            await crowd.until_well()
+        assert_all_ended_well(crowd)
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())
+
+
+def test_without_its_controller_it_serves_on_and_gets_a_new_one(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        old = chaos.processes("ray::ServeController")
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            chaos.kill(old)
+            await chaos.until("replaced", lambda: set(chaos.processes("ray::ServeController")) - set(old))
+            await crowd.until_well(200)
+        assert set(crowd.counts()) == {OK}, crowd.counts()
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())
+
+
+def test_haproxy_that_is_killed_comes_back_and_connections_are_all_that_is_lost(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            chaos.kill(chaos.processes("haproxy"))
+            await crowd.until_well()
+        assert not late(crowd), crowd.slowest_s()
+        unclear = {reply.what for reply in crowd.replies if not reply.is_clear}
+        assert all(what.startswith("connection") for what in unclear), crowd.counts()
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())
+
+
+def test_everything_killed_at_once_under_load_comes_back_by_itself(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            names = ("ray::ServeReplica:", "ray::ServeController", "haproxy")
+            chaos.kill([pid for name in names for pid in chaos.processes(name)])
+            await crowd.until_well(patience_s=120)
+        assert not late(crowd), (crowd.counts(), crowd.slowest_s())
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())

@@ -1,0 +1,31 @@
+"""A model that gets into trouble on request: a value says how. Copied beside the settings that name it."""
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from models.base import OutOfDeviceMemory
+from models.reference import NumpyModel
+from models.spec import ModelSpec
+
+RAISE, HANG, EXHAUST, DIE = -1.0, -2.0, -3.0, -4.0
+
+
+def troubled(spec: ModelSpec, batch_ms: float = 5.0) -> NumpyModel:
+    """Echoes after `batch_ms`."""
+
+    def compute(x: np.ndarray) -> tuple[Any, ...]:
+        time.sleep(batch_ms / 1e3)
+        if np.any(x == RAISE):
+            raise ValueError("told to fail")
+        if np.any(x == HANG):
+            time.sleep(3600)
+        if np.any(x == EXHAUST):
+            raise OutOfDeviceMemory("told to take too much")
+        if np.any(x == DIE):
+            os._exit(1)
+        return (x,)
+
+    return NumpyModel(spec, compute)

@@ -1,0 +1,67 @@
+"""What a replica tells of itself when something is wrong."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.cluster.debug import LOOK_S, StackDump, state, threads
+from serving.cluster.snapshots import Teller
+from serving.runtime.engine import Engine
+from serving.telemetry.recorder import Recorder
+from serving.testing.models import ScriptedModel
+
+
+def test_a_signal_writes_the_stacks_of_all_threads_and_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "stacks.log"
+
+    async def waits_for_something() -> None:
+        await asyncio.Event().wait()
+
+    async def story() -> str:
+        dump = StackDump(path)
+        try:
+            waiting = asyncio.create_task(waits_for_something(), name="the waiting one")
+            await asyncio.sleep(0)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert "most recent call first" in path.read_text(), "at once, whatever the event loop does"
+            async with asyncio.timeout(20 * LOOK_S):
+                while "waits_for_something" not in path.read_text():
+                    await asyncio.sleep(0.01)
+            waiting.cancel()
+        finally:
+            dump.close()
+        return path.read_text()
+
+    assert "the waiting one" in asyncio.run(story())
+
+
+def test_the_state_is_json_and_holds_what_waits_and_whether_the_ledger_balances() -> None:
+    model, recorder = ScriptedModel(), Recorder()
+
+    async def story() -> dict[str, Any]:
+        async with Engine([model], observer=recorder) as engine:
+            teller = Teller(engine, recorder, replica="r1", node="n1")
+            model.gate.clear()
+            ticket = engine.submit({"x": np.ones((1, 4), np.float32)}, rows=1, tenant="gold")
+            await asyncio.to_thread(model.entered.acquire)
+            waiting = engine.submit({"x": np.ones((1, 4), np.float32)}, rows=1, tenant="gold")
+            told: dict[str, Any] = json.loads(json.dumps(state(engine, teller.snapshot())))
+            model.gate.set()
+            await asyncio.gather(ticket, waiting)
+            return told
+
+    told = asyncio.run(story())
+    assert (told["replica"], told["balance"], told["queued"], told["in_flight"]) == ("r1", "good", 1, 1)
+    assert [(line["tenant"], line["requests"]) for line in told["lines"]] == [("gold", 1)]
+    assert "queue=1 requests" in str(told["engine"])
+
+
+def test_every_thread_is_told_with_its_name_and_where_it_stands() -> None:
+    found = threads()
+    main = next(stack for name, stack in found.items() if name.startswith("MainThread"))
+    assert "test_every_thread_is_told" in " ".join(main)
