@@ -38,6 +38,7 @@ class ServedModel:
     platform: str = "pytorch"
     description: str = ""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    example: str | None = None
     config: Callable[[], dict[str, Any]] = dict
     max_body_bytes: int = 64 * 1024 * 1024
 

@@ -17,12 +17,15 @@ from serving.api.asgi import (
     answer_other_scope,
     json_object,
     read_body,
+    send_bytes,
     send_fault,
     send_json,
 )
 from serving.api.faults import INTERNAL, Fault, fault_of_error, left_out, not_ready, unknown_model, unknown_path
 from serving.api.faults import wrong_verb as _wrong_verb
 from serving.api.metadata import server_metadata, statistics
+from serving.api.openapi import document
+from serving.api.pages import PAGES, Page
 
 _log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 64 * 1024
@@ -45,7 +48,8 @@ ModelList = list[dict[str, Any]]
 
 class FrontApp:
     """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING or UNAVAILABLE), and optionally
-    `reason` and `statistics` (an entry of `model_stats`). `strict_readiness`: ready only while every model is."""
+    `reason`, `statistics` (an entry of `model_stats`) and `signature` (`openapi.signature`). `strict_readiness`: ready
+    only while every model is."""
 
     def __init__(
         self,
@@ -65,7 +69,9 @@ class FrontApp:
             "/v2/health/ready": ("GET", self._tell_ready),
             "/v2/models/stats": ("GET", self._tell_statistics),
             "/v2/repository/index": ("POST", self._tell_index),
+            "/openapi.json": ("GET", self._tell_openapi),
         }
+        self._operations |= {path: ("GET", _telling(page)) for path, page in PAGES.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -134,6 +140,10 @@ class FrontApp:
         models = await self._models()
         await send_json(send, statistics(model["statistics"] for model in models if "statistics" in model))
 
+    async def _tell_openapi(self, receive: Receive, send: Send) -> None:
+        release = server_metadata()["version"]
+        await send_json(send, document(await self._models(), name=self._name, release=release))
+
     async def _tell_index(self, receive: Receive, send: Send) -> None:
         body = await read_body(receive, {}, _MAX_BODY_BYTES)
         if body is None:
@@ -145,6 +155,13 @@ class FrontApp:
             if not only_ready or model["state"] == "READY"
         ]
         await send_json(send, entries)
+
+
+def _telling(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
+    async def tell(receive: Receive, send: Send) -> None:
+        await send_bytes(send, 200, [*page.headers], page.body)
+
+    return tell
 
 
 def _own_path(path: str, root_path: str) -> str:

@@ -85,8 +85,10 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, name: str, versions: dict[str, str], grpc_port: int | None, tenant_header: str) -> None:
-        models = Catalog(versions).models
+    async def __init__(
+        self, name: str, configured: dict[str, dict[str, Any]], grpc_port: int | None, tenant_header: str
+    ) -> None:
+        models = Catalog(configured).models
         self.http: App = FrontApp(models, name=name)
         door.entrance.register("/", self.http)
         relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None

@@ -19,6 +19,7 @@ def served_model(engine: Engine, max_body_bytes: int, doors: Callable[[], dict[s
         inputs=tuple(map(_description, spec.inputs)),
         outputs=tuple(map(_description, spec.outputs)),
         labels=spec.labels,
+        example=spec.example,
         config=lambda: learned(engine) | doors(),
         backend=engine,
         max_body_bytes=max_body_bytes,
