@@ -43,11 +43,13 @@ class Limits:
 
     max_batch_rows: the most rows computed at once; None: 128, and no more than pays off.
     max_queue_requests: the most requests that may wait; one more is refused.
-    forward_timeout_s: a forward pass that takes longer is given up, and its replica replaced.
+    max_generations: how many requests a decoupled model works on at a time.
+    forward_timeout_s: a forward pass (or a step of a generation) that takes longer is given up, its replica replaced.
     """
 
     max_batch_rows: int | None = None
     max_queue_requests: int = 4096
+    max_generations: int = 8
     forward_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Limits:
             raise ValueError(f"max_batch_rows: must be at least 1, got {self.max_batch_rows}")
         if self.max_queue_requests < 1:
             raise ValueError(f"max_queue_requests: must be at least 1, got {self.max_queue_requests}")
+        if self.max_generations < 1:
+            raise ValueError(f"max_generations: must be at least 1, got {self.max_generations}")
         if self.forward_timeout_s <= 0:
             raise ValueError(f"forward_timeout_s: must be positive, got {self.forward_timeout_s}")
 
@@ -80,6 +84,7 @@ class ModelSpec:
     factory: `package.module:attribute`, an nn.Module class, or a function that returns a module or a `Model`.
     options: keyword arguments of the factory.
     latency_budget_ms: how long a client is ready to wait; None: as fast as possible, nobody is refused for being late.
+    decoupled: the model generates: it has `generate` instead of `forward`, see `models.base.GeneratingModel`.
     labels: class labels by output name.
     example: JSON of one request's `inputs`, used in the curl line.
     """
@@ -94,6 +99,7 @@ class ModelSpec:
     limits: Limits = field(default_factory=Limits)
     resources: Resources = field(default_factory=Resources)
     replicas: int = 1
+    decoupled: bool = False
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: str = ""
     example: str | None = None

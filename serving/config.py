@@ -135,6 +135,7 @@ class LimitSettings(Section):
 
     max_batch_rows: int | None = Field(None, description="The most rows computed at once; unset: learned.")
     max_queue_requests: int = Field(4096, description="The most requests that wait; one more is refused with 503.")
+    max_generations: int = Field(8, description="How many requests a decoupled model works on at a time, by turns.")
     forward_timeout_s: float = Field(60.0, description="A forward pass that takes longer is given up.")
 
     def limits(self) -> Limits:
@@ -159,6 +160,9 @@ class ModelSettings(Section):
         None, description="How long a client is ready to wait; what cannot make it is refused. Unset: nobody minds."
     )
     resources: ResourceSettings = Field(default_factory=ResourceSettings, description="What one replica gets.")
+    decoupled: bool = Field(
+        False, description="The model gives any number of answers to a request: it has `generate` instead of `forward`."
+    )
     replicas: int = Field(1, description="Copies of the model, each in a process of its own.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds.")
     labels: dict[str, Annotated[list[str], BeforeValidator(_labels)]] = Field(
@@ -181,6 +185,7 @@ class ModelSettings(Section):
             latency_budget_ms=self.latency_budget_ms,
             resources=Resources(cpus=self.resources.cpus, gpus=self.resources.gpus),
             replicas=self.replicas,
+            decoupled=self.decoupled,
             limits=self.limits.limits(),
             labels={output: tuple(labels) for output, labels in self.labels.items()},
             description=self.description,

@@ -3,12 +3,12 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 
-from models.registry import load_model
 from models.spec import ModelSpec
 from serving.api.connection import short_way
 from serving.api.dispatch import ServedModel
@@ -19,7 +19,7 @@ from serving.api.http import ModelApp
 from serving.api.metadata import model_statistics
 from serving.api.openapi import signature
 from serving.cluster.describe import served_model
-from serving.runtime.engine import Engine
+from serving.cluster.engines import AnyEngine, open_engine
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -29,7 +29,7 @@ class House:
 
     def __init__(self, specs: Sequence[ModelSpec]) -> None:
         self._specs = specs
-        self.engines: dict[str, Engine] = {}
+        self.engines: dict[str, AnyEngine] = {}
         self._up = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run_thread)
@@ -45,6 +45,13 @@ class House:
         self.loop.call_soon_threadsafe(self._end.set)
         self._thread.join(30)
         assert not self._thread.is_alive()
+
+    def until(self, condition: Callable[[], bool], patience_s: float = 10) -> None:
+        """Waits for what the house does in its own time."""
+        deadline = time.monotonic() + patience_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.005)
 
     def _run_thread(self) -> None:
         try:
@@ -86,8 +93,7 @@ class House:
             engine.close()
 
     async def _serve(self, spec: ModelSpec) -> ServedModel:
-        engine = self.engines[spec.name] = Engine([await asyncio.to_thread(load_model, spec)])
-        await engine.open()
+        engine = self.engines[spec.name] = await open_engine(spec)
         return served_model(engine, MAX_BODY_BYTES, dict)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
 from serving.api.signature import check_inputs, choose_outputs
-from serving.core.backend import Backend, Submitted
+from serving.core.backend import Backend, Generating, Submitted
 from serving.core.outcome import Completed
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
@@ -28,10 +28,12 @@ _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config."""
+    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
+    `generator`: of a model that gives any number of answers to a request; its `backend` then refuses."""
 
     name: str
     backend: Backend
+    generator: Generating | None = None
     inputs: tuple[TensorDescription, ...]
     outputs: tuple[TensorDescription, ...]
     version: str = "1"
@@ -41,6 +43,10 @@ class ServedModel:
     example: str | None = None
     config: Callable[[], dict[str, Any]] = dict
     max_body_bytes: int = 64 * 1024 * 1024
+
+    @property
+    def decoupled(self) -> bool:
+        return self.generator is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,8 @@ class Dispatch:
             layout,
             rows,
             self._form(formats),
-            _whole_number(layout.parameters, "priority"),
-            _whole_number(layout.parameters, "timeout") * 1000 or None,
+            whole_number(layout.parameters, "priority"),
+            whole_number(layout.parameters, "timeout") * 1000 or None,
         )
 
     def _plan_raw(self, body: bytes) -> Plan:
@@ -144,7 +150,8 @@ class Dispatch:
         return chosen
 
 
-def _whole_number(parameters: Mapping[str, object], name: str) -> int:
+def whole_number(parameters: Mapping[str, object], name: str) -> int:
+    """A parameter that is a count, 0 where it was not given. Raises BadMessage."""
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
         raise BadMessage("must be a whole number, not negative", path=f"parameters.{name}")

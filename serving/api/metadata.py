@@ -63,7 +63,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "output": [_configured(tensor) for tensor in model.outputs],
         "instance_group": [{"name": model.name, "kind": "KIND_AUTO", "count": settings.get("replicas") or 1}],
         "dynamic_batching": {},
-        "model_transaction_policy": {"decoupled": False},
+        "model_transaction_policy": {"decoupled": model.generator is not None},
         "parameters": {
             name: {"string_value": value if isinstance(value, str) else json.dumps(value, default=str)}
             for name, value in settings.items()

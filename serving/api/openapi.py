@@ -12,6 +12,8 @@ _ELEMENT: Mapping[str, Json] = {
     "FP32": {"type": "number"},
     "FP64": {"type": "number"},
 }
+_NOT_IN_JSON = ("FP16", "BF16")
+_WHOLE: Json = {"type": "integer"}
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 
@@ -37,6 +39,8 @@ class Described(Protocol):
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]: ...
     @property
+    def decoupled(self) -> bool: ...
+    @property
     def example(self) -> str | None: ...
 
 
@@ -47,6 +51,7 @@ def signature(model: Described) -> Json:
         "inputs": [_tensor(tensor) for tensor in model.inputs],
         "outputs": [_tensor(tensor) for tensor in model.outputs],
         "labelled": sorted(model.labels),
+        "decoupled": model.decoupled,
         "example": model.example,
     }
 
@@ -108,7 +113,33 @@ def _model_paths(model: Json) -> Json:
         f"{path}/config": {"get": _get("Triton's model configuration", "ModelConfig") | {"tags": tag}},
         f"{path}/stats": {"get": _get("Statistics of the replica that answers", "Statistics") | {"tags": tag}},
         f"{path}/infer": {"post": infer},
+    } | _generate_paths(path, model, tag)
+
+
+def _generate_paths(path: str, model: Json, tag: list[str]) -> Json:
+    known = model.get("signature")
+    if known is None or any(tensor["datatype"] in _NOT_IN_JSON for tensor in [*known["inputs"], *known["outputs"]]):
+        return {}
+    properties = {tensor["name"]: _value(_ELEMENT.get(tensor["datatype"], _WHOLE)) for tensor in known["inputs"]}
+    fields = _object(tuple(properties), id=_TEXT, parameters=_ref("Parameters"))
+    fields = fields | {"properties": fields["properties"] | properties}
+    one = {
+        "summary": "The only answer to one row",
+        "tags": tag,
+        "requestBody": _body(fields),
+        "responses": _responses("Generated", 400, 413, 500, 503, 504),
     }
+    names = ", ".join(tensor["name"] for tensor in known["outputs"])
+    events = {
+        "description": f"server-sent events, the data of each an object with {names}, or with `error`",
+        "content": {"text/event-stream": {"schema": _object(data=_TEXT)}},
+    }
+    many = one | {"summary": "Every answer to one row as an event", "responses": one["responses"] | {"200": events}}
+    return {f"{path}/generate": {"post": one}, f"{path}/generate_stream": {"post": many}}
+
+
+def _value(element: Json) -> Json:
+    return {"anyOf": [element, _list(element)]}
 
 
 def _request_schema(known: Json) -> Json:
@@ -147,7 +178,7 @@ def _input_schema(tensor: Json) -> Json:
             "data": {
                 "type": "array",
                 "description": "flat, in row-major order, or nested like the shape",
-                "items": _ELEMENT.get(tensor["datatype"], {"type": "integer"}),
+                "items": _ELEMENT.get(tensor["datatype"], _WHOLE),
             },
         },
     }
@@ -222,6 +253,7 @@ _SCHEMAS: Json = {
         },
     },
     "InferRequest": _object(("inputs",), id=_TEXT, inputs=_list({"type": "object"}), outputs=_list({"type": "object"})),
+    "Generated": _object(("model_name", "model_version"), id=_TEXT, model_name=_TEXT, model_version=_TEXT),
     "InferResponse": _object(
         ("model_name", "model_version", "outputs"),
         id=_TEXT,

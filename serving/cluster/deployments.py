@@ -4,7 +4,6 @@ Ray pickles a decorated class by value, and with it every global it names: hence
 in its own module, and not a copy of what the launcher had.
 """
 
-import asyncio
 import gc
 import logging
 import sys
@@ -12,7 +11,6 @@ from typing import Any
 
 from ray import serve
 
-from models.registry import load_model
 from models.spec import ModelSpec
 from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
@@ -22,9 +20,9 @@ from serving.cluster import door, grpc_door
 from serving.cluster.catalog import Catalog
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
+from serving.cluster.engines import open_engine
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
-from serving.runtime.engine import Engine
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
@@ -38,9 +36,9 @@ class ModelReplica:
     async def __init__(
         self, spec: ModelSpec, max_body_bytes: int, tenant_header: str, weights: dict[str, float]
     ) -> None:
-        model = await asyncio.to_thread(load_model, spec)
-        self.engine = Engine([model], weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text))
-        await self.engine.open()
+        self.engine = await open_engine(
+            spec, weights=weights, report=lambda text: logger.info("%s: %s", spec.name, text)
+        )
         served = served_model(self.engine, max_body_bytes, doors)
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
@@ -52,7 +50,7 @@ class ModelReplica:
         # A forward pass takes the interpreter once per operation, and the event loop answers whole batches at a time:
         # with Python's 5 ms the device would wait for most of that. Worth 15 % of the throughput of a small model.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        logger.info("%s ready on %s", spec.name, model.device)
+        logger.info("%s ready on %s", spec.name, self.engine.model.device)
 
     async def entries(self) -> ModelList:
         """What the repository index says of the only model here."""

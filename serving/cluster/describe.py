@@ -5,11 +5,12 @@ from typing import Any
 
 from models.spec import TensorSpec
 from serving.api.dispatch import ServedModel
+from serving.cluster.engines import AnyEngine
 from serving.protocol.messages import TensorDescription
-from serving.runtime.engine import Engine
+from serving.runtime.generation import GeneratingEngine
 
 
-def served_model(engine: Engine, max_body_bytes: int, doors: Callable[[], dict[str, str]]) -> ServedModel:
+def served_model(engine: AnyEngine, max_body_bytes: int, doors: Callable[[], dict[str, str]]) -> ServedModel:
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -22,12 +23,15 @@ def served_model(engine: Engine, max_body_bytes: int, doors: Callable[[], dict[s
         example=spec.example,
         config=lambda: learned(engine) | doors(),
         backend=engine,
+        generator=engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
     )
 
 
-def learned(engine: Engine) -> dict[str, Any]:
+def learned(engine: AnyEngine) -> dict[str, Any]:
     """What the engine found out by itself, for whoever wants to look behind the batching."""
+    if isinstance(engine, GeneratingEngine):
+        return {"device": engine.model.device} | engine.facts()
     batcher = engine.batcher
     length = batcher.sizes.lengths[-1]
     useful_rows = batcher.sizes.useful_rows(batcher.latency, length)

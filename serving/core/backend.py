@@ -1,6 +1,6 @@
 """What a protocol needs of whatever answers requests: the local engine, or a fake of it."""
 
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Protocol
 
 from serving.core.outcome import Outcome
@@ -20,6 +20,29 @@ class Submitted(Protocol):
 
     def cancel(self) -> None:
         """Withdraws the request, unless it has ended already; it ends as Cancelled."""
+        ...
+
+
+class Answers(Protocol):
+    """The answers to one request of a model that generates: iterate over them, then `outcome` says how it ended
+    (Completed without a value, if all went well)."""
+
+    outcome: Outcome | None
+
+    def __aiter__(self) -> AsyncIterator[object]: ...
+
+    async def __anext__(self) -> object: ...
+
+    def cancel(self) -> None:
+        """Withdraws the request, also while it generates; what it has given stays readable."""
+        ...
+
+
+class Generating(Protocol):
+    """What answers requests with any number of answers each."""
+
+    def generate(self, payload: object, *, priority: int = 0, timeout_ns: int | None = None) -> Answers:
+        """Hands over one request, as `Backend.submit`. timeout_ns: for waiting; what has begun goes on."""
         ...
 
 

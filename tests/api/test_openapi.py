@@ -9,7 +9,7 @@ import pytest
 import schemathesis
 from schemathesis.specs.openapi import checks
 
-from models.reference import echo_spec, linear_spec, noop_spec
+from models.reference import echo_spec, linear_spec, noop_spec, words_spec
 from models.spec import TensorSpec
 from tests.api.shown_models import CLASSIFIER, EMBEDDER
 from tests.house import House, house
@@ -29,7 +29,7 @@ MIXED = echo_spec(
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[House]:
-    with house(linear_spec(), CLASSIFIER, EMBEDDER, MIXED, noop_spec()) as running:
+    with house(linear_spec(), CLASSIFIER, EMBEDDER, MIXED, noop_spec(), words_spec()) as running:
         yield running
 
 

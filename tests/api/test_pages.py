@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.reference import repeat_spec, words_spec
 from tests.api.shown_models import CLASSIFIER, EMBEDDER, NUMBERS
 from tests.house import House, house
 
@@ -19,7 +20,8 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no browser tests: in
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[House]:
-    with house(CLASSIFIER, EMBEDDER, NUMBERS) as running:
+    failing = repeat_spec(options={"raise_on_value": 13})
+    with house(CLASSIFIER, EMBEDDER, NUMBERS, words_spec(), failing) as running:
         yield running
 
 
@@ -136,6 +138,23 @@ def test_what_is_missing_or_wrong_is_said_beside_the_button(page) -> None:
     page.locator("input[inputmode=decimal]").first.fill("4")
     page.fill("textarea.numbers", "")
     assert "at least 1" in page.inner_text("#missing")
+
+
+@needs_browser
+def test_the_answers_of_a_model_that_generates_grow_as_they_come(page, tmp_path: Path) -> None:
+    choose(page, "words")
+    page.fill("#fields textarea", 'It\'s "tea" time')
+    page.click("#run")
+    page.wait_for_function("document.querySelector('#outputs')?.innerText.includes('3 answers')")
+    assert page.inner_text("#outputs .said").split() == ["It's", '"tea"', "time"]
+    for which in ("curl", "python"):
+        assert said_by(page, which, tmp_path).count("model_name") == 3
+    choose(page, "repeat")
+    page.fill("#fields textarea", "7, 13, 8")
+    page.click("#run")
+    page.wait_for_selector("#outputs .alarm")
+    assert page.inner_text("#outputs .said").strip() == "7"
+    assert "told to fail on 13" in page.inner_text("#outputs .alarm")
 
 
 @needs_browser

@@ -66,6 +66,27 @@ export function forShell(url, inputs, outputs) {
     `  -H 'Inference-Header-Content-Length: ${length}' --data-binary @-`;
 }
 
+// -- models that generate: one flat object in, events out -------------------------------------------------------------
+
+// The body of generate_stream, or what is missing for it.
+export function generateBody(inputs) {
+  const odd = inputs.find(({ value }) => isBinary(value));
+  if (odd) return { missing: `${odd.name} has to be text or numbers here` };
+  const fields = inputs.map(({ name, value }) => {
+    const isOne = value.shape.every((size) => size === 1);
+    return `${JSON.stringify(name)}: ${isOne ? value.data : `[${value.data}]`}`;
+  });
+  return { text: `{${fields.join(", ")}}` };
+}
+
+export const generateForShell = (url, body) => `curl -sN ${url} -d ${quoted(body)}`;
+
+export function generateForPython(url, body) {
+  return ["import json", "import urllib.request", "", `request = urllib.request.Request(${JSON.stringify(url)}, ${JSON.stringify(body)}.encode())`,
+    "with urllib.request.urlopen(request) as events:", "    for line in events:", '        if line.startswith(b"data: "):',
+    "            print(json.loads(line[6:]), flush=True)"].join("\n");
+}
+
 // -- Python ----------------------------------------------------------------------------------------------------------
 
 const NUMPY = { BOOL: "bool", INT8: "np.int8", UINT8: "np.uint8", INT16: "np.int16", UINT16: "np.uint16", INT32: "np.int32",

@@ -2,7 +2,7 @@
 import { parseAnswer, present } from "./answers.js";
 import { fieldFor } from "./fields.js";
 import { make } from "./make.js";
-import { forFetch, forPython, forShell, wantedOutputs } from "./request.js";
+import { forFetch, forPython, forShell, generateBody, generateForPython, generateForShell, wantedOutputs } from "./request.js";
 
 const $ = (id) => document.getElementById(id);
 let model, fields, asked = 0;
@@ -56,17 +56,24 @@ function exampleOf(one) {
 function changed() {
   if (!fields?.length) return;
   const values = fields.map((field) => field.value());
-  const missing = values.find((value) => value.missing)?.missing;
+  const inputs = model.inputs.map((input, index) => ({ ...input, value: values[index] }));
+  const missing = values.find((value) => value.missing)?.missing || (model.decoupled && generateBody(inputs).missing);
   $("missing").textContent = missing || "";
   $("run").disabled = Boolean(missing);
-  const inputs = model.inputs.map((input, index) => ({ ...input, value: values[index] }));
   const outputs = wantedOutputs(model);
   const later = `Here it will stand: ${missing}.`;
+  $("note").textContent = model.decoupled ? "Nothing to install." : "pip install 'tritonclient[http]'";
+  if (model.decoupled && !missing) {
+    const body = generateBody(inputs).text;
+    $("curl").textContent = generateForShell(url(), body);
+    $("python").textContent = generateForPython(url(), body);
+    return;
+  }
   $("curl").textContent = missing ? later : forShell(url(), inputs, outputs);
   $("python").textContent = missing ? later : forPython(location.host, location.protocol === "https:", model.name, inputs, outputs);
 }
 
-const url = () => `${location.origin}/v2/models/${encodeURIComponent(model.name)}/infer`;
+const url = () => `${location.origin}/v2/models/${encodeURIComponent(model.name)}/${model.decoupled ? "generate_stream" : "infer"}`;
 
 async function run(event) {
   event.preventDefault();
@@ -76,6 +83,7 @@ async function run(event) {
   $("run").disabled = true;
   const began = performance.now();
   try {
+    if (model.decoupled) return await listen(generateBody(inputs).text, mine);
     const response = await fetch(url(), { method: "POST", ...forFetch(inputs, outputs) });
     const body = await response.arrayBuffer();
     const took = performance.now() - began;
@@ -89,12 +97,40 @@ async function run(event) {
     $("timing").textContent = timing(response.headers.get("server-timing"), took);
   } catch (error) {
     if (mine !== asked) return;
-    $("outputs").replaceChildren(make("p", { class: "alarm", role: "alert" }, error.message));
+    const alarm = make("p", { class: "alarm", role: "alert" }, error.message);
+    if (model.decoupled && !$("answer").hidden) $("outputs").append(alarm);
+    else $("outputs").replaceChildren(alarm);
     $("timing").textContent = "";
   } finally {
     $("run").disabled = false;
   }
   $("answer").hidden = false;
+}
+
+// Shows the answers of a model that generates as they come; texts grow into one.
+async function listen(body, mine) {
+  const chosen = model;
+  const response = await fetch(url(), { method: "POST", body });
+  if (!response.ok) throw new Error(`${response.status}: ${(await response.json()).error}`);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const said = make("p", { class: "said" }), count = make("p", { class: "soft" });
+  $("outputs").replaceChildren(said, count);
+  $("timing").textContent = "";
+  $("answer").hidden = false;
+  let rest = "", answers = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    if (mine !== asked) return reader.cancel();
+    const events = (rest + part.value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const answer = parseAnswer(event.replace(/^data: /, ""));
+      if (answer.error) throw new Error(answer.error);
+      answers += 1;
+      said.append(chosen.outputs.map(({ name }) => [answer[name]].flat().join(" ")).join("  "), " ");
+      count.textContent = `${answers} answer${answers === 1 ? "" : "s"}`;
+    }
+  }
+  if (!answers) count.textContent = "no answer";
 }
 
 function timing(header, took) {
