@@ -1,8 +1,8 @@
 """Models in plain numpy, without torch: the whole system runs and is tested on them.
 
-Factories for a configuration file: `models.reference:noop`, `:echo`, `:linear`, `:slow`, and `:Repeat` and `:Words`,
-which generate (`decoupled: true`). Each also has a function that
-returns a fitting spec (`noop_spec()` …), for tests.
+Factories for a configuration file: `models.reference:noop`, `:echo`, `:linear`, `:slow`, `:accumulate` (with `state`),
+and `:Repeat` and `:Words`, which generate (`decoupled: true`). Each also has a function that returns a fitting spec
+(`noop_spec()` …), for tests.
 """
 
 import time
@@ -112,6 +112,11 @@ def slow(
     return NumpyModel(spec, compute, on_close=closed.set)
 
 
+def accumulate(spec: ModelSpec) -> NumpyModel:
+    """With state: answers with the sum of all values of the sequence so far."""
+    return NumpyModel(spec, lambda x, total: (total + x, total + x))
+
+
 class Repeat:
     """Generates: answers with the values of its input one by one, each after `step_ms`; raises at one of them."""
 
@@ -155,6 +160,13 @@ def linear_spec(**changes: Any) -> ModelSpec:
 def slow_spec(**changes: Any) -> ModelSpec:
     """`options` may hold base_ms, per_row_ms, raise_on_value and hang_on_value."""
     return _spec("slow", (_floats("x", 1),), (_floats("y", 1),), changes)
+
+
+def accumulate_spec(**changes: Any) -> ModelSpec:
+    state = (TensorSpec(name="total", datatype="INT32", shape=(-1, 1)),)
+    inputs = (TensorSpec(name="x", datatype="INT32", shape=(-1, 1)),)
+    outputs = (TensorSpec(name="sum", datatype="INT32", shape=(-1, 1)),)
+    return _spec("accumulate", inputs, outputs, {"state": state} | changes)
 
 
 def repeat_spec(**changes: Any) -> ModelSpec:

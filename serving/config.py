@@ -135,6 +135,8 @@ class LimitSettings(Section):
 
     max_batch_rows: int | None = Field(None, description="The most rows computed at once; unset: learned.")
     max_queue_requests: int = Field(4096, description="The most requests that wait; one more is refused with 503.")
+    max_sequences: int = Field(1024, description="How many sequences a model with state keeps at a time.")
+    sequence_idle_s: float = Field(60.0, description="A sequence that is not continued for so long is forgotten.")
     max_generations: int = Field(8, description="How many requests a decoupled model works on at a time, by turns.")
     forward_timeout_s: float = Field(60.0, description="A forward pass that takes longer is given up.")
 
@@ -163,6 +165,11 @@ class ModelSettings(Section):
     decoupled: bool = Field(
         False, description="The model gives any number of answers to a request: it has `generate` instead of `forward`."
     )
+    state: list[TensorSettings] = Field(
+        default_factory=list,
+        description="Tensors carried from request to request of a sequence: the model is given them as further inputs, "
+        "and returns them as further outputs. They begin as zeros. Needs `replicas: 1`.",
+    )
     replicas: int = Field(1, description="Copies of the model, each in a process of its own.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds.")
     labels: dict[str, Annotated[list[str], BeforeValidator(_labels)]] = Field(
@@ -186,6 +193,7 @@ class ModelSettings(Section):
             resources=Resources(cpus=self.resources.cpus, gpus=self.resources.gpus),
             replicas=self.replicas,
             decoupled=self.decoupled,
+            state=tuple(tensor.spec() for tensor in self.state),
             limits=self.limits.limits(),
             labels={output: tuple(labels) for output, labels in self.labels.items()},
             description=self.description,

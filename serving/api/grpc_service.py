@@ -211,10 +211,15 @@ class GrpcService:
             planned = self._plan(request.head)
         plan = planned.plan
         limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
+        payload = planned.layout.read(request)
+        tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
+        if plan.place is not None:
+            limit_ns = min(limits, default=None)
+            return Pending(planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns), planned, request.id)
         submitted = planned.dispatch.model.backend.submit(
-            planned.layout.read(request),
+            payload,
             rows=plan.rows,
-            tenant=call.metadata(self._tenant_header) if self._tenant_header else "",
+            tenant=tenant,
             priority=plan.priority,
             timeout_ns=min(limits, default=None),
         )

@@ -41,6 +41,8 @@ class Described(Protocol):
     @property
     def decoupled(self) -> bool: ...
     @property
+    def stateful(self) -> bool: ...
+    @property
     def example(self) -> str | None: ...
 
 
@@ -52,6 +54,7 @@ def signature(model: Described) -> Json:
         "outputs": [_tensor(tensor) for tensor in model.outputs],
         "labelled": sorted(model.labels),
         "decoupled": model.decoupled,
+        "stateful": model.stateful,
         "example": model.example,
     }
 

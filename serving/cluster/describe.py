@@ -8,6 +8,7 @@ from serving.api.dispatch import ServedModel
 from serving.cluster.engines import AnyEngine
 from serving.protocol.messages import TensorDescription
 from serving.runtime.generation import GeneratingEngine
+from serving.runtime.sequences import SequenceEngine
 
 
 def served_model(engine: AnyEngine, max_body_bytes: int, doors: Callable[[], dict[str, str]]) -> ServedModel:
@@ -23,6 +24,7 @@ def served_model(engine: AnyEngine, max_body_bytes: int, doors: Callable[[], dic
         example=spec.example,
         config=lambda: learned(engine) | doors(),
         backend=engine,
+        sequencer=engine if isinstance(engine, SequenceEngine) else None,
         generator=engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
     )
@@ -35,7 +37,8 @@ def learned(engine: AnyEngine) -> dict[str, Any]:
     batcher = engine.batcher
     length = batcher.sizes.lengths[-1]
     useful_rows = batcher.sizes.useful_rows(batcher.latency, length)
-    return {
+    sequences = engine.facts() if isinstance(engine, SequenceEngine) else {}
+    return sequences | {
         "device": engine.model.device,
         "max_batch_rows": batcher.sizes.largest_rows,
         "useful_batch_rows": useful_rows,

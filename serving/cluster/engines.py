@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
+from models.datatypes import numpy_type
 from models.registry import load_generating, load_model
 from models.spec import ModelSpec
 from serving.runtime.engine import Engine
 from serving.runtime.generation import GeneratingEngine
+from serving.runtime.sequences import SequenceEngine
 
 AnyEngine = Engine | GeneratingEngine
 
@@ -21,6 +25,10 @@ async def open_engine(
     engine: AnyEngine
     if spec.decoupled:
         engine = GeneratingEngine(await asyncio.to_thread(load_generating, spec))
+    elif spec.state:
+        model = await asyncio.to_thread(load_model, spec.with_state())
+        zeros = {tensor.name: np.zeros((1, *tensor.shape[1:]), numpy_type(tensor.datatype)) for tensor in spec.state}
+        engine = SequenceEngine([model], spec, zeros, weights=weights, report=report)
     else:
         engine = Engine([await asyncio.to_thread(load_model, spec)], weights=weights, report=report)
     await engine.open()

@@ -1,7 +1,7 @@
 """What a protocol needs of whatever answers requests: the local engine, or a fake of it."""
 
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from serving.core.outcome import Outcome
 from serving.core.statistics import ModelStatistics
@@ -43,6 +43,31 @@ class Generating(Protocol):
 
     def generate(self, payload: object, *, priority: int = 0, timeout_ns: int | None = None) -> Answers:
         """Hands over one request, as `Backend.submit`. timeout_ns: for waiting; what has begun goes on."""
+        ...
+
+
+class SequencePlace(NamedTuple):
+    """Which sequence a request belongs to, and whether it is the first or the last of it."""
+
+    id: int | str
+    starts: bool
+    ends: bool
+
+
+class Sequencing(Protocol):
+    """What answers requests that build on the ones before them."""
+
+    def submit_in(
+        self,
+        place: SequencePlace,
+        payload: object,
+        *,
+        rows: int,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+    ) -> Submitted:
+        """As `Backend.submit`; answered after the requests of its sequence that were handed over before."""
         ...
 
 
