@@ -13,6 +13,7 @@ from models.spec import ModelSpec
 from serving.api.connection import short_way
 from serving.api.dispatch import ServedModel
 from serving.api.front import FrontApp, ModelList
+from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
 from serving.api.http import ModelApp
@@ -24,11 +25,27 @@ from serving.cluster.engines import AnyEngine, open_engine
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
+class PlainDoor:
+    """grpc.aio's server, opened and closed as ours is."""
+
+    def __init__(self, calls: GrpcService) -> None:
+        self._server = grpc_server(calls, max_message_bytes=MAX_BODY_BYTES)
+
+    async def open(self, host: str, port: int) -> int:
+        taken: int = self._server.add_insecure_port(f"{host}:{port}")
+        await self._server.start()
+        return taken
+
+    async def close(self) -> None:
+        await self._server.stop(grace=None)
+
+
 class House:
     """Running. `http` and `grpc` are its addresses; `engines` by model may only be looked at."""
 
-    def __init__(self, specs: Sequence[ModelSpec]) -> None:
+    def __init__(self, specs: Sequence[ModelSpec], grpc_door: str) -> None:
         self._specs = specs
+        self._grpc_door = grpc_door
         self.engines: dict[str, AnyEngine] = {}
         self._up = threading.Event()
         self._failure: BaseException | None = None
@@ -78,7 +95,9 @@ class House:
                 access_log=False,
             )
         )
-        listener = GrpcListener(GrpcService(served, status), max_message_bytes=MAX_BODY_BYTES)
+        calls = GrpcService(served, status)
+        fast = GrpcListener(calls, max_message_bytes=MAX_BODY_BYTES)
+        listener = fast if self._grpc_door == "fast" else PlainDoor(calls)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.http = f"127.0.0.1:{taken.getsockname()[1]}"
             self.grpc = f"127.0.0.1:{await listener.open('127.0.0.1', 0)}"
@@ -108,8 +127,8 @@ def _entry(model: ServedModel) -> dict[str, object]:
 
 
 @contextmanager
-def house(*specs: ModelSpec) -> Iterator[House]:
-    running = House(specs).open()
+def house(*specs: ModelSpec, grpc_door: str = "fast") -> Iterator[House]:
+    running = House(specs, grpc_door).open()
     try:
         yield running
     finally:
