@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.reference import repeat_spec, words_spec
+from models.reference import accumulate_spec, repeat_spec, words_spec
 from tests.api.shown_models import CLASSIFIER, EMBEDDER, NUMBERS
 from tests.house import House, house
 
@@ -21,7 +21,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no browser tests: in
 @pytest.fixture(scope="module")
 def served() -> Iterator[House]:
     failing = repeat_spec(options={"raise_on_value": 13})
-    with house(CLASSIFIER, EMBEDDER, NUMBERS, words_spec(), failing) as running:
+    with house(CLASSIFIER, EMBEDDER, NUMBERS, words_spec(), failing, accumulate_spec()) as running:
         yield running
 
 
@@ -145,7 +145,7 @@ def test_the_answers_of_a_model_that_generates_grow_as_they_come(page, tmp_path:
     choose(page, "words")
     page.fill("#fields textarea", 'It\'s "tea" time')
     page.click("#run")
-    page.wait_for_function("document.querySelector('#outputs')?.innerText.includes('3 answers')")
+    page.get_by_text("3 answers").wait_for()
     assert page.inner_text("#outputs .said").split() == ["It's", '"tea"', "time"]
     for which in ("curl", "python"):
         assert said_by(page, which, tmp_path).count("model_name") == 3
@@ -155,6 +155,20 @@ def test_the_answers_of_a_model_that_generates_grow_as_they_come(page, tmp_path:
     page.wait_for_selector("#outputs .alarm")
     assert page.inner_text("#outputs .said").strip() == "7"
     assert "told to fail on 13" in page.inner_text("#outputs .alarm")
+
+
+@needs_browser
+def test_a_model_with_state_goes_on_until_it_is_begun_anew(page, tmp_path: Path) -> None:
+    choose(page, "accumulate")
+    page.fill("input[inputmode=decimal]", "4")
+    assert '"sequence_start":true' in page.inner_text("#curl")
+    assert said_by(page, "python", tmp_path) == "sum [[4]]\n"
+    for total in ("4", "8"):
+        page.click("#run")
+        page.locator("#outputs .big").get_by_text(total, exact=True).wait_for()
+    assert '"data":[12]' in said_by(page, "curl", tmp_path)
+    page.click("#anew")
+    assert '"data":[4]' in said_by(page, "curl", tmp_path)
 
 
 @needs_browser

@@ -15,7 +15,7 @@ export function wantedOutputs(model) {
   })) : [];
 }
 
-function head(inputs, outputs) {
+function head(inputs, outputs, place) {
   const tensors = inputs.map(({ name, datatype, value }) => {
     const opening = `{"name":${JSON.stringify(name)},"shape":${JSON.stringify(value.shape)},"datatype":"${datatype}",`;
     if (value.data !== undefined) return `${opening}"data":[${value.data}]}`;
@@ -25,16 +25,17 @@ function head(inputs, outputs) {
     const parameters = { ...(classes && { classification: classes }), ...(binary && { binary_data: true }) };
     return JSON.stringify(Object.keys(parameters).length ? { name, parameters } : { name });
   });
-  return `{"inputs":[${tensors.join(",")}]${wanted.length ? `,"outputs":[${wanted.join(",")}]` : ""}}`;
+  const parameters = place ? `"parameters":${JSON.stringify(place)},` : "";
+  return `{${parameters}"inputs":[${tensors.join(",")}]${wanted.length ? `,"outputs":[${wanted.join(",")}]` : ""}}`;
 }
 
 const isBinary = (value) => value.data === undefined;
 const binarySize = (datatype, value) => (value.file ? value.file.size + 4 : byteSize(datatype, value.shape));
 const littleEndian = (size) => [0, 8, 16, 24].map((shift) => (size >>> shift) & 255);
 
-// -> {headers, body} for fetch.
-export function forFetch(inputs, outputs) {
-  const text = head(inputs, outputs);
+// -> {headers, body} for fetch. place: {sequence_id, sequence_start} for a model with state, else null.
+export function forFetch(inputs, outputs, place) {
+  const text = head(inputs, outputs, place);
   const binary = inputs.filter(({ value }) => isBinary(value));
   if (!binary.length) return { headers: {}, body: text };
   const parts = binary.flatMap(({ datatype, value }) => {
@@ -52,8 +53,8 @@ export function forFetch(inputs, outputs) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const octal = (bytes) => bytes.map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
 
-export function forShell(url, inputs, outputs) {
-  const text = head(inputs, outputs);
+export function forShell(url, inputs, outputs, place) {
+  const text = head(inputs, outputs, place);
   const into = outputs.some((output) => output.binary) ? " -o answer.bin" : "";
   const binary = inputs.filter(({ value }) => isBinary(value));
   if (!binary.length) return `curl -s ${url}${into} -d ${quoted(text)}`;
@@ -94,7 +95,7 @@ const NUMPY = { BOOL: "bool", INT8: "np.int8", UINT8: "np.uint8", INT16: "np.int
   BF16: "ml_dtypes.bfloat16" };
 const KEYWORDS = new Set("False None True and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield client http np answer output outputs ml_dtypes".split(" "));
 
-export function forPython(address, isSecure, name, inputs, outputs) {
+export function forPython(address, isSecure, name, inputs, outputs, place) {
   const imports = ["import numpy as np", "import tritonclient.http as http"];
   if (inputs.some(({ datatype }) => datatype === "BF16")) imports.unshift("import ml_dtypes");
   const lines = [...imports, "", `client = http.InferenceServerClient(${JSON.stringify(address)}${isSecure ? ", ssl=True" : ""})`];
@@ -104,9 +105,9 @@ export function forPython(address, isSecure, name, inputs, outputs) {
     lines.push(`${it} = http.InferInput(${JSON.stringify(input.name)}, ${JSON.stringify(input.value.shape).replaceAll(",", ", ")}, "${input.datatype}")`);
     lines.push(`${it}.set_data_from_numpy(${array(input)})`);
   });
-  let wanted = "";
+  let wanted = place ? `, sequence_id=${place.sequence_id}, sequence_start=${place.sequence_start ? "True" : "False"}` : "";
   if (outputs.length) {
-    wanted = ", outputs=outputs";
+    wanted += ", outputs=outputs";
     lines.push("outputs = [", ...outputs.map(({ name, classes }) =>
       `    http.InferRequestedOutput(${JSON.stringify(name)}${classes ? `, class_count=${classes}` : ""}),`), "]");
   }

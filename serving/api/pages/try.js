@@ -5,7 +5,7 @@ import { make } from "./make.js";
 import { forFetch, forPython, forShell, generateBody, generateForPython, generateForShell, wantedOutputs } from "./request.js";
 
 const $ = (id) => document.getElementById(id);
-let model, fields, asked = 0;
+let model, fields, place, asked = 0; // place: in a sequence, of a model with state
 
 async function start() {
   try {
@@ -35,6 +35,7 @@ function show(one) {
   history.replaceState(null, "", `#${encodeURIComponent(one.name)}`);
   $("name").textContent = one.name;
   $("description").textContent = one.description;
+  place = one.stateful ? newSequence() : null;
   const example = exampleOf(one);
   fields = [];
   fields = one.inputs.map((input) => fieldFor(input, example.find((tensor) => tensor.name === input.name), changed));
@@ -43,6 +44,10 @@ function show(one) {
   $("model").hidden = false;
   $("trouble").hidden = true;
   changed();
+}
+
+function newSequence() {
+  return { sequence_id: 1 + Math.floor(Math.random() * 1e9), sequence_start: true };
 }
 
 function exampleOf(one) {
@@ -60,6 +65,8 @@ function changed() {
   const missing = values.find((value) => value.missing)?.missing || (model.decoupled && generateBody(inputs).missing);
   $("missing").textContent = missing || "";
   $("run").disabled = Boolean(missing);
+  $("sequence").hidden = !place;
+  if (place) $("where").textContent = `Sequence ${place.sequence_id}, ${place.sequence_start ? "its first request" : "going on"}.`;
   const outputs = wantedOutputs(model);
   const later = `Here it will stand: ${missing}.`;
   $("note").textContent = model.decoupled ? "Nothing to install." : "pip install 'tritonclient[http]'";
@@ -69,8 +76,8 @@ function changed() {
     $("python").textContent = generateForPython(url(), body);
     return;
   }
-  $("curl").textContent = missing ? later : forShell(url(), inputs, outputs);
-  $("python").textContent = missing ? later : forPython(location.host, location.protocol === "https:", model.name, inputs, outputs);
+  $("curl").textContent = missing ? later : forShell(url(), inputs, outputs, place);
+  $("python").textContent = missing ? later : forPython(location.host, location.protocol === "https:", model.name, inputs, outputs, place);
 }
 
 const url = () => `${location.origin}/v2/models/${encodeURIComponent(model.name)}/${model.decoupled ? "generate_stream" : "infer"}`;
@@ -84,7 +91,7 @@ async function run(event) {
   const began = performance.now();
   try {
     if (model.decoupled) return await listen(generateBody(inputs).text, mine);
-    const response = await fetch(url(), { method: "POST", ...forFetch(inputs, outputs) });
+    const response = await fetch(url(), { method: "POST", ...forFetch(inputs, outputs, place) });
     const body = await response.arrayBuffer();
     const took = performance.now() - began;
     if (mine !== asked) return;
@@ -94,6 +101,8 @@ async function run(event) {
     const labelled = outputs.filter((output) => output.classes).map((output) => output.name);
     const raw = make("details", {}, make("summary", {}, "as it came"), make("pre", {}, new TextDecoder().decode(body.slice(0, length))));
     $("outputs").replaceChildren(...present(answer.outputs, labelled), raw);
+    if (place) place.sequence_start = false;
+    changed();
     $("timing").textContent = timing(response.headers.get("server-timing"), took);
   } catch (error) {
     if (mine !== asked) return;
@@ -110,6 +119,7 @@ async function run(event) {
 // Shows the answers of a model that generates as they come; texts grow into one.
 async function listen(body, mine) {
   const chosen = model;
+  $("outputs").replaceChildren();
   const response = await fetch(url(), { method: "POST", body });
   if (!response.ok) throw new Error(`${response.status}: ${(await response.json()).error}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -150,5 +160,6 @@ for (const button of document.querySelectorAll("[data-copies]")) {
     setTimeout(() => { button.textContent = "copy"; }, 1500);
   });
 }
+$("anew").addEventListener("click", () => { place = newSequence(); changed(); });
 $("form").addEventListener("submit", run);
 start();
