@@ -1,6 +1,6 @@
 """What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -40,6 +40,21 @@ class Prepared(NamedTuple):
     rows: int
     group: Hashable
     length: int
+
+
+class GeneratingModel(Protocol):
+    """A loaded model that gives any number of answers to one request, declared by `decoupled: true`."""
+
+    spec: ModelSpec
+    device: str
+
+    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+        """The answers to one request, each with every declared output. A generator: what stands between two `yield` is
+        one step, and steps of several requests take turns in one thread. Closed when the client leaves. Raises
+        `InvalidInput`."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Model(Protocol):

@@ -1,11 +1,12 @@
 """Models in plain numpy, without torch: the whole system runs and is tested on them.
 
-Factories for a configuration file: `models.reference:noop`, `:echo`, `:linear`, `:slow`. Each also has a function that
-returns a fitting spec (`noop_spec()` …), for tests.
+Factories for a configuration file: `models.reference:noop`, `:echo`, `:linear`, `:slow`, `:accumulate` (with `state`),
+and `:Repeat` and `:Words`, which generate (`decoupled: true`). Each also has a function that returns a fitting spec
+(`noop_spec()` …), for tests.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import Event
 from typing import Any
@@ -111,6 +112,38 @@ def slow(
     return NumpyModel(spec, compute, on_close=closed.set)
 
 
+def accumulate(spec: ModelSpec) -> NumpyModel:
+    """With state: answers with the sum of all values of the sequence so far."""
+    return NumpyModel(spec, lambda x, total: (total + x, total + x))
+
+
+class Repeat:
+    """Generates: answers with the values of its input one by one, each after `step_ms`; raises at one of them."""
+
+    def __init__(self, step_ms: float = 0.0, raise_on_value: int | None = None) -> None:
+        self._step_s = step_ms / 1e3
+        self._raise_on_value = raise_on_value
+
+    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+        for value in inputs["in"].ravel():
+            time.sleep(self._step_s)
+            if value == self._raise_on_value:
+                raise ValueError(f"told to fail on {value}")
+            yield {"out": np.array([[value]], np.int32)}
+
+
+class Words:
+    """Generates: answers a text word by word, as a language model would."""
+
+    def __init__(self, step_ms: float = 0.0) -> None:
+        self._step_s = step_ms / 1e3
+
+    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+        for word in inputs["text"].ravel()[0].split():
+            time.sleep(self._step_s)
+            yield {"word": np.array([[word]], dtype=object)}
+
+
 def noop_spec(**changes: Any) -> ModelSpec:
     """Keyword arguments replace fields of the spec, here and below."""
     return _spec("noop", (_floats("x", 1024),), (_floats("y", 1),), changes)
@@ -127,6 +160,27 @@ def linear_spec(**changes: Any) -> ModelSpec:
 def slow_spec(**changes: Any) -> ModelSpec:
     """`options` may hold base_ms, per_row_ms, raise_on_value and hang_on_value."""
     return _spec("slow", (_floats("x", 1),), (_floats("y", 1),), changes)
+
+
+def accumulate_spec(**changes: Any) -> ModelSpec:
+    state = (TensorSpec(name="total", datatype="INT32", shape=(-1, 1)),)
+    inputs = (TensorSpec(name="x", datatype="INT32", shape=(-1, 1)),)
+    outputs = (TensorSpec(name="sum", datatype="INT32", shape=(-1, 1)),)
+    return _spec("accumulate", inputs, outputs, {"state": state} | changes)
+
+
+def repeat_spec(**changes: Any) -> ModelSpec:
+    """`options` may hold step_ms and raise_on_value."""
+    inputs = (TensorSpec(name="in", datatype="INT32", shape=(-1, -1)),)
+    outputs = (TensorSpec(name="out", datatype="INT32", shape=(-1, 1)),)
+    return _spec("repeat", inputs, outputs, {"factory": "models.reference:Repeat", "decoupled": True} | changes)
+
+
+def words_spec(**changes: Any) -> ModelSpec:
+    """`options` may hold step_ms."""
+    inputs = (TensorSpec(name="text", datatype="BYTES", shape=(-1, 1)),)
+    outputs = (TensorSpec(name="word", datatype="BYTES", shape=(-1, 1)),)
+    return _spec("words", inputs, outputs, {"factory": "models.reference:Words", "decoupled": True} | changes)
 
 
 def _floats(name: str, width: int) -> TensorSpec:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
 
-from models.base import Model
+from models.base import GeneratingModel, Model
+from models.generating import PlainGenerating
 from models.spec import ModelSpec
 
 MODEL_METHODS = ("prepare", "collate", "forward", "split", "sample", "lengths", "close")
@@ -34,6 +35,20 @@ def load_model(spec: ModelSpec) -> Model:
             f" (it lacks {', '.join(missing)})"
         )
     return cast(Model, made)
+
+
+def load_generating(spec: ModelSpec) -> GeneratingModel:
+    """As `load_model`, for a spec that is `decoupled`: what the factory makes has a method `generate`."""
+    made = _make(find_factory(spec.factory), spec)
+    if not callable(getattr(made, "generate", None)):
+        raise ModelNotLoadable(
+            f"{spec.factory} made a {type(made).__name__} without a method `generate`, which `decoupled: true` needs"
+        )
+    if _is_torch_module(made):
+        from models.pytorch.generating import load_generating_module
+
+        return load_generating_module(spec, cast(Any, made))
+    return PlainGenerating(spec, made)
 
 
 def find_factory(import_string: str) -> Callable[..., object]:

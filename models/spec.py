@@ -1,7 +1,7 @@
 """What a model declares about itself: facts, no behaviour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DATATYPES = (
@@ -43,11 +43,17 @@ class Limits:
 
     max_batch_rows: the most rows computed at once; None: 128, and no more than pays off.
     max_queue_requests: the most requests that may wait; one more is refused.
-    forward_timeout_s: a forward pass that takes longer is given up, and its replica replaced.
+    max_sequences: how many sequences a model with state keeps at a time.
+    sequence_idle_s: a sequence that is not continued for so long is forgotten.
+    max_generations: how many requests a decoupled model works on at a time.
+    forward_timeout_s: a forward pass (or a step of a generation) that takes longer is given up, its replica replaced.
     """
 
     max_batch_rows: int | None = None
     max_queue_requests: int = 4096
+    max_generations: int = 8
+    max_sequences: int = 1024
+    sequence_idle_s: float = 60.0
     forward_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -55,6 +61,12 @@ class Limits:
             raise ValueError(f"max_batch_rows: must be at least 1, got {self.max_batch_rows}")
         if self.max_queue_requests < 1:
             raise ValueError(f"max_queue_requests: must be at least 1, got {self.max_queue_requests}")
+        if self.max_sequences < 1:
+            raise ValueError(f"max_sequences: must be at least 1, got {self.max_sequences}")
+        if self.sequence_idle_s <= 0:
+            raise ValueError(f"sequence_idle_s: must be positive, got {self.sequence_idle_s}")
+        if self.max_generations < 1:
+            raise ValueError(f"max_generations: must be at least 1, got {self.max_generations}")
         if self.forward_timeout_s <= 0:
             raise ValueError(f"forward_timeout_s: must be positive, got {self.forward_timeout_s}")
 
@@ -80,6 +92,9 @@ class ModelSpec:
     factory: `package.module:attribute`, an nn.Module class, or a function that returns a module or a `Model`.
     options: keyword arguments of the factory.
     latency_budget_ms: how long a client is ready to wait; None: as fast as possible, nobody is refused for being late.
+    decoupled: the model generates: it has `generate` instead of `forward`, see `models.base.GeneratingModel`.
+    state: what the model carries from one request of a sequence to the next: it is added to the inputs, and the outputs
+        of the same names replace it. A sequence begins with zeros.
     labels: class labels by output name.
     example: JSON of one request's `inputs`, used in the curl line.
     """
@@ -94,6 +109,8 @@ class ModelSpec:
     limits: Limits = field(default_factory=Limits)
     resources: Resources = field(default_factory=Resources)
     replicas: int = 1
+    decoupled: bool = False
+    state: tuple[TensorSpec, ...] = ()
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: str = ""
     example: str | None = None
@@ -114,6 +131,32 @@ class ModelSpec:
             raise ValueError(f"latency_budget_ms: must be positive, got {self.latency_budget_ms}")
         if self.replicas < 1:
             raise ValueError(f"replicas: must be at least 1, got {self.replicas}")
+        self._check_state()
         unknown = set(self.labels) - {tensor.name for tensor in self.outputs}
         if unknown:
             raise ValueError(f"labels: no output is named {', '.join(sorted(unknown))}")
+
+    def _check_state(self) -> None:
+        if not self.state:
+            return
+        if self.decoupled:
+            raise ValueError("state: a decoupled model keeps its state in its generator")
+        if self.replicas != 1:
+            raise ValueError(
+                f"replicas: a model with state has one, since its sequences live in that process; got {self.replicas}"
+            )
+        taken = {tensor.name for tensor in (*self.inputs, *self.outputs)}
+        for tensor in self.state:
+            if tensor.name in taken:
+                raise ValueError(f"state: {tensor.name!r} is already the name of an input, an output or another state")
+            taken.add(tensor.name)
+            if tensor.datatype == "BYTES" or -1 in tensor.shape[1:]:
+                raise ValueError(f"state: {tensor.name!r} must be numbers of a fixed shape, to begin with zeros")
+
+    @property
+    def stateful(self) -> bool:
+        return bool(self.state)
+
+    def with_state(self) -> "ModelSpec":
+        """The model as the runtime drives it: the state among its inputs and outputs."""
+        return replace(self, inputs=(*self.inputs, *self.state), outputs=(*self.outputs, *self.state), state=())

@@ -141,6 +141,9 @@ class LimitSettings(Section):
 
     max_batch_rows: int | None = Field(None, description="The most rows computed at once; unset: learned.")
     max_queue_requests: int = Field(4096, description="The most requests that wait; one more is refused with 503.")
+    max_sequences: int = Field(1024, description="How many sequences a model with state keeps at a time.")
+    sequence_idle_s: float = Field(60.0, description="A sequence that is not continued for so long is forgotten.")
+    max_generations: int = Field(8, description="How many requests a decoupled model works on at a time, by turns.")
     forward_timeout_s: float = Field(60.0, description="A forward pass that takes longer is given up.")
 
     def limits(self) -> Limits:
@@ -197,6 +200,14 @@ class ModelSettings(Section):
         None, description="How long a client is ready to wait; what cannot make it is refused. Unset: nobody minds."
     )
     resources: ResourceSettings = Field(default_factory=ResourceSettings, description="What one replica gets.")
+    decoupled: bool = Field(
+        False, description="The model gives any number of answers to a request: it has `generate` instead of `forward`."
+    )
+    state: list[TensorSettings] = Field(
+        default_factory=list,
+        description="Tensors carried from request to request of a sequence: the model is given them as further inputs, "
+        "and returns them as further outputs. They begin as zeros. Needs `replicas: 1`.",
+    )
     replicas: int = Field(1, description="Copies of the model, each in a process of its own.")
     scaling: ScalingSettings | None = Field(None, description="Instead of `replicas`: their number follows the load.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds.")
@@ -226,6 +237,8 @@ class ModelSettings(Section):
             latency_budget_ms=self.latency_budget_ms,
             resources=Resources(cpus=self.resources.cpus, gpus=self.resources.gpus),
             replicas=self.most_replicas(),
+            decoupled=self.decoupled,
+            state=tuple(tensor.spec() for tensor in self.state),
             limits=self.limits.limits(),
             labels={output: tuple(labels) for output, labels in self.labels.items()},
             description=self.description,

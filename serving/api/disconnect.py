@@ -13,12 +13,13 @@ h11 or httptools, Ray's proxy), and a request that ends within 25 ms gains nothi
 import asyncio
 import logging
 from collections.abc import Awaitable
+from typing import TypeVar
 
 from serving.api.asgi import Receive
-from serving.core.outcome import Outcome
 
 _log = logging.getLogger(__name__)
 INTERVAL_S = 0.025
+T = TypeVar("T")
 
 
 class DisconnectWatch:
@@ -32,8 +33,8 @@ class DisconnectWatch:
         self._gone: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def outcome(self, submitted: Awaitable[Outcome], receive: Receive) -> Outcome | None:
-        """The outcome, or None if the client left first: then `submitted` was cancelled."""
+    async def outcome(self, submitted: Awaitable[T], receive: Receive) -> T | None:
+        """What `submitted` comes to, or None if the client left first: then it was cancelled."""
         task = asyncio.current_task()
         assert task is not None
         self._waiting[task] = receive

@@ -12,7 +12,7 @@ from typing import Any
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
 from serving.api.signature import check_inputs, choose_outputs
-from serving.core.backend import Backend, Submitted
+from serving.core.backend import Backend, Generating, SequencePlace, Sequencing, Submitted
 from serving.core.outcome import Completed
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
@@ -28,18 +28,31 @@ _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config."""
+    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
+    `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
+    `backend` refuses requests that come without what they need."""
 
     name: str
     backend: Backend
+    generator: Generating | None = None
+    sequencer: Sequencing | None = None
     inputs: tuple[TensorDescription, ...]
     outputs: tuple[TensorDescription, ...]
     version: str = "1"
     platform: str = "pytorch"
     description: str = ""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    example: str | None = None
     config: Callable[[], dict[str, Any]] = dict
     max_body_bytes: int = 64 * 1024 * 1024
+
+    @property
+    def decoupled(self) -> bool:
+        return self.generator is not None
+
+    @property
+    def stateful(self) -> bool:
+        return self.sequencer is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,7 @@ class Plan:
     form: ReplyFormat
     priority: int
     timeout_ns: int | None
+    place: SequencePlace | None = None  # only in requests to a model with state
 
 
 class Dispatch:
@@ -85,12 +99,24 @@ class Dispatch:
 
     def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "") -> Submitted:
         """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
+        payload = plan.layout.read(body, head_bytes)
+        if plan.place is not None:
+            return self.submit_in(plan.place, payload, plan, tenant, plan.timeout_ns)
         return self._submit(
-            plan.layout.read(body, head_bytes),
+            payload,
             rows=plan.rows,
             tenant=tenant,
             priority=plan.priority,
             timeout_ns=plan.timeout_ns,
+        )
+
+    def submit_in(
+        self, place: SequencePlace, payload: object, plan: Plan, tenant: str, timeout_ns: int | None
+    ) -> Submitted:
+        """Of a request that has a place in a sequence."""
+        assert self.model.sequencer is not None
+        return self.model.sequencer.submit_in(
+            place, payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=timeout_ns
         )
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
@@ -102,8 +128,6 @@ class Dispatch:
 
     def _plan(self, layout: RequestLayout) -> Plan:
         rows = check_inputs(self.model.inputs, layout.inputs)
-        if layout.parameters.get("sequence_id"):
-            raise BadMessage("sequences are not supported by this server", path="parameters.sequence_id")
         formats = choose_outputs(
             self.model.outputs, layout.outputs, bool(layout.parameters.get("binary_data_output", False))
         )
@@ -111,9 +135,24 @@ class Dispatch:
             layout,
             rows,
             self._form(formats),
-            _whole_number(layout.parameters, "priority"),
-            _whole_number(layout.parameters, "timeout") * 1000 or None,
+            whole_number(layout.parameters, "priority"),
+            whole_number(layout.parameters, "timeout") * 1000 or None,
+            self._place(layout.parameters),
         )
+
+    def _place(self, parameters: Mapping[str, object]) -> SequencePlace | None:
+        id = parameters.get("sequence_id", 0)
+        if type(id) not in (int, str):
+            raise BadMessage("must be a number or a text", path="parameters.sequence_id")
+        if not id:
+            return None
+        if self.model.sequencer is None:
+            raise BadMessage("this model keeps no state, so there are no sequences", path="parameters.sequence_id")
+        flags = [parameters.get(name, False) for name in ("sequence_start", "sequence_end")]
+        for name, flag in zip(("sequence_start", "sequence_end"), flags, strict=True):
+            if type(flag) is not bool:
+                raise BadMessage("must be true or false", path=f"parameters.{name}")
+        return SequencePlace(id, *flags)  # type: ignore[arg-type]
 
     def _plan_raw(self, body: bytes) -> Plan:
         if len(self.model.inputs) != 1:
@@ -143,7 +182,8 @@ class Dispatch:
         return chosen
 
 
-def _whole_number(parameters: Mapping[str, object], name: str) -> int:
+def whole_number(parameters: Mapping[str, object], name: str) -> int:
+    """A parameter that is a count, 0 where it was not given. Raises BadMessage."""
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
         raise BadMessage("must be a whole number, not negative", path=f"parameters.{name}")

@@ -25,6 +25,8 @@ from serving.api.asgi import (
 from serving.api.faults import INTERNAL, Fault, fault_of_error, left_out, not_ready, unknown_model, unknown_path
 from serving.api.faults import wrong_verb as _wrong_verb
 from serving.api.metadata import server_metadata, statistics
+from serving.api.openapi import document
+from serving.api.pages import PAGES, Page
 
 _log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 64 * 1024
@@ -43,21 +45,21 @@ _LEFT_OUT = {
 _NO_REGIONS = re.compile(r"/v2/(?:system|cuda)sharedmemory(?:/region/[^/]+)?/(status|unregister)")
 
 ModelList = list[dict[str, Any]]
-Page = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, gives content type and body
+LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, gives content type and body
 
 
 class FrontApp:
     """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING or UNAVAILABLE), and optionally
-    `reason` and `statistics` (an entry of `model_stats`). `strict_readiness`: ready only while every model is.
-    `pages`: further paths that are read with GET; those below /debug/ only from this machine. `peer_header`: where the
-    load balancer says who asks; "" without one."""
+    `reason`, `statistics` (an entry of `model_stats`) and `signature` (`openapi.signature`). `strict_readiness`: ready
+    only while every model is. `pages`: further paths read with GET; those below /debug/ only from this machine.
+    `peer_header`: where the load balancer says who asks; "" without one."""
 
     def __init__(
         self,
         models: Callable[[], Awaitable[ModelList]],
         *,
         apps: Mapping[str, App] | None = None,
-        pages: Mapping[str, Page] | None = None,
+        pages: Mapping[str, LivePage] | None = None,
         peer_header: str = "",
         name: str = "headway",
         strict_readiness: bool = True,
@@ -74,7 +76,9 @@ class FrontApp:
             "/v2/health/ready": ("GET", self._tell_ready),
             "/v2/models/stats": ("GET", self._tell_statistics),
             "/v2/repository/index": ("POST", self._tell_index),
+            "/openapi.json": ("GET", self._tell_openapi),
         }
+        self._operations |= {path: ("GET", _telling(page)) for path, page in PAGES.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,7 +101,7 @@ class FrontApp:
                 _log.error("answering %s failed by a bug of ours", path, exc_info=error)
             await send_fault(send, fault)
 
-    async def _tell_page(self, page: Page, scope: Scope, send: Send) -> None:
+    async def _tell_page(self, page: LivePage, scope: Scope, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             await send_fault(send, _wrong_verb(scope["method"], "GET"))
             return
@@ -155,6 +159,10 @@ class FrontApp:
         models = await self._models()
         await send_json(send, statistics(model["statistics"] for model in models if "statistics" in model))
 
+    async def _tell_openapi(self, receive: Receive, send: Send) -> None:
+        release = server_metadata()["version"]
+        await send_json(send, document(await self._models(), name=self._name, release=release))
+
     async def _tell_index(self, receive: Receive, send: Send) -> None:
         body = await read_body(receive, {}, _MAX_BODY_BYTES)
         if body is None:
@@ -178,6 +186,13 @@ def _is_local(scope: Scope, peer_header: bytes) -> bool:
         return ip_address(peer.removeprefix("::ffff:")).is_loopback
     except ValueError:
         return False
+
+
+def _telling(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
+    async def tell(receive: Receive, send: Send) -> None:
+        await send_bytes(send, 200, [*page.headers], page.body)
+
+    return tell
 
 
 def _own_path(path: str, root_path: str) -> str:

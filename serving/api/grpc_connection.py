@@ -21,6 +21,7 @@ from serving.protocol.compression import coding_of, inflate
 from serving.protocol.errors import BadMessage, TooLarge
 
 MAX_TEXT = 1000
+MAX_UNSENT = 1 << 20  # bytes of a stream that wait for a slow client; then whoever makes more waits too
 _UNQUOTED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _UNIT_NS = {"n": 1, "u": 10**3, "m": 10**6, "S": 10**9, "M": 60 * 10**9, "H": 3600 * 10**9}
 _PREFIX = Struct(">BI")  # of a message: is it compressed, how many bytes
@@ -69,7 +70,7 @@ def _timeout_ns(value: str) -> int | None:
 class Call(Stream[Head]):
     """One call, and what has come of it."""
 
-    __slots__ = ("answering", "has_headers", "inbox", "received", "uncredited")
+    __slots__ = ("answering", "drained", "has_headers", "inbox", "received", "uncredited")
 
     def __init__(self, id: int, head: Head, window: int) -> None:
         super().__init__(id, head, window)
@@ -78,6 +79,7 @@ class Call(Stream[Head]):
         self.inbox: asyncio.Queue[tuple[bytes, int] | None] | None = None
         self.answering: Any = None  # what to cancel when the client leaves: a submitted request, or a task
         self.has_headers = False
+        self.drained: asyncio.Event | None = None  # where somebody waits for the client to read
         self.uncredited = 0  # taken, and not yet told to the client
 
 
@@ -256,6 +258,15 @@ class GrpcConnection(Http2Connection[Head]):
 
     async def _stream_message(self, call: Call, message: bytes) -> None:
         self._send_message(call, message)
+        if len(call.sending) > MAX_UNSENT and self._streams.get(call.id) is call:
+            call.drained = call.drained or asyncio.Event()
+            await call.drained.wait()
+
+    def _push(self, stream: Call) -> None:
+        super()._push(stream)
+        if stream.drained is not None and not stream.sending:
+            stream.drained.set()
+            stream.drained = None
 
     def _send_headers(self, call: Call) -> None:
         if not call.has_headers:

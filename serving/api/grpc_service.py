@@ -23,13 +23,15 @@ from serving.api.faults import (
 from serving.api.front import ModelList
 from serving.api.metadata import model_config, model_metadata, model_statistics, server_metadata, statistics
 from serving.api.recall import Recall
-from serving.core.backend import Submitted
-from serving.core.outcome import Completed, Outcome
-from serving.protocol.errors import BadMessage
+from serving.core.backend import Answers, Submitted
+from serving.core.outcome import Completed, Outcome, Timings
+from serving.protocol.errors import BadMessage, BadOutput
 from serving.protocol.grpc_codec import GrpcLayout, GrpcReplyWriter, error_in_stream, in_stream, split
 from serving.protocol.pb import HEALTH, SERVICE, decode, encode
 
 _log = logging.getLogger(__name__)
+EMPTY_FINAL = "triton_enable_empty_final_response"
+NO_TIMINGS = Timings(0, 0, 0, 1)
 STREAM_WINDOW = 256  # requests of one stream that wait for their answers; then we stop reading
 HEALTH_POLL_S = 1.0
 INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
@@ -142,6 +144,24 @@ class Pending(NamedTuple):
             raise CallFailed(fault(error, self.planned.dispatch.model.name)) from None
 
 
+class PendingGeneration(NamedTuple):
+    """A request whose model is generating its answers."""
+
+    answers: Answers
+    planned: Planned
+    id: str
+
+    def message(self, values: object) -> bytes:
+        """A ModelInferResponse. Raises CallFailed."""
+        dispatch, plan, _ = self.planned
+        try:
+            if not isinstance(values, dict):
+                raise BadOutput(f"the model gave a {type(values).__name__}, not its outputs by name")
+            return dispatch.message(plan, Completed(values, 0, NO_TIMINGS), self.id)
+        except Exception as error:
+            raise CallFailed(fault(error, dispatch.model.name)) from None
+
+
 class GrpcService:
     """`served`: the models of this process. `models`, `name`: as `FrontApp` takes them. `tenant_header`: the metadata
     whose value tells tenants apart, "" for one tenant. `relay`: for calls about models that other processes serve."""
@@ -161,6 +181,7 @@ class GrpcService:
         self._name = name
         self._tenant_header = tenant_header.lower()
         self._planned: Recall[Planned] = Recall()
+        self._generates = any(dispatch.model.generator for dispatch in self._dispatches.values())
         tells: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
             "ServerLive": self._tell_live,
             "ServerReady": self._tell_ready,
@@ -190,10 +211,15 @@ class GrpcService:
             planned = self._plan(request.head)
         plan = planned.plan
         limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
+        payload = planned.layout.read(request)
+        tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
+        if plan.place is not None:
+            limit_ns = min(limits, default=None)
+            return Pending(planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns), planned, request.id)
         submitted = planned.dispatch.model.backend.submit(
-            planned.layout.read(request),
+            payload,
             rows=plan.rows,
-            tenant=call.metadata(self._tenant_header) if self._tenant_header else "",
+            tenant=tenant,
             priority=plan.priority,
             timeout_ns=min(limits, default=None),
         )
@@ -222,6 +248,7 @@ class GrpcService:
         `triton_grpc_error: true` wants the stream to end with it instead: then CallFailed.
         """
         waiting: asyncio.Queue[tuple[Answering, bytes] | None] = asyncio.Queue(STREAM_WINDOW)
+        window = asyncio.Semaphore(STREAM_WINDOW)
         strict = call.metadata("triton_grpc_error") == "true"
 
         async def answer() -> None:
@@ -239,6 +266,10 @@ class GrpcService:
             async with asyncio.TaskGroup() as group:
                 group.create_task(answer())
                 async for message in messages:
+                    if self._generates and (generation := self._generation(message, call)):
+                        await window.acquire()
+                        group.create_task(self._tell_generation(generation, send, window, strict=strict))
+                        continue
                     await waiting.put((await self._begin(message, call), message))
                 await waiting.put(None)
         except* CallFailed as failed:
@@ -247,6 +278,50 @@ class GrpcService:
             while not waiting.empty():
                 if (item := waiting.get_nowait()) is not None:
                     item[0].cancel()
+
+    def _generation(self, message: bytes, call: Call) -> "PendingGeneration | None":
+        """Submits a request for a model that generates; None for any other, and for one that cannot be submitted."""
+        try:
+            request = split(message)
+            planned = self._planned.get(request.head) or self._plan(request.head)
+            generator = planned.dispatch.model.generator
+            if generator is None:
+                return None
+            plan = planned.plan
+            limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
+            payload = planned.layout.read(request)
+        except (BadMessage, NotHere):
+            return None  # the general way tells why
+        answers = generator.generate(payload, priority=plan.priority, timeout_ns=min(limits, default=None))
+        return PendingGeneration(answers, planned, request.id)
+
+    async def _tell_generation(
+        self,
+        generation: "PendingGeneration",
+        send: Callable[[bytes], Awaitable[None]],
+        window: asyncio.Semaphore,
+        *,
+        strict: bool,
+    ) -> None:
+        """Its answers in their order, as they come; those of other requests may come between them, as with Triton."""
+        try:
+            async for values in generation.answers:
+                await send(in_stream(generation.message(values), is_final=False))
+            outcome = generation.answers.outcome
+            if type(outcome) is not Completed:
+                raise CallFailed(fault_of_outcome(outcome))  # type: ignore[arg-type]
+            if generation.planned.layout.parameters.get(EMPTY_FINAL):
+                name = generation.planned.dispatch.model.name
+                empty = {"model_name": name, "model_version": generation.planned.dispatch.model.version}
+                await send(in_stream(encode("ModelInferResponse", empty | {"id": generation.id})))
+        except CallFailed as failed:
+            if strict:
+                raise
+            name = generation.planned.dispatch.model.name
+            await send(error_in_stream(failed.fault.text, name, generation.id))
+        finally:
+            generation.answers.cancel()
+            window.release()
 
     async def _begin(self, message: bytes, call: Call) -> Answering:
         try:

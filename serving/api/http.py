@@ -28,6 +28,7 @@ from serving.api.disconnect import DisconnectWatch
 from serving.api.dispatch import Dispatch, ServedModel
 from serving.api.faults import (
     INTERNAL,
+    CallFailed,
     Fault,
     fault_of_error,
     fault_of_outcome,
@@ -37,7 +38,9 @@ from serving.api.faults import (
     wrong_verb,
 )
 from serving.api.front import FrontApp
+from serving.api.generate import read_request
 from serving.api.metadata import model_config, model_metadata, model_statistics, statistics
+from serving.api.streaming import begin, tell_all, tell_one
 from serving.core.outcome import Completed
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
@@ -68,9 +71,11 @@ class ModelApp:
             "/config": self._tell_config,
             "/stats": self._tell_statistics,
         }
+        self._generates = {"/generate": False, "/generate_stream": True}
         prefixes = (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}")
+        tails = (*self._tells, _INFER, *self._generates)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
-        self._operations = {prefix + tail: tail for prefix in prefixes for tail in (*self._tells, _INFER)}
+        self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
 
     def __repr__(self) -> str:
         return f"<ModelApp {self.model.name} version {self.model.version}>"
@@ -87,7 +92,9 @@ class ModelApp:
             await self._infer(dict(scope["headers"]), receive, send)
         elif operation is None:
             await send_fault(send, self._unknown(scope["path"], scope.get("root_path", "")))
-        elif operation == _INFER:
+        elif operation in self._generates and method == "POST":
+            await self._generate(dict(scope["headers"]), receive, send, streams=self._generates[operation])
+        elif operation == _INFER or operation in self._generates:
             await send_fault(send, wrong_verb(method, "POST"))
         elif method not in ("GET", "HEAD"):
             await send_fault(send, wrong_verb(method, "GET"))
@@ -122,6 +129,23 @@ class ModelApp:
             answer = [*answer, (b"server-timing", server_timing(outcome))]
         await send({"type": "http.response.start", "status": 200, "headers": answer})
         await send({"type": "http.response.body", "body": content})
+
+    async def _generate(self, headers: HeaderMap, receive: Receive, send: Send, *, streams: bool) -> None:
+        try:
+            body = await read_body(receive, headers, self.model.max_body_bytes)
+            if body is None:
+                return
+            request = read_request(self.model, body)
+            answers = begin(self.model, request, text_header(headers, self.tenant_header))
+            if streams:
+                telling = tell_all(self.model, answers, request.id, send, self.fault)
+            else:
+                telling = tell_one(self.model, answers, request.id, send)
+            await self._watch.outcome(telling, receive)
+        except CallFailed as failed:
+            await send_fault(send, failed.fault)
+        except Exception as error:
+            await send_fault(send, self.fault(error))
 
     async def _inflated(self, body: bytes, encoding: str) -> bytes:
         coding = coding_of(encoding)

@@ -18,6 +18,7 @@ EXTENSIONS = (
     "model_configuration",
     "parameters",
     "schedule_policy",
+    "sequence",
     "statistics",
 )
 # Without a limit of its own the learned one counts; perf_analyzer only needs a number that is no obstacle.
@@ -62,8 +63,8 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "input": [{**_configured(tensor), "format": "FORMAT_NONE", "optional": False} for tensor in model.inputs],
         "output": [_configured(tensor) for tensor in model.outputs],
         "instance_group": [{"name": model.name, "kind": "KIND_AUTO", "count": settings.get("replicas") or 1}],
-        "dynamic_batching": {},
-        "model_transaction_policy": {"decoupled": False},
+        **({"sequence_batching": {}} if model.stateful else {"dynamic_batching": {}}),
+        "model_transaction_policy": {"decoupled": model.generator is not None},
         "parameters": {
             name: {"string_value": value if isinstance(value, str) else json.dumps(value, default=str)}
             for name, value in settings.items()

@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve import Application
 
 from models.spec import ModelSpec
+from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import Front, ModelReplica, model_route, options_of
 from serving.cluster.snapshots import price_per_hour
@@ -34,14 +35,14 @@ def applications(settings: Settings, *, gpus: bool) -> Iterator[tuple[str, str, 
 
 
 def front(settings: Settings) -> Application:
-    versions = {spec.name: spec.version for spec in settings.model_specs()}
+    configured = {spec.name: {"version": spec.version, "signature": signature(spec)} for spec in settings.model_specs()}
     deployment = Front.options(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
         logging_config={"enable_access_log": False},
     )
     server = settings.server
-    return deployment.bind(server.name, versions, server.http_port, server.grpc_port, server.tenant_header)
+    return deployment.bind(server.name, configured, server.http_port, server.grpc_port, server.tenant_header)
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:

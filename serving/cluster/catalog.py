@@ -14,27 +14,27 @@ STATES = {"RUNNING": "READY", "DEPLOYING": "LOADING", "NOT_STARTED": "LOADING", 
 class Catalog:
     """Answers from memory for a second, so that health checks do not load the controller."""
 
-    def __init__(self, versions: dict[str, str]) -> None:
-        """versions: the configured version of every model, by name."""
-        self._versions = versions
-        self._known: list[dict[str, str]] = []
+    def __init__(self, configured: dict[str, dict[str, Any]]) -> None:
+        """configured: `version` and `signature` of every model, by name."""
+        self._configured = configured
+        self._known: list[dict[str, Any]] = []
         self._asked_ns: int | None = None
 
-    async def models(self) -> list[dict[str, str]]:
-        """`{name, version, state, reason}` for every model of the configuration."""
+    async def models(self) -> list[dict[str, Any]]:
+        """`{name, version, signature, state, reason}` for every model of the configuration."""
         now_ns = SystemClock.now_ns()
         if self._asked_ns is None or now_ns - self._asked_ns > FRESH_NS:
             self._asked_ns = now_ns
-            self._known = entries(self._versions, await asyncio.to_thread(serve.status))
+            self._known = entries(self._configured, await asyncio.to_thread(serve.status))
         return self._known
 
 
-def entries(versions: dict[str, str], status: Any) -> list[dict[str, str]]:
+def entries(configured: dict[str, dict[str, Any]], status: Any) -> list[dict[str, Any]]:
     """What the repository index says of each model, from Ray Serve's status."""
     found = []
-    for name, version in versions.items():
+    for name, facts in configured.items():
         application = status.applications.get(name)
         state = STATES.get(application.status, "UNAVAILABLE") if application else "UNAVAILABLE"
         reason = "" if state == "READY" else (application.message if application else "not deployed")
-        found.append({"name": name, "version": version, "state": state, "reason": reason})
+        found.append({"name": name, **facts, "state": state, "reason": reason})
     return found

@@ -15,7 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from serving.cluster.engines import AnyEngine
 from serving.runtime.engine import Engine
+from serving.runtime.generation import GeneratingEngine
 from serving.telemetry.snapshot import ReplicaSnapshot
 
 LOOK_S = 0.5  # how soon the tasks follow the threads
@@ -73,7 +75,7 @@ def _place(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
 
 
-def state(engine: Engine, snapshot: ReplicaSnapshot) -> dict[str, Any]:
+def state(engine: AnyEngine, snapshot: ReplicaSnapshot) -> dict[str, Any]:
     """Of one replica, as JSON takes it. `balance` is "good", or what is wrong with the ledger."""
     counts = snapshot.counts
     return {
@@ -90,11 +92,7 @@ def state(engine: Engine, snapshot: ReplicaSnapshot) -> dict[str, Any]:
         "queued": snapshot.queued,
         "in_flight": snapshot.in_flight,
         "ended": dict(engine.ledger.ended),
-        "lines": [
-            {"group": str(group), "length": length, "tenant": tenant, "requests": len(line)}
-            for (group, length), by_tenant in engine.batcher.queue.lines.items()
-            for tenant, line in by_tenant.items()
-        ],
+        "lines": [] if isinstance(engine, GeneratingEngine) else _lines(engine),
         "expected_wait_ms": snapshot.expected_wait_ns / 1e6,
         "busy_ns": engine.reading().busy_ns,
         "lanes": snapshot.lanes,
@@ -114,11 +112,20 @@ def state(engine: Engine, snapshot: ReplicaSnapshot) -> dict[str, Any]:
     }
 
 
+def _lines(engine: Engine) -> list[dict[str, Any]]:
+    """Who waits for what."""
+    return [
+        {"group": str(group), "length": length, "tenant": tenant, "requests": len(line)}
+        for (group, length), by_tenant in engine.batcher.queue.lines.items()
+        for tenant, line in by_tenant.items()
+    ]
+
+
 def _text(stacks: dict[str, list[str]]) -> str:
     return "".join(f"\n{name}\n  " + "\n  ".join(places) + "\n" for name, places in stacks.items())
 
 
-def _balance(engine: Engine) -> str:
+def _balance(engine: AnyEngine) -> str:
     try:
         engine.ledger.check()
     except AssertionError as error:

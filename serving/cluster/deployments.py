@@ -17,7 +17,6 @@ from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
-from models.registry import load_model
 from models.spec import ModelSpec
 from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
@@ -28,12 +27,12 @@ from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
+from serving.cluster.engines import open_engine
 from serving.cluster.environment import peer_header
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.pages import debug_pages, metric_pages
 from serving.cluster.snapshots import Teller
-from serving.runtime.engine import Engine
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
 
@@ -54,15 +53,13 @@ class ModelReplica:
         weights: dict[str, float],
         price_per_hour: float | None = None,
     ) -> None:
-        model = await asyncio.to_thread(load_model, spec)
         recorder = Recorder(weights)
-        self.engine = Engine(
-            [model],
+        self.engine = await open_engine(
+            spec,
             weights=weights,
             observer=recorder,
             report=lambda text: logger.info("%s: %s", spec.name, text),
         )
-        await self.engine.open()
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
         self._teller = Teller(
@@ -83,7 +80,7 @@ class ModelReplica:
         # A forward pass takes the interpreter once per operation, and the event loop answers whole batches at a time:
         # with Python's 5 ms the device would wait for most of that. Worth 15 % of the throughput of a small model.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        logger.info("%s ready on %s", spec.name, model.device)
+        logger.info("%s ready on %s", spec.name, self.engine.model.device)
 
     async def entries(self) -> ModelList:
         """What the repository index says of the only model here."""
@@ -128,10 +125,15 @@ class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
     async def __init__(
-        self, name: str, versions: dict[str, str], http_port: int, grpc_port: int | None, tenant_header: str
+        self,
+        name: str,
+        configured: dict[str, dict[str, Any]],
+        http_port: int,
+        grpc_port: int | None,
+        tenant_header: str,
     ) -> None:
-        models = Catalog(versions).models
-        self.collector = Collector(versions)
+        models = Catalog(configured).models
+        self.collector = Collector({model: facts["version"] for model, facts in configured.items()})
         pages = {**metric_pages(self.collector, http_port), **debug_pages(self.collector)}
         self.http: App = FrontApp(models, name=name, pages=pages, peer_header=peer_header())
         door.entrance.register("/", self.http)

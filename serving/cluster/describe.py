@@ -5,11 +5,13 @@ from typing import Any
 
 from models.spec import TensorSpec
 from serving.api.dispatch import ServedModel
+from serving.cluster.engines import AnyEngine
 from serving.protocol.messages import TensorDescription
-from serving.runtime.engine import Engine
+from serving.runtime.generation import GeneratingEngine
+from serving.runtime.sequences import SequenceEngine
 
 
-def served_model(engine: Engine, max_body_bytes: int, doors: Callable[[], dict[str, str]]) -> ServedModel:
+def served_model(engine: AnyEngine, max_body_bytes: int, doors: Callable[[], dict[str, str]]) -> ServedModel:
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -19,18 +21,24 @@ def served_model(engine: Engine, max_body_bytes: int, doors: Callable[[], dict[s
         inputs=tuple(map(_description, spec.inputs)),
         outputs=tuple(map(_description, spec.outputs)),
         labels=spec.labels,
+        example=spec.example,
         config=lambda: learned(engine) | doors(),
         backend=engine,
+        sequencer=engine if isinstance(engine, SequenceEngine) else None,
+        generator=engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
     )
 
 
-def learned(engine: Engine) -> dict[str, Any]:
+def learned(engine: AnyEngine) -> dict[str, Any]:
     """What the engine found out by itself, for whoever wants to look behind the batching."""
+    if isinstance(engine, GeneratingEngine):
+        return {"device": engine.model.device} | engine.facts()
     batcher = engine.batcher
     length = batcher.sizes.lengths[-1]
     useful_rows = batcher.sizes.useful_rows(batcher.latency, length)
-    return {
+    sequences = engine.facts() if isinstance(engine, SequenceEngine) else {}
+    return sequences | {
         "device": engine.model.device,
         "max_batch_rows": batcher.sizes.largest_rows,
         "useful_batch_rows": useful_rows,

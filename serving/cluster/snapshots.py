@@ -3,11 +3,13 @@
 import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from models.spec import Resources
 from serving.cluster.door import entrance
+from serving.cluster.engines import AnyEngine
 from serving.core.clock import SystemClock
-from serving.runtime.engine import Engine
+from serving.runtime.generation import GeneratingEngine
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
 
@@ -23,7 +25,7 @@ class Teller:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnyEngine,
         recorder: Recorder,
         *,
         replica: str,
@@ -42,9 +44,8 @@ class Teller:
     def snapshot(self) -> ReplicaSnapshot:
         """As of now. Its counts are the engine's own, so pass it on before anything else happens."""
         engine = self._engine
-        batcher = engine.batcher
         ledger = engine.ledger.snapshot()
-        learned = batcher.latency.snapshot()
+        reading = engine.reading()
         return ReplicaSnapshot(
             model=engine.spec.name,
             version=engine.spec.version,
@@ -57,23 +58,43 @@ class Teller:
             received=ledger.received,
             queued=ledger.queued,
             in_flight=ledger.in_flight,
-            queued_rows=batcher.queue.rows,
-            expected_wait_ns=batcher.backlog_ns(),
-            lanes=engine.lane_count,
-            batches_in_flight=engine.batches_in_flight(),
-            largest_batch_rows=batcher.sizes.largest_rows,
-            useful_batch_rows=batcher.sizes.useful_rows(batcher.latency, batcher.sizes.lengths[-1]),
-            bound_margin=learned.margin,
-            bound_coverage=learned.coverage,
-            drift=learned.drift,
-            budget_ms=engine.budget_ms,
+            expected_wait_ns=reading.wait_ns,
+            lanes=reading.lanes,
             cpu_ns=cpu_ns(),
             memory_bytes=memory_bytes(),
             price_per_hour=self._price_per_hour,
             statistics=engine.statistics(),
             counts=self._recorder.counts(),
             gpus=tuple(self._read_gpus()),
+            **_batching(engine),
         )
+
+
+def _batching(engine: AnyEngine) -> dict[str, Any]:
+    """What the batching queue has to tell. A model that generates has none: every request is a batch of its own."""
+    if isinstance(engine, GeneratingEngine):
+        return {
+            "queued_rows": engine.ledger.queued,
+            "batches_in_flight": engine.ledger.in_flight,
+            "largest_batch_rows": 1,
+            "useful_batch_rows": 1,
+            "bound_margin": 0.0,
+            "bound_coverage": 1.0,
+            "drift": 1.0,
+            "budget_ms": engine.spec.latency_budget_ms,
+        }
+    batcher = engine.batcher
+    learned = batcher.latency.snapshot()
+    return {
+        "queued_rows": batcher.queue.rows,
+        "batches_in_flight": engine.batches_in_flight(),
+        "largest_batch_rows": batcher.sizes.largest_rows,
+        "useful_batch_rows": batcher.sizes.useful_rows(batcher.latency, batcher.sizes.lengths[-1]),
+        "bound_margin": learned.margin,
+        "bound_coverage": learned.coverage,
+        "drift": learned.drift,
+        "budget_ms": engine.budget_ms,
+    }
 
 
 def price_per_hour(resources: Resources, gpu_hour: float | None, cpu_hour: float | None) -> float | None:

@@ -1,7 +1,7 @@
 """What a protocol needs of whatever answers requests: the local engine, or a fake of it."""
 
-from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, NamedTuple, Protocol
 
 from serving.core.outcome import Outcome
 from serving.core.statistics import ModelStatistics
@@ -20,6 +20,54 @@ class Submitted(Protocol):
 
     def cancel(self) -> None:
         """Withdraws the request, unless it has ended already; it ends as Cancelled."""
+        ...
+
+
+class Answers(Protocol):
+    """The answers to one request of a model that generates: iterate over them, then `outcome` says how it ended
+    (Completed without a value, if all went well)."""
+
+    outcome: Outcome | None
+
+    def __aiter__(self) -> AsyncIterator[object]: ...
+
+    async def __anext__(self) -> object: ...
+
+    def cancel(self) -> None:
+        """Withdraws the request, also while it generates; what it has given stays readable."""
+        ...
+
+
+class Generating(Protocol):
+    """What answers requests with any number of answers each."""
+
+    def generate(self, payload: object, *, priority: int = 0, timeout_ns: int | None = None) -> Answers:
+        """Hands over one request, as `Backend.submit`. timeout_ns: for waiting; what has begun goes on."""
+        ...
+
+
+class SequencePlace(NamedTuple):
+    """Which sequence a request belongs to, and whether it is the first or the last of it."""
+
+    id: int | str
+    starts: bool
+    ends: bool
+
+
+class Sequencing(Protocol):
+    """What answers requests that build on the ones before them."""
+
+    def submit_in(
+        self,
+        place: SequencePlace,
+        payload: object,
+        *,
+        rows: int,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+    ) -> Submitted:
+        """As `Backend.submit`; answered after the requests of its sequence that were handed over before."""
         ...
 
 

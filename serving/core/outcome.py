@@ -13,6 +13,7 @@ class Reason(Enum):
     QUEUE_FULL = "the queue is full"
     DEADLINE_HOPELESS = "the deadline cannot be met even if the request is served next"
     TOO_LARGE = "the request has more rows than the largest batch"
+    TOO_MANY_SEQUENCES = "as many sequences are open as may be"
     DRAINING = "the server is shutting down"
 
 

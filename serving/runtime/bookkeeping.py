@@ -32,6 +32,12 @@ class Bookkeeper:
         each_ns = timings.prepare_ns + timings.compute_ns + timings.finish_ns
         statistics.success.add(queue_ns + each_ns * count, count)
 
+    def generated(self, steps: int, queue_ns: int, timings: Timings) -> None:
+        """One request of a generating model ended well, after so many steps."""
+        self.completed(1, queue_ns, timings)
+        self.statistics.inference_count += 1
+        self.statistics.execution_count += steps
+
     def executed(self, batch: Batch, done: Forwarded, occupied_ns: int, now_ns: int) -> None:
         statistics = self.statistics
         self.busy_ns += occupied_ns

@@ -215,8 +215,8 @@ def test_bytes_that_are_no_message_are_refused(server, backend) -> None:
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_sequences_are_refused_honestly(triton) -> None:
-    with pytest.raises(InferenceServerException, match="sequences are not supported"):
+def test_a_model_without_state_has_no_sequences(triton) -> None:
+    with pytest.raises(InferenceServerException, match="keeps no state"):
         triton.infer("two", two_inputs(), sequence_id=5, sequence_start=True)
 
 

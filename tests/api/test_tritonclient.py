@@ -158,8 +158,8 @@ def test_a_version_may_be_named_but_must_be_ours(triton) -> None:
         triton.infer("two", two_inputs(), model_version="9")
 
 
-def test_sequences_are_refused_honestly(triton) -> None:
-    with pytest.raises(InferenceServerException, match="sequences are not supported"):
+def test_a_model_without_state_has_no_sequences(triton) -> None:
+    with pytest.raises(InferenceServerException, match="keeps no state"):
         triton.infer("two", two_inputs(), sequence_id=5, sequence_start=True)
 
 

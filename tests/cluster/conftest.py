@@ -26,6 +26,24 @@ SLOW = {
     **MODEL,
 }
 
+WORDS = {
+    "name": "words",
+    "factory": "models.reference:Words",
+    "decoupled": True,
+    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1, 1]}],
+    "outputs": [{"name": "word", "datatype": "BYTES", "shape": [-1, 1]}],
+    "resources": {"cpus": 0.1},
+}
+_NUMBER = {"datatype": "INT32", "shape": [-1, 1]}
+ACCUMULATE = {
+    "name": "accumulate",
+    "factory": "models.reference:accumulate",
+    "inputs": [{"name": "x", **_NUMBER}],
+    "outputs": [{"name": "sum", **_NUMBER}],
+    "state": [{"name": "total", **_NUMBER}],
+    "resources": {"cpus": 0.1},
+}
+
 
 def settings_file(folder: Path, *models: dict[str, object], **server: object) -> Path:
     path = folder / "headway.yaml"
@@ -50,4 +68,4 @@ def started(path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    yield from started(settings_file(tmp_path_factory.mktemp("cluster"), NOOP, SLOW))
+    yield from started(settings_file(tmp_path_factory.mktemp("cluster"), NOOP, SLOW, WORDS, ACCUMULATE))

@@ -1,18 +1,23 @@
 """Unmodified tritonclient.grpc on a real Ray, behind the real HAProxy: it names the model and nothing else."""
 
+import json
+import queue
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
 import tritonclient.grpc as client
+import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.launcher import Cluster
-from tests.cluster.conftest import GRPC_PORT
+from tests.cluster.conftest import GRPC_PORT, PORT
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
 ADDRESS = f"127.0.0.1:{GRPC_PORT}"
+HTTP = f"http://127.0.0.1:{PORT}"
 
 
 @pytest.fixture
@@ -43,11 +48,43 @@ def test_the_fast_door_is_open(triton) -> None:
 def test_the_front_answers_what_belongs_to_no_model(triton) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
-    assert {entry.name for entry in triton.get_model_repository_index().models} == {"noop", "slow"}
+    names = {entry.name for entry in triton.get_model_repository_index().models}
+    assert names == {"noop", "slow", "words", "accumulate"}
     assert not triton.is_model_ready("nobody")
     with pytest.raises(InferenceServerException, match="unknown model: 'nobody'") as caught:
         triton.infer("nobody", inputs())
     assert caught.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_a_model_generates_by_stream_and_by_event_and_the_page_knows_it(triton) -> None:
+    came: queue.Queue = queue.Queue()
+    triton.start_stream(lambda result, error: came.put(error or result))
+    text = client.InferInput("text", [1, 1], "BYTES")
+    text.set_data_from_numpy(np.array([["when the train left"]], dtype=object))
+    triton.async_stream_infer("words", [text], enable_empty_final_response=True)
+    answers = [came.get(timeout=20) for _ in range(5)]
+    triton.stop_stream()
+    assert [answer.as_numpy("word")[0, 0] for answer in answers[:4]] == [b"when", b"the", b"train", b"left"]
+    with urllib.request.urlopen(f"{HTTP}/v2/models/words/generate_stream", data=b'{"text": "at noon"}') as events:
+        assert events.read().count(b"data: ") == 2
+    with urllib.request.urlopen(f"{HTTP}/openapi.json") as document:
+        paths = json.load(document)["paths"]
+    assert paths["/v2/models/words/infer"]["post"]["x-model"]["decoupled"]
+    with urllib.request.urlopen(f"{HTTP}/") as page:
+        assert b"Try a model" in page.read()
+
+
+def test_a_sequence_keeps_its_state_whatever_wire_its_requests_take(triton) -> None:
+    def number(wire, value: int):
+        return [wire.InferInput("x", [1, 1], "INT32").set_data_from_numpy(np.array([[value]], np.int32))]
+
+    with tritonclient.http.InferenceServerClient(HTTP.removeprefix("http://")) as over_http:
+        sums = []
+        for index, value in enumerate([3, 4, 5, 6]):
+            wire, connected = ((client, triton), (tritonclient.http, over_http))[index % 2]
+            place = {"sequence_id": 7, "sequence_start": index == 0, "sequence_end": index == 3}
+            sums.append(int(connected.infer("accumulate", number(wire, value), **place).as_numpy("sum")[0, 0]))
+    assert sums == [3, 7, 12, 18]
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])

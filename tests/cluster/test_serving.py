@@ -109,7 +109,8 @@ def test_the_fast_door_is_open_and_each_model_answers_for_itself(cluster: Cluste
         assert client.is_model_ready("noop")
         answer = client.infer("noop", inputs(3.0)).as_numpy("y")
         assert answer.shape == (1, 1)
-        assert {entry["name"] for entry in client.get_model_repository_index()} == {"noop", "slow"}
+        names = {entry["name"] for entry in client.get_model_repository_index()}
+        assert names == {"noop", "slow", "words", "accumulate"}
         with pytest.raises(InferenceServerException, match="unknown model"):
             client.infer("nobody", inputs())
     assert way_into("noop") == ("fast", "short")

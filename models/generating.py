@@ -1,0 +1,30 @@
+"""A user's object with a method `generate` as a `models.base.GeneratingModel`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from models.base import Tensors
+from models.spec import ModelSpec
+
+
+class PlainGenerating:
+    """Around an object that knows no device. Its `close` is called if it has one."""
+
+    device = "cpu"
+
+    def __init__(self, spec: ModelSpec, made: Any) -> None:
+        self.spec = spec
+        self._made = made
+        self.device = getattr(made, "device", "cpu")
+
+    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+        answers: Iterator[Tensors] = self._made.generate(inputs)
+        return answers
+
+    def close(self) -> None:
+        close = getattr(self._made, "close", None)
+        if close is not None:
+            close()
+
+    def __repr__(self) -> str:
+        return f"<PlainGenerating {self.spec.name}>"

@@ -1,0 +1,28 @@
+"""The pages a person opens in a browser: files of this folder, one style sheet for all, nothing from elsewhere."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+_FOLDER = Path(__file__).parent
+_KINDS = {".html": b"text/html", ".css": b"text/css", ".js": b"text/javascript", ".svg": b"image/svg+xml"}
+# Scripts and styles come from this server alone; a page that shows what clients sent runs nothing of it.
+_POLICY = b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+class Page(NamedTuple):
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def _read(path: Path) -> Page:
+    headers = [
+        (b"content-type", _KINDS[path.suffix] + b"; charset=utf-8"),
+        (b"content-security-policy", _POLICY),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-cache"),
+    ]
+    return Page(headers, path.read_bytes())
+
+
+PAGES = {f"/pages/{path.name}": _read(path) for path in _FOLDER.iterdir() if path.suffix in _KINDS}
+PAGES["/"] = PAGES["/try"] = PAGES["/pages/try.html"]

@@ -1,0 +1,14 @@
+// Makes elements: make("div", {class: "card"}, "text", otherElement). What starts with "on" is a listener.
+export function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== false && value !== undefined) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children);
+  return element;
+}
+
+export function shapeText(shape) {
+  return shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
+}

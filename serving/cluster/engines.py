@@ -1,0 +1,38 @@
+"""From what a model declares to the engine that runs it. Knows no Ray: tests open their engines here too."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from models.datatypes import numpy_type
+from models.registry import load_generating, load_model
+from models.spec import ModelSpec
+from serving.core.observer import Observer
+from serving.runtime.engine import Engine
+from serving.runtime.generation import GeneratingEngine
+from serving.runtime.sequences import SequenceEngine
+
+AnyEngine = Engine | GeneratingEngine
+
+
+async def open_engine(
+    spec: ModelSpec,
+    *,
+    weights: Mapping[str, float] | None = None,
+    observer: Observer | None = None,
+    report: Callable[[str], None] = lambda text: None,
+) -> AnyEngine:
+    """Loads the model and readies it for requests. The rest: as `Engine` takes them."""
+    engine: AnyEngine
+    if spec.decoupled:
+        engine = GeneratingEngine(await asyncio.to_thread(load_generating, spec))
+    elif spec.state:
+        model = await asyncio.to_thread(load_model, spec.with_state())
+        zeros = {tensor.name: np.zeros((1, *tensor.shape[1:]), numpy_type(tensor.datatype)) for tensor in spec.state}
+        engine = SequenceEngine([model], spec, zeros, weights=weights, observer=observer, report=report)
+    else:
+        model = await asyncio.to_thread(load_model, spec)
+        engine = Engine([model], weights=weights, observer=observer, report=report)
+    await engine.open()
+    return engine

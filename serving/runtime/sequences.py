@@ -1,0 +1,194 @@
+"""The engine for models with state: requests of one sequence in their order, each with what the one before left behind.
+
+The state travels as tensors: the runtime adds it to the inputs, and takes it from the outputs. So the model stays a
+function of its inputs, requests of different sequences share batches, and the rest is the engine's as for any model.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from models.base import Model, Tensors
+from models.spec import ModelSpec
+from serving.core.backend import SequencePlace, Submitted
+from serving.core.errors import InvalidInput
+from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected
+from serving.runtime.engine import Engine
+
+
+class Turn:
+    """A `core.backend.Submitted` that first waits for the requests of its sequence before it."""
+
+    def __init__(self, payload: Tensors, arrived_ns: int, limits: dict[str, Any], withdraw: "Callable[[Turn], None]"):
+        self.payload = payload
+        self.arrived_ns = arrived_ns
+        self.limits = limits
+        self.submitted: Submitted | None = None
+        self._withdraw = withdraw
+        self._ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def __await__(self) -> Generator[Any, None, Outcome]:
+        try:
+            return (yield from asyncio.shield(self._ended).__await__())
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def then(self, callback: Callable[[Outcome], None]) -> None:
+        if self._ended.done():
+            callback(self._ended.result())
+        else:
+            self._ended.add_done_callback(lambda ended: callback(ended.result()))
+
+    def cancel(self) -> None:
+        if self.submitted is not None:
+            self.submitted.cancel()
+        elif not self._ended.done():
+            self._withdraw(self)
+
+    def has_ended(self) -> bool:
+        return self._ended.done()
+
+    def end(self, outcome: Outcome) -> None:
+        self._ended.set_result(outcome)
+
+
+class OpenSequence:
+    """What is kept of a sequence between its requests."""
+
+    def __init__(self, id: int | str, state: Tensors, rows: int) -> None:
+        self.id = id
+        self.state = state
+        self.rows = rows
+        self.waiting: deque[Turn] = deque()
+        self.is_busy = False
+        self.used_ns = 0
+
+
+class SequenceEngine(Engine):
+    """An engine for a model with state.
+
+    models: loaded from `spec.with_state()`. first_state: what a sequence begins with, one row of every state tensor.
+    The rest as `Engine` takes it.
+    """
+
+    def __init__(self, models: list[Model], spec: ModelSpec, first_state: Tensors, **more: Any) -> None:
+        super().__init__(models, **more)
+        self.spec = spec
+        self._first_row = first_state
+        self._idle_ns = int(spec.limits.sequence_idle_s * 1e9)
+        self._sequences: dict[int | str, OpenSequence] = {}
+        self._waiting = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def submit(
+        self, payload: object, *, rows: int, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+    ) -> Any:
+        """A request that belongs to no sequence has no state to start from."""
+        need = f"inference request to model '{self.spec.name}' must specify a non-zero or non-empty sequence_id"
+        return self._refused(Failed(InvalidInput(need)))
+
+    def submit_in(self, place: SequencePlace, payload: object, *, rows: int, **limits: Any) -> Submitted:
+        """See `core.backend.Sequencing.submit_in`."""
+        sequence = self._sequences.get(place.id)
+        if place.starts:
+            if sequence is None and len(self._sequences) >= self.spec.limits.max_sequences:
+                return self._refused(Rejected(Reason.TOO_MANY_SEQUENCES, retry_after_ns=self._idle_ns))
+            # One that goes on under this id is over; what waits in it is still answered from its own state.
+            sequence = self._sequences[place.id] = OpenSequence(place.id, self._first_state(rows), rows)
+        if sequence is None:
+            return self._refused(Failed(InvalidInput(self._needs_start(place.id))))
+        if rows != sequence.rows:
+            text = f"the sequence has {sequence.rows} rows, this request {rows}"
+            return self._refused(Failed(InvalidInput(text)))
+        if self._waiting >= self.spec.limits.max_queue_requests:
+            return self._refused(Rejected(Reason.QUEUE_FULL, retry_after_ns=1_000_000_000))
+        if place.ends:
+            del self._sequences[place.id]
+        turn = Turn(cast(Tensors, payload), self._clock.now_ns(), {"rows": rows, **limits}, self._withdraw_turn)
+        sequence.waiting.append(turn)
+        self._waiting += 1
+        sequence.used_ns = turn.arrived_ns
+        if not sequence.is_busy:
+            self._take_next(sequence)
+        if self._sweeper is None and self._sequences:
+            self._sweeper = self._loop.call_later(self._idle_ns / 4e9, self._close_idle)
+        return turn
+
+    def facts(self) -> dict[str, Any]:
+        return {"sequences": len(self._sequences), "waiting_for_their_turn": self._waiting}
+
+    def _take_next(self, sequence: OpenSequence) -> None:
+        """The next request that still waits goes to the queue; those whose time is up are told."""
+        while sequence.waiting:
+            turn = sequence.waiting.popleft()
+            if turn.has_ended():
+                continue
+            self._waiting -= 1
+            waited_ns = self._clock.now_ns() - turn.arrived_ns
+            limit_ns = turn.limits.get("timeout_ns")
+            if limit_ns is not None and waited_ns >= limit_ns:
+                self._end_turn(turn, Expired(waited_ns))
+                continue
+            limits = turn.limits | {"timeout_ns": None if limit_ns is None else limit_ns - waited_ns}
+            sequence.is_busy = True
+            turn.submitted = super().submit(turn.payload | sequence.state, **limits)
+            turn.submitted.then(partial(self._answered, sequence, turn))
+            return
+
+    def _answered(self, sequence: OpenSequence, turn: Turn, outcome: Outcome) -> None:
+        if type(outcome) is Completed:
+            values = cast(Tensors, outcome.value)
+            # Copied: what a batch returns is cut from one array, which would be kept whole for each of its rows.
+            sequence.state = {name: np.array(values[name]) for name in self._first_row}
+        sequence.is_busy = False
+        sequence.used_ns = self._clock.now_ns()
+        turn.end(outcome)
+        # Not from here: a line of requests that are refused at once would have us call ourselves once per request.
+        self._loop.call_soon(self._go_on, sequence)
+
+    def _go_on(self, sequence: OpenSequence) -> None:
+        if not sequence.is_busy:
+            self._take_next(sequence)
+
+    def _withdraw_turn(self, turn: Turn) -> None:
+        self._waiting -= 1
+        self._end_turn(turn, Cancelled())
+
+    def _end_turn(self, turn: Turn, outcome: Outcome) -> None:
+        """The way out for a request that never came to the queue."""
+        self.ledger.refuse(outcome)
+        self._books.failed()
+        turn.end(outcome)
+
+    def _refused(self, outcome: Outcome) -> Turn:
+        turn = Turn({}, self._clock.now_ns(), {}, self._withdraw_turn)
+        self._end_turn(turn, outcome)
+        return turn
+
+    def _first_state(self, rows: int) -> Tensors:
+        return {name: np.repeat(row, rows, axis=0) for name, row in self._first_row.items()}
+
+    def _needs_start(self, id: int | str) -> str:
+        """In Triton's words."""
+        return (
+            f"inference request for sequence {id} to model '{self.spec.name}' must specify the START flag on the first "
+            "request of the sequence"
+        )
+
+    def _close_idle(self) -> None:
+        now_ns = self._clock.now_ns()
+        for sequence in list(self._sequences.values()):
+            is_idle = not sequence.is_busy and not sequence.waiting
+            if is_idle and now_ns - sequence.used_ns >= self._idle_ns:
+                del self._sequences[sequence.id]
+        self._sweeper = self._loop.call_later(self._idle_ns / 4e9, self._close_idle) if self._sequences else None
+
+    def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        super().close()

@@ -1,0 +1,197 @@
+"""Models that give any number of answers, over gRPC streams and over HTTP's generate and generate_stream."""
+
+import json
+import queue
+from collections.abc import Iterator
+from functools import partial
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
+
+from models.reference import linear_spec, repeat_spec, words_spec
+from tests.house import House, house
+
+PATIENCE_S = 20
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[House]:
+    slow = words_spec(name="slow-words", options={"step_ms": 20})
+    failing = repeat_spec(options={"raise_on_value": 13})
+    with house(failing, words_spec(), slow, linear_spec(), repeat_spec(name="other")) as running:
+        yield running
+
+
+def of(values: list[int]) -> list[triton.InferInput]:
+    array = np.array([values], np.int32).reshape(1, -1)
+    return [triton.InferInput("in", list(array.shape), "INT32").set_data_from_numpy(array)]
+
+
+class Stream:
+    """A client with an open stream, and what came of it."""
+
+    def __init__(self, address: str, **more: object) -> None:
+        self.client = triton.InferenceServerClient(address)
+        self._came: queue.Queue = queue.Queue()
+        self.client.start_stream(partial(lambda came, result, error: came.put(error or result), self._came), **more)
+
+    def next(self):
+        return self._came.get(timeout=PATIENCE_S)
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.stop_stream()
+        self.client.close()
+
+
+def final(result) -> bool:
+    return result.get_response().parameters["triton_final_response"].bool_param
+
+
+def test_one_request_gets_many_answers_and_an_empty_last_one_if_it_asks_for_it(served: House) -> None:
+    with Stream(served.grpc) as stream:
+        stream.client.async_stream_infer("repeat", of([4, 5, 6]), request_id="a", enable_empty_final_response=True)
+        answers = [stream.next() for _ in range(4)]
+    assert [int(answer.as_numpy("out")[0, 0]) for answer in answers[:3]] == [4, 5, 6]
+    assert [final(answer) for answer in answers] == [False, False, False, True]
+    assert [answer.get_response().id for answer in answers] == ["a"] * 4
+    assert not answers[3].get_response().outputs
+    assert answers[3].get_response().model_name == "repeat"
+
+
+def test_requests_of_one_stream_are_generated_side_by_side_each_in_its_order(served: House) -> None:
+    with Stream(served.grpc) as stream:
+        for id in "abc":
+            values = of([ord(id) * 10 + index for index in range(20)])
+            stream.client.async_stream_infer("other", values, request_id=id)
+        answers = [stream.next() for _ in range(60)]
+    for id in "abc":
+        own = [int(answer.as_numpy("out")[0, 0]) for answer in answers if answer.get_response().id == id]
+        assert own == [ord(id) * 10 + index for index in range(20)]
+
+
+def test_a_failure_in_the_middle_is_told_and_the_stream_goes_on(served: House) -> None:
+    with Stream(served.grpc) as stream:
+        stream.client.async_stream_infer("repeat", of([1, 13, 2]))
+        assert stream.next().as_numpy("out") == 1
+        assert "told to fail on 13" in str(stream.next())
+        stream.client.async_stream_infer("repeat", [triton.InferInput("in", [1, 0], "INT32")])
+        assert isinstance(stream.next(), InferenceServerException)
+        stream.client.async_stream_infer("repeat", of([3]))
+        assert stream.next().as_numpy("out") == 3
+    with Stream(served.grpc, headers={"triton_grpc_error": "true"}) as strict:
+        strict.client.async_stream_infer("repeat", of([13]))
+        assert strict.next().status() == "StatusCode.INTERNAL"
+
+
+def test_a_client_that_cancels_its_stream_stops_the_generation(served: House) -> None:
+    ledger = served.engines["slow-words"].ledger
+    before = ledger.ended["Cancelled"]
+    with Stream(served.grpc) as stream:
+        text = np.array([["word " * 10_000]], dtype=object)
+        given = triton.InferInput("text", [1, 1], "BYTES").set_data_from_numpy(text)
+        stream.client.async_stream_infer("slow-words", [given])
+        assert stream.next().as_numpy("word") == b"word"
+        stream.client.stop_stream(cancel_requests=True)
+    served.until(lambda: ledger.ended["Cancelled"] == before + 1 and ledger.is_empty())
+
+
+def test_a_call_for_one_answer_is_refused_with_the_way_to_go(served: House) -> None:
+    with triton.InferenceServerClient(served.grpc) as client:
+        with pytest.raises(InferenceServerException, match="use ModelStreamInfer"):
+            client.infer("repeat", of([1]))
+        assert client.get_model_config("repeat").config.model_transaction_policy.decoupled
+    with tritonclient.http.InferenceServerClient(served.http) as client:
+        x = tritonclient.http.InferInput("in", [1, 1], "INT32").set_data_from_numpy(np.ones((1, 1), np.int32))
+        with pytest.raises(InferenceServerException, match="use ModelStreamInfer"):
+            client.infer("repeat", [x])
+        assert client.get_model_config("repeat")["model_transaction_policy"] == {"decoupled": True}
+
+
+# -- HTTP ----------------------------------------------------------------------------------------------------------
+
+
+def post(served: House, path: str, body: object) -> httpx.Response:
+    return httpx.post(f"http://{served.http}/v2/models/{path}", json=body, timeout=PATIENCE_S)
+
+
+def events(text: str) -> list[dict[str, object]]:
+    return [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n") if event]
+
+
+def test_generate_stream_sends_every_answer_as_an_event(served: House) -> None:
+    answer = post(served, "words/generate_stream", {"text": "when the train left", "id": "7"})
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert [event["word"] for event in events(answer.text)] == ["when", "the", "train", "left"]
+    assert events(answer.text)[0] == {"id": "7", "model_name": "words", "model_version": "1", "word": "when"}
+    assert post(served, "words/generate_stream", {"text": ""}).text == ""
+
+
+def test_events_arrive_while_the_model_still_generates(served: House) -> None:
+    ledger = served.engines["slow-words"].ledger
+    before = ledger.ended["Cancelled"]
+    url = f"http://{served.http}/v2/models/slow-words/generate_stream"
+    with httpx.stream("POST", url, json={"text": "word " * 10_000}, timeout=PATIENCE_S) as answer:
+        assert next(answer.iter_lines()).startswith('data: {"model_name":"slow-words"')
+        assert ledger.in_flight == 1
+    served.until(lambda: ledger.ended["Cancelled"] == before + 1 and ledger.is_empty())
+
+
+def test_generate_answers_once_and_says_so_where_the_model_would_go_on(served: House) -> None:
+    assert post(served, "words/generate", {"text": "noon"}).json()["word"] == "noon"
+    for text in ("two words", ""):
+        refused = post(served, "words/generate", {"text": text})
+        assert refused.status_code == 400
+        assert "answer" in refused.json()["error"]
+
+
+def test_a_model_with_one_answer_can_be_asked_the_short_way_too(served: House) -> None:
+    x = [float(value) for value in range(16)]
+    once = post(served, "linear/generate", {"x": x}).json()
+    assert len(once["y"]) == 4
+    assert events(post(served, "linear/generate_stream", {"x": [x]}).text) == [once]
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "said"),
+    [
+        ("words", {}, "text: is missing"),
+        ("words", {"text": "a", "sampling": 1}, "sampling: unknown field"),
+        ("words", {"text": 4}, "text.data"),
+        ("words", {"text": ["a", "b"]}, "text: 2 values"),
+        ("words", {"text": []}, "text: 0 values"),
+        ("words", [], "not a JSON object"),
+        ("words", {"text": "a", "parameters": 3}, "parameters: must be an object"),
+        ("words", {"text": "a", "parameters": {"priority": -1}}, "parameters.priority"),
+        ("words", {"text": "a", "id": 3}, "id: must be a text"),
+        ("linear", {"x": [1, 2]}, "x: 2 values"),
+        ("repeat", {"in": 2**40}, "expected int <= 2147483647"),
+        ("repeat", {"in": [[{}]]}, "in.data"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused_with_its_path(served: House, model: str, body, said: str) -> None:
+    for way in ("generate", "generate_stream"):
+        refused = post(served, f"{model}/{way}", body)
+        assert refused.status_code == 400
+        assert said in refused.json()["error"]
+
+
+def test_json_nested_deeper_than_python_goes_is_no_fault_of_ours(served: House) -> None:
+    body = '{"in": ' + "[" * 900 + "1" + "]" * 900 + "}"
+    answer = httpx.post(f"http://{served.http}/v2/models/repeat/generate", content=body)
+    assert answer.json()["out"] == 1
+
+
+def test_a_failure_after_the_first_event_is_an_event_and_before_it_a_status(served: House) -> None:
+    late = events(post(served, "repeat/generate_stream", {"in": [1, 13]}).text)
+    assert late[0]["out"] == 1
+    assert "told to fail on 13" in late[1]["error"]
+    early = post(served, "repeat/generate_stream", {"in": 13})
+    assert early.status_code == 500
+    assert httpx.get(f"http://{served.http}/v2/models/words/generate").status_code == 405

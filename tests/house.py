@@ -1,0 +1,135 @@
+"""Headway without Ray: engines with their models and both wires, on one event loop in a thread of this process."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import uvicorn
+
+from models.spec import ModelSpec
+from serving.api.connection import short_way
+from serving.api.dispatch import ServedModel
+from serving.api.front import FrontApp, ModelList
+from serving.api.grpc import grpc_server
+from serving.api.grpc_connection import GrpcListener
+from serving.api.grpc_service import GrpcService
+from serving.api.http import ModelApp
+from serving.api.metadata import model_statistics
+from serving.api.openapi import signature
+from serving.cluster.describe import served_model
+from serving.cluster.engines import AnyEngine, open_engine
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class PlainDoor:
+    """grpc.aio's server, opened and closed as ours is."""
+
+    def __init__(self, calls: GrpcService) -> None:
+        self._server = grpc_server(calls, max_message_bytes=MAX_BODY_BYTES)
+
+    async def open(self, host: str, port: int) -> int:
+        taken: int = self._server.add_insecure_port(f"{host}:{port}")
+        await self._server.start()
+        return taken
+
+    async def close(self) -> None:
+        await self._server.stop(grace=None)
+
+
+class House:
+    """Running. `http` and `grpc` are its addresses; `engines` by model may only be looked at."""
+
+    def __init__(self, specs: Sequence[ModelSpec], grpc_door: str) -> None:
+        self._specs = specs
+        self._grpc_door = grpc_door
+        self.engines: dict[str, AnyEngine] = {}
+        self._up = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run_thread)
+
+    def open(self) -> "House":
+        self._thread.start()
+        assert self._up.wait(60)
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    def until(self, condition: Callable[[], bool], patience_s: float = 10) -> None:
+        """Waits for what the house does in its own time."""
+        deadline = time.monotonic() + patience_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.005)
+
+    def _run_thread(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._up.set()
+
+    async def _run(self) -> None:
+        self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        served = [await self._serve(spec) for spec in self._specs]
+        apps = {model.name: ModelApp(model) for model in served}
+
+        async def status() -> ModelList:
+            return [_entry(model) for model in served]
+
+        http = uvicorn.Server(
+            uvicorn.Config(
+                FrontApp(status, apps=apps),
+                http=short_way(apps[served[0].name]),
+                ws="none",
+                log_config=None,
+                access_log=False,
+            )
+        )
+        calls = GrpcService(served, status)
+        fast = GrpcListener(calls, max_message_bytes=MAX_BODY_BYTES)
+        listener = fast if self._grpc_door == "fast" else PlainDoor(calls)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.http = f"127.0.0.1:{taken.getsockname()[1]}"
+            self.grpc = f"127.0.0.1:{await listener.open('127.0.0.1', 0)}"
+            serving = asyncio.create_task(http.serve(sockets=[taken]))
+            self._up.set()  # whoever connects already waits in the socket's backlog
+            await self._end.wait()
+            await listener.close()
+            http.should_exit = True
+            await serving
+        for engine in self.engines.values():
+            await engine.drain(timeout_s=1)
+            engine.close()
+
+    async def _serve(self, spec: ModelSpec) -> ServedModel:
+        engine = self.engines[spec.name] = await open_engine(spec)
+        return served_model(engine, MAX_BODY_BYTES, dict)
+
+
+def _entry(model: ServedModel) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "version": model.version,
+        "state": "READY" if model.backend.is_ready() else "UNAVAILABLE",
+        "statistics": model_statistics(model.name, model.version, model.backend.statistics()),
+        "signature": signature(model),
+    }
+
+
+@contextmanager
+def house(*specs: ModelSpec, grpc_door: str = "fast") -> Iterator[House]:
+    running = House(specs, grpc_door).open()
+    try:
+        yield running
+    finally:
+        running.close()

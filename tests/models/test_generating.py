@@ -1,0 +1,59 @@
+"""What the registry makes of objects with `generate`."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from models.reference import noop_spec, repeat_spec
+from models.registry import ModelNotLoadable, load_generating
+
+CLOSED: list[str] = []
+
+
+class Powers(torch.nn.Module):
+    """The input times a weight, again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+
+    def generate(self, inputs):
+        value = torch.from_numpy(inputs["in"].astype(np.float32)).to(self.device)
+        try:
+            while True:
+                value = value * self.weight
+                if value.max() > 100:
+                    raise ValueError("too large")
+                yield {"out": value.cpu().numpy(), "tracked": value.requires_grad}
+        finally:
+            CLOSED.append("closed")
+
+
+def test_a_module_generates_on_its_device_and_without_gradients() -> None:
+    model = load_generating(repeat_spec(factory=f"{__name__}:Powers"))
+    answers = model.generate({"in": np.array([[3]], np.int32)})
+    assert [next(answers) for _ in range(2)] == [{"out": 6, "tracked": False}, {"out": 12, "tracked": False}]
+    answers.close()
+    assert CLOSED == ["closed"]
+    with pytest.raises(ValueError, match="too large"):
+        list(model.generate({"in": np.array([[30]], np.int32)}))
+    assert model.device == "cpu"
+    model.close()
+
+
+def test_the_countdown_of_the_readme_counts_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(models.__file__).parent / "README.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "yield" in block)
+    (tmp_path / "countdown_of_the_readme.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = load_generating(repeat_spec(factory="countdown_of_the_readme:Countdown"))
+    assert [int(answer["number"][0, 0]) for answer in model.generate({"start": np.array([[3]])})] == [3, 2, 1]
+
+
+def test_what_cannot_generate_is_not_loaded_as_if_it_could() -> None:
+    with pytest.raises(ModelNotLoadable, match="without a method `generate`"):
+        load_generating(noop_spec(decoupled=True))

@@ -1,0 +1,209 @@
+"""The engine of models that generate: seats, turns, ends. Steps stand still where a test says so."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from models.base import InvalidInput as UnusableInput
+from models.base import Tensors
+from models.generating import PlainGenerating
+from models.reference import repeat_spec
+from models.spec import Limits
+from serving.core.errors import InvalidInput, LaneLost, ModelError
+from serving.core.outcome import Cancelled, Completed, Expired, Failed, Reason, Rejected
+from serving.runtime.generation import UNREAD, GeneratingEngine
+
+
+class Counting:
+    """Counts up to the input's first value ; every step waits for a permit, and what happens is written
+    down. Counting to 20 fails at 13."""
+
+    def __init__(self, permits: int = 10_000) -> None:
+        self.permits = threading.Semaphore(permits)
+        self.steps: list[tuple[int, int]] = []
+        self.closed: list[int] = []
+
+    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+        upto = int(inputs["in"].ravel()[0])
+        if upto < 0:
+            raise UnusableInput("cannot count down")
+        try:
+            for number in range(upto):
+                self.permits.acquire()
+                self.steps.append((upto, number))
+                if (upto, number) == (20, 13):
+                    raise ValueError("unlucky")
+                yield {"out": np.array([[number]], np.int32)}
+        finally:
+            self.closed.append(upto)
+
+
+def engine_of(counting: Counting, **limits: object) -> GeneratingEngine:
+    spec = repeat_spec(limits=replace(Limits(), **limits))
+    return GeneratingEngine(PlainGenerating(spec, counting))
+
+
+def upto(count: int) -> Tensors:
+    return {"in": np.array([[count]], np.int32)}
+
+
+async def numbers(answers) -> list[int]:
+    return [int(answer["out"][0, 0]) async for answer in answers]
+
+
+async def until(condition) -> None:
+    """It is another thread that makes the condition true."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def test_answers_come_in_order_and_the_request_ends_completed() -> None:
+    async def story() -> None:
+        async with engine_of(Counting()) as engine:
+            answers = engine.generate(upto(5))
+            assert await numbers(answers) == [0, 1, 2, 3, 4]
+            assert type(answers.outcome) is Completed
+            assert await numbers(engine.generate(upto(0))) == []
+            assert engine.statistics().success.count == 2
+        engine.ledger.check()
+        assert engine.ledger.ended == {"Completed": 2}
+
+    asyncio.run(story())
+
+
+def test_generations_take_turns_by_the_step() -> None:
+    async def story() -> None:
+        counting = Counting(permits=0)
+        async with engine_of(counting) as engine:
+            both = [engine.generate(upto(3)), engine.generate(upto(4))]
+            counting.permits.release(100)
+            await asyncio.gather(*map(numbers, both))
+        firsts = [count for count, _ in counting.steps[:6]]
+        assert firsts == [3, 4, 3, 4, 3, 4]
+
+    asyncio.run(story())
+
+
+def test_who_finds_no_seat_waits_and_the_urgent_go_first() -> None:
+    async def story() -> None:
+        counting = Counting(permits=0)
+        async with engine_of(counting, max_generations=1) as engine:
+            requests = [engine.generate(upto(1)), engine.generate(upto(2)), engine.generate(upto(3), priority=1)]
+            assert (engine.ledger.in_flight, engine.ledger.queued) == (1, 2)
+            counting.permits.release(100)
+            await asyncio.gather(*map(numbers, requests))
+        assert [count for count, number in counting.steps if number == 0] == [1, 3, 2]
+
+    asyncio.run(story())
+
+
+def test_who_leaves_while_it_generates_stops_the_work_and_frees_the_seat() -> None:
+    async def story() -> None:
+        counting = Counting(permits=2)
+        async with engine_of(counting, max_generations=1) as engine:
+            leaving, waiting = engine.generate(upto(1000)), engine.generate(upto(1))
+            assert (await anext(leaving))["out"] == 0
+            leaving.cancel()
+            counting.permits.release(2)
+            assert await numbers(waiting) == [0]
+            await until(lambda: counting.closed == [1000, 1])
+            assert type(leaving.outcome) is Cancelled
+            assert len([step for step in counting.steps if step[0] == 1000]) <= 3
+        engine.ledger.check()
+
+    asyncio.run(story())
+
+
+def test_who_leaves_while_it_waits_is_never_begun() -> None:
+    async def story() -> None:
+        counting = Counting(permits=0)
+        async with engine_of(counting, max_generations=1) as engine:
+            first, second = engine.generate(upto(1)), engine.generate(upto(2))
+            second.cancel()
+            assert type(second.outcome) is Cancelled
+            third = engine.generate(upto(3), timeout_ns=1_000_000)
+            assert await numbers(third) == []
+            assert type(third.outcome) is Expired
+            counting.permits.release(10)
+            assert await numbers(first) == [0]
+        assert {count for count, _ in counting.steps} == {1}
+
+    asyncio.run(story())
+
+
+def test_a_reader_that_does_not_read_pauses_its_own_generation_only() -> None:
+    async def story() -> None:
+        counting = Counting()
+        async with engine_of(counting) as engine:
+            slow, quick = engine.generate(upto(1000)), engine.generate(upto(12))
+            await numbers(quick)
+            await until(lambda: len([step for step in counting.steps if step[0] == 1000]) == UNREAD)
+            await anext(slow)
+            await until(lambda: len([step for step in counting.steps if step[0] == 1000]) == UNREAD + 1)
+            slow.cancel()
+
+    asyncio.run(story())
+
+
+def test_what_the_model_raises_ends_the_request_after_the_answers_it_gave() -> None:
+    async def story() -> None:
+        async with engine_of(Counting()) as engine:
+            answers = engine.generate(upto(20))
+            assert len(await numbers(answers)) == 13
+            assert isinstance(answers.outcome, Failed)
+            assert isinstance(answers.outcome.error, ModelError)
+            refused = engine.generate(upto(-1))
+            assert await numbers(refused) == []
+            assert isinstance(refused.outcome.error, InvalidInput)
+            assert str(refused.outcome.error) == "cannot count down"
+
+    asyncio.run(story())
+
+
+def test_a_full_queue_refuses_and_a_draining_engine_too() -> None:
+    async def story() -> None:
+        counting = Counting(permits=0)
+        async with engine_of(counting, max_generations=1, max_queue_requests=1) as engine:
+            running, waiting, third = (engine.generate(upto(1)) for _ in range(3))
+            assert isinstance(third.outcome, Rejected)
+            assert third.outcome.reason is Reason.QUEUE_FULL
+            draining = asyncio.create_task(engine.drain(timeout_s=10))
+            await asyncio.sleep(0)
+            late = engine.generate(upto(1))
+            assert late.outcome.reason is Reason.DRAINING
+            counting.permits.release(10)
+            assert await draining == 0
+            assert type(running.outcome) is type(waiting.outcome) is Completed
+
+    asyncio.run(story())
+
+
+def test_a_step_that_never_returns_costs_the_replica_and_everybody_is_told() -> None:
+    async def story() -> None:
+        counting = Counting(permits=0)
+        engine = engine_of(counting, forward_timeout_s=0.05)
+        await engine.open()
+        requests = [engine.generate(upto(1)), engine.generate(upto(1))]
+        for answers in requests:
+            assert await numbers(answers) == []
+            assert isinstance(answers.outcome.error, LaneLost)
+        assert not engine.is_ready()
+        assert await engine.drain(timeout_s=1) == 0
+        engine.ledger.check()
+        counting.permits.release(10)
+        engine.close()
+
+    asyncio.run(story())
+
+
+def test_a_request_for_exactly_one_answer_is_refused() -> None:
+    async def story() -> None:
+        async with engine_of(Counting()) as engine:
+            outcome = await engine.submit(upto(1), rows=1)
+            assert "any number of answers" in str(outcome.error)
+
+    asyncio.run(story())

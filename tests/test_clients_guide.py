@@ -1,0 +1,58 @@
+"""docs/clients.md is true: its models are served, every example runs as it stands and prints what its comments say."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serving.config import Settings
+from tests.house import House, house
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs" / "clients.md").read_text()
+BLOCKS = re.findall(r"```(python|sh|yaml)\n(.*?)```", GUIDE, re.DOTALL)
+CODE = [code for language, code in BLOCKS if language == "python"]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[House]:
+    (settings,) = (code for language, code in BLOCKS if language == "yaml")
+    with house(*Settings.model_validate(yaml.safe_load(settings)).model_specs()) as running:
+        yield running
+
+
+def output_of(command: list[str], code: str, served: House) -> str:
+    here = code.replace("localhost:8000", served.http).replace("localhost:8001", served.grpc)
+    done = subprocess.run([*command, here], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def promised_by(code: str) -> list[str]:
+    """What the comments behind `print` say; several lines of one `print` are parted by #."""
+    comments = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
+    return [line for comment in comments for line in comment.split(" # ")]
+
+
+@pytest.mark.parametrize("code", CODE, ids=range(len(CODE)))
+def test_an_example_prints_what_it_says(served: House, code: str) -> None:
+    assert promised_by(code)
+    assert output_of([sys.executable, "-c"], code, served).splitlines() == promised_by(code)
+
+
+def test_the_curl_lines_work(served: House) -> None:
+    (lines,) = (code for language, code in BLOCKS if language == "sh")
+    said = output_of(["bash", "-ec"], lines, served)
+    assert said.count('"word":') == 4
+    assert '"text":"hello"' in said
+
+
+def test_every_test_the_guide_names_exists() -> None:
+    named = re.findall(r"`(tests/\S+?\.py)(?:::(\w+))?`", GUIDE)
+    assert len(named) > 10
+    for path, test in named:
+        assert f"def {test}" in (ROOT / path).read_text() if test else (ROOT / path).exists(), (path, test)
