@@ -196,7 +196,7 @@ def test_the_content_type_decides_nothing(connection, content_type: str) -> None
         ("GET", "/v2/models/m/nothing", 404, "no such path: /v2/models/m/nothing"),
         ("GET", "/v2/models/mm/infer", 404, "Request for unknown model: 'mm' is not found"),
         ("GET", "/v3", 404, "no such path: /v3"),
-        ("GET", "/", 404, "no such path: /"),
+        ("GET", "/dashboards", 404, "no such path: /dashboards"),
         ("POST", "/v2/repository/index", 400, "not valid JSON"),
     ],
 )
