@@ -21,8 +21,8 @@ def late(crowd: Crowd) -> list[Reply]:
 
 
 def assert_all_ended_clearly(crowd: Crowd) -> None:
-    """With an answer, or an error that says what was wrong. Where no replica is left at all, requests wait in Ray's proxy
-    until one has started, whatever their budget: it begins in the replica. So nothing is said of the time."""
+    """With an answer, or an error that says what was wrong. Where no replica is left at all, requests wait in Ray's
+    proxy until one has started, whatever their budget: it begins in the replica. So the time is not looked at."""
     assert not [reply for reply in crowd.replies if not reply.is_clear], crowd.counts()
 
 
