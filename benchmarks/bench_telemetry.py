@@ -1,4 +1,4 @@
-"""What metrics cost a request: CPU of the engine with a recorder and without, in turns; and what a scrape costs.
+"""What metrics, the log of requests and their names cost a request: CPU with them and without, in turns; and a scrape.
 
     python -m benchmarks.bench_telemetry [--rounds 7]
 
@@ -8,6 +8,7 @@ the threads' hand-over varies by more than what is looked for, so the recorder i
 
 import argparse
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -16,15 +17,20 @@ import numpy as np
 
 from benchmarks.bench_engine import SPEC, run
 from models.registry import load_model
+from serving.api.dispatch import ServedModel
+from serving.api.exchange import new_id, now_ns, tell
 from serving.cluster.snapshots import Teller
 from serving.core.batch import Batch
 from serving.core.observer import Observer, SilentObserver
-from serving.core.outcome import Timings
+from serving.core.outcome import Completed, Timings
 from serving.core.request import Request
+from serving.protocol.messages import TensorDescription
 from serving.runtime.engine import Engine
+from serving.telemetry.logs import RequestLog
 from serving.telemetry.prometheus import exposition
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot
+from serving.testing.backend import EchoBackend
 
 
 async def us_per_request(observer: Observer, rows_per_batch: int, batches: int, tenants: int) -> float:
@@ -60,6 +66,22 @@ def us_alone(rows_per_batch: int, tenants: int, calls: int = 20_000) -> float:
         recorder.batch_settled(*told.settled)
         recorder.requests_completed(*told.completed)
     return (time.process_time() - began) * 1e6 / (calls * len(told.completed[0]))
+
+
+def us_of_log_and_name(calls: int = 200_000) -> tuple[float, float]:
+    """(telling a witness that samples, making up a request's id and writing its header)."""
+    log = RequestLog(logging.getLogger("bench"), model="m", version="1", per_s=0)
+    x = TensorDescription("x", "FP32", (-1, 2))
+    served = ServedModel(name="m", backend=EchoBackend(), inputs=(x,), outputs=(x,), witnesses=(log,))
+    outcome = Completed({}, 1_000_000, Timings(0, 1_000_000, 0, 1))
+    began = time.process_time()
+    for _ in range(calls):
+        tell(served, "http", "id", "tenant", 200, outcome, "", now_ns(), now_ns())
+    logged = time.process_time() - began
+    began = time.process_time()
+    for _ in range(calls):
+        b"x-request-id: %b\r\n" % new_id()
+    return logged * 1e6 / calls, (time.process_time() - began) * 1e6 / calls
 
 
 async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
@@ -111,6 +133,8 @@ def main() -> None:
         print(
             f"{rows:14d} {tenants:9d} {without:24.2f} {with_it:6.2f} {difference:12.2f} {us_alone(rows, tenants):16.2f}"
         )
+    logged_us, named_us = us_of_log_and_name()
+    print(f"a request past its sampled log: {logged_us:.2f} us; a name for it in its answer: {named_us:.2f} us")
     snapshot_us, text_us, size = run(us_per_scrape(16))
     print(f"a snapshot: {snapshot_us:.0f} us; the text of 16 replicas: {text_us / 1e3:.1f} ms, {size / 1024:.0f} KiB")
 

@@ -5,6 +5,7 @@ What takes long to import (Ray, torch) is imported by the command that needs it,
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -122,6 +123,36 @@ def metrics(
         typer.echo(table.markdown(), nl=False)
     else:
         _print_table("Metrics", ("metric", "kind", "unit", "labels", "meaning"), list(table.rows()))
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added.")] = False,
+    most: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the lines so far.")] = 100,
+    as_json: AsJson = False,
+    folder: Annotated[Path | None, typer.Option(help="Ray's folder of Serve's logs, if not the usual one.")] = None,
+) -> None:
+    """Show what the replicas on this machine have logged, requests among it."""
+    from serving.telemetry.log_files import FOLDER, LogFiles
+
+    place = folder or FOLDER
+    if not place.is_dir():
+        err.print(f"no logs in {place}: nothing was served on this machine", style="red", markup=False)
+        raise typer.Exit(1)
+    files = LogFiles(place)
+    lines = files.new_lines()[-most:] if most else files.new_lines()[:0]
+    while True:
+        for line in lines:
+            if as_json:
+                typer.echo(line.raw)
+            else:
+                style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(line.level, "")
+                out.print(f"[dim]{line.at}[/] [bold]{escape(line.who)}[/] ", end="", highlight=False)
+                out.print(line.text, style=style, markup=False, highlight=False)
+        if not follow:
+            return
+        time.sleep(0.5)
+        lines = files.new_lines()
 
 
 @app.command()

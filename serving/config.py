@@ -93,6 +93,24 @@ class ServerSettings(Section):
     cpu_hour_price: Annotated[float | None, BeforeValidator(_number)] = Field(
         None, ge=0, description="What a CPU core costs per hour; for the metrics on cost."
     )
+    request_log_per_s: int = Field(
+        5,
+        ge=0,
+        le=1000,
+        description="Requests logged per second and replica, at most: so many that went well and as many that did not. "
+        "0: none.",
+    )
+    trace_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Where spans go, an OTLP collector: `http://host:4318/v1/traces`. Needs `headway[trace]`.",
+    )
+    trace_share: Annotated[float, BeforeValidator(_number)] = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Of the requests that bring no trace of their own. Those that do decide themselves.",
+    )
 
     @checks_all(mode="after")
     def _check(self) -> Self:

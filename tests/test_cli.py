@@ -34,6 +34,14 @@ models:
     return file
 
 
+def test_logs_are_shown_to_people_and_to_programs(tmp_path: Path) -> None:
+    line = '{"asctime": "12:00:00,1", "levelname": "INFO", "message": "scorer: completed", "deployment": "scorer"}'
+    (tmp_path / "replica_scorer.log").write_text(line + "\n")
+    assert headway("logs", "--folder", str(tmp_path)).output == "12:00:00,1 scorer scorer: completed\n"
+    assert headway("logs", "--json", "--folder", str(tmp_path)).output == line + "\n"
+    assert headway("logs", "--folder", str(tmp_path / "none")).exit_code == 1
+
+
 def test_help_names_every_command_and_says_what_it_does() -> None:
     result = headway("--help")
     assert result.exit_code == 0

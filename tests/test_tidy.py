@@ -65,6 +65,7 @@ THIRD_PARTY = {
     "tritonclient": ("loadtest.wires.grpc",),
     "pynvml": ("serving.cluster.doctor", "serving.telemetry"),
     "prometheus_client": ("serving.telemetry.prometheus",),
+    "opentelemetry": ("serving.telemetry.trace",),
     "redis": ("serving.store",),
     "msgspec": ("serving.protocol", "serving.api", "loadtest"),
     "orjson": ("serving.protocol", "serving.api", "loadtest"),
@@ -93,6 +94,7 @@ CLOCK_OWNERS = {
     "serving.core.clock": "the clock",
     "serving.cluster.launcher": "waits for other processes at the start, outside of serving",
     "serving.cluster.processes": "waits for other processes at the end, outside of serving",
+    "serving.telemetry.trace": "spans carry the time of day",
     "serving.cluster.catalog": "the age of an answer of Ray's controller, in seconds",
     "models.testing": "times a model by hand",
     "loadtest": "measures from outside",
@@ -363,6 +365,7 @@ def test_third_party_imports_are_declared_dependencies() -> None:
         "grpc": "grpcio",
         "grpc_reflection": "grpcio-reflection",
         "grpc_tools": "grpcio-tools",
+        "opentelemetry": "opentelemetry-sdk",
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = " ".join([*project["dependencies"], *chain(*project["optional-dependencies"].values())])

@@ -17,11 +17,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.api.asgi import JSON_CONTENT
 from serving.api.dispatch import Plan
+from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
 from serving.api.faults import Fault, fault_of_outcome
 from serving.api.heads import Head, Heads
 from serving.api.http import ModelApp, server_timing
 from serving.core.backend import Submitted
-from serving.core.outcome import Completed, Outcome
+from serving.core.outcome import Cancelled, Completed, Outcome
 from serving.protocol.reply import encoded
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -52,6 +53,7 @@ class InferConnection(HttpToolsProtocol):
         super().__init__(**uvicorn)
         self._model = model
         self._dispatch = model.dispatch
+        self._witnessed = bool(model.model.witnesses)
         self._heads = heads
         self._turn = Turn.CLIENT
         self._unread = b""  # what arrived and is not looked at yet
@@ -60,6 +62,8 @@ class InferConnection(HttpToolsProtocol):
         self._head: Head
         self._plan: Plan
         self._id = ""
+        self._request_id = b""
+        self._began_ns = self._settled_ns = 0
         self._submitted: Submitted | None = None
         self._is_last = False
         self._used_s = 0.0
@@ -158,6 +162,10 @@ class InferConnection(HttpToolsProtocol):
         super().data_received(data)
 
     def _submit(self, body: bytes) -> None:
+        self._id = ""
+        self._request_id = self._head.request_id or new_id()
+        if self._witnessed:
+            self._began_ns = self._settled_ns = now_ns()
         try:
             self._plan, self._id, json_bytes = self._dispatch.plan(body, self._head.json_bytes)
             self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant)
@@ -170,23 +178,38 @@ class InferConnection(HttpToolsProtocol):
 
     def _answer(self, outcome: Outcome) -> None:
         self._submitted = None
+        if self._witnessed:
+            self._settled_ns = now_ns()
         if self.transport.is_closing():
+            self._tell(fault_of_outcome(Cancelled()).status, outcome)
             return
         if type(outcome) is not Completed:
-            self._answer_fault(fault_of_outcome(outcome))
+            self._answer_fault(fault_of_outcome(outcome), outcome)
             return
         try:
             headers, body = self._dispatch.reply(self._plan, outcome, self._id)
         except Exception as error:
-            self._answer_fault(self._model.fault(error))
+            self._answer_fault(self._model.fault(error), outcome)
             return
-        timing = b"server-timing: %b\r\n" % server_timing(outcome) if self._model.timings else b""
-        self._write(200, headers.block + timing, body)
+        extra = b"x-request-id: %b\r\n" % self._request_id
+        if self._model.timings:
+            extra = b"server-timing: %b\r\n%b" % (server_timing(outcome), extra)
+        self._write(200, headers.block + extra, body)
+        self._tell(200, outcome)
 
-    def _answer_fault(self, fault: Fault) -> None:
+    def _answer_fault(self, fault: Fault, outcome: Outcome | None = None) -> None:
         body = fault.body
-        length = (b"content-length", b"%d" % len(body))
-        self._write(fault.status, encoded([JSON_CONTENT, *fault.headers, length]), body)
+        more = ((REQUEST_ID, self._request_id), (b"content-length", b"%d" % len(body)))
+        self._write(fault.status, encoded([JSON_CONTENT, *fault.headers, *more]), body)
+        self._tell(fault.status, outcome)
+
+    def _tell(self, status: int, outcome: Outcome | None) -> None:
+        if self._witnessed:
+            head, id = self._head, self._id or self._request_id.decode("latin-1")
+            tell(
+                self._model.model, "http", id, head.tenant, status, outcome, head.traceparent,
+                self._began_ns, self._settled_ns,
+            )  # fmt: skip
 
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
         """headers: as they go on the wire."""

@@ -14,6 +14,7 @@ from serving.api.recall import Recall
 from serving.api.signature import check_inputs, choose_outputs
 from serving.core.backend import Backend, Generating, SequencePlace, Sequencing, Submitted
 from serving.core.outcome import Completed
+from serving.core.witness import Witness
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
 from serving.protocol.layout import RequestLayout, lay_out, lay_out_raw
@@ -30,7 +31,8 @@ _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
 class ServedModel:
     """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
     `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
-    `backend` refuses requests that come without what they need."""
+    `backend` refuses requests that come without what they need.
+    `witnesses` are told of every request; without any, nothing is measured for them."""
 
     name: str
     backend: Backend
@@ -45,6 +47,7 @@ class ServedModel:
     example: str | None = None
     config: Callable[[], dict[str, Any]] = dict
     max_body_bytes: int = 64 * 1024 * 1024
+    witnesses: tuple[Witness, ...] = ()
 
     @property
     def decoupled(self) -> bool:

@@ -12,10 +12,10 @@ from struct import Struct
 from typing import Any
 from urllib.parse import quote
 
-from serving.api.faults import CallFailed, Fault, fault_of_outcome
+from serving.api.faults import CallFailed, Fault
 from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService, NotHere, Pending, fault
 from serving.api.http2_connection import CREDIT_STEP, LAST, MAX_HEADER_BYTES, Http2Connection, Stream
-from serving.core.outcome import Completed, Outcome
+from serving.core.outcome import Outcome
 from serving.protocol import http2
 from serving.protocol.compression import coding_of, inflate
 from serving.protocol.errors import BadMessage, TooLarge
@@ -187,16 +187,13 @@ class GrpcConnection(Http2Connection[Head]):
             pending.submitted.then(partial(self._infer_is_over, call, pending))
 
     def _infer_is_over(self, call: Call, pending: Pending, outcome: Outcome) -> None:
-        if self._streams.get(call.id) is not call:
-            return  # the client has left
-        if type(outcome) is not Completed:
-            self._fail(call, fault_of_outcome(outcome))
-            return
         try:
             response = pending.answer(outcome)
         except CallFailed as failed:
             self._fail(call, failed.fault)
             return
+        if self._streams.get(call.id) is not call:
+            return  # the client has left
         size = len(response) + _PREFIX.size
         if not call.is_over or size > self._max_frame or size > call.window or size > self._window or call.sending:
             self._send_message(call, response)

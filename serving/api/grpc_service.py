@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from serving.api.dispatch import Dispatch, Plan, ServedModel
+from serving.api.exchange import new_id, now_ns, tell
 from serving.api.faults import (
     INTERNAL,
     CallFailed,
@@ -122,11 +123,14 @@ class Refused(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A submitted request on its way to an answer."""
+    """A submitted request on its way to an answer. began_ns: when its message was there; 0: nobody wants to know."""
 
     submitted: Submitted
     planned: Planned
     id: str
+    call: Call
+    tenant: str
+    began_ns: int
 
     async def result(self) -> bytes:
         return self.answer(await self.submitted)
@@ -135,13 +139,28 @@ class Pending(NamedTuple):
         self.submitted.cancel()
 
     def answer(self, outcome: Outcome) -> bytes:
-        """A ModelInferResponse. Raises CallFailed."""
-        if type(outcome) is not Completed:
-            raise CallFailed(fault_of_outcome(outcome))
+        """A ModelInferResponse. Raises CallFailed. Tells the witnesses."""
+        settled_ns = now_ns() if self.began_ns else 0
+        status = 200
         try:
+            if type(outcome) is not Completed:
+                raise CallFailed(fault_of_outcome(outcome))
             return self.planned.dispatch.message(self.planned.plan, outcome, self.id)
+        except CallFailed as failed:
+            status = failed.fault.status
+            raise
         except Exception as error:
-            raise CallFailed(fault(error, self.planned.dispatch.model.name)) from None
+            found = fault(error, self.planned.dispatch.model.name)
+            status = found.status
+            raise CallFailed(found) from None
+        finally:
+            if self.began_ns:
+                self._tell(outcome, status, settled_ns)
+
+    def _tell(self, outcome: Outcome, status: int, settled_ns: int) -> None:
+        id = self.id or self.call.metadata("x-request-id") or new_id().decode()
+        trace = self.call.metadata("traceparent")
+        tell(self.planned.dispatch.model, "grpc", id, self.tenant, status, outcome, trace, self.began_ns, settled_ns)
 
 
 class PendingGeneration(NamedTuple):
@@ -210,6 +229,8 @@ class GrpcService:
         if planned is None:
             planned = self._plan(request.head)
         plan = planned.plan
+        tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
+        began_ns = now_ns() if planned.dispatch.model.witnesses else 0
         limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
         payload = planned.layout.read(request)
         tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
@@ -223,7 +244,7 @@ class GrpcService:
             priority=plan.priority,
             timeout_ns=min(limits, default=None),
         )
-        return Pending(submitted, planned, request.id)
+        return Pending(submitted, planned, request.id, call, tenant, began_ns)
 
     def _plan(self, head: bytes) -> Planned:
         layout = GrpcLayout(head)

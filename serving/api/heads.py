@@ -10,6 +10,7 @@ from typing import NamedTuple
 import httptools
 
 from serving.api.asgi import text_header
+from serving.api.exchange import REQUEST_ID, TRACEPARENT
 from serving.api.recall import Recall
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import wanted_coding
@@ -27,12 +28,15 @@ class Head(NamedTuple):
     body_bytes: how much follows it; None where the head alone does not say (chunked, or not well-formed).
     is_plain: a POST of an infer request whose answer needs nothing but what is here.
     json_bytes: the value of Inference-Header-Content-Length, None where it was not sent.
+    request_id, traceparent: what the client calls this request, and its trace; empty where it does not.
     """
 
     body_bytes: int | None
     is_plain: bool = False
     json_bytes: int | None = None
     tenant: str = ""
+    request_id: bytes = b""
+    traceparent: str = ""
 
 
 class Heads:
@@ -53,7 +57,8 @@ class Heads:
         head = self._known.get(raw)
         if head is None:
             head = self._read(raw)
-            self._known.keep(raw, head)
+            if not (head.request_id or head.traceparent):  # those will not come again
+                self._known.keep(raw, head)
         return head
 
     def _read(self, raw: bytes) -> Head:
@@ -86,7 +91,14 @@ class Heads:
             parsed = None if json_bytes is None else parse_header_length(json_bytes)
         except BadMessage:
             return Head(body_bytes)
-        return Head(body_bytes, True, parsed, text_header(headers, self._tenant_header))
+        return Head(
+            body_bytes,
+            True,
+            parsed,
+            text_header(headers, self._tenant_header),
+            headers.get(REQUEST_ID, b""),
+            text_header(headers, TRACEPARENT),
+        )
 
 
 class _Reader:

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 from serving.api.asgi import (
     BodyTooLarge,
@@ -26,6 +27,7 @@ from serving.api.asgi import (
 )
 from serving.api.disconnect import DisconnectWatch
 from serving.api.dispatch import Dispatch, ServedModel
+from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, now_ns, tell
 from serving.api.faults import (
     INTERNAL,
     CallFailed,
@@ -41,7 +43,7 @@ from serving.api.front import FrontApp
 from serving.api.generate import read_request
 from serving.api.metadata import model_config, model_metadata, model_statistics, statistics
 from serving.api.streaming import begin, tell_all, tell_one
-from serving.core.outcome import Completed
+from serving.core.outcome import Cancelled, Completed, Outcome
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
 from serving.protocol.reply import HEADER_LENGTH, Header
@@ -102,6 +104,12 @@ class ModelApp:
             await self._tells[operation](send)
 
     async def _infer(self, headers: HeaderMap, receive: Receive, send: Send) -> None:
+        began_ns = settled_ns = now_ns()
+        request_id = headers.get(REQUEST_ID) or new_id()
+        tenant = text_header(headers, self.tenant_header)
+        id = ""
+        outcome: Outcome | None = None
+        fault: Fault | None = None
         try:
             body = await read_body(receive, headers, self.model.max_body_bytes)
             if body is None:
@@ -110,25 +118,31 @@ class ModelApp:
                 body = await self._inflated(body, encoding.decode("latin-1"))
             length = headers.get(HEADER_LENGTH)
             plan, id, head_bytes = self.dispatch.plan(body, None if length is None else parse_header_length(length))
-            tenant = text_header(headers, self.tenant_header)
             outcome = await self._watch.outcome(self.dispatch.submit(plan, body, head_bytes, tenant), receive)
-            if outcome is None:
-                return
-            if type(outcome) is not Completed:
-                await send_fault(send, fault_of_outcome(outcome))
-                return
-            block, content = self.dispatch.reply(plan, outcome, id)
-            answer = block.pairs
-            if accepted := headers.get(b"accept-encoding"):
-                answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
+            settled_ns = now_ns()
+            if type(outcome) is Completed:
+                block, content = self.dispatch.reply(plan, outcome, id)
+                answer = block.pairs
+                if accepted := headers.get(b"accept-encoding"):
+                    answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
+            else:
+                outcome = outcome or Cancelled()  # withdrawn, since its client has left
+                fault = fault_of_outcome(outcome)
         except Exception as error:
-            await send_fault(send, self.fault(error))
-            return
-        if self.timings:
+            fault = self.fault(error)
+        if fault is not None:
+            await send_fault(send, replace(fault, headers=(*fault.headers, (REQUEST_ID, request_id))))
+        else:
             # A new list: the other one is shared by all answers of this shape.
-            answer = [*answer, (b"server-timing", server_timing(outcome))]
-        await send({"type": "http.response.start", "status": 200, "headers": answer})
-        await send({"type": "http.response.body", "body": content})
+            answer = [*answer, (REQUEST_ID, request_id)]
+            if self.timings:
+                answer.append((b"server-timing", server_timing(cast(Completed, outcome))))
+            await send({"type": "http.response.start", "status": 200, "headers": answer})
+            await send({"type": "http.response.body", "body": content})
+        if self.model.witnesses:
+            status = 200 if fault is None else fault.status
+            called, trace = id or request_id.decode("latin-1"), text_header(headers, TRACEPARENT)
+            tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, settled_ns)
 
     async def _generate(self, headers: HeaderMap, receive: Receive, send: Send, *, streams: bool) -> None:
         try:

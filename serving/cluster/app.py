@@ -14,8 +14,8 @@ from ray.serve import Application
 from models.spec import ModelSpec
 from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
-from serving.cluster.deployments import Front, ModelReplica, model_route, options_of
-from serving.cluster.snapshots import price_per_hour
+from serving.cluster.deployments import LOGGING, Front, ModelReplica, model_route, options_of
+from serving.cluster.watching import watching
 from serving.config import Settings
 
 FRONT = "front"
@@ -39,7 +39,7 @@ def front(settings: Settings) -> Application:
     deployment = Front.options(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
-        logging_config={"enable_access_log": False},
+        logging_config=LOGGING,
     )
     server = settings.server
     return deployment.bind(server.name, configured, server.http_port, server.grpc_port, server.tenant_header)
@@ -53,7 +53,7 @@ def model(settings: Settings, spec: ModelSpec) -> Application:
         server.max_body_bytes,
         server.tenant_header,
         settings.tenant_weights(spec.name),
-        price_per_hour(spec.resources, server.gpu_hour_price, server.cpu_hour_price),
+        watching(server, spec.resources),
     )
 
 

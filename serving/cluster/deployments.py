@@ -33,11 +33,14 @@ from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.pages import debug_pages, metric_pages
 from serving.cluster.snapshots import Teller
+from serving.cluster.watching import Watching, witnesses
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
+# For programs; `headway logs` shows it to people. Ray's own log of requests would see none of ours.
+LOGGING = {"enable_access_log": False, "encoding": "JSON"}
 
 
 @serve.deployment
@@ -51,7 +54,7 @@ class ModelReplica:
         max_body_bytes: int,
         tenant_header: str,
         weights: dict[str, float],
-        price_per_hour: float | None = None,
+        watching: Watching,
     ) -> None:
         recorder = Recorder(weights)
         self.engine = await open_engine(
@@ -67,9 +70,9 @@ class ModelReplica:
             recorder,
             replica=self._name,
             node=ray.util.get_node_ip_address(),
-            price_per_hour=price_per_hour,
+            price_per_hour=watching.price_per_hour,
         )
-        served = served_model(self.engine, max_body_bytes, doors)
+        served = served_model(self.engine, max_body_bytes, doors, witnesses(watching, spec))
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
         calls = GrpcService([served], self.entries, tenant_header=tenant_header)
@@ -163,5 +166,5 @@ def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None) -> dic
         # A lane that is lost is noticed within seconds, not after Ray's default of three times ten.
         "health_check_period_s": 2.0,
         "health_check_timeout_s": 10.0,
-        "logging_config": {"enable_access_log": False},
+        "logging_config": LOGGING,
     }

@@ -1,17 +1,23 @@
 """A loaded model as the protocol shows it to clients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.spec import TensorSpec
 from serving.api.dispatch import ServedModel
 from serving.cluster.engines import AnyEngine
+from serving.core.witness import Witness
 from serving.protocol.messages import TensorDescription
 from serving.runtime.generation import GeneratingEngine
 from serving.runtime.sequences import SequenceEngine
 
 
-def served_model(engine: AnyEngine, max_body_bytes: int, doors: Callable[[], dict[str, str]]) -> ServedModel:
+def served_model(
+    engine: AnyEngine,
+    max_body_bytes: int,
+    doors: Callable[[], dict[str, str]],
+    witnesses: Sequence[Witness] = (),
+) -> ServedModel:
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -27,6 +33,7 @@ def served_model(engine: AnyEngine, max_body_bytes: int, doors: Callable[[], dic
         sequencer=engine if isinstance(engine, SequenceEngine) else None,
         generator=engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
+        witnesses=tuple(witnesses),
     )
 
 

@@ -10,6 +10,7 @@ import grpc
 from serving.api.faults import CallFailed, fault_of_grpc
 from serving.api.grpc_service import Call
 
+_PASSED_ON = ("traceparent", "tracestate", "x-request-id")
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -44,6 +45,7 @@ class GrpcRelay:
         metadata = [("application", model)]
         if self._tenant_header and (tenant := call.metadata(self._tenant_header)):
             metadata.append((self._tenant_header, tenant))
+        metadata += [(name, value) for name in _PASSED_ON if (value := call.metadata(name))]
         left_ns = call.time_left_ns()
         timeout_s = None if left_ns is None else left_ns / 1e9
         return Relayed(self._channel.unary_unary(method)(message, timeout=timeout_s, metadata=metadata))

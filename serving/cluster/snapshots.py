@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.spec import Resources
 from serving.cluster.door import entrance
 from serving.cluster.engines import AnyEngine
 from serving.core.clock import SystemClock
@@ -95,14 +94,6 @@ def _batching(engine: AnyEngine) -> dict[str, Any]:
         "drift": learned.drift,
         "budget_ms": engine.budget_ms,
     }
-
-
-def price_per_hour(resources: Resources, gpu_hour: float | None, cpu_hour: float | None) -> float | None:
-    """Of what a replica holds; None where no price is set for any of it."""
-    parts = [
-        count * price for count, price in ((resources.gpus, gpu_hour), (resources.cpus, cpu_hour)) if price is not None
-    ]
-    return sum(parts) if parts else None
 
 
 def cpu_ns() -> int:

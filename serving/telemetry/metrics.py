@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from serving.core.batch import CutReason
 from serving.core.statistics import Duration
 from serving.telemetry.histogram import Histogram
+from serving.telemetry.recorder import ENDINGS
 from serving.telemetry.snapshot import ModelSnapshot, ReplicaSnapshot
 
 Labels = tuple[str, ...]
@@ -65,7 +67,7 @@ def _histogram(name: str, meaning: str, read: Callable[[ReplicaSnapshot], Histog
 
 def _requests(replica: ReplicaSnapshot) -> Values:
     yield ("completed", ""), replica.statistics.success.count
-    yield from replica.counts.ended.items()
+    yield from (dict.fromkeys(ENDINGS, 0) | replica.counts.ended).items()
 
 
 def _stages(replica: ReplicaSnapshot) -> Values:
@@ -89,8 +91,8 @@ def _tenants(part: str) -> Callable[[ReplicaSnapshot], Values]:
 
 
 def _cuts(replica: ReplicaSnapshot) -> Values:
-    for reason, count in replica.counts.cuts.items():
-        yield (reason.lower(),), count
+    for reason in CutReason:
+        yield (reason.name.lower(),), replica.counts.cuts[reason.name]
 
 
 def _info(replica: ReplicaSnapshot) -> Values:

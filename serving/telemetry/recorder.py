@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from serving.core.batch import Batch
-from serving.core.outcome import Failed, Outcome, Rejected, Timings
+from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ModelError, OutOfMemory
+from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.request import Request
 from serving.telemetry.histogram import Histogram
 from serving.telemetry.tenants import TenantCounts, TenantTable
@@ -73,7 +74,7 @@ class Recorder:
                 self._tenants.count(tenant, count)
 
     def request_ended(self, request: Request, outcome: Outcome) -> None:
-        self._counts.ended[_named(outcome)] += 1
+        self._counts.ended[named(outcome)] += 1
         self._tenants.count(request.tenant, 1)
 
     def batch_settled(self, batch: Batch, occupied_ns: int) -> None:
@@ -103,7 +104,20 @@ class Recorder:
         self._counts.limit_halvings += 1
 
 
-def _named(outcome: Outcome) -> tuple[str, str]:
+def snake(name: str) -> str:
+    return _CAPITAL.sub("_", name).lower()
+
+
+_ERRORS = (ModelError, InvalidInput, LaneLost, BatchTimeout, OutOfMemory)
+# Told as zero from the start: a series that begins with its first failure hides that one from every rate.
+ENDINGS: tuple[tuple[str, str], ...] = (
+    *(("rejected", reason.name.lower()) for reason in Reason),
+    *(("failed", snake(error.__name__)) for error in _ERRORS),
+    *((snake(kind.__name__), "") for kind in (Expired, Cancelled)),
+)
+
+
+def named(outcome: Outcome) -> tuple[str, str]:
     """(outcome, reason), both from small sets."""
     reason = ""
     if isinstance(outcome, Rejected):
@@ -111,7 +125,3 @@ def _named(outcome: Outcome) -> tuple[str, str]:
     elif isinstance(outcome, Failed):
         reason = snake(type(outcome.error).__name__)
     return snake(type(outcome).__name__), reason
-
-
-def snake(name: str) -> str:
-    return _CAPITAL.sub("_", name).lower()

@@ -1,6 +1,7 @@
 """Headway on a real Ray, behind the real HAProxy, called by the real tritonclient."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from serving.cluster.launcher import Cluster, get_json
 from serving.cluster.processes import descendants
 from serving.config import load_settings
+from serving.telemetry.log_files import Line, LogFiles
 from tests.cluster.conftest import NOOP, PORT, SLOW, settings_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
@@ -157,6 +159,28 @@ def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Clu
     assert len(found["headway_requests_total", "slow"]) == 1
     assert found["headway_replicas_silent", "noop"] == {"": 0}
     assert found["headway_collect_seconds", ""][""] < 5
+
+
+def test_a_request_is_named_in_its_answer_and_logged_for_programs_and_people(cluster: Cluster) -> None:
+    with tritonclient.http.InferenceServerClient(ADDRESS) as client:
+        answer = client.infer("noop", inputs(), headers={"x-request-id": "find-me"})
+    assert answer.get_response()["model_name"] == "noop"
+    files = LogFiles()
+    give_up_s = time.monotonic() + 20
+    found: list[Line] = []
+    while not found:
+        assert time.monotonic() < give_up_s
+        found = [line for line in files.new_lines() if "find-me" in line.raw]
+    (line,) = found
+    assert line.who.startswith("noop ")
+    assert line.text.startswith("noop: completed 200 in ")
+    told = json.loads(line.raw)
+    assert (told["request_id"], told["model"], told["outcome"], told["wire"]) == (
+        "find-me",
+        "noop",
+        "completed",
+        "http",
+    )
 
 
 def test_whoever_sits_on_the_machine_may_look_inside(cluster: Cluster) -> None:

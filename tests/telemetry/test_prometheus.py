@@ -73,6 +73,7 @@ def test_requests_are_told_by_outcome_and_reason_and_by_tritons_reasons() -> Non
     found = scraped(cluster(replica(statistics=statistics, counts=counts)))
     assert value(found, "headway_requests_total", outcome="completed") == 4
     assert value(found, "headway_requests_total", outcome="rejected", reason="queue_full") == 5
+    assert value(found, "headway_requests_total", outcome="rejected", reason="draining") == 0
     assert value(found, "nv_inference_request_success", model="scorer", version="1") == 4
     assert value(found, "nv_inference_request_failure", reason="REJECTED") == 8
     assert value(found, "nv_inference_request_failure", reason="BACKEND") == 1

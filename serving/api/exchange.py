@@ -1,0 +1,37 @@
+"""Names for requests whose client gave none, and telling the witnesses what became of a request; for every wire."""
+
+import os
+from itertools import count
+
+from serving.api.dispatch import ServedModel
+from serving.core.clock import SystemClock
+from serving.core.outcome import Outcome
+from serving.core.witness import Exchange
+
+REQUEST_ID = b"x-request-id"
+TRACEPARENT = b"traceparent"
+now_ns = SystemClock.now_ns
+_process = os.urandom(5).hex().encode()
+_number = count(1)
+
+
+def new_id() -> bytes:
+    """Different for every request of every process."""
+    return b"%b-%x" % (_process, next(_number))
+
+
+def tell(
+    model: ServedModel,
+    wire: str,
+    id: str,
+    tenant: str,
+    status: int,
+    outcome: Outcome | None,
+    traceparent: str,
+    began_ns: int,
+    settled_ns: int,
+) -> None:
+    """Called when the answer was written; see `core.witness.Exchange`."""
+    exchange = Exchange(wire, id, tenant, status, outcome, traceparent, began_ns, settled_ns, now_ns())
+    for witness in model.witnesses:
+        witness.answered(exchange)

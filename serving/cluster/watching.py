@@ -1,0 +1,55 @@
+"""What the settings want to be known of a model's requests, and who is told of them in its replicas."""
+
+import logging
+from dataclasses import dataclass
+
+from models.spec import ModelSpec, Resources
+from serving.config import ServerSettings
+from serving.core.witness import Witness
+from serving.telemetry.logs import RequestLog
+from serving.telemetry.trace import RequestTraces
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watching:
+    """price_per_hour: of what a replica holds, None without a price. log_per_s: 0 for no log of requests.
+    trace_endpoint: None for no traces."""
+
+    price_per_hour: float | None = None
+    log_per_s: int = 0
+    trace_endpoint: str | None = None
+    trace_share: float = 0.0
+
+
+def watching(server: ServerSettings, resources: Resources) -> Watching:
+    return Watching(
+        price_per_hour=price_per_hour(resources, server.gpu_hour_price, server.cpu_hour_price),
+        log_per_s=server.request_log_per_s,
+        trace_endpoint=server.trace_endpoint,
+        trace_share=server.trace_share,
+    )
+
+
+def witnesses(wanted: Watching, spec: ModelSpec) -> list[Witness]:
+    """Nobody where nothing is wanted: then requests are not measured for them either."""
+    found: list[Witness] = []
+    if wanted.log_per_s:
+        found.append(RequestLog(logger, model=spec.name, version=spec.version, per_s=wanted.log_per_s))
+    if wanted.trace_endpoint:
+        try:
+            found.append(
+                RequestTraces(wanted.trace_endpoint, model=spec.name, version=spec.version, share=wanted.trace_share)
+            )
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"server.trace_endpoint: {error}; pip install 'headway[trace]'") from error
+    return found
+
+
+def price_per_hour(resources: Resources, gpu_hour: float | None, cpu_hour: float | None) -> float | None:
+    """Of what a replica holds; None where no price is set for any of it."""
+    parts = [
+        count * price for count, price in ((resources.gpus, gpu_hour), (resources.cpus, cpu_hour)) if price is not None
+    ]
+    return sum(parts) if parts else None

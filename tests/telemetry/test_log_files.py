@@ -1,0 +1,45 @@
+"""Logs as people read them."""
+
+import json
+from pathlib import Path
+
+from serving.telemetry.log_files import LogFiles
+
+
+def line(at: str, text: str, **more: str) -> str:
+    told = {"asctime": at, "levelname": "INFO", "message": text, "deployment": "scorer_ModelReplica", "replica": "abc"}
+    return json.dumps(told | more) + "\n"
+
+
+def test_the_lines_of_several_replicas_are_merged_by_time_and_told_once(tmp_path: Path) -> None:
+    one, other = tmp_path / "replica_scorer_ModelReplica_abc.log", tmp_path / "replica_scorer_ModelReplica_def.log"
+    one.write_text(line("12:00:01", "first") + line("12:00:03", "third"))
+    other.write_text(line("12:00:02", "second", replica="def"))
+    logs = LogFiles(tmp_path)
+    assert [(found.who, found.text) for found in logs.new_lines()] == [
+        ("scorer abc", "first"),
+        ("scorer def", "second"),
+        ("scorer abc", "third"),
+    ]
+    assert logs.new_lines() == []
+    with one.open("a") as file:
+        file.write(line("12:00:04", "fourth") + '{"asctime": "half a')
+    assert [found.text for found in logs.new_lines()] == ["fourth"]
+
+
+def test_a_traceback_is_shown_and_a_line_that_is_no_json_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "replica_front_Front_x.log").write_text(
+        "something printed\n" + line("12:00:01", "failed", exc_text="Traceback: why", levelname="ERROR")
+    )
+    plain, failed = LogFiles(tmp_path).new_lines()
+    assert (plain.text, plain.who) == ("something printed", "front_Front_x")
+    assert (failed.level, failed.text) == ("ERROR", "failed\nTraceback: why")
+
+
+def test_a_file_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "replica_a.log"
+    path.write_text(line("1", "a long line before the file was rotated away") * 3)
+    logs = LogFiles(tmp_path)
+    assert len(logs.new_lines()) == 3
+    path.write_text(line("2", "new"))
+    assert [found.text for found in logs.new_lines()] == ["new"]
