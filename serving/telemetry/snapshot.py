@@ -11,16 +11,35 @@ from serving.telemetry.recorder import Counts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
-    """One GPU as its driver sees it. Nothing is in here for a machine without one: absent, not zero."""
+    """One GPU as its driver sees it. What the driver does not tell is None; a machine without a GPU has no reading.
+
+    busy_ratio: the share of time with any kernel on the GPU, however small: 1.0 does not mean that it is full.
+    own_memory_bytes: of this process.
+    energy_joules, ecc_corrected, ecc_uncorrected: since the driver was loaded.
+    throttled_by: why its clocks are lower than they could be.
+    mig: the card is divided into parts.
+    sm_active_ratio, tensor_active_ratio, dram_busy_ratio: how much of the GPU works, on average over the last second;
+        from GPM, on Hopper and newer.
+    """
 
     uuid: str
-    busy_ratio: float
+    busy_ratio: float | None
     memory_used_bytes: int
     memory_total_bytes: int
+    own_memory_bytes: int | None = None
     power_watts: float | None = None
     power_limit_watts: float | None = None
-    energy_joules: float | None = None  # since the driver was loaded
+    energy_joules: float | None = None
     temperature_celsius: float | None = None
+    sm_clock_hertz: float | None = None
+    memory_clock_hertz: float | None = None
+    throttled_by: tuple[str, ...] | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    mig: bool | None = None
+    sm_active_ratio: float | None = None
+    tensor_active_ratio: float | None = None
+    dram_busy_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
