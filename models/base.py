@@ -1,7 +1,7 @@
 """What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class Prepared(NamedTuple):
     length: int
 
 
+class Collected(NamedTuple):
+    """What became of a batch. By the device's own clock, 0 where it has none: how long copying in and computing took."""
+
+    outputs: Tensors
+    copy_ns: int = 0
+    compute_ns: int = 0
+
+
 class GeneratingModel(Protocol):
     """A loaded model that gives any number of answers to one request, declared by `decoupled: true`."""
 
@@ -66,13 +74,15 @@ class Model(Protocol):
     """`prepare` is the user's and may be slow: it runs in a thread pool, not on the event loop."""
     finishes: bool
     """`split` runs the user's `finish` and may be slow."""
+    asynchronous: bool
+    """The model is a `PipelinedModel`, and its device works while the host does something else."""
 
     def prepare(self, inputs: Tensors) -> Prepared:
         """One request's tensors, `[rows, ...]` each. Raises `InvalidInput`."""
         ...
 
     def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> object:
-        """One padded batch of these requests, in whatever form `forward` likes."""
+        """One padded batch of these requests, in whatever form `forward` likes. Computed once, if at all."""
         ...
 
     def forward(self, staged: object) -> Tensors:
@@ -92,3 +102,41 @@ class Model(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class PipelinedModel(Model, Protocol):
+    """`forward` in two steps, so that a batch can be on the device's queue before the one ahead is done.
+
+    `collate`, `launch` and `forward` are called from one thread, `collect` from any. Both raise as `forward` does; what
+    goes wrong on the device is often known only when the batch is collected.
+    """
+
+    def launch(self, staged: object) -> object:
+        """Has the device compute the batch, and does not wait for it."""
+        ...
+
+    def collect(self, launched: object) -> Collected:
+        """Waits until it is computed."""
+        ...
+
+
+@runtime_checkable
+class TunableModel(Protocol):
+    """A model that can be computed in several ways, and tries which is fastest."""
+
+    tunable: bool
+    """There is something to try."""
+
+    def tune(self, measured: Sequence[Bucket], row_ladder: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """Called once, before the first request, in the thread that will call `forward`. From then on batches are
+        computed in the fastest way whose outputs are right.
+
+        measured: the batches that are likely to come.
+        row_ladder: the answer of another lane of the same model, to be given again.
+        Returns the row counts that batches should be padded to, ascending, or None if any will do.
+        """
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """How it is computed, and what else was tried, for whoever wants to look behind."""
+        ...

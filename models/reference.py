@@ -27,6 +27,7 @@ class NumpyModel:
     device = "cpu"
     prepares = False
     finishes = False
+    asynchronous = False
 
     def __init__(self, spec: ModelSpec, compute: Compute, on_close: Callable[[], None] | None = None) -> None:
         self.spec = spec

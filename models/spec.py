@@ -85,6 +85,10 @@ class Resources:
             raise ValueError(f"gpus: a fraction up to 1 or a whole number, got {self.gpus}")
 
 
+EXECUTIONS = ("auto", "eager", "compiled")
+PRECISIONS = ("float32", "bf16")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """A model as its owner describes it.
@@ -95,6 +99,10 @@ class ModelSpec:
     decoupled: the model generates: it has `generate` instead of `forward`, see `models.base.GeneratingModel`.
     state: what the model carries from one request of a sequence to the next: it is added to the inputs, and the outputs
         of the same names replace it. A sequence begins with zeros.
+    execution: "auto": on a GPU also as CUDA graphs; "compiled": with torch.compile too; "eager": just called. Of what
+        may be tried the fastest is used whose outputs are right.
+    precision: "bf16": may be computed in it. channels_last: convolutions may be computed in that layout.
+    tolerance: by how much outputs may then differ from those in float32, as a share of each output's largest value.
     labels: class labels by output name.
     example: JSON of one request's `inputs`, used in the curl line.
     """
@@ -111,6 +119,10 @@ class ModelSpec:
     replicas: int = 1
     decoupled: bool = False
     state: tuple[TensorSpec, ...] = ()
+    execution: str = "auto"
+    precision: str = "float32"
+    channels_last: bool = False
+    tolerance: float = 0.01
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: str = ""
     example: str | None = None
@@ -131,6 +143,12 @@ class ModelSpec:
             raise ValueError(f"latency_budget_ms: must be positive, got {self.latency_budget_ms}")
         if self.replicas < 1:
             raise ValueError(f"replicas: must be at least 1, got {self.replicas}")
+        if self.execution not in EXECUTIONS:
+            raise ValueError(f"execution: {self.execution!r} is not one of {', '.join(EXECUTIONS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance: a share from 0 to below 1, got {self.tolerance:g}")
         self._check_state()
         unknown = set(self.labels) - {tensor.name for tensor in self.outputs}
         if unknown:

@@ -1,59 +1,75 @@
-"""How a batch is computed: the seam where CUDA graphs, `torch.compile` and pinned slabs plug in.
+"""How a batch is computed: the seam between the runner, which knows requests, and devices.
 
 An execution gets requests and gives host arrays back; the runner knows nothing of streams, slabs or captures.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 
-from models.base import Bucket, Prepared, Tensors
+from models.base import Bucket, Collected, Prepared, Tensors
 from models.collate import Pads, collate
 from models.pytorch.tensors import from_numpy, to_numpy
 
+Compute = Callable[..., Any]
+
 
 class Execution(Protocol):
+    asynchronous: bool
+    """`launch` returns before the batch is computed."""
+    compute: Compute
+    """From input tensors by position to what the module returns. May be exchanged between two batches."""
+
     def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> object:
-        """The batch where `run` wants it. Called ahead, from another thread, while an earlier batch runs."""
+        """The batch where `launch` wants it. Where that is not asynchronous, called from another thread meanwhile."""
         ...
 
-    def run(self, staged: object) -> Tensors:
-        """Computes the batch; returns when the outputs are on the host."""
+    def launch(self, staged: object) -> object:
+        """Computes the batch, or has the device do so. Every staged batch is launched once."""
         ...
 
+    def collect(self, launched: object) -> Collected:
+        """Waits for the batch; every launched batch is collected once, from any thread."""
+        ...
 
-class EagerExecution:
-    """Plain torch: one copy to the device per input, the module's own forward, one copy back per output.
+    def close(self) -> None: ...
+
+
+class DirectExecution:
+    """For the CPU: the module is called on the requests' own memory where that is possible, and waited for.
 
     output_names: what a tensor or a tuple is called, in order.
-    keep: the outputs that anyone will read; None: all. The rest stays on the device.
+    keep: the outputs that anyone will read; None: all.
     """
 
-    def __init__(
-        self,
-        module: torch.nn.Module,
-        device: torch.device,
-        output_names: Sequence[str],
-        keep: frozenset[str] | None = None,
-    ) -> None:
-        self._module = module
-        self._device = None if device.type == "cpu" else device
+    asynchronous = False
+
+    def __init__(self, compute: Compute, output_names: Sequence[str], keep: frozenset[str] | None = None) -> None:
+        self.compute = compute
         self._output_names = tuple(output_names)
         self._keep = keep
 
     def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> Tensors:
         return collate(parts, bucket, pads)
 
-    def run(self, staged: object) -> Tensors:
+    def launch(self, staged: object) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
         with torch.inference_mode():
-            tensors = [from_numpy(array) for array in batch.values()]
-            if self._device is not None:
-                tensors = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
-            results = named(self._module(*tensors), self._output_names)
+            results = named(self.compute(*[from_numpy(array) for array in batch.values()]), self._output_names)
             keep = self._keep
             return {name: to_numpy(result) for name, result in results.items() if keep is None or name in keep}
+
+    def collect(self, launched: object) -> Collected:
+        return Collected(launched)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.compute = closed
+
+
+def closed(*_: object) -> Any:
+    """What is left of a closed model."""
+    raise RuntimeError("the model is closed")
 
 
 def named(result: object, output_names: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from models.base import Bucket, InvalidInput, Prepared, Tensors
+from models.base import Bucket, Collected, InvalidInput, Prepared, Tensors
 from models.collate import Pads, split_rows
 from models.preparing import (
     has_fixed_shapes,
@@ -17,9 +18,12 @@ from models.preparing import (
     resized,
 )
 from models.pytorch.checking import BrokenPromise, check_outputs, check_rows, lengthened
+from models.pytorch.cuda import CudaDevice, Device
 from models.pytorch.device import choose_device, set_threads, thread_count, usable_cpus
-from models.pytorch.errors import cuda_works, translate
-from models.pytorch.execution import EagerExecution, Execution
+from models.pytorch.errors import translate
+from models.pytorch.execution import DirectExecution, Execution
+from models.pytorch.pipeline import PipelinedExecution
+from models.pytorch.tuning import Tuning
 from models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -27,28 +31,44 @@ log = logging.getLogger(__name__)
 Method = Callable[[Tensors], Tensors]
 
 
-def load_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchModel":
-    """Moves the module to its device, tries it, and says where it runs."""
-    device = choose_device(spec.resources)
+def load_module(spec: ModelSpec, module: torch.nn.Module, device: Device | None = None) -> "TorchModel":
+    """Moves the module to its device, tries it, and says where it runs.
+
+    device: an asynchronous device to use instead of what the spec asks for.
+    """
+    home = torch.device("cpu") if device else choose_device(spec.resources)
     # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
-    threads = 1 if device.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
+    threads = 1 if home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
     set_threads(threads)
-    module = module.to(device).eval().requires_grad_(False)
-    keep = None if hasattr(module, "finish") else frozenset(tensor.name for tensor in spec.outputs)
-    execution = EagerExecution(module, device, [tensor.name for tensor in spec.outputs], keep)
-    model = TorchModel(spec, module, device, execution)
+    module = module.to(home).eval().requires_grad_(False)
+    if home.type == "cuda":
+        device = CudaDevice(home)
+    model = TorchModel(spec, module, _execution(spec, module, device), device)
     model.check()
-    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, device, threads)
+    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, model.device, threads)
     return model
 
 
-class TorchModel:
-    """Made by `load_module`. `prepare` and `split` call the user's methods, from any thread."""
+def _execution(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> Execution:
+    names = [tensor.name for tensor in spec.outputs]
+    keep = None if hasattr(module, "finish") else frozenset(names)
+    return PipelinedExecution(module, device, names, keep) if device else DirectExecution(module, names, keep)
 
-    def __init__(self, spec: ModelSpec, module: torch.nn.Module, device: torch.device, execution: Execution) -> None:
+
+class TorchModel:
+    """Made by `load_module`. `prepare` and `split` call the user's methods, from any thread.
+
+    device: None for the CPU, where the module is simply called.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, module: torch.nn.Module, execution: Execution, device: Device | None = None
+    ) -> None:
         self.spec = spec
-        self.device = str(device)
+        self.device = device.name if device else "cpu"
+        self.asynchronous = execution.asynchronous
         self._execution = execution
+        self._tuning = Tuning(spec, module, execution)
         self._user_prepare: Method | None = getattr(module, "prepare", None)
         self._user_finish: Method | None = getattr(module, "finish", None)
         self._example: Callable[[], Tensors] | None = getattr(module, "example", None)
@@ -62,7 +82,7 @@ class TorchModel:
         self._fixed = not self.prepares and has_fixed_shapes(spec.inputs)
         self._lengths = length_buckets(self._max_length) if self._pads else (1,)
         self._padded_outputs: frozenset[str] = frozenset()
-        self._device_works = cuda_works if device.type == "cuda" else _cpu_works
+        self._device_works = device.works if device else _cpu_works
 
     def prepare(self, inputs: Tensors) -> Prepared:
         if self._user_prepare is not None:
@@ -76,14 +96,20 @@ class TorchModel:
     def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> object:
         return self._execution.stage(parts, bucket, self._pads)
 
-    def forward(self, staged: object) -> Tensors:
+    def launch(self, staged: object) -> object:
         try:
-            return self._execution.run(staged)
+            return self._execution.launch(staged)
         except Exception as error:
-            translated = translate(error, self._device_works)
-            if translated is error:
-                raise
-            raise translated from error
+            self._raise(error)
+
+    def collect(self, launched: object) -> Collected:
+        try:
+            return self._execution.collect(launched)
+        except Exception as error:
+            self._raise(error)
+
+    def forward(self, staged: object) -> Tensors:
+        return self.collect(self.launch(staged)).outputs
 
     def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
         answers = split_rows(outputs, parts, self._padded_outputs)
@@ -103,11 +129,22 @@ class TorchModel:
     def lengths(self) -> tuple[int, ...]:
         return self._lengths
 
+    @property
+    def tunable(self) -> bool:
+        return self._tuning.has_steps()
+
+    def tune(self, measured: Sequence[Bucket], row_ladder: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+        return self._tuning.tune(measured, self.sample, self._pads, row_ladder)
+
+    def facts(self) -> dict[str, Any]:
+        return self._tuning.facts()
+
     def close(self) -> None:
         """Drops the module, and gives its memory back to the device."""
-        self._execution = _Closed()
+        self._execution.close()
+        self._tuning.close()
         self._user_prepare = self._user_finish = self._example = None  # bound methods hold the module
-        if self.device != "cpu":
+        if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
     def check(self) -> None:
@@ -146,18 +183,14 @@ class TorchModel:
             raise BrokenPromise(f"`prepare` must return numpy arrays; {wrong[0]!r} is none")
         return part
 
+    def _raise(self, error: Exception) -> NoReturn:
+        translated = translate(error, self._device_works)
+        if translated is error:
+            raise error
+        raise translated from error
+
     def __repr__(self) -> str:
         return f"<TorchModel {self.spec.name} on {self.device}>"
-
-
-class _Closed:
-    """What is left of a closed model."""
-
-    def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> object:
-        raise RuntimeError("the model is closed")
-
-    def run(self, staged: object) -> Tensors:
-        raise RuntimeError("the model is closed")
 
 
 def _cpu_works() -> bool:

@@ -3,7 +3,7 @@
 from serving.core.batch import Batch
 from serving.core.outcome import Timings
 from serving.core.statistics import BatchStatistics, ModelStatistics
-from serving.runtime.lane import Forwarded
+from serving.runtime.forwarding import Forwarded
 
 
 class Bookkeeper:

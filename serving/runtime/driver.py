@@ -5,14 +5,16 @@ Everything here runs on one event loop, so there are no locks; lanes report back
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
-from models.base import Model
+from models.base import Model, PipelinedModel
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.clock import Clock
 from serving.core.request import Request
-from serving.runtime.lane import Forwarded, Lane
+from serving.runtime.forwarding import Forwarded
+from serving.runtime.lane import AnyLane, Lane
+from serving.runtime.pipelined import PipelinedLane
 from serving.runtime.warmup import warm_up_in_lane
 
 HOP_NS = 300_000  # from the event loop to a lane's thread and back
@@ -45,7 +47,7 @@ class Driver:
         self._clock = clock
         self._owner = owner
         self._forward_timeout_ns = int(models[0].spec.limits.forward_timeout_s * 1e9)
-        self._lanes: list[Lane] = []
+        self._lanes: list[AnyLane] = []
         self._in_flight: list[list[Batch]] = [[] for _ in models]
         self._began_ns = [0 for _ in models]  # when the batch that now computes began
         self._timers: list[asyncio.TimerHandle | None] = [None for _ in models]
@@ -59,20 +61,19 @@ class Driver:
     async def open(self, *, budget_ns: int | None, report: Callable[[str], None]) -> None:
         """Starts the lanes and warms them up."""
         self._loop = asyncio.get_running_loop()
-        self._lanes = [Lane(model, index, self._clock, self._report_back) for index, model in enumerate(self._models)]
-        sizes = self._batcher.sizes
+        self._lanes = [self._lane(model, index) for index, model in enumerate(self._models)]
         for lane in self._lanes:
             lane.open()
-            sizes.largest_rows = await warm_up_in_lane(
-                lane,
-                self._batcher.latency,
-                self._clock,
-                largest_rows=sizes.largest_rows,
-                budget_ns=budget_ns,
-                report=report,
+            await warm_up_in_lane(
+                lane, self._batcher.latency, self._batcher.sizes, self._clock, budget_ns=budget_ns, report=report
             )
         if budget_ns is not None:
             self._sweep_s = min(SWEEP_S, max(0.005, budget_ns / 4e9))
+
+    def _lane(self, model: Model, index: int) -> AnyLane:
+        if model.asynchronous:
+            return PipelinedLane(cast(PipelinedModel, model), index, self._clock, self._report_back)
+        return Lane(model, index, self._clock, self._report_back)
 
     def close(self) -> None:
         """Ends the threads and unloads the models."""
@@ -113,7 +114,7 @@ class Driver:
         if self._sweeper is None and self._batcher.queue:
             self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
 
-    def _feed(self, lane: Lane) -> None:
+    def _feed(self, lane: AnyLane) -> None:
         """Gives the lane every batch that it can take now."""
         timer = self._timers[lane.index]
         if timer is not None:
@@ -132,7 +133,7 @@ class Driver:
                 self._timers[lane.index] = self._loop.call_later(delay_s, self._feed, lane)
             return
 
-    def _dispatch(self, lane: Lane, batch: Batch) -> None:
+    def _dispatch(self, lane: AnyLane, batch: Batch) -> None:
         in_flight = self._in_flight[lane.index]
         in_flight.append(batch)
         self._owner.batch_departed(batch)
@@ -171,7 +172,7 @@ class Driver:
         in_flight.remove(batch)
         self._began_ns[lane.index] = done.done_ns
         occupied_ns = self._batcher.settle(batch, done.done_ns, learn=done.is_clean())
-        self._batcher.lead_ns += (HOP_NS + done.prepare_ns - self._batcher.lead_ns) // 8
+        self._batcher.lead_ns += (HOP_NS + done.prepare_ns + done.copy_ns - self._batcher.lead_ns) // 8
         if done.ran_out_of_memory:
             self._batcher.sizes.halve()
         if done.lost:
@@ -194,7 +195,7 @@ class Driver:
             left_ns = min(began_ns) + self._forward_timeout_ns - now_ns
             self._watchdog = self._loop.call_later(left_ns / 1e9, self._watch)
 
-    def _lose(self, lane: Lane, why: str) -> None:
+    def _lose(self, lane: AnyLane, why: str) -> None:
         self.lost = why
         batches, self._in_flight[lane.index] = self._in_flight[lane.index], []
         self._owner.lane_lost(lane.index, why, batches)

@@ -22,7 +22,7 @@ from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import as_model_error, split_one_by_one_if_need_be
 from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.driver import HOP_NS, Driver
-from serving.runtime.lane import Forwarded
+from serving.runtime.forwarding import Forwarded
 from serving.runtime.ticket import Stage, Ticket
 from serving.scaling.signals import Reading
 

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-from models.base import Bucket, Model, OutOfDeviceMemory
+from models.base import Bucket, Model, OutOfDeviceMemory, TunableModel
 from serving.core.clock import Clock
 from serving.core.latency import LatencyModel
-from serving.runtime.lane import Lane
+from serving.core.sizes import Sizes
+from serving.runtime.lane import AnyLane
 
 REPEATS = 3
 WORTH_CLIMBING = 1.02  # a rung must beat the best so far by this factor; two that do not end the climb
@@ -25,73 +26,99 @@ def ladder(largest_rows: int) -> Iterator[int]:
 def warm_up(
     model: Model,
     latency: LatencyModel,
+    sizes: Sizes,
     clock: Clock,
     *,
-    largest_rows: int,
     budget_ns: int | None,
     report: Callable[[str], None] = lambda text: None,
-) -> int:
-    """Runs the ladder for every padded length, longest last; teaches `latency`. Returns the most rows that worked.
+) -> None:
+    """Runs the ladder for every padded length, longest last; teaches `latency`, and `sizes` what worked.
 
-    Rungs stop where throughput stops growing, where one batch would take longer than the latency budget, where the
+    A model that can be computed in several ways first tries them, on the sizes that a first climb found worth it; what
+    it captured is then measured whole.
+    """
+    climb = Climb(model, clock, budget_ns, report)
+    if isinstance(model, TunableModel) and model.tunable:
+        measured = climb.run(sizes)
+        report(f"trying ways to compute {len(measured)} shapes faster ...")
+        sizes.row_ladder = model.tune(list(measured), sizes.row_ladder)
+        report(f"computed as: {model.facts()['execution']}")
+    for (rows, length), times_ns in climb.run(sizes).items():
+        for took_ns in times_ns:
+            latency.observe(rows, length, took_ns)
+
+
+class Climb:
+    """Rungs stop where throughput stops growing, where one batch would take longer than the latency budget, where the
     device runs out of memory, or when warming up has taken long enough.
     """
-    began_ns = clock.now_ns()
-    lengths = model.lengths()
-    worked = largest_rows
-    for length in lengths:
-        best = disappointments = 0.0
-        for rows in ladder(worked):
-            try:
-                took_ns = _measure(model, latency, clock, rows, length)
-            except OutOfDeviceMemory:
-                worked = max(1, rows // 2)
-                report(f"{rows} x {length}: out of memory, going on with at most {worked} rows")
-                break
-            throughput = rows / took_ns
-            report(f"{rows} x {length}: {took_ns / 1e6:.2f} ms, {throughput * 1e9:.0f} rows/s")
-            disappointments = disappointments + 1 if throughput < best * WORTH_CLIMBING else 0
-            best = max(best, throughput)
-            too_slow = budget_ns is not None and took_ns > budget_ns
-            if disappointments >= 2 or too_slow or clock.now_ns() - began_ns > TIME_LIMIT_NS:
-                break
-    return worked
 
+    def __init__(self, model: Model, clock: Clock, budget_ns: int | None, report: Callable[[str], None]) -> None:
+        self._model = model
+        self._clock = clock
+        self._budget_ns = budget_ns
+        self._report = report
 
-def _measure(model: Model, latency: LatencyModel, clock: Clock, rows: int, length: int) -> int:
-    """The fastest of a few runs, after one that is not counted (first runs allocate and compile). All teach."""
-    times = []
-    parts = [model.sample(1, length) for _ in range(rows)]
-    for attempt in range(REPEATS + 1):
-        began_ns = clock.now_ns()
-        model.forward(model.collate(parts, Bucket(rows, length)))
-        took_ns = max(1, clock.now_ns() - began_ns)
-        if attempt:
-            latency.observe(rows, length, took_ns)
-            times.append(took_ns)
-    return min(times)
+    def run(self, sizes: Sizes) -> dict[Bucket, list[int]]:
+        """What each shape took, a few times. Lowers `sizes.largest_rows` to what the device has memory for."""
+        measured: dict[Bucket, list[int]] = {}
+        began_ns = self._clock.now_ns()
+        for length in self._model.lengths():
+            best = disappointments = 0.0
+            for rows in sizes.row_ladder or ladder(sizes.largest_rows):
+                if rows > sizes.largest_rows:
+                    break
+                try:
+                    times_ns = self._measure(rows, length)
+                except OutOfDeviceMemory:
+                    sizes.largest_rows = max(1, rows // 2)
+                    self._report(f"{rows} x {length}: out of memory, going on with at most {sizes.largest_rows} rows")
+                    break
+                measured[Bucket(rows, length)] = times_ns
+                took_ns = min(times_ns)
+                throughput = rows / took_ns
+                self._report(f"{rows} x {length}: {took_ns / 1e6:.2f} ms, {throughput * 1e9:.0f} rows/s")
+                disappointments = disappointments + 1 if throughput < best * WORTH_CLIMBING else 0
+                best = max(best, throughput)
+                too_slow = self._budget_ns is not None and took_ns > self._budget_ns
+                pays = disappointments < 2 or sizes.row_ladder is not None
+                if not pays or too_slow or self._clock.now_ns() - began_ns > TIME_LIMIT_NS:
+                    break
+        return measured
+
+    def _measure(self, rows: int, length: int) -> list[int]:
+        """A few runs, after one that is not counted (first runs allocate and compile)."""
+        times_ns = []
+        parts = [self._model.sample(1, length) for _ in range(rows)]
+        for attempt in range(REPEATS + 1):
+            began_ns = self._clock.now_ns()
+            self._model.forward(self._model.collate(parts, Bucket(rows, length)))
+            took_ns = max(1, self._clock.now_ns() - began_ns)
+            if attempt:
+                times_ns.append(took_ns)
+        return times_ns
 
 
 async def warm_up_in_lane(
-    lane: Lane,
+    lane: AnyLane,
     latency: LatencyModel,
+    sizes: Sizes,
     clock: Clock,
     *,
-    largest_rows: int,
     budget_ns: int | None,
     report: Callable[[str], None],
-) -> int:
+) -> None:
     """`warm_up` in the thread that will compute later: what it allocates and compiles belongs to that thread."""
     loop = asyncio.get_running_loop()
-    warmed: asyncio.Future[int] = loop.create_future()
+    warmed: asyncio.Future[None] = loop.create_future()
 
     def work() -> None:
         try:
-            rows = warm_up(lane.model, latency, clock, largest_rows=largest_rows, budget_ns=budget_ns, report=report)
+            warm_up(lane.model, latency, sizes, clock, budget_ns=budget_ns, report=report)
         except Exception as error:
             loop.call_soon_threadsafe(warmed.set_exception, error)
         else:
-            loop.call_soon_threadsafe(warmed.set_result, rows)
+            loop.call_soon_threadsafe(warmed.set_result, None)
 
     lane.call(work)
-    return await warmed
+    await warmed

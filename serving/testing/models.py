@@ -20,6 +20,7 @@ class ScriptedModel:
 
     device = "cpu"
     finishes = False
+    asynchronous = False
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import nn
 
 from models.base import Bucket, DeviceLost, InvalidInput, OutOfDeviceMemory, Tensors
 from models.pytorch.checking import BrokenPromise
+from models.pytorch.execution import DirectExecution
 from models.pytorch.runner import TorchModel, load_module
 from models.registry import load_model
 from models.spec import Limits, ModelSpec, Resources, TensorSpec
@@ -205,17 +206,13 @@ def test_a_module_is_found_by_its_import_string() -> None:
     assert repr(load_model(spec)) == "<TorchModel linear on cpu>"
 
 
-class Raising:
-    """An execution that fails in the given way."""
+def failing(error: Exception) -> TorchModel:
+    """A model whose module raises this."""
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    def compute(x: torch.Tensor) -> torch.Tensor:
+        raise error
 
-    def stage(self, parts: Any, bucket: Any, pads: Any) -> object:
-        return None
-
-    def run(self, staged: object) -> Tensors:
-        raise self.error
+    return TorchModel(spec_of([tensor("x", 2)], [tensor("y", 2)]), nn.Identity(), DirectExecution(compute, ["y"]))
 
 
 @pytest.mark.parametrize(
@@ -230,19 +227,18 @@ class Raising:
     ],
 )
 def test_what_torch_raises_is_told_apart(error: Exception, expected: type[Exception]) -> None:
-    model = TorchModel(spec_of([tensor("x", 2)], [tensor("y", 2)]), nn.Identity(), torch.device("cpu"), Raising(error))
+    model = failing(error)
     model._device_works = lambda: False
     with pytest.raises(expected) as raised:
-        model.forward(None)
+        model.forward({"x": ROW})
     assert type(raised.value) is expected
     assert "\n" not in str(raised.value)
 
 
 def test_a_device_that_still_answers_is_not_given_up() -> None:
     error = RuntimeError("CUDA error: invalid configuration argument")
-    model = TorchModel(spec_of([tensor("x", 2)], [tensor("y", 2)]), nn.Identity(), torch.device("cpu"), Raising(error))
     with pytest.raises(RuntimeError, match="invalid configuration"):
-        model.forward(None)
+        failing(error).forward({"x": ROW})
 
 
 def test_the_cpu_really_running_out_of_memory_is_recognised() -> None:

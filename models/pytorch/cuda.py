@@ -1,0 +1,159 @@
+"""Every call of CUDA that serving makes: streams, events, pinned memory, graphs. Behind protocols, so that the code which
+pipelines batches runs without a GPU too, on `models.pytorch.scripted.ScriptedDevice`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from models.pytorch.errors import cuda_works
+
+T = TypeVar("T")
+
+
+class Event(Protocol):
+    """A point in a stream's work; recorded anew for every batch."""
+
+    def wait(self) -> None:
+        """Returns when the device has passed it. Raises what went wrong on the device before."""
+        ...
+
+    def ns_since(self, earlier: "Event") -> int:
+        """By the device's clock; both have passed."""
+        ...
+
+
+class Stream(Protocol):
+    """Work that the device does in order. Nothing here waits for the device, `synchronize` excepted."""
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None: ...
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Calls `work`; the kernels it starts belong to this stream."""
+        ...
+
+    def replay(self, graph: object) -> None: ...
+
+    def record(self, event: Any) -> None: ...
+
+    def wait(self, event: Any) -> None:
+        """What is enqueued after this begins when the event has passed."""
+        ...
+
+    def synchronize(self) -> None: ...
+
+
+class Device(Protocol):
+    """A device that computes while the host does something else."""
+
+    name: str
+
+    def stream(self) -> Stream: ...
+
+    def event(self) -> Event: ...
+
+    def host_memory(self, size: int) -> torch.Tensor:
+        """So many bytes that the device can copy by itself."""
+        ...
+
+    def device_memory(self, size: int) -> torch.Tensor: ...
+
+    def capture(self, stream: Any, work: Callable[[], object]) -> object:
+        """`work` as a graph for `Stream.replay`. All graphs share one pool of memory, so only one is replayed at a
+        time, and what a replay leaves there the next one overwrites. Raises where `work` waits for the device."""
+        ...
+
+    def works(self) -> bool:
+        """Whether it still answers, after an error."""
+        ...
+
+
+class CudaEvent:
+    """Waiting sleeps until the driver wakes the thread. Polling would answer a lone request some 20 µs sooner, and
+    take a core from the event loop for as long as the device computes."""
+
+    def __init__(self) -> None:
+        self.cuda = torch.cuda.Event(enable_timing=True, blocking=True)
+
+    def wait(self) -> None:
+        self.cuda.synchronize()
+
+    def ns_since(self, earlier: "CudaEvent") -> int:
+        return int(earlier.cuda.elapsed_time(self.cuda) * 1e6)
+
+
+class CudaStream:
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = torch.cuda.Stream(device)
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        with torch.cuda.stream(self.cuda):
+            target.copy_(source, non_blocking=True)
+
+    def run(self, work: Callable[[], T]) -> T:
+        with torch.cuda.stream(self.cuda), torch.inference_mode():
+            return work()
+
+    def replay(self, graph: object) -> None:
+        with torch.cuda.stream(self.cuda):
+            graph.replay()  # type: ignore[attr-defined]
+
+    def record(self, event: CudaEvent) -> None:
+        event.cuda.record(self.cuda)
+
+    def wait(self, event: CudaEvent) -> None:
+        self.cuda.wait_event(event.cuda)
+
+    def synchronize(self) -> None:
+        self.cuda.synchronize()
+
+
+class CudaDevice:
+    """device: with its index."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.name = str(device)
+        self._device = device
+        self._pool: Any = None
+        # What was enqueued while loading (the weights) is there before any stream of ours begins.
+        torch.cuda.synchronize(device)
+
+    def stream(self) -> CudaStream:
+        return CudaStream(self._device)
+
+    def event(self) -> CudaEvent:
+        return CudaEvent()
+
+    def host_memory(self, size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    def device_memory(self, size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=torch.uint8, device=self._device)
+
+    def capture(self, stream: CudaStream, work: Callable[[], object]) -> object:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        stream.synchronize()
+        with torch.cuda.stream(stream.cuda), torch.inference_mode():
+            # torch.cuda.graph() would collect garbage and wait for the whole device around each of many captures.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                work()
+            except BaseException:
+                _end_quietly(graph)
+                raise
+            graph.capture_end()
+        return graph
+
+    def works(self) -> bool:
+        return cuda_works()
+
+
+def _end_quietly(graph: torch.cuda.CUDAGraph) -> None:
+    """Ends a capture that failed; that this fails too says nothing new."""
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        return

@@ -1,0 +1,194 @@
+"""Batches through an asynchronous device, two at a time: while one is computed, the next is copied in and the one before
+copied out, each on a stream of its own.
+
+A slot is all that one batch in flight needs: pinned memory and memory on the device for its inputs and its outputs,
+events, and CUDA graphs over exactly that memory. It is used again only when its batch was collected, so no batch ever
+writes where another is still read, and memory is bounded by the two largest batches.
+"""
+
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from models.base import Bucket, Collected, Prepared
+from models.collate import Pads, collate
+from models.pytorch.cuda import Device
+from models.pytorch.execution import Compute, closed, named
+from models.pytorch.slab import Layout, input_layout, output_layout
+
+SLOTS = 2  # batches in flight
+
+
+class Captured(NamedTuple):
+    """A graph and the memory that it reads and writes."""
+
+    graph: object
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+    output_layout: Layout
+
+
+class Slot:
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.sent, self.arrived, self.began, self.computed, self.done = [device.event() for _ in range(5)]
+        self.graphs: dict[Hashable, Captured] = {}
+        self.host_inputs = self.host_outputs = self.inputs = self.outputs = torch.empty(0, dtype=torch.uint8)
+
+    def reserve_inputs(self, size: int) -> None:
+        if len(self.host_inputs) < size:
+            self.host_inputs = self._device.host_memory(size)
+            self.inputs = self._device.device_memory(size)
+
+    def reserve_outputs(self, size: int) -> None:
+        if len(self.host_outputs) < size:
+            self.host_outputs = self._device.host_memory(size)
+            self.outputs = self._device.device_memory(size)
+
+
+class Staged(NamedTuple):
+    slot: Slot
+    key: Hashable
+    layout: Layout
+
+
+class Launched(NamedTuple):
+    slot: Slot
+    layout: Layout
+
+
+class PipelinedExecution:
+    """`stage` and `launch` are called by one thread, `collect` by any. The rest as `DirectExecution`."""
+
+    asynchronous = True
+
+    def __init__(
+        self,
+        compute: Compute,
+        device: Device,
+        output_names: Sequence[str],
+        keep: frozenset[str] | None = None,
+    ) -> None:
+        self.compute = compute
+        self._device = device
+        self._output_names = tuple(output_names)
+        self._keep = keep
+        self._copies_in, self._computes, self._copies_out = device.stream(), device.stream(), device.stream()
+        self._slots = [Slot(device) for _ in range(SLOTS)]
+        self._free = list(self._slots)
+
+    # -- a batch ----------------------------------------------------------------------------------------------
+
+    def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> Staged:
+        """Rows are copied straight into pinned memory."""
+        # Were there ever more batches in flight than slots, these would do without graphs, and correctly.
+        return self._stage(self._free.pop() if self._free else Slot(self._device), parts, bucket, pads)
+
+    def launch(self, staged: object) -> Launched:
+        slot, key, layout = staged  # type: ignore[misc]
+        captured = slot.graphs.get(key)
+        inputs = captured.inputs if captured else slot.inputs
+        try:
+            self._copies_in.record(slot.sent)
+            self._copies_in.copy(inputs[: layout.size], slot.host_inputs[: layout.size])
+            self._copies_in.record(slot.arrived)
+            self._computes.wait(slot.arrived)
+            self._computes.record(slot.began)
+            if captured:
+                self._computes.replay(captured.graph)
+                outputs, result = captured.outputs, captured.output_layout
+            else:
+                result = self._computes.run(partial(self._compute_into, slot, layout))
+                outputs = slot.outputs
+            self._computes.record(slot.computed)
+            self._copies_out.wait(slot.computed)
+            self._copies_out.copy(slot.host_outputs[: result.size], outputs[: result.size])
+            self._copies_out.record(slot.done)
+        except BaseException:
+            self._quiet(slot)
+            raise
+        return Launched(slot, result)
+
+    def collect(self, launched: object) -> Collected:
+        """The outputs are copied once more, out of pinned memory: the slot is free again, however slow the clients."""
+        slot, layout = launched  # type: ignore[misc]
+        try:
+            slot.done.wait()
+            outputs = {name: array.copy() for name, array in layout.arrays(slot.host_outputs.numpy()).items()}
+            copy_ns, compute_ns = slot.arrived.ns_since(slot.sent), slot.computed.ns_since(slot.began)
+        except BaseException:
+            self._quiet(slot)
+            raise
+        self._give_back(slot)
+        return Collected(outputs, copy_ns, compute_ns)
+
+    def close(self) -> None:
+        self.compute = closed
+        self._slots.clear()
+        self._free.clear()
+
+    # -- graphs -----------------------------------------------------------------------------------------------
+
+    def capture(self, part: Prepared, bucket: Bucket, pads: Pads, *, slots: int = SLOTS) -> None:
+        """From now on batches of this shape replay a graph in these many slots. No batch is in flight meanwhile."""
+        for slot in self._slots[:slots]:
+            key = _key(part, bucket)
+            if key in slot.graphs:
+                continue
+            self._free.remove(slot)
+            layout = self._stage(slot, [part], bucket, pads).layout
+            self.collect(self.launch(Staged(slot, None, layout)))  # libraries get ready in the first run
+            results: list[Layout] = []
+            graph = self._device.capture(
+                self._computes, lambda slot=slot, layout=layout: results.append(self._compute_into(slot, layout))
+            )
+            slot.graphs[key] = Captured(graph, slot.inputs, slot.outputs, results[0])
+
+    def forget(self, keep: frozenset[Bucket] = frozenset()) -> None:
+        """Drops all graphs but those of these buckets."""
+        for slot in self._slots:
+            slot.graphs = {key: graph for key, graph in slot.graphs.items() if key[0] in keep}  # type: ignore[index]
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _stage(self, slot: Slot, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> Staged:
+        try:
+            layout = input_layout(parts[0], bucket, pads)
+            slot.reserve_inputs(layout.size)
+            arrays = layout.arrays(slot.host_inputs.numpy())
+            collate(parts, bucket, pads, lambda name, shape, dtype: arrays[name])
+        except BaseException:
+            self._give_back(slot)
+            raise
+        return Staged(slot, _key(parts[0], bucket), layout)
+
+    def _compute_into(self, slot: Slot, layout: Layout) -> Layout:
+        """The outputs into the slot's memory, which the next batch leaves alone: a graph's own memory it does not."""
+        results = named(self.compute(*layout.tensors(slot.inputs).values()), self._output_names)
+        if self._keep is not None:
+            results = {name: result for name, result in results.items() if name in self._keep}
+        outputs = output_layout(results)
+        slot.reserve_outputs(outputs.size)
+        for name, target in outputs.tensors(slot.outputs).items():
+            target.copy_(results[name])
+        return outputs
+
+    def _give_back(self, slot: Slot) -> None:
+        if slot in self._slots:
+            self._free.append(slot)
+
+    def _quiet(self, slot: Slot) -> None:
+        """After an error: the slot is used again once nothing of its batch is under way."""
+        try:
+            for stream in (self._copies_in, self._computes, self._copies_out):
+                stream.synchronize()
+        except RuntimeError:
+            return  # never, then: the device is lost, and the first error says so
+        self._give_back(slot)
+
+
+def _key(part: Prepared, bucket: Bucket) -> Hashable:
+    return (bucket, part.group)
+

@@ -1,0 +1,125 @@
+"""Ways to compute a module faster: another layout, another precision, compiled. Each can be undone."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from models.base import Tensors
+from models.pytorch.execution import Compute, named
+from models.pytorch.tensors import from_numpy
+
+CPUINFO = Path("/proc/cpuinfo")
+WITH_WEIGHTS = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+
+
+class Unsuitable(Exception):
+    """This way is none here. The text says why."""
+
+
+class Way(Protocol):
+    name: str
+
+    def wrap(self, compute: Compute) -> Compute:
+        """What to call instead. May change the module."""
+        ...
+
+    def undo(self) -> None:
+        """Leaves the module as it was, even if `wrap` raised."""
+        ...
+
+
+class ChannelsLast:
+    """Convolutions in the layout that tensor cores and oneDNN like. Weights decide: activations follow them."""
+
+    name = "channels last"
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def wrap(self, compute: Compute) -> Compute:
+        self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return compute
+
+    def undo(self) -> None:
+        self._module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+class Bfloat16:
+    """Autocast, with the weights of linear layers and convolutions cast once and for all. What is sensitive (norms,
+    softmax, sums) stays in float32, and the outputs have the types they had.
+
+    plain: outputs of the module as it is.
+    """
+
+    name = "bf16"
+
+    def __init__(self, module: nn.Module, output_names: Sequence[str], plain: Tensors) -> None:
+        self._module = module
+        self._output_names = output_names
+        self._types = {name: from_numpy(array[:0].copy()).dtype for name, array in plain.items()}
+        self._kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+
+    def wrap(self, compute: Compute) -> Compute:
+        kind = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
+        if kind == "cpu" and not cpu_has_bf16():
+            raise Unsuitable("this CPU has no instructions for it")
+        if kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise Unsuitable("this GPU has no instructions for it")
+        for layer in self._module.modules():
+            if isinstance(layer, WITH_WEIGHTS):
+                for name, parameter in list(layer.named_parameters(recurse=False)):
+                    if parameter.dtype == torch.float32:
+                        self._kept.append((layer, name, parameter))
+                        setattr(layer, name, nn.Parameter(parameter.to(torch.bfloat16), requires_grad=False))
+
+        def with_bf16(*inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            with torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False):
+                results = named(compute(*inputs), self._output_names)
+            types = self._types
+            return {name: result.to(types.get(name, result.dtype)) for name, result in results.items()}
+
+        return with_bf16
+
+    def undo(self) -> None:
+        for layer, name, parameter in self._kept:
+            setattr(layer, name, parameter)
+        self._kept.clear()
+
+
+class Compiled:
+    """`torch.compile`, for any number of rows. What it was not compiled for before the first request is computed as
+    without it: nobody waits for a compiler in service."""
+
+    name = "torch.compile"
+
+    def wrap(self, compute: Compute) -> Compute:
+        self._compiled: Any = torch.compile(compute, dynamic=True)
+        self._frozen = False
+        return self._call
+
+    def freeze(self) -> None:
+        self._frozen = True
+
+    def undo(self) -> None:
+        torch.compiler.reset()
+
+    def _call(self, *inputs: torch.Tensor) -> Any:
+        if not self._frozen:
+            return self._compiled(*inputs)
+        with torch.compiler.set_stance("eager_on_recompile"):
+            return self._compiled(*inputs)
+
+
+def cpu_has_bf16(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether the instruction set has bf16 (AVX-512 BF16 or AMX): without, it is emulated, and slow."""
+    with suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("flags"):
+                return not {"avx512_bf16", "amx_bf16"}.isdisjoint(line.split())
+    return False

@@ -1,0 +1,84 @@
+"""What became of a batch, and how to get the innocent of a failing one answered. The only place a model is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.base import Bucket, DeviceLost, Model, OutOfDeviceMemory, Prepared
+from serving.core.batch import Batch
+from serving.core.clock import Clock
+from serving.core.errors import LaneLost, ModelError, OutOfMemory, ServingError
+
+
+@dataclass(slots=True)
+class Forwarded:
+    """What a lane made of a batch: (outputs, the requests they are for) per forward pass that worked, and errors.
+
+    pieces: more than one when the batch had to be taken apart; indices refer to `batch.requests`.
+    copy_ns: of `compute_ns` or before it, what copying the batch to the device took while the host did something else.
+    """
+
+    batch: Batch
+    pieces: list[tuple[dict[str, Any], range]] = field(default_factory=list)
+    errors: dict[int, ServingError] = field(default_factory=dict)
+    prepare_ns: int = 0
+    copy_ns: int = 0
+    compute_ns: int = 0
+    done_ns: int = 0
+    ran_out_of_memory: bool = False
+    lost: bool = False
+
+    def is_clean(self) -> bool:
+        return len(self.pieces) == 1 and not self.errors
+
+
+def stage(model: Model, batch: Batch) -> object:
+    """All of the batch, collated."""
+    return model.collate(_parts(batch, range(len(batch.requests))), Bucket(batch.padded_rows, batch.length))
+
+
+def forward(
+    model: Model, clock: Clock, done: Forwarded, members: range, padded_rows: int, staged: object = None
+) -> None:
+    """Computes these members, and waits for them; if that fails halves them, until whoever is to blame stands alone.
+
+    staged: they, collated, if they are already.
+    """
+    began = clock.now_ns()
+    try:
+        if staged is None:
+            staged = model.collate(_parts(done.batch, members), Bucket(padded_rows, done.batch.length))
+            done.prepare_ns += clock.now_ns() - began
+            began = clock.now_ns()
+        done.pieces.append((model.forward(staged), members))
+        done.compute_ns += clock.now_ns() - began
+    except Exception as error:
+        done.compute_ns += clock.now_ns() - began
+        halve(model, clock, done, members, error)
+
+
+def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: Exception) -> None:
+    """Computing these members failed: each half is tried again, unless there is one member only, or no device."""
+    if isinstance(error, DeviceLost):
+        done.lost = True
+        done.errors.update(dict.fromkeys(members, LaneLost(f"the device is lost: {error}")))
+        return
+    if isinstance(error, OutOfDeviceMemory):
+        done.ran_out_of_memory = True
+        failure: ServingError = OutOfMemory(f"the device ran out of memory: {error}")
+    else:
+        failure = ModelError(f"the model failed: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+    if len(members) == 1:
+        done.errors[members[0]] = failure
+        return
+    middle = len(members) // 2
+    for half in (members[:middle], members[middle:]):
+        if done.lost:
+            done.errors.update(dict.fromkeys(half, LaneLost("the device was lost while the batch was computed")))
+        else:
+            forward(model, clock, done, half, sum(done.batch.requests[index].rows for index in half))
+
+
+def _parts(batch: Batch, members: range) -> Sequence[Prepared]:
+    return [batch.requests[index].payload for index in members]  # type: ignore[misc]

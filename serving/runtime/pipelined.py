@@ -1,0 +1,93 @@
+"""A lane over a device that computes while the host does something else: batches are queued on it ahead of time.
+
+One thread collates and launches, the other waits for what was launched and takes it off the device. So the next batch is
+on the device's queue before the one ahead is done, and the model's code still runs in a single thread.
+"""
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from models.base import DeviceLost, PipelinedModel
+from serving.core.batch import Batch
+from serving.core.clock import Clock
+from serving.runtime.forwarding import Forwarded, halve, stage
+
+Launched = tuple[Forwarded, object]
+Failed = tuple[Forwarded, Exception]
+
+
+class PipelinedLane:
+    """An `AnyLane` for models that are `asynchronous`."""
+
+    def __init__(self, model: PipelinedModel, index: int, clock: Clock, on_done: Callable[[Forwarded], None]) -> None:
+        self.model = model
+        self.index = index
+        self._clock = clock
+        self._on_done = on_done
+        self._to_launch: SimpleQueue[Batch | Failed | Callable[[], None] | None] = SimpleQueue()
+        self._to_collect: SimpleQueue[Launched | None] = SimpleQueue()
+        name = f"lane-{model.spec.name}-{index}"
+        self._threads = [
+            threading.Thread(target=self._launch_batches, name=f"{name}-launch", daemon=True),
+            threading.Thread(target=self._collect_batches, name=f"{name}-collect", daemon=True),
+        ]
+
+    def open(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def call(self, work: Callable[[], None]) -> None:
+        self._to_launch.put(work)
+
+    def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
+        """Idle or not: what the device does not do now it does next."""
+        self._to_launch.put(batch)
+
+    def close(self) -> None:
+        self._to_launch.put(None)
+
+    def is_alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
+
+    def _launch_batches(self) -> None:
+        while (job := self._to_launch.get()) is not None:
+            if callable(job):
+                job()
+            elif isinstance(job, Batch):
+                self._launch(job)
+            else:
+                self._take_apart(*job)
+        self._to_collect.put(None)
+
+    def _launch(self, batch: Batch) -> None:
+        done = Forwarded(batch)
+        began = self._clock.now_ns()
+        try:
+            launched = self.model.launch(stage(self.model, batch))
+        except Exception as error:
+            self._take_apart(done, error)
+            return
+        done.prepare_ns = self._clock.now_ns() - began
+        self._to_collect.put((done, launched))
+
+    def _collect_batches(self) -> None:
+        while (job := self._to_collect.get()) is not None:
+            done, launched = job
+            try:
+                outputs, done.copy_ns, done.compute_ns = self.model.collect(launched)
+            except DeviceLost as error:
+                self._take_apart(done, error)
+            except Exception as error:  # computed again where the model's code runs, behind what is launched already
+                self._to_launch.put((done, error))
+            else:
+                done.pieces.append((outputs, range(len(done.batch.requests))))
+                self._report(done)
+
+    def _take_apart(self, done: Forwarded, error: Exception) -> None:
+        halve(self.model, self._clock, done, range(len(done.batch.requests)), error)
+        self._report(done)
+
+    def _report(self, done: Forwarded) -> None:
+        done.done_ns = self._clock.now_ns()
+        self._on_done(done)
