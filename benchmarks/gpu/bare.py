@@ -144,7 +144,7 @@ def _device_ms(work: Callable[[], object], seconds: float) -> float:
 
 def _host_ms(work: Callable[[], object], seconds: float) -> float:
     work()
-    times = []
+    times: list[float] = []
     began = perf_counter_ns()
     while not times or perf_counter_ns() - began < seconds * 1e9:
         before = perf_counter_ns()

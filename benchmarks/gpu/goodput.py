@@ -82,7 +82,7 @@ def sustainable_rate(engine: Engine, budget_ns: int) -> float:
     latency, sizes = engine.batcher.latency, engine.batcher.sizes
     length = sizes.lengths[len(sizes.lengths) // 2]
     feasible = [rows for rows in range(1, sizes.largest_rows + 1) if 2 * latency.predict_ns(rows, length) <= budget_ns]
-    return max((latency.throughput_rows_per_s(rows, length) for rows in feasible or [1]))
+    return max(latency.throughput_rows_per_s(rows, length) for rows in feasible or [1])
 
 
 def mean(runs: Sequence[Goodput], name: str) -> float:

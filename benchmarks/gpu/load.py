@@ -88,8 +88,7 @@ async def crowd(
     engine: Engine, payloads: Payloads, *, rate: float, budget_ns: int, seconds: float, seed: int
 ) -> Goodput:
     """Poisson arrivals on a schedule made before; an answer is in time if it comes within the budget of its planned
-    instant. Sending does not wait for answers, and spins where there are cores, since the loop's timers are as coarse as a
-    millisecond."""
+    instant. Sending does not wait for answers, and spins where there are cores: the loop's timers are too coarse."""
     gaps = np.random.default_rng(seed).exponential(1e9 / rate, max(1, round(rate * seconds)))
     planned = np.cumsum(gaps).astype(np.int64).tolist()
     latencies: list[int] = []

@@ -124,7 +124,8 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         kept = self.norm(x).float() * real[:, :, None]
-        return kept.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+        result: torch.Tensor = kept.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+        return result
 
     def example(self) -> dict[str, np.ndarray]:
         return {"ids": np.arange(1, SHORTEST + 1, dtype=np.int64)[None]}

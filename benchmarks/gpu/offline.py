@@ -30,7 +30,7 @@ def batches_of(parts: Sequence[Prepared], rows: int, lengths: Sequence[int]) -> 
         count = -(-len(own) // rows)
         filled = [own[index % len(own)] for index in range(count * rows)]
         batches += [(filled[start : start + rows], Bucket(rows, length)) for start in range(0, count * rows, rows)]
-    np.random.default_rng(0).shuffle(batches)  # type: ignore[arg-type]
+    np.random.default_rng(0).shuffle(batches)
     return batches
 
 

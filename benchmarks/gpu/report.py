@@ -101,7 +101,9 @@ def picture(found: dict[str, Any]) -> str:
                 y += ROW
     body = "".join(parts)
     size = f'viewBox="0 0 {NAME_WIDTH + BAR_WIDTH + 90} {y + 12}" font-family="sans-serif"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect width="100%" height="100%" fill="#fff"/>{body}</svg>\n'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect width="100%" height="100%" fill="#fff"/>{body}</svg>\n'
+    )
 
 
 def _text(x: float, y: float, text: str, size: int) -> str:

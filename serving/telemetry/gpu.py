@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of this process' GPUs, once a second, in a thread of its own (NVML; GPM on Hopper and newer).
+"""What NVIDIA's driver says of this process' GPUs, once a second, in a thread of its own. NVML; on Hopper and newer, GPM.
 
 Whatever the driver does not tell is absent. Where it tells nothing at all, one line in the log says why.
 """
@@ -157,7 +157,7 @@ class Gpu:
         """None where this driver, or this GPU, cannot say."""
         try:
             return getattr(self._nvml, question)(*words)
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError):
             return None
 
     def _own_memory(self) -> int | None:
