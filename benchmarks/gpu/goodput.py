@@ -1,4 +1,4 @@
-"""Answers in time per second, ours against the best of a grid of fixed configurations, chosen with hindsight per load."""
+"""Answers in time per second: ours, and those of the best of a grid of fixed configurations, chosen in hindsight."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of this process' GPUs, once a second, in a thread of its own. NVML; on Hopper and newer, GPM.
+"""What NVIDIA's driver says of this process' GPUs, once a second, in a thread of its own (NVML; GPM from Hopper on).
 
 Whatever the driver does not tell is absent. Where it tells nothing at all, one line in the log says why.
 """
