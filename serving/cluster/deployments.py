@@ -34,6 +34,7 @@ from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.pages import debug_pages, metric_pages
 from serving.cluster.snapshots import Teller
 from serving.cluster.watching import Watching, witnesses
+from serving.telemetry.gpu import GpuSampler, visible_devices
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
 
@@ -65,12 +66,16 @@ class ModelReplica:
         )
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
+        self._gpus = GpuSampler(devices=visible_devices(os.environ))
+        if spec.resources.gpus:
+            self._gpus.open()
         self._teller = Teller(
             self.engine,
             recorder,
             replica=self._name,
             node=ray.util.get_node_ip_address(),
             price_per_hour=watching.price_per_hour,
+            read_gpus=lambda: self._gpus.readings,
         )
         served = served_model(self.engine, max_body_bytes, doors, witnesses(watching, spec))
         self.http: App = ModelApp(served, tenant_header=tenant_header)
@@ -119,6 +124,7 @@ class ModelReplica:
             if left:
                 logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)
             self.engine.close()
+            self._gpus.close()
             self._stack_dump.close()
 
 

@@ -72,7 +72,8 @@ class GpuSampler:
 
     def close(self) -> None:
         self._closed.set()
-        self._thread.join(timeout=5.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
 
     def __enter__(self) -> "GpuSampler":
         self.open()
@@ -129,6 +130,7 @@ class Gpu:
         mig = self._ask("nvmlDeviceGetMigMode", card)
         return GpuReading(
             uuid=self._uuid,
+            name=self._ask("nvmlDeviceGetName", self._handle),
             busy_ratio=None if busy is None else busy.gpu / 100,
             memory_used_bytes=memory.used,
             memory_total_bytes=memory.total,
@@ -210,6 +212,15 @@ def open_gpus(nvml: Any, devices: Sequence[str] | None) -> Iterator[Gpu]:
             yield Gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(int(name)))
         else:
             yield Gpu(nvml, nvml.nvmlDeviceGetHandleByUUID(name))
+
+
+def read_once(nvml: Any, devices: Sequence[str] | None = None) -> list[GpuReading]:
+    """As of now, without activities, which take two looks. NVML is open already."""
+    readings = []
+    for gpu in open_gpus(nvml, devices):
+        readings.append(gpu.read())
+        gpu.close()
+    return readings
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

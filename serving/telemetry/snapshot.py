@@ -13,6 +13,7 @@ from serving.telemetry.recorder import Counts
 class GpuReading:
     """One GPU as its driver sees it. What the driver does not tell is None; a machine without a GPU has no reading.
 
+    name: the product's.
     busy_ratio: the share of time with any kernel on the GPU, however small: 1.0 does not mean that it is full.
     own_memory_bytes: of this process.
     energy_joules, ecc_corrected, ecc_uncorrected: since the driver was loaded.
@@ -23,6 +24,7 @@ class GpuReading:
     """
 
     uuid: str
+    name: str | None = None
     busy_ratio: float | None
     memory_used_bytes: int
     memory_total_bytes: int

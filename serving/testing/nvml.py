@@ -95,7 +95,8 @@ class ScriptedNvml:
         return handle.uuid
 
     def nvmlDeviceGetName(self, handle: ScriptedGpu) -> str:
-        return f"scripted {handle.uuid}"
+        self._hear(handle, "nvmlDeviceGetName")
+        return "Scripted"
 
     def nvmlDeviceGetMemoryInfo(self, handle: ScriptedGpu, version: Any = None) -> Any:
         self._hear(handle, "nvmlDeviceGetMemoryInfo")
