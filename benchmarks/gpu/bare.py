@@ -25,6 +25,11 @@ class Times:
     compiled_ms: float | None = None
     difference: float | None = None
 
+    def __str__(self) -> str:
+        ways = {"eager": self.eager_ms, "graphed": self.graphed_ms, "compiled": self.compiled_ms}
+        said = ", ".join(f"{way} {ms:.3f} ms" for way, ms in ways.items() if ms is not None)
+        return f"{self.rows:3d} x {self.length}: {said}"
+
     @property
     def best_ms(self) -> float:
         return min(ms for ms in (self.eager_ms, self.graphed_ms, self.compiled_ms) if ms is not None)
@@ -39,6 +44,12 @@ class Copies:
     out_ms: float
     compute_ms: float
     pipelined_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"In {self.in_ms:.3f} ms, out {self.out_ms:.3f} ms, computing {self.compute_ms:.3f} ms, all at once "
+            f"{self.pipelined_ms:.3f} ms: {self.hidden_share:.0%} of the copies hidden"
+        )
 
     @property
     def hidden_share(self) -> float:

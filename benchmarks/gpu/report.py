@@ -70,7 +70,9 @@ def summarise(sections: dict[str, Any]) -> dict[str, str]:
     for column, key in (("NVML", "busy_ratio"), ("SM", "sm_active_ratio"), ("tensor", "tensor_active_ratio")):
         if gpu.get(key) is not None:
             cells[column] = f"{gpu[key]:.2f}"
-    if "correct" in sections:
+    if "failed" in sections:
+        cells["right"] = "FAILED"
+    elif "correct" in sections:
         cells["right"] = "yes" if sections["correct"]["holds"] else "NO"
     return cells
 

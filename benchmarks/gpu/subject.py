@@ -1,8 +1,9 @@
-"""Everything that is measured of one model, section by section, the most wanted first."""
+"""Everything that is measured of one model, section by section. One that fails is noted, and the next one runs."""
 
+import asyncio
 import dataclasses
 import gc
-from collections.abc import Callable
+import traceback
 from time import perf_counter
 from typing import Any
 
@@ -19,139 +20,156 @@ from benchmarks.gpu.watch import watched
 from models.registry import find_factory, load_model
 from serving.runtime.engine import Engine
 
+SECTIONS = ("correct", "offline", "saturated", "goodput", "bare")
 REQUESTS = 256  # different ones
-IN_FLIGHT = 6  # batches' worth
+IN_FLIGHT = 6  # batches' worth, for saturation
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """seconds: for each figure of the engine; the others take a fraction. sections: which to measure, empty for all."""
+    """seconds: for each figure of the engine; the others take a fraction.
+    compile_s: begin to compile another size as long as that took no longer together; 0 for not at all.
+    """
 
     seconds: float
-    compiled: bool
+    compile_s: float
     device: torch.device
-    sections: frozenset[str]
-
-    def wants(self, section: str) -> bool:
-        return not self.sections or section in self.sections
+    sections: tuple[str, ...]
 
 
-async def measure(subject: Subject, options: Options, results: Results) -> None:
-    """Prints and writes each section as it is finished."""
-    name, seconds, device = subject.name, options.seconds, options.device
-    random = np.random.default_rng(1)
-    payloads = [subject.request(random) for _ in range(REQUESTS)]
-    rates: dict[str, Any] = {}
-    lines: list[str] = []
-
-    def say(text: str) -> None:
-        print(f"  {text}", flush=True)
-
-    print(f"\n{name}: {subject.about}", flush=True)
+async def measure(subject: Subject, options: Options, results: Results) -> bool:
+    """Whether everything went well and was right."""
+    print(f"\n{subject.name}: {subject.about}", flush=True)
     began = perf_counter()
-    async with Engine([load_model(subject.spec)], report=lines.append) as engine:
+    said: list[str] = []
+    async with Engine([load_model(subject.spec)], report=said.append) as engine:
         gc.collect()
         gc.freeze()
-        facts = _facts(engine)
-        results.put(name, "load", {"seconds": perf_counter() - began, "said": lines, "facts": facts})
-        say(f"loaded and measured in {perf_counter() - began:.1f} s, at most {engine.batcher.sizes.largest_rows} rows")
-
-        def put_rates(**found: Any) -> None:
-            rates.update(found)
-            results.put(name, "rates", rates)
-
-        largest = engine.batcher.sizes.largest_rows
-        module = find_factory(subject.spec.factory)(**subject.spec.options).to(device).eval()  # type: ignore[attr-defined]
-        found = await differences(engine, module, device, payloads[:64])
-        holds = found.holds(subject.tolerance)
-        results.put(name, "correct", {**dataclasses.asdict(found), "tolerance": subject.tolerance, "holds": holds})
-        say(f"answers {'hold' if holds else 'DO NOT HOLD'} within {subject.tolerance:g}: {found}")
-
-        if options.wants("offline"):
-            sizes = [rows for rows in (16, 32, 64, 128, 256) if rows <= largest] or [largest]
-            offline = {rows: await back_to_back(engine, payloads, rows, seconds / 5) for rows in sizes}
-            best = max(offline, key=lambda rows: offline[rows])
-            fastest = await back_to_back(engine, payloads, best, seconds / 2)
-            put_rates(offline_rows=best, offline_per_s=fastest, offline_by_rows=offline)
-            say(f"offline: {fastest:.0f} rows/s in batches of {best} ({best / fastest * 1e3:.2f} ms each)")
-        if options.wants("engine"):
-            with watched() as gpu:
-                full = await saturate(engine, payloads, in_flight=IN_FLIGHT * largest, seconds=seconds)
-            put_rates(engine_per_s=full.rows_per_s, mean_rows=full.mean_rows, busy_share=full.busy_share)
-            results.put(name, "gpu", gpu)
-            say(f"engine: {full.rows_per_s:.0f} rows/s in batches of {full.mean_rows:.1f}, busy {full.busy_share:.2f}")
-            engine.batcher.sizes.largest_rows = 1
-            ones = await saturate(engine, payloads, in_flight=4, seconds=seconds / 2)
-            engine.batcher.sizes.largest_rows = largest
-            put_rates(ones_per_s=ones.rows_per_s)
-            say(f"batches of one: {ones.rows_per_s:.0f} rows/s, a gain of {full.rows_per_s / ones.rows_per_s:.1f}")
-        if options.wants("goodput"):
-            single_ns = await single_request_ns(engine, payloads, 100)
-            budget_ns = goodput.BUDGET_IN_SINGLES * single_ns
-            say(f"a lone request takes {single_ns / 1e6:.2f} ms, so the budget is {budget_ns / 1e6:.2f} ms")
-            most = rates.get("engine_per_s", float("inf"))
-            points = await goodput.compare(
-                engine, payloads, budget_ns=budget_ns, most=most, seconds=seconds / 4, say=say
-            )
-            results.put(name, "goodput", goodput.as_plain(points))
-        if options.wants("bare"):
-            await _bare(subject, engine, module, payloads, options, put_rates, say, results)
-    gc.unfreeze()
-    del module, engine
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-async def _bare(
-    subject: Subject,
-    engine: Engine,
-    module: torch.nn.Module,
-    payloads: list[dict[str, np.ndarray]],
-    options: Options,
-    put_rates: Callable[..., None],
-    say: Callable[[str], None],
-    results: Results,
-) -> None:
-    """Torch alone: times per batch size at the middle length, and the mix of lengths at the largest size."""
-    lengths = engine.model.lengths()
-    each_s = options.seconds / 20
-    largest = engine.batcher.sizes.largest_rows
-    middle = lengths[len(lengths) // 2]
-    sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256) if rows <= largest]
-    times = []
-    for rows in sizes:
-        inputs = inputs_of(payloads, rows, middle).to(options.device)
-        found = bare.measure(module, inputs, middle, each_s, compiled=options.compiled and rows in (1, sizes[-1]))
-        times.append(found)
-        results.put(subject.name, "times", [dataclasses.asdict(one) for one in times])
-        say(
-            f"torch alone, {rows:3d} x {middle}: eager {found.eager_ms:.3f} ms"
-            + (f", graphed {found.graphed_ms:.3f} ms (off by {found.difference:.1e})" if found.graphed_ms else "")
-            + (f", compiled {found.compiled_ms:.3f} ms" if found.compiled_ms else "")
+        facts: dict[str, Any] = getattr(engine.model, "facts", dict)()
+        results.put(subject.name, "load", {"seconds": perf_counter() - began, "said": said, "facts": facts})
+        one = _One(subject, options, results, engine)
+        ladder = engine.batcher.sizes.row_ladder or "any"
+        one.say(
+            f"loaded in {perf_counter() - began:.1f} s: {facts.get('execution', 'plain')}; rows of a batch: {ladder}"
         )
-    by_length = {middle: times[-1]}
-    rows = sizes[-1]
-    mix = [next(length for length in lengths if length >= part.length) for part in map(engine.model.prepare, payloads)]
-    for length in sorted(set(mix) - {middle}):
-        inputs = inputs_of(payloads, rows, length).to(options.device)
-        by_length[length] = bare.measure(module, inputs, length, each_s, compiled=False)
-    row_ms = sum(by_length[length].best_ms / rows for length in mix) / len(mix)
-    compute_per_s = 1e3 / row_ms
-    put_rates(compute_per_s=compute_per_s)
-    if options.device.type == "cpu":
-        say(f"torch alone: {compute_per_s:.0f} rows/s in batches of {rows}")
-        return
-    copies = bare.copies(module, inputs_of(payloads, rows, middle), options.seconds / 5)
-    results.put(subject.name, "copies", dataclasses.asdict(copies) | {"hidden_share": copies.hidden_share})
-    bare_per_s = compute_per_s * copies.compute_ms / copies.pipelined_ms
-    put_rates(bare_per_s=bare_per_s)
-    say(
-        f"torch alone: {compute_per_s:.0f} rows/s computing, {bare_per_s:.0f} with copies under way beside it "
-        f"(in {copies.in_ms:.2f} ms, out {copies.out_ms:.2f} ms, {copies.hidden_share:.0%} hidden)"
-    )
+        well = True
+        for section in options.sections:
+            try:
+                well &= await getattr(one, section)() is not False
+            except Exception:
+                traceback.print_exc()
+                results.put(subject.name, "failed", {section: traceback.format_exc().splitlines()[-1]})
+                well = False
+    del one, engine
+    gc.unfreeze()
+    gc.collect()
+    if options.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return well
 
 
-def _facts(engine: Engine) -> Any:
-    facts = getattr(engine.model, "facts", None)
-    return facts() if facts else None
+class _One:
+    """A model, loaded. Each section prints and writes what it found."""
+
+    def __init__(self, subject: Subject, options: Options, results: Results, engine: Engine) -> None:
+        self.subject = subject
+        self.options = options
+        self.engine = engine
+        self._results = results
+        self._rates: dict[str, Any] = {}
+        random = np.random.default_rng(1)
+        self._payloads = [subject.request(random) for _ in range(REQUESTS)]
+        made: Any = find_factory(subject.spec.factory)(**subject.spec.options)
+        self._module: torch.nn.Module = made.to(options.device).eval()
+
+    def say(self, text: str) -> None:
+        print(f"  {text}", flush=True)
+
+    async def correct(self) -> bool:
+        tolerance = self.subject.tolerance
+        found = await differences(self.engine, self._module, self.options.device, self._payloads[:64])
+        holds = found.holds(tolerance)
+        self._put("correct", {**dataclasses.asdict(found), "tolerance": tolerance, "holds": holds})
+        self.say(f"answers {'hold' if holds else 'DO NOT HOLD'} within {tolerance:g}: {found}")
+        return holds
+
+    async def offline(self) -> None:
+        seconds, largest = self.options.seconds, self.engine.batcher.sizes.largest_rows
+        sizes = [rows for rows in SIZES if 16 <= rows <= largest] or [largest]
+        by_rows = {rows: await back_to_back(self.engine, self._payloads, rows, seconds / 5) for rows in sizes}
+        best = max(by_rows, key=lambda rows: by_rows[rows])
+        rate = await back_to_back(self.engine, self._payloads, best, seconds / 2)
+        self._put_rates(offline_rows=best, offline_per_s=rate, offline_by_rows=by_rows)
+        self.say(f"offline: {rate:.0f} rows/s in batches of {best} ({best / rate * 1e3:.2f} ms each)")
+
+    async def saturated(self) -> None:
+        seconds, sizes = self.options.seconds, self.engine.batcher.sizes
+        largest = sizes.largest_rows
+        with watched() as gpu:
+            full = await saturate(self.engine, self._payloads, in_flight=IN_FLIGHT * largest, seconds=seconds)
+        self._put_rates(engine_per_s=full.rows_per_s, mean_rows=full.mean_rows, busy_share=full.busy_share)
+        self._put("gpu", gpu)
+        self.say(f"engine: {full.rows_per_s:.0f} rows/s in batches of {full.mean_rows:.1f}, busy {full.busy_share:.2f}")
+        sizes.largest_rows = 1
+        try:
+            ones = await saturate(self.engine, self._payloads, in_flight=4, seconds=seconds / 2)
+        finally:
+            sizes.largest_rows = largest
+        self._put_rates(ones_per_s=ones.rows_per_s)
+        self.say(f"batches of one: {ones.rows_per_s:.0f} rows/s, a gain of {full.rows_per_s / ones.rows_per_s:.1f}")
+
+    async def goodput(self) -> None:
+        single_ns = await single_request_ns(self.engine, self._payloads, 100)
+        budget_ns = goodput.BUDGET_IN_SINGLES * single_ns
+        self.say(f"a lone request takes {single_ns / 1e6:.2f} ms, so the budget is {budget_ns / 1e6:.2f} ms")
+        points = await goodput.compare(
+            self.engine,
+            self._payloads,
+            budget_ns=budget_ns,
+            most=self._rates.get("engine_per_s", float("inf")),
+            seconds=self.options.seconds / 4,
+            say=self.say,
+        )
+        self._put("single_ms", single_ns / 1e6)
+        self._put("goodput", goodput.as_plain(points))
+
+    async def bare(self) -> None:
+        """Torch alone: by batch size at the middle length, then the mix of lengths at the largest size."""
+        model, options = self.engine.model, self.options
+        lengths, each_s, compiling_s = model.lengths(), options.seconds / 20, 0.0
+        middle = lengths[len(lengths) // 2]
+        sizes = [rows for rows in SIZES if rows <= self.engine.batcher.sizes.largest_rows]
+        times: dict[int, bare.Times] = {}
+        for rows in reversed(sizes):
+            began = perf_counter()
+            compiled = compiling_s < options.compile_s and rows in (sizes[0], sizes[-1])
+            found = bare.measure(self._module, self._inputs(rows, middle), middle, each_s, compiled=compiled)
+            compiling_s += (perf_counter() - began) * compiled
+            times[rows] = found
+            self._put("times", [dataclasses.asdict(one) for one in times.values()])
+            self.say(f"torch alone, {found}")
+            await asyncio.sleep(0)
+        rows, by_length = sizes[-1], {middle: times[sizes[-1]]}
+        parts = [model.prepare(dict(payload)) for payload in self._payloads]
+        mix = [next(length for length in lengths if length >= part.length) for part in parts]
+        for length in sorted(set(mix) - {middle}):
+            by_length[length] = bare.measure(self._module, self._inputs(rows, length), length, each_s, compiled=False)
+        compute_per_s = 1e3 * rows * len(mix) / sum(by_length[length].best_ms for length in mix)
+        self._put_rates(compute_per_s=compute_per_s)
+        self.say(f"torch alone: {compute_per_s:.0f} rows/s computing, in batches of {rows}")
+        if options.device.type == "cuda":
+            copies = bare.copies(self._module, self._inputs(rows, middle).cpu(), options.seconds / 5)
+            self._put("copies", dataclasses.asdict(copies) | {"hidden_share": copies.hidden_share})
+            self._put_rates(bare_per_s=compute_per_s * copies.compute_ms / copies.pipelined_ms)
+            self.say(f"torch alone, copies under way beside it: {self._rates['bare_per_s']:.0f} rows/s. {copies}")
+
+    def _inputs(self, rows: int, length: int) -> torch.Tensor:
+        return inputs_of(self._payloads, rows, length).to(self.options.device)
+
+    def _put(self, section: str, found: Any) -> None:
+        self._results.put(self.subject.name, section, found)
+
+    def _put_rates(self, **found: Any) -> None:
+        self._rates.update(found)
+        self._put("rates", self._rates)
