@@ -8,13 +8,14 @@ left the queue and the lane counts as busy. Whoever drives it (the engine, a sim
     settle           when a batch is done
 
 A lane holds at most two batches: one computing, one being prepared. The second is cut only when the first is about to
-be done, so that late arrivals still ride.
+be done, so that late arrivals still ride. One lane never waits; of several, an idle one may (`core/deferral.py`).
 """
 
 from collections import deque
 from collections.abc import Mapping
 
 from serving.core.batch import Batch, Cut, CutReason
+from serving.core.deferral import Deferral
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
 from serving.core.outcome import Reason, Rejected
@@ -66,6 +67,7 @@ class Batcher:
         self.queue = RequestQueue()
         self.shares = FairShares(weights)
         self._lanes = [Lane() for _ in range(lane_count)]
+        self._deferral = Deferral() if lane_count > 1 else None
         self._batch_count = 0
 
     def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
@@ -111,6 +113,10 @@ class Batcher:
             if now_ns > start_ns + self.lead_ns:
                 return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
             start_ns = max(start_ns, now_ns)
+        if self._deferral is not None and len(self.queue.lines) == 1:
+            due_ns = self._due_ns(self._deferral, start_ns)
+            if due_ns > start_ns:
+                return Cut(ask_again_ns=due_ns)
         expired: list[Request] = []
         selection = select_everyone(self.queue, self.latency, self.sizes, self.shares, start_ns)
         if selection is None:
@@ -170,6 +176,13 @@ class Batcher:
     def _first_free_ns(self) -> int:
         lanes = self._lanes
         return lanes[0].free_ns() if len(lanes) == 1 else min(lane.free_ns() for lane in lanes)
+
+    def _due_ns(self, deferral: Deferral, start_ns: int) -> int:
+        """Of requests of a single shape: of several, which will ride is known only once they are selected."""
+        [((_, length), by_tenant)] = self.queue.lines.items()
+        first = min((line[0] for line in by_tenant.values()), key=by_deadline)
+        all_idle = not any(lane.batches for lane in self._lanes)
+        return deferral.due_ns(first, self.queue.rows, length, self.latency, self.sizes, start_ns, all_idle=all_idle)
 
     def _shape(self, request: Request) -> Shape:
         return (request.group, self.sizes.padded_length(request.length))
