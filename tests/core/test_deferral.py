@@ -65,7 +65,8 @@ def test_a_rush_is_over_when_no_lane_has_anything_to_do() -> None:
     deferral = Deferral()
     deferral.share = MOST
     for _ in range(5):
-        deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, 16 * MS, all_idle=True)
+        due_ns = deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, 0, all_idle=True)
+        deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, due_ns, all_idle=True)
     assert deferral.share == 0.0
 
 
