@@ -20,6 +20,8 @@ from models.pytorch.slab import Layout, input_layout, output_layout
 
 SLOTS = 2  # batches in flight
 
+Tensors = dict[str, torch.Tensor]
+
 
 class Captured(NamedTuple):
     """A graph and the memory that it reads and writes."""
@@ -100,7 +102,7 @@ class PipelinedExecution:
                 self._computes.replay(captured.graph)
                 outputs, result = captured.outputs, captured.output_layout
             else:
-                result = self._computes.run(partial(self._compute_into, slot, layout))
+                result = self._computes.run(partial(self._compute_eagerly, slot, layout))
                 outputs = slot.outputs
             self._computes.record(slot.computed)
             self._copies_out.wait(slot.computed)
@@ -139,12 +141,11 @@ class PipelinedExecution:
                 continue
             self._free.remove(slot)
             layout = self._stage(slot, [part], bucket, pads).layout
-            self.collect(self.launch(Staged(slot, None, layout)))  # libraries get ready in the first run
-            results: list[Layout] = []
-            graph = self._device.capture(
-                self._computes, lambda slot=slot, layout=layout: results.append(self._compute_into(slot, layout))
-            )
-            slot.graphs[key] = Captured(graph, slot.inputs, slot.outputs, results[0])
+            first = self.launch(Staged(slot, None, layout))  # libraries get ready in the first run
+            self.collect(first)
+            inputs, targets = layout.tensors(slot.inputs), first.layout.tensors(slot.outputs)
+            graph = self._device.capture(self._computes, partial(self._compute_into, self.compute, inputs, targets))
+            slot.graphs[key] = Captured(graph, slot.inputs, slot.outputs, first.layout)
 
     def forget(self, keep: frozenset[Bucket] = frozenset()) -> None:
         """Drops all graphs but those of these buckets."""
@@ -164,16 +165,25 @@ class PipelinedExecution:
             raise
         return Staged(slot, _key(parts[0], bucket), layout)
 
-    def _compute_into(self, slot: Slot, layout: Layout) -> Layout:
-        """The outputs into the slot's memory, which the next batch leaves alone: a graph's own memory it does not."""
-        results = named(self.compute(*layout.tensors(slot.inputs).values()), self._output_names)
-        if self._keep is not None:
-            results = {name: result for name, result in results.items() if name in self._keep}
+    def _compute_eagerly(self, slot: Slot, layout: Layout) -> Layout:
+        results = self._results(self.compute, layout.tensors(slot.inputs))
         outputs = output_layout(results)
         slot.reserve_outputs(outputs.size)
         for name, target in outputs.tensors(slot.outputs).items():
             target.copy_(results[name])
         return outputs
+
+    def _compute_into(self, compute: Compute, inputs: Tensors, targets: Tensors) -> None:
+        """What a graph does. The outputs go into the slot's memory: what lies in the graphs' pool the next overwrites."""
+        results = self._results(compute, inputs)
+        for name, target in targets.items():
+            target.copy_(results[name])
+
+    def _results(self, compute: Compute, inputs: Tensors) -> Tensors:
+        results = named(compute(*inputs.values()), self._output_names)
+        if self._keep is None:
+            return results
+        return {name: result for name, result in results.items() if name in self._keep}
 
     def _give_back(self, slot: Slot) -> None:
         if slot in self._slots:

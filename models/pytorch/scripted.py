@@ -125,6 +125,7 @@ class ScriptedDevice:
         self.counts: Counter[str] = Counter()
         self.now_ns = 0
         self.lost = False
+        self.is_capturing = False
         self.gate = threading.Event()
         self.gate.set()
 
@@ -144,8 +145,12 @@ class ScriptedDevice:
     def capture(self, stream: ScriptedStream, work: Callable[[], object]) -> object:
         self.drain(stream)
         self.begin("capture")
-        with torch.inference_mode():
-            work()
+        self.is_capturing = True
+        try:
+            with torch.inference_mode():
+                work()
+        finally:
+            self.is_capturing = False
         return work
 
     def works(self) -> bool:

@@ -46,6 +46,8 @@ class Batcher:
     max_requests: the most requests that may wait.
     lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
     batches_per_lane: 2 to prepare one batch while another computes, 1 not to.
+    fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else only
+        when the lane is about to be free.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Batcher:
         weights: Mapping[str, float] | None = None,
         lead_ns: int = 0,
         batches_per_lane: int = 2,
+        fills_ahead: bool = False,
     ) -> None:
         self.latency = latency
         self.sizes = sizes
         self.max_requests = max_requests
         self.lead_ns = lead_ns
         self._batches_per_lane = batches_per_lane
+        self._fills_ahead = fills_ahead
         self.queue = RequestQueue()
         self.shares = FairShares(weights)
         self._lanes = [Lane() for _ in range(lane_count)]
@@ -108,10 +112,11 @@ class Batcher:
         start_ns = now_ns
         if lane.batches:
             start_ns = lane.free_ns()
-            if now_ns < start_ns - self.lead_ns:
-                return Cut(ask_again_ns=start_ns - self.lead_ns)
-            if now_ns > start_ns + self.lead_ns:
-                return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
+            if not (self._fills_ahead and self._is_one_full()):
+                if now_ns < start_ns - self.lead_ns:
+                    return Cut(ask_again_ns=start_ns - self.lead_ns)
+                if now_ns > start_ns + self.lead_ns:
+                    return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
             start_ns = max(start_ns, now_ns)
         if self._deferral is not None and len(self.queue.lines) == 1:
             due_ns = self._due_ns(self._deferral, start_ns)
@@ -166,6 +171,11 @@ class Batcher:
         length = self.sizes.lengths[-1]
         best_rows = self.sizes.useful_rows(self.latency, length)
         return self.latency.predict_ns(self.sizes.padded_rows(best_rows), length) // best_rows
+
+    def _is_one_full(self) -> bool:
+        """Whether so many wait that a batch of some shape has all the rows that pay off: late arrivals change little."""
+        full_rows = self.sizes.useful_rows(self.latency, self.sizes.lengths[0])
+        return self.queue.rows >= full_rows * len(self.queue.lines)
 
     def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
         """When it would be done if it were served next, with the learned margin."""

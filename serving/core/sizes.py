@@ -47,4 +47,4 @@ class Sizes:
         return max(1, min(self.largest_rows, latency.best_rows(self.largest_rows, length, USEFUL_SHARE)))
 
     def halve(self) -> None:
-        self.largest_rows = max(1, self.largest_rows // 2)
+        self.largest_rows = max(1, self.computable_rows(self.largest_rows // 2))

@@ -70,6 +70,7 @@ class Engine:
             weights=weights,
             lead_ns=HOP_NS,
             batches_per_lane=batches_per_lane,
+            fills_ahead=self.model.asynchronous,
         )
         self.ledger = Ledger()
         self._driver = Driver(models, self.batcher, self._clock, self)

@@ -1,11 +1,12 @@
-"""A model that does as it is told: answers the sum of each row, fails where asked, holds still until released."""
+"""Models that do as they are told: answer the sum of each row, fail where asked, hold still until released."""
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from models.base import Bucket, Prepared, Tensors
+from models.base import Bucket, Collected, Prepared, Tensors
 from models.spec import Limits, ModelSpec, TensorSpec
 
 POISON = 666.0  # an input value that makes the whole forward pass fail
@@ -83,3 +84,36 @@ class ScriptedModel:
 
     def close(self) -> None:
         self.closed = True
+
+
+class AsynchronousModel(ScriptedModel):
+    """A `PipelinedModel`: launching only remembers the batch, and all that `ScriptedModel` does, waiting and failing
+    too, is done when it is collected.
+
+    on_launch: called at each launch with its number (from 0) and the batch; may raise. Warm-up passes by.
+    """
+
+    asynchronous = True
+
+    def __init__(
+        self, *, on_launch: Callable[[int, np.ndarray], None] = lambda number, batch: None, **more: Any
+    ) -> None:
+        super().__init__(**more)
+        self._on_launch = on_launch
+        self.launches: list[int] = []
+        self.launched = threading.Semaphore(0)
+
+    def launch(self, staged: object) -> object:
+        assert isinstance(staged, np.ndarray)
+        if not np.isnan(staged).any():
+            number = len(self.launches)
+            self.launches.append(len(staged))
+            self.launched.release()
+            self._on_launch(number, staged)
+        return staged
+
+    def collect(self, launched: object) -> Collected:
+        return Collected(super().forward(launched), 1_000, 2_000)
+
+    def forward(self, staged: object) -> Tensors:
+        return self.collect(self.launch(staged)).outputs
