@@ -126,10 +126,12 @@ class CudaDevice:
         return CudaEvent()
 
     def host_memory(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        with torch.inference_mode(False):  # wherever it is asked for: what is made in inference mode stays there
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def device_memory(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, device=self._device)
+        with torch.inference_mode(False):
+            return torch.empty(size, dtype=torch.uint8, device=self._device)
 
     def capture(self, stream: CudaStream, work: Callable[[], object]) -> object:
         if self._pool is None:
