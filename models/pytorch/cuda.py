@@ -3,6 +3,7 @@ pipelines batches runs without a GPU too, on `models.pytorch.scripted.ScriptedDe
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -115,7 +116,9 @@ class CudaDevice:
     def __init__(self, device: torch.device) -> None:
         self.name = str(device)
         self._device = device
-        self._pool: Any = None
+        # One pool for all graphs, and a graph that keeps it when all others are dropped.
+        self._pool = torch.cuda.graph_pool_handle()
+        self._anchor: Any = None
         # What was enqueued while loading (the weights) is there before any stream of ours begins.
         torch.cuda.synchronize(device)
 
@@ -134,8 +137,11 @@ class CudaDevice:
             return torch.empty(size, dtype=torch.uint8, device=self._device)
 
     def capture(self, stream: CudaStream, work: Callable[[], object]) -> object:
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
+        if self._anchor is None:
+            self._anchor = self._captured(stream, lambda: torch.zeros(1, device=self._device))
+        return self._captured(stream, work)
+
+    def _captured(self, stream: CudaStream, work: Callable[[], object]) -> Any:
         graph = torch.cuda.CUDAGraph()
         stream.synchronize()
         with torch.cuda.stream(stream.cuda), torch.inference_mode():
@@ -144,18 +150,25 @@ class CudaDevice:
             try:
                 work()
             except BaseException:
-                _end_quietly(graph)
+                self._end_quietly(graph)
                 raise
             graph.capture_end()
         return graph
 
+    def _end_quietly(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Ends a capture that failed; that this fails too says nothing new.
+
+        But it leaves torch's allocator and its source of random numbers believing that the capture goes on: the one
+        would keep what the thread allocates from now on, the other fails at the next random number.
+        """
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+            fresh = torch.Generator(self._device)
+            fresh.seed()
+            torch.cuda.default_generators[self._device.index].graphsafe_set_state(fresh.graphsafe_get_state())
+
     def works(self) -> bool:
         return cuda_works()
-
-
-def _end_quietly(graph: torch.cuda.CUDAGraph) -> None:
-    """Ends a capture that failed; that this fails too says nothing new."""
-    try:
-        graph.capture_end()
-    except RuntimeError:
-        return

@@ -46,8 +46,8 @@ class Batcher:
     max_requests: the most requests that may wait.
     lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
     batches_per_lane: 2 to prepare one batch while another computes, 1 not to.
-    fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else only
-        when the lane is about to be free.
+    fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else
+        only when the lane is about to be free.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Batcher:
         return self.latency.predict_ns(self.sizes.padded_rows(best_rows), length) // best_rows
 
     def _is_one_full(self) -> bool:
-        """Whether so many wait that a batch of some shape has all the rows that pay off: late arrivals change little."""
+        """Whether so many wait that some shape has all the rows that pay off: late arrivals would change little."""
         full_rows = self.sizes.useful_rows(self.latency, self.sizes.lengths[0])
         return self.queue.rows >= full_rows * len(self.queue.lines)
 
