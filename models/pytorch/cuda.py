@@ -1,5 +1,5 @@
-"""Every call of CUDA that serving makes: streams, events, pinned memory, graphs. Behind protocols, so that the code which
-pipelines batches runs without a GPU too, on `models.pytorch.scripted.ScriptedDevice`.
+"""Every call of CUDA that serving makes: streams, events, pinned memory, graphs. Behind protocols, so that the code
+that pipelines batches runs without a GPU too, on `models.pytorch.scripted.ScriptedDevice`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Event(Protocol):
         """Returns when the device has passed it. Raises what went wrong on the device before."""
         ...
 
-    def ns_since(self, earlier: "Event") -> int:
+    def ns_since(self, earlier: Any) -> int:
         """By the device's clock; both have passed."""
         ...
 
@@ -75,7 +75,7 @@ class CudaEvent:
     take a core from the event loop for as long as the device computes."""
 
     def __init__(self) -> None:
-        self.cuda = torch.cuda.Event(enable_timing=True, blocking=True)
+        self.cuda = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
         self.cuda.synchronize()
@@ -86,7 +86,7 @@ class CudaEvent:
 
 class CudaStream:
     def __init__(self, device: torch.device) -> None:
-        self.cuda = torch.cuda.Stream(device)
+        self.cuda = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         with torch.cuda.stream(self.cuda):

@@ -176,7 +176,7 @@ class PipelinedExecution:
         return outputs
 
     def _compute_into(self, compute: Compute, inputs: Tensors, targets: Tensors) -> None:
-        """What a graph does. Outputs go into the slot's memory: what lies in the graphs' pool the next one overwrites."""
+        """Into the memory of the slot: what a graph leaves in the pool of all graphs, the next one overwrites."""
         results = self._results(compute, inputs)
         for name, target in targets.items():
             target.copy_(results[name])
