@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What became of a batch. By the device's own clock, 0 where it has none: how long copying in and computing took."""
+    """What became of a batch. How long copying in and computing took is by the device's own clock, 0 if it has none."""
 
     outputs: Tensors
     copy_ns: int = 0

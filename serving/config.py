@@ -229,6 +229,24 @@ class ModelSettings(Section):
     replicas: int = Field(1, description="Copies of the model, each in a process of its own.")
     scaling: ScalingSettings | None = Field(None, description="Instead of `replicas`: their number follows the load.")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds.")
+    execution: Literal["auto", "eager", "compiled"] = Field(
+        "auto",
+        description="`auto`: on a GPU as CUDA graphs, where that is faster and right. `compiled`: torch.compile is "
+        "tried too, which makes the start some minutes longer. `eager`: the module is just called.",
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="`bf16`: linear layers and convolutions may be computed in it, where the device has instructions "
+        "for it, it is faster, and the outputs stay within `tolerance`.",
+    )
+    channels_last: bool = Field(
+        False, description="Convolutions may be computed in this layout, under the same conditions as `precision`."
+    )
+    tolerance: float = Field(
+        0.01,
+        description="By how much outputs may differ from the plain module's in float32, as a share of each output's "
+        "largest value.",
+    )
     labels: dict[str, Annotated[list[str], BeforeValidator(_labels)]] = Field(
         default_factory=dict, description="Class labels by output: a list, or a file with one label a line."
     )
@@ -257,6 +275,10 @@ class ModelSettings(Section):
             replicas=self.most_replicas(),
             decoupled=self.decoupled,
             state=tuple(tensor.spec() for tensor in self.state),
+            execution=self.execution,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            tolerance=self.tolerance,
             limits=self.limits.limits(),
             labels={output: tuple(labels) for output, labels in self.labels.items()},
             description=self.description,

@@ -97,6 +97,7 @@ CLOCK_OWNERS = {
     "serving.telemetry.trace": "spans carry the time of day",
     "serving.cluster.catalog": "the age of an answer of Ray's controller, in seconds",
     "models.testing": "times a model by hand",
+    "models.pytorch.tuning": "times ways of computing against each other, before serving begins",
     "loadtest": "measures from outside",
 }
 TASK_OWNERS = {

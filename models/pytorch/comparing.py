@@ -6,8 +6,8 @@ from models.base import Prepared, Tensors
 
 
 def difference(expected: Tensors, actual: Tensors) -> float:
-    """The largest difference of any output, as a share of that output's largest value; of whole numbers, and of where
-    a number is none, the share of places that differ. Infinite where names, types or shapes differ.
+    """The largest difference of any output, as a share of that output's largest value; of whole numbers the share of
+    places that differ. Infinite where names, types or shapes differ, or where only one of two numbers is finite.
     """
     if expected.keys() != actual.keys():
         return float("inf")
@@ -17,18 +17,17 @@ def difference(expected: Tensors, actual: Tensors) -> float:
 def _difference(expected: np.ndarray, actual: np.ndarray) -> float:
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return float("inf")
-    if not expected.size:
-        return 0.0
     if expected.dtype.kind in "biu":
-        return float(np.mean(expected != actual))
+        return float(np.mean(expected != actual)) if expected.size else 0.0
     wide, other = expected.astype(np.float64), actual.astype(np.float64)
     finite = np.isfinite(wide)
-    odd = ~((wide == other) | (np.isnan(wide) & np.isnan(other)))[~finite]
-    if not np.isfinite(other[finite]).all():
+    if not np.array_equal(finite, np.isfinite(other)) or not np.array_equal(
+        wide[~finite], other[~finite], equal_nan=True
+    ):
         return float("inf")
-    largest = np.abs(wide[finite]).max(initial=0.0)
-    off = np.abs(wide - other, where=finite, out=np.zeros_like(wide)).max() if finite.any() else 0.0
-    return max(float(off / largest) if largest else float(off), float(odd.mean()) if odd.size else 0.0)
+    off = float(np.abs(wide[finite] - other[finite]).max(initial=0.0))
+    largest = float(np.abs(wide[finite]).max(initial=0.0))
+    return off / largest if largest else off
 
 
 def shuffled(part: Prepared) -> Prepared:

@@ -1,8 +1,9 @@
-"""Every call of CUDA that serving makes: streams, events, pinned memory, graphs. Behind protocols, so that the code which
-pipelines batches runs without a GPU too, on `models.pytorch.scripted.ScriptedDevice`.
+"""Every call of CUDA that serving makes: streams, events, pinned memory, graphs. Behind protocols, so that the code
+that pipelines batches runs without a GPU too, on `models.pytorch.scripted.ScriptedDevice`.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ class Event(Protocol):
         """Returns when the device has passed it. Raises what went wrong on the device before."""
         ...
 
-    def ns_since(self, earlier: "Event") -> int:
+    def ns_since(self, earlier: Any) -> int:
         """By the device's clock; both have passed."""
         ...
 
@@ -74,7 +75,7 @@ class CudaEvent:
     take a core from the event loop for as long as the device computes."""
 
     def __init__(self) -> None:
-        self.cuda = torch.cuda.Event(enable_timing=True, blocking=True)
+        self.cuda = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
         self.cuda.synchronize()
@@ -85,7 +86,7 @@ class CudaEvent:
 
 class CudaStream:
     def __init__(self, device: torch.device) -> None:
-        self.cuda = torch.cuda.Stream(device)
+        self.cuda = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         with torch.cuda.stream(self.cuda):
@@ -115,7 +116,9 @@ class CudaDevice:
     def __init__(self, device: torch.device) -> None:
         self.name = str(device)
         self._device = device
-        self._pool: Any = None
+        # One pool for all graphs, and a graph that keeps it when all others are dropped.
+        self._pool = torch.cuda.graph_pool_handle()
+        self._anchor: Any = None
         # What was enqueued while loading (the weights) is there before any stream of ours begins.
         torch.cuda.synchronize(device)
 
@@ -126,14 +129,19 @@ class CudaDevice:
         return CudaEvent()
 
     def host_memory(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        with torch.inference_mode(False):  # wherever it is asked for: what is made in inference mode stays there
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def device_memory(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, device=self._device)
+        with torch.inference_mode(False):
+            return torch.empty(size, dtype=torch.uint8, device=self._device)
 
     def capture(self, stream: CudaStream, work: Callable[[], object]) -> object:
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
+        if self._anchor is None:
+            self._anchor = self._captured(stream, lambda: torch.zeros(1, device=self._device))
+        return self._captured(stream, work)
+
+    def _captured(self, stream: CudaStream, work: Callable[[], object]) -> Any:
         graph = torch.cuda.CUDAGraph()
         stream.synchronize()
         with torch.cuda.stream(stream.cuda), torch.inference_mode():
@@ -142,18 +150,25 @@ class CudaDevice:
             try:
                 work()
             except BaseException:
-                _end_quietly(graph)
+                self._end_quietly(graph)
                 raise
             graph.capture_end()
         return graph
 
+    def _end_quietly(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Ends a capture that failed; that this fails too says nothing new.
+
+        But it leaves torch's allocator and its source of random numbers believing that the capture goes on: the one
+        would keep what the thread allocates from now on, the other fails at the next random number.
+        """
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+            fresh = torch.Generator(self._device)
+            fresh.seed()
+            torch.cuda.default_generators[self._device.index].graphsafe_set_state(fresh.graphsafe_get_state())
+
     def works(self) -> bool:
         return cuda_works()
-
-
-def _end_quietly(graph: torch.cuda.CUDAGraph) -> None:
-    """Ends a capture that failed; that this fails too says nothing new."""
-    try:
-        graph.capture_end()
-    except RuntimeError:
-        return

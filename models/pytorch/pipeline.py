@@ -1,5 +1,5 @@
-"""Batches through an asynchronous device, two at a time: while one is computed, the next is copied in and the one before
-copied out, each on a stream of its own.
+"""Batches through an asynchronous device, two at a time: while one is computed, the next is copied in and the one
+before copied out, each on a stream of its own.
 
 A slot is all that one batch in flight needs: pinned memory and memory on the device for its inputs and its outputs,
 events, and CUDA graphs over exactly that memory. It is used again only when its batch was collected, so no batch ever
@@ -89,7 +89,8 @@ class PipelinedExecution:
         return self._stage(self._free.pop() if self._free else Slot(self._device), parts, bucket, pads)
 
     def launch(self, staged: object) -> Launched:
-        slot, key, layout = staged  # type: ignore[misc]
+        assert isinstance(staged, Staged)
+        slot, key, layout = staged
         captured = slot.graphs.get(key)
         inputs = captured.inputs if captured else slot.inputs
         try:
@@ -115,7 +116,8 @@ class PipelinedExecution:
 
     def collect(self, launched: object) -> Collected:
         """The outputs are copied once more, out of pinned memory: the slot is free again, however slow the clients."""
-        slot, layout = launched  # type: ignore[misc]
+        assert isinstance(launched, Launched)
+        slot, layout = launched
         try:
             slot.done.wait()
             outputs = {name: array.copy() for name, array in layout.arrays(slot.host_outputs.numpy()).items()}
@@ -174,7 +176,7 @@ class PipelinedExecution:
         return outputs
 
     def _compute_into(self, compute: Compute, inputs: Tensors, targets: Tensors) -> None:
-        """What a graph does. The outputs go into the slot's memory: what lies in the graphs' pool the next overwrites."""
+        """Into the memory of the slot: what a graph leaves in the pool of all graphs, the next one overwrites."""
         results = self._results(compute, inputs)
         for name, target in targets.items():
             target.copy_(results[name])
@@ -201,4 +203,3 @@ class PipelinedExecution:
 
 def _key(part: Prepared, bucket: Bucket) -> Hashable:
     return (bucket, part.group)
-

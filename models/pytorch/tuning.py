@@ -1,7 +1,7 @@
 """Which way of computing a model is fastest and right: tried at load, on the shapes that are likely to come.
 
 Each way is tried on top of those that have won so far, and stays if the outputs are still those of the plain float32
-module, give or take the model's tolerance, and if it is faster by more than noise. Whatever else happens, the model serves.
+module, give or take the model's tolerance, and if it is faster by more than noise. Whatever happens, the model serves.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Ways to compute a module faster: another layout, another precision, compiled. Each can be undone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,9 +98,12 @@ class Compiled:
 
     name = "torch.compile"
 
-    def wrap(self, compute: Compute) -> Compute:
-        self._compiled: Any = torch.compile(compute, dynamic=True)
+    def __init__(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        self._backend = backend
         self._frozen = False
+
+    def wrap(self, compute: Compute) -> Compute:
+        self._compiled: Any = torch.compile(compute, dynamic=True, backend=self._backend)
         return self._call
 
     def freeze(self) -> None:

@@ -229,21 +229,17 @@ class GrpcService:
         if planned is None:
             planned = self._plan(request.head)
         plan = planned.plan
-        tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
         began_ns = now_ns() if planned.dispatch.model.witnesses else 0
         limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
+        limit_ns = min(limits, default=None)
         payload = planned.layout.read(request)
         tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
         if plan.place is not None:
-            limit_ns = min(limits, default=None)
-            return Pending(planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns), planned, request.id)
-        submitted = planned.dispatch.model.backend.submit(
-            payload,
-            rows=plan.rows,
-            tenant=tenant,
-            priority=plan.priority,
-            timeout_ns=min(limits, default=None),
-        )
+            submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
+        else:
+            submitted = planned.dispatch.model.backend.submit(
+                payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns
+            )
         return Pending(submitted, planned, request.id, call, tenant, began_ns)
 
     def _plan(self, head: bytes) -> Planned:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from models.base import TunableModel
 from models.spec import TensorSpec
 from serving.api.dispatch import ServedModel
 from serving.cluster.engines import AnyEngine
@@ -45,14 +46,19 @@ def learned(engine: AnyEngine) -> dict[str, Any]:
     length = batcher.sizes.lengths[-1]
     useful_rows = batcher.sizes.useful_rows(batcher.latency, length)
     sequences = engine.facts() if isinstance(engine, SequenceEngine) else {}
-    return sequences | {
-        "device": engine.model.device,
-        "max_batch_rows": batcher.sizes.largest_rows,
-        "useful_batch_rows": useful_rows,
-        "predicted_ms_alone": batcher.latency.predict_ns(1, length) / 1e6,
-        "predicted_ms_useful_batch": batcher.latency.predict_ns(useful_rows, length) / 1e6,
-        "latency_budget_ms": engine.budget_ms,
-    }
+    computed = engine.model.facts() if isinstance(engine.model, TunableModel) else {}
+    return (
+        sequences
+        | computed
+        | {
+            "device": engine.model.device,
+            "max_batch_rows": batcher.sizes.largest_rows,
+            "useful_batch_rows": useful_rows,
+            "predicted_ms_alone": batcher.latency.predict_ns(1, length) / 1e6,
+            "predicted_ms_useful_batch": batcher.latency.predict_ns(useful_rows, length) / 1e6,
+            "latency_budget_ms": engine.budget_ms,
+        }
+    )
 
 
 def _description(tensor: TensorSpec) -> TensorDescription:

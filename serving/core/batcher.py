@@ -46,8 +46,8 @@ class Batcher:
     max_requests: the most requests that may wait.
     lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
     batches_per_lane: 2 to prepare one batch while another computes, 1 not to.
-    fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else only
-        when the lane is about to be free.
+    fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else
+        only when the lane is about to be free.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Batcher:
             while self.queue and (selection is None or not selection.requests):
                 selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
                 expired += selection.passed_over
-            if selection is None and not lane.batches:
+            if (selection is None or not selection.requests) and not lane.batches:
                 selection = self._try_one(expired, now_ns)
         if selection is None or not selection.requests:
             return Cut(expired=expired)
@@ -155,7 +155,7 @@ class Batcher:
             self.latency.observe(batch.padded_rows, batch.length, occupied_ns)
         for follower in lane.batches:
             follower.start_ns = now_ns
-            follower.finish_ns = now_ns + self.latency.bound_ns(follower.padded_rows, follower.length)
+            follower.finish_ns = now_ns + self.latency.plan_ns(follower.padded_rows, follower.length)
         return occupied_ns
 
     def backlog_ns(self, length: int = 1) -> int:
@@ -175,14 +175,14 @@ class Batcher:
         return self.latency.predict_ns(self.sizes.padded_rows(best_rows), length) // best_rows
 
     def _is_one_full(self) -> bool:
-        """Whether so many wait that a batch of some shape has all the rows that pay off: late arrivals change little."""
+        """Whether so many wait that some shape has all the rows that pay off: late arrivals would change little."""
         full_rows = self.sizes.useful_rows(self.latency, self.sizes.lengths[0])
         return self.queue.rows >= full_rows * len(self.queue.lines)
 
     def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
-        """When it would be done if it were served next, with the learned margin."""
+        """When it can be expected to be done if it is served next."""
         length = self.sizes.padded_length(request.length)
-        alone_ns = self.latency.bound_ns(self.sizes.padded_rows(request.rows), length)
+        alone_ns = self.latency.predict_ns(self.sizes.padded_rows(request.rows), length)
         return max(now_ns, self._first_free_ns()) + alone_ns
 
     def _first_free_ns(self) -> int:
@@ -200,10 +200,10 @@ class Batcher:
         return (request.group, self.sizes.padded_length(request.length))
 
     def _take_hopeless(self, start_ns: int) -> list[Request]:
-        """Removes those that would be late even if they were served next and alone."""
+        """Removes those that can be expected to be late even if they are served next and alone."""
         hopeless: list[Request] = []
         for shape, by_tenant in list(self.queue.lines.items()):
-            alone_ns = self.latency.bound_ns(self.sizes.padded_rows(1), shape[1])
+            alone_ns = self.latency.predict_ns(self.sizes.padded_rows(1), shape[1])
             for tenant, line in list(by_tenant.items()):
                 late = _count_before(line, start_ns + alone_ns)
                 if late:
@@ -213,7 +213,7 @@ class Batcher:
     def _try_one(self, hopeless: list[Request], now_ns: int) -> Selection | None:
         """Where the lane would idle because nobody can make it: the one with most time left, if its client waits.
 
-        It may be late, but refusing everybody would go on for ever: a bound that is too wide narrows only by computing.
+        It may be late, but refusing everybody would go on for ever: a plan too careful gets bolder only by computing.
         """
         waiting = [request for request in hopeless if request.expires_ns > now_ns]
         if not waiting:
@@ -226,7 +226,7 @@ class Batcher:
         lane = self._lanes[lane_index]
         rows = sum([request.rows for request in selection.requests])
         padded_rows = self.sizes.fastest_rows(rows, self.latency, selection.length)
-        bound_ns = self.latency.bound_ns(padded_rows, selection.length)
+        expected_ns = self.latency.plan_ns(padded_rows, selection.length)
         self._batch_count += 1
         batch = Batch(
             id=self._batch_count,
@@ -237,12 +237,12 @@ class Batcher:
             length=selection.length,
             cut_ns=now_ns,
             start_ns=start_ns,
-            finish_ns=start_ns + bound_ns,
-            charged_ns=bound_ns,
+            finish_ns=start_ns + expected_ns,
+            charged_ns=expected_ns,
             reason=_reason(selection, lane_was_idle=not lane.batches),
         )
         lane.batches.append(batch)
-        self._charge(batch, bound_ns)
+        self._charge(batch, expected_ns)
         return batch
 
     def _charge(self, batch: Batch, device_ns: int) -> None:

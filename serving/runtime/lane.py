@@ -17,7 +17,9 @@ class AnyLane(Protocol):
     A forward pass that never returns cannot be ended from outside; its threads die with the process.
     """
 
-    model: Model
+    @property
+    def model(self) -> Model: ...
+
     index: int
 
     def open(self) -> None: ...

@@ -1,7 +1,7 @@
 """A lane over a device that computes while the host does something else: batches are queued on it ahead of time.
 
-One thread collates and launches, the other waits for what was launched and takes it off the device. So the next batch is
-on the device's queue before the one ahead is done, and the model's code still runs in a single thread.
+One thread collates and launches, the other waits for what was launched and takes it off the device. So the next batch
+is on the device's queue before the one ahead is done, and the model's code still runs in a single thread.
 """
 
 import threading

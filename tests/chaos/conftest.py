@@ -38,7 +38,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # one Ray at a time: it ends before another folder starts its own
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Headway"]:
     folder = tmp_path_factory.mktemp("chaos")
     shutil.copy(Path(__file__).with_name("troubled.py"), folder)

@@ -185,7 +185,7 @@ def test_a_request_is_named_in_its_answer_and_logged_for_programs_and_people(clu
 
 def test_whoever_sits_on_the_machine_may_look_inside(cluster: Cluster) -> None:
     models = {model["name"]: model for model in get_json(f"http://{ADDRESS}/debug/state")["models"]}
-    assert set(models) == {"noop", "slow"}
+    assert set(models) == {"noop", "slow", "words", "accumulate"}
     for model in models.values():
         assert (model["state"], model["silent"], len(model["replicas"])) == ("READY", 0, model["wanted"])
         assert {replica["balance"] for replica in model["replicas"]} == {"good"}

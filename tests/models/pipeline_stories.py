@@ -1,5 +1,5 @@
-"""What a pipelined execution promises on any asynchronous device. pytest tells these stories of the scripted device, and
-of CUDA where there is one; `python -m tests.models.pipeline_stories` tells them of CUDA without pytest.
+"""What a pipelined execution promises on any asynchronous device. pytest tells these stories of the scripted device,
+and of CUDA where there is one; `python -m tests.models.pipeline_stories` tells them of CUDA without pytest.
 """
 
 import sys
@@ -83,6 +83,18 @@ def a_module_that_cannot_be_captured_is_still_computed(device: Device, graphs: b
             execution.capture(request(0.0, 8), Bucket(8, 1), {})
         assert execution.collect(launched(execution, 4.0, rows=8)).outputs["double"][0, 0] == 8.0
     assert execution.collect(launched(execution, 5.0)).outputs["double"][0, 0] == 10.0
+    execution.capture(request(0.0, 8), Bucket(8, 1), {})
+    assert execution.collect(launched(execution, 6.0, rows=8)).outputs["double"][0, 0] == 12.0
+    if isinstance(device, CudaDevice):
+        assert torch.randn(4, device="cuda").isfinite().all(), "random numbers are not part of a capture any more"
+
+
+def graphs_are_captured_again_after_all_were_dropped(device: Device, graphs: bool) -> None:
+    """`graphs`: there were some."""
+    execution = execution_on(device, graphs=graphs)
+    execution.forget()
+    execution.capture(request(0.0, 2), Bucket(2, 1), {})
+    assert execution.collect(launched(execution, 3.0)).outputs["double"][0, 0] == 6.0
 
 
 class Fails:
@@ -145,6 +157,7 @@ STORIES: tuple[Callable[[Device, bool], None], ...] = (
     a_larger_batch_than_ever_before_finds_room,
     the_device_says_how_long_it_copied_and_computed,
     a_module_that_cannot_be_captured_is_still_computed,
+    graphs_are_captured_again_after_all_were_dropped,
     a_whole_model_answers_as_on_the_cpu_however_it_is_computed,
 )
 
