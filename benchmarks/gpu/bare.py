@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 WARM_RUNS = 3
+LEAST_COPIES = 0.02  # of the time that computing takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +47,20 @@ class Copies:
     pipelined_ms: float
 
     def __str__(self) -> str:
+        hidden = "too short to tell" if self.hidden_share is None else f"{self.hidden_share:.0%} hidden"
         return (
-            f"In {self.in_ms:.3f} ms, out {self.out_ms:.3f} ms, computing {self.compute_ms:.3f} ms, all at once "
-            f"{self.pipelined_ms:.3f} ms: {self.hidden_share:.0%} of the copies hidden"
+            f"Copies in {self.in_ms:.3f} ms, out {self.out_ms:.3f} ms, computing {self.compute_ms:.3f} ms, all at once "
+            f"{self.pipelined_ms:.3f} ms: {hidden}"
         )
 
     @property
-    def hidden_share(self) -> float:
-        """1: the copies cost nothing; 0: as much as if they took turns with the computing."""
-        return max(0.0, min(1.0, 1 - (self.pipelined_ms - self.compute_ms) / (self.in_ms + self.out_ms)))
+    def hidden_share(self) -> float | None:
+        """1: the copies cost nothing; 0: as much as if they took turns with the computing. None where they are shorter
+        than computing times scatter."""
+        copies_ms = self.in_ms + self.out_ms
+        if copies_ms < LEAST_COPIES * self.compute_ms:
+            return None
+        return max(0.0, min(1.0, 1 - (self.pipelined_ms - self.compute_ms) / copies_ms))
 
 
 def measure(module: nn.Module, inputs: torch.Tensor, length: int, seconds: float, *, compiled: bool) -> Times:

@@ -63,8 +63,8 @@ def summarise(sections: dict[str, Any]) -> dict[str, str]:
                 cells[column] = f"{engine / rates[key]:.2f}"
         cells["busy"] = f"{rates['busy_share']:.2f}"
     if sections.get("goodput"):
-        cells["goodput"] = "/".join(f"{point['ratio']:.2f}" for point in sections["goodput"])
-    if sections.get("copies"):
+        cells["goodput"] = "/".join(_ratio(point) for point in sections["goodput"])
+    if sections.get("copies", {}).get("hidden_share") is not None:
         cells["hidden"] = f"{sections['copies']['hidden_share']:.2f}"
     gpu = sections.get("gpu", {})
     for column, key in (("NVML", "busy_ratio"), ("SM", "sm_active_ratio"), ("tensor", "tensor_active_ratio")):
@@ -75,6 +75,10 @@ def summarise(sections: dict[str, Any]) -> dict[str, str]:
     elif "correct" in sections:
         cells["right"] = "yes" if sections["correct"]["holds"] else "NO"
     return cells
+
+
+def _ratio(point: dict[str, Any]) -> str:
+    return "-" if point["ratio"] is None else f"{min(point['ratio'], 9.99):.2f}"
 
 
 def picture(found: dict[str, Any]) -> str:

@@ -111,6 +111,8 @@ class Batcher:
             return Cut()
         start_ns = now_ns
         if lane.batches:
+            if any(not other.batches for other in self._lanes):
+                return Cut()  # an idle lane would begin sooner
             start_ns = lane.free_ns()
             if not (self._fills_ahead and self._is_one_full()):
                 if now_ns < start_ns - self.lead_ns:

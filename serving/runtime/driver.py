@@ -109,7 +109,7 @@ class Driver:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        for lane in self._lanes:
+        for lane in sorted(self._lanes, key=lambda lane: len(self._in_flight[lane.index])):  # the idle ones first
             self._feed(lane)
         if self._sweeper is None and self._batcher.queue:
             self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)

@@ -7,6 +7,7 @@ from benchmarks.simulation.capacity import run_at
 from benchmarks.simulation.field import greedy
 from benchmarks.simulation.headway import Headway
 from benchmarks.simulation.laws import SET_A, SETS, Setting
+from serving.core.batcher import Batcher
 from serving.core.deferral import MOST, Deferral
 from serving.core.latency import LatencyModel
 from serving.core.request import Request
@@ -76,6 +77,13 @@ def test_four_lanes_bear_more_than_lanes_that_take_what_there_is() -> None:
     theirs = run_at(SET_A, greedy(SET_A), poisson, 0.78, count=20_000, seed=5, lanes=4)
     assert ours.in_time >= 0.985
     assert theirs.in_time < 0.9
+
+
+def test_a_busy_lane_gets_no_second_batch_while_another_is_idle() -> None:
+    batcher = Batcher(LATENCY, SIZES, lane_count=2, batches_per_lane=2, lead_ns=100 * MS)
+    for lane, taken in ((0, True), (0, False), (1, True), (0, True), (0, False)):
+        batcher.offer(request())
+        assert (batcher.cut(lane, 0).batch is not None) is taken
 
 
 @pytest.mark.parametrize("setting", SETS, ids=lambda setting: setting.name)

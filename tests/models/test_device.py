@@ -25,7 +25,7 @@ def test_a_share_of_a_gpu_is_the_first_gpu_the_process_sees() -> None:
 
 def test_each_lane_has_a_gpu_of_its_own_and_none_is_made_up() -> None:
     assert [str(choose_device(Resources(gpus=2), lane, cuda_devices=2)) for lane in (0, 1)] == ["cuda:0", "cuda:1"]
-    with pytest.raises(DoesNotFit, match="asked for 2 GPUs, but torch .* sees 1"):
+    with pytest.raises(DoesNotFit, match=r"asked for 2 GPUs, but torch .* sees 1"):
         choose_device(Resources(gpus=2), 1, cuda_devices=1)
 
 
