@@ -18,6 +18,7 @@ from serving.runtime.pipelined import PipelinedLane
 from serving.runtime.warmup import warm_up_in_lane
 
 HOP_NS = 300_000  # from the event loop to a lane's thread and back
+TIMER_NS = 1_000_000  # event loops count whole milliseconds; a device that waits for a timer loses more than a rider
 SWEEP_S = 0.05  # how often those who wait are looked through for passed deadlines, where no budget asks for more
 
 
@@ -170,9 +171,13 @@ class Driver:
         if batch not in in_flight:
             return  # it came back after all, long after its lane was given up and its requests were answered
         in_flight.remove(batch)
-        self._began_ns[lane.index] = done.done_ns
-        occupied_ns = self._batcher.settle(batch, done.done_ns, learn=done.is_clean())
-        self._batcher.lead_ns += (HOP_NS + done.prepare_ns + done.copy_ns - self._batcher.lead_ns) // 8
+        lane_was_done_ns, self._began_ns[lane.index] = self._began_ns[lane.index], done.done_ns
+        occupied_ns = self._batcher.settle(batch, done.done_ns, computed_ns=done.compute_ns, learn=done.is_clean())
+        lead_ns = HOP_NS + TIMER_NS + done.prepare_ns + done.copy_ns
+        self._batcher.lead_ns += (lead_ns - self._batcher.lead_ns) // 8
+        if batch.cut_ns >= lane_was_done_ns:  # the lane was idle
+            lag_ns = max(0, done.done_ns - batch.cut_ns - done.compute_ns)
+            self._batcher.lag_ns += (lag_ns - self._batcher.lag_ns) // 8
         if done.ran_out_of_memory:
             self._batcher.sizes.halve()
         if done.lost:
