@@ -29,7 +29,7 @@ class Differences:
     def holds(self, tolerance: float) -> bool:
         """Company changes an answer by no more than twice what the model's own rounding does."""
         allowed = max(tolerance, 2 * self.rounding)
-        return self.batched <= allowed and self.served <= allowed and self.shuffled > 5 * allowed
+        return self.batched <= allowed and self.served <= allowed and self.shuffled > 3 * allowed
 
 
 async def differences(
