@@ -18,8 +18,8 @@ from serving.runtime.pipelined import PipelinedLane
 from serving.runtime.warmup import warm_up_in_lane
 
 HOP_NS = 300_000  # from the event loop to a lane's thread and back
-# The loop's timers are as coarse as a millisecond. A device that waits for a late one loses that at every batch, a fifth
-# of its time where one takes a few; an early timer only keeps out those who come within it.
+# The loop's timers are as coarse as a millisecond. A device that waits for a late one loses that at every batch, a
+# fifth of its time where one takes a few; an early timer only keeps out those who come within it.
 TIMER_NS = 1_200_000
 SWEEP_S = 0.05  # how often those who wait are looked through for passed deadlines, where no budget asks for more
 
