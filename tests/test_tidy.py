@@ -94,6 +94,7 @@ CLOCK_OWNERS = {
     "serving.core.clock": "the clock",
     "serving.cluster.launcher": "waits for other processes at the start, outside of serving",
     "serving.cluster.processes": "waits for other processes at the end, outside of serving",
+    "serving.cluster.dashboard": "points carry the time of day",
     "serving.telemetry.trace": "spans carry the time of day",
     "serving.cluster.catalog": "the age of an answer of Ray's controller, in seconds",
     "models.testing": "times a model by hand",
@@ -104,6 +105,7 @@ TASK_OWNERS = {
     "serving.api.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
     "serving.api.grpc_connection": "one task per call that is no plain infer request, ended with it; failures are told",
     "serving.runtime.generation": "one task per generation, which ends as one outcome whatever it raises",
+    "serving.cluster.dashboard": "one task for the life of the front; whatever it meets it logs, and goes on",
     "serving.cluster.grpc_door": "opens a port once, and logs why it could not",
     "loadtest": "a client, not a server",
 }

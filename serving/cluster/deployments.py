@@ -22,9 +22,10 @@ from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
-from serving.cluster import debug, door, grpc_door
+from serving.cluster import debug, decisions, door, grpc_door
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
+from serving.cluster.dashboard import Dashboard
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
 from serving.cluster.engines import open_engine
@@ -137,7 +138,13 @@ class Front:
     ) -> None:
         models = Catalog(configured).models
         self.collector = Collector({model: facts["version"] for model, facts in configured.items()})
-        pages = {**metric_pages(self.collector, http_port), **debug_pages(self.collector)}
+        self.dashboard = Dashboard(self.collector.snapshot, decisions.recent, name=name)
+        self.dashboard.begin()
+        pages = {
+            **metric_pages(self.collector, http_port),
+            **debug_pages(self.collector),
+            **self.dashboard.pages(),
+        }
         self.http: App = FrontApp(models, name=name, pages=pages, peer_header=peer_header())
         door.entrance.register("/", self.http)
         relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None

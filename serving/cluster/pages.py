@@ -5,13 +5,13 @@ import json
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
-from serving.api.front import Page
+from serving.api.front import LivePage
 from serving.cluster import decisions
 from serving.cluster.collector import Collector, targets
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
 
 
-def metric_pages(collector: Collector, http_port: int) -> Mapping[str, Page]:
+def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]:
     """`/metrics` tells of every replica, or with `?node=` of those on one machine; `/metrics/targets` lists the
     machines for Prometheus' HTTP service discovery, so that none is left out and none counted twice."""
 
@@ -27,7 +27,7 @@ def metric_pages(collector: Collector, http_port: int) -> Mapping[str, Page]:
     return {"/metrics": metrics, "/metrics/targets": discovery}
 
 
-def debug_pages(collector: Collector) -> Mapping[str, Page]:
+def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
     """`/debug/state`: every model with its replicas in full and the latest scaling decisions; `/debug/stacks`: where
     every thread and task of every replica stands. Only for whoever sits on the machine."""
 
