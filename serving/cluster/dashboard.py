@@ -33,8 +33,7 @@ class Dashboard:
         self._look = look
         self._decisions = decisions
         self._name = name
-        self._history = History()
-        self._latest: ClusterSnapshot | None = None
+        self.history = History()
         self._watching: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -43,8 +42,7 @@ class Dashboard:
 
     async def look(self) -> None:
         """Once."""
-        self._latest = await self._look()
-        self._history.add(self._latest, at_s=time.time(), now_ns=SystemClock.now_ns())
+        self.history.add(await self._look(), at_s=time.time(), now_ns=SystemClock.now_ns())
 
     def pages(self) -> Mapping[str, LivePage]:
         return {"/dashboard/data": self._tell}
@@ -61,7 +59,7 @@ class Dashboard:
         """`model`: only this one, else all together; `since`: points after this instant, in seconds since 1970."""
         asked = parse_qs(query)
         model = asked.get("model", [ALL])[0]
-        models = self._latest.models if self._latest else ()
+        models = self.history.latest.models if self.history.latest else ()
         chosen = [known.name for known in models if model in (ALL, known.name)]
         decisions = [
             {"model": name, **decision}
@@ -86,7 +84,7 @@ class Dashboard:
                 }
                 for known in models
             ],
-            "points": self._history.points(model, _number(asked.get("since", ["0"])[0])),
+            "points": self.history.points(model, _number(asked.get("since", ["0"])[0])),
             "decisions": sorted(decisions, key=lambda one: one["at"])[-SHOWN_DECISIONS:],
         }
         return "application/json", json.dumps(told, separators=(",", ":")).encode()

@@ -44,9 +44,10 @@ class Totals:
 
 
 class History:
-    """`add` a look every few seconds; `points` tells what happened since an instant."""
+    """`add` a look every few seconds; `points` tells what happened since an instant. `latest`: the last look."""
 
     def __init__(self, kept: int = KEPT) -> None:
+        self.latest: ClusterSnapshot | None = None
         self._kept = kept
         self._points: dict[str, deque[Point]] = {}
         self._totals: dict[tuple[str, str], Totals] = {}
@@ -55,6 +56,7 @@ class History:
 
     def add(self, snapshot: ClusterSnapshot, *, at_s: float, now_ns: int) -> None:
         """at_s: the time of day, for the reader; now_ns: of a clock that nobody sets, for the rates."""
+        self.latest = snapshot
         self._round += 1
         before_ns, self._looked_ns = self._looked_ns, now_ns
         seconds = 0.0 if before_ns is None else (now_ns - before_ns) / 1e9

@@ -10,23 +10,27 @@ const svg = (tag, attributes, ...children) => {
 };
 
 // series: [{name, style, values, filled, stepped}], values as many as ats, null where there are none. says: a value as
-// text. mark: {value, text}, a line to compare with, drawn where it is in sight. most: what the axis ends at, at most.
-export function chart(place, { ats, series, says, mark, most, label }) {
+// text. mark: {value, text}, a line to compare with, drawn where it is in sight. most: what the axis ends at, at most;
+// least: where it begins instead of at 0, or below, if a value is. base: of its steps, 1024 for bytes.
+export function chart(place, { ats, series, says, mark, most, least, base, label }) {
   const width = Math.max(120, place.clientWidth);
   const values = series.flatMap((one) => one.values).filter((value) => value !== null);
-  const top = Math.min(most ?? Infinity, roundUp(Math.max(...values, 0)));
+  const top = Math.min(most ?? Infinity, roundUp(Math.max(...values, 0), base));
+  const bottom = least === undefined ? 0 : Math.min(least, ...values);
   const x = (index) => LEFT + (index * (width - 2 * LEFT)) / Math.max(1, ats.length - 1);
-  const y = (value) => TOP + (1 - Math.min(value, top) / top) * (HEIGHT - TOP - BOTTOM);
+  const y = (value) => TOP + (1 - (Math.min(value, top) - bottom) / (top - bottom)) * (HEIGHT - TOP - BOTTOM);
   const picture = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, role: "img", "aria-label": label });
   for (const share of [0, 0.5, 1]) {
-    picture.append(svg("line", { class: "grid-line", x1: 0, x2: width, y1: y(share * top), y2: y(share * top) }));
+    const at = TOP + share * (HEIGHT - TOP - BOTTOM);
+    picture.append(svg("line", { class: "grid-line", x1: 0, x2: width, y1: at, y2: at }));
   }
-  if (mark && mark.value <= top) {
+  if (mark && bottom <= mark.value && mark.value <= top) {
     picture.append(svg("line", { class: "mark", x1: 0, x2: width, y1: y(mark.value), y2: y(mark.value) }));
-    picture.append(svg("text", { x: width - 2, y: y(mark.value) - 3, "text-anchor": "end" }, mark.text));
+    picture.append(svg("text", { x: width - 2, y: y(mark.value) + (y(mark.value) < TOP + 12 ? 11 : -3), "text-anchor": "end" }, mark.text));
   }
-  for (const one of series) picture.append(...curve(one, x, y));
+  for (const one of series) picture.append(...curve(one, x, y, y(bottom)));
   if (values.length) picture.append(svg("text", { x: 0, y: TOP - 4 }, says(top)));
+  if (values.length && bottom) picture.append(svg("text", { x: 0, y: y(bottom) - 4 }, says(bottom)));
   const minutes = Math.round((ats.at(-1) - ats[0]) / 60);
   picture.append(
     svg("text", { x: 0, y: HEIGHT - 4 }, `${minutes} min ago`),
@@ -58,7 +62,7 @@ export function chart(place, { ats, series, says, mark, most, label }) {
 const entry = (one, text) => make("span", { class: `key ${one.style}` }, make("i"), text);
 
 // A line per stretch without gaps, and the area below it where it is filled.
-function curve({ style, values, filled, stepped }, x, y) {
+function curve({ style, values, filled, stepped }, x, y, floor) {
   const found = [];
   let start = 0;
   while (start < values.length) {
@@ -68,7 +72,7 @@ function curve({ style, values, filled, stepped }, x, y) {
       let line = `M${x(start)} ${y(values[start])}`;
       for (let index = start + 1; index < end; index += 1) line += `${stepped ? `H${x(index)}V` : `L${x(index)} `}${y(values[index])}`;
       if (end === start + 1) line += "h2";
-      if (filled) found.push(svg("path", { class: `area ${style}`, d: `${line}L${x(end - 1)} ${y(0)}L${x(start)} ${y(0)}Z` }));
+      if (filled) found.push(svg("path", { class: `area ${style}`, d: `${line}L${x(end - 1)} ${floor}L${x(start)} ${floor}Z` }));
       found.push(svg("path", { class: `curve ${style}`, d: line }));
     }
     start = end + 1;
@@ -76,9 +80,13 @@ function curve({ style, values, filled, stepped }, x, y) {
   return found;
 }
 
-// The next of 1, 2, 5, 10, 20 ... ; 1 where there is nothing.
-function roundUp(value) {
+// The next round number; 1 where there is nothing.
+function roundUp(value, base) {
   if (value <= 0) return 1;
+  if (base) {
+    const large = base ** Math.floor(Math.log(value) / Math.log(base));
+    return large * roundUp(value / large);
+  }
   const unit = 10 ** Math.floor(Math.log10(value));
-  return unit * [1, 2, 5, 10].find((step) => step * unit >= value * 0.999);
+  return unit * [1, 1.5, 2, 3, 4, 6, 8, 10].find((step) => step * unit >= value * 0.999);
 }

@@ -24,7 +24,7 @@ const has = (name) => (whole) => whole[name] !== undefined;
 // bad: whether it is worth a look. shown: whether there is anything to show at all.
 const ROWS = [
   { title: "Traffic and health", says: "Is it doing its job?", cards: [
-    { title: "Requests per second", says: "answered, and those that were not", text: number, big: w.answered,
+    { title: "Requests per second", says: "answered, and not answered", text: number, big: w.answered,
       series: () => [area("answered", "c1", w.answered), line("failed or refused", "bad", (span) => w.errors(span) / span.seconds)] },
     { title: "Errors", says: "of the requests the server owed an answer", text: percent, big: w.errorShare,
       bad: (value) => value > ERROR_SHARE, series: () => [area("errors", "bad", w.errorShare)],
@@ -33,7 +33,7 @@ const ROWS = [
       bad: (value) => value > budget(), series: () => [area("p95", "c1", p(0.95)), line("median", "c2", p(0.5))],
       mark: () => ({ value: budget(), text: budget() === LATENCY_MS ? "alert above 200 ms" : "latency budget" }) },
     { title: "Availability", says: "answered, of what was owed, over the time shown", text: share, big: w.availability, over: true,
-      bad: (value) => value < AVAILABILITY, series: () => [area("availability", "good", w.availability)], most: 1,
+      bad: (value) => value < AVAILABILITY, series: () => [area("availability", "good", w.availability)], most: 1, least: 0.98,
       mark: () => ({ value: AVAILABILITY, text: "goal 99.5 %" }) },
     { title: "Tenants", says: "who asks, requests per second", wide: true, shown: (whole) => tenants(whole).some((name) => name !== "none"),
       text: number, big: (span) => tenants(span).length, series: (whole) => tenants(whole).slice(0, 5).map((name, index) =>
@@ -46,7 +46,7 @@ const ROWS = [
       series: () => [area("waste", "c3", w.waste)], most: 1 },
     { title: "Waiting", says: "requests in the queue, at the worst moment", text: number, big: latest("queued"),
       series: () => [area("waiting", "c4", latest("queued"))] },
-    { title: "Why batches left", says: "per second: full, the device idle or about to be, or a deadline near", text: number,
+    { title: "Why batches left", says: "per second, and what made them leave", text: number,
       big: (span) => span.batches / span.seconds, series: () => [["idle", "device idle"], ["lane_ready", "device nearly idle"],
         ["full", "full"], ["deadline", "deadline"]].map(([name, text], index) => line(text, `c${index + 1}`, w.of("cuts", name))) },
   ] },
@@ -59,9 +59,10 @@ const ROWS = [
     { title: "GPU", says: "time with a kernel on it", shown: has("gpu_busy"), text: percent, big: latest("gpu_busy"),
       series: () => [area("busy", "c2", latest("gpu_busy"))], most: 1 },
     { title: "GPU memory", says: "in use, by everybody", shown: has("gpu_memory"), text: bytes, big: latest("gpu_memory"),
+      base: 1024,
       also: (span) => `of ${bytes(span.gpu_memory_total)}`, series: () => [area("used", "c5", latest("gpu_memory"))] },
     { title: "CPU", says: "cores in use by the replicas", text: number, big: w.cores, series: () => [area("cores", "c4", w.cores)] },
-    { title: "Memory", says: "of the replicas", text: bytes, big: latest("memory"), series: () => [area("memory", "c5", latest("memory"))] },
+    { title: "Memory", says: "of the replicas", base: 1024, text: bytes, big: latest("memory"), series: () => [area("memory", "c5", latest("memory"))] },
     { title: "Why replicas came and went", says: "the latest decisions, newest first", wide: true, shown: () => known.decisions.length > 0,
       below: decisions },
   ] },
@@ -84,14 +85,19 @@ function shares(whole) {
   return table(["tenant", "requests", "of all", "of the device's time"], rows);
 }
 
+function when(at) {
+  const then = new Date(1000 * at);
+  return then.toDateString() === new Date().toDateString() ? then.toLocaleTimeString() : then.toLocaleString();
+}
+
 function decisions() {
-  const rows = known.decisions.toReversed().map((one) => make("tr", {}, make("td", {}, new Date(one.at * 1000).toLocaleString()),
+  const rows = known.decisions.toReversed().map((one) => make("tr", {}, make("td", {}, when(one.at)),
     make("td", {}, one.model), make("td", {}, `${one.current} → ${one.wanted}`), make("td", { class: "why" }, one.reason)));
   return table(["when", "model", "replicas", "why"], rows);
 }
 
 function table(names, rows) {
-  return make("div", { class: "scroll", tabindex: 0 }, make("table", {}, make("tr", {}, ...names.map((name) => make("th", {}, name))), ...rows));
+  return make("div", { class: "scroll", tabindex: 0 }, make("table", {}, make("tr", {}, ...names.map((name) => make("th", name === "why" ? { class: "why" } : {}, name))), ...rows));
 }
 
 function draw() {
@@ -109,7 +115,8 @@ function draw() {
   for (const place of document.querySelectorAll(".plot")) {
     const card = ROWS.flatMap((row) => row.cards).find((one) => one.title === place.dataset.card);
     const series = card.series(whole).map((one) => ({ ...one, values: spans.map(({ span }) => (span ? one.read(span) : null)) }));
-    chart(place, { ats, series, says: card.text, mark: card.mark?.(), most: card.most, label: `${card.title} over time` });
+    chart(place, { ats, series, says: card.text, mark: card.mark?.(), most: card.most, least: card.least, base: card.base,
+      label: `${card.title} over time` });
   }
   verdict(minute);
 }
