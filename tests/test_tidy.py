@@ -75,6 +75,7 @@ THIRD_PARTY = {
         "serving.api",
         "serving.runtime",
         "serving.testing",
+        "serving.telemetry.predictions",
         "serving.cluster",
         "models",
         "loadtest",

@@ -35,6 +35,7 @@ from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.pages import debug_pages, metric_pages
 from serving.cluster.snapshots import Teller
 from serving.cluster.watching import Watching, witnesses
+from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
 
@@ -66,14 +67,17 @@ class ModelReplica:
         )
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
+        predictions = Predictions(spec.labels) if spec.labels else None
         self._teller = Teller(
             self.engine,
             recorder,
             replica=self._name,
             node=ray.util.get_node_ip_address(),
             price_per_hour=watching.price_per_hour,
+            predictions=predictions and predictions.counts,
         )
-        served = served_model(self.engine, max_body_bytes, doors, witnesses(watching, spec))
+        told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
+        served = served_model(self.engine, max_body_bytes, doors, told)
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
         calls = GrpcService([served], self.entries, tenant_header=tenant_header)

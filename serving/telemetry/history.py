@@ -11,17 +11,27 @@ from typing import Any
 
 from serving.telemetry.recorder import DURATION_NS
 from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot, ReplicaSnapshot
+from serving.telemetry.tenants import OTHER
 
 EVERY_S = 5.0
 KEPT = 756  # points: an hour, and a little for the page to begin at its edge
+MOST_CLASSES = 10  # of a point; the rest is one
 ALL = ""  # the name under which all models together are kept
 BOUNDS_MS = tuple(bound / 1e6 for bound in DURATION_NS)
 # What the server does not owe: the client got it wrong. As in the alert on errors, deploy/prometheus/rules.yml.
 _OF_CLIENTS = ("invalid_input", "too_large")
 
 Point = dict[str, Any]
-# Added up where points are joined; each a number or a Counter.
-_COUNTED = ("ended", "rows", "batches", "cuts", "asked", "computed", "latency", "cpu_s", "cost", "tenants", "device_s")
+_TABLES = ("ended", "cuts", "latency", "tenants", "device_s", "classes")  # counts by name
+_COUNTED = (
+    *_TABLES,
+    "rows",
+    "batches",
+    "asked",
+    "computed",
+    "cpu_s",
+    "cost",
+)  # what is added up where points are joined
 
 
 @dataclass(slots=True)
@@ -41,6 +51,7 @@ class Totals:
     cost: float = 0
     tenants: Counter[str] = field(default_factory=Counter)
     device_ns: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
 
 
 class History:
@@ -73,7 +84,7 @@ class History:
         return [point for point in self._points.get(model, ()) if point["at"] > since_s]
 
     def _point(self, model: ModelSnapshot, seconds: float) -> Point:
-        counted: Point = {name: Counter() for name in ("ended", "cuts", "latency", "tenants", "device_s")}
+        counted: Point = {name: Counter() for name in _TABLES}
         counted |= {"rows": 0, "batches": 0, "asked": 0, "computed": 0, "cpu_s": 0.0, "cost": None}
         shares = []
         for replica in model.replicas:
@@ -115,11 +126,12 @@ def _totals(replica: ReplicaSnapshot, this_round: int) -> Totals:
         cost=replica.cost or 0.0,
         tenants=Counter({tenant: one.requests for tenant, one in counts.tenants.items()}),
         device_ns=Counter({tenant: round(one.device_ns) for tenant, one in counts.tenants.items()}),
+        classes=Counter(replica.predictions),
     )
 
 
 def _count(counted: Point, was: Totals, now: Totals) -> None:
-    for name in ("ended", "cuts", "latency", "tenants"):
+    for name in ("ended", "cuts", "latency", "tenants", "classes"):
         counted[name] += getattr(now, name) - getattr(was, name)
     for name in ("rows", "batches", "asked", "computed"):
         counted[name] += getattr(now, name) - getattr(was, name)
@@ -135,6 +147,9 @@ def _plain(counted: Mapping[str, Any]) -> Point:
     for name in ("ended", "cuts", "tenants"):
         plain[name] = dict(counted[name])
     plain["device_s"] = {tenant: round(spent, 4) for tenant, spent in counted["device_s"].items()}
+    often = counted["classes"].most_common(MOST_CLASSES)
+    rest = counted["classes"].total() - sum(count for _, count in often)
+    plain["classes"] = dict(often) | ({OTHER: rest} if rest else {})
     plain["cpu_s"] = round(counted["cpu_s"], 3)
     return plain
 

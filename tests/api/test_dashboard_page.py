@@ -57,6 +57,7 @@ def story(look: int, name: str, load: float, *, price: float | None = None, gpus
         "counts": counts,
         "cpu_ns": int(sum(min(1.0, each / load / 2) for each in rate) * EVERY_S * 1e9),
         "memory_bytes": 700_000_000 + look * 10_000,
+        "predictions": {"daisy": completed // 2, "tabby cat": completed // 3, "espresso": completed // 9},
         "queued": int(rate[-1] % 7) if rate else 0,
     }
     if gpus:
@@ -131,7 +132,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 
 def card(page: Any, title: str) -> Any:
-    return page.locator(".card", has=page.locator("h3", has_text=title))
+    return page.locator(".card", has=page.get_by_role("heading", name=title, exact=True))
 
 
 def titles(page: Any) -> list[str]:
@@ -167,6 +168,20 @@ def test_one_model_is_shown_alone_and_the_address_names_it(page: Any) -> None:
     assert rate.inner_text() != together
     assert page.url.endswith("/dashboard#embedder")
     assert "Why replicas came and went" not in titles(page)
+
+
+@needs_browser
+def test_of_one_model_with_labels_it_shows_what_the_model_says(page: Any) -> None:
+    assert "Predictions" not in titles(page)
+    page.locator("input[value=scorer]").check(force=True)
+    said = card(page, "Predictions")
+    said.wait_for()
+    assert [row.split("\t")[0] for row in said.locator("tr").all_inner_texts()] == [
+        "class",
+        "daisy",
+        "tabby cat",
+        "espresso",
+    ]
 
 
 @needs_browser

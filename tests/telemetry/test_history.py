@@ -72,6 +72,14 @@ def test_a_replica_that_ran_unseen_says_nothing_of_when_it_did_its_work() -> Non
     assert [point["ended"] for point in history.points("scorer")] == [{}, {"completed": 1}]
 
 
+def test_of_the_classes_that_were_said_the_most_frequent_are_kept_and_the_rest_is_one() -> None:
+    said = {f"class {number}": 20 + number for number in range(14)}
+    (point,) = looked(History(), cluster(replica()), cluster(replica(predictions=said))).points("scorer")
+    assert len(point["classes"]) == 11
+    assert point["classes"]["class 13"] == 33
+    assert point["classes"]["other"] == 20 + 21 + 22 + 23
+
+
 def test_all_models_together_are_their_sum() -> None:
     def both(first: int, second: int) -> ClusterSnapshot:
         one = cluster(replica(**served(first)), name="one", wanted=2)

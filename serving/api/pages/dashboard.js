@@ -49,6 +49,9 @@ const ROWS = [
     { title: "Why batches left", says: "per second, and what made them leave", text: number,
       big: (span) => span.batches / span.seconds, series: () => [["idle", "device idle"], ["lane_ready", "device nearly idle"],
         ["full", "full"], ["deadline", "deadline"]].map(([name, text], index) => line(text, `c${index + 1}`, w.of("cuts", name))) },
+    { title: "Predictions", says: "the best class of each row in a sample of the answers: does it say something else than it used to?",
+      wide: true, shown: (whole) => (model || known.models.length === 1) && classes(whole).length > 0, text: percent, most: 1, series: (whole) => classes(whole).slice(0, 5)
+        .map((name, index) => line(name, `c${index + 1}`, w.part("classes", name))), below: saidMost },
   ] },
   { title: "Machines", says: "What does it run on, and is that enough?", cards: [
     { title: "Replicas", says: "processes that run the model: now, and wanted", text: number, big: latest("running"),
@@ -83,6 +86,16 @@ function shares(whole) {
   const rows = tenants(whole).slice(0, 12).map((name) => make("tr", {}, ...[name === "none" ? "no name" : name, number(whole.tenants[name]),
     percent(whole.tenants[name] / requests), device ? percent((whole.device_s[name] ?? 0) / device) : "–"].map((text) => make("td", {}, text))));
   return table(["tenant", "requests", "of all", "of the device's time"], rows);
+}
+
+function classes(span) {
+  return Object.keys(span.classes).sort((one, other) => span.classes[other] - span.classes[one]);
+}
+
+function saidMost(whole, minute) {
+  const say = (span, name) => (w.part("classes", name)(span) === null ? "–" : percent(w.part("classes", name)(span)));
+  const rows = classes(whole).slice(0, 8).map((name) => make("tr", {}, ...[name, say(minute, name), say(whole, name)].map((text) => make("td", {}, text))));
+  return table(["class", "last minute", "all the time shown"], rows);
 }
 
 function when(at) {
@@ -131,7 +144,7 @@ function drawn(card, whole, minute) {
     element.append(make("p", { class: alarming ? "figure bad" : "figure" }, figure, " ", make("small", {}, (value !== null && card.also?.(span)) || "")));
   }
   if (card.series) element.append(make("div", { class: "plot", "data-card": card.title }));
-  if (card.below) element.append(card.below(whole));
+  if (card.below) element.append(card.below(whole, minute));
   return element;
 }
 

@@ -1,6 +1,6 @@
 // Spans of time: several of the server's points as one, and what they say. Points hold counts, so they can be added up.
 const COUNTED = ["rows", "batches", "asked", "computed", "cpu_s", "cost", "seconds"];
-const BY_NAME = ["ended", "cuts", "latency", "tenants", "device_s"];
+const BY_NAME = ["ended", "cuts", "latency", "tenants", "device_s", "classes"];
 const PEAKS = ["queued", "wait_ms"];
 const STATES = ["busy", "memory", "running", "wanted", "gpu_busy", "gpu_memory", "gpu_memory_total"];
 
@@ -46,6 +46,10 @@ export const cores = (span) => ratio(span.cpu_s, span.seconds);
 export const perThousand = (span) => (span.cost === undefined ? null : ratio(1000 * span.cost, span.rows));
 export const perDay = (span) => (span.cost === undefined ? null : ratio(86400 * span.cost, span.seconds));
 export const of = (table, name) => (span) => ratio(span[table][name] ?? 0, span.seconds);
+
+export function part(table, name) {
+  return (span) => ratio(span[table][name] ?? 0, Object.values(span[table]).reduce((sum, count) => sum + count, 0));
+}
 
 // Within its bucket by a straight line, as Prometheus does; beyond the last edge, that edge.
 export function quantile(span, share, bounds) {
