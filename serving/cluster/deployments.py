@@ -74,7 +74,7 @@ class ModelReplica:
             replica=self._name,
             node=ray.util.get_node_ip_address(),
             price_per_hour=watching.price_per_hour,
-            predictions=predictions and predictions.counts,
+            predictions=predictions.counts if predictions else {},
         )
         told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
         served = served_model(self.engine, max_body_bytes, doors, told)

@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from serving.cluster.door import entrance
@@ -31,7 +32,7 @@ class Teller:
         replica: str,
         node: str,
         price_per_hour: float | None = None,
-        predictions: Mapping[str, int] | None = None,
+        predictions: Mapping[str, int] = MappingProxyType({}),
         read_gpus: Callable[[], Sequence[GpuReading]] = tuple,
     ) -> None:
         self._engine = engine
@@ -39,7 +40,7 @@ class Teller:
         self._replica = replica
         self._node = node
         self._price_per_hour = price_per_hour
-        self._predictions = predictions or {}
+        self._predictions = predictions
         self._read_gpus = read_gpus
         self._began_ns = SystemClock.now_ns()
 
@@ -68,7 +69,7 @@ class Teller:
             statistics=engine.statistics(),
             counts=self._recorder.counts(),
             gpus=tuple(self._read_gpus()),
-            predictions=self._predictions,
+            predictions=dict(self._predictions),
             **_batching(engine),
         )
 

@@ -144,6 +144,16 @@ def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> N
     assert ("headway_requests_total", "slow") not in scraped("/metrics?node=10.9.9.9")
 
 
+def test_the_front_keeps_history_for_the_dashboard_without_anybody_looking(cluster: Cluster) -> None:
+    give_up_s = time.monotonic() + 60
+    while not (points := get_json(f"http://{ADDRESS}/dashboard/data?model=slow")["points"]):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.5)
+    assert points[-1]["running"] == 2
+    told = get_json(f"http://{ADDRESS}/dashboard/data?since={points[-1]['at']}")
+    assert {model["name"] for model in told["models"]} == {"noop", "slow", "words", "accumulate"}
+
+
 def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Cluster) -> None:
     hanging = replica_processes("slow")[0]
     os.kill(hanging, signal.SIGSTOP)

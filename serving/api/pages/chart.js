@@ -10,12 +10,12 @@ const svg = (tag, attributes, ...children) => {
 };
 
 // series: [{name, style, values, filled, stepped}], values as many as ats, null where there are none. says: a value as
-// text. mark: {value, text}, a line to compare with, drawn where it is in sight. most: what the axis ends at, at most;
+// text. mark: {value, text}, a line to compare with, drawn where it is in sight. most: what the axis ends at, at most; ends: at least;
 // least: where it begins instead of at 0, or below, if a value is. base: of its steps, 1024 for bytes.
-export function chart(place, { ats, series, says, mark, most, least, base, label }) {
+export function chart(place, { ats, series, says, mark, most, least, ends = 0, base, label }) {
   const width = Math.max(120, place.clientWidth);
   const values = series.flatMap((one) => one.values).filter((value) => value !== null);
-  const top = Math.min(most ?? Infinity, roundUp(Math.max(...values, 0), base));
+  const top = Math.min(most ?? Infinity, roundUp(Math.max(...values, ends), base));
   const bottom = least === undefined ? 0 : Math.min(least, ...values);
   const x = (index) => LEFT + (index * (width - 2 * LEFT)) / Math.max(1, ats.length - 1);
   const y = (value) => TOP + (1 - (Math.min(value, top) - bottom) / (top - bottom)) * (HEIGHT - TOP - BOTTOM);

@@ -6,7 +6,7 @@ import * as w from "./window.js";
 const $ = (id) => document.getElementById(id);
 const RANGES = [["5 minutes", 300], ["15 minutes", 900], ["1 hour", 3600]];
 const LATENCY_MS = 200, ERROR_SHARE = 0.05, AVAILABILITY = 0.995; // the objectives of the alerts, docs/alerts.md
-let model = "", range = 3600, points = [], known = null, asked = 0, ahead = 0;
+let model = "", range = 0, points = [], known = null, asked = 0, ahead = 0;
 
 const number = (value) => Intl.NumberFormat("en", { maximumSignificantDigits: 3, notation: value >= 1e5 ? "compact" : "standard" }).format(value);
 const percent = (value) => `${number(100 * value)} %`;
@@ -28,7 +28,7 @@ const ROWS = [
       series: () => [area("answered", "c1", w.answered), line("failed or refused", "bad", (span) => w.errors(span) / span.seconds)] },
     { title: "Errors", says: "of the requests the server owed an answer", text: percent, big: w.errorShare,
       bad: (value) => value > ERROR_SHARE, series: () => [area("errors", "bad", w.errorShare)],
-      mark: () => ({ value: ERROR_SHARE, text: "alert above 5 %" }), most: 1 },
+      mark: () => ({ value: ERROR_SHARE, text: "alert above 5 %" }), most: 1, ends: 0.1 },
     { title: "Latency, p95", says: "95 of 100 answers are faster, from arrival at the server", text: ms, big: p(0.95),
       bad: (value) => value > budget(), series: () => [area("p95", "c1", p(0.95)), line("median", "c2", p(0.5))],
       mark: () => ({ value: budget(), text: budget() === LATENCY_MS ? "alert above 200 ms" : "latency budget" }) },
@@ -128,7 +128,7 @@ function draw() {
   for (const place of document.querySelectorAll(".plot")) {
     const card = ROWS.flatMap((row) => row.cards).find((one) => one.title === place.dataset.card);
     const series = card.series(whole).map((one) => ({ ...one, values: spans.map(({ span }) => (span ? one.read(span) : null)) }));
-    chart(place, { ats, series, says: card.text, mark: card.mark?.(), most: card.most, least: card.least, base: card.base,
+    chart(place, { ats, series, says: card.text, mark: card.mark?.(), most: card.most, least: card.least, ends: card.ends, base: card.base,
       label: `${card.title} over time` });
   }
   verdict(minute);
@@ -182,6 +182,13 @@ function showModels() {
   tabs($("models"), "model", [["All models", ""], ...choices], model, (value) => { choose(value); });
 }
 
+// At first no more than there is to see.
+function showRanges() {
+  const seen = points.length ? points.at(-1).at - points[0].at : 0;
+  range = RANGES.map(([, seconds]) => seconds).find((seconds) => seconds >= seen) ?? RANGES.at(-1)[1];
+  tabs($("ranges"), "range", RANGES, range, (value) => { range = value; draw(); });
+}
+
 function choose(name) {
   model = name;
   points = [];
@@ -202,6 +209,7 @@ async function ask() {
     $("server").textContent = told.server;
     $("trouble").hidden = true;
     showModels();
+    if (!range) showRanges();
     if (!document.querySelector(".chart:hover") || !matchMedia("(hover: hover)").matches) draw(); // it holds still for a mouse
   } catch (error) {
     if (mine !== asked) return;
@@ -211,7 +219,6 @@ async function ask() {
 }
 
 model = decodeURIComponent(location.hash.slice(1));
-tabs($("ranges"), "range", RANGES, range, (value) => { range = value; if (known) draw(); });
 addEventListener("resize", () => { if (known) draw(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
 setInterval(() => { if (!document.hidden) ask(); }, 5000);
