@@ -112,6 +112,16 @@ class ServerSettings(Section):
         description="Of the requests that bring no trace of their own. Those that do decide themselves.",
     )
 
+    record_folder: str | None = Field(
+        None,
+        min_length=1,
+        description="Where replicas note what is asked, a line of JSON per request: instant, shapes, tenant (hashed), "
+        "priority and deadline, no payload. `loadtest run URL --scenario FILE` plays it. Unset: nothing is noted.",
+    )
+    record_mb: int = Field(
+        100, ge=1, description="What that folder may hold, of all replicas of a machine; the oldest lines go."
+    )
+
     @checks_all(mode="after")
     def _check(self) -> Self:
         # Ray Serve opens these itself behind HAProxy: its statistics, the fallback proxies, the replicas' listeners.

@@ -34,7 +34,7 @@ from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.pages import debug_pages, metric_pages
 from serving.cluster.snapshots import Teller
-from serving.cluster.watching import Watching, witnesses
+from serving.cluster.watching import Watching, recorded, witnesses
 from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
@@ -77,7 +77,7 @@ class ModelReplica:
             predictions=predictions.counts if predictions else {},
         )
         told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
-        served = served_model(self.engine, max_body_bytes, doors, told)
+        served = served_model(self.engine, max_body_bytes, doors, told, recorded(watching, self.engine))
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
         calls = GrpcService([served], self.entries, tenant_header=tenant_header)
