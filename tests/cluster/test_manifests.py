@@ -52,6 +52,22 @@ def test_the_committed_cluster_file_is_what_the_demo_renders(demo: Settings) -> 
     assert committed == launcher_file.cluster(demo), "run: headway render demo.yaml --to cluster > ray_cluster.yaml"
 
 
+def test_the_production_settings_keep_three_to_ten_replicas_and_ray_accepts_them() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    production = load_settings(ROOT / "deploy" / "production.yaml")
+    assert {(one.scaling.min_replicas, one.scaling.max_replicas) for one in production.models if one.scaling} == {
+        (3, 10)
+    }
+    assert {model.name for model in production.models} == {
+        model.name for model in load_settings(ROOT / "demo.yaml").models
+    }
+    manifest = yaml.safe_load(manifests.kuberay(production))
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    assert len(schema.applications) == 3
+    validate_cluster_file(yaml.safe_load(launcher_file.cluster(production)))
+
+
 def test_ray_serve_accepts_the_applications(demo: Settings) -> None:
     from ray.serve.schema import ServeDeploySchema
 

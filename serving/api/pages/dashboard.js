@@ -85,7 +85,7 @@ function shares(whole) {
   const device = Object.values(whole.device_s).reduce((sum, spent) => sum + spent, 0);
   const rows = tenants(whole).slice(0, 12).map((name) => make("tr", {}, ...[name === "none" ? "no name" : name, number(whole.tenants[name]),
     percent(whole.tenants[name] / requests), device ? percent((whole.device_s[name] ?? 0) / device) : "–"].map((text) => make("td", {}, text))));
-  return table(["tenant", "requests", "of all", "of the device's time"], rows);
+  return table(["tenant", "requests", "of all", "device time"], rows);
 }
 
 function classes(span) {
