@@ -18,7 +18,12 @@ from loadtest import exposition
 from loadtest.wires import Address
 
 _PATIENCE_S = 0.5
-_SUMMED = {"headway_predictions_total": 1, "headway_batches_total": 1, "headway_batch_seconds_sum": 1e9}
+_SUMMED = {
+    "headway_predictions_total": 1,
+    "headway_batches_total": 1,
+    "headway_batch_seconds_sum": 1e9,
+    "headway_lanes": 1,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,9 @@ class ServerSample:
     """Counters since the server started, at an instant of the run (seconds); of all watched models together.
 
     by_batch_rows: batches by their rows; where the server counts by buckets (`in_buckets`), by the most rows of each.
-    dropped: requests that were refused, expired or failed, by why; empty where the server does not say."""
+    dropped: requests that were refused, expired or failed, by why; empty where the server does not say.
+    clock_s: when the server counted, by its own clock; 0 where it does not say. Counts may be a second old.
+    lanes: how many batches it computes at a time."""
 
     at_s: float
     rows: int = 0  # inferred
@@ -38,6 +45,8 @@ class ServerSample:
     by_batch_rows: Mapping[int, int] = field(default_factory=dict)
     in_buckets: bool = False
     dropped: Mapping[str, int] = field(default_factory=dict)
+    clock_s: float = 0.0
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +66,18 @@ class ServerWatch:
         self._address = address
         self._models = [model for model in models if model]
         self._has_metrics = True  # until the server says otherwise
+        self._clock_s = 0.0
         self._paths = [f"/v2/models/{quote(model)}/stats" for model in self._models]
 
     def sample(self, at_s: float) -> ServerSample | None:
-        """None where the server does not answer in time, or tells no statistics."""
+        """None where the server does not answer in time, tells no statistics, or nothing newer than last time."""
         entries: list[dict[str, Any]] = []
         connection = http.client.HTTPConnection(self._address.host, self._address.port, timeout=_PATIENCE_S)
         try:
             if self._has_metrics and (seen := self._scrape(connection, at_s)):
-                return seen
+                is_new = not seen.clock_s or seen.clock_s != self._clock_s
+                self._clock_s = seen.clock_s
+                return seen if is_new else None
             self._has_metrics = False
             for path in self._paths:
                 connection.request("GET", path)
@@ -92,6 +104,7 @@ def read_metrics(text: str, models: Sequence[str], at_s: float) -> ServerSample 
     totals: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     up_to: Counter[float] = Counter()
+    clock_s = 0.0
     for name, labels, value in exposition.read(text):
         if labels.get("model") not in models:
             continue
@@ -106,6 +119,8 @@ def read_metrics(text: str, models: Sequence[str], at_s: float) -> ServerSample 
             up_to[float(labels["le"])] += int(value)
         elif name == "headway_stage_seconds_sum" and labels["stage"] == "queue":
             totals["queue_ns"] += round(value * 1e9)
+        elif name == "headway_uptime_seconds":
+            clock_s = max(clock_s, value)
         elif name in _SUMMED:
             totals[name] += round(value * _SUMMED[name])
     if not totals["requests"]:
@@ -121,6 +136,8 @@ def read_metrics(text: str, models: Sequence[str], at_s: float) -> ServerSample 
         by_batch_rows=_apart(up_to),
         in_buckets=True,
         dropped=dict(dropped),
+        clock_s=clock_s,
+        lanes=max(1, totals["headway_lanes"]),
     )
 
 
@@ -162,7 +179,8 @@ def points(samples: Sequence[ServerSample]) -> list[ServerPoint]:
     """Between each two samples. The mean number waiting is the time waited over the time passed (Little 1961)."""
     found = []
     for before, after in pairwise(samples):
-        passed_ns = (after.at_s - before.at_s) * 1e9
+        by_its_clock = before.clock_s and after.clock_s
+        passed_ns = (after.clock_s - before.clock_s if by_its_clock else after.at_s - before.at_s) * 1e9
         # A server that was restarted, or another replica that answered, counts from elsewhere: nothing can be said.
         if passed_ns <= 0 or after.batches < before.batches or after.queue_ns < before.queue_ns:
             continue
@@ -172,7 +190,7 @@ def points(samples: Sequence[ServerSample]) -> list[ServerPoint]:
                 at_s=after.at_s,
                 waiting=(after.queue_ns - before.queue_ns) / passed_ns,
                 batch_rows=(after.rows - before.rows) / batches if batches else None,
-                busy_ratio=max(0, after.compute_ns - before.compute_ns) / passed_ns,
+                busy_ratio=max(0, after.compute_ns - before.compute_ns) / passed_ns / after.lanes,
             )
         )
     return found

@@ -61,6 +61,10 @@ headway_requests_total{model="m",outcome="expired",reason="",replica="b",version
 headway_requests_total{model="m",outcome="failed",reason="model_error",replica="b",version="1"} 0.0
 headway_requests_total{model="other \\"m\\"",outcome="completed",reason="",replica="c",version="1"} 99.0
 headway_predictions_total{model="m",replica="a",version="1"} 80.0
+headway_uptime_seconds{model="m",replica="a",version="1"} 61.5
+headway_uptime_seconds{model="m",replica="b",version="1"} 9.0
+headway_lanes{model="m",replica="a",version="1"} 1.0
+headway_lanes{model="m",replica="b",version="1"} 1.0
 headway_batches_total{model="m",reason="full",replica="a",version="1"} 12.0
 headway_batches_total{model="m",reason="idle",replica="b",version="1"} 3.0
 headway_stage_seconds_sum{model="m",replica="a",stage="queue",version="1"} 1.5
@@ -80,7 +84,16 @@ def test_a_scrape_tells_of_all_replicas_and_why_requests_were_dropped() -> None:
     assert (sample.queue_ns, sample.compute_ns) == (1_500_000_000, 2_000_000_000)
     assert sample.dropped == {"rejected: queue full": 7, "expired": 3}
     assert sample.by_batch_rows == {1: 3, 2: 0, 4: 7, 8: 5}
+    assert (sample.clock_s, sample.lanes) == (61.5, 2)
     assert sample_from_json(json.loads(json.dumps(sample_as_json(sample)))) == sample
+
+
+def test_what_passed_is_measured_by_the_servers_clock_and_the_same_counts_say_nothing_twice() -> None:
+    first = ServerSample(at_s=1.0, clock_s=60.0, lanes=2)
+    again = ServerSample(at_s=2.0, clock_s=60.0, lanes=2)
+    later = ServerSample(at_s=3.0, clock_s=64.0, lanes=2, queue_ns=8_000_000_000, compute_ns=4_000_000_000)
+    (point,) = points([first, again, later])
+    assert (point.waiting, point.busy_ratio) == (2.0, 0.5)
 
 
 def test_metrics_of_others_tell_nothing() -> None:
@@ -112,7 +125,10 @@ def watched(pages: dict[str, bytes], times: int) -> tuple[list[ServerSample | No
 
 def test_metrics_are_asked_first_and_statistics_where_there_are_none() -> None:
     seen, asked = watched({"/metrics": SCRAPE.encode()}, times=2)
-    assert [sample is not None and sample.answered for sample in seen] == [42, 42]
+    assert [sample is not None and sample.answered for sample in seen] == [
+        42,
+        False,
+    ]  # the same once more is nothing new
     assert asked == ["/metrics", "/metrics"]
     statistics = json.dumps({"model_stats": [entry(80, 10, 500)]}).encode()
     seen, asked = watched({"/v2/models/m/stats": statistics}, times=2)
