@@ -112,6 +112,12 @@ class ServerSettings(Section):
         description="Of the requests that bring no trace of their own. Those that do decide themselves.",
     )
 
+    admin_token_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A file with a secret, on the machine of the front: whoever sends it as a bearer token may read "
+        "`/debug/` from elsewhere. Unset: only the machine itself may.",
+    )
     record_folder: str | None = Field(
         None,
         min_length=1,
@@ -173,6 +179,9 @@ class LimitSettings(Section):
     sequence_idle_s: float = Field(60.0, description="A sequence that is not continued for so long is forgotten.")
     max_generations: int = Field(8, description="How many requests a decoupled model works on at a time, by turns.")
     forward_timeout_s: float = Field(60.0, description="A forward pass that takes longer is given up.")
+    max_memory_mb: int | None = Field(
+        None, description="A replica whose process holds more is replaced: for models that leak. Unset: none is."
+    )
 
     def limits(self) -> Limits:
         return Limits(**self.model_dump())

@@ -31,9 +31,9 @@ from serving.cluster.door import App
 from serving.cluster.engines import open_engine
 from serving.cluster.environment import peer_header
 from serving.cluster.grpc_relay import GrpcRelay
-from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
-from serving.cluster.pages import debug_pages, metric_pages
-from serving.cluster.snapshots import Teller
+from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
+from serving.cluster.pages import admin_token, debug_pages, metric_pages
+from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.watching import Watching, recorded, witnesses
 from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
@@ -113,6 +113,7 @@ class ModelReplica:
 
     def check_health(self) -> None:
         self.engine.check_health()
+        check_memory(memory_bytes(), self.engine.spec.limits.max_memory_mb)
 
     def record_autoscaling_stats(self) -> dict[str, int | float]:
         """Ray sees no request that comes through the fast door: this is what scaling has to go by."""
@@ -139,6 +140,7 @@ class Front:
         http_port: int,
         grpc_port: int | None,
         tenant_header: str,
+        admin_token_file: str | None = None,
     ) -> None:
         models = Catalog(configured).models
         self.collector = Collector({model: facts["version"] for model, facts in configured.items()})
@@ -149,7 +151,9 @@ class Front:
             **debug_pages(self.collector),
             **self.dashboard.pages(),
         }
-        self.http: App = FrontApp(models, name=name, pages=pages, peer_header=peer_header())
+        self.http: App = FrontApp(
+            models, name=name, pages=pages, peer_header=peer_header(), admin_token=admin_token(admin_token_file)
+        )
         door.entrance.register("/", self.http)
         relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
         grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))

@@ -3,12 +3,15 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import parse_qs
 
 from serving.api.front import LivePage
 from serving.cluster import decisions
 from serving.cluster.collector import Collector, targets
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
+
+SHORTEST_TOKEN = 16
 
 
 def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]:
@@ -56,3 +59,15 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
         return "application/json", json.dumps(told, indent=1).encode()
 
     return {"/debug/state": state, "/debug/stacks": stacks}
+
+
+def admin_token(path: str | None) -> str:
+    """The secret in this file, "" without one. Raises where there is a file without a secret: nobody would notice."""
+    if path is None:
+        return ""
+    token = Path(path).read_text(encoding="utf-8").strip()
+    if len(token) < SHORTEST_TOKEN or not token.isascii():
+        raise ValueError(
+            f"server.admin_token_file: {path} holds no secret of {SHORTEST_TOKEN} ASCII characters or more"
+        )
+    return token

@@ -195,3 +195,10 @@ def test_the_deployment_keeps_the_limits_that_are_explained() -> None:
     options = options_of(spec)
     assert options["max_ongoing_requests"] == limits.max_ongoing_requests(spec) == 26
     assert options["graceful_shutdown_timeout_s"] == limits.graceful_shutdown_s(spec) == 42
+
+
+def test_a_replica_may_hold_as_much_memory_as_its_limit_and_any_amount_without_one() -> None:
+    limits.check_memory(100 << 20, 100)
+    limits.check_memory(1 << 40, None)
+    with pytest.raises(MemoryError, match=r"holds 101 MiB, more than limits\.max_memory_mb, 100"):
+        limits.check_memory(101 << 20, 100)
