@@ -21,7 +21,7 @@ from serving.telemetry.deferred import Deferred
 
 logger = logging.getLogger(__name__)
 PARTS = 8  # files that share the room; the oldest goes when a new one needs it
-MOST_WAITING = 20_000  # requests in memory, a fifth of a second's
+MOST_WAITING = 20_000  # requests in memory, of a fifth of a second
 KEY_FILE = "tenants.key"
 
 

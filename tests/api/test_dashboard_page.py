@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -145,6 +146,18 @@ def test_one_sentence_says_how_it_is(page: Any) -> None:
     assert said.startswith("All 2 models are ready. In the last minute:")
     assert "requests per second, 95 % of the answers within" in said
     assert said.endswith("none failed.")
+
+
+@needs_browser
+def test_a_model_that_is_down_and_replicas_that_say_nothing_are_said_first(page: Any, hour: Hour) -> None:
+    scorer, embedder = hour.models(LOOKS)
+    down = replace(scorer, state="UNAVAILABLE", reason="its factory raised KeyError: 'weights'")
+    hour.dashboard.history.latest = ClusterSnapshot(models=(down, replace(embedder, silent=1)), took_ns=1)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.get_by_text("scorer is unavailable: its factory raised KeyError: 'weights'.").wait_for()
+    assert "bad" in str(page.get_attribute("#verdict", "class"))
+    assert "embedder: 1 of its replicas say nothing." in page.inner_text("#verdict")
+    hour.dashboard.history.latest = ClusterSnapshot(models=(scorer, embedder), took_ns=1)
 
 
 @needs_browser

@@ -163,6 +163,7 @@ function verdict(minute) {
       + (quick === null ? "" : `95 % of the answers within ${ms(quick)}, `)
       + (w.errors(minute) ? `${percent(w.errorShare(minute))} failed or refused.` : "none failed."));
   }
+  for (const one of known.models.filter(({ silent }) => silent)) said.push(`${one.name}: ${one.silent} of its replicas say nothing.`);
   $("verdict").textContent = said.join(" ");
   $("verdict").classList.toggle("bad", absent.length > 0 || w.errorShare(minute) > ERROR_SHARE);
 }
