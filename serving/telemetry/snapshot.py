@@ -3,7 +3,8 @@
 A replica tells of itself in a `ReplicaSnapshot`; whoever shows or exports something reads a `ClusterSnapshot`.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from serving.core.statistics import ModelStatistics
 from serving.telemetry.recorder import Counts
@@ -51,6 +52,7 @@ class ReplicaSnapshot:
     expected_wait_ns: how long the lanes need for what waits.
     bound_margin, bound_coverage: of the latency model: by how much a batch's bound exceeds its expected time, as a
         share of it, and the share of batches that kept within.
+    predictions: how often which class was the best, in a sample; empty without labels.
     price_per_hour: of all this replica holds, in the currency of the settings; None without a price.
     """
 
@@ -81,6 +83,7 @@ class ReplicaSnapshot:
     statistics: ModelStatistics
     counts: Counts
     gpus: tuple[GpuReading, ...] = ()
+    predictions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cost(self) -> float | None:
