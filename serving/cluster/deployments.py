@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
 from models.spec import ModelSpec
-from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
+from serving.api.operations import ModelList, Operations
+from serving.api.regions import Regions
 from serving.cluster import debug, door, grpc_door
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
+from serving.cluster.control import Control
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
 from serving.cluster.engines import open_engine
@@ -33,9 +36,14 @@ from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.pages import debug_pages, metric_pages
 from serving.cluster.snapshots import Teller
+from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, witnesses
+from serving.config import Settings
+from serving.core.statistics import ModelStatistics
+from serving.protocol.errors import BadMessage
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
+from serving.telemetry.trace import RequestTraces
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
@@ -55,6 +63,7 @@ class ModelReplica:
         tenant_header: str,
         weights: dict[str, float],
         watching: Watching,
+        shared_memory: bool,
     ) -> None:
         recorder = Recorder(weights)
         self.engine = await open_engine(
@@ -72,10 +81,27 @@ class ModelReplica:
             node=ray.util.get_node_ip_address(),
             price_per_hour=watching.price_per_hour,
         )
-        served = served_model(self.engine, max_body_bytes, doors, witnesses(watching, spec))
+        told = witnesses(watching, spec)
+        self._log = LogSwitch(logger)
+        self._trace = TraceSwitch(next((witness for witness in told if isinstance(witness, RequestTraces)), None))
+        siblings = Collector({spec.name: spec.version})
+        switches = ClusterSwitches(siblings)
+
+        async def totals() -> ModelStatistics:
+            return (await siblings.statistics())[spec.name]
+
+        served = served_model(
+            self.engine,
+            max_body_bytes,
+            doors,
+            told,
+            regions=Regions(region_folder()) if shared_memory else None,
+            totals=totals if spec.replicas > 1 else None,
+            trace=partial(switches.trace, model=spec.name),
+        )
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
-        calls = GrpcService([served], self.entries, tenant_header=tenant_header)
+        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header)
         grpc_door.entrance.register(calls, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()
@@ -89,8 +115,18 @@ class ModelReplica:
         """What the repository index says of the only model here."""
         spec = self.engine.spec
         state = "READY" if self.engine.is_ready() else "UNAVAILABLE"
-        counts = model_statistics(spec.name, spec.version, self.engine.statistics())
-        return [{"name": spec.name, "version": spec.version, "state": state, "statistics": counts}]
+        return [{"name": spec.name, "version": spec.version, "state": state}]
+
+    async def statistics(self) -> ModelStatistics:
+        """Of this replica."""
+        return self.engine.statistics()
+
+    async def switch(self, what: str, changes: dict[str, Any]) -> dict[str, Any] | str:
+        """Changes what is traced or logged here, and tells how it is now, or why it cannot be."""
+        try:
+            return (self._log if what == "log" else self._trace).change(changes)
+        except BadMessage as error:
+            return str(error)
 
     async def debug_state(self) -> dict[str, Any]:
         return debug.state(self.engine, self._teller.snapshot())
@@ -127,21 +163,28 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(
-        self,
-        name: str,
-        configured: dict[str, dict[str, Any]],
-        http_port: int,
-        grpc_port: int | None,
-        tenant_header: str,
-    ) -> None:
-        models = Catalog(configured).models
-        self.collector = Collector({model: facts["version"] for model, facts in configured.items()})
-        pages = {**metric_pages(self.collector, http_port), **debug_pages(self.collector)}
-        self.http: App = FrontApp(models, name=name, pages=pages, peer_header=peer_header())
+    async def __init__(self, settings: dict[str, Any], configured: dict[str, dict[str, Any]], *, gpus: bool) -> None:
+        server = Settings.model_validate(settings).server
+        catalog = Catalog(configured, explicit=server.model_control)
+        collector = Collector({model: facts["version"] for model, facts in configured.items()})
+
+        def changed() -> None:
+            catalog.forget()
+            collector.forget()
+
+        operations = Operations(
+            catalog.models,
+            name=server.name,
+            counts=partial(model_counts, collector, configured),
+            regions=Regions(region_folder()) if server.shared_memory else None,
+            control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
+            switches=ClusterSwitches(collector),
+        )
+        pages = {**metric_pages(collector, server.http_port), **debug_pages(collector)}
+        self.http: App = FrontApp(operations, pages=pages, peer_header=peer_header())
         door.entrance.register("/", self.http)
-        relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
-        grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))
+        relay = GrpcRelay(server.grpc_port, server.tenant_header) if server.grpc_port else None
+        grpc_door.entrance.register(GrpcService([], operations, relay=relay))
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
@@ -150,6 +193,17 @@ class Front:
 def doors() -> dict[str, str]:
     """Which doors of this process are open, and how plain requests come through them."""
     return door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
+
+
+async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of `model_stats`."""
+    found = await collector.statistics()
+    return [model_statistics(name, facts["version"], found[name]) for name, facts in configured.items()]
+
+
+def region_folder() -> Path:
+    """One for each Ray on a machine, so that what was registered with one server is unknown to the next."""
+    return Path(get_serve_logs_dir()).parents[1] / "headway"
 
 
 def model_route(name: str) -> str:

@@ -17,7 +17,9 @@ def served_model(
     max_body_bytes: int,
     doors: Callable[[], dict[str, str]],
     witnesses: Sequence[Witness] = (),
+    **more: Any,
 ) -> ServedModel:
+    """more: `regions`, `totals` and `trace` of `ServedModel`."""
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -34,6 +36,7 @@ def served_model(
         generator=engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
         witnesses=tuple(witnesses),
+        **more,
     )
 
 

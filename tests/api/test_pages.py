@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from serving.api.front import FrontApp
+from serving.api.operations import Operations
 
 
 def status(path: str, *, peer_header: str = "", header: str | None = None, client: str = "127.0.0.1") -> int:
@@ -15,7 +16,7 @@ def status(path: str, *, peer_header: str = "", header: str | None = None, clien
     async def models() -> list[dict[str, Any]]:
         return []
 
-    app = FrontApp(models, pages={"/debug/state": page, "/metrics": page}, peer_header=peer_header)
+    app = FrontApp(Operations(models), pages={"/debug/state": page, "/metrics": page}, peer_header=peer_header)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
