@@ -81,7 +81,8 @@ SETS = (SET_A, SET_B, SET_C)
 class Device:
     """noise: relative standard deviation. Times are multiplied by `shift` from `shift_at_ns` on.
 
-    slow_share of the batches take `slow_factor` times as long; failing_share of them fail.
+    slow_share of the batches take `slow_factor` times as long; failing_share of them fail. stall_share of them wait
+    for something else on the machine, for `stall_ms` on average (exponential), whatever their size.
     """
 
     law: Law
@@ -90,6 +91,8 @@ class Device:
     shift_at_ns: int = 0
     slow_share: float = 0.0
     slow_factor: float = 5.0
+    stall_share: float = 0.0
+    stall_ms: float = 0.0
     failing_share: float = 0.0
 
     def took_ns(self, rows: int, length: int, now_ns: int, rng: Random) -> int:
@@ -98,6 +101,8 @@ class Device:
             time_ns *= self.shift
         if self.slow_share and rng.random() < self.slow_share:
             time_ns *= self.slow_factor
+        if self.stall_share and rng.random() < self.stall_share:
+            time_ns += rng.expovariate(1.0 / self.stall_ms) * MS
         return max(1, int(time_ns))
 
     def fails(self, rng: Random) -> bool:

@@ -19,7 +19,7 @@ class CutReason(Enum):
 class Batch:
     """`padded_rows` x `length` is what the device computes, `rows` of it is asked for.
 
-    start_ns: when the lane was expected to begin; finish_ns: by when it should be done, with the learned margin.
+    start_ns: when the lane was expected to begin; finish_ns: by when it is planned to be done.
     """
 
     id: int

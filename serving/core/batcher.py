@@ -118,7 +118,7 @@ class Batcher:
             while self.queue and (selection is None or not selection.requests):
                 selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
                 expired += selection.passed_over
-            if selection is None and not lane.batches:
+            if (selection is None or not selection.requests) and not lane.batches:
                 selection = self._try_one(expired, now_ns)
         if selection is None or not selection.requests:
             return Cut(expired=expired)
@@ -142,7 +142,7 @@ class Batcher:
             self.latency.observe(batch.padded_rows, batch.length, occupied_ns)
         for follower in lane.batches:
             follower.start_ns = now_ns
-            follower.finish_ns = now_ns + self.latency.bound_ns(follower.padded_rows, follower.length)
+            follower.finish_ns = now_ns + self.latency.plan_ns(follower.padded_rows, follower.length)
         return occupied_ns
 
     def backlog_ns(self, length: int = 1) -> int:
@@ -162,9 +162,9 @@ class Batcher:
         return self.latency.predict_ns(self.sizes.padded_rows(best_rows), length) // best_rows
 
     def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
-        """When it would be done if it were served next, with the learned margin."""
+        """When it can be expected to be done if it is served next."""
         length = self.sizes.padded_length(request.length)
-        alone_ns = self.latency.bound_ns(self.sizes.padded_rows(request.rows), length)
+        alone_ns = self.latency.predict_ns(self.sizes.padded_rows(request.rows), length)
         return max(now_ns, self._first_free_ns()) + alone_ns
 
     def _first_free_ns(self) -> int:
@@ -175,10 +175,10 @@ class Batcher:
         return (request.group, self.sizes.padded_length(request.length))
 
     def _take_hopeless(self, start_ns: int) -> list[Request]:
-        """Removes those that would be late even if they were served next and alone."""
+        """Removes those that can be expected to be late even if they are served next and alone."""
         hopeless: list[Request] = []
         for shape, by_tenant in list(self.queue.lines.items()):
-            alone_ns = self.latency.bound_ns(self.sizes.padded_rows(1), shape[1])
+            alone_ns = self.latency.predict_ns(self.sizes.padded_rows(1), shape[1])
             for tenant, line in list(by_tenant.items()):
                 late = _count_before(line, start_ns + alone_ns)
                 if late:
@@ -188,7 +188,7 @@ class Batcher:
     def _try_one(self, hopeless: list[Request], now_ns: int) -> Selection | None:
         """Where the lane would idle because nobody can make it: the one with most time left, if its client waits.
 
-        It may be late, but refusing everybody would go on for ever: a bound that is too wide narrows only by computing.
+        It may be late, but refusing everybody would go on for ever: a plan too careful gets bolder only by computing.
         """
         waiting = [request for request in hopeless if request.expires_ns > now_ns]
         if not waiting:
@@ -201,7 +201,7 @@ class Batcher:
         lane = self._lanes[lane_index]
         rows = sum([request.rows for request in selection.requests])
         padded_rows = self.sizes.fastest_rows(rows, self.latency, selection.length)
-        bound_ns = self.latency.bound_ns(padded_rows, selection.length)
+        expected_ns = self.latency.plan_ns(padded_rows, selection.length)
         self._batch_count += 1
         batch = Batch(
             id=self._batch_count,
@@ -212,12 +212,12 @@ class Batcher:
             length=selection.length,
             cut_ns=now_ns,
             start_ns=start_ns,
-            finish_ns=start_ns + bound_ns,
-            charged_ns=bound_ns,
+            finish_ns=start_ns + expected_ns,
+            charged_ns=expected_ns,
             reason=_reason(selection, lane_was_idle=not lane.batches),
         )
         lane.batches.append(batch)
-        self._charge(batch, bound_ns)
+        self._charge(batch, expected_ns)
         return batch
 
     def _charge(self, batch: Batch, device_ns: int) -> None:

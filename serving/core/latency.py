@@ -1,8 +1,10 @@
 """How long will a batch take? Learned from every finished batch, in whole nanoseconds at the border.
 
 Three layers, fast to slow: a global drift factor (clocks, co-tenants: any size tells about all sizes), one curve over
-rows per padded length, and a margin that makes `bound_ns` hold for the wanted share of batches whatever the noise is
-distributed like (an online conformal step on multiples of the observed scatter).
+rows per padded length, and margins that make `plan_ns` and `bound_ns` hold for the wanted shares of batches whatever
+the noise is distributed like (online conformal steps on multiples of the observed scatter). Scatter is in proportion
+to the batch's time up to what is typical, and no more beyond: a stall that small batches often meet would else count
+tenfold for large ones, which are then never cut.
 """
 
 from bisect import bisect_left
@@ -25,6 +27,10 @@ LEAST_SCATTER = 0.001
 MARGIN_STEP = 0.5  # in units of scatter, for one miss
 FIRST_MARGIN = 3.0
 LEAST_MARGIN = 0.5
+PLAN_QUANTILE = 0.88
+PLAN_STEP = 0.2
+FIRST_PLAN_MARGIN = 1.2
+TYPICAL_STEP = 0.05
 VENTURE_EVERY = 32  # batches, of which one may be twice as large as seems to pay, and another goes without padding
 KNEES_LAST = 16  # batches for which a knee stands: it moves slowly, and finding it takes longer than the rest of a cut
 
@@ -39,7 +45,8 @@ class CellSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySnapshot:
-    """margin: by how much `bound_ns` exceeds `predict_ns`, as a share of it. coverage: share of batches in bound."""
+    """margin: by how much `bound_ns` exceeds `predict_ns` for a typical batch, as a share of it.
+    coverage: share of batches in bound."""
 
     cells: tuple[CellSnapshot, ...]
     drift: float
@@ -79,7 +86,8 @@ class LatencyModel:
         self._scatter_weight = 3.0
         self._margin = FIRST_MARGIN
         self._calm_margin = FIRST_MARGIN  # what it was before the present run of surprises
-        self._bound_factor = 1.0 + FIRST_MARGIN * FIRST_SCATTER
+        self._plan_margin = FIRST_PLAN_MARGIN
+        self._typical = 0.0  # time of the batches that are run, without drift
         self._surprises: list[Surprise] = []  # the present run of them, all to the same side
         self._following = 0
         self._last_was_outlier = False
@@ -92,23 +100,31 @@ class LatencyModel:
         """The expected time of one batch of padded `rows` x `length`; 0 before anything was observed."""
         return int(self._base(rows, self._at(length)) * self._drift)
 
+    def plan_ns(self, rows: int, length: int = 1) -> int:
+        """What to reckon with where a request may be late or given up: right for most batches, not for nearly all.
+
+        Whoever is left behind for fear of being late is lost for certain, so the margin of a promise gives up more
+        than it saves; none at all would make too many late.
+        """
+        return int(self._within(self._base(rows, self._at(length)), self._plan_margin))
+
     def bound_ns(self, rows: int, length: int = 1) -> int:
         """What one batch stays within, `quantile` of the time."""
-        return int(self._base(rows, self._at(length)) * self._drift * self._bound_factor)
+        return int(self._within(self._base(rows, self._at(length)), self._margin))
 
     def largest_feasible_rows(self, slack_ns: int, length: int, max_rows: int) -> int:
-        """The most rows, up to `max_rows`, whose `bound_ns` fits into the slack; 0 if not even one does."""
+        """The most rows, up to `max_rows`, whose `plan_ns` fits into the slack; 0 if not even one does."""
         if slack_ns < 0:
             return 0
         index = self._at(length)
-        # One nanosecond more: bounds are rounded down to whole ones.
-        time = (slack_ns + 1) / (self._drift * self._bound_factor)
+        # One nanosecond more: times are rounded down to whole ones.
+        time = self._base_within((slack_ns + 1) / self._drift, self._plan_margin)
         rows = max_rows
         for curve, factor in self._speaking[index]:
             within = curve.rows_within(time / factor)
             if within < rows:
                 rows = int(within + 1e-9)
-        while rows > 0 and int(self._base(rows, index) * self._drift * self._bound_factor) > slack_ns:
+        while rows > 0 and int(self._within(self._base(rows, index), self._plan_margin)) > slack_ns:
             rows -= 1
         return max(rows, 0)
 
@@ -145,14 +161,16 @@ class LatencyModel:
         weight = curve.weight_at(rows)
         mature = weight >= MATURE_WEIGHT
         if known:
-            expected = self._base(rows, index) * self._drift
-            bound = expected * self._bound_factor
+            base = self._base(rows, index)
+            expected, bound = base * self._drift, self._within(base, self._margin)
             is_outlier = took > OUTLIER * bound
             if is_outlier and not self._last_was_outlier:
                 self._last_was_outlier = True
                 self._set_aside += 1
                 return
-            self._judge(took, bound)
+            self._judge(took, bound, self._scatter * min(base, self._typical) * self._drift)
+            self._judge_plan(took > self._within(base, self._plan_margin))
+            self._typical += (base - self._typical) * TYPICAL_STEP
             error = log(took / expected)
             if is_outlier:
                 self._relearn(error)
@@ -160,6 +178,8 @@ class LatencyModel:
                 self._suspect(error, curve, rows, mature=mature)
             self._learn(error, mature=mature)
             self._last_was_outlier = False
+        else:
+            self._typical = took / self._drift
         # While the law is changing, drift should take it up, for all sizes, and not this one cell.
         if self._following:
             self._following -= 1
@@ -181,7 +201,7 @@ class LatencyModel:
         return LatencySnapshot(
             cells=tuple(cells),
             drift=self._drift,
-            margin=self._bound_factor - 1.0,
+            margin=self._margin * self._scatter,
             coverage=self._covered / self._judged if self._judged else 1.0,
             observed=self._observed,
             set_aside=self._set_aside,
@@ -235,7 +255,15 @@ class LatencyModel:
         wanted = efficiency * max(throughputs)
         return next(size for size, throughput in zip(sizes, throughputs, strict=True) if throughput >= wanted)
 
-    def _judge(self, took: float, bound: float) -> None:
+    def _within(self, base: float, margin: float) -> float:
+        return (base + margin * self._scatter * min(base, self._typical)) * self._drift
+
+    def _base_within(self, time: float, margin: float) -> float:
+        """The other way round, without drift."""
+        share = margin * self._scatter
+        return max(time / (1.0 + share), time - share * self._typical)
+
+    def _judge(self, took: float, bound: float, unit: float) -> None:
         """The conformal step: a miss widens the margin by much, a hit narrows it by little, in the odds of both."""
         missed = took > bound
         self._judged += 1
@@ -245,10 +273,14 @@ class LatencyModel:
         step = MARGIN_STEP * max(1.0, self._margin / 10.0)
         if missed:
             # A miss by very much tells of a long tail: go a tenth of the way at once.
-            excess = (took / bound - 1.0) * self._bound_factor / self._scatter
-            self._margin += max(step * self.quantile, 0.1 * excess)
+            self._margin += max(step * self.quantile, 0.1 * (took - bound) / unit)
         else:
             self._margin = max(LEAST_MARGIN, self._margin - step * (1.0 - self.quantile))
+
+    def _judge_plan(self, missed: bool) -> None:
+        if not self._following:
+            step = PLAN_STEP * max(1.0, self._plan_margin / 10.0)
+            self._plan_margin = max(0.0, self._plan_margin + step * (PLAN_QUANTILE - 1.0 + missed))
 
     def _relearn(self, error: float) -> None:
         self._following = FOLLOW_BATCHES
@@ -297,6 +329,5 @@ class LatencyModel:
         # does not widen every bound.
         seen = min(1.25 * abs(error), 4.0 * self._scatter)
         self._scatter = max(LEAST_SCATTER, self._scatter + (seen - self._scatter) / self._scatter_weight)
-        self._bound_factor = 1.0 + self._margin * self._scatter
         if mature or self._following:
             self._drift *= exp((FOLLOW_STEP if self._following else DRIFT_STEP) * error)

@@ -84,7 +84,7 @@ def select_everyone(
     if rows > useful_rows:
         return None
     tenant, line = next(iter(by_tenant.items()))
-    finish_ns = start_ns + latency.bound_ns(sizes.padded_rows(rows), length)
+    finish_ns = start_ns + latency.plan_ns(sizes.padded_rows(rows), length)
     if finish_ns > min(map(by_deadline, line)) or are_others_expected(by_tenant, shares, start_ns):
         return None
     riders = queue.take(shape, tenant, 0, len(line))

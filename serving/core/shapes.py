@@ -50,7 +50,7 @@ def choose_shape(
         (one.due_ns - alone_ns, index)
         for index, one in enumerate(waiting)
         if one.shape not in best.aboard and least_served in queue.lines[one.shape]
-        for alone_ns in [latency.bound_ns(sizes.padded_rows(min(one.rows, one.batch_rows)), one.shape[1])]
+        for alone_ns in [latency.plan_ns(sizes.padded_rows(min(one.rows, one.batch_rows)), one.shape[1])]
         if one.due_ns < start_ns + best.duration_ns + alone_ns
     ]
     if pressing:

@@ -166,7 +166,7 @@ OF_REPLICA: tuple[Metric, ...] = (
     ),
     _histogram(
         "headway_batch_bound_ratio",
-        "That time in parts of what the latency model had promised as its bound: above 1 the promise was broken.",
+        "That time in parts of what was planned for it: above 1 it took longer.",
         lambda r: r.counts.bound_shares,
         **R,
     ),

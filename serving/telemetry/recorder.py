@@ -81,9 +81,9 @@ class Recorder:
         counts = self._counts
         counts.batch_ns.add(occupied_ns)
         counts.batch_rows.add(batch.rows)
-        bound_ns = batch.finish_ns - batch.start_ns
-        if bound_ns > 0:
-            counts.bound_shares.add(occupied_ns / bound_ns)
+        planned_ns = batch.finish_ns - batch.start_ns
+        if planned_ns > 0:
+            counts.bound_shares.add(occupied_ns / planned_ns)
         counts.cuts[batch.reason.name] += 1
         counts.cells_computed += batch.padded_rows * batch.length
         asked = batch.rows

@@ -154,6 +154,21 @@ def test_of_those_who_cannot_make_it_an_idle_lane_tries_the_one_with_most_time_a
     assert set(decision.expired) == {short, gone}
 
 
+def test_where_the_plan_allows_nobody_an_idle_lane_tries_one_all_the_same() -> None:
+    b = batcher(fixed_ms=8.0)
+    for number in range(200):
+        b.latency.observe(1, 1, ms(20.0 if number % 4 == 0 else 8.0))
+    first, second = request(budget_ms=15), request(budget_ms=16)
+    for one in (first, second):
+        assert b.admit(one, 0) is None, "it can be expected to make it"
+        b.offer(one)
+    assert b.latency.predict_ns(1) < ms(15) < ms(16) < b.latency.plan_ns(1)
+    decision = b.cut(0, 0)
+    assert decision.batch is not None
+    assert decision.batch.requests == [second]
+    assert decision.expired == [first]
+
+
 def test_a_model_that_was_slow_and_is_fast_again_is_found_out() -> None:
     b = batcher(fixed_ms=1.0, per_row_ms=0.1)
     for number in range(100):

@@ -81,6 +81,31 @@ def test_the_bound_learns_noise_that_is_far_from_normal() -> None:
     assert work(model, spiky, rng, 3000, range(1, 33)) >= 0.985
 
 
+@pytest.mark.parametrize("stall_share", [0.0, 0.05, 0.3])
+def test_what_is_planned_with_holds_for_seven_batches_of_eight(stall_share: float) -> None:
+    rng = Random(8)
+    model = warmed(affine, rng)
+    stalling = lambda rows: affine(rows) + (rng.expovariate(0.1) if rng.random() < stall_share else 0.0)  # noqa: E731
+    work(model, stalling, rng, 500, range(1, 33))
+    kept = 0
+    for _ in range(2000):
+        rows = rng.randint(1, 32)
+        took_ns = ms(stalling(rows) * rng.lognormvariate(0, 0.02))
+        kept += took_ns <= model.plan_ns(rows)
+        model.observe(rows, 1, took_ns)
+    assert 0.86 <= kept / 2000 <= 0.9
+
+
+def test_a_stall_that_small_batches_meet_is_not_expected_to_be_tenfold_for_large_ones() -> None:
+    rng = Random(9)
+    model = warmed(affine, rng)
+    for _ in range(400):
+        model.observe(2, 1, ms(affine(2) + (10.0 if rng.random() < 0.3 else 0.0)))
+    stalled_ns = model.plan_ns(2) - model.predict_ns(2)
+    assert stalled_ns > ms(3)
+    assert model.plan_ns(64) - model.predict_ns(64) == pytest.approx(stalled_ns, rel=0.1)
+
+
 def test_with_little_noise_the_bound_is_close_to_the_prediction() -> None:
     rng = Random(3)
     model = warmed(affine, rng)
@@ -246,5 +271,5 @@ def test_the_largest_feasible_batch_is_feasible_and_the_next_is_not(
         model.observe(rows, length, took_ns)
     rows = model.largest_feasible_rows(slack_ns, 16, max_rows)
     assert 0 <= rows <= max_rows
-    assert rows == 0 or model.bound_ns(rows, 16) <= slack_ns
-    assert rows == max_rows or model.bound_ns(rows + 1, 16) > slack_ns
+    assert rows == 0 or model.plan_ns(rows, 16) <= slack_ns
+    assert rows == max_rows or model.plan_ns(rows + 1, 16) > slack_ns

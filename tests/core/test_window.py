@@ -74,9 +74,9 @@ def test_the_rate_is_that_of_the_later_two_thirds() -> None:
     assert arrival_rate(line, 0) == 4 / ms(20)
 
 
-def test_seats_allow_for_half_the_margin() -> None:
+def test_seats_last_as_long_as_is_planned() -> None:
     these = seats()
-    expected, bound = these.latency.predict_ns(10), these.latency.bound_ns(10)
-    assert these.duration_ns(10) == (expected + bound) // 2
+    assert these.duration_ns(10) == these.latency.plan_ns(10)
+    assert these.latency.predict_ns(10) < these.duration_ns(10) < these.latency.bound_ns(10)
     assert these.rows_until(these.finish_ns(10) + 10) == 10
     assert these.rows_until(these.finish_ns(10) - ms(0.5)) == 9

@@ -8,7 +8,7 @@ from benchmarks.simulation.capacity import run_at
 from benchmarks.simulation.executor import Run, simulate
 from benchmarks.simulation.field import greedy, headway, headway_ahead
 from benchmarks.simulation.headway import Headway
-from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Device, Setting
+from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Affine, Device, Setting
 from benchmarks.simulation.measures import jain, measure
 from benchmarks.simulation.workload import Stream, mixed, single
 
@@ -39,6 +39,18 @@ def test_below_capacity_nobody_waits_longer_than_under_greed(setting: Setting) -
 def test_no_device_time_goes_into_late_answers(setting: Setting) -> None:
     for make in (headway(setting), headway_ahead(setting)):
         assert run_at(setting, make, poisson, 1.5, count=COUNT, seed=3).late_work <= 0.005
+
+
+@pytest.mark.parametrize(("stall_share", "stall_ms"), [(0.1, 20.0), (0.3, 10.0), (0.5, 10.0)])
+def test_a_device_that_stalls_now_and_then_does_not_make_batches_collapse(stall_share: float, stall_ms: float) -> None:
+    """With a margin in proportion to the batch alone, a twentieth of this was answered in time, in batches of three."""
+    busy = Setting(name="busy", law=Affine(0.17, 2.0), budget_ms=50.0, max_rows=128)
+    device = Device(law=busy.law, noise=0.1, stall_share=stall_share, stall_ms=stall_ms)
+    stream = Stream(rate_per_ms=0.6 * busy.capacity_per_ms(), budget_ns=busy.budget_ns)
+    workload = single(3 * COUNT, 5, stream)
+    run = simulate(workload, headway_ahead(busy)(), device, seed=5)
+    assert measure(workload, run).in_time >= 0.7
+    assert run.rows / run.batches >= 15
 
 
 def test_sealing_batches_by_the_clock_collapses_where_cutting_just_in_time_does_not() -> None:
