@@ -3,7 +3,6 @@ that pipelines batches runs without a GPU too, on `models.pytorch.scripted.Scrip
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -116,7 +115,7 @@ class CudaDevice:
     def __init__(self, device: torch.device) -> None:
         self.name = str(device)
         self._device = device
-        # One pool for all graphs, and a graph that keeps it when all others are dropped.
+        # One pool for all graphs (as long as captures succeed), and a graph that keeps it when all others are dropped.
         self._pool = torch.cuda.graph_pool_handle()
         self._anchor: Any = None
         # What was enqueued while loading (the weights) is there before any stream of ours begins.
@@ -158,14 +157,13 @@ class CudaDevice:
     def _end_quietly(self, graph: torch.cuda.CUDAGraph) -> None:
         """Ends a capture that failed; that this fails too says nothing new.
 
-        But it leaves torch's allocator and its source of random numbers believing that the capture goes on: the one
-        would keep what the thread allocates from now on, the other fails at the next random number.
+        But it leaves torch's allocator and its source of random numbers believing that the capture goes on: the pool
+        is of no use for another one, and the next random number would raise.
         """
         try:
             graph.capture_end()
         except RuntimeError:
-            with suppress(RuntimeError):
-                torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+            self._pool, self._anchor = torch.cuda.graph_pool_handle(), None
             fresh = torch.Generator(self._device)
             fresh.seed()
             torch.cuda.default_generators[self._device.index].graphsafe_set_state(fresh.graphsafe_get_state())
