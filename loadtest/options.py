@@ -114,7 +114,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     when.add_argument("--users", type=int, default=0, help="a closed loop of so many instead of a rate")
     when.add_argument("--think", help="seconds from a user's answer to their next request; default 0")
     what = parser.add_argument_group("what (a scenario, or random inputs as the model declares them)")
-    what.add_argument("--scenario", type=Path, help=".toml, .py, or file.py:NAME")
+    what.add_argument("--scenario", type=Path, help=".toml, .py, file.py:NAME, or recorded requests in .jsonl")
     what.add_argument("--rows", help="per request; default 1")
     what.add_argument("--length", help="of variable dimensions; default 16")
     what.add_argument("--words", help="of texts; default lognormal(12, 0.6)")

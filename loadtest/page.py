@@ -11,7 +11,7 @@ from loadtest.charts import Series, coarser, columns, empty, label, lines, named
 from loadtest.histogram import lower_bound
 from loadtest.report import QUANTILES
 from loadtest.result import Result, Run
-from loadtest.server_watch import batch_sizes, points
+from loadtest.server_watch import batch_sizes, drops, points
 from loadtest.sweep import Point, Sweep
 from loadtest.tally import Tally, together
 
@@ -53,6 +53,7 @@ def _result(result: Result) -> str:
         _queue(run),
         _batches(run),
         _reasons(whole),
+        *_drops(run),
     ]
     return (
         f"<h1>{escape(result.load.url)}</h1><p class=soft>{escape(result.load.title)}</p>"
@@ -163,7 +164,12 @@ def _queue(run: Run) -> str:
 
 
 def _batches(run: Run) -> str:
-    rows = {str(size): size * count for size, count in batch_sizes(run.server).items()}
+    sizes = batch_sizes(run.server)
+    if run.server and run.server[-1].in_buckets:
+        counts: dict[str, float] = {f"≤ {size}": count for size, count in sizes.items()}
+        drawing = named_bars(counts, x_title="rows of the batch", y_title="batches")
+        return _figure("Batch sizes", "How many batches had so many rows, as the server counts them.", drawing)
+    rows = {str(size): size * count for size, count in sizes.items()}
     drawing = named_bars(rows, x_title="rows of the batch", y_title="rows")
     caption = "How many rows travelled in batches of each size, as the server counts them."
     return _figure("Batch sizes", caption, drawing)
@@ -173,12 +179,25 @@ def _reasons(whole: Tally) -> str:
     lost: Counter[str] = whole.errors
     if not lost:
         return _figure("Not answered", "", empty("Every planned shot was answered."))
-    most = max(lost.values())
+    return _figure("Not answered", "By what the server said, or how it ended.", _by_reason(lost))
+
+
+def _drops(run: Run) -> list[str]:
+    """Nothing where the server does not say."""
+    if not run.server or not run.server[-1].in_buckets:
+        return []
+    dropped = Counter(drops(run.server))
+    drawing = _by_reason(dropped) if dropped else empty("It dropped nothing.")
+    return [_figure("Dropped by the server", "By why, as its metrics count; of all clients.", drawing)]
+
+
+def _by_reason(counts: Counter[str]) -> str:
+    most = max(counts.values())
     bars = "".join(
         f'<div><b>{count:,}</b><span style="--share:{count / most:.1%}">{escape(reason)}</span></div>'
-        for reason, count in lost.most_common(12)
+        for reason, count in counts.most_common(12)
     )
-    return _figure("Not answered", "By what the server said, or how it ended.", f'<div class="reasons">{bars}</div>')
+    return f'<div class="reasons">{bars}</div>'
 
 
 def _drawn(found: Sequence[Tally]) -> tuple[int, list[Tally]]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from loadtest.server_watch import ServerSample, points
+from loadtest.server_watch import ServerSample, drops, points
 from loadtest.tally import Tally, together
 
 _SHOWN_S = 2.0  # long enough for a p99 to mean something, short enough to follow
@@ -22,7 +22,8 @@ class LiveProgress:
         self._seconds = seconds
         self._recent: deque[tuple[float, Tally]] = deque()
         self._whole = Tally()
-        self._samples: list[ServerSample] = []
+        self._first: ServerSample | None = None
+        self._samples: deque[ServerSample] = deque(maxlen=2)
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "LiveProgress":
@@ -40,6 +41,7 @@ class LiveProgress:
         while self._recent and self._recent[0][0] < at_s - _SHOWN_S:
             self._recent.popleft()
         if sample:
+            self._first = self._first or sample
             self._samples.append(sample)
         if self._live:
             self._live.update(self._table(at_s), refresh=True)
@@ -52,11 +54,14 @@ class LiveProgress:
             table.add_column(name, justify="left" if not name else "right")
         table.add_row(f"last {_SHOWN_S:g} s", *_cells(recent, since_s))
         table.add_row("all", *_cells(self._whole, max(at_s, 0.1)))
-        if told := points(self._samples[-2:]):
+        if told := points(list(self._samples)):
             rows = told[-1].batch_rows
             table.caption = (
-                f"server: {told[-1].waiting:.1f} waiting, batches of {'-' if rows is None else f'{rows:.1f}'}"
+                f"server: {told[-1].waiting:.1f} waiting, batches of {'-' if rows is None else f'{rows:.1f}'}, "
+                f"busy {told[-1].busy_ratio:.0%}"
             )
+            if self._first and (dropped := drops([self._first, self._samples[-1]])):
+                table.caption += "; dropped: " + ", ".join(f"{count} {why}" for why, count in dropped.items())
         for error, count in self._whole.errors.most_common(3):
             table.add_row(f"[red]{count}[/red] {error[:60]}")
         return table

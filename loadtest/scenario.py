@@ -34,6 +34,7 @@ class Task:
     model: str = ""
     priority: int = 0
     deadline_ms: float = 0.0
+    tenant: str | None = None  # who asks it; None: any of the scenario's
 
     def __post_init__(self) -> None:
         for field, value in (("weight", self.weight), ("deadline_ms", self.deadline_ms), ("priority", self.priority)):
@@ -79,6 +80,7 @@ class Scenario:
     rate: ClassVar[float] = 0.0  # requests per second; 0: the command line must say
     seconds: ClassVar[float] = 10.0
     variety: ClassVar[int] = 32  # different requests per task and tenant, made before the run
+    sequence: ClassVar[Sequence[int]] = ()  # which task comes when, over and over; empty: drawn by weight
 
     def __init__(self, generator: random.Random, inputs: Sequence[TensorDescription] = (), tenant: str = "") -> None:
         self.random = generator
@@ -139,7 +141,7 @@ class Scenario:
 
 
 def load(path: Path) -> type[Scenario]:
-    """The scenario in a `.toml` or `.py` file; `file.py:Name` where it holds several. Raises BadSpec."""
+    """The scenario in a `.toml`, `.py` or recorded `.jsonl` file; `file.py:Name` for one of several. Raises BadSpec."""
     name = ""
     if path.name.partition(".py:")[2]:
         name = path.name.partition(".py:")[2]
@@ -150,13 +152,17 @@ def load(path: Path) -> type[Scenario]:
         from loadtest.scenario_file import read  # it makes Scenarios itself
 
         return read(path)
+    if path.suffix == ".jsonl":
+        from loadtest import recording
+
+        return recording.read(path)
     return _from_python(path, name)
 
 
 def _from_python(path: Path, name: str) -> type[Scenario]:
     specification = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
     if specification is None or specification.loader is None:
-        raise BadSpec(f"scenario: expected a .py or .toml file, got {path}")
+        raise BadSpec(f"scenario: expected a .py, .toml or .jsonl file, got {path}")
     module = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)

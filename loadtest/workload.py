@@ -5,7 +5,7 @@ Equal seeds give equal bytes in an equal order, whatever the number of processes
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, cycle, islice
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`weights` belong to `requests`: how often each is taken, in proportion."""
+    """`weights` belong to `requests`: how often each is taken, in proportion. `sequence`: which is taken when, where
+    that is not left to chance."""
 
     requests: Sequence[Prepared]
     weights: Sequence[float]
+    sequence: Sequence[int] = ()
     _sums: Sequence[float] = ()
 
     def __post_init__(self) -> None:
@@ -42,6 +44,8 @@ class Workload:
 
     def order(self, count: int, seed: int) -> list[int]:
         """Which request each of `count` shots takes."""
+        if self.sequence:
+            return list(islice(cycle(self.sequence), count))
         shares = np.asarray(self.weights) / sum(self.weights)
         drawn: list[int] = np.random.default_rng([seed, 1]).choice(len(self.requests), size=count, p=shares).tolist()
         return drawn
@@ -64,7 +68,7 @@ async def prepare(
     requests: list[Prepared] = []
     weights: list[float] = []
     for task in tasks:
-        for tenant, share in tenants.items():
+        for tenant, share in (tenants if task.tenant is None else {task.tenant: 1.0}).items():
             # Text as a seed: the bytes of one task do not change when another is added.
             maker = scenario(random.Random(f"{seed} {task.name} {tenant}"), inputs[models[task.name]], tenant)
             headers = {**scenario.headers, **({tenant_header: tenant} if tenant else {})}
@@ -73,7 +77,7 @@ async def prepare(
                 weights.append(task.weight * share / scenario.variety)
     if not sum(weights) > 0 or min(weights) < 0:
         raise BadSpec("weight: the weights of tasks and tenants must not be negative, nor all zero")
-    return Workload(requests, weights)
+    return Workload(requests, weights, scenario.sequence)
 
 
 def _prepared(task: Task, maker: Scenario, model: str, wire: Wire, headers: Mapping[str, str]) -> Prepared:

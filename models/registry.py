@@ -17,17 +17,25 @@ class ModelNotLoadable(Exception):
     """The factory cannot be found, refuses its options, or makes something that cannot be served."""
 
 
-def load_model(spec: ModelSpec) -> Model:
+def load_models(spec: ModelSpec) -> list[Model]:
+    """One for each lane: a GPU for each of the whole GPUs that it asked for, and one model where it runs on the CPU."""
+    first = load_model(spec)
+    count = int(spec.resources.gpus) if first.device.startswith("cuda") else 1
+    return [first, *(load_model(spec, lane_index) for lane_index in range(1, count))]
+
+
+def load_model(spec: ModelSpec, lane_index: int = 0) -> Model:
     """Imports the factory, calls it with the spec's options, and readies what it made on its device.
 
-    A factory with a parameter named `spec` is also given the spec. Call this in the thread that will run `forward`.
+    A factory with a parameter named `spec` is also given the spec; one named `lane_index`, which of the lanes in this
+    process it is for. Call this in the thread that will run `forward`.
     """
     factory = find_factory(spec.factory)
-    made = _make(factory, spec)
+    made = _make(factory, spec, lane_index)
     if _is_torch_module(made):
         from models.pytorch.runner import load_module
 
-        return load_module(spec, cast(Any, made))
+        return load_module(spec, cast(Any, made), lane_index=lane_index)
     missing = [method for method in MODEL_METHODS if not callable(getattr(made, method, None))]
     if missing:
         raise ModelNotLoadable(
@@ -72,14 +80,15 @@ def find_factory(import_string: str) -> Callable[..., object]:
     return cast(Callable[..., object], found)
 
 
-def _make(factory: Callable[..., object], spec: ModelSpec) -> object:
+def _make(factory: Callable[..., object], spec: ModelSpec, lane_index: int = 0) -> object:
     options = dict(spec.options)
     try:
         signature = inspect.signature(factory)
     except ValueError:  # made in C: it can only be tried
         return factory(**options)
-    if "spec" in signature.parameters:
-        options.setdefault("spec", spec)
+    for name, value in (("spec", spec), ("lane_index", lane_index)):
+        if name in signature.parameters:
+            options.setdefault(name, value)
     try:
         signature.bind(**options)
     except TypeError as error:

@@ -47,6 +47,7 @@ class Limits:
     sequence_idle_s: a sequence that is not continued for so long is forgotten.
     max_generations: how many requests a decoupled model works on at a time.
     forward_timeout_s: a forward pass (or a step of a generation) that takes longer is given up, its replica replaced.
+    max_memory_mb: a replica whose process holds more is replaced; None: none is.
     """
 
     max_batch_rows: int | None = None
@@ -55,6 +56,7 @@ class Limits:
     max_sequences: int = 1024
     sequence_idle_s: float = 60.0
     forward_timeout_s: float = 60.0
+    max_memory_mb: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_batch_rows is not None and self.max_batch_rows < 1:
@@ -69,6 +71,8 @@ class Limits:
             raise ValueError(f"max_generations: must be at least 1, got {self.max_generations}")
         if self.forward_timeout_s <= 0:
             raise ValueError(f"forward_timeout_s: must be positive, got {self.forward_timeout_s}")
+        if self.max_memory_mb is not None and self.max_memory_mb < 1:
+            raise ValueError(f"max_memory_mb: must be at least 1, got {self.max_memory_mb}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

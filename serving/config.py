@@ -112,6 +112,22 @@ class ServerSettings(Section):
         description="Of the requests that bring no trace of their own. Those that do decide themselves.",
     )
 
+    admin_token_file: str | None = Field(
+        None,
+        min_length=1,
+        description="A file with a secret, on the machine of the front: whoever sends it as a bearer token may read "
+        "`/debug/` from elsewhere. Unset: only the machine itself may.",
+    )
+    record_folder: str | None = Field(
+        None,
+        min_length=1,
+        description="Where replicas note what is asked, a line of JSON per request: instant, shapes, tenant (hashed), "
+        "priority and deadline, no payload. `loadtest run URL --scenario FILE` plays it. Unset: nothing is noted.",
+    )
+    record_mb: int = Field(
+        100, ge=1, description="What that folder may hold, of all replicas of a machine; the oldest lines go."
+    )
+
     @checks_all(mode="after")
     def _check(self) -> Self:
         # Ray Serve opens these itself behind HAProxy: its statistics, the fallback proxies, the replicas' listeners.
@@ -163,6 +179,9 @@ class LimitSettings(Section):
     sequence_idle_s: float = Field(60.0, description="A sequence that is not continued for so long is forgotten.")
     max_generations: int = Field(8, description="How many requests a decoupled model works on at a time, by turns.")
     forward_timeout_s: float = Field(60.0, description="A forward pass that takes longer is given up.")
+    max_memory_mb: int | None = Field(
+        None, description="A replica whose process holds more is replaced: for models that leak. Unset: none is."
+    )
 
     def limits(self) -> Limits:
         return Limits(**self.model_dump())

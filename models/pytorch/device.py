@@ -15,18 +15,59 @@ log = logging.getLogger(__name__)
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def choose_device(resources: Resources, *, cuda_is_available: bool | None = None) -> torch.device:
-    """The first GPU this process may see if the model asked for one, else the CPU. A missing GPU is loudly said."""
+class DoesNotFit(Exception):
+    """The weights do not fit into what is free of the GPU's memory. The text says how much is missing."""
+
+
+def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: int | None = None) -> torch.device:
+    """The GPU of this lane, of those that the process may see, if the model asked for one; else the CPU. A missing GPU
+    is loudly said."""
     if resources.gpus <= 0:
         return torch.device("cpu")
-    if torch.cuda.is_available() if cuda_is_available is None else cuda_is_available:
-        return torch.device("cuda", 0)
+    if cuda_devices is None:
+        cuda_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if lane_index < cuda_devices:
+        return torch.device("cuda", lane_index)
+    if lane_index > 0:
+        raise DoesNotFit(f"asked for {resources.gpus:g} GPUs, but torch {torch.__version__} sees {cuda_devices}")
     log.warning(
         "asked for %g GPU(s), but torch %s sees none: serving on the CPU instead, which may be many times slower",
         resources.gpus,
         torch.__version__,
     )
     return torch.device("cpu")
+
+
+def claim_memory(name: str, module: torch.nn.Module, resources: Resources, device: torch.device) -> None:
+    """Before the weights are copied to a GPU: raises `DoesNotFit` if they cannot be. A model that asked for a part of a
+    GPU also gets no more than that part of its memory, so that what it runs out of is its own share."""
+    free, total = torch.cuda.mem_get_info(device)
+    if resources.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(resources.gpus, device)
+    check_room(name, weights_bytes(module), free, total, min(1.0, resources.gpus), str(device))
+
+
+def check_room(name: str, needed: int, free: int, total: int, share: float, device: str) -> None:
+    """share: of the memory, that the model may use. Only the weights are known before the model has run."""
+    if needed > free:
+        raise DoesNotFit(
+            f"model {name}: its weights take {needed:,} bytes, and {free:,} of {total:,} are free on {device}. "
+            "Unload another model, or give this one a GPU of its own"
+        )
+    if needed > share * total:
+        raise DoesNotFit(
+            f"model {name}: its weights take {needed:,} bytes, and resources.gpus: {share:g} grants it "
+            f"{int(share * total):,} of the {total:,} of {device}. Raise resources.gpus"
+        )
+
+
+def weights_bytes(module: torch.nn.Module) -> int:
+    """Of all parameters and buffers; what two layers share counts once."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+    return sum(storages.values())
 
 
 def thread_count(asked_cpus: float, usable_cpus: float) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from models.base import Tensors
-from models.pytorch.device import choose_device, set_threads, thread_count, usable_cpus
+from models.pytorch.device import choose_device, claim_memory, set_threads, thread_count, usable_cpus
 from models.pytorch.errors import cuda_works, translate
 from models.spec import ModelSpec
 
@@ -20,6 +20,8 @@ def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGe
     device = choose_device(spec.resources)
     threads = 1 if device.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
     set_threads(threads)
+    if device.type == "cuda":
+        claim_memory(spec.name, module, spec.resources, device)
     module = module.to(device).eval().requires_grad_(False)
     if not hasattr(module, "device"):
         module.device = device  # type: ignore[assignment]

@@ -19,7 +19,7 @@ from models.preparing import (
 )
 from models.pytorch.checking import BrokenPromise, check_outputs, check_rows, lengthened
 from models.pytorch.cuda import CudaDevice, Device
-from models.pytorch.device import choose_device, set_threads, thread_count, usable_cpus
+from models.pytorch.device import choose_device, claim_memory, set_threads, thread_count, usable_cpus
 from models.pytorch.errors import translate
 from models.pytorch.execution import DirectExecution, Execution
 from models.pytorch.pipeline import PipelinedExecution
@@ -31,15 +31,20 @@ log = logging.getLogger(__name__)
 Method = Callable[[Tensors], Tensors]
 
 
-def load_module(spec: ModelSpec, module: torch.nn.Module, device: Device | None = None) -> "TorchModel":
+def load_module(
+    spec: ModelSpec, module: torch.nn.Module, device: Device | None = None, *, lane_index: int = 0
+) -> "TorchModel":
     """Moves the module to its device, tries it, and says where it runs.
 
+    lane_index: of several that serve the model in this process, each on a GPU of its own.
     device: an asynchronous device to use instead of what the spec asks for.
     """
-    home = torch.device("cpu") if device else choose_device(spec.resources)
+    home = torch.device("cpu") if device else choose_device(spec.resources, lane_index)
     # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
     threads = 1 if home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
     set_threads(threads)
+    if home.type == "cuda":
+        claim_memory(spec.name, module, spec.resources, home)
     module = module.to(home).eval().requires_grad_(False)
     if home.type == "cuda":
         device = CudaDevice(home)

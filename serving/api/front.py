@@ -7,6 +7,7 @@ With `apps` one process can also answer for models of its own.
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from hmac import compare_digest
 from ipaddress import ip_address
 from typing import Any
 
@@ -51,8 +52,9 @@ LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, giv
 class FrontApp:
     """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING or UNAVAILABLE), and optionally
     `reason`, `statistics` (an entry of `model_stats`) and `signature` (`openapi.signature`). `strict_readiness`: ready
-    only while every model is. `pages`: further paths read with GET; those below /debug/ only from this machine.
-    `peer_header`: where the load balancer says who asks; "" without one."""
+    only while every model is. `pages`: further paths read with GET; those below /debug/ only from this
+    machine, or with `admin_token` as a bearer token; "" for no token. `peer_header`: where the load balancer says who
+    asks; "" without one."""
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class FrontApp:
         apps: Mapping[str, App] | None = None,
         pages: Mapping[str, LivePage] | None = None,
         peer_header: str = "",
+        admin_token: str = "",
         name: str = "headway",
         strict_readiness: bool = True,
     ) -> None:
@@ -68,6 +71,7 @@ class FrontApp:
         self._apps = dict(apps or {})
         self._pages = dict(pages or {})
         self._peer_header = peer_header.encode()
+        self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
         self._name = name
         self._strict_readiness = strict_readiness
         self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
@@ -105,11 +109,15 @@ class FrontApp:
         if scope["method"] not in ("GET", "HEAD"):
             await send_fault(send, _wrong_verb(scope["method"], "GET"))
             return
-        if scope["path"].startswith("/debug/") and not _is_local(scope, self._peer_header):
-            await send_fault(send, Fault(403, "only from the machine itself"))
+        if scope["path"].startswith("/debug/") and not self._may_debug(scope):
+            await send_fault(send, Fault(403, "only from the machine itself, or with the admin token"))
             return
         content_type, body = await page(scope.get("query_string", b"").decode("latin-1"))
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
+
+    def _may_debug(self, scope: Scope) -> bool:
+        shown = dict(scope["headers"]).get(b"authorization", b"")
+        return _is_local(scope, self._peer_header) or bool(self._admin and compare_digest(shown, self._admin))
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         if found := _MODEL.fullmatch(path):

@@ -42,7 +42,9 @@ def front(settings: Settings) -> Application:
         logging_config=LOGGING,
     )
     server = settings.server
-    return deployment.bind(server.name, configured, server.http_port, server.grpc_port, server.tenant_header)
+    return deployment.bind(
+        server.name, configured, server.http_port, server.grpc_port, server.tenant_header, server.admin_token_file
+    )
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:

@@ -22,18 +22,21 @@ from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
-from serving.cluster import debug, door, grpc_door
+from serving.cluster import debug, decisions, door, grpc_door
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
+from serving.cluster.dashboard import Dashboard
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
 from serving.cluster.engines import open_engine
 from serving.cluster.environment import peer_header
 from serving.cluster.grpc_relay import GrpcRelay
-from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
-from serving.cluster.pages import debug_pages, metric_pages
-from serving.cluster.snapshots import Teller
-from serving.cluster.watching import Watching, witnesses
+from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
+from serving.cluster.pages import admin_token, debug_pages, metric_pages
+from serving.cluster.snapshots import Teller, memory_bytes
+from serving.cluster.watching import Watching, recorded, witnesses
+from serving.telemetry.gpu import GpuSampler, visible_devices
+from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
 
@@ -65,14 +68,21 @@ class ModelReplica:
         )
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
+        self._gpus = GpuSampler(devices=visible_devices(os.environ))
+        if spec.resources.gpus:
+            self._gpus.open()
+        predictions = Predictions(spec.labels) if spec.labels else None
         self._teller = Teller(
             self.engine,
             recorder,
             replica=self._name,
             node=ray.util.get_node_ip_address(),
             price_per_hour=watching.price_per_hour,
+            read_gpus=lambda: self._gpus.readings,
+            predictions=predictions.counts if predictions else {},
         )
-        served = served_model(self.engine, max_body_bytes, doors, witnesses(watching, spec))
+        told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
+        served = served_model(self.engine, max_body_bytes, doors, told, recorded(watching, self.engine))
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
         calls = GrpcService([served], self.entries, tenant_header=tenant_header)
@@ -108,6 +118,7 @@ class ModelReplica:
 
     def check_health(self) -> None:
         self.engine.check_health()
+        check_memory(memory_bytes(), self.engine.spec.limits.max_memory_mb)
 
     def record_autoscaling_stats(self) -> dict[str, int | float]:
         """Ray sees no request that comes through the fast door: this is what scaling has to go by."""
@@ -119,6 +130,7 @@ class ModelReplica:
             if left:
                 logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)
             self.engine.close()
+            self._gpus.close()
             self._stack_dump.close()
 
 
@@ -134,11 +146,20 @@ class Front:
         http_port: int,
         grpc_port: int | None,
         tenant_header: str,
+        admin_token_file: str | None = None,
     ) -> None:
         models = Catalog(configured).models
         self.collector = Collector({model: facts["version"] for model, facts in configured.items()})
-        pages = {**metric_pages(self.collector, http_port), **debug_pages(self.collector)}
-        self.http: App = FrontApp(models, name=name, pages=pages, peer_header=peer_header())
+        self.dashboard = Dashboard(self.collector.snapshot, decisions.recent, name=name)
+        self.dashboard.begin()
+        pages = {
+            **metric_pages(self.collector, http_port),
+            **debug_pages(self.collector),
+            **self.dashboard.pages(),
+        }
+        self.http: App = FrontApp(
+            models, name=name, pages=pages, peer_header=peer_header(), admin_token=admin_token(admin_token_file)
+        )
         door.entrance.register("/", self.http)
         relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
         grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))

@@ -11,6 +11,7 @@ from serving.core.witness import Witness
 from serving.protocol.messages import TensorDescription
 from serving.runtime.generation import GeneratingEngine
 from serving.runtime.sequences import SequenceEngine
+from serving.telemetry.recording import Recorded
 
 
 def served_model(
@@ -18,7 +19,9 @@ def served_model(
     max_body_bytes: int,
     doors: Callable[[], dict[str, str]],
     witnesses: Sequence[Witness] = (),
+    recorded: Recorded | None = None,
 ) -> ServedModel:
+    """recorded: the same engine, where its requests are to be noted."""
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -30,9 +33,9 @@ def served_model(
         labels=spec.labels,
         example=spec.example,
         config=lambda: learned(engine) | doors(),
-        backend=engine,
-        sequencer=engine if isinstance(engine, SequenceEngine) else None,
-        generator=engine if isinstance(engine, GeneratingEngine) else None,
+        backend=recorded or engine,
+        sequencer=recorded or engine if isinstance(engine, SequenceEngine) else None,
+        generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
         witnesses=tuple(witnesses),
     )

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,8 @@ from pathlib import Path
 from serving.cluster.environment import haproxy_binary, haproxy_launcher
 from serving.cluster.machine import available_cores, available_memory_bytes
 from serving.config import Settings
+from serving.telemetry.gpu import read_once
+from serving.telemetry.snapshot import GpuReading
 
 TESTED_RAY = "2.60"
 SERVE_PORTS = {8404: "HAProxy's statistics", 8500: "Ray Serve's fallback proxy"}
@@ -69,7 +71,7 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
     if wants_grpc:
         yield check_grpc(haproxy_launcher(), haproxy=with_haproxy and haproxy_binary() is not None)
     yield from check_torch(probe_torch(), wanted_gpus=sum(spec.resources.gpus * spec.replicas for spec in specs))
-    yield check_driver(driver_devices())
+    yield from check_driver(driver_readings())
     if local:
         wanted_cpus = sum(spec.resources.cpus * spec.replicas for spec in specs)
         yield check_cores(available_cores(), wanted_cpus)
@@ -136,11 +138,25 @@ def check_torch(probe: dict[str, object] | str, *, wanted_gpus: float) -> Iterat
         yield warn("gpus", f"the models ask for {wanted_gpus:g} GPUs, torch sees {devices}", advice)
 
 
-def check_driver(found: list[str] | str) -> Check:
-    """found: the devices NVIDIA's driver names, or why it could not be asked."""
+def check_driver(found: Sequence[GpuReading] | str) -> Iterator[Check]:
+    """found: what NVIDIA's driver says of each GPU, or why it could not be asked."""
     if isinstance(found, str):
-        return ok("nvml", f"{found}: no GPU readings")
-    return ok("nvml", ", ".join(found) or "the driver names no device")
+        yield ok("nvml", f"{found}: no GPU readings")
+    elif not found:
+        yield ok("nvml", "the driver names no device")
+    for gpu in found if not isinstance(found, str) else ():
+        text = f"{gpu.name}, {gpu.memory_used_bytes / GIB:.1f} of {gpu.memory_total_bytes / GIB:.1f} GiB in use"
+        if gpu.mig:
+            text += ", divided into parts (MIG)"
+        hot = [reason for reason in gpu.throttled_by or () if reason != "power"]
+        if gpu.ecc_uncorrected:
+            advice = "its memory is failing: take it out of service and have it looked at"
+            yield warn("nvml", f"{text}, {gpu.ecc_uncorrected} errors of memory that were not corrected", advice)
+        elif hot:
+            advice = "it is slower than it could be: look at its cooling and power supply"
+            yield warn("nvml", f"{text}, slowed down: {', '.join(hot)}", advice)
+        else:
+            yield ok("nvml", text)
 
 
 def check_cores(cores: float, wanted: float) -> Check:
@@ -200,8 +216,8 @@ def probe_torch(timeout_s: float = 60.0) -> dict[str, object] | str:
     return found
 
 
-def driver_devices() -> list[str] | str:
-    """The names of the GPUs the driver knows, or why it cannot say."""
+def driver_readings() -> Sequence[GpuReading] | str:
+    """What the driver says of each GPU it knows, or why it cannot say."""
     try:
         import pynvml
     except ImportError:
@@ -211,8 +227,7 @@ def driver_devices() -> list[str] | str:
     except pynvml.NVMLError as error:
         return str(error)
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        return read_once(pynvml)
     finally:
         pynvml.nvmlShutdown()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from models.datatypes import numpy_type
-from models.registry import load_generating, load_model
+from models.registry import load_generating, load_model, load_models
 from models.spec import ModelSpec
 from serving.core.observer import Observer
 from serving.runtime.engine import Engine
@@ -23,7 +23,7 @@ async def open_engine(
     observer: Observer | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> AnyEngine:
-    """Loads the model and readies it for requests. The rest: as `Engine` takes them."""
+    """Loads the model, once for each lane, and readies it for requests. The rest: as `Engine` takes them."""
     engine: AnyEngine
     if spec.decoupled:
         engine = GeneratingEngine(await asyncio.to_thread(load_generating, spec))
@@ -32,7 +32,7 @@ async def open_engine(
         zeros = {tensor.name: np.zeros((1, *tensor.shape[1:]), numpy_type(tensor.datatype)) for tensor in spec.state}
         engine = SequenceEngine([model], spec, zeros, weights=weights, observer=observer, report=report)
     else:
-        model = await asyncio.to_thread(load_model, spec)
-        engine = Engine([model], weights=weights, observer=observer, report=report)
+        models = await asyncio.to_thread(load_models, spec)
+        engine = Engine(models, weights=weights, observer=observer, report=report)
     await engine.open()
     return engine

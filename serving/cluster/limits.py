@@ -26,3 +26,9 @@ def derived(spec: ModelSpec) -> dict[str, float]:
         "cpus": spec.resources.cpus * spec.replicas,
         "gpus": spec.resources.gpus * spec.replicas,
     }
+
+
+def check_memory(held_bytes: int, max_mb: int | None) -> None:
+    """Raises where a replica holds more than it may: a health check that fails has Ray replace it."""
+    if max_mb is not None and held_bytes > max_mb << 20:
+        raise MemoryError(f"holds {held_bytes >> 20} MiB, more than limits.max_memory_mb, {max_mb}")

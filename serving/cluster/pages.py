@@ -3,15 +3,18 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import parse_qs
 
-from serving.api.front import Page
+from serving.api.front import LivePage
 from serving.cluster import decisions
 from serving.cluster.collector import Collector, targets
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
 
+SHORTEST_TOKEN = 16
 
-def metric_pages(collector: Collector, http_port: int) -> Mapping[str, Page]:
+
+def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]:
     """`/metrics` tells of every replica, or with `?node=` of those on one machine; `/metrics/targets` lists the
     machines for Prometheus' HTTP service discovery, so that none is left out and none counted twice."""
 
@@ -27,7 +30,7 @@ def metric_pages(collector: Collector, http_port: int) -> Mapping[str, Page]:
     return {"/metrics": metrics, "/metrics/targets": discovery}
 
 
-def debug_pages(collector: Collector) -> Mapping[str, Page]:
+def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
     """`/debug/state`: every model with its replicas in full and the latest scaling decisions; `/debug/stacks`: where
     every thread and task of every replica stands. Only for whoever sits on the machine."""
 
@@ -56,3 +59,15 @@ def debug_pages(collector: Collector) -> Mapping[str, Page]:
         return "application/json", json.dumps(told, indent=1).encode()
 
     return {"/debug/state": state, "/debug/stacks": stacks}
+
+
+def admin_token(path: str | None) -> str:
+    """The secret in this file, "" without one. Raises where there is a file without a secret: nobody would notice."""
+    if path is None:
+        return ""
+    token = Path(path).read_text(encoding="utf-8").strip()
+    if len(token) < SHORTEST_TOKEN or not token.isascii():
+        raise ValueError(
+            f"server.admin_token_file: {path} holds no secret of {SHORTEST_TOKEN} ASCII characters or more"
+        )
+    return token

@@ -1,8 +1,9 @@
 """What this replica tells of itself when it is asked: its engine's state and counts as plain values."""
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from serving.cluster.door import entrance
@@ -19,6 +20,7 @@ class Teller:
     """replica, node: its name and the address of its machine.
 
     price_per_hour: of what it holds, None without a price.
+    predictions: how often which class was the best; only where there are labels.
     read_gpus: looks at the GPUs of this replica; only where there are any.
     """
 
@@ -30,6 +32,7 @@ class Teller:
         replica: str,
         node: str,
         price_per_hour: float | None = None,
+        predictions: Mapping[str, int] = MappingProxyType({}),
         read_gpus: Callable[[], Sequence[GpuReading]] = tuple,
     ) -> None:
         self._engine = engine
@@ -37,6 +40,7 @@ class Teller:
         self._replica = replica
         self._node = node
         self._price_per_hour = price_per_hour
+        self._predictions = predictions
         self._read_gpus = read_gpus
         self._began_ns = SystemClock.now_ns()
 
@@ -65,6 +69,7 @@ class Teller:
             statistics=engine.statistics(),
             counts=self._recorder.counts(),
             gpus=tuple(self._read_gpus()),
+            predictions=dict(self._predictions),
             **_batching(engine),
         )
 

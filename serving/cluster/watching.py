@@ -2,11 +2,14 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from models.spec import ModelSpec, Resources
+from serving.cluster.engines import AnyEngine
 from serving.config import ServerSettings
 from serving.core.witness import Witness
 from serving.telemetry.logs import RequestLog
+from serving.telemetry.recording import Recorded, Recording
 from serving.telemetry.trace import RequestTraces
 
 logger = logging.getLogger("ray.serve")
@@ -15,12 +18,14 @@ logger = logging.getLogger("ray.serve")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watching:
     """price_per_hour: of what a replica holds, None without a price. log_per_s: 0 for no log of requests.
-    trace_endpoint: None for no traces."""
+    trace_endpoint: None for no traces. record_folder: None for no recording."""
 
     price_per_hour: float | None = None
     log_per_s: int = 0
     trace_endpoint: str | None = None
     trace_share: float = 0.0
+    record_folder: str | None = None
+    record_mb: int = 0
 
 
 def watching(server: ServerSettings, resources: Resources) -> Watching:
@@ -29,6 +34,8 @@ def watching(server: ServerSettings, resources: Resources) -> Watching:
         log_per_s=server.request_log_per_s,
         trace_endpoint=server.trace_endpoint,
         trace_share=server.trace_share,
+        record_folder=server.record_folder,
+        record_mb=server.record_mb,
     )
 
 
@@ -45,6 +52,20 @@ def witnesses(wanted: Watching, spec: ModelSpec) -> list[Witness]:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"server.trace_endpoint: {error}; pip install 'headway[trace]'") from error
     return found
+
+
+def recorded(wanted: Watching, engine: AnyEngine) -> Recorded | None:
+    """The engine as one whose requests are noted, where that is wanted."""
+    if wanted.record_folder is None:
+        return None
+    spec = engine.spec
+    recording = Recording(
+        Path(wanted.record_folder),
+        model=spec.name,
+        datatypes={tensor.name: tensor.datatype for tensor in spec.inputs},
+        most_bytes=wanted.record_mb << 20,
+    )
+    return Recorded(engine, recording)
 
 
 def price_per_hour(resources: Resources, gpu_hour: float | None, cpu_hour: float | None) -> float | None:

@@ -8,13 +8,14 @@ left the queue and the lane counts as busy. Whoever drives it (the engine, a sim
     settle           when a batch is done
 
 A lane holds at most two batches: one computing, one being prepared. The second is cut only when the first is about to
-be done, so that late arrivals still ride.
+be done, so that late arrivals still ride. One lane never waits; of several, an idle one may (`core/deferral.py`).
 """
 
 from collections import deque
 from collections.abc import Mapping
 
 from serving.core.batch import Batch, Cut, CutReason
+from serving.core.deferral import Deferral
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
 from serving.core.outcome import Reason, Rejected
@@ -44,6 +45,7 @@ class Batcher:
     weights: share of device time by tenant, 1.0 unless named.
     max_requests: the most requests that may wait.
     lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
+    lag_ns: how long after a cut an idle lane begins to compute; whoever drives this measures it.
     batches_per_lane: 2 to prepare one batch while another computes, 1 not to.
     fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else
         only when the lane is about to be free.
@@ -65,11 +67,13 @@ class Batcher:
         self.sizes = sizes
         self.max_requests = max_requests
         self.lead_ns = lead_ns
+        self.lag_ns = 0
         self._batches_per_lane = batches_per_lane
         self._fills_ahead = fills_ahead
         self.queue = RequestQueue()
         self.shares = FairShares(weights)
         self._lanes = [Lane() for _ in range(lane_count)]
+        self._deferral = Deferral() if lane_count > 1 else None
         self._batch_count = 0
 
     def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
@@ -107,8 +111,10 @@ class Batcher:
         lane = self._lanes[lane_index]
         if len(lane.batches) >= self._batches_per_lane or not self.queue:
             return Cut()
-        start_ns = now_ns
+        start_ns = now_ns + self.lag_ns
         if lane.batches:
+            if any(not other.batches for other in self._lanes):
+                return Cut()  # an idle lane would begin sooner
             start_ns = lane.free_ns()
             if not (self._fills_ahead and self._is_one_full()):
                 if now_ns < start_ns - self.lead_ns:
@@ -116,6 +122,10 @@ class Batcher:
                 if now_ns > start_ns + self.lead_ns:
                     return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
             start_ns = max(start_ns, now_ns)
+        if self._deferral is not None and len(self.queue.lines) == 1:
+            due_ns = self._due_ns(self._deferral, start_ns)
+            if due_ns > start_ns:
+                return Cut(ask_again_ns=due_ns)
         expired: list[Request] = []
         selection = select_everyone(self.queue, self.latency, self.sizes, self.shares, start_ns)
         if selection is None:
@@ -133,18 +143,22 @@ class Batcher:
         """Takes out those that can no longer make it, while no lane asks for a batch."""
         return self._take_hopeless(max(now_ns, self._first_free_ns()))
 
-    def settle(self, batch: Batch, now_ns: int, *, learn: bool = True) -> int:
+    def settle(self, batch: Batch, now_ns: int, *, computed_ns: int = 0, learn: bool = True) -> int:
         """The batch is done; its lane is free for what follows it. Returns how long it occupied the lane, in ns.
 
+        computed_ns: without what came before computing, where known: behind another batch that takes no time.
         learn: False for a batch that says nothing about the next (it failed, or was computed in pieces).
         """
         lane = self._lanes[batch.lane_index]
         lane.batches.remove(batch)
-        occupied_ns = now_ns - max(batch.cut_ns, lane.done_ns)
-        lane.done_ns = now_ns
+        done_before_ns, lane.done_ns = lane.done_ns, now_ns
+        occupied_ns = now_ns - max(batch.cut_ns, done_before_ns)
         self._charge(batch, occupied_ns - batch.charged_ns)
         if learn:
-            self.latency.observe(batch.padded_rows, batch.length, occupied_ns)
+            was_idle = batch.cut_ns >= done_before_ns
+            self.latency.observe(
+                batch.padded_rows, batch.length, computed_ns if was_idle and computed_ns else occupied_ns
+            )
         for follower in lane.batches:
             follower.start_ns = now_ns
             follower.finish_ns = now_ns + self.latency.plan_ns(follower.padded_rows, follower.length)
@@ -175,11 +189,18 @@ class Batcher:
         """When it can be expected to be done if it is served next."""
         length = self.sizes.padded_length(request.length)
         alone_ns = self.latency.predict_ns(self.sizes.padded_rows(request.rows), length)
-        return max(now_ns, self._first_free_ns()) + alone_ns
+        return max(now_ns + self.lag_ns, self._first_free_ns()) + alone_ns
 
     def _first_free_ns(self) -> int:
         lanes = self._lanes
         return lanes[0].free_ns() if len(lanes) == 1 else min(lane.free_ns() for lane in lanes)
+
+    def _due_ns(self, deferral: Deferral, start_ns: int) -> int:
+        """Of requests of a single shape: of several, which will ride is known only once they are selected."""
+        [((_, length), by_tenant)] = self.queue.lines.items()
+        first = min((line[0] for line in by_tenant.values()), key=by_deadline)
+        all_idle = not any(lane.batches for lane in self._lanes)
+        return deferral.due_ns(first, self.queue.rows, length, self.latency, self.sizes, start_ns, all_idle=all_idle)
 
     def _shape(self, request: Request) -> Shape:
         return (request.group, self.sizes.padded_length(request.length))

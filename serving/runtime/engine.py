@@ -21,7 +21,7 @@ from serving.core.sizes import Sizes
 from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import as_model_error, split_one_by_one_if_need_be
 from serving.runtime.bookkeeping import Bookkeeper
-from serving.runtime.driver import HOP_NS, Driver
+from serving.runtime.driver import Driver, hop_ns
 from serving.runtime.forwarding import Forwarded
 from serving.runtime.ticket import Stage, Ticket
 from serving.scaling.signals import Reading
@@ -68,7 +68,7 @@ class Engine:
             lane_count=len(models),
             max_requests=self.spec.limits.max_queue_requests,
             weights=weights,
-            lead_ns=HOP_NS,
+            lead_ns=hop_ns(self.model),
             batches_per_lane=batches_per_lane,
             fills_ahead=self.model.asynchronous,
         )

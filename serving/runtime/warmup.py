@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import cast
 
-from models.base import Bucket, Model, OutOfDeviceMemory, TunableModel
+from models.base import Bucket, Model, OutOfDeviceMemory, PipelinedModel, TunableModel
 from serving.core.clock import Clock
 from serving.core.latency import LatencyModel
 from serving.core.sizes import Sizes
@@ -87,15 +88,27 @@ class Climb:
         return measured
 
     def _measure(self, rows: int, length: int) -> list[int]:
-        """A few runs, after one that is not counted (first runs allocate and compile)."""
-        times_ns = []
-        parts = [self._model.sample(1, length) for _ in range(rows)]
+        """A few runs back to back, after one that is not counted (first runs allocate and compile)."""
+        model, bucket = self._model, Bucket(rows, length)
+        parts = [model.sample(1, length) for _ in range(rows)]
+        times_ns: list[int] = []
+        ahead = cast(PipelinedModel, model).launch(model.collate(parts, bucket)) if model.asynchronous else None
+        began_ns = self._clock.now_ns()
         for attempt in range(REPEATS + 1):
-            began_ns = self._clock.now_ns()
-            self._model.forward(self._model.collate(parts, Bucket(rows, length)))
-            took_ns = max(1, self._clock.now_ns() - began_ns)
+            staged = model.collate(parts, bucket)
+            if model.asynchronous:
+                behind = cast(PipelinedModel, model).launch(staged)
+                cast(PipelinedModel, model).collect(ahead)
+                ahead = behind
+            else:
+                began_ns = self._clock.now_ns()
+                model.forward(staged)
+            now_ns = self._clock.now_ns()
             if attempt:
-                times_ns.append(took_ns)
+                times_ns.append(max(1, now_ns - began_ns))
+            began_ns = now_ns
+        if model.asynchronous:
+            cast(PipelinedModel, model).collect(ahead)
         return times_ns
 
 

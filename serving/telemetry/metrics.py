@@ -11,6 +11,7 @@ from typing import Any
 
 from serving.core.batch import CutReason
 from serving.core.statistics import Duration
+from serving.telemetry.gpu import THROTTLE_REASONS
 from serving.telemetry.histogram import Histogram
 from serving.telemetry.recorder import ENDINGS
 from serving.telemetry.snapshot import ModelSnapshot, ReplicaSnapshot
@@ -107,6 +108,20 @@ def _gpu(name: str, meaning: str, part: str, kind: Kind = Kind.GAUGE, **more: An
                 yield (gpu.uuid,), value
 
     return Metric(name=name, kind=kind, meaning=meaning, read=values, **{"labels": ("gpu",), **more})
+
+
+def _throttled(replica: ReplicaSnapshot) -> Values:
+    for gpu in replica.gpus:
+        if gpu.throttled_by is not None:
+            for reason in THROTTLE_REASONS:
+                yield (gpu.uuid, reason), reason in gpu.throttled_by
+
+
+def _ecc_errors(replica: ReplicaSnapshot) -> Values:
+    for gpu in replica.gpus:
+        for kind, count in (("corrected", gpu.ecc_corrected), ("uncorrected", gpu.ecc_uncorrected)):
+            if count is not None:
+                yield (gpu.uuid, kind), count
 
 
 S: dict[str, Any] = {"unit": "seconds", "scale": NS}
@@ -245,8 +260,39 @@ OF_REPLICA: tuple[Metric, ...] = (
     _gpu("headway_gpu_busy_ratio", "Share of time with a kernel on the GPU.", "busy_ratio", **R),
     _gpu("headway_gpu_memory_used_bytes", "GPU memory in use, by everybody.", "memory_used_bytes", **B),
     _gpu("headway_gpu_memory_total_bytes", "GPU memory there is.", "memory_total_bytes", **B),
+    _gpu("headway_gpu_own_memory_bytes", "GPU memory in use by the replica's process.", "own_memory_bytes", **B),
+    _gpu(
+        "headway_gpu_sm_active_ratio", "Share of its processors that work (Hopper and newer).", "sm_active_ratio", **R
+    ),
+    _gpu("headway_gpu_tensor_active_ratio", "Of its tensor cores (Hopper and newer).", "tensor_active_ratio", **R),
+    _gpu("headway_gpu_dram_busy_ratio", "Of its memory bandwidth (Hopper and newer).", "dram_busy_ratio", **R),
     _gpu("headway_gpu_power_watts", "Power drawn.", "power_watts", unit="watts"),
+    _gpu("headway_gpu_power_limit_watts", "Power it may draw.", "power_limit_watts", unit="watts"),
+    _gpu(
+        "headway_gpu_energy_joules",
+        "Energy used since the driver was loaded.",
+        "energy_joules",
+        Kind.COUNTER,
+        unit="joules",
+    ),
     _gpu("headway_gpu_temperature_celsius", "Temperature.", "temperature_celsius", unit="celsius"),
+    _gpu("headway_gpu_sm_clock_hertz", "Clock of its processors.", "sm_clock_hertz", unit="hertz"),
+    _gpu("headway_gpu_memory_clock_hertz", "Clock of its memory.", "memory_clock_hertz", unit="hertz"),
+    Metric(
+        name="headway_gpu_throttled",
+        kind=Kind.GAUGE,
+        labels=("gpu", "reason"),
+        read=_throttled,
+        meaning="1 while its clocks are lower than they could be, for this reason.",
+    ),
+    Metric(
+        name="headway_gpu_ecc_errors",
+        kind=Kind.COUNTER,
+        labels=("gpu", "kind"),
+        read=_ecc_errors,
+        meaning="Errors of its memory, corrected or not, since the driver was loaded.",
+    ),
+    _gpu("headway_gpu_divided", "1 where the card is divided into parts (MIG), else 0.", "mig"),
 )
 
 

@@ -3,7 +3,8 @@
 A replica tells of itself in a `ReplicaSnapshot`; whoever shows or exports something reads a `ClusterSnapshot`.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from serving.core.statistics import ModelStatistics
 from serving.telemetry.recorder import Counts
@@ -11,16 +12,37 @@ from serving.telemetry.recorder import Counts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
-    """One GPU as its driver sees it. Nothing is in here for a machine without one: absent, not zero."""
+    """One GPU as its driver sees it. What the driver does not tell is None; a machine without a GPU has no reading.
+
+    name: the product's.
+    busy_ratio: the share of time with any kernel on the GPU, however small: 1.0 does not mean that it is full.
+    own_memory_bytes: of this process.
+    energy_joules, ecc_corrected, ecc_uncorrected: since the driver was loaded.
+    throttled_by: why its clocks are lower than they could be.
+    mig: the card is divided into parts.
+    sm_active_ratio, tensor_active_ratio, dram_busy_ratio: how much of the GPU works, on average over the last second;
+        from GPM, on Hopper and newer.
+    """
 
     uuid: str
-    busy_ratio: float
+    name: str | None = None
+    busy_ratio: float | None
     memory_used_bytes: int
     memory_total_bytes: int
+    own_memory_bytes: int | None = None
     power_watts: float | None = None
     power_limit_watts: float | None = None
-    energy_joules: float | None = None  # since the driver was loaded
+    energy_joules: float | None = None
     temperature_celsius: float | None = None
+    sm_clock_hertz: float | None = None
+    memory_clock_hertz: float | None = None
+    throttled_by: tuple[str, ...] | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    mig: bool | None = None
+    sm_active_ratio: float | None = None
+    tensor_active_ratio: float | None = None
+    dram_busy_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +52,7 @@ class ReplicaSnapshot:
     expected_wait_ns: how long the lanes need for what waits.
     bound_margin, bound_coverage: of the latency model: by how much a batch's bound exceeds its expected time, as a
         share of it, and the share of batches that kept within.
+    predictions: how often which class was the best, in a sample; empty without labels.
     price_per_hour: of all this replica holds, in the currency of the settings; None without a price.
     """
 
@@ -60,6 +83,7 @@ class ReplicaSnapshot:
     statistics: ModelStatistics
     counts: Counts
     gpus: tuple[GpuReading, ...] = ()
+    predictions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cost(self) -> float | None:

@@ -1,21 +1,27 @@
 """Pages of the front: who may read them."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.api.front import FrontApp
+from serving.cluster.pages import admin_token
+
+TOKEN = "a token of some length"
 
 
-def status(path: str, *, peer_header: str = "", header: str | None = None, client: str = "127.0.0.1") -> int:
+def status(
+    path: str, *, peer_header: str = "", header: str | None = None, client: str = "127.0.0.1", **headers: str
+) -> int:
     async def page(query: str) -> tuple[str, bytes]:
         return "text/plain", b"secret"
 
     async def models() -> list[dict[str, Any]]:
         return []
 
-    app = FrontApp(models, pages={"/debug/state": page, "/metrics": page}, peer_header=peer_header)
+    app = FrontApp(models, pages={"/debug/state": page, "/metrics": page}, peer_header=peer_header, admin_token=TOKEN)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -24,8 +30,10 @@ def status(path: str, *, peer_header: str = "", header: str | None = None, clien
     async def receive() -> Any:
         return {"type": "http.request", "body": b""}
 
-    headers = [(b"x-headway-peer", header.encode())] if header is not None else []
-    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": (client, 1)}
+    sent_with = [(name.encode(), value.encode()) for name, value in headers.items()]
+    if header is not None:
+        sent_with.append((b"x-headway-peer", header.encode()))
+    scope = {"type": "http", "method": "GET", "path": path, "headers": sent_with, "client": (client, 1)}
     asyncio.run(app(scope, receive, send))
     return int(sent[0]["status"])
 
@@ -52,3 +60,19 @@ def test_without_a_load_balancer_nobody_can_call_themselves_local() -> None:
 
 def test_other_pages_are_for_everybody() -> None:
     assert status("/metrics", client="10.0.0.7") == 200
+
+
+def test_the_admin_token_opens_them_from_elsewhere_and_nothing_like_it_does() -> None:
+    assert status("/debug/state", client="10.0.0.7", authorization=f"Bearer {TOKEN}") == 200
+    for wrong in (TOKEN, f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer ", ""):
+        assert status("/debug/state", client="10.0.0.7", authorization=wrong) == 403
+
+
+def test_a_token_file_without_a_secret_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    assert admin_token(str(path)) == TOKEN
+    assert admin_token(None) == ""
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="holds no secret"):
+        admin_token(str(path))

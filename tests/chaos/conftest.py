@@ -20,6 +20,7 @@ BUDGET_S = 1.0
 FORWARD_TIMEOUT_S = 2.0
 # By then every request has ended: it was refused, answered, or given up with its forward pass, and a second.
 LATEST_S = max(BUDGET_S, FORWARD_TIMEOUT_S) + 1.0
+MAX_MEMORY_MB = 1024
 ROOM_BYTES = 64 * 1024 * 1024
 ROOM_DESCRIPTORS = 24
 ROOM_TASKS = 8
@@ -30,7 +31,7 @@ MODEL = {
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
     "resources": {"cpus": 0.1},
     "latency_budget_ms": BUDGET_S * 1e3,
-    "limits": {"forward_timeout_s": FORWARD_TIMEOUT_S, "max_batch_rows": 16},
+    "limits": {"forward_timeout_s": FORWARD_TIMEOUT_S, "max_batch_rows": 16, "max_memory_mb": MAX_MEMORY_MB},
 }
 SETTINGS = {
     "server": {"http_port": PORT, "grpc_port": PORT + 2},

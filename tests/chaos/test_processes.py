@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.chaos.conftest import LATEST_S, Headway, are_you_well, usual
+from tests.chaos.conftest import LATEST_S, MAX_MEMORY_MB, Headway, are_you_well, usual
 from tests.chaos.crowd import OK, Crowd, Reply, ask
-from tests.chaos.troubled import DIE, HANG
+from tests.chaos.troubled import DIE, HANG, LEAK, LEAK_MB
 
 pytestmark = [
     pytest.mark.ray,
@@ -85,6 +85,26 @@ def test_a_model_that_hangs_is_given_up_in_time_and_its_replica_is_replaced(chao
             await chaos.until("replaced", lambda: bool(set(chaos.replicas()) - old))
             await crowd.until_well()
         assert_all_ended_well(crowd)
+        await are_you_well(chaos, before, p95_s)
+
+    asyncio.run(story())
+
+
+def test_a_model_that_leaks_has_its_replicas_replaced_before_the_machine_is_full(chaos: Headway) -> None:
+    async def story() -> None:
+        before, p95_s = await usual(chaos)
+        old = set(chaos.replicas())
+        async with Crowd("steady") as crowd:
+            await crowd.until_well()
+            for _ in range(2 * MAX_MEMORY_MB // LEAK_MB):
+                if set(chaos.replicas()) != old:
+                    break
+                await ask("steady", LEAK)
+            await chaos.until("replaced", lambda: bool(set(chaos.replicas()) - old))
+            await crowd.until_well()
+        assert_all_ended_well(crowd)
+        # The other one has leaked too, and not enough to be replaced: it is not what this is about.
+        chaos.kill(list(old & set(chaos.replicas())))
         await are_you_well(chaos, before, p95_s)
 
     asyncio.run(story())

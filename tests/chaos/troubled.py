@@ -10,7 +10,9 @@ from models.base import OutOfDeviceMemory
 from models.reference import NumpyModel
 from models.spec import ModelSpec
 
-RAISE, HANG, EXHAUST, DIE = -1.0, -2.0, -3.0, -4.0
+RAISE, HANG, EXHAUST, DIE, LEAK = -1.0, -2.0, -3.0, -4.0, -5.0
+LEAK_MB = 64
+leaked: list[bytearray] = []
 
 
 def troubled(spec: ModelSpec, batch_ms: float = 5.0) -> NumpyModel:
@@ -26,6 +28,8 @@ def troubled(spec: ModelSpec, batch_ms: float = 5.0) -> NumpyModel:
             raise OutOfDeviceMemory("told to take too much")
         if np.any(x == DIE):
             os._exit(1)
+        if np.any(x == LEAK):
+            leaked.append(bytearray(os.urandom(4096) * (256 * LEAK_MB)))
         return (x,)
 
     return NumpyModel(spec, compute)

@@ -67,5 +67,12 @@ def started(path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    yield from started(settings_file(tmp_path_factory.mktemp("cluster"), NOOP, SLOW, WORDS, ACCUMULATE))
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cluster notes what it is asked."""
+    return tmp_path_factory.mktemp("recorded")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    yield from started(settings_file(folder, NOOP, SLOW, WORDS, ACCUMULATE, record_folder=str(recorded)))

@@ -8,6 +8,7 @@ import pytest
 from serving.cluster import doctor
 from serving.cluster.doctor import Verdict
 from serving.cluster.machine import available_cores, available_memory_bytes
+from serving.telemetry.snapshot import GpuReading
 
 MEMINFO = "MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n"
 
@@ -82,3 +83,14 @@ def test_too_little_of_anything_comes_with_advice() -> None:
 def test_a_broken_torch_does_not_break_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TORCH_PROBE", "raise ImportError('libcudart is missing')")
     assert doctor.probe_torch() == "importing torch failed: ImportError: libcudart is missing"
+
+
+def test_a_gpu_that_is_failing_or_hot_is_warned_of_and_one_at_its_power_limit_is_not() -> None:
+    def verdicts(**changes: object) -> list[Verdict]:
+        reading = GpuReading(uuid="GPU-1", busy_ratio=None, memory_used_bytes=1, memory_total_bytes=2, **changes)  # type: ignore[arg-type]
+        return [check.verdict for check in doctor.check_driver([reading])]
+
+    assert verdicts(throttled_by=("power",), ecc_uncorrected=0) == [Verdict.OK]
+    assert verdicts(throttled_by=("power", "temperature")) == [Verdict.WARN]
+    assert verdicts(ecc_uncorrected=1) == [Verdict.WARN]
+    assert [check.verdict for check in doctor.check_driver("Driver Not Loaded")] == [Verdict.OK]

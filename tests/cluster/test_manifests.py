@@ -52,6 +52,22 @@ def test_the_committed_cluster_file_is_what_the_demo_renders(demo: Settings) -> 
     assert committed == launcher_file.cluster(demo), "run: headway render demo.yaml --to cluster > ray_cluster.yaml"
 
 
+def test_the_production_settings_keep_three_to_ten_replicas_and_ray_accepts_them() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    production = load_settings(ROOT / "deploy" / "production.yaml")
+    assert {(one.scaling.min_replicas, one.scaling.max_replicas) for one in production.models if one.scaling} == {
+        (3, 10)
+    }
+    assert {model.name for model in production.models} == {
+        model.name for model in load_settings(ROOT / "demo.yaml").models
+    }
+    manifest = yaml.safe_load(manifests.kuberay(production))
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    assert len(schema.applications) == 3
+    validate_cluster_file(yaml.safe_load(launcher_file.cluster(production)))
+
+
 def test_ray_serve_accepts_the_applications(demo: Settings) -> None:
     from ray.serve.schema import ServeDeploySchema
 
@@ -179,3 +195,10 @@ def test_the_deployment_keeps_the_limits_that_are_explained() -> None:
     options = options_of(spec)
     assert options["max_ongoing_requests"] == limits.max_ongoing_requests(spec) == 26
     assert options["graceful_shutdown_timeout_s"] == limits.graceful_shutdown_s(spec) == 42
+
+
+def test_a_replica_may_hold_as_much_memory_as_its_limit_and_any_amount_without_one() -> None:
+    limits.check_memory(100 << 20, 100)
+    limits.check_memory(1 << 40, None)
+    with pytest.raises(MemoryError, match=r"holds 101 MiB, more than limits\.max_memory_mb, 100"):
+        limits.check_memory(101 << 20, 100)

@@ -144,6 +144,30 @@ def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> N
     assert ("headway_requests_total", "slow") not in scraped("/metrics?node=10.9.9.9")
 
 
+def test_what_was_asked_is_recorded_without_what_it_said(cluster: Cluster, recorded: Path) -> None:
+    with tritonclient.http.InferenceServerClient(ADDRESS) as client:
+        client.infer("noop", inputs(3.0), priority=2, timeout=5_000_000)
+    give_up_s = time.monotonic() + 30
+    while True:
+        lines = [json.loads(line) for path in recorded.glob("noop_*.jsonl") for line in path.read_text().splitlines()]
+        if found := [line for line in lines if line["priority"] == 2]:
+            break
+        assert time.monotonic() < give_up_s
+        time.sleep(0.1)
+    assert found[0]["inputs"] == {"x": {"datatype": "FP32", "shape": [1, 1024]}}
+    assert (found[0]["model"], found[0]["deadline_ms"]) == ("noop", 5000.0)
+
+
+def test_the_front_keeps_history_for_the_dashboard_without_anybody_looking(cluster: Cluster) -> None:
+    give_up_s = time.monotonic() + 60
+    while not (points := get_json(f"http://{ADDRESS}/dashboard/data?model=slow")["points"]):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.5)
+    assert points[-1]["running"] == 2
+    told = get_json(f"http://{ADDRESS}/dashboard/data?since={points[-1]['at']}")
+    assert {model["name"] for model in told["models"]} == {"noop", "slow", "words", "accumulate"}
+
+
 def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Cluster) -> None:
     hanging = replica_processes("slow")[0]
     os.kill(hanging, signal.SIGSTOP)

@@ -50,6 +50,18 @@ def watched(*more: object) -> str:
     return checked(page("a test", [result(run(shots, server=samples))]))
 
 
+def test_what_a_server_with_metrics_dropped_is_drawn_by_why() -> None:
+    samples = [
+        ServerSample(at_s=0.0, in_buckets=True),
+        ServerSample(at_s=1.0, in_buckets=True, by_batch_rows={8: 10}, dropped={"rejected: queue full": 31}),
+    ]
+    text = checked(page("a test", [result(run([shot(0, 20)], server=samples))]))
+    assert "<b>31</b>" in text
+    assert "rejected: queue full" in text
+    assert "≤ 8" in text
+    assert "Dropped by the server" not in watched()
+
+
 def test_the_page_needs_nothing_from_anywhere() -> None:
     text = watched()
     assert not re.findall(r"<(?:script|link|img|iframe)|url\(|@import|src=", text)

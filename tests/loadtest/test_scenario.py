@@ -81,7 +81,7 @@ def test_a_mistake_in_a_toml_file_is_named_by_its_key(tmp_path: Path, text: str,
     [
         ("a.py", "import nowhere_at_all", "cannot be imported: ModuleNotFoundError"),
         ("a.py", "x = 1", "has no Scenario"),
-        ("a.txt", "", "expected a .py or .toml file"),
+        ("a.txt", "", "expected a .py, .toml or .jsonl file"),
     ],
 )
 def test_a_file_that_holds_no_scenario_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:

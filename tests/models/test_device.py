@@ -1,26 +1,74 @@
 """Which device, and how many threads."""
 
+import gc
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from models.pytorch.device import choose_device, thread_count, usable_cpus
+from models import mlp
+from models.pytorch.device import DoesNotFit, check_room, choose_device, thread_count, usable_cpus, weights_bytes
+from models.registry import load_models
 from models.spec import Resources
 
 
 def test_a_model_that_asks_for_no_gpu_stays_on_the_cpu() -> None:
-    assert str(choose_device(Resources(gpus=0), cuda_is_available=True)) == "cpu"
+    assert str(choose_device(Resources(gpus=0), cuda_devices=1)) == "cpu"
 
 
 def test_a_share_of_a_gpu_is_the_first_gpu_the_process_sees() -> None:
-    assert str(choose_device(Resources(gpus=0.25), cuda_is_available=True)) == "cuda:0"
+    assert str(choose_device(Resources(gpus=0.25), cuda_devices=1)) == "cuda:0"
+
+
+def test_each_lane_has_a_gpu_of_its_own_and_none_is_made_up() -> None:
+    assert [str(choose_device(Resources(gpus=2), lane, cuda_devices=2)) for lane in (0, 1)] == ["cuda:0", "cuda:1"]
+    with pytest.raises(DoesNotFit, match=r"asked for 2 GPUs, but torch .* sees 1"):
+        choose_device(Resources(gpus=2), 1, cuda_devices=1)
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_loaded_with_what_they_need_and_what_is_free() -> None:
+    check_room("m", 40, free=40, total=80, share=0.5, device="cuda:0")
+    with pytest.raises(DoesNotFit, match=r"take 41,000 bytes, and 40,000 of 80,000 are free on cuda:0"):
+        check_room("m", 41_000, free=40_000, total=80_000, share=1.0, device="cuda:0")
+    with pytest.raises(DoesNotFit, match=r"take 41 bytes, and resources.gpus: 0.5 grants it 40 of the 80"):
+        check_room("m", 41, free=80, total=80, share=0.5, device="cuda:0")
+
+
+def test_weights_that_layers_share_count_once() -> None:
+    first, second = torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)
+    assert weights_bytes(torch.nn.Sequential(first, second)) == 2 * 8 * 8 * 4
+    second.weight = first.weight
+    assert weights_bytes(torch.nn.Sequential(first, second)) == 8 * 8 * 4
+
+
+@pytest.mark.gpu
+def test_an_unloaded_model_gives_its_memory_back() -> None:
+    wide = replace(mlp.SPEC.inputs[0], shape=(-1, 8192))
+    spec = replace(mlp.SPEC, inputs=(wide,), options={"width": 8192}, resources=Resources(gpus=1))
+
+    def load_and_unload() -> tuple[int, int]:
+        """What is free of the GPU's memory while the model is there, and after it."""
+        (model,) = load_models(spec)
+        loaded, _ = torch.cuda.mem_get_info()
+        model.close()
+        del model
+        gc.collect()
+        torch.cuda.empty_cache()
+        return loaded, torch.cuda.mem_get_info()[0]
+
+    _, before = load_and_unload()  # libraries keep some memory after their first use
+    loaded, after = load_and_unload()
+    weights = 6 * 8192 * 8192 * 4
+    assert before - loaded > 0.9 * weights
+    assert before - after < 0.1 * weights
 
 
 def test_a_missing_gpu_is_loudly_said_and_the_cpu_serves(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert str(choose_device(Resources(gpus=1), cuda_is_available=False)) == "cpu"
+        assert str(choose_device(Resources(gpus=1), cuda_devices=0)) == "cpu"
     assert "asked for 1 GPU(s)" in caplog.text
     assert "serving on the CPU instead" in caplog.text
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from threading import Thread
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from models import reference
 from models.base import Bucket, Model
-from models.registry import ModelNotLoadable, load_model
-from models.spec import ModelSpec, TensorSpec
+from models.registry import ModelNotLoadable, load_model, load_models
+from models.spec import ModelSpec, Resources, TensorSpec
 from models.testing import assert_batched_equals_unbatched
 
 ALL_SPECS = [
@@ -95,3 +96,17 @@ def test_a_batch_that_mixes_rows_up_is_found() -> None:
 
     with pytest.raises(AssertionError, match=r"request 0, together .*'y' is off by"):
         assert_batched_equals_unbatched(reference.NumpyModel(reference.echo_spec(), compute))
+
+
+def on_gpu(spec: ModelSpec, lane_index: int, missing: bool = False) -> Model:
+    """As a model of somebody's own making says where it is."""
+    model = reference.noop(spec)
+    model.device = "cpu" if missing else f"cuda:{lane_index}"
+    return model
+
+
+def test_a_model_that_asked_for_two_gpus_is_loaded_on_each_and_once_where_it_runs_on_the_cpu() -> None:
+    spec = reference.noop_spec(factory=f"{__name__}:on_gpu", resources=Resources(gpus=2))
+    assert [model.device for model in load_models(spec)] == ["cuda:0", "cuda:1"]
+    assert [model.device for model in load_models(replace(spec, options={"missing": True}))] == ["cpu"]
+    assert [model.device for model in load_models(replace(spec, resources=Resources(gpus=0.5)))] == ["cuda:0"]

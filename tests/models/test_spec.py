@@ -46,7 +46,7 @@ def test_a_model_says_what_is_wrong_with_it(fields: dict[str, Any], words: str) 
 
 
 def test_limits_and_resources_are_positive() -> None:
-    for fields in ({"max_batch_rows": 0}, {"max_queue_requests": 0}, {"forward_timeout_s": 0}):
+    for fields in ({"max_batch_rows": 0}, {"max_queue_requests": 0}, {"forward_timeout_s": 0}, {"max_memory_mb": 0}):
         with pytest.raises(ValueError, match=next(iter(fields))):
             Limits(**fields)  # type: ignore[arg-type]
     for resources in ({"cpus": -1}, {"gpus": -1}, {"gpus": 1.5}):

@@ -1,0 +1,83 @@
+"""`python -m benchmarks.gpu`: how much of a GPU's own speed the engine leaves to those who ask.
+
+Needs torch and numpy; no network, no Ray. About four minutes on one GPU. Each section is printed and written as it is
+finished, the table comes last. Where there is no GPU the same runs small on the CPU, which says nothing about GPUs.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.models import subjects
+from benchmarks.gpu.report import Results, table
+from benchmarks.gpu.subject import SECTIONS, Options, measure
+
+SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py says why
+NO_GPU = "NO GPU: these are small models on the CPU, to try the benchmark itself. No number here is about a GPU."
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="*", help="mlp, convnet, encoder, transformer; all unless named")
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=SECTIONS, help="all unless named")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each figure of the engine")
+    parser.add_argument("--rows", type=int, default=128, help="the largest batch")
+    parser.add_argument("--compile", type=float, default=0.0, metavar="S", help="torch.compile too, for about so long")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--output", type=Path, default=Path(".headway/bench-gpu.json"))
+    arguments = parser.parse_args()
+    on_cpu = arguments.device == "cpu"
+    known = subjects(small=on_cpu, largest_rows=arguments.rows, gpus=0.0 if on_cpu else 1.0)
+    wanted = arguments.models or list(known)
+    if unknown := set(wanted) - set(known):
+        parser.error(f"--models: {', '.join(sorted(unknown))}: there are {', '.join(known)}")
+    options = Options(
+        seconds=arguments.seconds,
+        compile_s=arguments.compile,
+        device=torch.device(arguments.device),
+        sections=tuple(arguments.sections),
+    )
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    began = perf_counter()
+    facts = machine(on_cpu)
+    results = Results(arguments.output, {"title": facts["device"], "machine": facts, "seconds": arguments.seconds})
+    print(", ".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        went_well = [runner.run(measure(known[name], options, results)) for name in wanted]
+    results.found["took_s"] = perf_counter() - began
+    results.write()
+    print(f"\n{perf_counter() - began:.0f} s; all figures in {results.path}\n\n{table(results.found)}")
+    if on_cpu:
+        print(f"\n{NO_GPU}")
+    return 0 if all(went_well) else 1
+
+
+def machine(on_cpu: bool) -> dict[str, Any]:
+    return {
+        "device": NO_GPU if on_cpu else torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "CUDA": str(torch.version.cuda),
+        "Python": sys.version.split()[0],
+        "cores": len(os.sched_getaffinity(0)),
+        "event loop": "uvloop" if loop_factory() else "asyncio",
+    }
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop, which is what replicas run on, if it is here."""
+    try:
+        return import_module("uvloop").new_event_loop  # type: ignore[no-any-return]
+    except ImportError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Batching as other servers are configured: a largest batch and a longest wait, on our engine and our lane.
+
+The grid is chosen from with hindsight: whoever configures a server has to guess what the best of these knows.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+
+from serving.core.batch import Cut
+from serving.core.batcher import Batcher
+from serving.core.outcome import Reason, Rejected
+from serving.core.request import Request
+from serving.core.selection import Selection
+from serving.runtime.engine import Engine
+
+WAITS = (0.0, 0.2)  # shares of the latency budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """ahead: batches handed to the lane at a time; 2 hides copies, and freezes the second while the first computes."""
+
+    max_rows: int
+    wait_ns: int
+    ahead: int
+
+    def __str__(self) -> str:
+        return f"{self.max_rows} rows, {self.wait_ns / 1e6:.2g} ms, {self.ahead} ahead"
+
+
+class FixedBatcher(Batcher):
+    """First come, first served, as in Triton's dynamic batcher: a batch leaves when it is full or its oldest member has
+    waited long enough, and a request whose time has run out is dropped. Requests of any length share a batch."""
+
+    def __init__(self, like: Batcher, configuration: Configuration) -> None:
+        super().__init__(
+            deepcopy(like.latency), like.sizes, max_requests=like.max_requests, batches_per_lane=configuration.ahead
+        )
+        self._configuration = configuration
+
+    def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
+        full = len(self.queue) + waiting_elsewhere >= self.max_requests
+        return Rejected(Reason.QUEUE_FULL, retry_after_ns=0) if full else None
+
+    def cut(self, lane_index: int, now_ns: int) -> Cut:
+        lane, wanted = self._lanes[lane_index], self._configuration
+        if len(lane.batches) >= wanted.ahead or not self.queue:
+            return Cut()
+        expired = self.expire(now_ns)
+        if not self.queue:
+            return Cut(expired=expired)
+        lines = [line for by_tenant in self.queue.lines.values() for line in by_tenant.values()]
+        riders = list(islice(merge(*lines, key=attrgetter("arrived_ns")), wanted.max_rows))
+        due_ns = riders[0].arrived_ns + wanted.wait_ns
+        if len(riders) < wanted.max_rows and now_ns < due_ns:
+            return Cut(expired=expired, ask_again_ns=due_ns)
+        for request in riders:
+            self.queue.remove(request, self._shape(request))
+        length = self.sizes.padded_length(max(request.length for request in riders))
+        selection = Selection(riders, length, full=len(riders) == wanted.max_rows, held_back=False)
+        return Cut(batch=self._mark(selection, lane_index, now_ns, max(now_ns, lane.free_ns())), expired=expired)
+
+    def expire(self, now_ns: int) -> list[Request]:
+        """Those whose time is up."""
+        late = [
+            request
+            for by_tenant in self.queue.lines.values()
+            for line in by_tenant.values()
+            for request in line
+            if request.deadline_ns <= now_ns
+        ]
+        for request in late:
+            self.queue.remove(request, self._shape(request))
+        return late
+
+
+def grid(batcher: Batcher, budget_ns: int) -> list[Configuration]:
+    """Sizes that leave time for anything else within the budget, and none so small that it could not keep up."""
+    length = batcher.sizes.lengths[-1]
+    sizes = [1 << power for power in range(11) if 1 << power <= batcher.sizes.largest_rows]
+    feasible = [rows for rows in sizes if batcher.latency.predict_ns(rows, length) <= 0.8 * budget_ns] or [1]
+    return [
+        Configuration(max_rows=rows, wait_ns=int(share * budget_ns), ahead=ahead)
+        for rows in feasible[-4:]
+        for share in WAITS
+        for ahead in (1, 2)
+    ]
+
+
+@contextmanager
+def configured(engine: Engine, configuration: Configuration) -> Iterator[None]:
+    """The idle engine with this batcher in place of its own, for a while."""
+    own = engine.batcher
+    engine.batcher = engine._driver._batcher = FixedBatcher(own, configuration)
+    try:
+        yield
+    finally:
+        engine.batcher = engine._driver._batcher = own

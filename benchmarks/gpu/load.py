@@ -1,0 +1,133 @@
+"""Drives an engine from the event loop it lives on: always so many in flight, or as a crowd of strangers comes."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter_ns
+
+import numpy as np
+
+from serving.core.outcome import Completed, Outcome
+from serving.runtime.engine import Engine
+
+TICK_S = 0.0001  # the loop is woken for arrivals no more often than that
+FIRST_NS = 1_000_000
+Payloads = Sequence[dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saturated:
+    """mean_rows: per batch. busy_share: of the time, as the engine's lane saw it."""
+
+    rows_per_s: float
+    mean_rows: float
+    busy_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goodput:
+    """offered, in_time: requests per second. p99_ms: of those answered, from the planned instant."""
+
+    offered: float
+    in_time: float
+    p99_ms: float
+
+
+async def saturate(engine: Engine, payloads: Payloads, *, in_flight: int, seconds: float) -> Saturated:
+    """Each answered request is followed by another at once. The first quarter of the time is not counted."""
+    loop = asyncio.get_running_loop()
+    done, sent, failures = 0, 0, 0
+    stopped, idle = False, asyncio.Event()
+
+    def submit() -> None:
+        nonlocal sent
+        payload = payloads[sent % len(payloads)]
+        sent += 1
+        engine.submit(payload, rows=1).then(answered)
+
+    def answered(outcome: Outcome) -> None:
+        nonlocal done, failures
+        done += 1
+        failures += not isinstance(outcome, Completed)
+        if stopped or failures:
+            if done == sent:
+                idle.set()
+        else:
+            loop.call_soon(submit)
+
+    for _ in range(in_flight):
+        submit()
+    await asyncio.sleep(seconds / 4)
+    began, done_before = perf_counter_ns(), done
+    batches, busy_ns = engine.statistics().execution_count, engine.reading().busy_ns
+    await asyncio.sleep(seconds * 3 / 4)
+    took_ns, rows = perf_counter_ns() - began, done - done_before
+    batches, busy_ns = engine.statistics().execution_count - batches, engine.reading().busy_ns - busy_ns
+    stopped = True
+    if failures:
+        raise RuntimeError(f"{failures} requests failed under load: {engine!r}")
+    await asyncio.wait_for(idle.wait(), 60)
+    return Saturated(
+        rows_per_s=rows / took_ns * 1e9, mean_rows=rows / max(1, batches), busy_share=min(1.0, busy_ns / took_ns)
+    )
+
+
+async def single_request_ns(engine: Engine, payloads: Payloads, count: int) -> int:
+    """The median of one request at a time, submitted when the one before is answered."""
+    times = []
+    for number in range(count):
+        began = perf_counter_ns()
+        outcome = await engine.submit(payloads[number % len(payloads)], rows=1)
+        times.append(perf_counter_ns() - began)
+        if not isinstance(outcome, Completed):
+            raise RuntimeError(f"a lone request was not answered: {outcome}")
+    return int(np.median(times))
+
+
+async def crowd(
+    engine: Engine, payloads: Payloads, *, rate: float, budget_ns: int, seconds: float, seed: int
+) -> Goodput:
+    """Poisson arrivals on a schedule made before; an answer is in time if it comes within the budget of its planned
+    instant, however late it was sent. A thread of its own wakes the loop, as a socket would, for all that are due."""
+    loop = asyncio.get_running_loop()
+    gaps = np.random.default_rng(seed).exponential(1e9 / rate, max(1, round(rate * seconds)))
+    planned = np.cumsum(gaps).astype(np.int64)
+    instants = planned.tolist()
+    latencies: list[int] = []
+    ended = 0
+    all_ended = asyncio.Event()
+    began = perf_counter_ns() + FIRST_NS
+
+    def note(number: int, outcome: Outcome) -> None:
+        nonlocal ended
+        ended += 1
+        if isinstance(outcome, Completed):
+            latencies.append(perf_counter_ns() - began - instants[number])
+        if ended == len(instants):
+            all_ended.set()
+
+    def submit(first: int, last: int) -> None:
+        now_ns = perf_counter_ns() - began
+        for number in range(first, last):
+            left_ns = max(1, budget_ns - (now_ns - instants[number]))
+            ticket = engine.submit(payloads[number % len(payloads)], rows=1, timeout_ns=left_ns)
+            ticket.then(partial(note, number))
+
+    def wake() -> None:
+        sent = 0
+        while sent < len(instants):
+            time.sleep(max(TICK_S, (instants[sent] + began - perf_counter_ns()) / 1e9))
+            due = int(np.searchsorted(planned, perf_counter_ns() - began, side="right"))
+            if due > sent:
+                loop.call_soon_threadsafe(submit, sent, due)
+                sent = due
+
+    sender = asyncio.create_task(asyncio.to_thread(wake))
+    await asyncio.wait_for(all_ended.wait(), 60)
+    await sender
+    took_s = instants[-1] / 1e9
+    in_time = sum(latency <= budget_ns for latency in latencies)
+    p99_ms = float(np.quantile(latencies, 0.99)) / 1e6 if latencies else float("nan")
+    return Goodput(offered=len(instants) / took_s, in_time=in_time / took_s, p99_ms=p99_ms)

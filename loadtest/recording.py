@@ -1,0 +1,91 @@
+"""A scenario made of what a server recorded (`server.record_folder`): the same requests in the same order, at the same
+instants, with the shapes, tenants, priorities and deadlines they had, and made-up contents."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadtest.scenario import Inputs, Scenario, Task
+from loadtest.spec import BadSpec
+from serving.protocol.tensors import object_array
+
+MOST_KINDS = 20_000  # different requests, each made before the run
+
+
+def read(path: Path) -> type[Scenario]:
+    """One line of JSON per request, in any order; files of several replicas may be put together. Raises BadSpec."""
+    lines = sorted(_lines(path), key=lambda line: line["at_s"])
+    if not lines:
+        raise BadSpec(f"scenario: {path} holds no request")
+    kinds: dict[str, Task] = {}
+    sequence: list[int] = []
+    places: dict[str, int] = {}
+    for line in lines:
+        key = json.dumps([line["model"], line["inputs"], line["tenant"], line["priority"], line["deadline_ms"]])
+        if key not in places:
+            places[key] = len(places)
+            kinds[key] = _task(line)
+        sequence.append(places[key])
+    if len(kinds) > MOST_KINDS:
+        raise BadSpec(f"scenario: {path} has {len(kinds)} different requests, of at most {MOST_KINDS}; take a part")
+    made = list(kinds.values())
+    settings = {
+        "question": f"what was recorded in {path.name}",
+        "arrivals": f"replay({path})",
+        "seconds": lines[-1]["at_s"] - lines[0]["at_s"] + 1.0,
+        "variety": 1,
+        "sequence": tuple(sequence),
+    }
+    return type(path.stem, (Scenario,), {**settings, "tasks": classmethod(lambda cls: made)})
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            line["at_s"] + 0.0, line["model"], line["tenant"], line["priority"], line["deadline_ms"]
+            for told in line["inputs"].values():
+                told["datatype"], list(told["shape"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadSpec(f"scenario: {path}:{number} is no recorded request: {error!r}") from None
+        found.append(line)
+    return found
+
+
+def _task(line: Mapping[str, Any]) -> Task:
+    inputs = line["inputs"]
+
+    def make(scenario: Scenario) -> Inputs:
+        return {key: _values(scenario, told) for key, told in inputs.items()}
+
+    return Task(
+        name=line["model"],
+        weight=1,
+        make=make,
+        model=line["model"],
+        tenant=line["tenant"],
+        priority=line["priority"],
+        deadline_ms=line["deadline_ms"] or 0.0,
+    )
+
+
+def _values(scenario: Scenario, told: Mapping[str, Any]) -> Any:
+    if told["datatype"] != "BYTES":
+        return scenario.array(told["shape"], told["datatype"])
+    count = int(np.prod(told["shape"]))
+    each, more = divmod(told.get("bytes", 0), max(1, count))
+    return object_array([_text(scenario, each + (place < more)) for place in range(count)], tuple(told["shape"]))
+
+
+def _text(scenario: Scenario, size: int) -> bytes:
+    """English of exactly so many bytes."""
+    words = b""
+    while len(words) < size:
+        words += scenario.sentence(max(1, (size - len(words)) // 5)) + b" "
+    return words[:size]

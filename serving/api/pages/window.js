@@ -1,0 +1,66 @@
+// Spans of time: several of the server's points as one, and what they say. Points hold counts, so they can be added up.
+const COUNTED = ["rows", "batches", "asked", "computed", "cpu_s", "cost", "seconds"];
+const BY_NAME = ["ended", "cuts", "latency", "tenants", "device_s", "classes"];
+const PEAKS = ["queued", "wait_ms"];
+const STATES = ["busy", "memory", "running", "wanted", "gpu_busy", "gpu_memory", "gpu_memory_total"];
+
+// All these points as one: counts are summed; of the queue the worst is kept, of what simply is so the latest.
+export function join(points) {
+  const joined = Object.fromEntries(BY_NAME.map((name) => [name, {}]));
+  for (const point of points) {
+    for (const name of COUNTED) if (point[name] !== null) joined[name] = (joined[name] ?? 0) + point[name];
+    for (const name of BY_NAME) {
+      for (const [key, count] of Object.entries(point[name])) joined[name][key] = (joined[name][key] ?? 0) + count;
+    }
+    for (const name of PEAKS) joined[name] = Math.max(joined[name] ?? 0, point[name]);
+    for (const name of STATES) joined[name] = point[name] ?? joined[name];
+  }
+  return joined;
+}
+
+// Columns of a chart, oldest first: {at, span}, where span is null if nobody looked. Their edges stay where they are
+// while time goes on, so that a curve moves and does not flicker.
+export function columns(points, now, range, every) {
+  const width = every * Math.max(1, Math.round(range / every / 120));
+  const last = Math.floor(now / width);
+  const found = [];
+  let next = 0;
+  for (let column = last - Math.ceil(range / width) + 1; column <= last; column += 1) {
+    while (next < points.length && Math.floor(points[next].at / width) < column) next += 1;
+    const from = next;
+    while (next < points.length && Math.floor(points[next].at / width) === column) next += 1;
+    found.push({ at: (column + 0.5) * width, span: next > from ? join(points.slice(from, next)) : null });
+  }
+  return found;
+}
+
+const ratio = (part, whole) => (whole ? part / whole : null);
+export const answered = (span) => ratio(span.ended.completed ?? 0, span.seconds);
+export const errors = (span) => ["failed", "rejected", "expired"].reduce((sum, name) => sum + (span.ended[name] ?? 0), 0);
+export const owed = (span) => (span.ended.completed ?? 0) + errors(span);
+export const errorShare = (span) => ratio(errors(span), owed(span));
+export const availability = (span) => (owed(span) ? 1 - errorShare(span) : null);
+export const batchRows = (span) => ratio(span.rows, span.batches);
+export const waste = (span) => (span.computed ? 1 - span.asked / span.computed : null);
+export const cores = (span) => ratio(span.cpu_s, span.seconds);
+export const perThousand = (span) => (span.cost === undefined ? null : ratio(1000 * span.cost, span.rows));
+export const perDay = (span) => (span.cost === undefined ? null : ratio(86400 * span.cost, span.seconds));
+export const of = (table, name) => (span) => ratio(span[table][name] ?? 0, span.seconds);
+
+export function part(table, name) {
+  return (span) => ratio(span[table][name] ?? 0, Object.values(span[table]).reduce((sum, count) => sum + count, 0));
+}
+
+// Within its bucket by a straight line, as Prometheus does; beyond the last edge, that edge.
+export function quantile(span, share, bounds) {
+  const counts = [...bounds, Infinity].map((_, index) => span.latency[index] ?? 0);
+  const wanted = share * counts.reduce((sum, count) => sum + count, 0);
+  if (!wanted) return null;
+  let below = 0;
+  for (const [index, bound] of bounds.entries()) {
+    const lower = index ? bounds[index - 1] : 0;
+    if (below + counts[index] >= wanted) return lower + ((bound - lower) * (wanted - below)) / counts[index];
+    below += counts[index];
+  }
+  return bounds.at(-1);
+}

@@ -1,0 +1,203 @@
+"""The last hour of every model, for whoever opens the dashboard: what happened between one look at the cluster and the
+next, as plain data. Pure, and bounded: the oldest point leaves when a new one comes.
+
+Points hold counts and not ratios or quantiles, so that a reader can add up as many of them as fit a pixel.
+"""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.telemetry.recorder import DURATION_NS
+from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot, ReplicaSnapshot
+from serving.telemetry.tenants import OTHER
+
+EVERY_S = 5.0
+KEPT = 756  # points: an hour, and a little for the page to begin at its edge
+MOST_CLASSES = 10  # of a point; the rest is one
+ALL = ""  # the name under which all models together are kept
+BOUNDS_MS = tuple(bound / 1e6 for bound in DURATION_NS)
+# What the server does not owe: the client got it wrong. As in the alert on errors, deploy/prometheus/rules.yml.
+_OF_CLIENTS = ("invalid_input", "too_large")
+
+Point = dict[str, Any]
+_TABLES = ("ended", "cuts", "latency", "tenants", "device_s", "classes")  # counts by name
+_COUNTED = (
+    *_TABLES,
+    "rows",
+    "batches",
+    "asked",
+    "computed",
+    "cpu_s",
+    "cost",
+)  # what is added up where points are joined
+
+
+@dataclass(slots=True)
+class Totals:
+    """What one replica had counted when it was last looked at."""
+
+    round: int = 0
+    ended: Counter[str] = field(default_factory=Counter)  # by outcome; `invalid` are failures of clients
+    rows: int = 0
+    batches: int = 0
+    cuts: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
+    computed: int = 0
+    latency: Counter[int] = field(default_factory=Counter)  # requests by the index of their bucket
+    busy_ns: float = 0
+    cpu_ns: int = 0
+    cost: float = 0
+    tenants: Counter[str] = field(default_factory=Counter)
+    device_ns: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+
+
+class History:
+    """`add` a look every few seconds; `points` tells what happened since an instant. `latest`: the last look."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self.latest: ClusterSnapshot | None = None
+        self._kept = kept
+        self._points: dict[str, deque[Point]] = {}
+        self._totals: dict[tuple[str, str], Totals] = {}
+        self._round = 0
+        self._looked_ns: int | None = None
+
+    def add(self, snapshot: ClusterSnapshot, *, at_s: float, now_ns: int) -> None:
+        """at_s: the time of day, for the reader; now_ns: of a clock that nobody sets, for the rates."""
+        self.latest = snapshot
+        self._round += 1
+        before_ns, self._looked_ns = self._looked_ns, now_ns
+        seconds = 0.0 if before_ns is None else (now_ns - before_ns) / 1e9
+        points = {model.name: self._point(model, seconds) for model in snapshot.models}
+        self._forget()
+        if before_ns is None:
+            return  # the first look only says where counting begins
+        for name, point in {**points, ALL: _joined(points.values(), snapshot)}.items():
+            line = self._points.setdefault(name, deque(maxlen=self._kept))
+            line.append({"at": round(at_s, 1), "seconds": round(seconds, 3), **point})
+
+    def points(self, model: str = ALL, since_s: float = 0.0) -> list[Point]:
+        """Those after this instant, oldest first."""
+        return [point for point in self._points.get(model, ()) if point["at"] > since_s]
+
+    def _point(self, model: ModelSnapshot, seconds: float) -> Point:
+        counted: Point = {name: Counter() for name in _TABLES}
+        counted |= {"rows": 0, "batches": 0, "asked": 0, "computed": 0, "cpu_s": 0.0, "cost": None}
+        shares = []
+        for replica in model.replicas:
+            key, now = (model.name, replica.replica), _totals(replica, self._round)
+            was = self._totals.get(key)
+            self._totals[key] = now
+            if was is None and replica.uptime_ns > (seconds + 1) * 1e9:
+                was = now  # it has run for long and was never seen: nobody knows when it counted what it did
+            was = was or Totals()
+            _count(counted, was, now)
+            if seconds and (now.busy_ns or not now.batches):  # models that generate do not tell how long they are busy
+                shares.append(min(1.0, (now.busy_ns - was.busy_ns) / (replica.lanes * seconds * 1e9)))
+            if replica.cost is not None:
+                counted["cost"] = (counted["cost"] or 0.0) + now.cost - was.cost
+        return {**_plain(counted), **_gauges(model), "busy": round(sum(shares) / len(shares), 4) if shares else None}
+
+    def _forget(self) -> None:
+        """Replicas that have not been there for as long as points are kept will not come back."""
+        self._totals = {key: seen for key, seen in self._totals.items() if seen.round > self._round - self._kept}
+
+
+def _totals(replica: ReplicaSnapshot, this_round: int) -> Totals:
+    """Copied: the counts of a replica in this process go on."""
+    counts, statistics = replica.counts, replica.statistics
+    ended: Counter[str] = Counter(completed=statistics.success.count)
+    for (outcome, reason), count in counts.ended.items():
+        ended["invalid" if reason in _OF_CLIENTS else outcome] += count
+    return Totals(
+        round=this_round,
+        ended=ended,
+        rows=statistics.inference_count,
+        batches=statistics.execution_count,
+        cuts=Counter({reason.lower(): count for reason, count in counts.cuts.items()}),
+        asked=counts.cells_asked,
+        computed=counts.cells_computed,
+        latency=Counter(dict(enumerate(counts.request_ns.counts))),
+        busy_ns=counts.batch_ns.total,
+        cpu_ns=replica.cpu_ns,
+        cost=replica.cost or 0.0,
+        tenants=Counter({tenant: one.requests for tenant, one in counts.tenants.items()}),
+        device_ns=Counter({tenant: round(one.device_ns) for tenant, one in counts.tenants.items()}),
+        classes=Counter(replica.predictions),
+    )
+
+
+def _count(counted: Point, was: Totals, now: Totals) -> None:
+    for name in ("ended", "cuts", "latency", "tenants", "classes"):
+        counted[name] += getattr(now, name) - getattr(was, name)
+    for name in ("rows", "batches", "asked", "computed"):
+        counted[name] += getattr(now, name) - getattr(was, name)
+    counted["cpu_s"] += (now.cpu_ns - was.cpu_ns) / 1e9
+    for tenant, spent_ns in (now.device_ns - was.device_ns).items():
+        counted["device_s"][tenant] += spent_ns / 1e9
+
+
+def _plain(counted: Mapping[str, Any]) -> Point:
+    """As JSON takes it."""
+    plain = dict(counted)
+    plain["latency"] = {str(bucket): count for bucket, count in sorted(counted["latency"].items())}
+    for name in ("ended", "cuts", "tenants"):
+        plain[name] = dict(counted[name])
+    plain["device_s"] = {tenant: round(spent, 4) for tenant, spent in counted["device_s"].items()}
+    often = counted["classes"].most_common(MOST_CLASSES)
+    rest = counted["classes"].total() - sum(count for _, count in often)
+    plain["classes"] = dict(often) | ({OTHER: rest} if rest else {})
+    plain["cpu_s"] = round(counted["cpu_s"], 3)
+    return plain
+
+
+def _gauges(model: ModelSnapshot) -> Point:
+    """What is so now."""
+    replicas = model.replicas
+    return {
+        "queued": sum(replica.queued for replica in replicas),
+        "wait_ms": round(max((replica.expected_wait_ns for replica in replicas), default=0) / 1e6, 1),
+        "memory": sum(replica.memory_bytes for replica in replicas),
+        "running": model.running,
+        "wanted": model.wanted,
+        **_gpus(replicas),
+    }
+
+
+def _gpus(replicas: tuple[ReplicaSnapshot, ...]) -> Point:
+    """Nothing without a GPU. Several replicas may sit on the same one."""
+    found = {gpu.uuid: gpu for replica in replicas for gpu in replica.gpus}.values()
+    if not found:
+        return {}
+    return {
+        "gpu_busy": round(sum(gpu.busy_ratio for gpu in found) / len(found), 4),
+        "gpu_memory": sum(gpu.memory_used_bytes for gpu in found),
+        "gpu_memory_total": sum(gpu.memory_total_bytes for gpu in found),
+    }
+
+
+def _joined(points: Any, snapshot: ClusterSnapshot) -> Point:
+    """All models as one. What they wait differs, so the worst counts; so do the shares of their devices."""
+    found = list(points)
+    joined: Point = {}
+    for name in _COUNTED:
+        values = [point[name] for point in found if point[name] is not None]
+        joined[name] = _sum(values) if values else None
+    for name in ("queued", "memory", "running", "wanted"):
+        joined[name] = sum(point[name] for point in found)
+    busy = [point["busy"] for point in found if point["busy"] is not None]
+    joined["busy"] = max(busy, default=None)
+    joined["wait_ms"] = max((point["wait_ms"] for point in found), default=0.0)
+    return joined | _gpus(tuple(replica for model in snapshot.models for replica in model.replicas))
+
+
+def _sum(values: list[Any]) -> Any:
+    if not isinstance(values[0], dict):
+        return sum(values)
+    total: Counter[str] = Counter()
+    for value in values:
+        total.update(value)
+    return dict(total)

@@ -1,0 +1,169 @@
+"""What was asked, so that it can be asked again: per request its instant, shapes, tenant, priority and deadline, as one
+line of JSON. No payload; tenants only as a keyed hash. Off unless a folder is set; written in a thread, bounded.
+
+`python -m loadtest run URL --scenario FILE` plays it.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from serving.core.backend import Answers, Backend, SequencePlace, Submitted
+from serving.core.statistics import ModelStatistics
+from serving.telemetry.deferred import Deferred
+
+logger = logging.getLogger(__name__)
+PARTS = 8  # files that share the room; the oldest goes when a new one needs it
+MOST_WAITING = 20_000  # requests in memory, of a fifth of a second
+KEY_FILE = "tenants.key"
+
+
+class Asked(NamedTuple):
+    """inputs: by name, the shape and, for texts and the like, how many bytes in all."""
+
+    at_s: float
+    tenant: str
+    priority: int
+    timeout_ns: int | None
+    inputs: dict[str, tuple[tuple[int, ...], int | None]]
+
+
+class Recording:
+    """Of one replica. folder: shared by the replicas of a machine; together they keep to `most_bytes`."""
+
+    def __init__(self, folder: Path, *, model: str, datatypes: Mapping[str, str], most_bytes: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._model = model
+        self._datatypes = datatypes
+        self._most_bytes = most_bytes
+        self._key = tenant_key(folder)
+        self._part = 0
+        self._is_failing = False
+        self._lines: Deferred[Asked] = Deferred(self._write, most=MOST_WAITING)
+
+    def note(self, payload: object, tenant: str, priority: int, timeout_ns: int | None) -> None:
+        """On the event loop. Keeps nothing of the payload but how large it is."""
+        if isinstance(payload, Mapping):
+            inputs = {name: (array.shape, _bytes(array)) for name, array in payload.items()}
+            self._lines.put(Asked(time.time(), tenant, priority, timeout_ns, inputs))
+
+    @property
+    def path(self) -> Path:
+        """Where the next line goes."""
+        return self._folder / f"{self._model}_{os.getpid()}_{self._part}.jsonl"
+
+    def _write(self, requests: list[Asked]) -> None:
+        try:
+            self._make_room()
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(self._told(one), separators=(",", ":")) + "\n" for one in requests)
+            if self.path.stat().st_size > self._most_bytes // PARTS:
+                self._part += 1
+            self._is_failing = False
+        except OSError as error:
+            if not self._is_failing:
+                logger.warning("%s: requests are not recorded: %s", self._model, error)
+            self._is_failing = True
+
+    def _told(self, asked: Asked) -> dict[str, Any]:
+        inputs = {
+            name: {"datatype": self._datatypes.get(name, ""), "shape": shape}
+            | ({} if size is None else {"bytes": size})
+            for name, (shape, size) in asked.inputs.items()
+        }
+        return {
+            "at_s": round(asked.at_s, 6),
+            "model": self._model,
+            "tenant": hashed(asked.tenant, self._key),
+            "priority": asked.priority,
+            "deadline_ms": None if asked.timeout_ns is None else asked.timeout_ns / 1e6,
+            "inputs": inputs,
+        }
+
+    def _make_room(self) -> None:
+        """Files of replicas that are gone count, too."""
+        files = []
+        for path in self._folder.glob("*.jsonl"):
+            try:
+                files.append((path.stat().st_mtime, path.stat().st_size, path))
+            except FileNotFoundError:
+                continue  # another replica made room
+        room = self._most_bytes - self._most_bytes // PARTS
+        for _, size, path in sorted(files, reverse=True):
+            room -= size
+            if room < 0:
+                path.unlink(missing_ok=True)
+
+
+class Recorded:
+    """An engine whose requests are noted as they come: a `Backend`, `Sequencing` and `Generating` as far as it is."""
+
+    def __init__(self, engine: Any, recording: Recording) -> None:
+        self._engine = engine
+        self._backend: Backend = engine
+        self._note: Callable[[object, str, int, int | None], None] = recording.note
+
+    def submit(
+        self, payload: object, *, rows: int, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+    ) -> Submitted:
+        self._note(payload, tenant, priority, timeout_ns)
+        return self._backend.submit(payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns)
+
+    def submit_in(
+        self,
+        place: SequencePlace,
+        payload: object,
+        *,
+        rows: int,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+    ) -> Submitted:
+        self._note(payload, tenant, priority, timeout_ns)
+        submitted: Submitted = self._engine.submit_in(
+            place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns
+        )
+        return submitted
+
+    def generate(self, payload: object, *, priority: int = 0, timeout_ns: int | None = None) -> Answers:
+        self._note(payload, "", priority, timeout_ns)
+        answers: Answers = self._engine.generate(payload, priority=priority, timeout_ns=timeout_ns)
+        return answers
+
+    def statistics(self) -> ModelStatistics:
+        return self._backend.statistics()
+
+    def is_ready(self) -> bool:
+        return self._backend.is_ready()
+
+
+def _bytes(array: np.ndarray) -> int | None:
+    return sum(map(len, array.flat)) if array.dtype == object else None
+
+
+def hashed(tenant: str, key: bytes) -> str:
+    """The same name for the same tenant wherever the key is the same; "" stays nobody."""
+    return tenant and blake2b(tenant.encode(), key=key, digest_size=6).hexdigest()
+
+
+def tenant_key(folder: Path) -> bytes:
+    """Made by the first replica that needs it. Whoever deletes it makes the names meaningless for good."""
+    path = folder / KEY_FILE
+    own = path.with_suffix(f".{os.getpid()}")
+    own.touch(mode=0o600)
+    own.write_bytes(os.urandom(32))
+    try:
+        os.link(own, path)  # whole or not at all, and never over another's
+    except FileExistsError:
+        return path.read_bytes()
+    finally:
+        own.unlink()
+    return path.read_bytes()
