@@ -71,6 +71,14 @@ class ServerSettings(Section):
         description="The HTTP header that names the tenant; tenants share device time. Empty: all are one. "
         "Whoever reaches the server can set it, so a gateway should.",
     )
+    shared_memory: bool = Field(
+        False,
+        description="Clients on the same machine may register system shared memory, and send and get tensors there. "
+        "Only where all clients are trusted: they can name any shared memory that the server may open.",
+    )
+    model_control: bool = Field(
+        False, description="Clients may load and unload the models below at run time. Not on Kubernetes."
+    )
     ray_address: str | None = Field(
         None, description="A running Ray to deploy to (`auto` or `host:port`); without it, one is started and ended."
     )

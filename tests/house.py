@@ -12,13 +12,15 @@ import uvicorn
 from models.spec import ModelSpec
 from serving.api.connection import short_way
 from serving.api.dispatch import ServedModel
-from serving.api.front import FrontApp, ModelList
+from serving.api.front import FrontApp
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
 from serving.api.http import ModelApp
-from serving.api.metadata import model_statistics
+from serving.api.metadata import told_statistics
 from serving.api.openapi import signature
+from serving.api.operations import ModelList, Operations
+from serving.api.regions import Regions
 from serving.cluster.describe import served_model
 from serving.cluster.engines import AnyEngine, open_engine
 
@@ -43,9 +45,10 @@ class PlainDoor:
 class House:
     """Running. `http` and `grpc` are its addresses; `engines` by model may only be looked at."""
 
-    def __init__(self, specs: Sequence[ModelSpec], grpc_door: str) -> None:
+    def __init__(self, specs: Sequence[ModelSpec], grpc_door: str, regions: Regions | None) -> None:
         self._specs = specs
         self._grpc_door = grpc_door
+        self._regions = regions
         self.engines: dict[str, AnyEngine] = {}
         self._up = threading.Event()
         self._failure: BaseException | None = None
@@ -86,16 +89,20 @@ class House:
         async def status() -> ModelList:
             return [_entry(model) for model in served]
 
+        async def counts() -> list[dict[str, object]]:
+            return [await told_statistics(model) for model in served]
+
+        operations = Operations(status, counts=counts, regions=self._regions)
         http = uvicorn.Server(
             uvicorn.Config(
-                FrontApp(status, apps=apps),
+                FrontApp(operations, apps=apps),
                 http=short_way(apps[served[0].name]),
                 ws="none",
                 log_config=None,
                 access_log=False,
             )
         )
-        calls = GrpcService(served, status)
+        calls = GrpcService(served, operations)
         fast = GrpcListener(calls, max_message_bytes=MAX_BODY_BYTES)
         listener = fast if self._grpc_door == "fast" else PlainDoor(calls)
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -113,7 +120,7 @@ class House:
 
     async def _serve(self, spec: ModelSpec) -> ServedModel:
         engine = self.engines[spec.name] = await open_engine(spec)
-        return served_model(engine, MAX_BODY_BYTES, dict)
+        return served_model(engine, MAX_BODY_BYTES, dict, regions=self._regions)
 
 
 def _entry(model: ServedModel) -> dict[str, object]:
@@ -121,14 +128,13 @@ def _entry(model: ServedModel) -> dict[str, object]:
         "name": model.name,
         "version": model.version,
         "state": "READY" if model.backend.is_ready() else "UNAVAILABLE",
-        "statistics": model_statistics(model.name, model.version, model.backend.statistics()),
         "signature": signature(model),
     }
 
 
 @contextmanager
-def house(*specs: ModelSpec, grpc_door: str = "fast") -> Iterator[House]:
-    running = House(specs, grpc_door).open()
+def house(*specs: ModelSpec, grpc_door: str = "fast", regions: Regions | None = None) -> Iterator[House]:
+    running = House(specs, grpc_door, regions).open()
     try:
         yield running
     finally:

@@ -5,23 +5,26 @@ kept by head: the common request costs one look-up and one view per tensor.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
+from serving.api.regions import Regions, Target
 from serving.api.signature import check_inputs, choose_outputs
 from serving.core.backend import Backend, Generating, SequencePlace, Sequencing, Submitted
 from serving.core.outcome import Completed
+from serving.core.statistics import ModelStatistics
 from serving.core.witness import Witness
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
-from serving.protocol.layout import RequestLayout, lay_out, lay_out_raw
+from serving.protocol.layout import RequestLayout, TensorLayout, lay_out, lay_out_raw
 from serving.protocol.messages import Tensor, TensorDescription
 from serving.protocol.reply import HeaderBlock, ReplyFormat, ReplyWriter
 
 MAX_KEPT_FORMS = 256
+SHARED_MEMORY_IS_OFF = "shared memory is off on this server; the setting server.shared_memory allows it"
 _MAX_PARAMETER = 2**63
 # Printable ASCII without escapes; any other id takes the general way.
 _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
@@ -32,7 +35,9 @@ class ServedModel:
     """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
     `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
     `backend` refuses requests that come without what they need.
-    `witnesses` are told of every request; without any, nothing is measured for them."""
+    `witnesses` are told of every request; without any, nothing is measured for them. `regions`: the shared memory that
+    requests may refer to; None where they may not. `totals`: the statistics of all its replicas, where there are others
+    than this one. `trace`: reads and changes what is traced of it, see `operations.Switches`."""
 
     name: str
     backend: Backend
@@ -48,6 +53,13 @@ class ServedModel:
     config: Callable[[], dict[str, Any]] = dict
     max_body_bytes: int = 64 * 1024 * 1024
     witnesses: tuple[Witness, ...] = ()
+    regions: Regions | None = None
+    totals: Callable[[], Awaitable[ModelStatistics]] | None = None
+    trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
+
+    async def statistics(self) -> ModelStatistics:
+        """Of all replicas."""
+        return await self.totals() if self.totals else self.backend.statistics()
 
     @property
     def decoupled(self) -> bool:
@@ -60,12 +72,15 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """`targets`: where outputs go that are not sent; these belong to one request."""
+
     layout: RequestLayout
     rows: int
     form: ReplyFormat
     priority: int
     timeout_ns: int | None
     place: SequencePlace | None = None  # only in requests to a model with state
+    targets: tuple[Target, ...] = ()
 
 
 class Dispatch:
@@ -83,7 +98,7 @@ class Dispatch:
 
         `header_length` None: the body is all JSON. 0: the body is nothing but the only input."""
         if header_length is None:
-            plan = self._plan(lay_out(body))
+            plan = self.placed(self._plan(lay_out(body)))
             return plan, plan.layout.id, len(body)
         if header_length == 0:
             return self._plan_raw(body), "", 0
@@ -91,18 +106,37 @@ class Dispatch:
         # Ids differ from request to request. One in front, where tritonclient puts it, is kept out of the look-up.
         leading = _LEADING_ID.match(head)
         key = head if leading is None else head[leading.end() :]
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plan(lay_out(head if leading is None else b"{" + key))
-            if plan.layout.is_reusable:
-                self._plans.keep(key, plan)
+        kept = self._plans.get(key)
+        if kept is None:
+            kept = self._plan(lay_out(head if leading is None else b"{" + key))
+            if kept.layout.is_reusable:
+                self._plans.keep(key, kept)
+        plan = self.placed(kept)
         # Written twice the later id counts, as everywhere in JSON.
         id = plan.layout.id or (leading[1].decode() if leading else "")
         return plan, id, header_length
 
+    def placed(self, plan: Plan) -> Plan:
+        """With the places for this request's outputs in shared memory. Raises BadMessage where there are none."""
+        if not plan.form.shared:
+            return plan
+        regions = self.model.regions
+        assert regions is not None
+        return replace(
+            plan, targets=tuple(Target(output, regions, index) for index, output in enumerate(plan.form.shared))
+        )
+
+    def read_shared(self, tensors: tuple[TensorLayout, ...]) -> dict[str, Tensor]:
+        """The inputs that lie in shared memory. Raises BadMessage."""
+        regions = self.model.regions
+        assert regions is not None
+        return {tensor.name: regions.read(tensor) for tensor in tensors}
+
     def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "") -> Submitted:
         """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
         payload = plan.layout.read(body, head_bytes)
+        if plan.layout.shared:
+            payload |= self.read_shared(plan.layout.shared)
         if plan.place is not None:
             return self.submit_in(plan.place, payload, plan, tenant, plan.timeout_ns)
         return self._submit(
@@ -124,12 +158,16 @@ class Dispatch:
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Headers and body of the answer. Raises BadOutput or BadTensor."""
-        values = completed.value
+        values: Any = completed.value
         if plan.form.has_classes:
             values = self._classified(plan.form, values)
-        return self._writer.write(plan.form, values, id)  # type: ignore[arg-type]
+        for target in plan.targets:
+            target.write(values)
+        return self._writer.write(plan.form, values, id)
 
     def _plan(self, layout: RequestLayout) -> Plan:
+        if self.model.regions is None and (layout.shared or any(output.span for output in layout.outputs)):
+            raise BadMessage(SHARED_MEMORY_IS_OFF)
         rows = check_inputs(self.model.inputs, layout.inputs)
         formats = choose_outputs(
             self.model.outputs, layout.outputs, bool(layout.parameters.get("binary_data_output", False))

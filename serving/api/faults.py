@@ -3,7 +3,7 @@
 | fact | HTTP | gRPC |
 |---|---|---|
 | BadMessage, BadTensor, InvalidInput, Rejected(TOO_LARGE) | 400 | INVALID_ARGUMENT |
-| unknown model, version or path | 404 | NOT_FOUND |
+| unknown model, version, path or region | 404 | NOT_FOUND |
 | wrong verb | 405 with Allow | – |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
@@ -24,7 +24,7 @@ import orjson
 
 from serving.core.errors import InvalidInput, LaneLost, ModelError, OutOfMemory, ServingError
 from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected
-from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnsupportedEncoding
+from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnknownRegion, UnsupportedEncoding
 
 Headers = tuple[tuple[bytes, bytes], ...]
 _SECOND_NS = 1_000_000_000
@@ -32,6 +32,7 @@ _SECOND_NS = 1_000_000_000
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLarge, 413),
     (UnsupportedEncoding, 415),
+    (UnknownRegion, 404),
     (BadMessage, 400),
     (BadOutput, 500),
     (InvalidInput, 400),
@@ -117,6 +118,11 @@ def unknown_model(name: str, version: str = "") -> Fault:
     return Fault(404, f"Request for unknown model: '{name}'{of_version} is not found")
 
 
+def unavailable_model(name: str) -> Fault:
+    """One that was unloaded."""
+    return Fault(404, f"Request for unknown model: '{name}' has no available versions")
+
+
 def unknown_path(path: str) -> Fault:
     return Fault(404, f"no such path: {path[:200]}")
 
@@ -129,5 +135,5 @@ def not_ready(name: str, state: str = "not ready") -> Fault:
     return Fault(503, f"Model '{name}' is {state}", (retry_after(_SECOND_NS),))
 
 
-def left_out(what: str) -> Fault:
-    return Fault(501, f"{what} is not supported by this server")
+def left_out(text: str) -> Fault:
+    return Fault(501, text)

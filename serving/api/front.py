@@ -1,7 +1,7 @@
 """What belongs to no single model: server metadata, health, the list of models, and clean errors for the rest.
 
-The models themselves are usually elsewhere (the load balancer sends their paths to them); `models` tells about them.
-With `apps` one process can also answer for models of its own.
+The models themselves are usually elsewhere (the load balancer sends their paths to them); `Operations` tells about
+them. With `apps` one process can also answer for models of its own.
 """
 
 import logging
@@ -23,57 +23,50 @@ from serving.api.asgi import (
     send_fault,
     send_json,
 )
-from serving.api.faults import INTERNAL, Fault, fault_of_error, left_out, not_ready, unknown_model, unknown_path
-from serving.api.faults import wrong_verb as _wrong_verb
-from serving.api.metadata import server_metadata, statistics
+from serving.api.faults import (
+    INTERNAL,
+    CallFailed,
+    Fault,
+    fault_of_error,
+    not_ready,
+    unavailable_model,
+    unknown_model,
+    unknown_path,
+    wrong_verb,
+)
 from serving.api.openapi import document
+from serving.api.operations import Operations, Settings
 from serving.api.pages import PAGES, Page
 
 _log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 64 * 1024
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/.*)?")
-# Parts of the protocol that are left out, by how their paths begin.
-_LEFT_OUT = {
-    "/v2/repository/models/": "loading and unloading at run time (models come and go by deployment)",
-    "/v2/systemsharedmemory": "shared memory",
-    "/v2/cudasharedmemory": "shared memory",
-    "/v2/trace": "the trace extension",
-    "/v2/logging": "the logging extension",
-}
+_CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
+_REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
+_SETTINGS = ("/v2/trace/setting", "/v2/logging")
 
-# Without shared memory no region is registered, and whoever unregisters what it never registered may go on:
-# perf_analyzer unregisters both kinds on its way out.
-_NO_REGIONS = re.compile(r"/v2/(?:system|cuda)sharedmemory(?:/region/[^/]+)?/(status|unregister)")
-
-ModelList = list[dict[str, Any]]
 LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, gives content type and body
 
 
 class FrontApp:
-    """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING or UNAVAILABLE), and optionally
-    `reason`, `statistics` (an entry of `model_stats`) and `signature` (`openapi.signature`). `strict_readiness`: ready
-    only while every model is. `pages`: further paths read with GET; those below /debug/ only from this
+    """`apps`: of the models of this process. `pages`: further paths read with GET; those below /debug/ only from this
     machine, or with `admin_token` as a bearer token; "" for no token. `peer_header`: where the load balancer says who
     asks; "" without one."""
 
     def __init__(
         self,
-        models: Callable[[], Awaitable[ModelList]],
+        operations: Operations,
         *,
         apps: Mapping[str, App] | None = None,
         pages: Mapping[str, LivePage] | None = None,
         peer_header: str = "",
         admin_token: str = "",
-        name: str = "headway",
-        strict_readiness: bool = True,
     ) -> None:
-        self._models = models
+        self._server = operations
         self._apps = dict(apps or {})
         self._pages = dict(pages or {})
         self._peer_header = peer_header.encode()
         self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
-        self._name = name
-        self._strict_readiness = strict_readiness
         self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
             "/v2": ("GET", self._tell_server),
             "/v2/health/live": ("GET", self._tell_live),
@@ -95,10 +88,11 @@ class FrontApp:
                 await self._tell_page(self._pages[path], scope, send)
             elif tell is None:
                 await self._answer_elsewhere(path, scope, receive, send)
-            elif scope["method"] != verb and (scope["method"], verb) != ("HEAD", "GET"):
-                await send_fault(send, _wrong_verb(scope["method"], verb))
             else:
+                _check_verb(scope, verb)
                 await tell(receive, send)
+        except CallFailed as failed:
+            await send_fault(send, failed.fault)
         except Exception as error:
             fault = fault_of_error(error)
             if fault is INTERNAL:
@@ -106,12 +100,9 @@ class FrontApp:
             await send_fault(send, fault)
 
     async def _tell_page(self, page: LivePage, scope: Scope, send: Send) -> None:
-        if scope["method"] not in ("GET", "HEAD"):
-            await send_fault(send, _wrong_verb(scope["method"], "GET"))
-            return
+        _check_verb(scope, "GET")
         if scope["path"].startswith("/debug/") and not self._may_debug(scope):
-            await send_fault(send, Fault(403, "only from the machine itself, or with the admin token"))
-            return
+            raise CallFailed(Fault(403, "only from the machine itself, or with the admin token"))
         content_type, body = await page(scope.get("query_string", b"").decode("latin-1"))
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
@@ -121,67 +112,93 @@ class FrontApp:
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         if found := _MODEL.fullmatch(path):
-            app = self._apps.get(found[1])
-            if app is not None:
-                await app(scope, receive, send)
-            else:
-                await send_fault(send, await self._absent(found[1]))
-            return
-        if found := _NO_REGIONS.fullmatch(path):
-            await self._tell_no_regions(found[1], scope["method"], send)
-            return
-        for beginning, what in _LEFT_OUT.items():
-            if path.startswith(beginning):
-                await send_fault(send, left_out(what))
-                return
-        await send_fault(send, unknown_path(path))
-
-    async def _tell_no_regions(self, what: str, method: str, send: Send) -> None:
-        verb = "GET" if what == "status" else "POST"
-        if method != verb:
-            await send_fault(send, _wrong_verb(method, verb))
+            if found[1] not in self._apps:
+                raise CallFailed(await self._absent(found[1]))
+            await self._apps[found[1]](scope, receive, send)
+        elif found := _REGIONS.fullmatch(path):
+            await self._answer_about_regions(found[1], found[2] or "", found[3], scope, receive, send)
+        elif found := _CONTROL.fullmatch(path):
+            _check_verb(scope, "POST")
+            given = json_object(await _body(receive)).get("parameters") or {}
+            if not isinstance(given, dict):
+                raise CallFailed(Fault(400, "parameters: must be an object"))
+            change = self._server.load if found[2] == "load" else self._server.unload
+            await change(found[1], given)
+            await send_json(send, {})
+        elif path in _SETTINGS:
+            change_settings = self._server.log if path == "/v2/logging" else self._server.trace
+            await tell_settings(change_settings, scope, receive, send)
         else:
-            await send_json(send, [] if what == "status" else {})
+            raise CallFailed(unknown_path(path))
+
+    async def _answer_about_regions(
+        self, kind: str, name: str, verb: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        _check_verb(scope, "GET" if verb == "status" else "POST")
+        if verb == "status":
+            await send_json(send, self._server.region_status(kind, name))
+        elif verb == "register":
+            self._server.register_region(kind, name, json_object(await _body(receive)))
+            await send_json(send, {})
+        else:
+            self._server.unregister_regions(kind, name)
+            await send_json(send, {})
 
     async def _absent(self, name: str) -> Fault:
         """A known model gets here while its own replicas are not reachable yet, or no longer."""
-        for model in await self._models():
-            if model["name"] == name:
+        for model in await self._server.models():
+            if model["name"] == name and model.get("wanted", True):
                 return not_ready(name, str(model.get("state", "UNAVAILABLE")).lower())
+            if model["name"] == name:
+                return unavailable_model(name)
         return unknown_model(name)
 
     async def _tell_server(self, receive: Receive, send: Send) -> None:
-        await send_json(send, server_metadata(self._name))
+        await send_json(send, self._server.server())
 
     async def _tell_live(self, receive: Receive, send: Send) -> None:
         await send_json(send, {"live": True})
 
     async def _tell_ready(self, receive: Receive, send: Send) -> None:
-        waiting = [model["name"] for model in await self._models() if model["state"] != "READY"]
-        if waiting and self._strict_readiness:
+        if waiting := await self._server.waiting():
             await send_fault(send, Fault(503, f"not ready: {', '.join(waiting)}"))
         else:
             await send_json(send, {"ready": True})
 
     async def _tell_statistics(self, receive: Receive, send: Send) -> None:
-        models = await self._models()
-        await send_json(send, statistics(model["statistics"] for model in models if "statistics" in model))
+        await send_json(send, await self._server.statistics())
 
     async def _tell_openapi(self, receive: Receive, send: Send) -> None:
-        release = server_metadata()["version"]
-        await send_json(send, document(await self._models(), name=self._name, release=release))
+        release = self._server.server()["version"]
+        await send_json(send, document(await self._server.models(), name=self._server.name, release=release))
 
     async def _tell_index(self, receive: Receive, send: Send) -> None:
-        body = await read_body(receive, {}, _MAX_BODY_BYTES)
-        if body is None:
-            return
-        only_ready = json_object(body).get("ready") is True
-        entries = [
-            {key: str(model.get(key, "")) for key in ("name", "version", "state", "reason")}
-            for model in await self._models()
-            if not only_ready or model["state"] == "READY"
-        ]
-        await send_json(send, entries)
+        only_ready = json_object(await _body(receive)).get("ready") is True
+        await send_json(send, await self._server.index(only_ready=only_ready))
+
+
+async def tell_settings(
+    change: Callable[[Mapping[str, Any]], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Settings that are read with GET and changed with POST."""
+    if scope["method"] == "POST":
+        await send_json(send, await change(json_object(await _body(receive))))
+    else:
+        _check_verb(scope, "GET")
+        await send_json(send, await change({}))
+
+
+async def _body(receive: Receive) -> bytes:
+    """Raises CallFailed if the client has left before it was complete; nobody reads that."""
+    body = await read_body(receive, {}, _MAX_BODY_BYTES)
+    if body is None:
+        raise CallFailed(Fault(499, "the client has left"))
+    return body
+
+
+def _check_verb(scope: Scope, verb: str) -> None:
+    if scope["method"] != verb and (scope["method"], verb) != ("HEAD", "GET"):
+        raise CallFailed(wrong_verb(scope["method"], verb))
 
 
 def _is_local(scope: Scope, peer_header: bytes) -> bool:

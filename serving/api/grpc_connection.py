@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from serving.api.faults import CallFailed, Fault
-from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService, NotHere, Pending, fault
+from serving.api.grpc_pending import Pending, fault
+from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService
+from serving.api.grpc_tells import NotHere
 from serving.api.http2_connection import CREDIT_STEP, LAST, MAX_HEADER_BYTES, Http2Connection, Stream
 from serving.core.outcome import Outcome
 from serving.protocol import http2

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 from serving.api.asgi import (
     BodyTooLarge,
@@ -34,14 +34,15 @@ from serving.api.faults import (
     Fault,
     fault_of_error,
     fault_of_outcome,
+    left_out,
     not_ready,
     unknown_model,
     unknown_path,
     wrong_verb,
 )
-from serving.api.front import FrontApp
+from serving.api.front import FrontApp, tell_settings
 from serving.api.generate import read_request
-from serving.api.metadata import model_config, model_metadata, model_statistics, statistics
+from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.streaming import begin, tell_all, tell_one
 from serving.core.outcome import Cancelled, Completed, Outcome
 from serving.protocol.binary_codec import parse_header_length
@@ -54,6 +55,7 @@ _log = logging.getLogger(__name__)
 # Below this a thread costs more than the compression it takes off the event loop.
 _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
+_TRACE = "/trace/setting"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?")
 
 
@@ -75,7 +77,7 @@ class ModelApp:
         }
         self._generates = {"/generate": False, "/generate_stream": True}
         prefixes = (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}")
-        tails = (*self._tells, _INFER, *self._generates)
+        tails = (*self._tells, _INFER, _TRACE, *self._generates)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
 
@@ -94,6 +96,8 @@ class ModelApp:
             await self._infer(dict(scope["headers"]), receive, send)
         elif operation is None:
             await send_fault(send, self._unknown(scope["path"], scope.get("root_path", "")))
+        elif operation == _TRACE:
+            await self._tell_trace(scope, receive, send)
         elif operation in self._generates and method == "POST":
             await self._generate(dict(scope["headers"]), receive, send, streams=self._generates[operation])
         elif operation == _INFER or operation in self._generates:
@@ -161,6 +165,16 @@ class ModelApp:
         except Exception as error:
             await send_fault(send, self.fault(error))
 
+    async def _tell_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if self.model.trace is None:
+                raise CallFailed(left_out("the trace extension is not supported by this server"))
+            await tell_settings(self.model.trace, scope, receive, send)
+        except CallFailed as failed:
+            await send_fault(send, failed.fault)
+        except Exception as error:
+            await send_fault(send, self.fault(error))
+
     async def _inflated(self, body: bytes, encoding: str) -> bytes:
         coding = coding_of(encoding)
         if not coding:
@@ -223,11 +237,7 @@ class ModelApp:
         await send_json(send, model_config(self.model))
 
     async def _tell_statistics(self, send: Send) -> None:
-        await send_json(send, statistics([self.statistics()]))
-
-    def statistics(self) -> dict[str, Any]:
-        """This model's entry of `model_stats`."""
-        return model_statistics(self.model.name, self.model.version, self.model.backend.statistics())
+        await send_json(send, statistics([await told_statistics(self.model)]))
 
 
 def server_timing(completed: Completed) -> bytes:

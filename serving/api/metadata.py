@@ -25,12 +25,12 @@ EXTENSIONS = (
 _ROWS_WITHOUT_LIMIT = 4096
 
 
-def server_metadata(name: str = "headway") -> dict[str, Any]:
+def server_metadata(name: str = "headway", more_extensions: Iterable[str] = ()) -> dict[str, Any]:
     try:
         release = version("headway")
     except PackageNotFoundError:  # a checkout that was never installed
         release = "0"
-    return {"name": name, "version": release, "extensions": list(EXTENSIONS)}
+    return {"name": name, "version": release, "extensions": sorted({*EXTENSIONS, *more_extensions})}
 
 
 def model_metadata(model: ServedModel) -> dict[str, Any]:
@@ -79,6 +79,11 @@ def _configured(tensor: TensorDescription) -> dict[str, Any]:
 
 def statistics(models: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"model_stats": list(models)}
+
+
+async def told_statistics(model: ServedModel) -> dict[str, Any]:
+    """A model's entry of `model_stats`, of all its replicas."""
+    return model_statistics(model.name, model.version, await model.statistics())
 
 
 def model_statistics(name: str, version: str, counts: ModelStatistics) -> dict[str, Any]:

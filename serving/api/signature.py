@@ -90,6 +90,8 @@ def _format(description: TensorDescription, output: RequestedOutput, binary: boo
         if description.datatype == "BYTES":
             raise BadMessage("classification needs numbers, and this output is BYTES", path=f"output {output.name!r}")
         return OutputFormat(output.name, "BYTES", chosen, output.classes)
+    if output.span:
+        return OutputFormat(output.name, description.datatype, binary=True, span=output.span)
     if not chosen and description.datatype in NOT_IN_JSON:
         raise BadMessage(
             f"{description.datatype} cannot travel as JSON, set binary_data to true", path=f"output {output.name!r}"

@@ -27,24 +27,21 @@ def applications(settings: Settings, *, gpus: bool) -> Iterator[tuple[str, str, 
     gpus: whether the cluster has any. Without, replicas ask for none, or they would wait for one for ever; each says
     loudly that it runs on the CPU.
     """
-    yield FRONT, "/", front(settings)
+    yield FRONT, "/", front(settings, gpus=gpus)
     for spec in settings.model_specs():
         if not gpus and spec.resources.gpus:
             spec = replace(spec, resources=replace(spec.resources, gpus=0.0))
         yield spec.name, model_route(spec.name), model(settings, spec)
 
 
-def front(settings: Settings) -> Application:
+def front(settings: Settings, *, gpus: bool) -> Application:
     configured = {spec.name: {"version": spec.version, "signature": signature(spec)} for spec in settings.model_specs()}
     deployment = Front.options(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
         logging_config=LOGGING,
     )
-    server = settings.server
-    return deployment.bind(
-        server.name, configured, server.http_port, server.grpc_port, server.tenant_header, server.admin_token_file
-    )
+    return deployment.bind(settings.as_mapping(), configured, gpus=gpus)
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:
@@ -56,12 +53,13 @@ def model(settings: Settings, spec: ModelSpec) -> Application:
         server.tenant_header,
         settings.tenant_weights(spec.name),
         watching(server, spec.resources),
+        server.shared_memory,
     )
 
 
 def front_application(args: dict[str, Any]) -> Application:
     """args: `{settings: {...}}`, as a manifest carries them."""
-    return front(_settings(args))
+    return front(_settings(args), gpus=True)
 
 
 def model_application(args: dict[str, Any]) -> Application:
@@ -77,11 +75,13 @@ def _settings(args: dict[str, Any]) -> Settings:
     return Settings.model_validate(args["settings"])
 
 
-def deploy(settings: Settings, *, gpus: bool) -> None:
-    """Deploys everything into the running Ray; returns at once. What is already there is updated in place."""
+def deploy(settings: Settings, *, gpus: bool, only: str | None = None) -> None:
+    """Deploys everything into the running Ray, or one model of it; returns at once. What is already there is updated in
+    place."""
     targets = [
         serve.RunTarget(target=application, name=name, route_prefix=prefix, logging_config={"enable_access_log": False})
         for name, prefix, application in applications(settings, gpus=gpus)
+        if only in (None, name)
     ]
     serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 

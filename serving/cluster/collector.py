@@ -17,6 +17,7 @@ from ray.serve.schema import DeploymentDetails, ServeInstanceDetails
 
 from serving.cluster.catalog import STATES
 from serving.core.clock import SystemClock
+from serving.core.statistics import ModelStatistics, total
 from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot
 
 PATIENCE_S = 2.0
@@ -50,6 +51,16 @@ class Collector:
         names = list(self._versions) if models is None else list(models)
         answers = await asyncio.gather(*(self._ask(name, method, arguments) for name in names))
         return dict(zip(names, answers, strict=True))
+
+    def forget(self) -> None:
+        """Models have come or gone; a handle of one that is gone would wait for its replicas."""
+        self._handles.clear()
+        self._known = None
+
+    async def statistics(self) -> dict[str, ModelStatistics]:
+        """Of each model, all its replicas together."""
+        answers = await self.ask("statistics")
+        return {name: total(answer.told) for name, answer in answers.items()}
 
     async def snapshot(self) -> ClusterSnapshot:
         """Everything about all models. Whoever asks within a second of another gets the same one."""

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
 from models.spec import ModelSpec
-from serving.api.front import ModelList
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
+from serving.api.operations import ModelList, Operations
+from serving.api.regions import Regions
 from serving.cluster import debug, decisions, door, grpc_door
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
+from serving.cluster.control import Control
 from serving.cluster.dashboard import Dashboard
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
@@ -34,11 +37,16 @@ from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.pages import admin_token, debug_pages, metric_pages
 from serving.cluster.snapshots import Teller, memory_bytes
+from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
+from serving.config import Settings
+from serving.core.statistics import ModelStatistics
+from serving.protocol.errors import BadMessage
 from serving.telemetry.gpu import GpuSampler, visible_devices
 from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
+from serving.telemetry.trace import RequestTraces
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
@@ -58,6 +66,7 @@ class ModelReplica:
         tenant_header: str,
         weights: dict[str, float],
         watching: Watching,
+        shared_memory: bool,
     ) -> None:
         recorder = Recorder(weights)
         self.engine = await open_engine(
@@ -82,10 +91,27 @@ class ModelReplica:
             predictions=predictions.counts if predictions else {},
         )
         told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
-        served = served_model(self.engine, max_body_bytes, doors, told, recorded(watching, self.engine))
+        self._log = LogSwitch(logger)
+        self._trace = TraceSwitch(next((witness for witness in told if isinstance(witness, RequestTraces)), None))
+        siblings = Collector({spec.name: spec.version})
+        switches = ClusterSwitches(siblings)
+
+        async def totals() -> ModelStatistics:
+            return (await siblings.statistics())[spec.name]
+
+        served = served_model(
+            self.engine,
+            max_body_bytes,
+            doors,
+            told,
+            recorded(watching, self.engine),
+            regions=Regions(region_folder()) if shared_memory else None,
+            totals=totals if spec.replicas > 1 else None,
+            trace=partial(switches.trace, model=spec.name),
+        )
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
-        calls = GrpcService([served], self.entries, tenant_header=tenant_header)
+        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header)
         grpc_door.entrance.register(calls, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()
@@ -99,8 +125,18 @@ class ModelReplica:
         """What the repository index says of the only model here."""
         spec = self.engine.spec
         state = "READY" if self.engine.is_ready() else "UNAVAILABLE"
-        counts = model_statistics(spec.name, spec.version, self.engine.statistics())
-        return [{"name": spec.name, "version": spec.version, "state": state, "statistics": counts}]
+        return [{"name": spec.name, "version": spec.version, "state": state}]
+
+    async def statistics(self) -> ModelStatistics:
+        """Of this replica."""
+        return self.engine.statistics()
+
+    async def switch(self, what: str, changes: dict[str, Any]) -> dict[str, Any] | str:
+        """Changes what is traced or logged here, and tells how it is now, or why it cannot be."""
+        try:
+            return (self._log if what == "log" else self._trace).change(changes)
+        except BadMessage as error:
+            return str(error)
 
     async def debug_state(self) -> dict[str, Any]:
         return debug.state(self.engine, self._teller.snapshot())
@@ -139,30 +175,35 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(
-        self,
-        name: str,
-        configured: dict[str, dict[str, Any]],
-        http_port: int,
-        grpc_port: int | None,
-        tenant_header: str,
-        admin_token_file: str | None = None,
-    ) -> None:
-        models = Catalog(configured).models
-        self.collector = Collector({model: facts["version"] for model, facts in configured.items()})
-        self.dashboard = Dashboard(self.collector.snapshot, decisions.recent, name=name)
+    async def __init__(self, settings: dict[str, Any], configured: dict[str, dict[str, Any]], *, gpus: bool) -> None:
+        server = Settings.model_validate(settings).server
+        catalog = Catalog(configured, explicit=server.model_control)
+        self.collector = collector = Collector({model: facts["version"] for model, facts in configured.items()})
+
+        def changed() -> None:
+            catalog.forget()
+            collector.forget()
+
+        operations = Operations(
+            catalog.models,
+            name=server.name,
+            counts=partial(model_counts, collector, configured),
+            regions=Regions(region_folder()) if server.shared_memory else None,
+            control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
+            switches=ClusterSwitches(collector),
+        )
+        self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name)
         self.dashboard.begin()
         pages = {
-            **metric_pages(self.collector, http_port),
-            **debug_pages(self.collector),
+            **metric_pages(collector, server.http_port),
+            **debug_pages(collector),
             **self.dashboard.pages(),
         }
-        self.http: App = FrontApp(
-            models, name=name, pages=pages, peer_header=peer_header(), admin_token=admin_token(admin_token_file)
-        )
+        token = admin_token(server.admin_token_file)
+        self.http: App = FrontApp(operations, pages=pages, peer_header=peer_header(), admin_token=token)
         door.entrance.register("/", self.http)
-        relay = GrpcRelay(grpc_port, tenant_header) if grpc_port else None
-        grpc_door.entrance.register(GrpcService([], models, name=name, relay=relay))
+        relay = GrpcRelay(server.grpc_port, server.tenant_header) if server.grpc_port else None
+        grpc_door.entrance.register(GrpcService([], operations, relay=relay))
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
@@ -171,6 +212,17 @@ class Front:
 def doors() -> dict[str, str]:
     """Which doors of this process are open, and how plain requests come through them."""
     return door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
+
+
+async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of `model_stats`."""
+    found = await collector.statistics()
+    return [model_statistics(name, facts["version"], found[name]) for name, facts in configured.items()]
+
+
+def region_folder() -> Path:
+    """One for each Ray on a machine, so that what was registered with one server is unknown to the next."""
+    return Path(get_serve_logs_dir()).parents[1] / "headway"
 
 
 def model_route(name: str) -> str:

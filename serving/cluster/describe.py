@@ -20,8 +20,10 @@ def served_model(
     doors: Callable[[], dict[str, str]],
     witnesses: Sequence[Witness] = (),
     recorded: Recorded | None = None,
+    **more: Any,
 ) -> ServedModel:
-    """recorded: the same engine, where its requests are to be noted."""
+    """recorded: the same engine, where its requests are to be noted. more: `regions`, `totals` and `trace` of
+    `ServedModel`."""
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -38,6 +40,7 @@ def served_model(
         generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
         witnesses=tuple(witnesses),
+        **more,
     )
 
 

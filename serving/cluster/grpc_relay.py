@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from serving.api.faults import CallFailed, fault_of_grpc
-from serving.api.grpc_service import Call
+from serving.api.grpc_pending import Call
 
 _PASSED_ON = ("traceparent", "tracestate", "x-request-id")
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))

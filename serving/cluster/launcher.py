@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from serving.cluster.environment import grpc_options, ray_environment, serves_grpc
+from serving.cluster.probes import POLL_S, answers, answers_over_grpc, cause
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
-from serving.protocol.pb import SERVICE, decode, encode
 
-POLL_S = 0.25
 READY_TIMEOUT_S = 600.0
 DRAIN_S = 3.0
 
@@ -52,14 +51,14 @@ class Cluster:
 
     def __init__(self, settings: Settings, config_path: Path, say: Say) -> None:
         self._settings = settings
-        self._folder = str(config_path.resolve().parent)
+        self.folder = str(config_path.resolve().parent)
         self._say = say
         self._owns_ray = settings.server.ray_address is None
 
     def start(self) -> None:
         server = self._settings.server
         os.environ.update(ray_environment(self._settings))
-        path = [self._folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
         self._say("starting Ray …")
         import ray
@@ -67,7 +66,7 @@ class Cluster:
 
         from serving.cluster.app import add_to_path, deploy
 
-        add_to_path(self._folder)
+        add_to_path(self.folder)
         ray.init(
             address=server.ray_address or "local",  # not whatever Ray happens to run on this machine
             num_cpus=self._cpus() if self._owns_ray else None,
@@ -102,7 +101,7 @@ class Cluster:
                     if name != "front":
                         self._say(f"{name} is up")
                 elif application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                    raise StartFailed(f"{name} did not start: {_cause(application)}")
+                    raise StartFailed(f"{name} did not start: {cause(application)}")
             if time.monotonic() > give_up_s:
                 raise StartFailed(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}")
         return self._wait_for_http(wait)
@@ -137,7 +136,7 @@ class Cluster:
             return ["WARNING: no gRPC without HAProxy; server.grpc_port: null if you do not miss it"]
         address = f"{self._host()}:{server.grpc_port}"
         model = self._settings.model_specs()[0].name
-        if _is_ready_over_grpc(address, model):
+        if answers_over_grpc(address, model):
             return [f"gRPC at {address}"]
         return [
             f"WARNING: gRPC at {address} only for calls with the metadata `application: <model>`; see headway doctor"
@@ -172,7 +171,7 @@ class Cluster:
         urls = [f"{self.url()}/v2/models/{spec.name}/ready" for spec in self._settings.model_specs()]
         urls.append(f"{self.url()}/v2/health/ready")
         while urls and not wait(POLL_S):
-            urls = [url for url in urls if not _answers(url)]
+            urls = [url for url in urls if not answers(url)]
         return not urls
 
 
@@ -181,39 +180,7 @@ def _pause(seconds: float) -> bool:
     return False
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-def _is_ready_over_grpc(address: str, model: str, patience_s: float = 10.0) -> bool:
-    """Whether a call that names only the model reaches it."""
-    import grpc
-
-    ask = encode("ModelReadyRequest", {"name": model})
-    with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/ModelReady")
-        give_up_s = time.monotonic() + patience_s
-        while time.monotonic() < give_up_s:
-            try:
-                if decode("ModelReadyResponse", call(ask, timeout=2)).ready:
-                    return True
-            except grpc.RpcError:
-                # HAProxy learns of a replica's two servers one after the other.
-                time.sleep(POLL_S)
-    return False
-
-
 def get_json(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(url, timeout=10) as response:
         answer: dict[str, Any] = json.load(response)
         return answer
-
-
-def _cause(application: Any) -> str:
-    """The message of the application or, better, of the deployment that failed."""
-    messages = [deployment.message for deployment in application.deployments.values() if deployment.message]
-    return "\n".join(messages) or application.message

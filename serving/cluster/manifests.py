@@ -144,6 +144,8 @@ def to_yaml(value: object) -> str:
 
 def _settings_of_front(settings: Settings) -> dict[str, Any]:
     mapping = settings.as_mapping()
+    # KubeRay would bring back what a client has unloaded.
+    mapping.get("server", {}).pop("model_control", None)
     mapping["models"] = [{key: model[key] for key in FRONT_NEEDS} for model in mapping["models"]]
     return mapping
 

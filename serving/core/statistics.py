@@ -1,6 +1,8 @@
 """Counts and durations of a model's requests, in the categories of the Open Inference statistics extension."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 
 @dataclass(slots=True)
@@ -12,6 +14,10 @@ class Duration:
         self.count += count
         self.ns += ns
 
+    def __iadd__(self, other: "Duration") -> Self:
+        self.add(other.ns, other.count)
+        return self
+
 
 @dataclass(slots=True)
 class BatchStatistics:
@@ -20,6 +26,12 @@ class BatchStatistics:
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
+
+    def __iadd__(self, other: "BatchStatistics") -> Self:
+        self.compute_input += other.compute_input
+        self.compute_infer += other.compute_infer
+        self.compute_output += other.compute_output
+        return self
 
 
 @dataclass(slots=True)
@@ -36,3 +48,26 @@ class ModelStatistics:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
     by_batch_rows: dict[int, BatchStatistics] = field(default_factory=dict)
+
+    def __iadd__(self, other: "ModelStatistics") -> Self:
+        self.inference_count += other.inference_count
+        self.execution_count += other.execution_count
+        self.last_inference_ms = max(self.last_inference_ms, other.last_inference_ms)
+        self.success += other.success
+        self.fail += other.fail
+        self.queue += other.queue
+        self.compute_input += other.compute_input
+        self.compute_infer += other.compute_infer
+        self.compute_output += other.compute_output
+        for rows, batch in other.by_batch_rows.items():
+            own = self.by_batch_rows.setdefault(rows, BatchStatistics())
+            own += batch
+        return self
+
+
+def total(parts: Iterable[ModelStatistics]) -> ModelStatistics:
+    """Of several replicas, as if they were one."""
+    found = ModelStatistics()
+    for part in parts:
+        found += part
+    return found

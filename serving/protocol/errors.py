@@ -3,6 +3,7 @@
 BadMessage                  the bytes are not the message they claim to be
 ├── BadTensor               one tensor's datatype, shape or data does not fit; starts with the field's path
 ├── TooLarge                more bytes than this server takes
+├── UnknownRegion           no shared memory region is registered under the name
 └── UnsupportedEncoding     a Content-Encoding this server cannot undo
 BadOutput                   what the model returned does not match its own declaration
 """
@@ -22,6 +23,10 @@ class BadTensor(BadMessage):
 
 class TooLarge(BadMessage):
     """More bytes than the limit, on the wire or after decompression."""
+
+
+class UnknownRegion(BadMessage):
+    """No shared memory region is registered under the name."""
 
 
 class UnsupportedEncoding(BadMessage):

@@ -14,11 +14,12 @@ import numpy as np
 
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
 from serving.protocol.json_codec import array_of
-from serving.protocol.layout import TensorLayout, binary_data_size
+from serving.protocol.layout import TensorLayout
 from serving.protocol.messages import RequestedOutput, Tensor
 from serving.protocol.pb import decode
 from serving.protocol.pb import message as message_class
 from serving.protocol.reply import ReplyFormat, fitting
+from serving.protocol.spans import span_of
 from serving.protocol.tensors import (
     SIZES,
     check_datatype,
@@ -133,7 +134,9 @@ def field(tag: bytes, content: bytes) -> bytes:
 class GrpcLayout:
     """A checked head. `is_reusable`: no values are in it, so that it serves every request with the same head."""
 
-    __slots__ = ("_readers", "inputs", "is_reusable", "model_name", "model_version", "outputs", "parameters")
+    __slots__ = (
+        "_raw", "_readers", "inputs", "is_reusable", "model_name", "model_version", "outputs", "parameters", "shared"
+    )  # fmt: skip
 
     def __init__(self, head: bytes) -> None:
         """Raises BadMessage or BadTensor."""
@@ -147,16 +150,18 @@ class GrpcLayout:
         # Answers are always raw: tritonclient reads no other form reliably.
         self.parameters = parameters_of(request.parameters) | {"binary_data_output": True}
         self.is_reusable = all(tensor.values is None for tensor in self.inputs)
+        self.shared = tuple(tensor for tensor in self.inputs if tensor.span)
+        self._raw = tuple(tensor for tensor in self.inputs if not tensor.span)
         self._readers = tuple(
             (tensor.name, tensor.shape, numpy_dtype(tensor.datatype) if tensor.is_view else None, tensor.size, tensor)
-            for tensor in self.inputs
+            for tensor in self._raw
         )
 
     def read(self, request: Split) -> dict[str, Tensor]:
-        """The inputs by name, as views into the message where possible."""
+        """The inputs by name but for the shared ones, as views into the message where possible."""
         values: dict[str, Tensor] = {}
         if not request.raws:
-            for tensor in self.inputs:
+            for tensor in self._raw:
                 if tensor.values is None:
                     raise BadTensor("neither contents nor raw_input_contents is given", path=tensor.path)
                 values[tensor.name] = tensor.values
@@ -174,8 +179,9 @@ class GrpcLayout:
     def _check_raws(self, raws: list[Span]) -> None:
         if not self.is_reusable:
             raise BadMessage("contents and raw_input_contents must not be mixed", path="raw_input_contents")
-        if len(raws) != len(self.inputs):
-            raise BadMessage(f"{len(raws)} entries for {len(self.inputs)} inputs", path="raw_input_contents")
+        if len(raws) != len(self._raw):
+            shared = " that are not in shared memory" if self.shared else ""
+            raise BadMessage(f"{len(raws)} entries for {len(self._raw)} inputs{shared}", path="raw_input_contents")
 
 
 def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +194,11 @@ def _lay_out_input(tensor: Any, path: str) -> TensorLayout:
     check_datatype(tensor.datatype, path)
     shape = tuple(tensor.shape)
     count = element_count(shape, path)
-    binary_data_size(parameters_of(tensor.parameters), path)  # refuses what we do not support
+    if span := span_of(parameters_of(tensor.parameters), path):
+        if tensor.HasField("contents"):
+            raise BadTensor("both contents and shared_memory_region are given", path=path)
+        check_size(tensor.datatype, count, span.byte_size, path)
+        return TensorLayout(path, tensor.name, tensor.datatype, shape, span=span)
     size = count * SIZES.get(tensor.datatype, 0)
     if not tensor.HasField("contents"):
         return TensorLayout(path, tensor.name, tensor.datatype, shape, size=size)
@@ -211,11 +221,10 @@ def _typed_values(contents: Any, datatype: str, shape: tuple[int, ...], count: i
 def _requested(output: Any, index: int) -> RequestedOutput:
     path = f"outputs[{index}].parameters"
     parameters = parameters_of(output.parameters)
-    binary_data_size(parameters, path)
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
         raise BadMessage("must be a number of classes", path=f"{path}.classification")
-    return RequestedOutput(output.name, True, classes)
+    return RequestedOutput(output.name, True, classes, span_of(parameters, f"outputs[{index}]"))
 
 
 class GrpcReplyWriter:
@@ -243,6 +252,8 @@ class GrpcReplyWriter:
         for index, array in enumerate(arrays):
             if array.dtype is form.dtypes[index] and array.flags.c_contiguous and lengths[index]:
                 parts += (lengths[index], array)
+            elif form.outputs[index].span:
+                parts += (_RAW_OUTPUT, b"\0")  # empty, but there: clients count them
             else:
                 raw = write_tensor(fitting(array, form.outputs[index]))
                 size = len(raw) if isinstance(raw, bytes) else raw.nbytes
@@ -256,7 +267,7 @@ class GrpcReplyWriter:
         for output, shape in zip(form.outputs, shapes, strict=True):
             described = output_class(name=output.name, datatype=output.datatype, shape=shape)
             parts.append(field(_OUTPUT, described.SerializeToString()))
-            size = SIZES.get(output.datatype, 0) * int(np.prod(shape, dtype=np.int64))
+            size = 0 if output.span else SIZES.get(output.datatype, 0) * int(np.prod(shape, dtype=np.int64))
             lengths.append(_RAW_OUTPUT + _varint(size) if size and output.datatype != "BF16" else b"")
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()

@@ -14,6 +14,7 @@ import numpy as np
 from serving.protocol.errors import BadMessage, BadTensor
 from serving.protocol.json_codec import InputHead, OutputHead, decode_request_head, read_values
 from serving.protocol.messages import InferInput, InferRequest, RequestedOutput, Tensor, TensorDescription
+from serving.protocol.spans import Span, span_of
 from serving.protocol.tensors import (
     SIZES,
     check_datatype,
@@ -30,7 +31,8 @@ _NO_VIEW = frozenset({"BYTES", "BOOL"})
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    """One input: `values` if it came as JSON, else how far behind the head its raw data starts and how long it is."""
+    """One input: `values` if it came as JSON, `span` if it lies in shared memory, else how far behind the head its raw
+    data starts and how long it is."""
 
     path: str
     name: str
@@ -39,6 +41,7 @@ class TensorLayout:
     offset: int = 0
     size: int = 0
     values: Tensor | None = None
+    span: Span | None = None
 
     @property
     def is_view(self) -> bool:
@@ -51,9 +54,10 @@ class TensorLayout:
 
 
 class RequestLayout:
-    """A checked request without its binary values. `is_reusable`: nothing in it belongs to one request only."""
+    """A checked request without its binary values. `is_reusable`: nothing in it belongs to one request only. `shared`:
+    the inputs that lie in shared memory; who has access to it reads them."""
 
-    __slots__ = ("_others", "_views", "id", "inputs", "is_reusable", "outputs", "parameters", "tail_bytes")
+    __slots__ = ("_others", "_views", "id", "inputs", "is_reusable", "outputs", "parameters", "shared", "tail_bytes")
 
     def __init__(
         self,
@@ -69,11 +73,14 @@ class RequestLayout:
         self.id = id
         self.parameters: Mapping[str, object] = parameters or {}
         self.is_reusable = not id and all(tensor.values is None for tensor in self.inputs)
-        self._views = tuple((t.name, t.shape, numpy_dtype(t.datatype), t.offset) for t in self.inputs if t.is_view)
-        self._others = tuple(tensor for tensor in self.inputs if not tensor.is_view)
+        self.shared = tuple(tensor for tensor in self.inputs if tensor.span)
+        here = [tensor for tensor in self.inputs if not tensor.span]
+        self._views = tuple((t.name, t.shape, numpy_dtype(t.datatype), t.offset) for t in here if t.is_view)
+        self._others = tuple(tensor for tensor in here if not tensor.is_view)
 
     def read(self, body: bytes, head_bytes: int) -> dict[str, Tensor]:
-        """The inputs by name, as views into `body` where possible; its first `head_bytes` are not looked at again."""
+        """The inputs by name but for the shared ones, as views into `body` where possible; its first `head_bytes` are
+        not looked at again."""
         if len(body) != head_bytes + self.tail_bytes:
             raise BadMessage(
                 f"the body has {len(body)} bytes, but its head and the binary_data_size of its inputs add up to "
@@ -144,6 +151,11 @@ def _lay_out_tensor(tensor: InputHead, path: str, offset: int) -> TensorLayout:
     count = element_count(shape, path)
     size = binary_data_size(tensor.parameters, path)
     data = bytes(tensor.data)
+    if span := span_of(tensor.parameters, path):
+        if data:
+            raise BadTensor("both data and shared_memory_region are given", path=path)
+        check_size(tensor.datatype, count, span.byte_size, path)
+        return TensorLayout(path, tensor.name, tensor.datatype, shape, span=span)
     if size is None:
         if not data:
             raise BadTensor("neither data nor binary_data_size is given", path=path)
@@ -157,11 +169,7 @@ def _lay_out_tensor(tensor: InputHead, path: str, offset: int) -> TensorLayout:
 
 def binary_data_size(parameters: Mapping[str, object] | None, path: str) -> int | None:
     """The size of a tensor's binary data, None if it has none."""
-    if not parameters:
-        return None
-    if "shared_memory_region" in parameters:
-        raise BadTensor("shared memory is not supported by this server", path=f"{path}.parameters")
-    size = parameters.get("binary_data_size")
+    size = parameters.get("binary_data_size") if parameters else None
     if size is None:
         return None
     if type(size) is not int or size < 0:
@@ -180,13 +188,11 @@ def _requested(heads: Iterable[OutputHead], default: object) -> tuple[RequestedO
             raise BadMessage(f"output {head.name!r} is requested twice", path=path)
         seen.add(head.name)
         parameters = head.parameters or {}
-        if "shared_memory_region" in parameters:
-            raise BadMessage("shared memory is not supported by this server", path=f"{path}.parameters")
         binary = parameters.get("binary_data", default)
         if type(binary) is not bool:
             raise BadMessage("must be true or false", path=f"{path}.parameters.binary_data")
         classes = parameters.get("classification", 0)
         if type(classes) is not int or classes < 0:
             raise BadMessage("must be a number of classes", path=f"{path}.parameters.classification")
-        outputs.append(RequestedOutput(head.name, binary, classes))
+        outputs.append(RequestedOutput(head.name, binary, classes, span_of(parameters, path)))
     return tuple(outputs)

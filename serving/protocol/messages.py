@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from serving.protocol.spans import Span
+
 Parameter = bool | int | float | str
 Tensor = npt.NDArray[np.generic]
 
@@ -35,11 +37,13 @@ class InferInput:
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """`binary` None: as the request's `binary_data_output` says. `classes` > 0: the best so many, as text."""
+    """`binary` None: as the request's `binary_data_output` says. `classes` > 0: the best so many, as text. `span`:
+    where to write it, instead of sending it."""
 
     name: str
     binary: bool | None = None
     classes: int = 0
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import orjson
 from serving.protocol.errors import BadOutput
 from serving.protocol.json_codec import write_values
 from serving.protocol.messages import Tensor
+from serving.protocol.spans import Span
 from serving.protocol.tensors import numpy_dtype, write_tensor
 
 Header = tuple[bytes, bytes]
@@ -36,24 +37,31 @@ def encoded(headers: Iterable[Header]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """One output as the client wants it. `classes` > 0: already turned into BYTES labels by who calls."""
+    """One output as the client wants it. `classes` > 0: already turned into BYTES labels by who calls. `span`: already
+    written there by who calls, so that only its shape is told."""
 
     name: str
     datatype: str
     binary: bool
     classes: int = 0
+    span: Span | None = None
 
 
 class ReplyFormat:
     """Which outputs a client wants and how; shared by all requests that want the same."""
 
-    __slots__ = ("dtypes", "has_classes", "heads", "is_plain", "names", "outputs")
+    __slots__ = ("dtypes", "has_classes", "heads", "is_plain", "names", "outputs", "shared")
 
     def __init__(self, outputs: Sequence[OutputFormat]) -> None:
         self.outputs = tuple(outputs)
         self.names = tuple(output.name for output in self.outputs)
         self.has_classes = any(output.classes for output in self.outputs)
-        self.is_plain = bool(outputs) and all(output.binary and output.datatype != "BYTES" for output in self.outputs)
+        self.shared = tuple(output for output in self.outputs if output.span)
+        self.is_plain = (
+            bool(outputs)
+            and not self.shared
+            and all(output.binary and output.datatype != "BYTES" for output in self.outputs)
+        )
         self.dtypes = tuple(numpy_dtype(output.datatype) for output in self.outputs)
         self.heads: dict[tuple[tuple[int, ...], ...], tuple[HeaderBlock, bytes]] = {}
 
@@ -100,7 +108,7 @@ class ReplyWriter:
         for output, shape, dtype in zip(form.outputs, shapes, form.dtypes, strict=True):
             size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             body_bytes += size
-            descriptions.append(_description(output, shape, b'"parameters":{"binary_data_size":%d}' % size))
+            descriptions.append(_description(output, shape, b',"parameters":{"binary_data_size":%d}' % size))
         head = self._opening + b",".join(descriptions) + b"]}"
         # With nothing binary behind it the head is an ordinary JSON answer.
         found = (_headers(len(head) if body_bytes else None, len(head) + body_bytes), head)
@@ -117,14 +125,18 @@ class ReplyWriter:
             if output.name not in values:
                 raise BadOutput(f"the model returned no output {output.name!r}")
             array = fitting(values[output.name], output)
+            if output.span:
+                # Nothing but this: the C++ client takes any parameter for the announcement of binary data.
+                descriptions.append(_description(output, array.shape))
+                continue
             if output.binary:
                 raw = write_tensor(array)
                 size = len(raw) if isinstance(raw, bytes) else raw.nbytes
                 tail.append(raw)
                 tail_bytes += size
-                data = b'"parameters":{"binary_data_size":%d}' % size
+                data = b',"parameters":{"binary_data_size":%d}' % size
             else:
-                data = b'"data":' + write_values(array, output.datatype, f"output {output.name!r}")
+                data = b',"data":' + write_values(array, output.datatype, f"output {output.name!r}")
             descriptions.append(_description(output, array.shape, data))
         head = self._opening + b",".join(descriptions) + b"]}"
         if id:
@@ -146,8 +158,8 @@ def fitting(array: Tensor, output: OutputFormat) -> Tensor:
     return array
 
 
-def _description(output: OutputFormat, shape: tuple[int, ...], data: bytes) -> bytes:
-    return b'{"name":%b,"datatype":"%b","shape":%b,%b}' % (
+def _description(output: OutputFormat, shape: tuple[int, ...], data: bytes = b"") -> bytes:
+    return b'{"name":%b,"datatype":"%b","shape":%b%b}' % (
         orjson.dumps(output.name),
         output.datatype.encode(),
         orjson.dumps(shape),

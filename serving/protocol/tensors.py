@@ -9,6 +9,7 @@ import struct
 from collections.abc import Sequence
 from functools import cache
 from math import prod
+from mmap import mmap
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def check_datatype(datatype: str, path: str) -> None:
         raise BadTensor(f"unknown datatype {datatype[:40]!r}", path=f"{path}.datatype")
 
 
-def read_tensor(data: bytes, offset: int, size: int, datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
+def read_tensor(data: bytes | mmap, offset: int, size: int, datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
     """The tensor that lies in `data[offset : offset + size]`, whose size was checked; a view where that is possible."""
     if datatype == "BYTES":
         return read_bytes(data, offset, size, shape, path)
@@ -97,7 +98,7 @@ def read_tensor(data: bytes, offset: int, size: int, datatype: str, shape: tuple
     return np.ndarray(shape, numpy_dtype(datatype), data, offset)
 
 
-def read_bytes(data: bytes, offset: int, size: int, shape: tuple[int, ...], path: str) -> Tensor:
+def read_bytes(data: bytes | mmap, offset: int, size: int, shape: tuple[int, ...], path: str) -> Tensor:
     """BYTES elements: each a 32-bit little-endian length and so many bytes."""
     count = prod(shape)
     end = offset + size

@@ -172,8 +172,9 @@ def _gpus(replicas: tuple[ReplicaSnapshot, ...]) -> Point:
     found = {gpu.uuid: gpu for replica in replicas for gpu in replica.gpus}.values()
     if not found:
         return {}
+    busy = [gpu.busy_ratio for gpu in found if gpu.busy_ratio is not None]
     return {
-        "gpu_busy": round(sum(gpu.busy_ratio for gpu in found) / len(found), 4),
+        **({"gpu_busy": round(sum(busy) / len(busy), 4)} if busy else {}),
         "gpu_memory": sum(gpu.memory_used_bytes for gpu in found),
         "gpu_memory_total": sum(gpu.memory_total_bytes for gpu in found),
     }

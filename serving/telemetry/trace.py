@@ -35,7 +35,7 @@ class RequestTraces:
 
         self._model = model
         self._version = version
-        self._share = share
+        self.share = share  # may change at any time
         self._allowance = Allowance(MOST_PER_S)
         self._provider = TracerProvider(resource=Resource.create({"service.name": "headway"}), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
@@ -45,7 +45,7 @@ class RequestTraces:
 
     def answered(self, exchange: Exchange) -> None:
         trace = exchange.traceparent
-        wanted = is_sampled(trace) if trace else random.random() < self._share
+        wanted = is_sampled(trace) if trace else random.random() < self.share
         if wanted and self._allowance.take(exchange.ended_ns):
             self._kept.put(exchange)
 

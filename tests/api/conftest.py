@@ -14,6 +14,8 @@ from serving.api.connection import short_way
 from serving.api.dispatch import ServedModel
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
+from serving.api.metadata import told_statistics
+from serving.api.operations import Operations
 from serving.protocol.messages import TensorDescription
 from serving.testing.backend import EchoBackend
 
@@ -62,9 +64,15 @@ def serving() -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(
-        models: Sequence[ServedModel], *, http: str = "short", loop: str = "uvloop", tenant_header: str = ""
+        models: Sequence[ServedModel],
+        *,
+        http: str = "short",
+        loop: str = "uvloop",
+        tenant_header: str = "",
+        **more: object,
     ) -> Server:
-        """http: uvicorn's protocol, or "short" for the short way, which the first model's plain requests take then."""
+        """http: uvicorn's protocol, or "short" for the short way, which the first model's plain requests take then.
+        more: for `Operations`."""
         apps = {served.name: ModelApp(served, tenant_header=tenant_header) for served in models}
 
         async def status() -> list[dict[str, object]]:
@@ -73,13 +81,16 @@ def serving() -> Iterator[Callable[..., Server]]:
                     "name": served.name,
                     "version": served.version,
                     "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
-                    "statistics": apps[served.name].statistics(),
                 }
                 for served in models
             ]
 
+        async def counts() -> list[dict[str, object]]:
+            return [await told_statistics(served) for served in models]
+
         protocol = short_way(apps[models[0].name]) if http == "short" else http
-        servers.append(Server(FrontApp(status, apps=apps), http=protocol, loop=loop).open())
+        front = FrontApp(Operations(status, counts=counts, **more), apps=apps)
+        servers.append(Server(front, http=protocol, loop=loop).open())
         return servers[-1]
 
     try:

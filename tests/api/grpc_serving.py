@@ -9,7 +9,8 @@ from serving.api.dispatch import ServedModel
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
-from serving.api.metadata import model_statistics
+from serving.api.metadata import told_statistics
+from serving.api.operations import Operations
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -21,12 +22,15 @@ def service_of(models: Sequence[ServedModel], **more: object) -> GrpcService:
                 "name": served.name,
                 "version": served.version,
                 "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
-                "statistics": model_statistics(served.name, served.version, served.backend.statistics()),
             }
             for served in models
         ]
 
-    return GrpcService(models, status, **more)
+    async def counts() -> list[dict[str, object]]:
+        return [await told_statistics(served) for served in models]
+
+    known = {name: more.pop(name) for name in ("regions", "control", "switches", "name") if name in more}
+    return GrpcService(models, Operations(status, counts=counts, **known), **more)
 
 
 class Served:

@@ -8,6 +8,7 @@ import pytest
 from serving.api.disconnect import DisconnectWatch
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
+from serving.api.operations import Operations
 from serving.core.outcome import Cancelled
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
@@ -62,10 +63,10 @@ def test_a_known_model_that_is_not_reachable_is_not_ready_rather_than_unknown() 
     async def models():
         return [{"name": "late", "version": "1", "state": "LOADING"}]
 
-    front = FrontApp(models)
+    front = FrontApp(Operations(models))
     assert get(front, "/v2/models/late/infer", method="POST") == (503, {"error": "Model 'late' is loading"})
     assert get(front, "/v2/health/ready") == (503, {"error": "not ready: late"})
-    assert get(FrontApp(models, strict_readiness=False), "/v2/health/ready")[0] == 200
+    assert get(FrontApp(Operations(models, strict_readiness=False)), "/v2/health/ready")[0] == 200
     assert get(front, "/v2/models/stats") == (200, {"model_stats": []})
     assert get(front, "/edge/v2", "/edge")[1]["name"] == "headway"
 
@@ -74,7 +75,9 @@ def test_a_provider_that_fails_is_an_internal_error() -> None:
     async def models():
         raise RuntimeError("the cluster is away")
 
-    assert get(FrontApp(models), "/v2/models/stats") == (500, {"error": "internal error"})
+    front = FrontApp(Operations(models, counts=models))
+    assert get(front, "/v2/models/stats") == (500, {"error": "internal error"})
+    assert get(front, "/v2/health/ready") == (500, {"error": "internal error"})
 
 
 def test_a_page_of_the_front_is_read_with_get_and_told_the_query() -> None:
@@ -84,7 +87,7 @@ def test_a_page_of_the_front_is_read_with_get_and_told_the_query() -> None:
     async def page(query: str) -> tuple[str, bytes]:
         return "application/json", json.dumps({"asked": query}).encode()
 
-    front = FrontApp(models, pages={"/metrics": page})
+    front = FrontApp(Operations(models), pages={"/metrics": page})
     assert get(front, "/metrics") == (200, {"asked": ""})
     assert get(front, "/metrics", method="POST")[0] == 405
     assert get(front, "/metrics/none")[0] == 404

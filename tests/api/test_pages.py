@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serving.api.front import FrontApp
+from serving.api.operations import Operations
 from serving.cluster.pages import admin_token
 
 TOKEN = "a token of some length"
@@ -21,7 +22,8 @@ def status(
     async def models() -> list[dict[str, Any]]:
         return []
 
-    app = FrontApp(models, pages={"/debug/state": page, "/metrics": page}, peer_header=peer_header, admin_token=TOKEN)
+    shown = {"/debug/state": page, "/metrics": page}
+    app = FrontApp(Operations(models), pages=shown, peer_header=peer_header, admin_token=TOKEN)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -57,6 +57,7 @@ def choose(page, model: str) -> None:
 
 
 def run(page) -> str:
+    page.evaluate("document.getElementById('answer').hidden = true")  # what stands there is the answer before
     page.click("#run")
     page.wait_for_selector("#answer:not([hidden])")
     return page.inner_text("#outputs")

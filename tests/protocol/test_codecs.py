@@ -121,6 +121,12 @@ def test_bytes_that_are_no_text_cannot_leave_as_json() -> None:
         write_values(np.array([b"\xff"], dtype=object), "BYTES", "y")
 
 
+def shared(byte_size: str, offset: str = "0", *, more: str = "") -> str:
+    """The parameters of a tensor in shared memory."""
+    where = f'"shared_memory_region":"r","shared_memory_byte_size":{byte_size},"shared_memory_offset":{offset}'
+    return f"{{{where}{more}}}"
+
+
 def head(tensor: str = "", *, then: str = "", **fields: str) -> bytes:
     """A request head with one input; `fields` replace its JSON, None-like "" leaves one out."""
     given = {"name": '"x"', "datatype": '"FP32"', "shape": "[1]", "data": "[1]", **fields}
@@ -150,7 +156,22 @@ DEEP = "[" * 100_000
         (head(parameters='{"binary_data_size":4}'), "both data and"),
         (head(data="", parameters='{"binary_data_size":-4}'), r"parameters.binary_data_size: must be a number"),
         (head(data="", parameters='{"binary_data_size":8}'), "8 bytes of data, but the shape and FP32 need 4"),
-        (head(data="", parameters='{"shared_memory_region":"r"}'), "shared memory is not supported"),
+        (head(data="", parameters=shared("4", "-1")), "parameters.shared_memory_offset: must be a number of bytes"),
+        (head(data="", parameters=shared('"4"')), "parameters.shared_memory_byte_size: must be a number of bytes"),
+        (head(data="", parameters=shared("8")), "8 bytes of data, but the shape and FP32 need 4"),
+        (head(parameters=shared("4")), "both data and shared_memory_region"),
+        (
+            head(data="", parameters=shared("4", more=',"binary_data_size":4')),
+            "both shared_memory_region and binary_data",
+        ),
+        (head(data="", parameters='{"shared_memory_region":7}'), "shared_memory_region: must be the name of a region"),
+        (
+            head()[:-1]
+            + b',"outputs":[{"name":"y","parameters":'
+            + shared("4", more=',"classification":2').encode()
+            + b"}]}",
+            "both shared_memory_region and classification",
+        ),
         (head()[:-1] + b',"outputs":[{"name":"y"},{"name":"y"}]}', r"outputs\[1\]: output 'y' is requested twice"),
         (head()[:-1] + b',"parameters":{"binary_data_output":1}}', "binary_data_output: must be true or false"),
         (b'{"inputs":[],"id":"","x":' + DEEP.encode(), "nested too deeply"),

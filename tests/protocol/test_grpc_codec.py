@@ -13,6 +13,7 @@ from tritonclient.grpc._utils import _get_inference_request
 from serving.protocol.errors import BadMessage, BadOutput
 from serving.protocol.grpc_codec import GrpcLayout, GrpcReplyWriter, error_in_stream, in_stream, split
 from serving.protocol.reply import OutputFormat, ReplyFormat
+from serving.protocol.spans import Span
 from serving.protocol.tensors import DATATYPES, numpy_dtype
 from tests.protocol.test_codecs import same, tensors
 
@@ -151,11 +152,24 @@ def test_raw_contents_must_fit_the_inputs() -> None:
         read(request.SerializeToString())
 
 
-def test_shared_memory_and_bad_classification_are_refused() -> None:
-    shared = InferInput("x", [1], "FP32")
-    shared.set_shared_memory("region", 4)
-    with pytest.raises(BadMessage, match=r"inputs\[0\]\.parameters: shared memory is not supported"):
-        read(request_of(shared).SerializeToString())
+def test_an_input_in_shared_memory_has_no_contents_and_the_others_keep_their_order() -> None:
+    shared = InferInput("s", [1], "FP32")
+    shared.set_shared_memory("region", 4, 12)
+    found = split(request_of(shared, FP32).SerializeToString())
+    layout = GrpcLayout(found.head)
+    assert [(tensor.name, tensor.span) for tensor in layout.shared] == [("s", Span("region", 12, 4))]
+    assert list(layout.read(found)) == ["x"]
+    request = request_of(shared, FP32)
+    request.raw_input_contents.append(b"1234")
+    with pytest.raises(BadMessage, match="2 entries for 1 inputs that are not in shared memory"):
+        read(request.SerializeToString())
+    request = request_of(shared)
+    request.inputs[0].contents.fp32_contents.append(1)
+    with pytest.raises(BadMessage, match=r"inputs\[0\]: both contents and shared_memory_region"):
+        read(request.SerializeToString())
+
+
+def test_bad_classification_is_refused() -> None:
     request = request_of(FP32, outputs=[InferRequestedOutput("x", class_count=2)])
     assert GrpcLayout(split(request.SerializeToString()).head).outputs[0].classes == 2
     request.outputs[0].parameters["classification"].int64_param = -1

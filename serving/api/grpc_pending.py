@@ -1,0 +1,149 @@
+"""Requests over gRPC on their way to their answer: here, refused, or generating. The service makes them."""
+
+import logging
+from typing import Any, NamedTuple, Protocol
+
+from serving.api.dispatch import Dispatch, Plan, ServedModel
+from serving.api.exchange import new_id, now_ns, tell
+from serving.api.faults import INTERNAL, CallFailed, Fault, fault_of_error, fault_of_outcome
+from serving.core.backend import Answers, Submitted
+from serving.core.outcome import Completed, Outcome, Timings
+from serving.protocol.errors import BadOutput
+from serving.protocol.grpc_codec import GrpcLayout, GrpcReplyWriter, Split
+from serving.protocol.messages import Tensor
+
+_log = logging.getLogger(__name__)
+NO_TIMINGS = Timings(0, 0, 0, 1)
+
+
+class Call(Protocol):
+    """What a call brings besides its message."""
+
+    def time_left_ns(self) -> int | None:
+        """Until the client's deadline, never below 1; None without one."""
+        ...
+
+    def metadata(self, name: str) -> str:
+        """The first value under a lower-case name, "" where there is none."""
+        ...
+
+
+class GrpcDispatch(Dispatch):
+    """One model's operations for gRPC's messages."""
+
+    def __init__(self, model: ServedModel) -> None:
+        super().__init__(model)
+        self._grpc_writer = GrpcReplyWriter(model.name, model.version)
+
+    def plan_head(self, layout: GrpcLayout) -> Plan:
+        return self._plan(layout)  # type: ignore[arg-type]  # it reads the same facts of both layouts
+
+    def payload(self, layout: GrpcLayout, request: Split) -> dict[str, Tensor]:
+        """The inputs by name. Raises BadMessage."""
+        values = layout.read(request)
+        return values | self.read_shared(layout.shared) if layout.shared else values
+
+    def message(self, plan: Plan, completed: Completed, id: str) -> bytes:
+        values: Any = completed.value
+        if plan.form.has_classes:
+            values = self._classified(plan.form, values)
+        for target in plan.targets:
+            target.write(values)
+        return self._grpc_writer.write(plan.form, values, id)
+
+
+class Planned(NamedTuple):
+    """What a head decides: whose request it is, and everything that is done alike for all requests with it."""
+
+    dispatch: GrpcDispatch
+    plan: Plan
+    layout: GrpcLayout
+
+
+class Answering(Protocol):
+    """A request on its way to its answer, here or in another process."""
+
+    async def result(self) -> bytes:
+        """The ModelInferResponse, or whatever the call answers. Raises CallFailed."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
+class Refused(NamedTuple):
+    """A request that was refused before it was submitted."""
+
+    fault: Fault
+
+    async def result(self) -> bytes:
+        raise CallFailed(self.fault)
+
+    def cancel(self) -> None:
+        """There is nothing to withdraw."""
+
+
+class Pending(NamedTuple):
+    """A submitted request on its way to an answer. began_ns: when its message was there; 0: nobody wants to know."""
+
+    submitted: Submitted
+    planned: Planned
+    id: str
+    call: Call
+    tenant: str
+    began_ns: int
+
+    async def result(self) -> bytes:
+        return self.answer(await self.submitted)
+
+    def cancel(self) -> None:
+        self.submitted.cancel()
+
+    def answer(self, outcome: Outcome) -> bytes:
+        """A ModelInferResponse. Raises CallFailed. Tells the witnesses."""
+        settled_ns = now_ns() if self.began_ns else 0
+        status = 200
+        try:
+            if type(outcome) is not Completed:
+                raise CallFailed(fault_of_outcome(outcome))
+            return self.planned.dispatch.message(self.planned.plan, outcome, self.id)
+        except CallFailed as failed:
+            status = failed.fault.status
+            raise
+        except Exception as error:
+            found = fault(error, self.planned.dispatch.model.name)
+            status = found.status
+            raise CallFailed(found) from None
+        finally:
+            if self.began_ns:
+                self._tell(outcome, status, settled_ns)
+
+    def _tell(self, outcome: Outcome, status: int, settled_ns: int) -> None:
+        id = self.id or self.call.metadata("x-request-id") or new_id().decode()
+        trace = self.call.metadata("traceparent")
+        tell(self.planned.dispatch.model, "grpc", id, self.tenant, status, outcome, trace, self.began_ns, settled_ns)
+
+
+class PendingGeneration(NamedTuple):
+    """A request whose model is generating its answers."""
+
+    answers: Answers
+    planned: Planned
+    id: str
+
+    def message(self, values: object) -> bytes:
+        """A ModelInferResponse. Raises CallFailed."""
+        dispatch, plan, _ = self.planned
+        try:
+            if not isinstance(values, dict):
+                raise BadOutput(f"the model gave a {type(values).__name__}, not its outputs by name")
+            return dispatch.message(plan, Completed(values, 0, NO_TIMINGS), self.id)
+        except Exception as error:
+            raise CallFailed(fault(error, dispatch.model.name)) from None
+
+
+def fault(error: Exception, model: str) -> Fault:
+    """What to tell the client; a bug of ours is logged."""
+    found = fault_of_error(error)
+    if found is INTERNAL:
+        _log.error("a call of %s failed by a bug of ours", model, exc_info=error)
+    return found

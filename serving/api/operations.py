@@ -1,0 +1,164 @@
+"""What a server is asked beside inference: one answer for both wires, in the shapes of HTTP's JSON.
+
+What a setting has not allowed is refused with the name of that setting. Refusals are raised: CallFailed or BadMessage.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from serving.api.dispatch import SHARED_MEMORY_IS_OFF
+from serving.api.faults import CallFailed, Fault, left_out, unknown_model
+from serving.api.metadata import server_metadata, statistics
+from serving.api.regions import Regions
+from serving.protocol.errors import BadMessage
+
+ModelList = list[dict[str, Any]]
+Settings = dict[str, Any]
+MODEL_CONTROL_IS_OFF = "loading and unloading are off on this server; the setting server.model_control allows them"
+_CUDA = "CUDA shared memory is not supported by this server, only system shared memory is"
+# Nothing depends on a model here, so whether dependents go too makes no difference.
+_WITHOUT_EFFECT = ("unload_dependents",)
+
+
+class ModelControl(Protocol):
+    """Brings models and takes them away, at run time. Both raise CallFailed with the reason."""
+
+    async def load(self, name: str) -> None:
+        """Deploys a model of the settings, or restarts it; returns when it answers."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Returns when its replicas are gone, and their memory with them."""
+        ...
+
+
+class Switches(Protocol):
+    """What is traced and logged, in Triton's names. With changes, after these were made in all replicas. Raises
+    BadMessage for a setting that has no effect here, or a value that makes no sense."""
+
+    async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
+        """Of this model, or of all."""
+        ...
+
+    async def log(self, changes: Mapping[str, Any]) -> Settings: ...
+
+
+class Operations:
+    """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING, UNLOADING or UNAVAILABLE), and
+    optionally `reason`, `signature` (`openapi.signature`) and `wanted`, false for a model that was unloaded.
+    `counts`: an entry of `model_stats` for each. `strict_readiness`: ready only while every wanted model is.
+    `regions`, `control`, `switches`: None where that is not allowed."""
+
+    def __init__(
+        self,
+        models: Callable[[], Awaitable[ModelList]],
+        *,
+        name: str = "headway",
+        counts: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None,
+        strict_readiness: bool = True,
+        regions: Regions | None = None,
+        control: ModelControl | None = None,
+        switches: Switches | None = None,
+    ) -> None:
+        self.models = models
+        self.name = name
+        self._counts = counts
+        self._strict_readiness = strict_readiness
+        self._regions = regions
+        self._control = control
+        self._switches = switches
+
+    # -- what there is ----------------------------------------------------------------------------------------
+
+    def server(self) -> dict[str, Any]:
+        offered = {
+            "model_repository": self._control,
+            "model_repository(unload_dependents)": self._control,
+            "system_shared_memory": self._regions,
+            "logging": self._switches,
+            "trace": self._switches,
+        }
+        return server_metadata(self.name, [extension for extension, there in offered.items() if there is not None])
+
+    async def waiting(self) -> list[str]:
+        """The models for which the server does not call itself ready."""
+        if not self._strict_readiness:
+            return []
+        return [
+            model["name"] for model in await self.models() if model["state"] != "READY" and model.get("wanted", True)
+        ]
+
+    async def index(self, *, only_ready: bool) -> list[dict[str, str]]:
+        """The repository index."""
+        return [
+            {key: str(model.get(key, "")) for key in ("name", "version", "state", "reason")}
+            for model in await self.models()
+            if not only_ready or model["state"] == "READY"
+        ]
+
+    async def statistics(self) -> dict[str, Any]:
+        """Of all models."""
+        return statistics(await self._counts() if self._counts else [])
+
+    # -- models come and go -----------------------------------------------------------------------------------
+
+    async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
+        for given in parameters:
+            if given not in _WITHOUT_EFFECT:
+                raise BadMessage(
+                    "a model is loaded as the settings describe it; nothing can be given here",
+                    path=f"parameters.{given[:100]}",
+                )
+        await self._controlling().load(name)
+
+    async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
+        for given in parameters:
+            if given not in _WITHOUT_EFFECT:
+                raise BadMessage("unknown", path=f"parameters.{given[:100]}")
+        await self._controlling().unload(name)
+
+    def _controlling(self) -> ModelControl:
+        if self._control is None:
+            raise CallFailed(left_out(MODEL_CONTROL_IS_OFF))
+        return self._control
+
+    # -- shared memory; kind: system or cuda ------------------------------------------------------------------
+
+    def region_status(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """Of this region, or of all for ""."""
+        if kind == "system" and self._regions is not None:
+            return self._regions.status(name)
+        if name:
+            raise CallFailed(Fault(404, f"Unable to find {kind} shared memory region: '{name[:200]}'"))
+        return []
+
+    def register_region(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
+        """facts: `key`, `offset` and `byte_size`."""
+        if self._regions is None:
+            raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
+        if kind == "cuda":
+            raise CallFailed(left_out(_CUDA))
+        self._regions.register(name, facts.get("key"), facts.get("offset", 0), facts.get("byte_size"))
+
+    def unregister_regions(self, kind: str, name: str) -> None:
+        """This region, or all for "". Without any, whoever unregisters what it never registered may go on:
+        perf_analyzer unregisters both kinds on its way out."""
+        if kind == "system" and self._regions is not None:
+            self._regions.unregister(name)
+
+    # -- what is traced and logged ----------------------------------------------------------------------------
+
+    async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
+        """Of this model, or of all for ""."""
+        switches = self._switching("the trace extension")
+        if model and model not in [known["name"] for known in await self.models()]:
+            raise CallFailed(unknown_model(model))
+        return await switches.trace(changes, model)
+
+    async def log(self, changes: Mapping[str, Any]) -> Settings:
+        return await self._switching("the logging extension").log(changes)
+
+    def _switching(self, what: str) -> Switches:
+        if self._switches is None:
+            raise CallFailed(left_out(f"{what} is not supported by this server"))
+        return self._switches

@@ -1,0 +1,127 @@
+"""What is traced and logged, read and changed while replicas run: Triton's trace and log settings, as far as they have
+an effect here.
+
+A replica has its own switches; who is asked passes the changes on to every replica that runs. One that starts later
+begins with what the server's settings say.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from serving.api.faults import CallFailed, Fault
+from serving.cluster.collector import Collector
+from serving.protocol.errors import BadMessage
+from serving.telemetry.trace import RequestTraces
+
+Settings = dict[str, Any]
+LOG = {"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0}
+_LEVELS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
+_TRACE = ("trace_level", "trace_rate")
+_MOST_RATE = 2**31 - 1
+
+
+class LogSwitch(logging.Filter):
+    """On a logger: which of its lines are written."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__()
+        self._logger = logger
+        self._level = logger.level
+        self.settings: Settings = dict(LOG)
+        logger.addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return all(self.settings[name] or record.levelno // 10 != level // 10 for name, level in _LEVELS.items())
+
+    def change(self, changes: Mapping[str, Any]) -> Settings:
+        self.settings |= checked_log(changes)
+        self._logger.setLevel(logging.DEBUG if self.settings["log_verbose_level"] else self._level)
+        return self.settings
+
+
+class TraceSwitch:
+    """traces: None where nobody is sent any."""
+
+    def __init__(self, traces: RequestTraces | None) -> None:
+        self._traces = traces
+        share = traces.share if traces else 0.0
+        self._configured = {
+            "trace_level": ["TIMESTAMPS" if share else "OFF"],
+            "trace_rate": str(round(1 / (share or 1))),
+        }
+        self.settings: Settings = dict(self._configured)
+
+    def change(self, changes: Mapping[str, Any]) -> Settings:
+        if self._traces is None:
+            if changes:
+                raise BadMessage("nobody is sent traces; the setting server.trace_endpoint names who is")
+            return {"trace_level": ["OFF"]}
+        if changes:
+            wanted = checked_trace(changes)
+            self.settings |= {name: value or self._configured[name] for name, value in wanted.items()}
+            is_on = self.settings["trace_level"] == ["TIMESTAMPS"]
+            self._traces.share = 1 / int(self.settings["trace_rate"]) if is_on else 0.0
+        return self.settings
+
+
+class ClusterSwitches:
+    """See `api.operations.Switches`."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
+        checked_trace(changes)
+        return await self._tell("trace", changes, model)
+
+    async def log(self, changes: Mapping[str, Any]) -> Settings:
+        checked_log(changes)
+        return await self._tell("log", changes, "")
+
+    async def _tell(self, what: str, changes: Mapping[str, Any], model: str) -> Settings:
+        answers = await self._collector.ask("switch", what, dict(changes), models=[model] if model else None)
+        told: list[Settings | str] = [each for answer in answers.values() for each in answer.told]
+        silent = sum(answer.silent for answer in answers.values())
+        for each in told:
+            if isinstance(each, str):
+                raise CallFailed(Fault(400, each))
+        if silent or not told:
+            raise CallFailed(Fault(503, f"{silent} replicas did not answer, {len(told)} did"))
+        found = told[0]
+        assert isinstance(found, dict)
+        return found
+
+
+def checked_log(changes: Mapping[str, Any]) -> Settings:
+    """Raises BadMessage."""
+    for name, value in changes.items():
+        if name not in LOG:
+            raise BadMessage(f"has no effect here; these have: {', '.join(LOG)}", path=name[:100])
+        if name == "log_verbose_level":
+            if type(value) is not int or value < 0:
+                raise BadMessage("must be a whole number, not negative", path=name)
+        elif type(value) is not bool:
+            raise BadMessage("must be true or false", path=name)
+    return dict(changes)
+
+
+def checked_trace(changes: Mapping[str, Any]) -> Settings:
+    """In the shapes that are told; None for what goes back to the server's settings. Raises BadMessage."""
+    checked: Settings = {}
+    for name, value in changes.items():
+        if name not in _TRACE:
+            raise BadMessage(f"has no effect here; these have: {', '.join(_TRACE)}", path=name[:100])
+        values = value if isinstance(value, list) else [value]
+        if value is None or not values:
+            checked[name] = None
+        elif name == "trace_level":
+            if values not in (["OFF"], ["TIMESTAMPS"]):
+                raise BadMessage("must be OFF or TIMESTAMPS", path=name)
+            checked[name] = values
+        else:
+            rate = str(values[0])
+            if len(values) > 1 or not rate.isascii() or not rate.isdigit() or not 1 <= int(rate[:20]) <= _MOST_RATE:
+                raise BadMessage("must be a whole number: one request of so many is traced", path=name)
+            checked[name] = rate
+    return checked
