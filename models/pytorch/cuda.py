@@ -70,8 +70,8 @@ class Device(Protocol):
 
 
 class CudaEvent:
-    """Waiting sleeps until the driver wakes the thread. Polling would answer a lone request some 20 µs sooner, and
-    take a core from the event loop for as long as the device computes."""
+    """Waiting sleeps until the driver wakes the thread. Polling would answer a lone request a little sooner,
+    and take a core from the event loop for as long as the device computes."""
 
     def __init__(self) -> None:
         self.cuda = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]

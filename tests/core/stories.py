@@ -68,6 +68,7 @@ def batcher(
     weights: dict[str, float] | None = None,
     batches_per_lane: int = 1,
     lead_ms: float = 0.0,
+    fills_ahead: bool = False,
 ) -> Batcher:
     return Batcher(
         latency(fixed_ms=fixed_ms, per_row_ms=per_row_ms, lengths=lengths),
@@ -76,4 +77,5 @@ def batcher(
         weights=weights,
         batches_per_lane=batches_per_lane,
         lead_ns=ms(lead_ms),
+        fills_ahead=fills_ahead,
     )

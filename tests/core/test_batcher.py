@@ -45,6 +45,20 @@ def test_everything_that_arrived_meanwhile_rides_in_the_next_batch() -> None:
     assert cut(b, 6).requests == waiting
 
 
+@pytest.mark.parametrize("at_ms", [1, 100])  # while the first is computed, and when it has long overrun
+def test_a_full_batch_is_cut_ahead_for_a_device_that_queues_and_a_smaller_one_is_not(at_ms: float) -> None:
+    b = batcher(batches_per_lane=2, fills_ahead=True)
+    b.offer(request())
+    cut(b, 0)
+    for _ in range(7):
+        b.offer(request(at_ms=1))
+    assert b.cut(0, ms(at_ms)).batch is None
+    b.offer(request(at_ms=1))
+    assert len(cut(b, at_ms).requests) == 8
+    b.offer(request(at_ms=1))
+    assert b.cut(0, ms(at_ms)).batch is None  # two are all that a lane holds
+
+
 def test_the_next_batch_is_cut_only_shortly_before_the_lane_is_free() -> None:
     b = batcher(batches_per_lane=2, lead_ms=1)
     b.offer(request())

@@ -1,0 +1,128 @@
+"""The engine over a torch model on the scripted device, which fails at its n-th step: whatever step that is, every
+request has its own right answer or an error, and the engine goes on."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.pytorch.runner import TorchModel, load_module
+from models.pytorch.scripted import ScriptedDevice
+from models.spec import Limits, ModelSpec, TensorSpec
+from serving.core.errors import LaneLost, ModelError
+from serving.core.outcome import Completed, Failed, Outcome
+from serving.runtime.engine import Engine
+
+SPEC = ModelSpec(
+    name="doubler",
+    factory="tests:Doubler",
+    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 4)),),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 4)),),
+    limits=Limits(max_batch_rows=4, forward_timeout_s=20.0),
+    tolerance=0.0,
+)
+
+
+class Doubler(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+class Trouble:
+    """Raises once, at the n-th step of a kind after it was armed."""
+
+    def __init__(self, kind: str, nth: int, error: Exception) -> None:
+        self.kind, self.nth, self.error = kind, nth, error
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.seen = -1
+        self.armed = threading.Event()
+
+    def __call__(self, kind: str, number: int) -> None:
+        if self.armed.is_set() and kind == self.kind:
+            self.seen += 1
+            if self.seen == self.nth:
+                self.meanwhile()
+                raise self.error
+
+
+def loaded(trouble: Trouble, seed: int, execution: str) -> tuple[TorchModel, ScriptedDevice]:
+    device = ScriptedDevice(seed=seed, on_step=trouble)
+    fields: dict[str, Any] = {name: getattr(SPEC, name) for name in ("name", "factory", "inputs", "outputs", "limits")}
+    return load_module(ModelSpec(**fields, execution=execution), Doubler(), device), device
+
+
+async def rounds(engine: Engine, count: int) -> list[Outcome]:
+    """Several full batches at a time, each value only once."""
+    outcomes: list[Outcome] = []
+    for number in range(count):
+        values = range(number * 10, number * 10 + 10)
+        tickets = [engine.submit({"x": np.full((1, 4), value, np.float32)}, rows=1) for value in values]
+        found = await asyncio.gather(*tickets)
+        for value, outcome in zip(values, found, strict=True):
+            if isinstance(outcome, Completed):
+                assert isinstance(outcome.value, dict)
+                assert outcome.value["y"].tolist() == [[2.0 * value] * 4]
+        outcomes += found
+    return outcomes
+
+
+def play(trouble: Trouble, *, seed: int, execution: str) -> tuple[list[Outcome], Engine]:
+    async def story() -> tuple[list[Outcome], Engine]:
+        model, _ = loaded(trouble, seed, execution)
+        async with Engine([model]) as engine:
+            trouble.armed.set()
+            outcomes = await rounds(engine, 3)
+            trouble.armed.clear()
+            outcomes += await rounds(engine, 1)
+            engine.check_health()
+        engine.ledger.check()
+        assert engine.ledger.is_empty()
+        return outcomes, engine
+
+    return asyncio.run(story())
+
+
+@pytest.mark.parametrize("execution", ["auto", "eager"])
+@pytest.mark.parametrize("kind", ["run", "copy", "replay", "enqueue copy", "enqueue replay"])
+@pytest.mark.parametrize("nth", range(6))
+def test_an_error_at_any_step_costs_nobody_an_answer(kind: str, nth: int, execution: str) -> None:
+    outcomes, _ = play(Trouble(kind, nth, RuntimeError("once")), seed=nth, execution=execution)
+    assert all(isinstance(outcome, Completed) for outcome in outcomes[-10:])
+    failed = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
+    assert len(failed) <= 1  # a batch of one is not tried again
+    assert all(isinstance(error, ModelError) for error in failed)
+
+
+@pytest.mark.parametrize("kind", ["run", "copy", "enqueue copy"])
+@pytest.mark.parametrize("nth", range(4))
+def test_out_of_memory_at_any_step_makes_batches_smaller_and_all_are_answered(kind: str, nth: int) -> None:
+    trouble = Trouble(kind, nth, torch.OutOfMemoryError("CUDA out of memory"))
+    outcomes, engine = play(trouble, seed=nth, execution="eager")
+    assert sum(not isinstance(outcome, Completed) for outcome in outcomes) <= 1
+    assert engine.batcher.sizes.largest_rows == (2 if trouble.seen >= nth else 4)
+
+
+@pytest.mark.parametrize("execution", ["auto", "eager"])
+@pytest.mark.parametrize("nth", range(4))
+def test_a_device_that_is_lost_at_any_step_takes_its_lane_along_and_everyone_is_told(nth: int, execution: str) -> None:
+    async def story() -> None:
+        model, device = loaded(trouble, nth, execution)
+        trouble.meanwhile = partial(setattr, device, "lost", True)
+        async with Engine([model]) as engine:
+            trouble.armed.set()
+            outcomes = await rounds(engine, 2)
+            lost = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
+            assert lost
+            assert all(isinstance(error, LaneLost) for error in lost)
+            with pytest.raises(LaneLost):
+                engine.check_health()
+        engine.ledger.check()
+
+    trouble = Trouble("copy", nth, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    asyncio.run(story())
