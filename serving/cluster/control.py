@@ -10,7 +10,7 @@ from ray import serve
 
 from serving.api.faults import CallFailed, Fault, unknown_model
 from serving.cluster.environment import peer_header
-from serving.cluster.probes import POLL_S, answers, answers_over_grpc, cause
+from serving.cluster.probes import POLL_S, answers, cause, is_ready_over_grpc
 from serving.config import Settings
 
 PATIENCE_S = 600.0  # as `headway serve` has at the start
@@ -30,6 +30,7 @@ class Control:
         self._locks = {model.name: asyncio.Lock() for model in self._settings.models}
         server = self._settings.server
         self._host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host
+        self._grpc_address = f"{self._host}:{server.grpc_port}"
 
     async def load(self, name: str) -> None:
         async with self._lock(name):
@@ -71,11 +72,13 @@ class Control:
             raise CallFailed(Fault(500, f"failed to load '{name}': {cause(application)}"))
         if application is None or application.status != "RUNNING" or not answers(self._ready_url(name)):
             return False
-        port = self._settings.server.grpc_port
-        return not self._grpc or answers_over_grpc(f"{self._host}:{port}", name)
+        return not self._grpc or bool(is_ready_over_grpc(self._grpc_address, name))
 
     def _is_gone(self, name: str) -> bool:
-        return name not in serve.status().applications and not answers(self._ready_url(name))
+        if name in serve.status().applications or answers(self._ready_url(name)):
+            return False
+        # Until HAProxy has forgotten it too, calls get there that nobody is left to answer.
+        return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
 
     def _ready_url(self, name: str) -> str:
         return f"http://{self._host}:{self._settings.server.http_port}/v2/models/{name}/ready"

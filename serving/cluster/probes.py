@@ -20,19 +20,26 @@ def answers(url: str) -> bool:
         return False
 
 
-def answers_over_grpc(address: str, model: str, patience_s: float = 10.0) -> bool:
-    """Whether a call that names only the model reaches it."""
+def is_ready_over_grpc(address: str, model: str) -> bool | None:
+    """What is answered to a call that names only the model; None if nobody answers."""
     ask = encode("ModelReadyRequest", {"name": model})
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/ModelReady")
-        give_up_ns = SystemClock.now_ns() + int(patience_s * 1e9)
-        while SystemClock.now_ns() < give_up_ns:
-            try:
-                if decode("ModelReadyResponse", call(ask, timeout=2)).ready:
-                    return True
-            except grpc.RpcError:
-                # HAProxy learns of a replica's two servers one after the other.
-                time.sleep(POLL_S)
+        try:
+            return bool(
+                decode("ModelReadyResponse", channel.unary_unary(f"/{SERVICE}/ModelReady")(ask, timeout=2)).ready
+            )
+        except grpc.RpcError:
+            return None
+
+
+def answers_over_grpc(address: str, model: str, patience_s: float = 10.0) -> bool:
+    """Whether a call that names only the model reaches it. HAProxy learns of a replica's two servers one after the
+    other."""
+    give_up_ns = SystemClock.now_ns() + int(patience_s * 1e9)
+    while SystemClock.now_ns() < give_up_ns:
+        if is_ready_over_grpc(address, model):
+            return True
+        time.sleep(POLL_S)
     return False
 
 
