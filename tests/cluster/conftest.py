@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from serving.cluster.environment import serves_grpc
 from serving.cluster.launcher import Cluster
+from serving.cluster.probes import answers_over_grpc
 from serving.config import Settings, load_settings
 
 PORT = 18431
@@ -61,6 +63,10 @@ def started(path: Path) -> Iterator[Cluster]:
     try:
         cluster.start()
         assert cluster.wait_until_ready()
+        if serves_grpc(settings):
+            address = f"127.0.0.1:{settings.server.grpc_port}"
+            for model in settings.models:
+                assert model.scaling or answers_over_grpc(address, model.name, patience_s=30)
         yield cluster
     finally:
         cluster.stop()
