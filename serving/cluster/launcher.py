@@ -54,9 +54,11 @@ class Cluster:
         self.folder = str(config_path.resolve().parent)
         self._say = say
         self._owns_ray = settings.server.ray_address is None
+        self._bystanders: set[int] = set()  # children of this process that were there before
 
     def start(self) -> None:
         server = self._settings.server
+        self._bystanders = descendants(os.getpid())
         os.environ.update(ray_environment(self._settings))
         path = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
@@ -154,7 +156,7 @@ class Cluster:
                 serve.delete(name, _blocking=False)
             ray.shutdown()
             return
-        ours = descendants(os.getpid())
+        ours = descendants(os.getpid()) - self._bystanders
         ray.shutdown()
         end(ours, patience_s=DRAIN_S)
 

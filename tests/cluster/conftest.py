@@ -1,5 +1,6 @@
 """One real Ray with Headway on it for all tests of this folder that ask for it, started in this process."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def started(path: Path) -> Iterator[Cluster]:
     settings: Settings = load_settings(path)
     said: list[str] = []
     cluster = Cluster(settings, path, said.append)
+    bystander = subprocess.Popen(["sleep", "infinity"])
     try:
         cluster.start()
         assert cluster.wait_until_ready()
@@ -70,6 +72,10 @@ def started(path: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.stop()
+        spared = bystander.poll() is None
+        bystander.kill()
+        bystander.wait()
+        assert spared, "only what the cluster started ends with it"
 
 
 @pytest.fixture(scope="module")
