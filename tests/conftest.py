@@ -4,7 +4,7 @@ from multiprocessing import resource_tracker
 
 from hypothesis import settings
 
-# Python starts it when it is first needed. If that is while a cluster runs, it ends with the cluster, and Python complains.
+# Python starts it when it is first needed. If that is while a cluster runs, it ends with it, and Python complains.
 resource_tracker.ensure_running()
 
 # How long one example takes says something about the machine, and nothing about the code.
