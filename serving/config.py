@@ -136,6 +136,15 @@ class ServerSettings(Section):
         100, ge=1, description="What that folder may hold, of all replicas of a machine; the oldest lines go."
     )
 
+    @property
+    def own_host(self) -> str:
+        """Where the server is called from its own machine."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.own_host}:{self.http_port}"
+
     @checks_all(mode="after")
     def _check(self) -> Self:
         # Ray Serve opens these itself behind HAProxy: its statistics, the fallback proxies, the replicas' listeners.

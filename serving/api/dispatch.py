@@ -158,12 +158,16 @@ class Dispatch:
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Headers and body of the answer. Raises BadOutput or BadTensor."""
+        return self._writer.write(plan.form, self._answer(plan, completed), id)
+
+    def _answer(self, plan: Plan, completed: Completed) -> Any:
+        """The outputs as the request wants them told; those for shared memory are written there."""
         values: Any = completed.value
         if plan.form.has_classes:
             values = self._classified(plan.form, values)
         for target in plan.targets:
             target.write(values)
-        return self._writer.write(plan.form, values, id)
+        return values
 
     def _plan(self, layout: RequestLayout) -> Plan:
         if self.model.regions is None and (layout.shared or any(output.span for output in layout.outputs)):

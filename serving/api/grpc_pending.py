@@ -1,7 +1,7 @@
 """Requests over gRPC on their way to their answer: here, refused, or generating. The service makes them."""
 
 import logging
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from serving.api.dispatch import Dispatch, Plan, ServedModel
 from serving.api.exchange import new_id, now_ns, tell
@@ -44,12 +44,7 @@ class GrpcDispatch(Dispatch):
         return values | self.read_shared(layout.shared) if layout.shared else values
 
     def message(self, plan: Plan, completed: Completed, id: str) -> bytes:
-        values: Any = completed.value
-        if plan.form.has_classes:
-            values = self._classified(plan.form, values)
-        for target in plan.targets:
-            target.write(values)
-        return self._grpc_writer.write(plan.form, values, id)
+        return self._grpc_writer.write(plan.form, self._answer(plan, completed), id)
 
 
 class Planned(NamedTuple):

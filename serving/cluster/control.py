@@ -29,8 +29,7 @@ class Control:
         self._changed = changed
         self._locks = {model.name: asyncio.Lock() for model in self._settings.models}
         server = self._settings.server
-        self._host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host
-        self._grpc_address = f"{self._host}:{server.grpc_port}"
+        self._grpc_address = f"{server.own_host}:{server.grpc_port}"
 
     async def load(self, name: str) -> None:
         async with self._lock(name):
@@ -81,4 +80,4 @@ class Control:
         return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
 
     def _ready_url(self, name: str) -> str:
-        return f"http://{self._host}:{self._settings.server.http_port}/v2/models/{name}/ready"
+        return f"{self._settings.server.url}/v2/models/{name}/ready"

@@ -123,11 +123,7 @@ class Cluster:
         return lines
 
     def url(self) -> str:
-        return f"http://{self._host()}:{self._settings.server.http_port}"
-
-    def _host(self) -> str:
-        host = self._settings.server.host
-        return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        return self._settings.server.url
 
     def _grpc_announcement(self) -> list[str]:
         """Where gRPC answers, or what it lacks; nothing where it was not asked for."""
@@ -136,7 +132,7 @@ class Cluster:
             return []
         if not serves_grpc(self._settings):
             return ["WARNING: no gRPC without HAProxy; server.grpc_port: null if you do not miss it"]
-        address = f"{self._host()}:{server.grpc_port}"
+        address = f"{server.own_host}:{server.grpc_port}"
         model = self._settings.model_specs()[0].name
         if answers_over_grpc(address, model):
             return [f"gRPC at {address}"]
