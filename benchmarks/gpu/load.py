@@ -1,7 +1,9 @@
 """Drives an engine from the event loop it lives on: always so many in flight, or as a crowd of strangers comes."""
 
 import asyncio
-import time
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,11 +11,10 @@ from time import perf_counter_ns
 
 import numpy as np
 
+from benchmarks.gpu import arrivals
 from serving.core.outcome import Completed, Outcome
 from serving.runtime.engine import Engine
 
-TICK_S = 0.0001  # the loop is woken for arrivals no more often than that
-FIRST_NS = 1_000_000
 Payloads = Sequence[dict[str, np.ndarray]]
 
 
@@ -90,44 +91,53 @@ async def crowd(
     engine: Engine, payloads: Payloads, *, rate: float, budget_ns: int, seconds: float, seed: int
 ) -> Goodput:
     """Poisson arrivals on a schedule made before; an answer is in time if it comes within the budget of its planned
-    instant, however late it was sent. A thread of its own wakes the loop, as a socket would, for all that are due."""
+    instant, however late it was sent. A process of its own wakes the loop, as a socket would, for all that are due."""
     loop = asyncio.get_running_loop()
     gaps = np.random.default_rng(seed).exponential(1e9 / rate, max(1, round(rate * seconds)))
     planned = np.cumsum(gaps).astype(np.int64)
     instants = planned.tolist()
     latencies: list[int] = []
-    ended = 0
+    sent = ended = 0
     all_ended = asyncio.Event()
-    began = perf_counter_ns() + FIRST_NS
 
     def note(number: int, outcome: Outcome) -> None:
         nonlocal ended
         ended += 1
         if isinstance(outcome, Completed):
-            latencies.append(perf_counter_ns() - began - instants[number])
+            latencies.append(perf_counter_ns() - began_ns - instants[number])
         if ended == len(instants):
             all_ended.set()
 
-    def submit(first: int, last: int) -> None:
-        now_ns = perf_counter_ns() - began
-        for number in range(first, last):
+    def submit_those_due() -> None:
+        nonlocal sent
+        due = _last_number(os.read(said, 1 << 16))
+        now_ns = perf_counter_ns() - began_ns
+        for number in range(sent, due):
             left_ns = max(1, budget_ns - (now_ns - instants[number]))
             ticket = engine.submit(payloads[number % len(payloads)], rows=1, timeout_ns=left_ns)
             ticket.then(partial(note, number))
+        sent = due
+        if sent == len(instants):
+            loop.remove_reader(said)
 
-    def wake() -> None:
-        sent = 0
-        while sent < len(instants):
-            time.sleep(max(TICK_S, (instants[sent] + began - perf_counter_ns()) / 1e9))
-            due = int(np.searchsorted(planned, perf_counter_ns() - began, side="right"))
-            if due > sent:
-                loop.call_soon_threadsafe(submit, sent, due)
-                sent = due
-
-    sender = asyncio.create_task(asyncio.to_thread(wake))
-    await asyncio.wait_for(all_ended.wait(), 60)
-    await sender
+    said, tell = os.pipe()
+    try:
+        clients = await asyncio.create_subprocess_exec(sys.executable, arrivals.__file__, stdin=PIPE, stdout=tell)
+        assert clients.stdin is not None
+        clients.stdin.write(planned.tobytes())
+        clients.stdin.close()
+        began_ns = _last_number(await asyncio.to_thread(os.read, said, arrivals.NUMBER))
+        loop.add_reader(said, submit_those_due)
+        await asyncio.wait_for(all_ended.wait(), 60)
+        await clients.wait()
+    finally:
+        os.close(said)
+        os.close(tell)
     took_s = instants[-1] / 1e9
     in_time = sum(latency <= budget_ns for latency in latencies)
     p99_ms = float(np.quantile(latencies, 0.99)) / 1e6 if latencies else float("nan")
     return Goodput(offered=len(instants) / took_s, in_time=in_time / took_s, p99_ms=p99_ms)
+
+
+def _last_number(said: bytes) -> int:
+    return int.from_bytes(said[-arrivals.NUMBER :], "little")
