@@ -80,6 +80,8 @@ class LatencyModel:
         self._index = {length: index for index, length in enumerate(lengths)}
         # What speaks for each length: (curve, factor) pairs, the largest value counts. See `_speakers`.
         self._speaking: list[list[tuple[Curve, float]]] = [[] for _ in lengths]
+        # What `_base` found, by index and rows: one cut asks for the same sizes again and again.
+        self._found: list[dict[float, float]] = [{} for _ in lengths]
         self._knees: dict[tuple[int, int, float], int] = {}
         self._drift = 1.0
         self._scatter = FIRST_SCATTER
@@ -186,6 +188,8 @@ class LatencyModel:
         else:
             curve.add(rows, took / self._drift, doubtful=mature and bool(self._surprises))
             self._ease(curve, rows)
+            for found in self._found[index:]:  # a length listens to itself and to shorter ones
+                found.clear()
             if not known or weight == 0.0:
                 self._list_speakers()
                 self._knees.clear()
@@ -215,13 +219,22 @@ class LatencyModel:
 
     def _base(self, rows: int, index: int) -> float:
         """The expected time without drift. The longest of what speaks for this length, so that it never falls."""
-        speaking = self._speaking[index]
-        if len(speaking) == 1:
-            curve, factor = speaking[0]
-            return curve.at(rows) * factor
-        return max((curve.at(rows) * factor for curve, factor in speaking), default=0.0)
+        found = self._found[index]
+        base = found.get(rows)
+        if base is None:
+            speaking = self._speaking[index]
+            if not speaking:
+                return 0.0
+            curve, factor = speaking[-1]
+            base = curve.at(rows) * factor
+            if len(speaking) > 1:  # the others speak for the next shorter length
+                base = max(base, self._base(rows, index - 1))
+            found[rows] = base
+        return base
 
     def _list_speakers(self) -> None:
+        for found in self._found:
+            found.clear()
         self._speaking = [self._speakers(index) for index in range(len(self.lengths))]
 
     def _speakers(self, index: int) -> list[tuple[Curve, float]]:

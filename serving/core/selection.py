@@ -148,9 +148,18 @@ def _rows(requests: Iterable[Request]) -> int:
 
 def _board(queue: RequestQueue, shape: Shape, most: int, seats: Seats, riders: list[Request], rows: int) -> int:
     """Lets up to `most` rows of a shorter shape ride along, as long as nobody is made late. Returns how many did."""
-    earliest_ns = min(request.deadline_ns for request in riders)
+    earliest_ns = min(map(by_deadline, riders))
+    by_tenant = queue.lines[shape]
+    if len(by_tenant) == 1:
+        ((tenant, line),) = by_tenant.items()
+        first = line[:most]
+        if rows + len(first) <= seats.max_rows and all(request.rows == 1 for request in first):
+            finish_ns = seats.finish_ns(rows + len(first))
+            if finish_ns <= min(earliest_ns, min(map(by_deadline, first))):  # the common case: as one slice
+                riders += queue.take(shape, tenant, 0, len(first))
+                return len(first)
     boarded = 0
-    for request in sorted(chain.from_iterable(queue.lines[shape].values()), key=by_rank):
+    for request in sorted(chain.from_iterable(by_tenant.values()), key=by_rank):
         if boarded + request.rows > most or rows + boarded + request.rows > seats.max_rows:
             break
         finish_ns = seats.finish_ns(rows + boarded + request.rows)
