@@ -12,7 +12,7 @@ be done, so that late arrivals still ride. One lane never waits; of several, an 
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from serving.core.batch import Batch, Cut, CutReason
 from serving.core.deferral import Deferral
@@ -117,6 +117,8 @@ class Batcher:
                 return Cut()  # an idle lane would begin sooner
             start_ns = lane.free_ns()
             if not (self._fills_ahead and self._is_one_full()):
+                if self._is_host_slower():
+                    return Cut()
                 if now_ns < start_ns - self.lead_ns:
                     return Cut(ask_again_ns=start_ns - self.lead_ns)
                 if now_ns > start_ns + self.lead_ns:
@@ -127,9 +129,16 @@ class Batcher:
             if due_ns > start_ns:
                 return Cut(ask_again_ns=due_ns)
         expired: list[Request] = []
-        selection = select_everyone(self.queue, self.latency, self.sizes, self.shares, start_ns)
+        spares_nothing = self._is_host_slower()
+        if spares_nothing:
+            expired = self._take_late(now_ns)
+            if not self.queue:
+                return Cut(expired=expired)
+        selection = select_everyone(
+            self.queue, self.latency, self.sizes, self.shares, start_ns, late_too=spares_nothing
+        )
         if selection is None:
-            expired = self._take_hopeless(start_ns)
+            expired += self._take_hopeless(start_ns)
             while self.queue and (selection is None or not selection.requests):
                 selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
                 expired += selection.passed_over
@@ -185,6 +194,13 @@ class Batcher:
         full_rows = self.sizes.useful_rows(self.latency, self.sizes.lengths[0])
         return self.queue.rows >= full_rows * len(self.queue.lines)
 
+    def _is_host_slower(self) -> bool:
+        """Whether getting a batch to the device and back takes longer than computing all that pays off: what the host
+        does per batch is then what is short, and one batch of those who come meanwhile spares it a second."""
+        length = self.sizes.lengths[0]
+        full_rows = self.sizes.useful_rows(self.latency, length)
+        return self.latency.predict_ns(self.sizes.padded_rows(full_rows), length) < self.lag_ns
+
     def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
         """When it can be expected to be done if it is served next."""
         length = self.sizes.padded_length(request.length)
@@ -207,14 +223,23 @@ class Batcher:
 
     def _take_hopeless(self, start_ns: int) -> list[Request]:
         """Removes those that can be expected to be late even if they are served next and alone."""
-        hopeless: list[Request] = []
+        one_row = self.sizes.padded_rows(1)
+        return self._take_before(lambda length: start_ns + self.latency.predict_ns(one_row, length))
+
+    def _take_late(self, now_ns: int) -> list[Request]:
+        """Removes those that are late already."""
+        return self._take_before(lambda length: now_ns)
+
+    def _take_before(self, deadline_ns: Callable[[int], int]) -> list[Request]:
+        """Removes those whose deadline is before this one, which is asked for by their padded length."""
+        taken: list[Request] = []
         for shape, by_tenant in list(self.queue.lines.items()):
-            alone_ns = self.latency.predict_ns(self.sizes.padded_rows(1), shape[1])
+            limit_ns = deadline_ns(shape[1])
             for tenant, line in list(by_tenant.items()):
-                late = _count_before(line, start_ns + alone_ns)
+                late = _count_before(line, limit_ns)
                 if late:
-                    hopeless += self.queue.take(shape, tenant, 0, late)
-        return hopeless
+                    taken += self.queue.take(shape, tenant, 0, late)
+        return taken
 
     def _try_one(self, hopeless: list[Request], now_ns: int) -> Selection | None:
         """Where the lane would idle because nobody can make it: the one with most time left, if its client waits.

@@ -70,9 +70,17 @@ def select(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: Fai
 
 
 def select_everyone(
-    queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares, start_ns: int
+    queue: RequestQueue,
+    latency: LatencyModel,
+    sizes: Sizes,
+    shares: FairShares,
+    start_ns: int,
+    *,
+    late_too: bool = False,
 ) -> Selection | None:
     """All who wait, where they are of one tenant and shape, no more than pays off, and nobody would be late.
+
+    late_too: even if somebody might be.
 
     Nothing is left to decide then, and below capacity most cuts are like that. None: see `select`.
     """
@@ -85,7 +93,8 @@ def select_everyone(
         return None
     tenant, line = next(iter(by_tenant.items()))
     finish_ns = start_ns + latency.plan_ns(sizes.padded_rows(rows), length)
-    if finish_ns > min(map(by_deadline, line)) or are_others_expected(by_tenant, shares, start_ns):
+    in_time = late_too or finish_ns <= min(map(by_deadline, line))
+    if not in_time or are_others_expected(by_tenant, shares, start_ns):
         return None
     riders = queue.take(shape, tenant, 0, len(line))
     return Selection(riders, length, full=rows >= useful_rows, held_back=False)
