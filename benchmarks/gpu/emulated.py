@@ -142,7 +142,5 @@ def emulated_model(subject: Subject) -> Model:
     (inputs,), (outputs,) = spec.inputs, spec.outputs
     device = EmulatedDevice()
     padded = inputs.pad is not None
-    module = EmulatedModule(
-        subject.name, outputs.shape[-1], device, padded=padded, max_length=128 if padded else None
-    )
+    module = EmulatedModule(subject.name, outputs.shape[-1], device, padded=padded, max_length=128 if padded else None)
     return load_module(replace(spec, execution="graphed") if False else spec, module, device)

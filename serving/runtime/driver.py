@@ -182,10 +182,10 @@ class Driver:
         lane_was_done_ns, self._began_ns[lane.index] = self._began_ns[lane.index], done.done_ns
         occupied_ns = self._batcher.settle(batch, done.done_ns, computed_ns=done.compute_ns, learn=done.is_clean())
         lead_ns = hop_ns(lane.model) + done.prepare_ns + done.copy_ns
-        self._batcher.lead_ns = _nearer(self._batcher.lead_ns, lead_ns)
+        self._batcher.lead_ns = nearer(self._batcher.lead_ns, lead_ns)
         if batch.cut_ns >= lane_was_done_ns:  # the lane was idle
             lag_ns = max(0, done.done_ns - batch.cut_ns - done.compute_ns)
-            self._batcher.lag_ns = _nearer(self._batcher.lag_ns, lag_ns)
+            self._batcher.lag_ns = nearer(self._batcher.lag_ns, lag_ns)
         if done.ran_out_of_memory:
             self._batcher.sizes.halve()
         if done.lost:
@@ -214,7 +214,7 @@ class Driver:
         self._owner.lane_lost(lane.index, why, batches)
 
 
-def _nearer(usual_ns: int, seen_ns: int) -> int:
+def nearer(usual_ns: int, seen_ns: int) -> int:
     """What is usual, after one more was seen. A stall counts for no more than twice the usual: were it taken for what
     comes next, nobody could make it, and there would be little to learn better from."""
     return usual_ns + (min(seen_ns, 2 * usual_ns + HOP_NS) - usual_ns) // 8

@@ -12,6 +12,7 @@ from serving.runtime.lane import AnyLane
 
 REPEATS = 3
 WORTH_CLIMBING = 1.02  # a rung must beat the best so far by this factor; two that do not end the climb
+CHEAP_NS = 10_000_000  # rungs that take less are climbed anyway: a stall would look like the end, and bind for ever
 TIME_LIMIT_NS = 20_000_000_000
 
 
@@ -50,8 +51,8 @@ def warm_up(
 
 
 class Climb:
-    """Rungs stop where throughput stops growing, where one batch would take longer than the latency budget, where the
-    device runs out of memory, or when warming up has taken long enough.
+    """Rungs stop where throughput stops growing and they cost something, where one batch would take longer than the
+    latency budget, where the device runs out of memory, or when warming up has taken long enough.
     """
 
     def __init__(self, model: Model, clock: Clock, budget_ns: int | None, report: Callable[[str], None]) -> None:
@@ -82,7 +83,7 @@ class Climb:
                 disappointments = disappointments + 1 if throughput < best * WORTH_CLIMBING else 0
                 best = max(best, throughput)
                 too_slow = self._budget_ns is not None and took_ns > self._budget_ns
-                pays = disappointments < 2 or sizes.row_ladder is not None
+                pays = disappointments < 2 or took_ns < CHEAP_NS or sizes.row_ladder is not None
                 if not pays or too_slow or self._clock.now_ns() - began_ns > TIME_LIMIT_NS:
                     break
         return measured

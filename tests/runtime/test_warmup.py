@@ -1,0 +1,63 @@
+"""How far a model's batch sizes are climbed, on a clock that only the model moves."""
+
+import numpy as np
+
+from models.base import Tensors
+from models.spec import Limits
+from serving.core.latency import LatencyModel
+from serving.core.sizes import Sizes
+from serving.runtime.driver import HOP_NS, nearer
+from serving.runtime.warmup import warm_up
+from serving.testing.clock import ManualClock
+from serving.testing.models import ScriptedModel
+
+MS = 1_000_000
+
+
+class TimedModel(ScriptedModel):
+    """Takes so many ms for a batch and for each row; and `stall_ms` more for each run of the sizes in `stalled`."""
+
+    def __init__(self, clock: ManualClock, fixed_ms: float, row_ms: float, *stalled: int, stall_ms: float = 0) -> None:
+        super().__init__(limits=Limits(max_batch_rows=64))
+        self._clock, self._fixed_ms, self._row_ms, self._stalled, self._stall_ms = (
+            clock, fixed_ms, row_ms, stalled, stall_ms,
+        )  # fmt: skip
+
+    def forward(self, staged: object) -> Tensors:
+        assert isinstance(staged, np.ndarray)
+        rows = len(staged)
+        took_ms = self._fixed_ms + self._row_ms * rows + self._stall_ms * (rows in self._stalled)
+        self._clock.advance(int(took_ms * MS))
+        return super().forward(staged)
+
+
+def climbed(clock: ManualClock, model: TimedModel) -> list[int]:
+    """The sizes that were measured."""
+    said: list[str] = []
+    warm_up(model, LatencyModel(), Sizes(largest_rows=64), clock, budget_ns=None, report=said.append)
+    return [int(line.split()[0]) for line in said]
+
+
+def test_the_climb_ends_where_larger_batches_do_not_pay() -> None:
+    clock = ManualClock()
+    assert climbed(clock, TimedModel(clock, 0, 10)) == [1, 2, 4]
+
+
+def test_sizes_that_cost_nothing_to_try_are_climbed_through_a_stall() -> None:
+    clock = ManualClock()
+    assert climbed(clock, TimedModel(clock, 0.5, 0.01, 4, 8, stall_ms=3)) == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_one_stall_raises_what_is_usual_by_little_however_long_it_was() -> None:
+    usual_ns = 300_000
+    assert nearer(usual_ns, 75 * MS) == nearer(usual_ns, 2 * usual_ns + HOP_NS) < 400_000
+
+
+def test_what_is_usual_follows_what_is_seen_again_and_again() -> None:
+    usual_ns = 0
+    for _ in range(60):
+        usual_ns = nearer(usual_ns, 5 * MS)
+    assert 4.9 * MS < usual_ns <= 5 * MS
+    for _ in range(60):
+        usual_ns = nearer(usual_ns, MS)
+    assert usual_ns < 1.1 * MS
