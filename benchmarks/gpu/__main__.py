@@ -16,9 +16,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.models import subjects
+from benchmarks.gpu.emulated import EMULATED, emulated_model
+from benchmarks.gpu.models import Subject, subjects
 from benchmarks.gpu.report import Results, table
-from benchmarks.gpu.subject import SECTIONS, Options, measure
+from benchmarks.gpu.subject import HOST_SECTIONS, SECTIONS, Options, measure
+from models.base import Model
+from models.registry import load_model
 
 SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py says why
 NO_GPU = "NO GPU: these are small models on the CPU, to try the benchmark itself. No number here is about a GPU."
@@ -32,10 +35,12 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=128, help="the largest batch")
     parser.add_argument("--compile", type=float, default=0.0, metavar="S", help="torch.compile too, for about so long")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--emulate", action="store_true", help="a made-up GPU instead: what is the host's part?")
     parser.add_argument("--output", type=Path, default=Path(".headway/bench-gpu.json"))
     arguments = parser.parse_args()
-    on_cpu = arguments.device == "cpu"
-    known = subjects(small=on_cpu, largest_rows=arguments.rows, gpus=0.0 if on_cpu else 1.0)
+    emulated, on_cpu = arguments.emulate, arguments.device == "cpu"
+    small = on_cpu and not emulated
+    known = subjects(small=small, largest_rows=arguments.rows, gpus=0.0 if small else 1.0)
     wanted = arguments.models or list(known)
     if unknown := set(wanted) - set(known):
         parser.error(f"--models: {', '.join(sorted(unknown))}: there are {', '.join(known)}")
@@ -43,11 +48,13 @@ def main() -> int:
         seconds=arguments.seconds,
         compile_s=arguments.compile,
         device=torch.device(arguments.device),
-        sections=tuple(arguments.sections),
+        sections=tuple(name for name in arguments.sections if not emulated or name in HOST_SECTIONS),
+        load=emulated_model if emulated else load,
     )
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     began = perf_counter()
-    facts = machine(on_cpu)
+    no_gpu = EMULATED if emulated else NO_GPU if on_cpu else ""
+    facts = machine(no_gpu)
     results = Results(arguments.output, {"title": facts["device"], "machine": facts, "seconds": arguments.seconds})
     print(", ".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -55,14 +62,18 @@ def main() -> int:
     results.found["took_s"] = perf_counter() - began
     results.write()
     print(f"\n{perf_counter() - began:.0f} s; all figures in {results.path}\n\n{table(results.found)}")
-    if on_cpu:
-        print(f"\n{NO_GPU}")
+    if no_gpu:
+        print(f"\n{no_gpu}")
     return 0 if all(went_well) else 1
 
 
-def machine(on_cpu: bool) -> dict[str, Any]:
+def load(subject: Subject) -> Model:
+    return load_model(subject.spec)
+
+
+def machine(no_gpu: str) -> dict[str, Any]:
     return {
-        "device": NO_GPU if on_cpu else torch.cuda.get_device_name(),
+        "device": no_gpu or torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "CUDA": str(torch.version.cuda),
         "Python": sys.version.split()[0],

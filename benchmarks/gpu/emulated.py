@@ -6,19 +6,19 @@ and the clients. Answers are zeros. The times are those of `docs/benchmarks/gpu.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from time import perf_counter_ns
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from benchmarks.gpu.models import Subject
+from benchmarks.gpu.models import LONGEST, Subject
 from models.base import Model
 from models.pytorch.runner import load_module
 
 T = TypeVar("T")
 
+EMULATED = "EMULATED: a made-up device that only takes an H200's times. No number here is a GPU's."
 CALL_NS = 6_000  # what the host needs to ask for anything, holding the interpreter
 BYTES_PER_NS = 50
 EAGER_NS = 4_000_000  # what launching kernel by kernel takes at least
@@ -33,17 +33,17 @@ LAWS = {  # ns per batch, and per row (of the encoder: per word)
 class EmulatedModule(nn.Module):
     """As many zeros as the real one would return. Tells the device how long that takes."""
 
-    def __init__(self, name: str, size: int, device: "EmulatedDevice", *, padded: bool, max_length: int | None) -> None:
+    def __init__(self, name: str, size: int, device: "EmulatedDevice", *, has_words: bool) -> None:
         super().__init__()
         self._fixed_ns, self._per_ns = LAWS[name]
         self._size = size
         self._device = device
-        self._padded = padded
-        if max_length is not None:
-            self.max_length = max_length
+        self._has_words = has_words
+        if has_words:
+            self.max_length = LONGEST
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self._device.owed_ns += self._fixed_ns + self._per_ns * len(x) * (x.shape[1] if self._padded else 1)
+        self._device.owed_ns += self._fixed_ns + self._per_ns * len(x) * (x.shape[1] if self._has_words else 1)
         return torch.zeros(len(x), self._size)
 
 
@@ -138,9 +138,8 @@ def _call() -> None:
 
 
 def emulated_model(subject: Subject) -> Model:
-    spec = subject.spec
-    (inputs,), (outputs,) = spec.inputs, spec.outputs
+    """A model of these inputs and outputs on a device of its own."""
+    (inputs,), (outputs,) = subject.spec.inputs, subject.spec.outputs
     device = EmulatedDevice()
-    padded = inputs.pad is not None
-    module = EmulatedModule(subject.name, outputs.shape[-1], device, padded=padded, max_length=128 if padded else None)
-    return load_module(replace(spec, execution="graphed") if False else spec, module, device)
+    module = EmulatedModule(subject.name, outputs.shape[-1], device, has_words=inputs.pad is not None)
+    return load_module(subject.spec, module, device)

@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import gc
 import traceback
+from collections.abc import Callable
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -17,10 +19,12 @@ from benchmarks.gpu.models import Subject
 from benchmarks.gpu.offline import back_to_back
 from benchmarks.gpu.report import Results
 from benchmarks.gpu.watch import watched
-from models.registry import find_factory, load_model
+from models.base import Model
+from models.registry import find_factory
 from serving.runtime.engine import Engine
 
 SECTIONS = ("correct", "offline", "saturated", "goodput", "bare")
+HOST_SECTIONS = ("offline", "saturated", "goodput")  # that say something where the device is made up
 REQUESTS = 256  # different ones
 IN_FLIGHT = 6  # batches' worth, for saturation
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -36,6 +40,7 @@ class Options:
     compile_s: float
     device: torch.device
     sections: tuple[str, ...]
+    load: Callable[[Subject], Model]
 
 
 async def measure(subject: Subject, options: Options, results: Results) -> bool:
@@ -43,7 +48,7 @@ async def measure(subject: Subject, options: Options, results: Results) -> bool:
     print(f"\n{subject.name}: {subject.about}", flush=True)
     began = perf_counter()
     said: list[str] = []
-    async with Engine([load_model(subject.spec)], report=said.append) as engine:
+    async with Engine([options.load(subject)], report=said.append) as engine:
         gc.collect()
         gc.freeze()
         facts: dict[str, Any] = getattr(engine.model, "facts", dict)()
@@ -80,7 +85,10 @@ class _One:
         self._rates: dict[str, Any] = {}
         random = np.random.default_rng(1)
         self._payloads = [subject.request(random) for _ in range(REQUESTS)]
-        self._module = self._made()
+
+    @cached_property
+    def _module(self) -> torch.nn.Module:
+        return self._made()
 
     def _made(self, **options: Any) -> torch.nn.Module:
         """Another copy of the model; `options` that it does not have change nothing."""
