@@ -153,6 +153,23 @@ class LatencyModel:
         time_ns = self._base(rows, self._at(length)) * self._drift
         return rows / time_ns * 1e9 if time_ns else 0.0
 
+    def teach(self, rows: int, length: int, took_ns: int) -> None:
+        """Takes in one batch that was measured before service, size after size.
+
+        Each size is news then and says nothing about the others: taken for drift, the difference between what it takes
+        and what was guessed for it would spoil all that was measured before it.
+        """
+        index = self._at(length)
+        curve = self._curves[index]
+        time = max(took_ns, 1) / self._drift
+        if curve.weight_at(rows) >= 1.0:
+            self._learn(log(time / curve.at(rows)), mature=False)
+        curve.add(rows, time)
+        self._typical += (time - self._typical) * (TYPICAL_STEP if self._observed else 1.0)
+        self._observed += 1
+        self._list_speakers()
+        self._knees.clear()
+
     def observe(self, rows: int, length: int, took_ns: int) -> None:
         """Learns from one finished batch. A single absurdly slow one is set aside; two in a row are the new law."""
         index = self._at(length)

@@ -47,7 +47,7 @@ def warm_up(
         report(f"computed as: {model.facts()['execution']}")
     for (rows, length), times_ns in climb.run(sizes).items():
         for took_ns in times_ns:
-            latency.observe(rows, length, took_ns)
+            latency.teach(rows, length, took_ns)
 
 
 class Climb:

@@ -61,3 +61,16 @@ def test_what_is_usual_follows_what_is_seen_again_and_again() -> None:
     for _ in range(60):
         usual_ns = nearer(usual_ns, MS)
     assert usual_ns < 1.1 * MS
+
+
+def test_what_later_sizes_and_lengths_take_changes_nothing_of_what_was_measured_before() -> None:
+    """Here a batch of any length takes the same, which nobody would guess from the shortest."""
+    latency = LatencyModel(lengths=(16, 32, 64, 128))
+    for length in latency.lengths:
+        for rows in (1, 2, 4, 8, 16, 32, 64):
+            for _ in range(3):
+                latency.teach(rows, length, MS // 2 + 10_000 * rows)
+    assert latency.snapshot().drift == 1.0
+    for length in latency.lengths:
+        for rows in (1, 8, 64):
+            assert latency.predict_ns(rows, length) == MS // 2 + 10_000 * rows
