@@ -8,8 +8,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,11 +18,10 @@ import torch
 from benchmarks.gpu.emulated import EMULATED, emulated_model
 from benchmarks.gpu.models import Subject, subjects
 from benchmarks.gpu.report import Results, table
-from benchmarks.gpu.subject import HOST_SECTIONS, SECTIONS, Options, measure
+from benchmarks.gpu.subject import HOST_SECTIONS, SECTIONS, SWITCH_INTERVAL_S, Options, loop_factory, measure
 from models.base import Model
 from models.registry import load_model
 
-SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py says why
 NO_GPU = "NO GPU: these are small models on the CPU, to try the benchmark itself. No number here is about a GPU."
 
 
@@ -35,12 +33,14 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=128, help="the largest batch")
     parser.add_argument("--compile", type=float, default=0.0, metavar="S", help="torch.compile too, for about so long")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--ray", action="store_true", help="saturate it in a process of Ray's too, where Ray is here")
     parser.add_argument("--emulate", action="store_true", help="a made-up GPU instead: what is the host's part?")
     parser.add_argument("--output", type=Path, default=Path(".headway/bench-gpu.json"))
     arguments = parser.parse_args()
     emulated, on_cpu = arguments.emulate, arguments.device == "cpu"
     small = on_cpu and not emulated
-    known = subjects(small=small, largest_rows=arguments.rows, gpus=0.0 if small else 1.0)
+    made = partial(subjects, small=small, largest_rows=arguments.rows, gpus=0.0 if small else 1.0)
+    known = made()
     wanted = arguments.models or list(known)
     if unknown := set(wanted) - set(known):
         parser.error(f"--models: {', '.join(sorted(unknown))}: there are {', '.join(known)}")
@@ -49,6 +49,7 @@ def main() -> int:
         compile_s=arguments.compile,
         device=torch.device(arguments.device),
         sections=tuple(name for name in arguments.sections if not emulated or name in HOST_SECTIONS),
+        subjects=made,
         load=emulated_model if emulated else load,
     )
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -59,12 +60,25 @@ def main() -> int:
     print(", ".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         went_well = [runner.run(measure(known[name], options, results)) for name in wanted]
+    if arguments.ray:
+        for name in wanted:
+            under_ray(known[name], options, results)
     results.found["took_s"] = perf_counter() - began
     results.write()
     print(f"\n{perf_counter() - began:.0f} s; all figures in {results.path}\n\n{table(results.found)}")
     if no_gpu:
         print(f"\n{no_gpu}")
     return 0 if all(went_well) else 1
+
+
+def under_ray(subject: Subject, options: Options, results: Results) -> None:
+    from benchmarks.gpu.under_ray import saturated_under_ray
+
+    found = saturated_under_ray(subject, options)
+    here = results.found["models"][subject.name].get("rates", {}).get("engine_per_s")
+    ratio = found.rows_per_s / here if here else None
+    results.put(subject.name, "ray", {"engine_per_s": found.rows_per_s, "ratio": ratio})
+    print(f"{subject.name} under Ray: {found.rows_per_s:.0f} rows/s" + (f", ratio {ratio:.2f}" if ratio else ""))
 
 
 def load(subject: Subject) -> Model:
@@ -80,14 +94,6 @@ def machine(no_gpu: str) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "event loop": "uvloop" if loop_factory() else "asyncio",
     }
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop, which is what replicas run on, if it is here."""
-    try:
-        return import_module("uvloop").new_event_loop  # type: ignore[no-any-return]
-    except ImportError:
-        return None
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ class Results:
 def table(found: dict[str, Any]) -> str:
     """One line per model; a dash where nothing was measured."""
     head = (
-        "model", "batch", "ms", "rows/s", "/offline", "/bare", "/ones", "goodput", "hidden", "busy", "NVML", "SM",
-        "tensor", "right",
+        "model", "batch", "ms", "rows/s", "/offline", "/bare", "/ones", "ray", "goodput", "hidden", "busy", "NVML",
+        "SM", "tensor", "right",
     )  # fmt: skip
     lines = [head]
     for name, sections in found["models"].items():
@@ -62,6 +62,8 @@ def summarise(sections: dict[str, Any]) -> dict[str, str]:
             if rates.get(key):
                 cells[column] = f"{engine / rates[key]:.2f}"
         cells["busy"] = f"{rates['busy_share']:.2f}"
+    if sections.get("ray", {}).get("ratio"):
+        cells["ray"] = f"{sections['ray']['ratio']:.2f}"
     if sections.get("goodput"):
         cells["goodput"] = "/".join(_ratio(point) for point in sections["goodput"])
     if sections.get("copies", {}).get("hidden_share") is not None:

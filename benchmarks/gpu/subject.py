@@ -6,6 +6,7 @@ import gc
 import traceback
 from collections.abc import Callable
 from functools import cached_property
+from importlib import import_module
 from time import perf_counter
 from typing import Any
 
@@ -26,20 +27,36 @@ from serving.runtime.engine import Engine
 SECTIONS = ("correct", "offline", "saturated", "goodput", "bare")
 HOST_SECTIONS = ("offline", "saturated", "goodput")  # that say something where the device is made up
 REQUESTS = 256  # different ones
+SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py says why
 IN_FLIGHT = 6  # batches' worth, for saturation
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def requests_for(subject: Subject) -> list[dict[str, np.ndarray]]:
+    random = np.random.default_rng(1)
+    return [subject.request(random) for _ in range(REQUESTS)]
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop, which is what replicas run on, if it is here."""
+    try:
+        return import_module("uvloop").new_event_loop  # type: ignore[no-any-return]
+    except ImportError:
+        return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """seconds: for each figure of the engine; the others take a fraction.
     compile_s: begin to compile another size as long as that took no longer together; 0 for not at all.
+    subjects, load: what there is to measure by name, and how a model of it is made.
     """
 
     seconds: float
     compile_s: float
     device: torch.device
     sections: tuple[str, ...]
+    subjects: Callable[[], dict[str, Subject]]
     load: Callable[[Subject], Model]
 
 
@@ -83,8 +100,7 @@ class _One:
         self.engine = engine
         self._results = results
         self._rates: dict[str, Any] = {}
-        random = np.random.default_rng(1)
-        self._payloads = [subject.request(random) for _ in range(REQUESTS)]
+        self._payloads = requests_for(subject)
 
     @cached_property
     def _module(self) -> torch.nn.Module:
