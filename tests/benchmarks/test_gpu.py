@@ -5,9 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from time import perf_counter_ns
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
+from benchmarks.gpu import arrivals
 from benchmarks.gpu.bare import Copies
 from benchmarks.gpu.correctness import Differences
 from benchmarks.gpu.fixed import Configuration, FixedBatcher, grid
@@ -43,6 +47,30 @@ def test_it_runs_with_torch_and_numpy_alone_and_says_that_no_number_is_about_a_g
     assert sections["rates"]["engine_per_s"] > 0
     assert len(sections["goodput"]) == 3
     assert "NO GPU" in (tmp_path / "found.svg").read_text()
+
+
+def test_a_made_up_gpu_shows_the_hosts_part_and_says_that_it_is_none(tmp_path: Path) -> None:
+    words = ["--emulate", "--seconds", "0.04", "--output", str(tmp_path / "found.json"), "--models", "mlp"]
+    code = WITHOUT.format(absent=ABSENT, words=words)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.rstrip().endswith("No number here is a GPU's.")
+    sections = json.loads((tmp_path / "found.json").read_text())["models"]["mlp"]
+    assert sections["load"]["facts"]["execution"] == "CUDA graphs"
+    assert sections["rates"]["engine_per_s"] > 0
+    assert len(sections["goodput"]) == 3
+    assert "correct" not in sections
+
+
+def test_arrivals_are_told_when_they_are_due_by_a_clock_that_both_share() -> None:
+    planned = np.array([1_000_000, 2_000_000, 60_000_000], np.int64)
+    began_after_ns = perf_counter_ns()
+    ran = subprocess.run([sys.executable, arrivals.__file__], input=planned.tobytes(), capture_output=True, timeout=60)
+    ended_ns = perf_counter_ns()
+    began_ns, *due = np.frombuffer(ran.stdout, np.int64).tolist()
+    assert began_after_ns < began_ns < began_ns + 60_000_000 < ended_ns
+    assert due[-1] == 3
+    assert due == sorted(set(due))
 
 
 def test_company_may_change_an_answer_by_twice_the_rounding_and_no_more() -> None:
