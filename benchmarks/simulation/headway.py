@@ -115,4 +115,4 @@ class Headway:
             for size in rows:
                 for _ in range(WARM_UP_RUNS):
                     took_ns = law.mean_ns(size, length) * rng.lognormvariate(0.0, WARM_UP_NOISE)
-                    self.batcher.latency.observe(size, length, int(took_ns))
+                    self.batcher.latency.teach(size, length, int(took_ns))

@@ -29,7 +29,7 @@ FIRST_MARGIN = 3.0
 LEAST_MARGIN = 0.5
 PLAN_QUANTILE = 0.88
 PLAN_STEP = 0.2
-FIRST_PLAN_MARGIN = 1.2
+FIRST_PLAN_MARGIN = 1.4
 TYPICAL_STEP = 0.05
 VENTURE_EVERY = 32  # batches, of which one may be twice as large as seems to pay, and another goes without padding
 KNEES_LAST = 16  # batches for which a knee stands: it moves slowly, and finding it takes longer than the rest of a cut
@@ -157,13 +157,12 @@ class LatencyModel:
         """Takes in one batch that was measured before service, size after size.
 
         Each size is news then and says nothing about the others: taken for drift, the difference between what it takes
-        and what was guessed for it would spoil all that was measured before it.
+        and what was guessed for it would spoil all that was measured before it. Nor of how much batches scatter: back
+        to back, they do so less than in service.
         """
         index = self._at(length)
         curve = self._curves[index]
         time = max(took_ns, 1) / self._drift
-        if curve.weight_at(rows) >= 1.0:
-            self._learn(log(time / curve.at(rows)), mature=False)
         curve.add(rows, time)
         self._typical += (time - self._typical) * (TYPICAL_STEP if self._observed else 1.0)
         self._observed += 1
