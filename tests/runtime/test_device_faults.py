@@ -126,3 +126,25 @@ def test_a_device_that_is_lost_at_any_step_takes_its_lane_along_and_everyone_is_
 
     trouble = Trouble("copy", nth, RuntimeError("CUDA error: an illegal memory access was encountered"))
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("execution", ["auto", "eager"])
+@pytest.mark.parametrize("nth", range(4))
+def test_an_error_on_one_of_two_devices_is_made_good_and_the_other_goes_on(nth: int, execution: str) -> None:
+    async def story() -> None:
+        models, devices = zip(
+            loaded(trouble, nth, execution), loaded(Trouble("", 0, error), nth + 1, execution), strict=True
+        )
+        async with Engine(list(models)) as engine:
+            steps = [device.counts.total() for device in devices]
+            trouble.armed.set()
+            outcomes = await rounds(engine, 4)
+            assert all(device.counts.total() > before for device, before in zip(devices, steps, strict=True))
+            engine.check_health()
+        assert sum(not isinstance(outcome, Completed) for outcome in outcomes) <= 1  # a batch of one is not tried again
+        engine.ledger.check()
+
+    error = RuntimeError("once")
+    trouble = Trouble("copy", nth, error)
+    asyncio.run(story())
+    assert trouble.seen >= nth
