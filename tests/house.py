@@ -23,6 +23,7 @@ from serving.api.operations import ModelList, Operations
 from serving.api.regions import Regions
 from serving.cluster.describe import served_model
 from serving.cluster.engines import AnyEngine, open_engine
+from serving.telemetry.recorder import Recorder
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -43,13 +44,14 @@ class PlainDoor:
 
 
 class House:
-    """Running. `http` and `grpc` are its addresses; `engines` by model may only be looked at."""
+    """Running. `http` and `grpc` are its addresses; `engines` and `recorders`, by model, may only be looked at."""
 
     def __init__(self, specs: Sequence[ModelSpec], grpc_door: str, regions: Regions | None) -> None:
         self._specs = specs
         self._grpc_door = grpc_door
         self._regions = regions
         self.engines: dict[str, AnyEngine] = {}
+        self.recorders: dict[str, Recorder] = {}
         self._up = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run_thread)
@@ -119,7 +121,8 @@ class House:
             engine.close()
 
     async def _serve(self, spec: ModelSpec) -> ServedModel:
-        engine = self.engines[spec.name] = await open_engine(spec)
+        recorder = self.recorders[spec.name] = Recorder()
+        engine = self.engines[spec.name] = await open_engine(spec, observer=recorder)
         return served_model(engine, MAX_BODY_BYTES, dict, regions=self._regions)
 
 
