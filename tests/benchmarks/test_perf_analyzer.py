@@ -24,7 +24,7 @@ def test_every_wire_is_asked_in_every_mode_with_and_without_shared_memory() -> N
 def test_the_server_has_the_models_and_listens_where_perf_analyzer_asks() -> None:
     settings = Settings.model_validate(yaml.safe_load(SETTINGS.read_text()))
     assert settings.server.shared_memory
-    assert [HTTP, GRPC] == [f"127.0.0.1:{settings.server.http_port}", f"127.0.0.1:{settings.server.grpc_port}"]
+    assert [f"127.0.0.1:{settings.server.http_port}", f"127.0.0.1:{settings.server.grpc_port}"] == [HTTP, GRPC]
     specs = {spec.name: spec for spec in settings.model_specs()}
     assert set(specs) == {way.model for way in ways()}
     assert specs["repeat"].decoupled
