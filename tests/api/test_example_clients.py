@@ -266,6 +266,14 @@ def test_the_asyncio_clients_share_memory(served: House, wire, shared: Shared) -
     asyncio.run(story())
 
 
+@both_wires
+def test_a_gpus_memory_is_refused_in_so_many_words(served: House, wire) -> None:
+    with connect(served, wire) as client:
+        with pytest.raises(InferenceServerException, match="CUDA shared memory is not supported by this server"):
+            client.register_cuda_shared_memory("r", b"aGFuZGxl", 0, 64)
+        client.unregister_cuda_shared_memory()
+
+
 # -- keep-alive, custom arguments -------------------------------------------------------------------------------------
 
 FOREVER_MS = 2**31 - 1
