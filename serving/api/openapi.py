@@ -109,7 +109,8 @@ def _generate_paths(path: str, model: Json, tags: list[str]) -> Json:
     if known is None or any(tensor["datatype"] in _NOT_IN_JSON for tensor in [*known["inputs"], *known["outputs"]]):
         return {}
     tensors = {tensor["name"]: _value(_ELEMENT.get(tensor["datatype"], _WHOLE)) for tensor in known["inputs"]}
-    row = fields(tuple(tensors), **{"id": TEXT, "parameters": ref("Parameters")} | tensors)
+    known_to_all = {"id": TEXT, "parameters": ref("Parameters")}
+    row: Json = {"type": "object", "properties": known_to_all | tensors, "required": [*tensors]}
     one = change("The only answer to one row", row, "Generated", 400, 413, 500, 503, 504, tags=tags)
     names = ", ".join(tensor["name"] for tensor in known["outputs"])
     events = {

@@ -22,11 +22,11 @@ MIXED = echo_spec(
     name="mixed",
     inputs=(
         TensorSpec(name="flag", datatype="BOOL", shape=(-1, 2)),
-        TensorSpec(name="count", datatype="INT8", shape=(-1, -1)),
+        TensorSpec(name="required", datatype="INT8", shape=(-1, -1)),
     ),
     outputs=(
         TensorSpec(name="flag", datatype="BOOL", shape=(-1, 2)),
-        TensorSpec(name="count", datatype="INT8", shape=(-1, -1)),
+        TensorSpec(name="required", datatype="INT8", shape=(-1, -1)),
     ),
 )
 
