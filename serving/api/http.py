@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import cast
 
+from serving.api.age import HEADER as AGE
+from serving.api.age import HERE
 from serving.api.asgi import (
     BodyTooLarge,
     HeaderMap,
@@ -110,6 +112,7 @@ class ModelApp:
     async def _infer(self, headers: HeaderMap, receive: Receive, send: Send) -> None:
         began_ns = settled_ns = now_ns()
         request_id = headers.get(REQUEST_ID) or new_id()
+        age_ns = HERE.age_ns(headers.get(AGE, b""))
         tenant = text_header(headers, self.tenant_header)
         id = ""
         outcome: Outcome | None = None
@@ -122,7 +125,8 @@ class ModelApp:
                 body = await self._inflated(body, encoding.decode("latin-1"))
             length = headers.get(HEADER_LENGTH)
             plan, id, head_bytes = self.dispatch.plan(body, None if length is None else parse_header_length(length))
-            outcome = await self._watch.outcome(self.dispatch.submit(plan, body, head_bytes, tenant), receive)
+            submitted = self.dispatch.submit(plan, body, head_bytes, tenant, age_ns)
+            outcome = await self._watch.outcome(submitted, receive)
             settled_ns = now_ns()
             if type(outcome) is Completed:
                 block, content = self.dispatch.reply(plan, outcome, id)

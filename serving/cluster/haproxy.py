@@ -17,6 +17,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from serving.api import age
+
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 FRONT_BACKEND = "grpc-front"
 MARK = "# Headway:"
@@ -66,6 +68,10 @@ backend default_backend
 # A request on a connection that another left behind is ended without a word if that fails, retries included: HAProxy
 # takes the client for one that tries again by itself. `safe`: the first request of a client never rides on such a one.
 _REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
+_BEGAN = f"""\
+    {MARK} deadlines count from here.
+    http-request set-header {age.HEADER.decode()} {age.machine().decode()}-%[date(0,us)]
+"""
 _PEER = f"""\
     {MARK} who asks, where it matters; nobody can say that for themselves.
     http-request del-header {PEER_HEADER}
@@ -87,7 +93,7 @@ def edited(config: str) -> str:
 def guarded(config: str) -> str:
     """With an end to slow requests, and with who asks for /debug."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
-    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _PEER, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _BEGAN + _PEER, config)
     config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(
