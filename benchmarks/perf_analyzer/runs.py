@@ -61,6 +61,9 @@ def ways() -> Iterator[Way]:
             ("grpc", "stream"),
         ):
             yield Way("noop", wire, mode, shared_memory)
+    for wire in ("http", "grpc"):
+        for shared_memory in (False, True):
+            yield Way("megabyte", wire, "sync", shared_memory)
     for shared_memory in (False, True):
         yield Way("repeat", "grpc", "stream", shared_memory)  # of a decoupled model it knows only streams
     for wire, mode in (("http", "sync"), ("grpc", "stream")):
@@ -118,15 +121,16 @@ def page(results: Sequence[Result], *, release: str, commit: str, machine: Mappi
 
 {good} of {len(results)} ways completed without an error. Written by `python -m benchmarks.perf_analyzer`.
 
-perf_analyzer {release}; commit {commit}; {facts}. All in {seconds:.0f} s, on a machine that others use too: the figures
-say that it works, and roughly how fast; compare servers with `python -m benchmarks.peers`.
+perf_analyzer {release}; commit {commit}; {facts}. All in {seconds:.0f} s.
+The machine is used by others too: the figures say that it works, and roughly how fast; compare servers with
+`python -m benchmarks.peers`.
 
 {table(results)}
 
-The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB; `repeat` gives four answers to each
-request, and perf_analyzer waits for the last; `accumulate` has state, and is asked in sequences. {CONCURRENCY} requests
-are under way at a time; windows of at least {WINDOW_REQUESTS} requests are taken until three agree. `failed` is what
-Headway counted. The first row's command:
+The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, `megabyte` what its name says; `repeat`
+gives four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and is asked in sequences.
+{CONCURRENCY} requests are under way at a time; windows of at least {WINDOW_REQUESTS} requests are taken until three agree.
+`failed` is what Headway counted. The first row's command:
 
     {example}
 """
