@@ -127,10 +127,10 @@ The machine is used by others too: the figures say that it works, and roughly ho
 
 {table(results)}
 
-The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, `megabyte` what its name says; `repeat`
-gives four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and is asked in sequences.
-{CONCURRENCY} requests are under way at a time; windows of at least {WINDOW_REQUESTS} requests are taken until three agree.
-`failed` is what Headway counted. The first row's command:
+The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, `megabyte` what its name says;
+`repeat` gives four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and is asked
+in sequences. {CONCURRENCY} requests are under way at a time; windows of at least {WINDOW_REQUESTS} requests are taken
+until three agree. `failed` is what Headway counted. The first row's command:
 
     {example}
 """
