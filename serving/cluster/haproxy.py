@@ -53,10 +53,12 @@ _ERRORS = {
     "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
     "504": ("Gateway Timeout", "the replica did not answer in time"),
 }
-# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place.
+# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And it
+# has every request logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
 _PATIENCE = f"""\
     {MARK} a request's head must have come in this time.
     timeout http-request 10s
+    option dontlog-normal
 """
 # Where the front is not known: HAProxy has just been started again, and a 404 would be a lie.
 _UNKNOWN = re.compile(r"^backend default_backend\n *http-request return status 404 .*\n", re.MULTILINE)
