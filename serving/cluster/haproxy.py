@@ -53,8 +53,8 @@ _ERRORS = {
     "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
     "504": ("Gateway Timeout", "the replica did not answer in time"),
 }
-# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And it
-# has every request logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
+# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And
+# every request is logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
 _PATIENCE = f"""\
     {MARK} a request's head must have come in this time.
     timeout http-request 10s
