@@ -102,7 +102,7 @@ class ModelReplica:
         served = served_model(
             self.engine,
             max_body_bytes,
-            doors,
+            partial(whereabouts, self._name),
             told,
             recorded(watching, self.engine),
             regions=Regions(region_folder()) if shared_memory else None,
@@ -209,9 +209,9 @@ class Front:
         return self.http
 
 
-def doors() -> dict[str, str]:
-    """Which doors of this process are open, and how plain requests come through them."""
-    return door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
+def whereabouts(replica: str) -> dict[str, str]:
+    """Which replica answers, which doors of its process are open, and how plain requests come through them."""
+    return {"replica": replica} | door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
 
 
 async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
