@@ -1,6 +1,6 @@
-"""Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, clients
-that send their request drop by drop are given up, HAProxy's own errors say what they are, and the front learns whether
-who asks for /debug sits here.
+"""Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, those
+for a model without replicas are refused, clients that send theirs drop by drop are given up, HAProxy's own errors say
+what they are, and the front learns whether who asks for /debug sits here.
 
 Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
@@ -15,9 +15,11 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
+SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
 FRONT_BACKEND = "grpc-front"
 MARK = "# Headway:"
 PEER_HEADER = "x-headway-peer"  # as serving/api/front.py reads it
@@ -66,6 +68,13 @@ backend default_backend
 # A request on a connection that another left behind is ended without a word if that fails, retries included: HAProxy
 # takes the client for one that tries again by itself. `safe`: the first request of a client never rides on such a one.
 _REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
+# The last server of every backend is Ray's Python proxy, where requests wait until there is a replica, whatever their
+# deadline. Only a model that sleeps needs that: it is how it is waked.
+_HTTP_OR_GRPC = re.compile(r"^backend (?:http|grpc)-(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_WAITING = re.compile(r"^( *server .* backup)$", re.MULTILINE)
+# Three tries, each as long at most, or as long before the next: who gets no connection learns of it within a second.
+_CONNECT = re.compile(r"^( *timeout connect) .*$", re.MULTILINE)
+_CONNECT_TIME = "300ms"
 _PEER = f"""\
     {MARK} who asks, where it matters; nobody can say that for themselves.
     http-request del-header {PEER_HEADER}
@@ -77,11 +86,11 @@ class Unexpected(Exception):
     """The configuration is not what this file was written for; the text says what is missing."""
 
 
-def edited(config: str) -> str:
+def edited(config: str, sleepers: Collection[str] = ()) -> str:
     """The configuration with all changes. One that was edited before comes back as it is."""
     if MARK in config:
         return config
-    return routed_by_model(guarded(config))
+    return routed_by_model(without_waiting(guarded(config), sleepers))
 
 
 def guarded(config: str) -> str:
@@ -94,6 +103,15 @@ def guarded(config: str) -> str:
             f"there are {defaults} `defaults` and {frontends} `frontend http_frontend` that look as expected"
         )
     return config
+
+
+def without_waiting(config: str, sleepers: Collection[str]) -> str:
+    """Where no replica is left, requests are refused, but for models that may sleep."""
+
+    def refusing(backend: re.Match[str]) -> str:
+        return backend[0] if backend[1] in sleepers else _WAITING.sub(r"\1 disabled", backend[0])
+
+    return _HTTP_OR_GRPC.sub(refusing, _CONNECT.sub(rf"\1 {_CONNECT_TIME}", config))
 
 
 def with_clear_errors(config: str, folder: Path) -> str:
@@ -149,7 +167,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(with_clear_errors(edited(path.read_text()), path.parent))
+        sleepers = os.environ.get(SLEEPERS, "").split(",")
+        path.write_text(with_clear_errors(edited(path.read_text(), sleepers), path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
         sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")

@@ -14,7 +14,7 @@ import yaml
 from serving.cluster.launcher import Cluster, get_json
 from serving.cluster.processes import descendants
 from serving.config import load_settings
-from tests.chaos.crowd import HOST, PORT, Crowd
+from tests.chaos.crowd import GRPC_PORT, HOST, PORT, Crowd
 
 BUDGET_S = 1.0
 FORWARD_TIMEOUT_S = 2.0
@@ -34,7 +34,7 @@ MODEL = {
     "limits": {"forward_timeout_s": FORWARD_TIMEOUT_S, "max_batch_rows": 16, "max_memory_mb": MAX_MEMORY_MB},
 }
 SETTINGS = {
-    "server": {"http_port": PORT, "grpc_port": PORT + 2},
+    "server": {"http_port": PORT, "grpc_port": GRPC_PORT},
     "models": [{"name": "steady", "replicas": 2, **MODEL}],
 }
 

@@ -18,6 +18,7 @@ from serving.cluster.haproxy import (
     guarded,
     routed_by_model,
     with_clear_errors,
+    without_waiting,
 )
 
 CONFIG = """\
@@ -83,6 +84,26 @@ def test_slow_heads_end_and_only_haproxy_says_who_asks_for_debug() -> None:
     frontend = lines[lines.index("frontend http_frontend") : lines.index("frontend grpc_frontend")]
     deleted = frontend.index(f"http-request del-header {PEER_HEADER}")
     assert frontend[deleted + 1] == f"http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}"
+
+
+def test_only_a_model_that_may_sleep_has_its_requests_wait_for_a_replica() -> None:
+    def waiting(config: str) -> dict[str, str]:
+        """The line of Ray's proxy, by backend."""
+        backends = (section.splitlines() for section in config.split("\nbackend ")[1:])
+        return {lines[0]: lines[-1].strip() for lines in backends if "fallback" in lines[-1]}
+
+    server = "server fallback 127.0.0.1:8500 check backup"
+    backends = "".join(
+        f"backend http-{model}\n    server r1 127.0.0.1:30001 check\n    {server}\n" for model in ("noop", "sleeper")
+    )
+    config = f"defaults\n    timeout connect 5s\n{backends}"
+    changed = without_waiting(config, ["sleeper"])
+    assert waiting(changed) == {"http-noop": f"{server} disabled", "http-sleeper": server}
+    assert "    timeout connect 300ms\n" in changed
+    over_grpc = edited(CONFIG, ["sleeper"])
+    assert over_grpc == edited(CONFIG)
+    assert "server fallback 127.0.0.1:9500 proto h2 check backup disabled\n" in over_grpc
+    assert "server n1 127.0.0.1:40001 proto h2 check observe layer4 backup\n" in over_grpc
 
 
 def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> None:
