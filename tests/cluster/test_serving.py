@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.launcher import Cluster, get_json
+from serving.cluster.probes import hears
 from serving.cluster.processes import descendants
 from serving.config import load_settings
 from serving.telemetry.log_files import LogFiles
@@ -236,6 +237,9 @@ def test_one_model_is_updated_while_another_serves_and_nothing_is_lost(cluster: 
 
     faster = SLOW | {"options": {"base_ms": 5, "per_row_ms": 1}}
     settings = load_settings(settings_file(tmp_path, NOOP, faster))
+
+    # One of them may still be on its way; without it the update would begin with the last one.
+    eventually(lambda: hears(f"http://{ADDRESS}", "slow", 2), bool)
 
     async def story() -> tuple[Counter[str], Counter[str]]:
         old = set(replica_processes("slow"))
