@@ -40,7 +40,7 @@ from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
 from serving.config import Settings
-from serving.core.statistics import ModelStatistics
+from serving.core.statistics import ModelStatistics, WireTimes
 from serving.protocol.errors import BadMessage
 from serving.telemetry.gpu import GpuSampler, visible_devices
 from serving.telemetry.predictions import Predictions
@@ -81,12 +81,14 @@ class ModelReplica:
         if spec.resources.gpus:
             self._gpus.open()
         predictions = Predictions(spec.labels) if spec.labels else None
+        wire = WireTimes()
         self._teller = Teller(
             self.engine,
             recorder,
             replica=self._name,
             node=ray.util.get_node_ip_address(),
             price_per_hour=watching.price_per_hour,
+            wire=wire,
             read_gpus=lambda: self._gpus.readings,
             predictions=predictions.counts if predictions else {},
         )
@@ -108,6 +110,7 @@ class ModelReplica:
             regions=Regions(region_folder()) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
+            wire=wire,
         )
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
