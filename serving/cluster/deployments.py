@@ -107,7 +107,7 @@ class ModelReplica:
             partial(whereabouts, self._name),
             told,
             recorded(watching, self.engine),
-            regions=Regions(region_folder()) if shared_memory else None,
+            regions=Regions(own_folder()) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
             wire=wire,
@@ -191,11 +191,12 @@ class Front:
             catalog.models,
             name=server.name,
             counts=partial(model_counts, collector, configured),
-            regions=Regions(region_folder()) if server.shared_memory else None,
+            regions=Regions(own_folder()) if server.shared_memory else None,
             control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector),
         )
-        self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name)
+        kept = own_folder() / "history.json"
+        self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
         self.dashboard.begin()
         pages = {
             **metric_pages(collector, server.http_port),
@@ -223,8 +224,8 @@ async def model_counts(collector: Collector, configured: dict[str, dict[str, Any
     return [model_statistics(name, facts["version"], found[name]) for name, facts in configured.items()]
 
 
-def region_folder() -> Path:
-    """One for each Ray on a machine, so that what was registered with one server is unknown to the next."""
+def own_folder() -> Path:
+    """One for each Ray on a machine, so that what one server has registered or kept is unknown to the next."""
     return Path(get_serve_logs_dir()).parents[1] / "headway"
 
 
