@@ -15,6 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from serving.api.age import HERE
 from serving.api.asgi import JSON_CONTENT
 from serving.api.dispatch import Plan
 from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
@@ -64,7 +65,7 @@ class InferConnection(HttpToolsProtocol):
         self._plan: Plan
         self._id = ""
         self._request_id = b""
-        self._began_ns = self._settled_ns = 0
+        self._age_ns = self._began_ns = self._settled_ns = 0
         self._submitted: Submitted | None = None
         self._is_last = False
         self._used_s = 0.0
@@ -119,7 +120,10 @@ class InferConnection(HttpToolsProtocol):
             self._unread = data
             return
         self._unread = b""
-        head = self._heads.read(data[:end]) if end >= 0 else None
+        head = None
+        if end >= 0:
+            raw, self._age_ns = HERE.split(data[:end])
+            head = self._heads.read(raw)
         if head is None or head.body_bytes is None:
             self._turn = Turn.UVICORN_FOR_GOOD
             super().data_received(data)
@@ -168,7 +172,7 @@ class InferConnection(HttpToolsProtocol):
         self._began_ns = self._settled_ns = now_ns()
         try:
             self._plan, self._id, json_bytes = self._dispatch.plan(body, self._head.json_bytes)
-            self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant)
+            self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant, self._age_ns)
         except Exception as error:
             self._answer_fault(self._model.fault(error))
         else:

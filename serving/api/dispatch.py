@@ -134,7 +134,7 @@ class Dispatch:
         assert regions is not None
         return {tensor.name: regions.read(tensor) for tensor in tensors}
 
-    def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "") -> Submitted:
+    def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "", age_ns: int = 0) -> Submitted:
         """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
         payload = plan.layout.read(body, head_bytes)
         if plan.layout.shared:
@@ -147,6 +147,7 @@ class Dispatch:
             tenant=tenant,
             priority=plan.priority,
             timeout_ns=plan.timeout_ns,
+            age_ns=age_ns,
         )
 
     def submit_in(

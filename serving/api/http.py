@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import cast
 
+from serving.api.age import HEADER as AGE
+from serving.api.age import HERE
 from serving.api.asgi import (
     BodyTooLarge,
     HeaderMap,
@@ -111,6 +113,7 @@ class ModelApp:
     async def _infer(self, headers: HeaderMap, receive: Receive, send: Send) -> None:
         began_ns = settled_ns = now_ns()
         request_id = headers.get(REQUEST_ID) or new_id()
+        age_ns = HERE.age_ns(headers.get(AGE, b""))
         tenant = text_header(headers, self.tenant_header)
         wire = self.model.wire
         id = ""
@@ -125,7 +128,7 @@ class ModelApp:
                 body = await self._inflated(body, encoding.decode("latin-1"))
             length = headers.get(HEADER_LENGTH)
             plan, id, head_bytes = self.dispatch.plan(body, None if length is None else parse_header_length(length))
-            submitted = self.dispatch.submit(plan, body, head_bytes, tenant)
+            submitted = self.dispatch.submit(plan, body, head_bytes, tenant, age_ns)
             wire.decode.add(now_ns() - began_ns)
             outcome = await self._watch.outcome(submitted, receive)
             settled_ns = now_ns()

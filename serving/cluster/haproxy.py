@@ -18,6 +18,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from serving.api import age
+
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
 FRONT_BACKEND = "grpc-front"
@@ -53,10 +55,12 @@ _ERRORS = {
     "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
     "504": ("Gateway Timeout", "the replica did not answer in time"),
 }
-# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place.
+# Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And
+# it has every request logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
 _PATIENCE = f"""\
     {MARK} a request's head must have come in this time.
     timeout http-request 10s
+    option dontlog-normal
 """
 # Where the front is not known: HAProxy has just been started again, and a 404 would be a lie.
 _UNKNOWN = re.compile(r"^backend default_backend\n *http-request return status 404 .*\n", re.MULTILINE)
@@ -75,6 +79,10 @@ _WAITING = re.compile(r"^( *server .* backup)$", re.MULTILINE)
 # Three tries, each as long at most, or as long before the next: who gets no connection learns of it within a second.
 _CONNECT = re.compile(r"^( *timeout connect) .*$", re.MULTILINE)
 _CONNECT_TIME = "300ms"
+_BEGAN = f"""\
+    {MARK} deadlines count from here.
+    http-request set-header {age.HEADER.decode()} {age.machine().decode()}-%[date(0,us)]
+"""
 _PEER = f"""\
     {MARK} who asks, where it matters; nobody can say that for themselves.
     http-request del-header {PEER_HEADER}
@@ -96,7 +104,7 @@ def edited(config: str, sleepers: Collection[str] = ()) -> str:
 def guarded(config: str) -> str:
     """With an end to slow requests, and with who asks for /debug."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
-    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _PEER, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _BEGAN + _PEER, config)
     config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(

@@ -82,13 +82,15 @@ class Backend(Protocol):
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
+        age_ns: int = 0,
     ) -> Submitted:
         """Hands over one request; must be called on the event loop. Never raises for what a client did.
 
         payload: what the model takes: `dict[str, numpy.ndarray]`, every array `[rows, ...]`.
         rows: the leading dimension, at least 1.
         priority: 0 is the model's default, 1 the most urgent, larger numbers less so (Triton's order).
-        timeout_ns: the client's own limit, counted from now; beyond it an answer is worth nothing.
+        timeout_ns: the client's own limit; beyond it an answer is worth nothing.
+        age_ns: how long it has been under way, as far as is known; limits count from then.
         """
         ...
 

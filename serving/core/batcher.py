@@ -24,6 +24,8 @@ from serving.core.request import NO_DEADLINE_NS, Request
 from serving.core.selection import Selection, by_deadline, select, select_everyone
 from serving.core.sizes import Sizes
 
+ANSWERS_REMEMBERED = 8  # batches
+
 
 class Lane:
     """What the batcher knows of one lane: its batches, oldest first, and when it last finished one."""
@@ -46,6 +48,7 @@ class Batcher:
     max_requests: the most requests that may wait.
     lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
     lag_ns: how long after a cut an idle lane begins to compute; whoever drives this measures it.
+    answer_ns: how long after a batch is done the last of its answers is out, see `answered`.
     batches_per_lane: 2 to prepare one batch while another computes, 1 not to.
     fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else
         only when the lane is about to be free.
@@ -68,6 +71,7 @@ class Batcher:
         self.max_requests = max_requests
         self.lead_ns = lead_ns
         self.lag_ns = 0
+        self.answer_ns = 0
         self._batches_per_lane = batches_per_lane
         self._fills_ahead = fills_ahead
         self.queue = RequestQueue()
@@ -89,7 +93,7 @@ class Batcher:
             return Rejected(Reason.TOO_LARGE, retry_after_ns=0)
         if len(self.queue) + waiting_elsewhere >= self.max_requests:
             return Rejected(Reason.QUEUE_FULL, retry_after_ns=self.backlog_ns(request.length))
-        if request.deadline_ns - now_ns >= NO_DEADLINE_NS:
+        if request.deadline_ns - request.arrived_ns >= NO_DEADLINE_NS:
             return None
         missed_by_ns = self._earliest_done_ns(request, now_ns) - request.deadline_ns
         if missed_by_ns <= 0 or not (waiting_elsewhere or self.queue or all(lane.batches for lane in self._lanes)):
@@ -127,11 +131,13 @@ class Batcher:
             if due_ns > start_ns:
                 return Cut(ask_again_ns=due_ns)
         expired: list[Request] = []
-        selection = select_everyone(self.queue, self.latency, self.sizes, self.shares, start_ns)
+        # Answers take time to go out: deadlines are held against a batch as if it began so much later.
+        late_ns = start_ns + self.answer_ns
+        selection = select_everyone(self.queue, self.latency, self.sizes, self.shares, late_ns)
         if selection is None:
-            expired = self._take_hopeless(start_ns)
+            expired = self._take_hopeless(late_ns)
             while self.queue and (selection is None or not selection.requests):
-                selection = select(self.queue, self.latency, self.sizes, self.shares, start_ns)
+                selection = select(self.queue, self.latency, self.sizes, self.shares, late_ns)
                 expired += selection.passed_over
             if (selection is None or not selection.requests) and not lane.batches:
                 selection = self._try_one(expired, now_ns)
@@ -141,7 +147,7 @@ class Batcher:
 
     def expire(self, now_ns: int) -> list[Request]:
         """Takes out those that can no longer make it, while no lane asks for a batch."""
-        return self._take_hopeless(max(now_ns, self._first_free_ns()))
+        return self._take_hopeless(max(now_ns, self._first_free_ns()) + self.answer_ns)
 
     def settle(self, batch: Batch, now_ns: int, *, computed_ns: int = 0, learn: bool = True) -> int:
         """The batch is done; its lane is free for what follows it. Returns how long it occupied the lane, in ns.
@@ -163,6 +169,10 @@ class Batcher:
             follower.start_ns = now_ns
             follower.finish_ns = now_ns + self.latency.plan_ns(follower.padded_rows, follower.length)
         return occupied_ns
+
+    def answered(self, after_ns: int) -> None:
+        """All answers of a batch were given, so long after it was done."""
+        self.answer_ns += (after_ns - self.answer_ns) // ANSWERS_REMEMBERED
 
     def backlog_ns(self, length: int = 1) -> int:
         """How long the lanes need for what waits, at their best throughput; the hint when to come again."""
@@ -189,7 +199,7 @@ class Batcher:
         """When it can be expected to be done if it is served next."""
         length = self.sizes.padded_length(request.length)
         alone_ns = self.latency.predict_ns(self.sizes.padded_rows(request.rows), length)
-        return max(now_ns + self.lag_ns, self._first_free_ns()) + alone_ns
+        return max(now_ns + self.lag_ns, self._first_free_ns()) + alone_ns + self.answer_ns
 
     def _first_free_ns(self) -> int:
         lanes = self._lanes

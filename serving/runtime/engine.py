@@ -30,6 +30,8 @@ WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals th
 LARGEST_ROWS = 128  # where the model's owner sets no limit
 PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
 SMALLEST_BUDGET_IN_BATCHES = 2.5  # a budget below what one request alone may take would refuse everybody
+WAYS_REMEMBERED = 64  # requests
+LONGEST_WAY = 4  # the way back takes a quarter of a budget at most
 SCHEDULING_ALLOWANCE_NS = 2_000_000  # for event loops and threads to take turns, whatever the model does
 
 
@@ -77,6 +79,7 @@ class Engine:
         self._books = Bookkeeper()
         self._open_tickets: set[Ticket] = set()
         self._preparing = 0
+        self._way_ns = 0  # how long requests are under way before they come here
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix=f"prepare-{self.spec.name}")
         self._last_id = 0
         self._accepting = False
@@ -130,15 +133,17 @@ class Engine:
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
+        age_ns: int = 0,
     ) -> Ticket:
         """See `core.backend.Backend.submit`."""
         now_ns = self._clock.now_ns()
-        ticket = self._ticket(payload, rows, tenant, priority, timeout_ns, now_ns)
+        self._way_ns += (age_ns - self._way_ns) // WAYS_REMEMBERED
+        ticket = self._ticket(payload, rows, tenant, priority, timeout_ns, now_ns - age_ns)
         refusal = self._refusal(ticket, now_ns)
         if refusal is not None:
             self.ledger.refuse(refusal)
             self._books.failed()
-            if isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED:
+            if isinstance(refusal, Expired) or (isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED):
                 self._books.missed_out(1)
             self._observer.request_ended(ticket.tenant, refusal)
             ticket.settle(refusal)
@@ -198,16 +203,19 @@ class Engine:
     # -- requests come and go ---------------------------------------------------------------------------------
 
     def _ticket(
-        self, payload: object, rows: int, tenant: str, priority: int, timeout_ns: int | None, now_ns: int
+        self, payload: object, rows: int, tenant: str, priority: int, timeout_ns: int | None, began_ns: int
     ) -> Ticket:
+        """The answer has to go out so much before it is due as its way back will take: as long as the way here."""
         self._last_id += 1
-        expires_ns = now_ns + (timeout_ns or NO_DEADLINE_NS)
-        deadline_ns = now_ns + (self._budget_ns or NO_DEADLINE_NS)
+        expires_ns = began_ns + (timeout_ns or NO_DEADLINE_NS)
+        deadline_ns = began_ns + (self._budget_ns or NO_DEADLINE_NS)
         if expires_ns < deadline_ns:
             deadline_ns = expires_ns
+        if deadline_ns - began_ns < NO_DEADLINE_NS:
+            deadline_ns -= min(self._way_ns, (deadline_ns - began_ns) // LONGEST_WAY)
         rank_ns = rank(deadline_ns, priority, self._budget_ns or PRIORITY_STEP_NS) if priority else deadline_ns
         return Ticket(
-            self._last_id, tenant, rows, now_ns, deadline_ns, expires_ns, rank_ns, payload, withdraw=self._withdraw
+            self._last_id, tenant, rows, began_ns, deadline_ns, expires_ns, rank_ns, payload, withdraw=self._withdraw
         )
 
     def _refusal(self, ticket: Ticket, now_ns: int) -> Outcome | None:
@@ -215,6 +223,8 @@ class Engine:
             return Failed(LaneLost(self._driver.lost))
         if not self._accepting:
             return Rejected(Reason.DRAINING, retry_after_ns=1_000_000_000)
+        if ticket.expires_ns <= now_ns:
+            return Expired(waited_ns=now_ns - ticket.arrived_ns)
         return self.batcher.admit(ticket, now_ns, waiting_elsewhere=self._preparing)
 
     def _offer_directly(self, ticket: Ticket, payload: Tensors) -> None:
@@ -338,6 +348,7 @@ class Engine:
         self._open_tickets.difference_update(riders)
         for ticket, outcome in zip(completed, outcomes, strict=True):
             ticket.settle(outcome)
+        self.batcher.answered(self._clock.now_ns() - done.done_ns)
         self._notice_if_drained()
 
     def _fail(self, ticket: Ticket, error: ServingError) -> None:

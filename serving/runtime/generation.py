@@ -311,6 +311,7 @@ class GeneratingEngine:
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
+        age_ns: int = 0,
     ) -> "Refused":
         """A request that expects exactly one answer is refused, as Triton does."""
         outcome = Failed(InvalidInput(ONE_BY_ONE))

@@ -1,5 +1,7 @@
 """A lane: one loaded model, one thread that computes and one that gets the next batch ready meanwhile."""
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -9,6 +11,8 @@ from models.base import Model
 from serving.core.batch import Batch
 from serving.core.clock import Clock
 from serving.runtime.forwarding import Forwarded, forward, stage
+
+NICENESS = 5  # a third of the time that another thread gets, where both want all of it
 
 
 class AnyLane(Protocol):
@@ -35,6 +39,15 @@ class AnyLane(Protocol):
     def close(self) -> None: ...
 
     def is_alive(self) -> bool: ...
+
+
+def give_way() -> None:
+    """On a full machine, this thread comes after the event loop and after HAProxy.
+
+    A request that waits in a socket, because batches took the cores, is one that nobody can order or refuse in time.
+    """
+    if sys.platform == "linux":  # elsewhere only whole processes have a priority
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 class Lane:
@@ -84,6 +97,7 @@ class Lane:
         self._to_compute.put(None)
 
     def _compute_batches(self) -> None:
+        give_way()
         while (job := self._to_compute.get()) is not None:
             if callable(job):
                 job()

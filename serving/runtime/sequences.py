@@ -86,7 +86,14 @@ class SequenceEngine(Engine):
         self._sweeper: asyncio.TimerHandle | None = None
 
     def submit(
-        self, payload: object, *, rows: int, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+        self,
+        payload: object,
+        *,
+        rows: int,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+        age_ns: int = 0,
     ) -> Any:
         """A request that belongs to no sequence has no state to start from."""
         need = f"inference request to model '{self.spec.name}' must specify a non-zero or non-empty sequence_id"

@@ -112,10 +112,19 @@ class Recorded:
         self._note: Callable[[object, str, int, int | None], None] = recording.note
 
     def submit(
-        self, payload: object, *, rows: int, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+        self,
+        payload: object,
+        *,
+        rows: int,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+        age_ns: int = 0,
     ) -> Submitted:
         self._note(payload, tenant, priority, timeout_ns)
-        return self._backend.submit(payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns)
+        return self._backend.submit(
+            payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, age_ns=age_ns
+        )
 
     def submit_in(
         self,

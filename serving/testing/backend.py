@@ -23,6 +23,7 @@ class Submission:
     tenant: str
     priority: int
     timeout_ns: int | None
+    age_ns: int = 0
 
 
 class EchoTicket:
@@ -81,9 +82,10 @@ class EchoBackend:
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
+        age_ns: int = 0,
     ) -> "EchoTicket":
         assert isinstance(payload, dict)
-        self.submissions.append(Submission(payload, rows, tenant, priority, timeout_ns))
+        self.submissions.append(Submission(payload, rows, tenant, priority, timeout_ns, age_ns))
         return EchoTicket(self._outcome(payload, rows))
 
     async def _outcome(self, payload: Arrays, rows: int) -> Outcome:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.api.age import machine
 from serving.cluster import haproxy, ports
 from serving.cluster.haproxy import (
     FRONT_BACKEND,
@@ -80,8 +81,10 @@ def test_editing_twice_is_editing_once() -> None:
 
 def test_slow_heads_end_and_only_haproxy_says_who_asks_for_debug() -> None:
     lines = [line.strip() for line in guarded(CONFIG).splitlines()]
-    assert lines[lines.index("defaults") : lines.index("timeout client 3600s")][-1] == "timeout http-request 10s"
+    defaults = lines[lines.index("defaults") : lines.index("timeout client 3600s")]
+    assert defaults[-2:] == ["timeout http-request 10s", "option dontlog-normal"]
     frontend = lines[lines.index("frontend http_frontend") : lines.index("frontend grpc_frontend")]
+    assert frontend[3] == f"http-request set-header x-headway-began {machine().decode()}-%[date(0,us)]"
     deleted = frontend.index(f"http-request del-header {PEER_HEADER}")
     assert frontend[deleted + 1] == f"http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}"
 

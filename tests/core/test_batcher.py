@@ -111,6 +111,21 @@ def test_the_earliest_deadline_goes_first_whoever_came_first() -> None:
     assert cut(b, 0).requests == [urgent]
 
 
+def test_a_batch_is_so_short_that_its_answers_go_out_in_time_too() -> None:
+    def rows_cut(answers_take_ms: float) -> int:
+        one = batcher(fixed_ms=10, per_row_ms=1, max_rows=64)
+        for _ in range(100):
+            one.answered(ms(answers_take_ms))
+        for _ in range(30):
+            one.offer(request(budget_ms=42))
+        cut = one.cut(0, 0)
+        assert cut.batch is not None
+        return cut.batch.rows
+
+    assert rows_cut(answers_take_ms=0) == 30
+    assert 15 < rows_cut(answers_take_ms=10) <= 22
+
+
 def test_what_cannot_make_it_any_more_expires_and_is_never_computed() -> None:
     b = batcher()
     hopeless, fine = request(budget_ms=20), request(budget_ms=200)

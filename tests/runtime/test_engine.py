@@ -12,8 +12,10 @@ from models.spec import Limits
 from serving.core.errors import BatchTimeout, LaneLost, ModelError, OutOfMemory
 from serving.core.errors import InvalidInput as InvalidInputError
 from serving.core.outcome import Completed, Expired, Failed, Outcome, Reason, Rejected
+from serving.core.request import NO_DEADLINE_NS
 from serving.runtime.engine import Engine
 from serving.runtime.ticket import Ticket
+from serving.testing.clock import ManualClock
 from serving.testing.models import POISON, ScriptedModel
 
 
@@ -304,6 +306,39 @@ def test_a_clients_own_timeout_is_noticed_behind_a_slow_batch_of_a_model_without
         await first
 
     run(model, story)
+
+
+def test_a_request_that_was_under_way_longer_than_its_client_waits_is_not_computed_even_by_an_idle_lane() -> None:
+    model = ScriptedModel()
+
+    async def story(engine: Engine) -> None:
+        outcome = await submit(engine, 1.0, timeout_ns=20_000_000, age_ns=21_000_000)
+        assert isinstance(outcome, Expired)
+        assert outcome.waited_ns >= 21_000_000
+        assert isinstance(await submit(engine, 1.0, timeout_ns=10_000_000_000, age_ns=21_000_000), Completed)
+
+    run(model, story)
+    assert sum(model.batches) == 1
+
+
+def test_limits_count_from_when_a_request_began_and_leave_its_answer_as_long_a_way_back() -> None:
+    clock = ManualClock(now_ns=10**12)
+
+    async def story() -> None:
+        engine = Engine([ScriptedModel(latency_budget_ms=40)], clock=clock)
+        first = engine._ticket(None, 1, "", 0, None, clock.now_ns() - 5_000_000)
+        assert first.deadline_ns == clock.now_ns() + 35_000_000
+        for _ in range(1000):
+            engine.submit({}, rows=1, age_ns=5_000_000)
+        second = engine._ticket(None, 1, "", 0, None, clock.now_ns() - 5_000_000)
+        assert clock.now_ns() + 30_000_000 <= second.deadline_ns < clock.now_ns() + 30_100_000
+        for _ in range(1000):
+            engine.submit({}, rows=1, age_ns=39_000_000)
+        assert engine._ticket(None, 1, "", 0, None, clock.now_ns()).deadline_ns == clock.now_ns() + 30_000_000
+        endless = Engine([ScriptedModel()], clock=clock)._ticket(None, 1, "", 0, None, clock.now_ns())
+        assert endless.deadline_ns == clock.now_ns() + NO_DEADLINE_NS
+
+    asyncio.run(story())
 
 
 def test_unusable_input_is_the_clients_fault_and_costs_nobody_else_anything() -> None:

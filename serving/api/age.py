@@ -1,0 +1,48 @@
+"""How long a request was under way before this process read it: HAProxy stamps each with the instant it took it.
+
+On a machine that has more to do than it can, requests wait in sockets and event loops as long as in any queue; a
+deadline counted from when they are read would be kept only on paper. Clocks of different machines differ, so a stamp
+counts only where it comes from this one (`cluster/haproxy.py` writes it); a client's own is overwritten there.
+"""
+
+from pathlib import Path
+
+from serving.core.clock import Calendar, Clock
+
+HEADER = b"x-headway-began"
+DIGITS = 16  # microseconds since 1970, until 2286
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def machine() -> bytes:
+    """Says which machine, and since which start of it; empty where that cannot be told."""
+    try:
+        return _BOOT.read_bytes()[:8]
+    except OSError:
+        return b""
+
+
+class Stamps:
+    """Reads those of one machine. Its place is the end of the head, where HAProxy puts it."""
+
+    def __init__(self, machine: bytes, calendar: Clock) -> None:
+        self._calendar = calendar
+        self._value = machine + b"-"
+        self._line = b"\r\n" + HEADER + b": " + self._value
+        self._bytes = len(self._line) + DIGITS
+
+    def split(self, head: bytes) -> tuple[bytes, int]:
+        """The head without the stamp, and the age in nanoseconds; 0 without a stamp from here."""
+        if head[-self._bytes : -DIGITS] != self._line:
+            return head, 0
+        return head[: -self._bytes], self._age_ns(head[-DIGITS:])
+
+    def age_ns(self, value: bytes) -> int:
+        """Of a header's value."""
+        return self._age_ns(value[len(self._value) :]) if value.startswith(self._value) else 0
+
+    def _age_ns(self, digits: bytes) -> int:
+        return max(0, self._calendar.now_ns() - int(digits) * 1000) if digits.isdigit() else 0
+
+
+HERE = Stamps(machine(), Calendar())
