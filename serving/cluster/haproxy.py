@@ -48,13 +48,15 @@ _ROUTING = f"""\
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
 _HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
-_ERRORFILE = re.compile(r"^( *errorfile (502|503|504) )(\S+)$", re.MULTILINE)
+_ERRORFILE = re.compile(r"^( *errorfile (502|503|504) )(?!.*headway-)(\S+)$", re.MULTILINE)
 # What HAProxy says where no replica can: Ray calls all of it 500, which nobody would try again.
 _ERRORS = {
     "502": ("Bad Gateway", "the replica ended before it answered; try again"),
     "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
     "504": ("Gateway Timeout", "the replica did not answer in time"),
 }
+_GRPC_CODES = {"502": 14, "503": 14, "504": 4}  # as in api/faults.py, which this file does without
+_GRPC_BACKEND = re.compile(r"^(backend grpc-.*\n)(?! *errorfile)", re.MULTILINE)
 # Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And
 # it has every request logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
 _PATIENCE = f"""\
@@ -123,12 +125,18 @@ def without_waiting(config: str, sleepers: Collection[str]) -> str:
 
 
 def with_clear_errors(config: str, folder: Path) -> str:
-    """With errors of our own, as files in this folder: the status it is, JSON that says so, and when to try again."""
+    """With errors of our own, as files in this folder: the status it is, JSON that says so, and when to try again; the
+    same in gRPC's words for its calls."""
     for status, (reason, text) in _ERRORS.items():
         body = f'{{"error":"{text}"}}'
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
         content = f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
         (folder / f"headway-{status}.http").write_text(content, newline="")
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: {_GRPC_CODES[status]}\r\n"
+        content = f"{head}grpc-message: {text}\r\ngrpc-retry-pushback-ms: 1000\r\nContent-Length: 0\r\n\r\n"
+        (folder / f"headway-grpc-{status}.http").write_text(content, newline="")
+    own = "".join(f"    errorfile {status} {folder / f'headway-grpc-{status}.http'}\n" for status in _ERRORS)
+    config = _GRPC_BACKEND.sub(lambda found: found[1] + own, config)
     return _ERRORFILE.sub(lambda found: f"{found[1]}{folder / f'headway-{found[2]}.http'}", config)
 
 

@@ -123,6 +123,18 @@ def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> 
     assert "try again" in json.loads(body)["error"]
 
 
+def test_grpcs_calls_are_told_the_same_in_its_own_words(tmp_path: Path) -> None:
+    changed = with_clear_errors(edited(CONFIG), tmp_path)
+    assert with_clear_errors(changed, tmp_path) == changed
+    backend = changed[changed.index("backend grpc-noop\n") :].splitlines()
+    assert backend[1:4] == [
+        f"    errorfile {status} {tmp_path}/headway-grpc-{status}.http" for status in (502, 503, 504)
+    ]
+    told = (tmp_path / "headway-grpc-503.http").read_text()
+    assert "grpc-status: 14" in told
+    assert "grpc-message: no replica of this model can be reached at the moment; try again" in told
+
+
 def test_before_the_applications_are_known_the_answer_is_not_that_there_are_none() -> None:
     unknown = 'backend default_backend\n    http-request return status 404 content-type text/plain lf-string "no"\n'
     changed = guarded(CONFIG + unknown)
@@ -166,5 +178,5 @@ def test_the_command_becomes_haproxy_whatever_it_finds(tmp_path: Path, config: s
     environment = {REAL_BINARY: "/bin/echo", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"-db -f {path} -dR\n"
-    assert path.read_text() == expected
+    assert path.read_text() == (expected if said else with_clear_errors(expected, tmp_path))
     assert said in done.stderr
