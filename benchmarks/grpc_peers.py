@@ -3,7 +3,7 @@
     python -m benchmarks.grpc_peers [--rounds N] [--seconds S] [--connections C] [--streams M] [--only NAME ...]
 
 Interleaved rounds, medians. Drives with h2load (Debian: nghttp2-client), on this machine only. Triton comes from the
-environment that `python -m benchmarks.peers` makes; without it, it is left out and that is said.
+environment that `python -m benchmarks.peers` or `benchmarks.arena` makes; without, it is left out and that is said.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from statistics import median
 
 import grpc
 
+from benchmarks.arena import catalog as arena
 from benchmarks.peers import accounting
 from benchmarks.peers.catalog import HERE, ROOT, SERVERS
 from benchmarks.peers.environment import Environment, clean
@@ -129,6 +130,8 @@ def main(say: Callable[[str], None] = print) -> None:
     parser.add_argument("--peers", type=Path, default=ROOT / ".headway" / "peers")
     options = parser.parse_args()
     environment = Environment(options.peers)
+    if not environment.is_complete():
+        environment = arena.environment(ROOT / ".headway" / "arena")
     if not environment.is_complete():
         say("Triton is left out: `python -m benchmarks.peers` makes its environment")
     chosen = [server for server in servers(environment) if not options.only or server.name in options.only]

@@ -4,8 +4,9 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -23,6 +24,7 @@ from serving.api.operations import ModelList, Operations
 from serving.api.regions import Regions
 from serving.cluster.describe import served_model
 from serving.cluster.engines import AnyEngine, open_engine
+from serving.telemetry.recorder import Recorder
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -43,13 +45,17 @@ class PlainDoor:
 
 
 class House:
-    """Running. `http` and `grpc` are its addresses; `engines` by model may only be looked at."""
+    """Running. `http` and `grpc` are its addresses; `engines` and `recorders`, by model, may only be looked at."""
 
-    def __init__(self, specs: Sequence[ModelSpec], grpc_door: str, regions: Regions | None) -> None:
+    def __init__(
+        self, specs: Sequence[ModelSpec], grpc_door: str, regions: Regions | None, offers: Mapping[str, Any]
+    ) -> None:
         self._specs = specs
         self._grpc_door = grpc_door
         self._regions = regions
+        self._offers = offers
         self.engines: dict[str, AnyEngine] = {}
+        self.recorders: dict[str, Recorder] = {}
         self._up = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run_thread)
@@ -92,7 +98,7 @@ class House:
         async def counts() -> list[dict[str, object]]:
             return [await told_statistics(model) for model in served]
 
-        operations = Operations(status, counts=counts, regions=self._regions)
+        operations = Operations(status, counts=counts, regions=self._regions, **self._offers)
         http = uvicorn.Server(
             uvicorn.Config(
                 FrontApp(operations, apps=apps),
@@ -119,7 +125,8 @@ class House:
             engine.close()
 
     async def _serve(self, spec: ModelSpec) -> ServedModel:
-        engine = self.engines[spec.name] = await open_engine(spec)
+        recorder = self.recorders[spec.name] = Recorder()
+        engine = self.engines[spec.name] = await open_engine(spec, observer=recorder)
         return served_model(engine, MAX_BODY_BYTES, dict, regions=self._regions)
 
 
@@ -133,8 +140,9 @@ def _entry(model: ServedModel) -> dict[str, object]:
 
 
 @contextmanager
-def house(*specs: ModelSpec, grpc_door: str = "fast", regions: Regions | None = None) -> Iterator[House]:
-    running = House(specs, grpc_door, regions).open()
+def house(*specs: ModelSpec, grpc_door: str = "fast", regions: Regions | None = None, **offers: Any) -> Iterator[House]:
+    """offers: `control` and `switches` of `Operations`."""
+    running = House(specs, grpc_door, regions, offers).open()
     try:
         yield running
     finally:

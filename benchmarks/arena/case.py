@@ -11,6 +11,7 @@ SHARES = {"low": 0.2, "overload": 2.0, "bursty": 0.6}
 SERVED = 0.6
 # The no-op costs nothing by itself: what the fastest servers here do at saturation.
 MOST_PER_S = 8000.0
+NICENESS = 5  # of every server: the load comes first, as if it had a machine of its own
 EQUAL = 0.05  # a smaller difference is noise on a machine others use too
 LATE = 0.1  # throughput within a tenth of the first is good enough
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.arena.case import SHARES, SITUATIONS, Case
+from benchmarks.arena.case import NICENESS, SHARES, SITUATIONS, Case
 from benchmarks.arena.catalog import MODELS, SERVERS, Contestant
 from benchmarks.arena.scenarios import CONTENT_TYPES, as_json, scenario_of, wire_of
 from benchmarks.arena.servers.work import OBJECTIVE_MS
@@ -51,7 +51,7 @@ def offline(environment: Environment, works: Sequence[str]) -> dict[str, float]:
 def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> list[Case]:
     """Raises DidNotStart. A case that cannot be loaded is told and left out."""
     log = logs / f"{contestant.name}.log"
-    with running(contestant.command, contestant.environment, contestant.folder, log) as server:
+    with running(contestant.command, contestant.environment, contestant.folder, log, niceness=NICENESS) as server:
         for work in plan.works:
             server.wait_until(partial(_answers, contestant, work), contestant.start_limit_s)
         cases = []

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks.arena.case import SHARES, Case, find, losses, missed_goals
+from benchmarks.arena.case import NICENESS, SHARES, Case, find, losses, missed_goals
 from benchmarks.arena.servers.work import OBJECTIVE_MS
 from benchmarks.peers.report import grid
 
@@ -54,7 +54,8 @@ def _circumstances(arena: Arena) -> str:
         f"{arena.date}, commit {arena.commit}. {facts}.\n\n    {arena.command}\n\n"
         f"Rounds: {rounds}, interleaved, of which medians are shown; {arena.seconds:g} s per case. Goodput counts "
         f"answers within the objective, from the planned instant: {objectives}. Servers that can be told it are told. "
-        "Everybody computes the same models on one torch thread, and batches with its own means up to 64 rows."
+        "Everybody computes the same models on one torch thread, and batches with its own means up to 64 rows. Servers "
+        f"run at niceness {NICENESS}, so that the load keeps its schedule as if it came from another machine."
     )
     disturbed = [case for case in arena.cases if case.others_cores > _DISTURBED_CORES]
     late = [case for case in arena.cases if case.is_generator_limit]

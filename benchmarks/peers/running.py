@@ -72,12 +72,17 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[Running]:
-    """Starts the server and, however the block is left, stops it and everything it started."""
+def running(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, *, niceness: int = 0
+) -> Iterator[Running]:
+    """Starts the server and, however the block is left, stops it and everything it started.
+
+    niceness: so that a load generator on the same cores can keep its schedule, as if it had a machine of its own.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command,
+            ["nice", "-n", str(niceness), *command],
             env=dict(environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,

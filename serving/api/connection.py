@@ -8,6 +8,7 @@ special is half of what a small one costs: docs/decisions/0005-the-short-way.md.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -76,6 +77,14 @@ class InferConnection(HttpToolsProtocol):
         self._common_block = b""
 
     # -- asyncio calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Plain asyncio forgets it on what a listening socket like Ray's and uvicorn's accepts. What uvicorn writes in
+        # two pieces, head and body, would then lie for 40 ms until the client has acknowledged the first.
+        accepted = transport.get_extra_info("socket")
+        if accepted is not None:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
         match self._turn:

@@ -169,8 +169,10 @@ class FrontApp:
         await send_json(send, await self._server.statistics())
 
     async def _tell_openapi(self, receive: Receive, send: Send) -> None:
-        release = self._server.server()["version"]
-        await send_json(send, document(await self._server.models(), name=self._server.name, release=release))
+        told = self._server.server()
+        models = await self._server.models()
+        described = document(models, name=self._server.name, release=told["version"], extensions=told["extensions"])
+        await send_json(send, described)
 
     async def _tell_index(self, receive: Receive, send: Send) -> None:
         only_ready = json_object(await _body(receive)).get("ready") is True

@@ -3,7 +3,7 @@
 Nothing is decided here: `dispatch` knows the model, `faults` the statuses. Routes depend on path and verb only, never
 on the content type: tritonclient sends none, curl sends a wrong one.
 An answer is two ASGI events. uvloop gathers their writes into one packet; plain asyncio sends two, without a pause
-between them since both set TCP_NODELAY.
+between them since `connection` sets TCP_NODELAY.
 """
 
 import asyncio

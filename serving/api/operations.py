@@ -134,10 +134,10 @@ class Operations:
 
     def register_region(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
         """facts: `key`, `offset` and `byte_size`."""
-        if self._regions is None:
-            raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
         if kind == "cuda":
             raise CallFailed(left_out(_CUDA))
+        if self._regions is None:
+            raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
         self._regions.register(name, facts.get("key"), facts.get("offset", 0), facts.get("byte_size"))
 
     def unregister_regions(self, kind: str, name: str) -> None:

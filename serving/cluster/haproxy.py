@@ -58,7 +58,7 @@ _ERRORS = {
 _GRPC_CODES = {"502": 14, "503": 14, "504": 4}  # as in api/faults.py, which this file does without
 _GRPC_BACKEND = re.compile(r"^(backend grpc-.*\n)(?! *errorfile)", re.MULTILINE)
 # Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And
-# it has every request logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
+# every request is logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
 _PATIENCE = f"""\
     {MARK} a request's head must have come in this time.
     timeout http-request 10s

@@ -18,7 +18,7 @@ Settings = dict[str, Any]
 LOG = {"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0}
 _LEVELS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
 _TRACE = ("trace_level", "trace_rate")
-_MOST_RATE = 2**31 - 1
+_MOST = 2**31 - 1  # what a rate or level over gRPC can be
 
 
 class LogSwitch(logging.Filter):
@@ -99,8 +99,8 @@ def checked_log(changes: Mapping[str, Any]) -> Settings:
         if name not in LOG:
             raise BadMessage(f"has no effect here; these have: {', '.join(LOG)}", path=name[:100])
         if name == "log_verbose_level":
-            if type(value) is not int or value < 0:
-                raise BadMessage("must be a whole number, not negative", path=name)
+            if type(value) is not int or not 0 <= value <= _MOST:
+                raise BadMessage(f"must be a whole number from 0 to {_MOST}", path=name)
         elif type(value) is not bool:
             raise BadMessage("must be true or false", path=name)
     return dict(changes)
@@ -121,7 +121,7 @@ def checked_trace(changes: Mapping[str, Any]) -> Settings:
             checked[name] = values
         else:
             rate = str(values[0])
-            if len(values) > 1 or not rate.isascii() or not rate.isdigit() or not 1 <= int(rate[:20]) <= _MOST_RATE:
+            if len(values) > 1 or not rate.isascii() or not rate.isdigit() or not 1 <= int(rate[:20]) <= _MOST:
                 raise BadMessage("must be a whole number: one request of so many is traced", path=name)
             checked[name] = rate
     return checked

@@ -1,6 +1,8 @@
-"""A real uvicorn on a loopback port, in a thread, in front of the applications and a backend without a model."""
+"""A real uvicorn on a loopback port, in a thread, in front of the applications and a backend without a model; and a
+real browser for the pages."""
 
 import asyncio
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -111,3 +113,16 @@ def serve_module() -> Iterator[Callable[..., Server]]:
     """For files whose tests leave nothing behind in the server."""
     with serving() as start:
         yield start
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The machine's own Chromium, driven by Playwright; whatever needs it is skipped without one of them."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no browser tests: pip install playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no browser tests: install Chromium (Debian: chromium)")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

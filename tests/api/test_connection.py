@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -302,3 +303,14 @@ def test_large_answers_are_written_without_being_joined() -> None:
         assert len(answer) > 8 * rows
 
     talk(story)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_what_is_written_in_two_pieces_does_not_wait_for_the_first_to_be_acknowledged(serve, loop: str) -> None:
+    server = serve([model("m", ("x", "FP32", (-1, -1)), backend=EchoBackend())], loop=loop)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(get("/v2/models/m"))
+        assert client.recv(12) == b"HTTP/1.1 200"
+        (connection,) = server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,10 +21,6 @@ from serving.telemetry.tenants import TenantCounts
 from tests.api.conftest import Server
 from tests.core.stories import ms
 from tests.telemetry.snapshots import cluster, replica
-
-playwright = pytest.importorskip("playwright.sync_api", reason="no browser tests: pip install playwright")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no browser tests: install Chromium (Debian: chromium)")
 
 LOOKS = 720
 WHY = "requests wait 140 ms, more than 100 ms"
@@ -109,14 +104,6 @@ def address(hour: Hour) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
     """Open on the dashboard. Anything that goes wrong in its scripts fails the test."""
@@ -140,7 +127,6 @@ def titles(page: Any) -> list[str]:
     return list(page.locator("h3").all_inner_texts())
 
 
-@needs_browser
 def test_one_sentence_says_how_it_is(page: Any) -> None:
     said = page.inner_text("#verdict")
     assert said.startswith("All 2 models are ready. In the last minute:")
@@ -148,7 +134,6 @@ def test_one_sentence_says_how_it_is(page: Any) -> None:
     assert said.endswith("none failed.")
 
 
-@needs_browser
 def test_a_model_that_is_down_and_replicas_that_say_nothing_are_said_first(page: Any, hour: Hour) -> None:
     scorer, embedder = hour.models(LOOKS)
     down = replace(scorer, state="UNAVAILABLE", reason="its factory raised KeyError: 'weights'")
@@ -160,7 +145,6 @@ def test_a_model_that_is_down_and_replicas_that_say_nothing_are_said_first(page:
     hour.dashboard.history.latest = ClusterSnapshot(models=(scorer, embedder), took_ns=1)
 
 
-@needs_browser
 def test_every_row_is_there_with_its_numbers(page: Any) -> None:
     assert page.locator("h2").all_inner_texts() == ["Traffic and health", "Model", "Machines", "Cost"]
     assert card(page, "Padding waste").locator(".figure").inner_text().strip() == "11.1 %"
@@ -172,7 +156,6 @@ def test_every_row_is_there_with_its_numbers(page: Any) -> None:
     assert card(page, "Per day").locator(".figure").inner_text().strip() == "43.2"
 
 
-@needs_browser
 def test_one_model_is_shown_alone_and_the_address_names_it(page: Any) -> None:
     rate = card(page, "Requests per second").locator(".figure")
     together = rate.inner_text()
@@ -183,7 +166,6 @@ def test_one_model_is_shown_alone_and_the_address_names_it(page: Any) -> None:
     assert "Why replicas came and went" not in titles(page)
 
 
-@needs_browser
 def test_of_one_model_with_labels_it_shows_what_the_model_says(page: Any) -> None:
     assert "Predictions" not in titles(page)
     page.locator("input[value=scorer]").check(force=True)
@@ -197,7 +179,6 @@ def test_of_one_model_with_labels_it_shows_what_the_model_says(page: Any) -> Non
     ]
 
 
-@needs_browser
 def test_pointing_at_a_chart_says_the_values_of_that_time(page: Any) -> None:
     picture = card(page, "Latency, p95").locator("svg")
     picture.hover(position={"x": 100, "y": 50})
@@ -207,21 +188,18 @@ def test_pointing_at_a_chart_says_the_values_of_that_time(page: Any) -> None:
     assert ":" in legend
 
 
-@needs_browser
 def test_the_range_can_be_shorter(page: Any) -> None:
     page.locator("input[value='300']").check(force=True)
     assert "5 min ago" in card(page, "Waiting").locator("svg").text_content()
     assert card(page, "Availability").locator(".figure").inner_text().strip() == "100.00 %"
 
 
-@needs_browser
 @pytest.mark.parametrize("width", [320, 390, 768])
 def test_nothing_sticks_out_on_a_narrow_screen(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@needs_browser
 def test_what_does_not_exist_is_not_shown(browser: Any) -> None:
     bare = Hour()
     server = Server(FrontApp(bare.told, pages=bare.dashboard.pages()), http="httptools", loop="asyncio").open()

@@ -1,7 +1,9 @@
 """The OpenAPI document is true: what it describes is answered as it says, whatever a client makes of it."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 import hypothesis
@@ -11,6 +13,8 @@ from schemathesis.specs.openapi import checks
 
 from models.reference import echo_spec, linear_spec, noop_spec, words_spec
 from models.spec import TensorSpec
+from serving.api.regions import Regions
+from serving.cluster.switches import LogSwitch, TraceSwitch
 from tests.api.shown_models import CLASSIFIER, EMBEDDER
 from tests.house import House, house
 
@@ -18,18 +22,42 @@ MIXED = echo_spec(
     name="mixed",
     inputs=(
         TensorSpec(name="flag", datatype="BOOL", shape=(-1, 2)),
-        TensorSpec(name="count", datatype="INT8", shape=(-1, -1)),
+        TensorSpec(name="required", datatype="INT8", shape=(-1, -1)),
     ),
     outputs=(
         TensorSpec(name="flag", datatype="BOOL", shape=(-1, 2)),
-        TensorSpec(name="count", datatype="INT8", shape=(-1, -1)),
+        TensorSpec(name="required", datatype="INT8", shape=(-1, -1)),
     ),
 )
 
 
+class Control:
+    """Everything is loaded already, and nothing goes."""
+
+    async def load(self, name: str) -> None: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
+class Switches:
+    """Those of one replica. Nobody is sent traces."""
+
+    def __init__(self) -> None:
+        self._log = LogSwitch(logging.getLogger("headway.tests"))
+        self._trace = TraceSwitch(None)
+
+    async def trace(self, changes: Mapping[str, Any], model: str = "") -> dict[str, Any]:
+        return self._trace.change(changes)
+
+    async def log(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return self._log.change(changes)
+
+
 @pytest.fixture(scope="module")
-def served() -> Iterator[House]:
-    with house(linear_spec(), CLASSIFIER, EMBEDDER, MIXED, noop_spec(), words_spec()) as running:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    specs = (linear_spec(), CLASSIFIER, EMBEDDER, MIXED, noop_spec(), words_spec())
+    regions = Regions(tmp_path_factory.mktemp("regions"))
+    with house(*specs, regions=regions, control=Control(), switches=Switches()) as running:
         yield running
 
 
@@ -77,3 +105,19 @@ def test_every_model_is_there_with_its_signature_and_its_example(served: House) 
     answer = httpx.post(f"http://{served.http}/v2/models/embedder/infer", json=content["example"])
     assert answer.status_code == 200
     assert document["paths"]["/v2/models/classifier/infer"]["post"]["x-model"]["labelled"] == ["probabilities"]
+
+
+def test_only_what_the_server_offers_is_described(served: House) -> None:
+    offered = {
+        "/v2/repository/models/{model}/load",
+        "/v2/systemsharedmemory/status",
+        "/v2/logging",
+        "/v2/trace/setting",
+    }
+    assert offered <= set(httpx.get(f"http://{served.http}/openapi.json").json()["paths"])
+    with house(linear_spec()) as without:
+        paths = httpx.get(f"http://{without.http}/openapi.json").json()["paths"]
+    assert [path for path in paths if not path.startswith(("/v2/models/", "/v2/health/"))] == [
+        "/v2",
+        "/v2/repository/index",
+    ]

@@ -1,6 +1,5 @@
 """The page to try a model, in a real browser: what a person does, what they see, and lines that work as printed."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,24 +12,12 @@ from models.reference import accumulate_spec, repeat_spec, words_spec
 from tests.api.shown_models import CLASSIFIER, EMBEDDER, NUMBERS
 from tests.house import House, house
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no browser tests: pip install playwright")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no browser tests: install Chromium (Debian: chromium)")
-
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[House]:
     failing = repeat_spec(options={"raise_on_value": 13})
     with house(CLASSIFIER, EMBEDDER, NUMBERS, words_spec(), failing, accumulate_spec()) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -72,7 +59,6 @@ def said_by(page, which: str, folder: Path) -> str:
     return done.stdout
 
 
-@needs_browser
 def test_a_picture_is_dropped_and_its_label_shown_with_the_best_classes(page, tmp_path: Path) -> None:
     choose(page, "classifier")
     assert page.is_disabled("#run")
@@ -89,7 +75,6 @@ def test_a_picture_is_dropped_and_its_label_shown_with_the_best_classes(page, tm
         assert expected in said_by(page, which, tmp_path)
 
 
-@needs_browser
 def test_a_sentence_is_typed_and_the_vector_shown(page, tmp_path: Path) -> None:
     choose(page, "embedder")
     assert page.input_value("#fields textarea") == 'It\'s noon — "tea"?'  # the owner's example
@@ -105,7 +90,6 @@ def test_a_sentence_is_typed_and_the_vector_shown(page, tmp_path: Path) -> None:
             assert "NOON" in printed or "$HOME" in printed
 
 
-@needs_browser
 def test_numbers_go_as_typed_and_a_table_comes_back(page, tmp_path: Path) -> None:
     choose(page, "numbers")
     boxes = page.locator("input[inputmode=decimal]")
@@ -130,7 +114,6 @@ def test_numbers_go_as_typed_and_a_table_comes_back(page, tmp_path: Path) -> Non
     assert "1." in said_by(page, "python", tmp_path).splitlines()[-1]
 
 
-@needs_browser
 def test_what_is_missing_or_wrong_is_said_beside_the_button(page) -> None:
     choose(page, "numbers")
     page.locator("input[inputmode=decimal]").first.fill("four")
@@ -141,7 +124,6 @@ def test_what_is_missing_or_wrong_is_said_beside_the_button(page) -> None:
     assert "at least 1" in page.inner_text("#missing")
 
 
-@needs_browser
 def test_the_answers_of_a_model_that_generates_grow_as_they_come(page, tmp_path: Path) -> None:
     choose(page, "words")
     page.fill("#fields textarea", 'It\'s "tea" time')
@@ -158,7 +140,6 @@ def test_the_answers_of_a_model_that_generates_grow_as_they_come(page, tmp_path:
     assert "told to fail on 13" in page.inner_text("#outputs .alarm")
 
 
-@needs_browser
 def test_a_model_with_state_goes_on_until_it_is_begun_anew(page, tmp_path: Path) -> None:
     choose(page, "accumulate")
     page.fill("input[inputmode=decimal]", "4")
@@ -172,7 +153,6 @@ def test_a_model_with_state_goes_on_until_it_is_begun_anew(page, tmp_path: Path)
     assert '"data":[4]' in said_by(page, "curl", tmp_path)
 
 
-@needs_browser
 def test_the_servers_refusal_is_shown_in_its_own_words(page) -> None:
     choose(page, "numbers")
     page.fill("textarea.numbers", "99999999999999999999")
@@ -180,7 +160,6 @@ def test_the_servers_refusal_is_shown_in_its_own_words(page) -> None:
     assert page.locator("#outputs .alarm").count() == 1
 
 
-@needs_browser
 @pytest.mark.parametrize("width", [320, 375, 768])
 def test_nothing_sticks_out_on_a_narrow_screen(page, width: int, tmp_path: Path) -> None:
     page.set_viewport_size({"width": width, "height": 800})
@@ -193,7 +172,6 @@ def test_nothing_sticks_out_on_a_narrow_screen(page, width: int, tmp_path: Path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@needs_browser
 def test_the_page_asks_nobody_but_this_server(browser, served: House) -> None:
     page = browser.new_page()
     asked: list[str] = []

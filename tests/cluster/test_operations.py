@@ -20,6 +20,7 @@ from serving.cluster.launcher import Cluster
 from serving.cluster.processes import descendants
 from tests.cluster.conftest import GRPC_PORT, NOOP, PORT, SLOW, settings_file, started
 from tests.patience import eventually
+from tests.test_clients_guide import NEEDS_RAY, check_example
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -33,13 +34,21 @@ def fragile(spec, flag):
     return noop(spec)
 """
 
+LINEAR = {
+    "name": "linear",  # as docs/clients.md has it
+    "factory": "models.reference:linear",
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 16]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+    "resources": {"cpus": 0},
+}
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("operations")
     (folder / "fragile.py").write_text(FRAGILE)
     fragile = {**NOOP, "name": "fragile", "factory": "fragile:fragile", "options": {"flag": str(folder / "flag")}}
-    yield from started(settings_file(folder, NOOP, SLOW, fragile, shared_memory=True, model_control=True))
+    yield from started(settings_file(folder, NOOP, SLOW, fragile, LINEAR, shared_memory=True, model_control=True))
 
 
 @pytest.fixture
@@ -148,6 +157,11 @@ def test_a_load_restarts_what_is_loaded_and_refuses_what_it_does_not_know(triton
             call("nobody")
     with pytest.raises(InferenceServerException, match=r"parameters\.config: a model is loaded as the settings"):
         triton.load_model("noop", config=json.dumps({"max_batch_size": 4}))
+
+
+def test_the_guides_example_runs_as_it_stands(cluster: Cluster) -> None:
+    (code,) = NEEDS_RAY
+    check_example(code, f"127.0.0.1:{PORT}", f"127.0.0.1:{GRPC_PORT}")
 
 
 def test_a_load_that_fails_says_why(triton, wire, flag: Path) -> None:

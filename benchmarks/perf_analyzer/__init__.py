@@ -1,0 +1,1 @@
+"""Triton's own load generator against Headway, over every way it knows."""

@@ -1,0 +1,134 @@
+"""What is run, how perf_analyzer is told so, what its answer means, and the table of all answers. Pure."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+HTTP = "127.0.0.1:8370"
+GRPC = "127.0.0.1:8378"
+CONCURRENCY = 4
+WINDOW_REQUESTS = 500
+# Windows are compared with their mean: within so many percent, three in a row are a result. Machines are shared.
+STABLE_PERCENT = 50
+MOST_WINDOWS = 12
+_COUNT = re.compile(r"Request count: (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One row of the table. mode: sync, async or stream."""
+
+    model: str
+    wire: str
+    mode: str
+    shared_memory: bool
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        modes = {"sync": (), "async": ("--async",), "stream": ("--async", "--streaming")}
+        return (
+            *("-m", self.model, "-i", self.wire, "-u", HTTP if self.wire == "http" else GRPC),
+            *modes[self.mode],
+            *(("--shared-memory", "system") if self.shared_memory else ()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """failed: what Headway counted as failed. trouble: why there are no figures, or empty."""
+
+    way: Way
+    requests: int = 0
+    per_second: float = 0.0
+    p50_us: float = 0.0
+    p99_us: float = 0.0
+    failed: int = 0
+    trouble: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.trouble and not self.failed
+
+
+def ways() -> Iterator[Way]:
+    """No large tensors: perf_analyzer keeps every request's, and a megabyte each filled 20 GB within a minute."""
+    for shared_memory in (False, True):
+        for wire, mode in (
+            ("http", "sync"),
+            ("http", "async"),
+            ("grpc", "sync"),
+            ("grpc", "async"),
+            ("grpc", "stream"),
+        ):
+            yield Way("noop", wire, mode, shared_memory)
+    for shared_memory in (False, True):
+        yield Way("repeat", "grpc", "stream", shared_memory)  # of a decoupled model it knows only streams
+    for wire, mode in (("http", "sync"), ("grpc", "stream")):
+        yield Way("accumulate", wire, mode, shared_memory=False)
+
+
+def measuring(figures: str) -> tuple[str, ...]:
+    """The arguments that all share. figures: the file that is written."""
+    return (
+        *("--concurrency-range", str(CONCURRENCY), "--measurement-mode", "count_windows"),
+        *("--measurement-request-count", str(WINDOW_REQUESTS), "--stability-percentage", str(STABLE_PERCENT)),
+        *("--max-trials", str(MOST_WINDOWS), "-f", figures),
+    )
+
+
+def result(way: Way, code: int, said: str, figures: str, failed: int) -> Result:
+    """code, said: how perf_analyzer ended and what it printed. figures: the content of its file."""
+    rows = list(csv.DictReader(figures.splitlines()))
+    if code or not rows:
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        return Result(way, failed=failed, trouble=f"exit code {code}: {lines[-1] if lines else 'silent'}")
+    (row,) = rows
+    counted = _COUNT.search(said)
+    return Result(
+        way,
+        requests=int(counted[1]) if counted else 0,
+        per_second=float(row["Inferences/Second"]),
+        p50_us=float(row["p50 latency"]),
+        p99_us=float(row["p99 latency"]),
+        failed=failed,
+    )
+
+
+def table(results: Sequence[Result]) -> str:
+    lines = [
+        "| model | wire | calls | shared memory | requests | infer/s | p50, µs | p99, µs | failed |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for one in results:
+        way = one.way
+        named = f"| {way.model} | {way.wire} | {way.mode} | {'system' if way.shared_memory else '–'} |"
+        if one.trouble:
+            lines.append(f"{named} {one.trouble} | | | | {one.failed} |")
+        else:
+            numbers = (one.requests, one.per_second, one.p50_us, one.p99_us, one.failed)
+            lines.append(f"{named} " + " | ".join(f"{number:.0f}" for number in numbers) + " |")
+    return "\n".join(lines)
+
+
+def page(results: Sequence[Result], *, release: str, commit: str, machine: Mapping[str, str], seconds: float) -> str:
+    good = sum(one.is_good for one in results)
+    facts = "; ".join(f"{name}: {value}" for name, value in machine.items())
+    example = " ".join(("perf_analyzer", *results[0].way.arguments, *measuring("figures.csv")))
+    return f"""# perf_analyzer against Headway
+
+{good} of {len(results)} ways completed without an error. Written by `python -m benchmarks.perf_analyzer`.
+
+perf_analyzer {release}; commit {commit}; {facts}. All in {seconds:.0f} s.
+The machine is used by others too: the figures say that it works, and roughly how fast; compare servers with
+`python -m benchmarks.peers`.
+
+{table(results)}
+
+The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, too little for shared memory to pay;
+`repeat` gives four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and is asked
+in sequences. {CONCURRENCY} requests are under way at a time; windows of at least {WINDOW_REQUESTS} requests are taken
+until three agree. `failed` is what Headway counted. The first row's command:
+
+    {example}
+"""

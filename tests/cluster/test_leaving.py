@@ -1,0 +1,133 @@
+"""Who leaves while queued, on a real Ray: HAProxy passes it on, the replica counts it, and computes nothing for it."""
+
+import os
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as over_grpc
+import tritonclient.http as over_http
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.cluster.launcher import Cluster
+from serving.protocol.binary_codec import encode_request
+from serving.protocol.messages import InferInput, InferRequest
+from tests.cluster.conftest import GRPC_PORT, MODEL, PORT, settings_file, started
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
+
+# Opening a pipe to read waits until somebody opens it to write: an event that other processes can wait for.
+GATED = """
+from contextlib import suppress
+from pathlib import Path
+from models.reference import NumpyModel
+
+def gated(spec, gate):
+    def compute(x):
+        with suppress(FileNotFoundError):
+            Path(gate).open("rb").close()
+        return (x[:, :1],)
+    return NumpyModel(spec, compute)
+"""
+BEFORE = 3  # one is computed, one is cut ahead at most, one waits: the next one has to wait too
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("leaving") / "gate"
+
+
+@pytest.fixture(scope="module")
+def cluster(gate: Path) -> Iterator[Cluster]:
+    (gate.parent / "gated.py").write_text(GATED)
+    limits = {"max_batch_rows": 1, "forward_timeout_s": 120}
+    options = {"gate": str(gate)}
+    model = {**MODEL, "name": "gated", "factory": "gated:gated", "options": options, "limits": limits}
+    yield from started(settings_file(gate.parent, model))
+
+
+def scraped() -> dict[str, float]:
+    """What the replica tells of its requests: those that it holds, and those that ended by their outcome."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    found = {"held": 0.0}
+    for family in families:
+        for sample in family.samples:
+            if sample.name in ("headway_queued_requests", "headway_in_flight_requests"):
+                found["held"] += sample.value
+            elif sample.name == "headway_requests_total" and sample.value:
+                found[sample.labels["outcome"]] = sample.value
+    return found
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, scraped()
+        time.sleep(0.1)
+
+
+@contextmanager
+def closed(gate: Path) -> Iterator[None]:
+    os.mkfifo(gate)
+    try:
+        yield
+    finally:
+        os.open(gate, os.O_RDWR)  # whoever waits goes on; it stays open for whoever is about to wait
+        gate.unlink()
+
+
+def ask() -> float:
+    with over_grpc.InferenceServerClient(f"127.0.0.1:{GRPC_PORT}") as client:
+        return float(client.infer("gated", given(1.0)).as_numpy("y")[0, 0])
+
+
+def given(value: float) -> list[over_grpc.InferInput]:
+    x = over_grpc.InferInput("x", [1, 1024], "FP32")
+    return [x.set_data_from_numpy(np.full((1, 1024), value, np.float32))]
+
+
+def hang_up(until_queued: Callable[[], None]) -> None:
+    array = np.full((1, 1024), 2, np.float32)
+    body, length = encode_request(InferRequest((InferInput("x", "FP32", array),)))
+    head = f"POST /v2/models/gated/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", PORT)) as client:
+        client.sendall(f"{head}Inference-Header-Content-Length: {length}\r\n\r\n".encode() + body)
+        until_queued()
+
+
+def cancel(until_queued: Callable[[], None]) -> None:
+    told: Future[object] = Future()
+    with over_grpc.InferenceServerClient(f"127.0.0.1:{GRPC_PORT}") as client:
+        call = client.async_infer("gated", given(2.0), callback=lambda result, error: told.set_result(error))
+        until_queued()
+        call.cancel()
+        assert told.result(timeout=30).status() == "StatusCode.CANCELLED"
+
+
+@pytest.mark.parametrize("leave", [hang_up, cancel])
+def test_who_leaves_while_queued_is_counted_and_not_computed(cluster: Cluster, gate: Path, leave) -> None:
+    with over_http.InferenceServerClient(f"127.0.0.1:{PORT}") as client:
+
+        def counts() -> dict[str, int]:
+            (told,) = client.get_inference_statistics("gated")["model_stats"]
+            return {"computed": told["execution_count"], "failed": told["inference_stats"]["fail"]["count"]}
+
+        before, ended_before = counts(), scraped()
+        with ThreadPoolExecutor() as pool, closed(gate):
+            others = [pool.submit(ask) for _ in range(BEFORE)]
+            until(lambda: scraped()["held"] == BEFORE)
+            leave(lambda: until(lambda: scraped()["held"] == BEFORE + 1))
+            until(lambda: counts()["failed"] == before["failed"] + 1)
+            assert counts()["computed"] == before["computed"]
+        assert [other.result() for other in others] == [1.0] * BEFORE
+        assert counts() == {"computed": before["computed"] + BEFORE, "failed": before["failed"] + 1}
+    cancelled, completed = (ended_before.get(outcome, 0) for outcome in ("cancelled", "completed"))
+    expected = {"held": 0, "cancelled": cancelled + 1, "completed": completed + BEFORE}
+    until(lambda: scraped() == expected)
