@@ -35,8 +35,8 @@ test: $(READY) ## every test that needs no GPU; the ones with a real Ray too
 test-fast: $(READY) ## the tests that start no Ray
 	$(BIN)/python -m pytest -q -m "not ray"
 
-chaos: $(READY) ## kills, hangs and floods a real server, and asks whether it is well (about five minutes)
-	$(BIN)/python -m pytest -q -m "ray or chaos" tests/chaos
+chaos: $(READY) ## kills, hangs and floods a real server, has machines come and go, and asks whether all is well (six minutes)
+	$(BIN)/python -m pytest -q -m "ray or chaos" tests/chaos tests/cluster/test_nodes.py
 
 soak: $(READY) ## half load for ten minutes (MINUTES=...): memory and descriptors have to stay
 	$(BIN)/python -m tests.chaos.soak $(MINUTES)

@@ -43,11 +43,13 @@ class Prepared(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What became of a batch. How long copying in and computing took is by the device's own clock, 0 if it has none."""
+    """What became of a batch. How long copying in, computing and copying out took is by the device's own clock, 0 if it
+    has none."""
 
     outputs: Tensors
     copy_ns: int = 0
     compute_ns: int = 0
+    copy_back_ns: int = 0
 
 
 class GeneratingModel(Protocol):

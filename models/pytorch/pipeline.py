@@ -122,11 +122,12 @@ class PipelinedExecution:
             slot.done.wait()
             outputs = {name: array.copy() for name, array in layout.arrays(slot.host_outputs.numpy()).items()}
             copy_ns, compute_ns = slot.arrived.ns_since(slot.sent), slot.computed.ns_since(slot.began)
+            copy_back_ns = slot.done.ns_since(slot.computed)
         except BaseException:
             self._quiet(slot)
             raise
         self._give_back(slot)
-        return Collected(outputs, copy_ns, compute_ns)
+        return Collected(outputs, copy_ns, compute_ns, copy_back_ns)
 
     def close(self) -> None:
         self.compute = closed

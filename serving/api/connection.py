@@ -56,6 +56,7 @@ class InferConnection(HttpToolsProtocol):
         self._model = model
         self._dispatch = model.dispatch
         self._witnessed = bool(model.model.witnesses)
+        self._wire = model.model.wire
         self._heads = heads
         self._turn = Turn.CLIENT
         self._unread = b""  # what arrived and is not looked at yet
@@ -177,22 +178,21 @@ class InferConnection(HttpToolsProtocol):
     def _submit(self, body: bytes) -> None:
         self._id = ""
         self._request_id = self._head.request_id or new_id()
-        if self._witnessed:
-            self._began_ns = self._settled_ns = now_ns()
+        self._began_ns = self._settled_ns = now_ns()
         try:
             self._plan, self._id, json_bytes = self._dispatch.plan(body, self._head.json_bytes)
             self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant, self._age_ns)
         except Exception as error:
             self._answer_fault(self._model.fault(error))
         else:
+            self._wire.decode.add(now_ns() - self._began_ns)
             self._submitted.then(self._answer)
 
     # -- an answer goes ---------------------------------------------------------------------------------------
 
     def _answer(self, outcome: Outcome) -> None:
         self._submitted = None
-        if self._witnessed:
-            self._settled_ns = now_ns()
+        self._settled_ns = now_ns()
         if self.transport.is_closing():
             self._tell(fault_of_outcome(Cancelled()).status, outcome)
             return
@@ -208,6 +208,7 @@ class InferConnection(HttpToolsProtocol):
         if self._model.timings:
             extra = b"server-timing: %b\r\n%b" % (server_timing(outcome), extra)
         self._write(200, headers.block + extra, body)
+        self._wire.encode.add(now_ns() - self._settled_ns)
         self._tell(200, outcome)
 
     def _answer_fault(self, fault: Fault, outcome: Outcome | None = None) -> None:

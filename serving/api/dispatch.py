@@ -15,7 +15,7 @@ from serving.api.regions import Regions, Target
 from serving.api.signature import check_inputs, choose_outputs
 from serving.core.backend import Backend, Generating, SequencePlace, Sequencing, Submitted
 from serving.core.outcome import Completed
-from serving.core.statistics import ModelStatistics
+from serving.core.statistics import ModelStatistics, WireTimes
 from serving.core.witness import Witness
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
@@ -35,9 +35,10 @@ class ServedModel:
     """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
     `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
     `backend` refuses requests that come without what they need.
-    `witnesses` are told of every request; without any, nothing is measured for them. `regions`: the shared memory that
+    `witnesses` are told of every request. `regions`: the shared memory that
     requests may refer to; None where they may not. `totals`: the statistics of all its replicas, where there are others
-    than this one. `trace`: reads and changes what is traced of it, see `operations.Switches`."""
+    than this one. `trace`: reads and changes what is traced of it, see `operations.Switches`. `wire`: what its messages
+    took, counted here."""
 
     name: str
     backend: Backend
@@ -56,6 +57,7 @@ class ServedModel:
     regions: Regions | None = None
     totals: Callable[[], Awaitable[ModelStatistics]] | None = None
     trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
+    wire: WireTimes = field(default_factory=WireTimes)
 
     async def statistics(self) -> ModelStatistics:
         """Of all replicas."""

@@ -10,7 +10,9 @@ from typing import Any
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from serving.api.exchange import new_id
 from serving.api.faults import CallFailed, Fault
+from serving.api.grpc_pending import REQUEST_ID
 from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService
 from serving.protocol.pb import HEALTH, SERVICE, pool
 
@@ -21,10 +23,11 @@ _SECOND_NS = 1_000_000_000
 class AioCall:
     """`grpc_service.Call` of a grpc.aio context."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_request_id")
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        self._request_id = ""
 
     def time_left_ns(self) -> int | None:
         left_s = self._context.time_remaining()
@@ -35,6 +38,10 @@ class AioCall:
             if key == name:
                 return str(value)
         return ""
+
+    def request_id(self) -> str:
+        self._request_id = self._request_id or self.metadata(REQUEST_ID) or new_id().decode()
+        return self._request_id
 
 
 class Calls:
@@ -53,10 +60,13 @@ class Calls:
         }
 
     async def _infer(self, message: bytes, context: Any) -> bytes:
+        call = AioCall(context)
+        named = (REQUEST_ID, call.request_id())
+        context.set_trailing_metadata((named,))
         try:
-            return await self._service.infer(message, AioCall(context))
+            return await self._service.infer(message, call)
         except CallFailed as failed:
-            return await _abort(context, failed.fault)
+            return await _abort(context, failed.fault, named)
 
     async def _stream(self, messages: AsyncIterator[bytes], context: Any) -> None:
         try:
@@ -77,11 +87,10 @@ class Calls:
         return tell
 
 
-async def _abort(context: Any, fault: Fault) -> Any:
-    trailers = ()
+async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> Any:
     if fault.retry_after_ns is not None:
         # gRPC's own way to say when to come back; its clients heed it where they retry by themselves.
-        trailers = (("grpc-retry-pushback-ms", str(max(1, fault.retry_after_ns // 1_000_000))),)
+        trailers = (*trailers, ("grpc-retry-pushback-ms", str(max(1, fault.retry_after_ns // 1_000_000))))
     await context.abort(_CODES[fault.grpc_code], fault.text.encode(errors="replace").decode(), trailers)
 
 

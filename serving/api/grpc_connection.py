@@ -12,8 +12,9 @@ from struct import Struct
 from typing import Any
 from urllib.parse import quote
 
+from serving.api.exchange import new_id
 from serving.api.faults import CallFailed, Fault
-from serving.api.grpc_pending import Pending, fault
+from serving.api.grpc_pending import REQUEST_ID, Pending, fault
 from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService
 from serving.api.grpc_tells import NotHere
 from serving.api.http2_connection import CREDIT_STEP, LAST, MAX_HEADER_BYTES, Http2Connection, Stream
@@ -58,6 +59,10 @@ class Head:
 
     def metadata(self, name: str) -> str:
         return self._metadata.get(name, "")
+
+    def request_id(self) -> str:
+        # Of a call: other calls with the same headers have the same head, and need a name of their own.
+        return self._metadata.get(REQUEST_ID) or new_id().decode()
 
 
 def _timeout_ns(value: str) -> int | None:
@@ -189,17 +194,18 @@ class GrpcConnection(Http2Connection[Head]):
             pending.submitted.then(partial(self._infer_is_over, call, pending))
 
     def _infer_is_over(self, call: Call, pending: Pending, outcome: Outcome) -> None:
+        named = http2.header_block([(REQUEST_ID.encode(), pending.request_id.encode("latin-1"))])
         try:
             response = pending.answer(outcome)
         except CallFailed as failed:
-            self._fail(call, failed.fault)
+            self._fail(call, failed.fault, named)
             return
         if self._streams.get(call.id) is not call:
             return  # the client has left
         size = len(response) + _PREFIX.size
         if not call.is_over or size > self._max_frame or size > call.window or size > self._window or call.sending:
             self._send_message(call, response)
-            self._end(call, _DONE)
+            self._end(call, _DONE + named)
             return
         self._window -= size
         del self._streams[call.id]
@@ -212,8 +218,9 @@ class GrpcConnection(Http2Connection[Head]):
                     head(http2.DATA, 0, call.id, size),
                     _PREFIX.pack(0, size - _PREFIX.size),
                     response,
-                    head(http2.HEADERS, LAST, call.id, len(_DONE)),
+                    head(http2.HEADERS, LAST, call.id, len(_DONE) + len(named)),
                     _DONE,
+                    named,
                 ]
             )
         )
@@ -284,8 +291,8 @@ class GrpcConnection(Http2Connection[Head]):
             call.trailers = trailers
             self._push(call)
 
-    def _fail(self, call: Call, fault: Fault) -> None:
-        """Ends the call with an error; messages that have not left yet are lost with it."""
+    def _fail(self, call: Call, fault: Fault, more: bytes = b"") -> None:
+        """Ends the call with an error; messages that have not left yet are lost with it. more: further trailers."""
         if self._streams.get(call.id) is not call:
             return
         if call.answering is not None and call.answering is not asyncio.current_task():
@@ -294,7 +301,7 @@ class GrpcConnection(Http2Connection[Head]):
         trailers = [(b"grpc-status", b"%d" % fault.grpc_code), (b"grpc-message", text)]
         if fault.retry_after_ns is not None:
             trailers.append((b"grpc-retry-pushback-ms", b"%d" % max(1, fault.retry_after_ns // 1_000_000)))
-        block = http2.header_block(trailers)
+        block = http2.header_block(trailers) + more
         self._finish(call, block if call.has_headers else _ANSWER + block)
 
 

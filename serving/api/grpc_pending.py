@@ -4,7 +4,7 @@ import logging
 from typing import NamedTuple, Protocol
 
 from serving.api.dispatch import Dispatch, Plan, ServedModel
-from serving.api.exchange import new_id, now_ns, tell
+from serving.api.exchange import now_ns, tell
 from serving.api.faults import INTERNAL, CallFailed, Fault, fault_of_error, fault_of_outcome
 from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed, Outcome, Timings
@@ -13,6 +13,7 @@ from serving.protocol.grpc_codec import GrpcLayout, GrpcReplyWriter, Split
 from serving.protocol.messages import Tensor
 
 _log = logging.getLogger(__name__)
+REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
 NO_TIMINGS = Timings(0, 0, 0, 1)
 
 
@@ -25,6 +26,10 @@ class Call(Protocol):
 
     def metadata(self, name: str) -> str:
         """The first value under a lower-case name, "" where there is none."""
+        ...
+
+    def request_id(self) -> str:
+        """The client's `x-request-id`, or a name that was made up."""
         ...
 
 
@@ -78,12 +83,13 @@ class Refused(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A submitted request on its way to an answer. began_ns: when its message was there; 0: nobody wants to know."""
+    """A submitted request on its way to an answer. request_id: of its call. began_ns: when its message was there."""
 
     submitted: Submitted
     planned: Planned
     id: str
-    call: Call
+    request_id: str
+    trace: str
     tenant: str
     began_ns: int
 
@@ -95,27 +101,26 @@ class Pending(NamedTuple):
 
     def answer(self, outcome: Outcome) -> bytes:
         """A ModelInferResponse. Raises CallFailed. Tells the witnesses."""
-        settled_ns = now_ns() if self.began_ns else 0
+        settled_ns = now_ns()
+        model = self.planned.dispatch.model
         status = 200
         try:
             if type(outcome) is not Completed:
                 raise CallFailed(fault_of_outcome(outcome))
-            return self.planned.dispatch.message(self.planned.plan, outcome, self.id)
+            message = self.planned.dispatch.message(self.planned.plan, outcome, self.id)
+            model.wire.encode.add(now_ns() - settled_ns)
+            return message
         except CallFailed as failed:
             status = failed.fault.status
             raise
         except Exception as error:
-            found = fault(error, self.planned.dispatch.model.name)
+            found = fault(error, model.name)
             status = found.status
             raise CallFailed(found) from None
         finally:
-            if self.began_ns:
-                self._tell(outcome, status, settled_ns)
-
-    def _tell(self, outcome: Outcome, status: int, settled_ns: int) -> None:
-        id = self.id or self.call.metadata("x-request-id") or new_id().decode()
-        trace = self.call.metadata("traceparent")
-        tell(self.planned.dispatch.model, "grpc", id, self.tenant, status, outcome, trace, self.began_ns, settled_ns)
+            if model.witnesses:
+                named = self.id or self.request_id
+                tell(model, "grpc", named, self.tenant, status, outcome, self.trace, self.began_ns, settled_ns)
 
 
 class PendingGeneration(NamedTuple):
@@ -124,6 +129,9 @@ class PendingGeneration(NamedTuple):
     answers: Answers
     planned: Planned
     id: str
+    call: Call
+    tenant: str
+    began_ns: int
 
     def message(self, values: object) -> bytes:
         """A ModelInferResponse. Raises CallFailed."""
@@ -134,6 +142,14 @@ class PendingGeneration(NamedTuple):
             return dispatch.message(plan, Completed(values, 0, NO_TIMINGS), self.id)
         except Exception as error:
             raise CallFailed(fault(error, dispatch.model.name)) from None
+
+    def tell(self, fault: Fault | None) -> None:
+        """It is over, well or with this fault."""
+        model = self.planned.dispatch.model
+        if model.witnesses:
+            status = 200 if fault is None else fault.status
+            named, trace = self.id or self.call.request_id(), self.call.metadata(TRACEPARENT)
+            tell(model, "grpc", named, self.tenant, status, self.answers.outcome, trace, self.began_ns, now_ns())
 
 
 def fault(error: Exception, model: str) -> Fault:

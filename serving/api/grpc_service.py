@@ -9,8 +9,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
 from serving.api.dispatch import ServedModel
 from serving.api.exchange import now_ns
-from serving.api.faults import CallFailed, fault_of_outcome, not_ready, unavailable_model, unknown_model
+from serving.api.faults import CallFailed, Fault, fault_of_outcome, not_ready, unavailable_model, unknown_model
 from serving.api.grpc_pending import (
+    TRACEPARENT,
     Answering,
     Call,
     GrpcDispatch,
@@ -23,7 +24,7 @@ from serving.api.grpc_pending import (
 from serving.api.grpc_tells import GrpcTells, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
-from serving.core.outcome import Completed
+from serving.core.outcome import Cancelled, Completed
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, error_in_stream, in_stream, split
 from serving.protocol.pb import HEALTH, SERVICE, decode, encode
@@ -66,10 +67,10 @@ class GrpcService:
 
     def submit(self, message: bytes, call: Call) -> Pending:
         """Raises BadMessage, or NotHere."""
+        began_ns = now_ns()
         request = split(message)
         planned = self._plan(request.head)
         plan = planned.plan
-        began_ns = now_ns() if planned.dispatch.model.witnesses else 0
         limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
         limit_ns = min(limits, default=None)
         payload = planned.dispatch.payload(planned.layout, request)
@@ -80,7 +81,9 @@ class GrpcService:
             submitted = planned.dispatch.model.backend.submit(
                 payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns
             )
-        return Pending(submitted, planned, request.id, call, tenant, began_ns)
+        planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
+        trace = call.metadata(TRACEPARENT)
+        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns)
 
     def _plan(self, head: bytes) -> Planned:
         planned = self._planned.get(head)
@@ -138,6 +141,7 @@ class GrpcService:
 
     def _generation(self, message: bytes, call: Call) -> "PendingGeneration | None":
         """Submits a request for a model that generates; None for any other, and for one that cannot be submitted."""
+        began_ns = now_ns()
         try:
             request = split(message)
             planned = self._plan(request.head)
@@ -149,8 +153,11 @@ class GrpcService:
             payload = planned.dispatch.payload(planned.layout, request)
         except (BadMessage, NotHere):
             return None  # the general way tells why
-        answers = generator.generate(payload, priority=plan.priority, timeout_ns=min(limits, default=None))
-        return PendingGeneration(answers, planned, request.id)
+        tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
+        limit_ns = min(limits, default=None)
+        answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
+        planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
+        return PendingGeneration(answers, planned, request.id, call, tenant, began_ns)
 
     async def _tell_generation(
         self,
@@ -161,6 +168,7 @@ class GrpcService:
         strict: bool,
     ) -> None:
         """Its answers in their order, as they come; those of other requests may come between them, as with Triton."""
+        ended: Fault | None = fault_of_outcome(Cancelled())
         try:
             async for values in generation.answers:
                 await send(in_stream(generation.message(values), is_final=False))
@@ -171,13 +179,16 @@ class GrpcService:
                 name = generation.planned.dispatch.model.name
                 empty = {"model_name": name, "model_version": generation.planned.dispatch.model.version}
                 await send(in_stream(encode("ModelInferResponse", empty | {"id": generation.id})))
+            ended = None
         except CallFailed as failed:
+            ended = failed.fault
             if strict:
                 raise
             name = generation.planned.dispatch.model.name
             await send(error_in_stream(failed.fault.text, name, generation.id))
         finally:
             generation.answers.cancel()
+            generation.tell(ended)
             window.release()
 
     async def _begin(self, message: bytes, call: Call) -> Answering:

@@ -46,6 +46,7 @@ from serving.api.front import FrontApp, tell_settings
 from serving.api.generate import read_request
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.streaming import begin, tell_all, tell_one
+from serving.core.backend import Answers
 from serving.core.outcome import Cancelled, Completed, Outcome
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
@@ -114,6 +115,7 @@ class ModelApp:
         request_id = headers.get(REQUEST_ID) or new_id()
         age_ns = HERE.age_ns(headers.get(AGE, b""))
         tenant = text_header(headers, self.tenant_header)
+        wire = self.model.wire
         id = ""
         outcome: Outcome | None = None
         fault: Fault | None = None
@@ -121,11 +123,13 @@ class ModelApp:
             body = await read_body(receive, headers, self.model.max_body_bytes)
             if body is None:
                 return
+            began_ns = settled_ns = now_ns()
             if encoding := headers.get(b"content-encoding"):
                 body = await self._inflated(body, encoding.decode("latin-1"))
             length = headers.get(HEADER_LENGTH)
             plan, id, head_bytes = self.dispatch.plan(body, None if length is None else parse_header_length(length))
             submitted = self.dispatch.submit(plan, body, head_bytes, tenant, age_ns)
+            wire.decode.add(now_ns() - began_ns)
             outcome = await self._watch.outcome(submitted, receive)
             settled_ns = now_ns()
             if type(outcome) is Completed:
@@ -147,27 +151,42 @@ class ModelApp:
                 answer.append((b"server-timing", server_timing(cast(Completed, outcome))))
             await send({"type": "http.response.start", "status": 200, "headers": answer})
             await send({"type": "http.response.body", "body": content})
+            wire.encode.add(now_ns() - settled_ns)
         if self.model.witnesses:
             status = 200 if fault is None else fault.status
             called, trace = id or request_id.decode("latin-1"), text_header(headers, TRACEPARENT)
             tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, settled_ns)
 
     async def _generate(self, headers: HeaderMap, receive: Receive, send: Send, *, streams: bool) -> None:
+        began_ns = now_ns()
+        own: Header = (REQUEST_ID, headers.get(REQUEST_ID) or new_id())
+        tenant = text_header(headers, self.tenant_header)
+        id = ""
+        answers: Answers | None = None
+        fault: Fault | None = None
         try:
             body = await read_body(receive, headers, self.model.max_body_bytes)
             if body is None:
                 return
+            began_ns = now_ns()
             request = read_request(self.model, body)
-            answers = begin(self.model, request, text_header(headers, self.tenant_header))
+            id = request.id
+            answers = begin(self.model, request, tenant)
+            self.model.wire.decode.add(now_ns() - began_ns)
             if streams:
-                telling = tell_all(self.model, answers, request.id, send, self.fault)
+                fault = await self._watch.outcome(tell_all(self.model, answers, id, send, own, self.fault), receive)
             else:
-                telling = tell_one(self.model, answers, request.id, send)
-            await self._watch.outcome(telling, receive)
-        except CallFailed as failed:
-            await send_fault(send, failed.fault)
+                await self._watch.outcome(tell_one(self.model, answers, id, send, own), receive)
         except Exception as error:
-            await send_fault(send, self.fault(error))
+            fault = error.fault if isinstance(error, CallFailed) else self.fault(error)
+            await send_fault(send, replace(fault, headers=(*fault.headers, own)))
+        if self.model.witnesses:
+            outcome = answers and (answers.outcome or Cancelled())
+            if fault is None and type(outcome) is not Completed:
+                fault = fault_of_outcome(cast(Outcome, outcome))
+            status = 200 if fault is None else fault.status
+            called, trace = id or own[1].decode("latin-1"), text_header(headers, TRACEPARENT)
+            tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, now_ns())
 
     async def _tell_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -1,6 +1,7 @@
 """Answers one after the other: as one JSON object (`generate`), or as server-sent events (`generate_stream`)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from serving.api.asgi import JSON_CONTENT, Send, send_bytes, send_fault
@@ -9,6 +10,7 @@ from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.generate import GenerateRequest, write_answer
 from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed, Outcome
+from serving.protocol.reply import Header
 
 _EVENTS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
 _MANY = "the model gave more than one answer to this request: use generate_stream"
@@ -39,14 +41,14 @@ class OneAnswer:
 
 def begin(model: ServedModel, request: GenerateRequest, tenant: str) -> Answers:
     """Hands the request over, to whichever kind of model it is."""
-    limits: dict[str, Any] = {"priority": request.priority, "timeout_ns": request.timeout_ns}
+    facts: dict[str, Any] = {"tenant": tenant, "priority": request.priority, "timeout_ns": request.timeout_ns}
     if model.generator is not None:
-        return model.generator.generate(request.payload, **limits)
-    return OneAnswer(model.backend.submit(request.payload, rows=1, tenant=tenant, **limits))
+        return model.generator.generate(request.payload, **facts)
+    return OneAnswer(model.backend.submit(request.payload, rows=1, **facts))
 
 
-async def tell_one(model: ServedModel, answers: Answers, id: str, send: Send) -> None:
-    """Raises CallFailed, BadOutput or BadTensor. Cancelled, it withdraws the request."""
+async def tell_one(model: ServedModel, answers: Answers, id: str, send: Send, own: Header) -> None:
+    """Raises CallFailed, BadOutput or BadTensor. Cancelled, it withdraws the request. own: a header to send along."""
     first: object = None
     count = 0
     try:
@@ -60,14 +62,14 @@ async def tell_one(model: ServedModel, answers: Answers, id: str, send: Send) ->
         raise CallFailed(_ending(answers))
     if not count:
         raise CallFailed(Fault(400, _NONE))
-    await send_bytes(send, 200, [JSON_CONTENT], write_answer(model, first, id))
+    await send_bytes(send, 200, [JSON_CONTENT, own], write_answer(model, first, id))
 
 
 async def tell_all(
-    model: ServedModel, answers: Answers, id: str, send: Send, fault_of: Callable[[Exception], Fault]
-) -> None:
-    """Every answer as an event of its own. What goes wrong before the first is a status, later an event with `error`.
-    Cancelled, it withdraws the request."""
+    model: ServedModel, answers: Answers, id: str, send: Send, own: Header, fault_of: Callable[[Exception], Fault]
+) -> Fault | None:
+    """Every answer as an event of its own. What goes wrong before the first is a status, later an event with `error`;
+    it is returned. Cancelled, it withdraws the request."""
     has_begun = False
     fault: Fault | None = None
     try:
@@ -75,7 +77,7 @@ async def tell_all(
             event = b"data: " + write_answer(model, values, id) + b"\n\n"
             if not has_begun:
                 has_begun = True
-                await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS]})
+                await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, own]})
             await send({"type": "http.response.body", "body": event, "more_body": True})
         if type(answers.outcome) is not Completed:
             fault = _ending(answers)
@@ -87,9 +89,10 @@ async def tell_all(
         last = b"" if fault is None else b"data: " + fault.body + b"\n\n"
         await send({"type": "http.response.body", "body": last})
     elif fault is not None:
-        await send_fault(send, fault)
+        await send_fault(send, replace(fault, headers=(*fault.headers, own)))
     else:
-        await send_bytes(send, 200, [*_EVENTS], b"")
+        await send_bytes(send, 200, [*_EVENTS, own], b"")
+    return fault
 
 
 def _ending(answers: Answers) -> Fault:

@@ -10,7 +10,7 @@ from ray import serve
 
 from serving.api.faults import CallFailed, Fault, unknown_model
 from serving.cluster.environment import peer_header
-from serving.cluster.probes import POLL_S, answers, cause, is_ready_over_grpc
+from serving.cluster.probes import POLL_S, NeverUp, answers, expected, hears, is_ready_over_grpc
 from serving.config import Settings
 
 PATIENCE_S = 600.0  # as `headway serve` has at the start
@@ -66,18 +66,16 @@ class Control:
 
     def _is_up(self, name: str) -> bool:
         """Raises CallFailed if it never will be."""
-        application = serve.status().applications.get(name)
-        if application is not None and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise CallFailed(Fault(500, f"failed to load '{name}': {cause(application)}"))
-        if application is None or application.status != "RUNNING" or not answers(self._ready_url(name)):
+        try:
+            count = expected(serve.status().applications.get(name))
+        except NeverUp as error:
+            raise CallFailed(Fault(500, f"failed to load '{name}': {error}")) from None
+        if not count or not hears(self._settings.server.url, name, count):
             return False
         return not self._grpc or bool(is_ready_over_grpc(self._grpc_address, name))
 
     def _is_gone(self, name: str) -> bool:
-        if name in serve.status().applications or answers(self._ready_url(name)):
+        if name in serve.status().applications or answers(f"{self._settings.server.url}/v2/models/{name}/ready"):
             return False
         # Until HAProxy has forgotten it too, calls get there that nobody is left to answer.
         return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
-
-    def _ready_url(self, name: str) -> str:
-        return f"{self._settings.server.url}/v2/models/{name}/ready"

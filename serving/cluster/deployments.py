@@ -40,7 +40,7 @@ from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
 from serving.config import Settings
-from serving.core.statistics import ModelStatistics
+from serving.core.statistics import ModelStatistics, WireTimes
 from serving.protocol.errors import BadMessage
 from serving.telemetry.gpu import GpuSampler, visible_devices
 from serving.telemetry.predictions import Predictions
@@ -81,12 +81,14 @@ class ModelReplica:
         if spec.resources.gpus:
             self._gpus.open()
         predictions = Predictions(spec.labels) if spec.labels else None
+        wire = WireTimes()
         self._teller = Teller(
             self.engine,
             recorder,
             replica=self._name,
             node=ray.util.get_node_ip_address(),
             price_per_hour=watching.price_per_hour,
+            wire=wire,
             read_gpus=lambda: self._gpus.readings,
             predictions=predictions.counts if predictions else {},
         )
@@ -102,12 +104,13 @@ class ModelReplica:
         served = served_model(
             self.engine,
             max_body_bytes,
-            doors,
+            partial(whereabouts, self._name),
             told,
             recorded(watching, self.engine),
-            regions=Regions(region_folder()) if shared_memory else None,
+            regions=Regions(own_folder()) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
+            wire=wire,
         )
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
@@ -188,11 +191,12 @@ class Front:
             catalog.models,
             name=server.name,
             counts=partial(model_counts, collector, configured),
-            regions=Regions(region_folder()) if server.shared_memory else None,
+            regions=Regions(own_folder()) if server.shared_memory else None,
             control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector),
         )
-        self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name)
+        kept = own_folder() / "history.json"
+        self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
         self.dashboard.begin()
         pages = {
             **metric_pages(collector, server.http_port),
@@ -209,9 +213,9 @@ class Front:
         return self.http
 
 
-def doors() -> dict[str, str]:
-    """Which doors of this process are open, and how plain requests come through them."""
-    return door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
+def whereabouts(replica: str) -> dict[str, str]:
+    """Which replica answers, which doors of its process are open, and how plain requests come through them."""
+    return {"replica": replica} | door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
 
 
 async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -220,8 +224,8 @@ async def model_counts(collector: Collector, configured: dict[str, dict[str, Any
     return [model_statistics(name, facts["version"], found[name]) for name, facts in configured.items()]
 
 
-def region_folder() -> Path:
-    """One for each Ray on a machine, so that what was registered with one server is unknown to the next."""
+def own_folder() -> Path:
+    """One for each Ray on a machine, so that what one server has registered or kept is unknown to the next."""
     return Path(get_serve_logs_dir()).parents[1] / "headway"
 
 

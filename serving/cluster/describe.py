@@ -17,13 +17,13 @@ from serving.telemetry.recording import Recorded
 def served_model(
     engine: AnyEngine,
     max_body_bytes: int,
-    doors: Callable[[], dict[str, str]],
+    whereabouts: Callable[[], dict[str, str]],
     witnesses: Sequence[Witness] = (),
     recorded: Recorded | None = None,
     **more: Any,
 ) -> ServedModel:
-    """recorded: the same engine, where its requests are to be noted. more: `regions`, `totals` and `trace` of
-    `ServedModel`."""
+    """recorded: the same engine, where its requests are to be noted. more: `regions`, `totals`, `trace` and
+    `wire` of `ServedModel`."""
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -34,7 +34,7 @@ def served_model(
         outputs=tuple(map(_description, spec.outputs)),
         labels=spec.labels,
         example=spec.example,
-        config=lambda: learned(engine) | doors(),
+        config=lambda: learned(engine) | whereabouts(),
         backend=recorded or engine,
         sequencer=recorded or engine if isinstance(engine, SequenceEngine) else None,
         generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,

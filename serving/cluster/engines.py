@@ -26,7 +26,7 @@ async def open_engine(
     """Loads the model, once for each lane, and readies it for requests. The rest: as `Engine` takes them."""
     engine: AnyEngine
     if spec.decoupled:
-        engine = GeneratingEngine(await asyncio.to_thread(load_generating, spec))
+        engine = GeneratingEngine(await asyncio.to_thread(load_generating, spec), observer=observer)
     elif spec.state:
         model = await asyncio.to_thread(load_model, spec.with_state())
         zeros = {tensor.name: np.zeros((1, *tensor.shape[1:]), numpy_type(tensor.datatype)) for tensor in spec.state}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from serving.cluster.haproxy import PEER_HEADER
+from serving.cluster.haproxy import PEER_HEADER, SLEEPERS
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.door.middlewares"
@@ -29,7 +29,7 @@ def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[
     if not (wanted and available):
         return _common() | _python_proxy()
     launcher = LAUNCHER_IN_IMAGE if haproxy else haproxy_launcher()
-    return _common() | _haproxy(settings.server) | (_launcher(launcher) if launcher else {})
+    return _common() | _haproxy(settings.server) | (_launcher(launcher) if launcher else {}) | _sleepers(settings)
 
 
 def _common() -> dict[str, str]:
@@ -76,6 +76,12 @@ def _launcher(launcher: str) -> dict[str, str]:
         # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy.py.
         "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
     }
+
+
+def _sleepers(settings: Settings) -> dict[str, str]:
+    """For our launcher: these models' requests wait for a replica where there is none, all others are refused."""
+    names = [model.name for model in settings.models if model.scaling and not model.scaling.min_replicas]
+    return {SLEEPERS: ",".join(names)} if names else {}
 
 
 def peer_header() -> str:

@@ -1,6 +1,6 @@
-"""Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, clients
-that send their request drop by drop are given up, HAProxy's own errors say what they are, and the front learns whether
-who asks for /debug sits here.
+"""Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, those
+for a model without replicas are refused, clients that send theirs drop by drop are given up, HAProxy's own errors say
+what they are, and the front learns whether who asks for /debug sits here.
 
 Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
@@ -15,11 +15,13 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from serving.api import age
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
+SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
 FRONT_BACKEND = "grpc-front"
 MARK = "# Headway:"
 PEER_HEADER = "x-headway-peer"  # as serving/api/front.py reads it
@@ -46,13 +48,15 @@ _ROUTING = f"""\
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
 _HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
-_ERRORFILE = re.compile(r"^( *errorfile (502|503|504) )(\S+)$", re.MULTILINE)
+_ERRORFILE = re.compile(r"^( *errorfile (502|503|504) )(?!.*headway-)(\S+)$", re.MULTILINE)
 # What HAProxy says where no replica can: Ray calls all of it 500, which nobody would try again.
 _ERRORS = {
     "502": ("Bad Gateway", "the replica ended before it answered; try again"),
     "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
     "504": ("Gateway Timeout", "the replica did not answer in time"),
 }
+_GRPC_CODES = {"502": 14, "503": 14, "504": 4}  # as in api/faults.py, which this file does without
+_GRPC_BACKEND = re.compile(r"^(backend grpc-.*\n)(?! *errorfile)", re.MULTILINE)
 # Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And
 # every request is logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
 _PATIENCE = f"""\
@@ -70,6 +74,13 @@ backend default_backend
 # A request on a connection that another left behind is ended without a word if that fails, retries included: HAProxy
 # takes the client for one that tries again by itself. `safe`: the first request of a client never rides on such a one.
 _REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
+# The last server of every backend is Ray's Python proxy, where requests wait until there is a replica, whatever their
+# deadline. Only a model that sleeps needs that: it is how it is waked.
+_HTTP_OR_GRPC = re.compile(r"^backend (?:http|grpc)-(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_WAITING = re.compile(r"^( *server .* backup)$", re.MULTILINE)
+# Three tries, each as long at most, or as long before the next: who gets no connection learns of it within a second.
+_CONNECT = re.compile(r"^( *timeout connect) .*$", re.MULTILINE)
+_CONNECT_TIME = "300ms"
 _BEGAN = f"""\
     {MARK} deadlines count from here.
     http-request set-header {age.HEADER.decode()} {age.machine().decode()}-%[date(0,us)]
@@ -85,11 +96,11 @@ class Unexpected(Exception):
     """The configuration is not what this file was written for; the text says what is missing."""
 
 
-def edited(config: str) -> str:
+def edited(config: str, sleepers: Collection[str] = ()) -> str:
     """The configuration with all changes. One that was edited before comes back as it is."""
     if MARK in config:
         return config
-    return routed_by_model(guarded(config))
+    return routed_by_model(without_waiting(guarded(config), sleepers))
 
 
 def guarded(config: str) -> str:
@@ -104,13 +115,28 @@ def guarded(config: str) -> str:
     return config
 
 
+def without_waiting(config: str, sleepers: Collection[str]) -> str:
+    """Where no replica is left, requests are refused, but for models that may sleep."""
+
+    def refusing(backend: re.Match[str]) -> str:
+        return backend[0] if backend[1] in sleepers else _WAITING.sub(r"\1 disabled", backend[0])
+
+    return _HTTP_OR_GRPC.sub(refusing, _CONNECT.sub(rf"\1 {_CONNECT_TIME}", config))
+
+
 def with_clear_errors(config: str, folder: Path) -> str:
-    """With errors of our own, as files in this folder: the status it is, JSON that says so, and when to try again."""
+    """With errors of our own, as files in this folder: the status it is, JSON that says so, and when to try again; the
+    same in gRPC's words for its calls."""
     for status, (reason, text) in _ERRORS.items():
         body = f'{{"error":"{text}"}}'
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
         content = f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
         (folder / f"headway-{status}.http").write_text(content, newline="")
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: {_GRPC_CODES[status]}\r\n"
+        content = f"{head}grpc-message: {text}\r\ngrpc-retry-pushback-ms: 1000\r\nContent-Length: 0\r\n\r\n"
+        (folder / f"headway-grpc-{status}.http").write_text(content, newline="")
+    own = "".join(f"    errorfile {status} {folder / f'headway-grpc-{status}.http'}\n" for status in _ERRORS)
+    config = _GRPC_BACKEND.sub(lambda found: found[1] + own, config)
     return _ERRORFILE.sub(lambda found: f"{found[1]}{folder / f'headway-{found[2]}.http'}", config)
 
 
@@ -157,7 +183,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(with_clear_errors(edited(path.read_text()), path.parent))
+        sleepers = os.environ.get(SLEEPERS, "").split(",")
+        path.write_text(with_clear_errors(edited(path.read_text(), sleepers), path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
         sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")

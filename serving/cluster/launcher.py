@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.cluster.environment import grpc_options, ray_environment, serves_grpc
-from serving.cluster.probes import POLL_S, answers, answers_over_grpc, cause
+from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
 
@@ -94,19 +94,18 @@ class Cluster:
 
         waiting = {"front", *(spec.name for spec in self._settings.model_specs())}
         give_up_s = time.monotonic() + READY_TIMEOUT_S
-        while waiting and not wait(POLL_S):
+        while waiting:
+            if wait(POLL_S):
+                return False
             applications = serve.status().applications
-            for name in sorted(waiting & set(applications)):
-                application = applications[name]
-                if application.status == "RUNNING":
+            for name in sorted(waiting):
+                if self._is_up(name, applications.get(name)):
                     waiting.discard(name)
                     if name != "front":
                         self._say(f"{name} is up")
-                elif application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                    raise StartFailed(f"{name} did not start: {cause(application)}")
             if time.monotonic() > give_up_s:
                 raise StartFailed(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}")
-        return self._wait_for_http(wait)
+        return True
 
     def announcement(self) -> list[str]:
         """What a newcomer wants to know: the address, the models, and a call that works as printed."""
@@ -164,13 +163,14 @@ class Cluster:
             self._say(f"WARNING: the models ask for {wanted} CPUs, this machine has {there}: they will share")
         return max(wanted, there)
 
-    def _wait_for_http(self, wait: Callable[[float], bool]) -> bool:
-        """Ray calls an application running before HAProxy has learned of its last replica."""
-        urls = [f"{self.url()}/v2/models/{spec.name}/ready" for spec in self._settings.model_specs()]
-        urls.append(f"{self.url()}/v2/health/ready")
-        while urls and not wait(POLL_S):
-            urls = [url for url in urls if not answers(url)]
-        return not urls
+    def _is_up(self, name: str, application: Any | None) -> bool:
+        try:
+            count = expected(application)
+        except NeverUp as error:
+            raise StartFailed(f"{name} did not start: {error}") from None
+        if name == "front":
+            return count > 0 and answers(f"{self.url()}/v2/health/ready")
+        return count > 0 and hears(self.url(), name, count)
 
 
 def _pause(seconds: float) -> bool:

@@ -1,5 +1,7 @@
-"""Asks a server from outside whether a model answers yet: Ray calls it running before HAProxy has learned of it."""
+"""Asks a server from outside whether a model answers yet: Ray calls it running before HAProxy has learned of all its
+replicas."""
 
+import json
 import time
 import urllib.request
 from typing import Any
@@ -10,6 +12,40 @@ from serving.core.clock import SystemClock
 from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
+
+
+class NeverUp(Exception):
+    """It did not come up, and waiting would not help; the text says why."""
+
+
+def expected(application: Any | None) -> int:
+    """How many replicas have to be heard before an application is up; 0 while Ray itself does not call it running.
+
+    application: from Serve's status, None if it is not there. One that sleeps has no replica and yet has to answer.
+    Raises NeverUp.
+    """
+    if application is None:
+        return 0
+    if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        raise NeverUp(_cause(application))
+    if application.status != "RUNNING":
+        return 0
+    return max(1, sum(one.replica_states.get("RUNNING", 0) for one in application.deployments.values()))
+
+
+def hears(url: str, model: str, count: int) -> bool:
+    """Whether so many different replicas of a model answer at this server. Each time on a new connection, so HAProxy
+    takes them in turn; what chooses at random gets more tries than there are replicas."""
+    heard = set()
+    for _ in range(4 * count):
+        try:
+            with urllib.request.urlopen(f"{url}/v2/models/{model}/config", timeout=2) as response:
+                heard.add(json.load(response)["parameters"]["replica"]["string_value"])
+        except OSError:
+            return False
+        if len(heard) == count:
+            return True
+    return False
 
 
 def answers(url: str) -> bool:
@@ -43,7 +79,7 @@ def answers_over_grpc(address: str, model: str, patience_s: float = 10.0) -> boo
     return False
 
 
-def cause(application: Any) -> str:
+def _cause(application: Any) -> str:
     """Why it did not start: the message of the application or, better, of the deployment that failed."""
     messages = [deployment.message for deployment in application.deployments.values() if deployment.message]
     return "\n".join(messages) or application.message

@@ -9,6 +9,7 @@ from typing import Any
 from serving.cluster.door import entrance
 from serving.cluster.engines import AnyEngine
 from serving.core.clock import SystemClock
+from serving.core.statistics import WireTimes
 from serving.runtime.generation import GeneratingEngine
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
@@ -20,6 +21,7 @@ class Teller:
     """replica, node: its name and the address of its machine.
 
     price_per_hour: of what it holds, None without a price.
+    wire: what its messages take.
     predictions: how often which class was the best; only where there are labels.
     read_gpus: looks at the GPUs of this replica; only where there are any.
     """
@@ -32,6 +34,7 @@ class Teller:
         replica: str,
         node: str,
         price_per_hour: float | None = None,
+        wire: WireTimes | None = None,
         predictions: Mapping[str, int] = MappingProxyType({}),
         read_gpus: Callable[[], Sequence[GpuReading]] = tuple,
     ) -> None:
@@ -40,6 +43,7 @@ class Teller:
         self._replica = replica
         self._node = node
         self._price_per_hour = price_per_hour
+        self._wire = wire or WireTimes()
         self._predictions = predictions
         self._read_gpus = read_gpus
         self._began_ns = SystemClock.now_ns()
@@ -70,6 +74,7 @@ class Teller:
             counts=self._recorder.counts(),
             gpus=tuple(self._read_gpus()),
             predictions=dict(self._predictions),
+            wire=self._wire,
             **_batching(engine),
         )
 

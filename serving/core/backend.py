@@ -41,7 +41,9 @@ class Answers(Protocol):
 class Generating(Protocol):
     """What answers requests with any number of answers each."""
 
-    def generate(self, payload: object, *, priority: int = 0, timeout_ns: int | None = None) -> Answers:
+    def generate(
+        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+    ) -> Answers:
         """Hands over one request, as `Backend.submit`. timeout_ns: for waiting; what has begun goes on."""
         ...
 

@@ -65,6 +65,17 @@ class ModelStatistics:
         return self
 
 
+@dataclass(slots=True)
+class WireTimes:
+    """What the event loop spent on messages of completed and other requests, beside the engine.
+
+    decode: from the whole message to its request in the engine. encode: from the outcome to the answer as bytes.
+    """
+
+    decode: Duration = field(default_factory=Duration)
+    encode: Duration = field(default_factory=Duration)
+
+
 def total(parts: Iterable[ModelStatistics]) -> ModelStatistics:
     """Of several replicas, as if they were one."""
     found = ModelStatistics()

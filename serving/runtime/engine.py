@@ -145,7 +145,7 @@ class Engine:
             self._books.failed()
             if isinstance(refusal, Expired) or (isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED):
                 self._books.missed_out(1)
-            self._observer.request_ended(ticket, refusal)
+            self._observer.request_ended(ticket.tenant, refusal)
             ticket.settle(refusal)
             return ticket
         self.ledger.receive()
@@ -271,7 +271,7 @@ class Engine:
                 self.batcher.cancel(ticket)
         self._open_tickets.discard(ticket)
         self._books.failed()
-        self._observer.request_ended(ticket, outcome)
+        self._observer.request_ended(ticket.tenant, outcome)
         ticket.settle(outcome)
         self._notice_if_drained()
 
@@ -287,7 +287,7 @@ class Engine:
             ticket.stage = Stage.IN_FLIGHT
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
-        self._observer.batch_settled(done.batch, occupied_ns)
+        self._observer.batch_settled(done.batch, occupied_ns, done.copy_ns, done.copy_back_ns)
         self._books.executed(done.batch, done, occupied_ns, self._clock.now_ns())
         if done.ran_out_of_memory:
             self._observer.batch_limit_halved(self.batcher.sizes.largest_rows)

@@ -16,6 +16,7 @@ class Forwarded:
 
     pieces: more than one when the batch had to be taken apart; indices refer to `batch.requests`.
     copy_ns: of `compute_ns` or before it, what copying the batch to the device took while the host did something else.
+    copy_back_ns: the same for its answers.
     """
 
     batch: Batch
@@ -24,6 +25,7 @@ class Forwarded:
     prepare_ns: int = 0
     copy_ns: int = 0
     compute_ns: int = 0
+    copy_back_ns: int = 0
     done_ns: int = 0
     ran_out_of_memory: bool = False
     lost: bool = False

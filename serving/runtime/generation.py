@@ -16,6 +16,7 @@ from models.base import InvalidInput as UnusableInput
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ServingError
 from serving.core.ledger import Ledger
+from serving.core.observer import Observer, SilentObserver
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.request import NO_DEADLINE_NS, rank
 from serving.core.statistics import ModelStatistics
@@ -33,9 +34,14 @@ T = TypeVar("T")
 class Generation:
     """See `core.backend.Answers`."""
 
-    def __init__(self, payload: Tensors, arrived_ns: int, withdraw: "Callable[[Generation], None]") -> None:
+    def __init__(
+        self, payload: Tensors, tenant: str, arrived_ns: int, withdraw: "Callable[[Generation], None]"
+    ) -> None:
         self.payload = payload
+        self.tenant = tenant
         self.arrived_ns = arrived_ns
+        self.first_ns = 0  # from its arrival to the first answer
+        self.given = 0
         self.outcome: Outcome | None = None
         self.task: asyncio.Task[None] | None = None
         self.expiry: asyncio.TimerHandle | None = None
@@ -78,8 +84,9 @@ class GeneratingEngine:
     goes on until it ends or its client leaves.
     """
 
-    def __init__(self, model: GeneratingModel, *, clock: Clock | None = None) -> None:
+    def __init__(self, model: GeneratingModel, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         self.model = model
+        self._observer = observer or SilentObserver()
         self.spec = model.spec
         self.ledger = Ledger()
         self._clock = clock or SystemClock()
@@ -160,13 +167,14 @@ class GeneratingEngine:
 
     # -- requests come and go ---------------------------------------------------------------------------------
 
-    def generate(self, payload: object, *, priority: int = 0, timeout_ns: int | None = None) -> Generation:
+    def generate(
+        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+    ) -> Generation:
         """See `core.backend.Generating.generate`."""
         now_ns = self._clock.now_ns()
-        generation = Generation(cast(Tensors, payload), now_ns, self._withdraw)
+        generation = Generation(cast(Tensors, payload), tenant, now_ns, self._withdraw)
         if refusal := self._refusal():
-            self.ledger.refuse(refusal)
-            self._books.failed()
+            self._refuse(tenant, refusal)
             if isinstance(refusal, Rejected) and refusal.reason is Reason.QUEUE_FULL:
                 self._books.missed_out(1)
             generation.end(refusal)
@@ -181,6 +189,11 @@ class GeneratingEngine:
         if generation.task is None and limit_ns < NO_DEADLINE_NS:
             generation.expiry = self._loop.call_later(limit_ns / 1e9, self._expire, generation)
         return generation
+
+    def _refuse(self, tenant: str, refusal: Outcome) -> None:
+        self.ledger.refuse(refusal)
+        self._books.failed()
+        self._observer.request_ended(tenant, refusal)
 
     def _refusal(self) -> Outcome | None:
         if self._lost:
@@ -222,6 +235,7 @@ class GeneratingEngine:
         generation.end(outcome)
         if type(outcome) is not Completed:
             self._books.failed()
+            self._observer.request_ended(generation.tenant, outcome)
         if not self._open:
             self._empty.set()
 
@@ -237,10 +251,15 @@ class GeneratingEngine:
                 answer = await self._step(generation, lambda: next(answers, _END))
                 if answer is _END:
                     break
+                if not generation.given:
+                    generation.first_ns = self._clock.now_ns() - generation.arrived_ns
+                generation.given += 1
                 generation.give(answer)
             timings = Timings(0, generation.compute_ns, 0, 1)
             queue_ns = began_ns - generation.arrived_ns
             self._books.generated(generation.steps, queue_ns, timings)
+            total_ns = self._clock.now_ns() - generation.arrived_ns
+            self._observer.generated(generation.tenant, queue_ns, generation.first_ns, total_ns, generation.given)
             self._end(generation, Completed(None, queue_ns, timings))
         except UnusableInput as error:
             self._end(generation, Failed(InvalidInput(str(error))))
@@ -296,8 +315,7 @@ class GeneratingEngine:
     ) -> "Refused":
         """A request that expects exactly one answer is refused, as Triton does."""
         outcome = Failed(InvalidInput(ONE_BY_ONE))
-        self.ledger.refuse(outcome)
-        self._books.failed()
+        self._refuse(tenant, outcome)
         return Refused(outcome)
 
     def __repr__(self) -> str:

@@ -75,7 +75,7 @@ class PipelinedLane:
         while (job := self._to_collect.get()) is not None:
             done, launched = job
             try:
-                outputs, done.copy_ns, done.compute_ns = self.model.collect(launched)
+                outputs, done.copy_ns, done.compute_ns, done.copy_back_ns = self.model.collect(launched)
             except DeviceLost as error:
                 self._take_apart(done, error)
             except Exception as error:  # computed again where the model's code runs, behind what is launched already

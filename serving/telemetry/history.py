@@ -83,6 +83,15 @@ class History:
         """Those after this instant, oldest first."""
         return [point for point in self._points.get(model, ()) if point["at"] > since_s]
 
+    def lines(self) -> dict[str, list[Point]]:
+        """All there is, by model, to be restored elsewhere."""
+        return {name: list(line) for name, line in self._points.items()}
+
+    def restore(self, lines: Mapping[str, list[Point]], since_s: float) -> None:
+        """What another history had, as far as it happened after this instant."""
+        for name, line in lines.items():
+            self._points[name] = deque((point for point in line if point["at"] > since_s), maxlen=self._kept)
+
     def _point(self, model: ModelSnapshot, seconds: float) -> Point:
         counted: Point = {name: Counter() for name in _TABLES}
         counted |= {"rows": 0, "batches": 0, "asked": 0, "computed": 0, "cpu_s": 0.0, "cost": None}

@@ -73,14 +73,19 @@ def _requests(replica: ReplicaSnapshot) -> Values:
 
 def _stages(replica: ReplicaSnapshot) -> Values:
     """The protocol's names for the stages of a batch are Triton's; these are what they are here."""
-    statistics = replica.statistics
+    statistics, counts, wire = replica.statistics, replica.counts, replica.wire
     for stage, spent in (
+        ("decode", wire.decode),
         ("queue", statistics.queue),
         ("prepare", statistics.compute_input),
+        ("copy_in", counts.copied_in),
         ("compute", statistics.compute_infer),
+        ("copy_out", counts.copied_out),
         ("finish", statistics.compute_output),
+        ("encode", wire.encode),
     ):
-        yield (stage,), (spent.count, spent.ns)
+        if spent.count or stage not in ("copy_in", "copy_out"):
+            yield (stage,), (spent.count, spent.ns)
 
 
 def _tenants(part: str) -> Callable[[ReplicaSnapshot], Values]:
@@ -153,10 +158,20 @@ OF_REPLICA: tuple[Metric, ...] = (
         kind=Kind.SUMMARY,
         labels=("stage",),
         read=_stages,
-        meaning="Where completed requests spent their time: queue, prepare (collate and copy to the device), compute, "
-        "finish (split, and back to the event loop). A batch's time counts for each of its requests.",
+        meaning="Where requests spent their time: decode (from the whole message to the queue), queue, prepare "
+        "(collate, and start what the device is to do), copy_in and copy_out (to the device and back; only where that "
+        "has a clock), compute, finish (split, and back to the event loop), encode. A batch's time counts for each of "
+        "its requests.",
         **S,
     ),
+    # Models that generate
+    _histogram(
+        "headway_first_answer_seconds",
+        "From a request's arrival to the first of its answers, of models that generate.",
+        lambda r: r.counts.first_ns,
+        **S,
+    ),
+    _counter("headway_answers", "Answers that models gave which generate: tokens, say.", lambda r: r.counts.answers),
     # The queue now
     _gauge("headway_queued_requests", "Requests that wait now.", lambda r: r.queued),
     _gauge("headway_queued_rows", "Rows that wait now.", lambda r: r.queued_rows),

@@ -9,6 +9,7 @@ from serving.core.batch import Batch
 from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ModelError, OutOfMemory
 from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.request import Request
+from serving.core.statistics import Duration
 from serving.telemetry.histogram import Histogram
 from serving.telemetry.tenants import TenantCounts, TenantTable
 
@@ -32,6 +33,8 @@ class Counts:
 
     ended: requests that were not completed, by (outcome, reason); the reason is "" where there is only one.
     cuts: batches by the name of their `CutReason`.
+    first_ns, answers: of models that generate: from a request's arrival to its first answer, and how many there were.
+    copied_in, copied_out: what copying batches to the device and back took, for each of their requests.
     cells_asked, cells_computed: rows times their length, without and with what was padded.
     bound_shares: how long batches took, in parts of what the latency model had bounded them to.
     """
@@ -43,6 +46,10 @@ class Counts:
     batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_ROWS))
     bound_shares: Histogram = field(default_factory=lambda: Histogram(BOUND_SHARES))
     cuts: Counter[str] = field(default_factory=Counter)
+    first_ns: Histogram = field(default_factory=_durations)
+    answers: int = 0
+    copied_in: Duration = field(default_factory=Duration)
+    copied_out: Duration = field(default_factory=Duration)
     cells_asked: int = 0
     cells_computed: int = 0
     lanes_lost: int = 0
@@ -73,12 +80,25 @@ class Recorder:
             for tenant, count in Counter(request.tenant for request in requests).items():
                 self._tenants.count(tenant, count)
 
-    def request_ended(self, request: Request, outcome: Outcome) -> None:
+    def request_ended(self, tenant: str, outcome: Outcome) -> None:
         self._counts.ended[named(outcome)] += 1
-        self._tenants.count(request.tenant, 1)
+        self._tenants.count(tenant, 1)
 
-    def batch_settled(self, batch: Batch, occupied_ns: int) -> None:
+    def generated(self, tenant: str, queue_ns: int, first_ns: int, total_ns: int, answers: int) -> None:
         counts = self._counts
+        counts.queue_ns.add(queue_ns)
+        counts.request_ns.add(total_ns)
+        if answers:
+            counts.first_ns.add(first_ns)
+        counts.answers += answers
+        self._tenants.count(tenant, 1)
+
+    def batch_settled(self, batch: Batch, occupied_ns: int, copied_in_ns: int = 0, copied_out_ns: int = 0) -> None:
+        counts = self._counts
+        if copied_in_ns or copied_out_ns:
+            requests = len(batch.requests)
+            counts.copied_in.add(copied_in_ns * requests, requests)
+            counts.copied_out.add(copied_out_ns * requests, requests)
         counts.batch_ns.add(occupied_ns)
         counts.batch_rows.add(batch.rows)
         planned_ns = batch.finish_ns - batch.start_ns

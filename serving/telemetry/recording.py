@@ -142,9 +142,11 @@ class Recorded:
         )
         return submitted
 
-    def generate(self, payload: object, *, priority: int = 0, timeout_ns: int | None = None) -> Answers:
-        self._note(payload, "", priority, timeout_ns)
-        answers: Answers = self._engine.generate(payload, priority=priority, timeout_ns=timeout_ns)
+    def generate(
+        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+    ) -> Answers:
+        self._note(payload, tenant, priority, timeout_ns)
+        answers: Answers = self._engine.generate(payload, tenant=tenant, priority=priority, timeout_ns=timeout_ns)
         return answers
 
     def statistics(self) -> ModelStatistics:

@@ -6,7 +6,7 @@ A replica tells of itself in a `ReplicaSnapshot`; whoever shows or exports somet
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from serving.core.statistics import ModelStatistics
+from serving.core.statistics import ModelStatistics, WireTimes
 from serving.telemetry.recorder import Counts
 
 
@@ -53,6 +53,7 @@ class ReplicaSnapshot:
     bound_margin, bound_coverage: of the latency model: by how much a batch's bound exceeds its expected time, as a
         share of it, and the share of batches that kept within.
     predictions: how often which class was the best, in a sample; empty without labels.
+    wire: what messages cost beside the engine.
     price_per_hour: of all this replica holds, in the currency of the settings; None without a price.
     """
 
@@ -84,6 +85,7 @@ class ReplicaSnapshot:
     counts: Counts
     gpus: tuple[GpuReading, ...] = ()
     predictions: Mapping[str, int] = field(default_factory=dict)
+    wire: WireTimes = field(default_factory=WireTimes)
 
     @property
     def cost(self) -> float | None:

@@ -123,6 +123,7 @@ async def test_a_call_that_comes_byte_by_byte_is_a_call(peer: Peer, backend: Ech
     for byte in peer.headers(1) + data(1, infer()):
         peer.send(bytes((byte,)))
     ((headers, body),) = (await peer.answers()).values()
+    assert headers.pop("x-request-id")
     assert headers == {":status": "200", "content-type": "application/grpc", "grpc-status": "0"}
     answer = message("ModelInferResponse").FromString(body[5:])
     assert answer.raw_output_contents == [np.ones(2, np.float32).tobytes()]

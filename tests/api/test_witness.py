@@ -2,15 +2,20 @@
 
 import http.client
 import json
+import queue
 import time
 from collections.abc import Callable
 
+import grpc
+import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc
 
-from serving.core.outcome import Completed, Reason, Rejected
+from serving.core.errors import ModelError
+from serving.core.outcome import Cancelled, Completed, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.witness import Exchange
+from serving.protocol.pb import SERVICE, encode
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import Server, model
 from tests.api.grpc_serving import grpc_serving
@@ -85,6 +90,84 @@ def test_what_went_wrong_is_told_too_and_named(serve: Callable[..., Server], way
     assert [(one.id, one.status, one.outcome) for one in told] == [("refused", 503, refusal), ("too long", 400, None)]
 
 
+class Twice:
+    """Answers with the input, twice; where that is negative it fails after the first."""
+
+    outcome: Outcome | None = None
+
+    def __init__(self, payload: dict[str, np.ndarray]) -> None:
+        self._x = payload["x"]
+        self._left = 2
+
+    def __aiter__(self) -> "Twice":
+        return self
+
+    async def __anext__(self) -> object:
+        self._left -= 1
+        if self._left == 0 and self._x.min() < 0:
+            self.outcome = Failed(ModelError("negative"))
+        elif self._left < 0:
+            self.outcome = Completed(None, 0, Timings(0, 1, 0, 1))
+        if self.outcome:
+            raise StopAsyncIteration
+        return {"x": self._x}
+
+    def cancel(self) -> None:
+        self.outcome = self.outcome or Cancelled()
+
+
+class Generator(EchoBackend):
+    def generate(self, payload: dict[str, np.ndarray], **_: object) -> Twice:
+        return Twice(payload)
+
+
+def generating() -> tuple[Notes, object]:
+    notes = Notes()
+    backend = Generator()
+    return notes, model("m", ("x", "FP32", (-1, 2)), backend=backend, generator=backend, witnesses=(notes,))
+
+
+def test_a_generation_over_http_is_told_once_and_its_answer_named(serve: Callable[..., Server]) -> None:
+    notes, served = generating()
+    url = f"http://{serve([served], tenant_header='x-tenant').address}/v2/models/m/generate"
+    mine = {"x-request-id": "mine", "x-tenant": "acme", "traceparent": TRACE}
+    answers = [
+        httpx.post(f"{url}_stream", json={"x": [1, 2]}, headers=mine),
+        httpx.post(f"{url}_stream", json={"x": [-1, 2], "id": "in the message"}),
+        httpx.post(url, json={"x": [1, 2]}, headers={"x-request-id": "one"}),
+        httpx.post(url, json={"x": "no"}, headers={"x-request-id": "unread"}),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 400]
+    assert [answer.headers["x-request-id"] for answer in answers][::2] == ["mine", "one"]
+    told = notes.until(4)
+    assert [(one.id, one.status, type(one.outcome)) for one in told] == [
+        ("mine", 200, Completed),
+        ("in the message", 500, Failed),
+        ("one", 400, Cancelled),
+        ("unread", 400, type(None)),
+    ]
+    assert (told[0].tenant, told[0].traceparent) == ("acme", TRACE)
+
+
+@pytest.mark.parametrize("door", ["plain", "fast"])
+def test_a_generation_over_grpc_is_told_once(door: str) -> None:
+    notes, served = generating()
+    came: queue.Queue = queue.Queue()
+    with (
+        grpc_serving([served], door=door) as server,
+        tritonclient.grpc.InferenceServerClient(server.address) as client,
+    ):
+        client.start_stream(lambda result, error: came.put(error or result), headers={"x-request-id": "stream"})
+        for value, id in ((1, ""), (-1, "fails")):
+            x = tritonclient.grpc.InferInput("x", [1, 2], "FP32")
+            client.async_stream_infer("m", [x.set_data_from_numpy(np.full((1, 2), value, np.float32))], request_id=id)
+        for _ in range(4):
+            came.get(timeout=10)
+        client.stop_stream()
+    told = sorted((one.wire, one.id, one.status, type(one.outcome).__name__) for one in notes.until(2))
+    assert told == [("grpc", "fails", 500, "Failed"), ("grpc", "stream", 200, "Completed")]
+
+
 @pytest.mark.parametrize("door", ["plain", "fast"])
 def test_a_grpc_request_is_told_once(door: str) -> None:
     notes, served = watched(script=[Rejected(Reason.QUEUE_FULL, 1)])
@@ -102,3 +185,20 @@ def test_a_grpc_request_is_told_once(door: str) -> None:
         ("grpc", "first", 503, ""),
         ("grpc", "second", 200, TRACE),
     ]
+
+
+@pytest.mark.parametrize("door", ["plain", "fast"])
+def test_an_answer_over_grpc_carries_its_requests_name_whatever_became_of_it(door: str) -> None:
+    notes, served = watched(script=[Rejected(Reason.QUEUE_FULL, 1)])
+    x = {"name": "x", "datatype": "FP32", "shape": [1, 2], "contents": {"fp32_contents": [1, 2]}}
+    message = encode("ModelInferRequest", {"model_name": "m", "inputs": [x]})
+    names = []
+    with grpc_serving([served], door=door) as server, grpc.insecure_channel(server.address) as channel:
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        for metadata in ([("x-request-id", "refused")], [("x-request-id", "mine")], [], []):
+            call = infer.future(message, metadata=metadata, timeout=10)
+            call.exception()
+            names.append(dict(call.trailing_metadata())["x-request-id"])
+    assert names[:2] == ["refused", "mine"]
+    assert len(set(names)) == 4
+    assert [told.id for told in notes.until(4)] == names

@@ -14,16 +14,15 @@ import yaml
 from serving.cluster.launcher import Cluster, get_json
 from serving.cluster.processes import descendants
 from serving.config import load_settings
-from tests.chaos.crowd import HOST, PORT, Crowd
+from tests.chaos.crowd import GRPC_PORT, HOST, PORT, Crowd
 
-BUDGET_S = 1.0
+BUDGET_S = 2.0
 FORWARD_TIMEOUT_S = 2.0
 # By then every request has ended: it was refused, answered, or given up with its forward pass, and a second.
 LATEST_S = max(BUDGET_S, FORWARD_TIMEOUT_S) + 1.0
 MAX_MEMORY_MB = 1024
-ROOM_BYTES = 64 * 1024 * 1024
-ROOM_DESCRIPTORS = 24
-ROOM_TASKS = 8
+# How much more there may be afterwards than before.
+ROOM = {"queued": 0, "in_flight": 0, "tasks": 8, "memory_bytes": 64 * 1024 * 1024, "descriptors": 24}
 
 MODEL = {
     "factory": "troubled:troubled",
@@ -34,7 +33,7 @@ MODEL = {
     "limits": {"forward_timeout_s": FORWARD_TIMEOUT_S, "max_batch_rows": 16, "max_memory_mb": MAX_MEMORY_MB},
 }
 SETTINGS = {
-    "server": {"http_port": PORT, "grpc_port": PORT + 2},
+    "server": {"http_port": PORT, "grpc_port": GRPC_PORT},
     "models": [{"name": "steady", "replicas": 2, **MODEL}],
 }
 
@@ -102,19 +101,17 @@ def worst(state: dict[str, Any], fact: str) -> int:
 
 
 async def are_you_well(headway: Headway, before: dict[str, Any], usual_p95_s: float) -> None:
-    """All replicas there, ledgers balanced and empty, no task or descriptor or memory left behind, quick as ever."""
+    """All replicas there, ledgers balanced and empty, no task or descriptor or memory left behind, quick as ever.
+
+    Looked at until it is so: another program may disturb the machine, and what ends does so in its own time."""
     await headway.until("whole", headway.is_whole)
     async with Crowd("steady") as crowd:
         await crowd.until_well(200)
-    assert crowd.p95_s() < max(0.25, 3 * usual_p95_s), "latency is not back"
-    await headway.until(
-        "empty", lambda: not worst(headway.state(), "queued") and not worst(headway.state(), "in_flight")
-    )
-    after = headway.state()
-    assert {replica["balance"] for replica in after["replicas"]} == {"good"}
-    assert worst(after, "tasks") <= worst(before, "tasks") + ROOM_TASKS, "tasks were left behind"
-    assert worst(after, "memory_bytes") <= worst(before, "memory_bytes") + ROOM_BYTES, "memory is not back"
-    assert worst(after, "descriptors") <= worst(before, "descriptors") + ROOM_DESCRIPTORS, "descriptors were left open"
+        await headway.until("as quick as before", lambda: crowd.p95_s() < max(0.25, 3 * usual_p95_s))
+    for fact, room in ROOM.items():
+        most = worst(before, fact) + room
+        await headway.until(f"back to {most} {fact}", lambda fact=fact, most=most: worst(headway.state(), fact) <= most)
+    assert {replica["balance"] for replica in headway.state()["replicas"]} == {"good"}
 
 
 async def usual(headway: Headway) -> tuple[dict[str, Any], float]:

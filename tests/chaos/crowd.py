@@ -1,12 +1,17 @@
-"""Clients that speak plain HTTP over sockets of their own, and note how every request ended and after how long."""
+"""Clients that speak plain HTTP over sockets of their own, or gRPC, and note how every request ended and how soon."""
 
 import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+import tritonclient.grpc.aio
+from tritonclient.utils import InferenceServerException
+
 HOST = "127.0.0.1"
 PORT = 18451
+GRPC_PORT = 18453
 OK = "ok"
 
 
@@ -88,8 +93,11 @@ class Crowd:
 
     async def _ask(self) -> None:
         while not self._stopping:
-            self.replies.append(await ask(self._model))
+            self.replies.append(await self._reply())
             await asyncio.sleep(self._pause_s)
+
+    async def _reply(self) -> Reply:
+        return await ask(self._model)
 
     def counts(self) -> Counter[str]:
         return Counter(reply.what for reply in self.replies)
@@ -110,3 +118,26 @@ class Crowd:
     def p95_s(self, last: int = 200) -> float:
         seconds = sorted(reply.seconds for reply in self.replies[-last:] if reply.what == OK)
         return seconds[int(0.95 * (len(seconds) - 1))]
+
+
+class CrowdOverGrpc(Crowd):
+    """The same with Triton's client, all on one connection. `what` is the name of gRPC's status."""
+
+    async def __aenter__(self) -> "CrowdOverGrpc":
+        self._client = tritonclient.grpc.aio.InferenceServerClient(f"{HOST}:{GRPC_PORT}")
+        await super().__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        await self._client.close()
+
+    async def _reply(self) -> Reply:
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        x = tritonclient.grpc.InferInput("x", [1, 4], "FP32").set_data_from_numpy(np.ones((1, 4), np.float32))
+        try:
+            await self._client.infer(self._model, [x])
+        except InferenceServerException as error:
+            return Reply(str(error.status()).removeprefix("StatusCode."), clock() - began_s)
+        return Reply(OK, clock() - began_s)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.chaos.conftest import LATEST_S, MAX_MEMORY_MB, Headway, are_you_well, usual
-from tests.chaos.crowd import OK, Crowd, Reply, ask
+from tests.chaos.conftest import BUDGET_S, LATEST_S, MAX_MEMORY_MB, Headway, are_you_well, usual
+from tests.chaos.crowd import OK, Crowd, CrowdOverGrpc, Reply, ask
 from tests.chaos.troubled import DIE, HANG, LEAK, LEAK_MB
 
 pytestmark = [
@@ -20,15 +20,9 @@ def late(crowd: Crowd) -> list[Reply]:
     return [reply for reply in crowd.replies if reply.seconds > LATEST_S]
 
 
-def assert_all_ended_clearly(crowd: Crowd) -> None:
-    """With an answer, or an error that says what was wrong. Where no replica is left at all, requests wait in Ray's
-    proxy until one has started, whatever their budget: it begins in the replica. So the time is not looked at."""
-    assert not [reply for reply in crowd.replies if not reply.is_clear], crowd.counts()
-
-
 def assert_all_ended_well(crowd: Crowd) -> None:
-    """Clearly, and in time."""
-    assert_all_ended_clearly(crowd)
+    """In time: with an answer, or an error that says what was wrong."""
+    assert not [reply for reply in crowd.replies if not reply.is_clear], crowd.counts()
     assert not late(crowd), crowd.slowest_s()
 
 
@@ -46,14 +40,21 @@ def test_a_replica_that_is_killed_costs_nobody_an_answer(chaos: Headway) -> None
     asyncio.run(story())
 
 
-def test_all_replicas_killed_at_once_cost_clear_errors_until_they_are_back(chaos: Headway) -> None:
+def test_where_no_replica_is_left_requests_are_refused_in_time_on_both_wires_until_one_is_back(chaos: Headway) -> None:
     async def story() -> None:
         before, p95_s = await usual(chaos)
-        async with Crowd("steady") as crowd:
+        async with Crowd("steady") as crowd, CrowdOverGrpc("steady") as over_grpc:
             await crowd.until_well()
+            await over_grpc.until_well()
             chaos.kill(chaos.replicas())
             await crowd.until_well()
-        assert_all_ended_clearly(crowd)
+            await over_grpc.until_well()
+        assert_all_ended_well(crowd)
+        refused = [reply for reply in crowd.replies if reply.what.startswith("503 no replica")]
+        assert refused, crowd.counts()
+        assert all(reply.retry_after and reply.seconds < BUDGET_S + 1 for reply in refused), refused
+        assert set(over_grpc.counts()) == {OK, "UNAVAILABLE"}, over_grpc.counts()
+        assert over_grpc.slowest_s() < BUDGET_S + 1
         await are_you_well(chaos, before, p95_s)
 
     asyncio.run(story())
@@ -67,7 +68,7 @@ def test_a_request_that_takes_its_process_with_it_ends_and_all_is_well_again(cha
             poison = await ask("steady", DIE)
             assert poison.what != OK
             await crowd.until_well()
-        assert_all_ended_clearly(crowd)
+        assert_all_ended_well(crowd)
         await are_you_well(chaos, before, p95_s)
 
     asyncio.run(story())

@@ -1,7 +1,6 @@
 """Replicas come with the load and go with it, on a real Ray, and not one request is lost on the way."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from serving.cluster import decisions
 from serving.cluster.launcher import Cluster
 from tests.cluster.conftest import SLOW, settings_file, started
 from tests.cluster.test_serving import ADDRESS, Traffic, inputs
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -71,7 +71,6 @@ def test_the_first_request_to_a_sleeping_model_waits_for_it_and_is_answered(elas
     with tritonclient.http.InferenceServerClient(ADDRESS, network_timeout=PATIENCE_S) as client:
         assert client.is_server_ready(), "a model that sleeps is ready: it answers"
         assert client.infer("sleeper", inputs(3.0)).as_numpy("y")[0, 0] == 3.0
-    give_up_s = time.monotonic() + PATIENCE_S
-    while "awakened" not in [one["cause"] for one in decisions.recent("sleeper")]:
-        assert time.monotonic() < give_up_s, decisions.recent("sleeper")
-        time.sleep(0.2)
+    eventually(
+        lambda: decisions.recent("sleeper"), lambda recent: "awakened" in [one["cause"] for one in recent], PATIENCE_S
+    )

@@ -19,6 +19,7 @@ from serving.cluster.haproxy import (
     guarded,
     routed_by_model,
     with_clear_errors,
+    without_waiting,
 )
 
 CONFIG = """\
@@ -88,6 +89,26 @@ def test_slow_heads_end_and_only_haproxy_says_who_asks_for_debug() -> None:
     assert frontend[deleted + 1] == f"http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}"
 
 
+def test_only_a_model_that_may_sleep_has_its_requests_wait_for_a_replica() -> None:
+    def waiting(config: str) -> dict[str, str]:
+        """The line of Ray's proxy, by backend."""
+        backends = (section.splitlines() for section in config.split("\nbackend ")[1:])
+        return {lines[0]: lines[-1].strip() for lines in backends if "fallback" in lines[-1]}
+
+    server = "server fallback 127.0.0.1:8500 check backup"
+    backends = "".join(
+        f"backend http-{model}\n    server r1 127.0.0.1:30001 check\n    {server}\n" for model in ("noop", "sleeper")
+    )
+    config = f"defaults\n    timeout connect 5s\n{backends}"
+    changed = without_waiting(config, ["sleeper"])
+    assert waiting(changed) == {"http-noop": f"{server} disabled", "http-sleeper": server}
+    assert "    timeout connect 300ms\n" in changed
+    over_grpc = edited(CONFIG, ["sleeper"])
+    assert over_grpc == edited(CONFIG)
+    assert "server fallback 127.0.0.1:9500 proto h2 check backup disabled\n" in over_grpc
+    assert "server n1 127.0.0.1:40001 proto h2 check observe layer4 backup\n" in over_grpc
+
+
 def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> None:
     config = CONFIG.replace(
         "    timeout client 3600s\n", "    errorfile 502 /a/500.http\n    errorfile 503 /a/500.http\n"
@@ -100,6 +121,18 @@ def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> 
     assert b"Retry-After: 1\r\n" in head
     assert f"Content-Length: {len(body)}".encode() in head
     assert "try again" in json.loads(body)["error"]
+
+
+def test_grpcs_calls_are_told_the_same_in_its_own_words(tmp_path: Path) -> None:
+    changed = with_clear_errors(edited(CONFIG), tmp_path)
+    assert with_clear_errors(changed, tmp_path) == changed
+    backend = changed[changed.index("backend grpc-noop\n") :].splitlines()
+    assert backend[1:4] == [
+        f"    errorfile {status} {tmp_path}/headway-grpc-{status}.http" for status in (502, 503, 504)
+    ]
+    told = (tmp_path / "headway-grpc-503.http").read_text()
+    assert "grpc-status: 14" in told
+    assert "grpc-message: no replica of this model can be reached at the moment; try again" in told
 
 
 def test_before_the_applications_are_known_the_answer_is_not_that_there_are_none() -> None:
@@ -145,5 +178,5 @@ def test_the_command_becomes_haproxy_whatever_it_finds(tmp_path: Path, config: s
     environment = {REAL_BINARY: "/bin/echo", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"-db -f {path} -dR\n"
-    assert path.read_text() == expected
+    assert path.read_text() == (expected if said else with_clear_errors(expected, tmp_path))
     assert said in done.stderr

@@ -19,6 +19,7 @@ from tritonclient.utils import shared_memory as shm
 from serving.cluster.launcher import Cluster
 from serving.cluster.processes import descendants
 from tests.cluster.conftest import GRPC_PORT, NOOP, PORT, SLOW, settings_file, started
+from tests.patience import eventually
 from tests.test_clients_guide import NEEDS_RAY, check_example
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
@@ -135,7 +136,7 @@ def test_a_model_is_unloaded_with_its_processes_and_loaded_again(triton, wire) -
     assert processes("noop")
     triton.unload_model("noop")
     assert states(triton)["noop"] == ("UNAVAILABLE", "unloaded")
-    assert not processes("noop")
+    eventually(lambda: processes("noop"), lambda found: not found)
     assert not triton.is_model_ready("noop")
     assert triton.is_server_ready()
     with pytest.raises(InferenceServerException, match="unknown model: 'noop' has no available versions"):

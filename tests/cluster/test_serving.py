@@ -4,10 +4,10 @@ import asyncio
 import json
 import os
 import signal
-import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.launcher import Cluster, get_json
+from serving.cluster.probes import hears
 from serving.cluster.processes import descendants
 from serving.config import load_settings
-from serving.telemetry.log_files import Line, LogFiles
+from serving.telemetry.log_files import LogFiles
 from tests.cluster.conftest import NOOP, PORT, SLOW, settings_file
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -129,11 +131,14 @@ def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> N
         async with Traffic("slow", clients=8) as traffic:
             await traffic.until_answered(40)
 
+    def counts(found: dict[tuple[str, str], dict[str, float]]) -> list[float]:
+        return list(found["headway_requests_total", "slow"].values())
+
     asyncio.run(story())
-    found = scraped()
-    assert len(found["headway_requests_total", "slow"]) == 2
-    assert all(count > 0 for count in found["headway_requests_total", "slow"].values())
-    assert sum(found["headway_requests_total", "slow"].values()) >= 40
+    # What was collected is told again for a second.
+    found = eventually(scraped, lambda found: sum(counts(found)) >= 40)
+    assert len(counts(found)) == 2
+    assert all(count > 0 for count in counts(found)), "who is ready has all replicas, and all of them get their share"
     assert len(found["headway_queued_requests", "noop"]) == 1
     assert found["headway_replicas_running", "slow"] == {"": 2}
     assert found["headway_model_ready", "noop"] == {"": 1}
@@ -147,24 +152,23 @@ def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> N
 def test_what_was_asked_is_recorded_without_what_it_said(cluster: Cluster, recorded: Path) -> None:
     with tritonclient.http.InferenceServerClient(ADDRESS) as client:
         client.infer("noop", inputs(3.0), priority=2, timeout=5_000_000)
-    give_up_s = time.monotonic() + 30
-    while True:
-        lines = [json.loads(line) for path in recorded.glob("noop_*.jsonl") for line in path.read_text().splitlines()]
-        if found := [line for line in lines if line["priority"] == 2]:
-            break
-        assert time.monotonic() < give_up_s
-        time.sleep(0.1)
+
+    def lines() -> list[dict[str, Any]]:
+        texts = [text for path in recorded.glob("noop_*.jsonl") for text in path.read_text().splitlines(keepends=True)]
+        whole = [json.loads(text) for text in texts if text.endswith("\n")]
+        return [line for line in whole if line["priority"] == 2]
+
+    found = eventually(lines, bool)
     assert found[0]["inputs"] == {"x": {"datatype": "FP32", "shape": [1, 1024]}}
     assert (found[0]["model"], found[0]["deadline_ms"]) == ("noop", 5000.0)
 
 
 def test_the_front_keeps_history_for_the_dashboard_without_anybody_looking(cluster: Cluster) -> None:
-    give_up_s = time.monotonic() + 60
-    while not (points := get_json(f"http://{ADDRESS}/dashboard/data?model=slow")["points"]):
-        assert time.monotonic() < give_up_s
-        time.sleep(0.5)
-    assert points[-1]["running"] == 2
-    told = get_json(f"http://{ADDRESS}/dashboard/data?since={points[-1]['at']}")
+    def points() -> list[dict[str, Any]]:
+        return list(get_json(f"http://{ADDRESS}/dashboard/data?model=slow")["points"])
+
+    last = eventually(points, lambda points: points and points[-1]["running"] == 2)[-1]
+    told = get_json(f"http://{ADDRESS}/dashboard/data?since={last['at']}")
     assert {model["name"] for model in told["models"]} == {"noop", "slow", "words", "accumulate"}
 
 
@@ -172,11 +176,8 @@ def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Clu
     hanging = replica_processes("slow")[0]
     os.kill(hanging, signal.SIGSTOP)
     try:
-        give_up_s = time.monotonic() + 20
-        found = scraped()
-        while not found["headway_replicas_silent", "slow"][""]:  # what was just collected is told again for a second
-            assert time.monotonic() < give_up_s
-            found = scraped()
+        # What was just collected is told again for a second.
+        found = eventually(scraped, lambda found: found["headway_replicas_silent", "slow"][""])
     finally:
         os.kill(hanging, signal.SIGCONT)
     assert found["headway_replicas_silent", "slow"] == {"": 1}
@@ -190,12 +191,7 @@ def test_a_request_is_named_in_its_answer_and_logged_for_programs_and_people(clu
         answer = client.infer("noop", inputs(), headers={"x-request-id": "find-me"})
     assert answer.get_response()["model_name"] == "noop"
     files = LogFiles()
-    give_up_s = time.monotonic() + 20
-    found: list[Line] = []
-    while not found:
-        assert time.monotonic() < give_up_s
-        found = [line for line in files.new_lines() if "find-me" in line.raw]
-    (line,) = found
+    (line,) = eventually(lambda: [line for line in files.new_lines() if "find-me" in line.raw], bool)
     assert line.who.startswith("noop ")
     assert line.text.startswith("noop: completed 200 in ")
     told = json.loads(line.raw)
@@ -242,11 +238,14 @@ def test_one_model_is_updated_while_another_serves_and_nothing_is_lost(cluster: 
     faster = SLOW | {"options": {"base_ms": 5, "per_row_ms": 1}}
     settings = load_settings(settings_file(tmp_path, NOOP, faster))
 
+    # One of them may still be on its way; without it the update would begin with the last one.
+    eventually(lambda: hears(f"http://{ADDRESS}", "slow", 2), bool)
+
     async def story() -> tuple[Counter[str], Counter[str]]:
         old = set(replica_processes("slow"))
         async with Traffic("noop", clients=4) as bystander, Traffic("slow", clients=4) as updated:
             await updated.until_answered(20)
-            await asyncio.to_thread(deploy, settings, gpus=False)
+            await asyncio.to_thread(deploy, settings, gpus=False, only="slow")
             while old & set(replica_processes("slow")):
                 await asyncio.sleep(0.2)
             await updated.until_answered(20)

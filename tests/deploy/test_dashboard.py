@@ -69,7 +69,7 @@ class Served:
         )
         self._recorder.batch_settled(batch, ms(35))
         self._recorder.requests_completed(riders, [ms(2), ms(4), ms(5)], Timings(ms(1), ms(33), ms(1), 3))
-        self._recorder.request_ended(request(tenant="acme"), Expired(ms(9)))
+        self._recorder.request_ended("acme", Expired(ms(9)))
         self._statistics.inference_count += 3
         own = self._statistics
         for stage in (own.success, own.queue, own.compute_input, own.compute_infer, own.compute_output):

@@ -73,6 +73,7 @@ def the_device_says_how_long_it_copied_and_computed(device: Device, graphs: bool
     collected = execution.collect(launched(execution, 1.0))
     assert collected.compute_ns > 0
     assert collected.copy_ns > 0
+    assert collected.copy_back_ns > 0
 
 
 def a_module_that_cannot_be_captured_is_still_computed(device: Device, graphs: bool) -> None:

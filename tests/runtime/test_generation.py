@@ -15,6 +15,7 @@ from models.spec import Limits
 from serving.core.errors import InvalidInput, LaneLost, ModelError
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Reason, Rejected
 from serving.runtime.generation import UNREAD, GeneratingEngine
+from serving.telemetry.recorder import Recorder
 
 
 class Counting:
@@ -41,9 +42,9 @@ class Counting:
             self.closed.append(upto)
 
 
-def engine_of(counting: Counting, **limits: object) -> GeneratingEngine:
+def engine_of(counting: Counting, recorder: Recorder | None = None, **limits: object) -> GeneratingEngine:
     spec = repeat_spec(limits=replace(Limits(), **limits))
-    return GeneratingEngine(PlainGenerating(spec, counting))
+    return GeneratingEngine(PlainGenerating(spec, counting), observer=recorder)
 
 
 def upto(count: int) -> Tensors:
@@ -207,3 +208,33 @@ def test_a_request_for_exactly_one_answer_is_refused() -> None:
             assert "any number of answers" in str(outcome.error)
 
     asyncio.run(story())
+
+
+def test_every_generation_is_counted_once_with_its_tenant_however_it_ends() -> None:
+    recorder = Recorder()
+
+    async def story() -> GeneratingEngine:
+        async with engine_of(Counting(), recorder, max_queue_requests=1, max_generations=1) as engine:
+            well, failing, refused = (engine.generate(upto(count), tenant="a") for count in (3, 20, 1))
+            assert await numbers(well) == [0, 1, 2]
+            await numbers(failing)
+            assert type(refused.outcome) is Rejected
+            assert type(await engine.submit(upto(1), rows=1, tenant="b")) is Failed
+            leaving = engine.generate(upto(1000), tenant="b")
+            await anext(leaving)
+            leaving.cancel()
+        return engine
+
+    engine = asyncio.run(story())
+    counts = recorder.counts()
+    assert counts.ended == {
+        ("failed", "model_error"): 1,
+        ("rejected", "queue_full"): 1,
+        ("failed", "invalid_input"): 1,
+        ("cancelled", ""): 1,
+    }
+    assert counts.request_ns.count() == counts.queue_ns.count() == counts.first_ns.count() == 1
+    assert counts.answers == 3
+    assert 0 < counts.first_ns.total <= counts.request_ns.total
+    assert counts.request_ns.count() + counts.ended.total() == engine.ledger.snapshot().received
+    assert {name: one.requests for name, one in counts.tenants.items()} == {"a": 3, "b": 2}

@@ -1,5 +1,6 @@
 """The dashboard's hour: what happened between two looks, in points that can be added up."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -116,3 +117,15 @@ def test_busy_is_the_share_of_its_lanes_and_cost_what_its_time_costs() -> None:
     (point,) = looked(History(), look(1000, 1), look(6000, 1 + 5 / 3600)).points("scorer")
     assert point["busy"] == 0.5
     assert abs(point["cost"] - 0.05) < 1e-9
+
+
+def test_another_history_goes_on_where_one_has_ended_without_what_is_too_old() -> None:
+    looks = [cluster(replica(**served(10 * count))) for count in range(4)]
+    before = looked(History(), *looks)
+    after = History()
+    after.restore(json.loads(json.dumps(before.lines())), since_s=1005.0)
+    assert after.points("scorer") == before.points("scorer", 1005.0)
+    after.add(looks[3], at_s=1100.0, now_ns=0)  # only says where counting begins
+    after.add(cluster(replica(**served(35))), at_s=1105.0, now_ns=5 * S)
+    assert [point["at"] for point in after.points()] == [1010.0, 1015.0, 1105.0]
+    assert after.points()[-1]["ended"] == {"completed": 5}

@@ -5,7 +5,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.core.outcome import Timings
-from serving.core.statistics import ModelStatistics
+from serving.core.statistics import Duration, ModelStatistics, WireTimes
 from serving.telemetry import metrics
 from serving.telemetry.prometheus import exposition
 from serving.telemetry.recorder import Counts, Recorder
@@ -79,6 +79,20 @@ def test_requests_are_told_by_outcome_and_reason_and_by_tritons_reasons() -> Non
     assert value(found, "nv_inference_request_failure", reason="BACKEND") == 1
     assert value(found, "nv_inference_request_failure", reason="OTHER") == 2
     assert value(found, "nv_inference_request_duration_us") == 40_000
+
+
+def test_stages_on_the_wire_and_in_the_engine_are_told_and_copies_only_where_a_device_has_a_clock() -> None:
+    wire = WireTimes(Duration(4, ms(2)), Duration(3, ms(1)))
+    counts = Counts()
+    stages = {"decode", "queue", "prepare", "compute", "finish", "encode"}
+    for told in (stages, stages | {"copy_in", "copy_out"}):
+        found = scraped(cluster(replica(wire=wire, counts=counts)))
+        assert {dict(own)["stage"] for name, own in found if name == "headway_stage_seconds_count"} == told
+        assert value(found, "headway_stage_seconds_sum", stage="decode") == 0.002
+        assert value(found, "headway_stage_seconds_count", stage="encode") == 3
+        counts.copied_in.add(ms(1))
+        counts.copied_out.add(ms(1))
+    assert value(found, "headway_stage_seconds_sum", stage="copy_out") == 0.001
 
 
 def test_gpus_cost_and_bounds_are_absent_where_there_are_none() -> None:

@@ -61,7 +61,7 @@ def test_the_ways_a_request_ends_have_names_from_small_sets() -> None:
         Cancelled(),
         Failed(BatchTimeout("did not come back")),
     ):
-        recorder.request_ended(request(), outcome)
+        recorder.request_ended("", outcome)
     assert set(recorder.counts().ended) == {
         ("rejected", "deadline_hopeless"),
         ("expired", ""),
@@ -86,6 +86,25 @@ def test_a_batch_is_measured_by_what_was_promised_of_it() -> None:
     shares = recorder.counts().bound_shares
     assert dict(zip(shares.bounds, shares.counts, strict=False))[0.9] == 1
     assert dict(zip(shares.bounds, shares.counts, strict=False))[4.0] == 1
+
+
+def test_copies_to_the_device_and_back_count_for_each_request_of_their_batch() -> None:
+    recorder = Recorder()
+    recorder.batch_settled(batch(request(), request(), padded_rows=2), ms(5), ms(1), ms(2))
+    recorder.batch_settled(batch(request(), padded_rows=1), ms(5))
+    counts = recorder.counts()
+    assert (counts.copied_in.count, counts.copied_in.ns) == (2, ms(2))
+    assert (counts.copied_out.count, counts.copied_out.ns) == (2, ms(4))
+
+
+def test_a_generation_counts_with_its_time_to_the_first_answer_and_to_the_last() -> None:
+    recorder = Recorder()
+    recorder.generated("acme", ms(1), ms(10), ms(100), 7)
+    recorder.generated("acme", ms(1), 0, ms(2), 0)
+    counts = recorder.counts()
+    assert (counts.request_ns.count(), counts.request_ns.total) == (2, ms(102))
+    assert (counts.first_ns.count(), counts.first_ns.total) == (1, ms(10))
+    assert (counts.answers, counts.tenants["acme"].requests) == (7, 2)
 
 
 def test_tenants_pay_for_their_rows_of_a_batch_they_share() -> None:

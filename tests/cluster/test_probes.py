@@ -1,0 +1,75 @@
+"""When an application is up: Ray says so, and every replica that Ray calls running has been heard from outside."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
+from types import SimpleNamespace
+
+import pytest
+
+from serving.cluster.probes import NeverUp, expected, hears
+
+
+def application(status: str, message: str = "", **states: int) -> SimpleNamespace:
+    deployment = SimpleNamespace(replica_states=states, message=message)
+    return SimpleNamespace(status=status, message="see the deployment", deployments={"ModelReplica": deployment})
+
+
+@pytest.mark.parametrize(
+    ("found", "count"),
+    [
+        (None, 0),
+        (application("DEPLOYING", RUNNING=1, STARTING=1), 0),
+        (application("RUNNING", RUNNING=2), 2),
+        (application("RUNNING", RUNNING=2, STOPPING=1), 2),
+        (application("RUNNING"), 1),
+    ],
+)
+def test_as_many_replicas_have_to_be_heard_as_run_and_one_of_a_model_that_sleeps(
+    found: SimpleNamespace | None, count: int
+) -> None:
+    assert expected(found) == count
+
+
+@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "UNHEALTHY"])
+def test_what_will_never_be_up_says_why(status: str) -> None:
+    with pytest.raises(NeverUp, match="the weights are gone"):
+        expected(application(status, "the weights are gone"))
+    with pytest.raises(NeverUp, match="see the deployment"):
+        expected(application(status))
+
+
+@contextmanager
+def balancer(*replicas: str) -> Iterator[str]:
+    """A server behind which these replicas answer in turn."""
+    turn = cycle(replicas)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/v2/models/slow/config"
+            content = json.dumps({"parameters": {"replica": {"string_value": next(turn)}}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_replica_that_the_balancer_does_not_know_yet_is_not_heard() -> None:
+    with balancer("slow#a", "slow#b") as both, balancer("slow#a") as one:
+        assert hears(both, "slow", 2)
+        assert not hears(one, "slow", 2)
+        assert hears(one, "slow", 1)
+    assert not hears(one, "slow", 1), "nobody is there any more"
