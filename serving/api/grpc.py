@@ -4,6 +4,7 @@ Deadlines and cancellation are gRPC's own: the runtime cancels the handler when 
 that withdraws what waits in the queue.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -69,8 +70,14 @@ class Calls:
             return await _abort(context, failed.fault, named)
 
     async def _stream(self, messages: AsyncIterator[bytes], context: Any) -> None:
+        writing = asyncio.Lock()
+
+        async def send(message: bytes) -> None:
+            async with writing:  # requests are answered side by side, and grpc.aio breaks where two write at once
+                await context.write(message)
+
         try:
-            await self._service.stream(messages, context.write, AioCall(context))
+            await self._service.stream(messages, send, AioCall(context))
         except CallFailed as failed:
             await _abort(context, failed.fault)
 

@@ -1,8 +1,9 @@
 """Models that give any number of answers, over gRPC streams and over HTTP's generate and generate_stream."""
 
+import asyncio
 import json
 import queue
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import httpx
@@ -13,6 +14,11 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from models.reference import linear_spec, repeat_spec, words_spec
+from serving.api.grpc import Calls
+from serving.api.grpc_service import STREAM
+from serving.protocol.pb import encode
+from tests.api.grpc_serving import service_of
+from tests.api.test_witness import generating
 from tests.house import House, house
 
 PATIENCE_S = 20
@@ -195,3 +201,40 @@ def test_a_failure_after_the_first_event_is_an_event_and_before_it_a_status(serv
     early = post(served, "repeat/generate_stream", {"in": 13})
     assert early.status_code == 500
     assert httpx.get(f"http://{served.http}/v2/models/words/generate").status_code == 405
+
+
+def test_answers_of_requests_side_by_side_are_written_one_at_a_time() -> None:
+    """grpc.aio breaks off a call where two write at once."""
+
+    class Context:
+        def __init__(self) -> None:
+            self.is_writing = False
+            self.written = 0
+
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+        def time_remaining(self) -> None:
+            return None
+
+        async def write(self, message: bytes) -> None:
+            assert not self.is_writing
+            self.is_writing = True
+            await asyncio.sleep(0)
+            self.is_writing = False
+            self.written += 1
+
+    async def story() -> int:
+        context = Context()
+        x = {"name": "x", "datatype": "FP32", "shape": [1, 2], "contents": {"fp32_contents": [1, 2]}}
+
+        async def messages() -> AsyncIterator[bytes]:
+            for _ in range(8):
+                yield encode("ModelInferRequest", {"model_name": "m", "inputs": [x]})
+
+        _, served = generating()
+        stream = Calls(service_of([served])).handlers()[STREAM].stream_stream
+        await stream(messages(), context)
+        return context.written
+
+    assert asyncio.run(story()) == 16

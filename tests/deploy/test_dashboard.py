@@ -12,7 +12,7 @@ import yaml
 
 from serving.core.batch import Batch, CutReason
 from serving.core.outcome import Expired, Timings
-from serving.core.statistics import ModelStatistics
+from serving.core.statistics import ModelStatistics, WireTimes
 from serving.telemetry.prometheus import exposition
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading
@@ -33,6 +33,7 @@ class Served:
     def __init__(self) -> None:
         self._recorder = Recorder()
         self._statistics = ModelStatistics()
+        self._wire = WireTimes()
         self._seconds = 0
         self._lock = threading.Lock()
 
@@ -41,6 +42,7 @@ class Served:
             self._serve()
             told = replica(
                 statistics=self._statistics,
+                wire=self._wire,
                 counts=self._recorder.counts(),
                 gpus=(GPU,),
                 queued=4,
@@ -72,6 +74,8 @@ class Served:
         self._recorder.request_ended("acme", Expired(ms(9)))
         self._statistics.inference_count += 3
         own = self._statistics
+        for stage in (self._wire.decode, self._wire.encode):
+            stage.add(ms(1))
         for stage in (own.success, own.queue, own.compute_input, own.compute_infer, own.compute_output):
             stage.add(ms(30), 3)
 
