@@ -24,7 +24,7 @@ from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
 from serving.api.operations import ModelList, Operations
 from serving.api.regions import Regions
-from serving.cluster import debug, decisions, door, grpc_door
+from serving.cluster import debug, decisions, door, grpc_door, measuring
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
 from serving.cluster.control import Control
@@ -35,6 +35,7 @@ from serving.cluster.engines import open_engine
 from serving.cluster.environment import peer_header
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
+from serving.cluster.machine import available_cores
 from serving.cluster.pages import admin_token, debug_pages, metric_pages
 from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
@@ -74,6 +75,7 @@ class ModelReplica:
             weights=weights,
             observer=recorder,
             report=lambda text: logger.info("%s: %s", spec.name, text),
+            turn=measuring.turn(own_folder(), available_cores()),
         )
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))

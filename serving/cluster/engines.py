@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import numpy as np
 
@@ -22,8 +23,10 @@ async def open_engine(
     weights: Mapping[str, float] | None = None,
     observer: Observer | None = None,
     report: Callable[[str], None] = lambda text: None,
+    turn: AbstractAsyncContextManager[None] | None = None,
 ) -> AnyEngine:
-    """Loads the model, once for each lane, and readies it for requests. The rest: as `Engine` takes them."""
+    """Loads the model, once for each lane, and readies it for requests. turn: to be held while a model is measured on
+    the CPU, where others may do the same. The rest: as `Engine` takes them."""
     engine: AnyEngine
     if spec.decoupled:
         engine = GeneratingEngine(await asyncio.to_thread(load_generating, spec), observer=observer)
@@ -34,5 +37,6 @@ async def open_engine(
     else:
         models = await asyncio.to_thread(load_models, spec)
         engine = Engine(models, weights=weights, observer=observer, report=report)
-    await engine.open()
+    async with turn if turn is not None and engine.model.device == "cpu" else nullcontext():
+        await engine.open()
     return engine
