@@ -3,6 +3,7 @@
 import logging
 from typing import NamedTuple, Protocol
 
+from serving.api import exchange
 from serving.api.dispatch import Dispatch, Plan, ServedModel
 from serving.api.exchange import now_ns, tell
 from serving.api.faults import INTERNAL, CallFailed, Fault, fault_of_error, fault_of_outcome
@@ -13,7 +14,7 @@ from serving.protocol.grpc_codec import GrpcLayout, GrpcReplyWriter, Split
 from serving.protocol.messages import Tensor
 
 _log = logging.getLogger(__name__)
-REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
+REQUEST_ID, TRACEPARENT = exchange.REQUEST_ID.decode(), exchange.TRACEPARENT.decode()
 NO_TIMINGS = Timings(0, 0, 0, 1)
 
 

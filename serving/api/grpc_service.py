@@ -7,7 +7,7 @@ as for HTTP. What is no inference is in `grpc_tells.py`.
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
-from serving.api.dispatch import ServedModel
+from serving.api.dispatch import Plan, ServedModel
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, Fault, fault_of_outcome, not_ready, unavailable_model, unknown_model
 from serving.api.grpc_pending import (
@@ -71,10 +71,9 @@ class GrpcService:
         request = split(message)
         planned = self._plan(request.head)
         plan = planned.plan
-        limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
-        limit_ns = min(limits, default=None)
+        limit_ns = _limit_ns(plan, call)
         payload = planned.dispatch.payload(planned.layout, request)
-        tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
+        tenant = self._tenant(call)
         if plan.place is not None:
             submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
         else:
@@ -84,6 +83,9 @@ class GrpcService:
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
         return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns)
+
+    def _tenant(self, call: Call) -> str:
+        return call.metadata(self._tenant_header) if self._tenant_header else ""
 
     def _plan(self, head: bytes) -> Planned:
         planned = self._planned.get(head)
@@ -149,12 +151,11 @@ class GrpcService:
             if generator is None:
                 return None
             plan = planned.plan
-            limits = [limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None]
             payload = planned.dispatch.payload(planned.layout, request)
         except (BadMessage, NotHere):
             return None  # the general way tells why
-        tenant = call.metadata(self._tenant_header) if self._tenant_header else ""
-        limit_ns = min(limits, default=None)
+        tenant = self._tenant(call)
+        limit_ns = _limit_ns(plan, call)
         answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         return PendingGeneration(answers, planned, request.id, call, tenant, began_ns)
@@ -233,3 +234,8 @@ def _named(message: bytes) -> tuple[str, str]:
     except BadMessage:
         return "", ""
     return request.model_name, request.id
+
+
+def _limit_ns(plan: Plan, call: Call) -> int | None:
+    """The nearer of the request's own limit and what is left of its call's."""
+    return min((limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None), default=None)

@@ -8,7 +8,7 @@ of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH, a public setting): it adds the lines 
 Applications are named after their models; what names none goes to the front, and so do compressed messages, which the
 front passes on (`grpc_relay.py`). In a model's replicas calls go to the fast door (`grpc_door.py`). A configuration
 that looks different from what is expected is left alone: everything works then but gRPC without that metadata, and
-/debug. Standard library only: it runs at every change of a replica.
+/debug. Imports nothing heavy: it runs at every change of a replica.
 """
 
 import os

@@ -116,12 +116,13 @@ class Batcher:
         if len(lane.batches) >= self._batches_per_lane or not self.queue:
             return Cut()
         start_ns = now_ns + self.lag_ns
+        spares_nothing = self._is_host_slower()
         if lane.batches:
             if any(not other.batches for other in self._lanes):
                 return Cut()  # an idle lane would begin sooner
             start_ns = lane.free_ns()
             if not (self._fills_ahead and self._is_one_full()):
-                if self._is_host_slower():
+                if spares_nothing:
                     return Cut()
                 if now_ns < start_ns - self.lead_ns:
                     return Cut(ask_again_ns=start_ns - self.lead_ns)
@@ -135,7 +136,6 @@ class Batcher:
         expired: list[Request] = []
         # Answers take time to go out: deadlines are held against a batch as if it began so much later.
         late_ns = start_ns + self.answer_ns
-        spares_nothing = self._is_host_slower()
         if spares_nothing:
             expired = self._take_late(now_ns)
             if not self.queue:

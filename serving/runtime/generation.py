@@ -303,16 +303,7 @@ class GeneratingEngine:
 
     # -- the backend's verb -----------------------------------------------------------------------------------
 
-    def submit(
-        self,
-        payload: object,
-        *,
-        rows: int,
-        tenant: str = "",
-        priority: int = 0,
-        timeout_ns: int | None = None,
-        age_ns: int = 0,
-    ) -> "Refused":
+    def submit(self, payload: object, *, tenant: str = "", **_: Any) -> "Refused":
         """A request that expects exactly one answer is refused, as Triton does."""
         outcome = Failed(InvalidInput(ONE_BY_ONE))
         self._refuse(tenant, outcome)

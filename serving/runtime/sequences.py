@@ -85,16 +85,7 @@ class SequenceEngine(Engine):
         self._waiting = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
-    def submit(
-        self,
-        payload: object,
-        *,
-        rows: int,
-        tenant: str = "",
-        priority: int = 0,
-        timeout_ns: int | None = None,
-        age_ns: int = 0,
-    ) -> Any:
+    def submit(self, payload: object, **_: Any) -> Any:
         """A request that belongs to no sequence has no state to start from."""
         need = f"inference request to model '{self.spec.name}' must specify a non-zero or non-empty sequence_id"
         return self._refused(Failed(InvalidInput(need)))

@@ -115,16 +115,13 @@ class Recorded:
         self,
         payload: object,
         *,
-        rows: int,
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
-        age_ns: int = 0,
+        **more: Any,
     ) -> Submitted:
         self._note(payload, tenant, priority, timeout_ns)
-        return self._backend.submit(
-            payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, age_ns=age_ns
-        )
+        return self._backend.submit(payload, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **more)
 
     def submit_in(
         self,
