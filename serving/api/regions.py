@@ -27,7 +27,7 @@ from serving.protocol.spans import Span
 from serving.protocol.tensors import read_tensor, write_tensor
 
 _MAX_REGIONS = 1024
-NO_DRIVER = "CUDA shared memory needs NVIDIA's driver, and this machine has none; system shared memory is there"
+NO_DRIVER = "CUDA shared memory needs NVIDIA's driver, and this machine has none"
 
 
 class Regions:
