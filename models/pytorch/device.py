@@ -40,9 +40,10 @@ def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: in
 
 
 def move(name: str, module: torch.nn.Module, resources: Resources, device: Device) -> torch.nn.Module:
-    """The module with its weights on the device. Raises `DoesNotFit` before any is copied if they cannot all be. A model
-    that asked for a part of a GPU also gets no more than that part of its memory, so that what it runs out of is its own
-    share."""
+    """The module with its weights on the device. Raises `DoesNotFit` before any is copied if they cannot all be.
+
+    A model that asked for a part of a GPU also gets no more than that part of its memory, so that what it runs out of
+    is its own share."""
     free, total = device.memory()
     share = resources.gpus if 0 < resources.gpus < 1 else 1.0
     check_room(name, weights_bytes(module), free, total, share, device.name)

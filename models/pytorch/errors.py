@@ -35,7 +35,7 @@ def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY)
     ):
-        # Those frames hold what the batch had got of the memory, and its halves are computed while the error is handled.
+        # Its frames hold what the batch had got of the memory, and the halves are computed while the error is handled.
         traceback.clear_frames(error.__traceback__)
         return OutOfDeviceMemory(_first_line(error))
     if isinstance(error, RuntimeError) and any(sign in text for sign in FROM_THE_DEVICE) and not device_works():

@@ -1,4 +1,4 @@
-"""A GPU's memory, on the scripted device: asked for before it is taken, let go of when a batch does not fit, given back."""
+"""A GPU's memory, on the scripted device: looked at before it is taken, let go of by what did not fit, given back."""
 
 import gc
 import weakref
