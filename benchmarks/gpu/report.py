@@ -25,6 +25,9 @@ class Results:
         self.found["models"].setdefault(model, {})[section] = value
         self.write()
 
+    def fail(self, model: str, section: str, why: str) -> None:
+        self.put(model, "failed", self.found["models"].get(model, {}).get("failed", {}) | {section: why})
+
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.found, indent=1) + "\n")
@@ -47,6 +50,14 @@ def table(found: dict[str, Any]) -> str:
                   for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     )  # fmt: skip
+
+
+def failures(found: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: {section} failed: {why}"
+        for name, sections in found["models"].items()
+        for section, why in sections.get("failed", {}).items()
+    ]
 
 
 def summarise(sections: dict[str, Any]) -> dict[str, str]:

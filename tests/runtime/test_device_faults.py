@@ -88,7 +88,7 @@ def play(
 ) -> tuple[list[Outcome], Engine]:
     async def story() -> tuple[list[Outcome], Engine]:
         model, _ = loaded(trouble, seed, execution)
-        async with Engine([model], observer=observer or SilentObserver()) as engine:
+        async with Engine([model], observer=observer) as engine:
             trouble.armed.set()
             outcomes = await rounds(engine, 3)
             trouble.armed.clear()
