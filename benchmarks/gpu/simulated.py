@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu.simulated`: goodput where nothing but decisions differs. The engine against fixed
-configurations, as `benchmarks.gpu` compares them, in simulated time: an H200's times and a host that costs what ours cost.
+"""`python -m benchmarks.gpu.simulated`: goodput where nothing but decisions differs.
 
-On a shared machine a run in real time says as much about the neighbours as about the queue; this one gives the same
-numbers every time, on any machine, and needs no GPU and no torch.
+The engine against fixed configurations, compared as `benchmarks.gpu` does, in simulated time: an H200's times, and a host
+that costs what ours costs. On a shared machine a run in real time says as much about the neighbours as about the queue;
+this one gives the same numbers every time, on any machine, and needs no GPU and no torch.
 """
 
 import argparse
@@ -190,7 +190,7 @@ def compare(world: World, seconds: float, say: Callable[[str], None]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu.simulated", description=(__doc__ or "").split(": ")[1]
+        prog="python -m benchmarks.gpu.simulated", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--models", nargs="*", help="mlp, convnet, encoder, transformer; all unless named")
     parser.add_argument("--seconds", type=float, default=1.0, help="of simulated time, for each figure")
