@@ -1,8 +1,8 @@
 """`python -m benchmarks.gpu.simulated`: goodput where nothing but decisions differs.
 
-The engine against fixed configurations, compared as `benchmarks.gpu` does, in simulated time: an H200's times, and a host
-that costs what ours costs. On a shared machine a run in real time says as much about the neighbours as about the queue;
-this one gives the same numbers every time, on any machine, and needs no GPU and no torch.
+The engine against fixed configurations, compared as `benchmarks.gpu` does, in simulated time: an H200's times, and a
+host that costs what ours costs. On a shared machine a run in real time says as much about the neighbours as about the
+queue; this one gives the same numbers every time, on any machine, and needs no GPU and no torch.
 """
 
 import argparse

@@ -102,7 +102,7 @@ async def _measure(subject: Subject, options: Options, results: Results) -> bool
         gc.freeze()
         facts: dict[str, Any] = getattr(engine.model, "facts", dict)()
         results.put(subject.name, "load", {"seconds": perf_counter() - began, "said": said, "facts": facts})
-        one = _One(subject, options, results, engine)
+        one = Measured(subject, options, results, engine)
         ladder = engine.batcher.sizes.row_ladder or "any"
         one.say(
             f"loaded in {perf_counter() - began:.1f} s: {facts.get('execution', 'plain')}; rows of a batch: {ladder}"
@@ -113,7 +113,7 @@ async def _measure(subject: Subject, options: Options, results: Results) -> bool
     return well
 
 
-class _One:
+class Measured:
     """A model, loaded. Each section prints and writes what it found."""
 
     def __init__(self, subject: Subject, options: Options, results: Results, engine: Engine) -> None:
