@@ -25,6 +25,8 @@ def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: in
     is loudly said."""
     if resources.gpus <= 0:
         return torch.device("cpu")
+    # As the driver numbers them, and with it Ray, which hands them out, and our gauges. CUDA's own order is by speed.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if cuda_devices is None:
         cuda_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if lane_index < cuda_devices:

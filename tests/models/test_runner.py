@@ -12,6 +12,7 @@ from torch import nn
 from models.base import Bucket, DeviceLost, InvalidInput, OutOfDeviceMemory, Tensors
 from models.pytorch.checking import BrokenPromise
 from models.pytorch.cuda import Device
+from models.pytorch.errors import cuda_works
 from models.pytorch.execution import DirectExecution
 from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
@@ -239,6 +240,18 @@ def test_what_torch_raises_is_told_apart(error: Exception, expected: type[Except
         failing(error, lost).forward({"x": ROW})
     assert type(raised.value) is expected
     assert "\n" not in str(raised.value)
+
+
+def test_of_several_gpus_the_one_that_failed_is_asked_whether_it_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def synchronize(device: torch.device) -> None:
+        asked.append(device)
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    second = torch.device("cuda", 1)
+    assert not cuda_works(second)
+    assert asked == [second]
 
 
 def test_a_device_that_still_answers_is_not_given_up() -> None:
