@@ -91,6 +91,7 @@ class ScriptedStream:
         self.steps.append(step)
 
     def synchronize(self) -> None:
+        self._device.begin("synchronize")
         self._device.drain(self)
 
     def _do_later(self, kind: str, work: Callable[[], object]) -> None:
@@ -110,9 +111,9 @@ class ScriptedStream:
 
 
 class ScriptedDevice:
-    """on_step: told of each step as it begins, by its kind and number of that kind, from 0; may raise. Kinds are `run`
-    and `capture`, which happen at once; `copy` and `replay`, which happen when the device comes to them, and
-    `enqueue copy` and `enqueue replay`, when they are asked for; `settle`, when the module was changed.
+    """on_step: told of each step as it begins, by its kind and number of that kind, from 0; may raise. Kinds are `run`,
+    `capture` and `synchronize`, which happen at once; `copy` and `replay`, which happen when the device comes to them;
+    `enqueue copy` and `enqueue replay`, when they are asked for; and `settle`.
     total_bytes: of its memory, of which only what `device_memory` gave out is ever used.
     gate: while it is a cleared Event, whoever waits for the device waits in it.
     """
