@@ -137,7 +137,7 @@ class CudaDevice:
         self.name = str(device)
         self.home = device
         # One pool for all graphs (as long as captures succeed), and a graph that keeps it when all others are dropped.
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
         self._anchor: Any = None
 
     def memory(self) -> tuple[int, int]:
@@ -165,6 +165,8 @@ class CudaDevice:
 
     def capture(self, stream: CudaStream, work: Callable[[], object]) -> object:
         if self._anchor is None:
+            with torch.cuda.device(self.home):
+                self._pool = torch.cuda.graph_pool_handle()
             self._anchor = self._captured(stream, lambda: torch.zeros(1, device=self.home))
         return self._captured(stream, work)
 
@@ -191,7 +193,7 @@ class CudaDevice:
         try:
             graph.capture_end()
         except RuntimeError:
-            self._pool, self._anchor = torch.cuda.graph_pool_handle(), None
+            self._anchor = None
             fresh = torch.Generator(self.home)
             fresh.seed()
             torch.cuda.default_generators[self.home.index].graphsafe_set_state(fresh.graphsafe_get_state())
@@ -201,5 +203,5 @@ class CudaDevice:
 
     def give_back(self) -> None:
         # As long as one graph holds the pool, none of its memory goes back.
-        self._pool, self._anchor = torch.cuda.graph_pool_handle(), None
+        self._anchor = None
         torch.cuda.empty_cache()
