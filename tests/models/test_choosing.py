@@ -2,7 +2,7 @@
 is the fast one is told by the test; all else is real."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -77,8 +77,11 @@ def answer(model: TorchModel, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
-def _hear_everything(caplog: pytest.LogCaptureFixture) -> None:
+def _afresh(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Everything is heard, and what one test compiled is not there for the next."""
     caplog.set_level(logging.INFO, logger="models")
+    yield
+    torch.compiler.reset()
 
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
