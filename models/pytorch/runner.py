@@ -39,11 +39,10 @@ def load_module(
     lane_index: of several that serve the model in this process, each on a GPU of its own.
     device: an asynchronous device to use instead of what the spec asks for.
     """
-    home = device.home if device else choose_device(spec.resources, lane_index)
-    if home.type == "cuda":
+    if device is None and (home := choose_device(spec.resources, lane_index)).type == "cuda":
         device = CudaDevice(home)
     # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
-    threads = 1 if home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
+    threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
     set_threads(threads)
     if device:
         module = move(spec.name, module, spec.resources, device)
