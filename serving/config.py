@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic import model_validator as checks_all
 
 from models.spec import Limits, ModelSpec, Resources, TensorSpec
@@ -22,6 +31,9 @@ __all__ = ["Settings", "SettingsError", "load_settings"]
 
 PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+# What Ray Serve opens itself behind HAProxy, besides the replicas' listeners from 30000 and 40000 on.
+STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT = 8404, 9101, 8500, 9500
+RAY_PORTS = (STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT)
 RESERVED_NAMES = ("front",)  # the application that answers what belongs to no model
 
 
@@ -50,6 +62,42 @@ def _labels(value: object, info: ValidationInfo) -> object:
         raise ValueError(f"the labels' file {path} cannot be read: {error}") from error
 
 
+def _path_segment(value: str) -> str:
+    if not PATH_SEGMENT.fullmatch(value):
+        raise ValueError(f"{value!r} cannot be part of a URL; use letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _free(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(f"{name!r} is taken by the server itself")
+    return name
+
+
+def _import_string(factory: str) -> str:
+    if factory.startswith("."):
+        raise ValueError(f"{factory!r} is relative; write the whole path: package.module:attribute")
+    if not IMPORT_STRING.fullmatch(factory):
+        raise ValueError(f"{factory!r} is not of the form package.module:attribute")
+    return factory
+
+
+def _json(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"is not JSON: {error}") from error
+    return text
+
+
+def _weights(tenants: dict[str, float]) -> dict[str, float]:
+    for tenant, weight in tenants.items():
+        if weight <= 0:
+            raise ValueError(f"the weight of {tenant!r} must be positive, got {weight}")
+    return tenants
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -68,6 +116,7 @@ class ServerSettings(Section):
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1, description="The largest request body; a larger one gets 413.")
     tenant_header: str = Field(
         "",
+        pattern=r"^[A-Za-z0-9_-]*$",
         description="The HTTP header that names the tenant; tenants share device time. Empty: all are one. "
         "Whoever reaches the server can set it, so a gateway should.",
     )
@@ -147,9 +196,8 @@ class ServerSettings(Section):
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        # Ray Serve opens these itself behind HAProxy: its statistics, the fallback proxies, the replicas' listeners.
         for key, port, other in (("http_port", self.http_port, 8000), ("grpc_port", self.grpc_port or 0, 8001)):
-            if port in (8404, 8500, 9500) or 30000 <= port <= 31000 or 40000 <= port <= 41000:
+            if port in RAY_PORTS or 30000 <= port <= 31000 or 40000 <= port <= 41000:
                 raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")
@@ -244,9 +292,15 @@ class ScalingSettings(Section):
 class ModelSettings(Section):
     """One model."""
 
-    name: str = Field(description="Its name in the URL: `/v2/models/<name>/infer`.")
-    version: Annotated[str, BeforeValidator(_version)] = Field("1", description="Shown to clients.")
-    factory: str = Field(description="`package.module:attribute`: a module class, or a function that returns a module.")
+    name: Annotated[str, AfterValidator(_free), AfterValidator(_path_segment)] = Field(
+        description="Its name in the URL: `/v2/models/<name>/infer`."
+    )
+    version: Annotated[str, BeforeValidator(_version), AfterValidator(_path_segment)] = Field(
+        "1", description="Shown to clients."
+    )
+    factory: Annotated[str, AfterValidator(_import_string)] = Field(
+        description="`package.module:attribute`: a module class, or a function that returns a module."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
     inputs: list[TensorSettings] = Field(min_length=1, description="What a request carries.")
     outputs: list[TensorSettings] = Field(min_length=1, description="What the answer carries.")
@@ -287,8 +341,10 @@ class ModelSettings(Section):
         default_factory=dict, description="Class labels by output: a list, or a file with one label a line."
     )
     description: str = Field("", description="One sentence for whoever lists the models.")
-    example: str | None = Field(None, description="JSON of a valid request body, for the curl line at the start.")
-    tenants: dict[str, float] = Field(
+    example: Annotated[str | None, AfterValidator(_json)] = Field(
+        None, description="JSON of a valid request body, for the curl line at the start."
+    )
+    tenants: Annotated[dict[str, float], AfterValidator(_weights)] = Field(
         default_factory=dict, description="Weights by tenant, when several compete; 1 unless named."
     )
 
@@ -323,25 +379,8 @@ class ModelSettings(Section):
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        for key, value in (("name", self.name), ("version", self.version)):
-            if not PATH_SEGMENT.fullmatch(value):
-                raise ValueError(f"{key}: {value!r} cannot be part of a URL; use letters, digits, '.', '_' and '-'")
-        if self.name in RESERVED_NAMES:
-            raise ValueError(f"name: {self.name!r} is taken by the server itself")
-        if self.factory.startswith("."):
-            raise ValueError(f"factory: {self.factory!r} is relative; write the whole path: package.module:attribute")
-        if not IMPORT_STRING.fullmatch(self.factory):
-            raise ValueError(f"factory: {self.factory!r} is not of the form package.module:attribute")
         if self.scaling is not None and "replicas" in self.model_fields_set:
             raise ValueError("replicas: with `scaling` there is no fixed number; set scaling.min_replicas instead")
-        if self.example is not None:
-            try:
-                json.loads(self.example)
-            except ValueError as error:
-                raise ValueError(f"example: is not JSON: {error}") from error
-        for tenant, weight in self.tenants.items():
-            if weight <= 0:
-                raise ValueError(f"tenants: the weight of {tenant!r} must be positive, got {weight}")
         self.spec()
         return self
 

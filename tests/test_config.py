@@ -89,6 +89,8 @@ def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
         ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
         ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
         ("http_port: 8500", "http_port: 8500 is used by Ray Serve itself"),
+        ("http_port: 9101", "http_port: 9101 is used by Ray Serve itself"),
+        ("tenant_header: 'x tenant:'", "tenant_header: string should match pattern"),
         ("grpc_port: 40001", "grpc_port: 40001 is used by Ray Serve itself"),
         ("grpc_port: 8000", "grpc_port: 8000 is already the http_port"),
         ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
@@ -157,6 +159,10 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         GOOD.replace("http_port: 8010", "port: 1").replace("name: x,", "nam: x,").replace("name: y,", "name: 5,"),
     )
     assert [line.split(": ")[0] for line in told] == ["my.yaml:2", "my.yaml:6", "my.yaml:6", "my.yaml:7"]
+    told = mistakes_of(
+        tmp_path, GOOD.replace("doubler", "a/b").replace("shop.models:Doubler", "shop").replace("-1", "1")
+    )
+    assert [line.split(": ")[0] for line in told] == ["my.yaml:4", "my.yaml:5", "my.yaml:6", "my.yaml:7"]
 
 
 def test_two_models_may_not_have_the_same_name(tmp_path: Path) -> None:
