@@ -67,6 +67,8 @@ class Cluster:
         path = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
         self._say("starting Ray …")
+        # It says how to turn its token authentication off, at every start: nobody should.
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         import ray
         from ray import serve
 

@@ -61,6 +61,7 @@ def test_serve_announces_itself_answers_and_leaves_nothing_behind(
             process.send_signal(stop)
             said += process.stdout
     assert process.returncode == 0, said
+    assert not any("RAY_AUTH_MODE" in line for line in said)
     assert said[-2:] == ["stopping …\n", "stopped\n"]
     alive = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in started if is_alive(pid)}
     assert alive == {}
