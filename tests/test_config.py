@@ -165,6 +165,13 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
     assert [line.split(": ")[0] for line in told] == ["my.yaml:4", "my.yaml:5", "my.yaml:6", "my.yaml:7"]
 
 
+def test_all_that_does_not_fit_together_in_a_model_is_told_at_once(tmp_path: Path) -> None:
+    told = mistakes_of(tmp_path, GOOD + "    replicas: 0\n    latency_budget_ms: -1\n    labels: {z: [a]}\n")
+    assert [line.split(": ")[1] for line in told] == [
+        f"models[0].{key}" for key in ("replicas", "latency_budget_ms", "labels")
+    ]
+
+
 def test_two_models_may_not_have_the_same_name(tmp_path: Path) -> None:
     told = mistakes_of(tmp_path, GOOD + GOOD.partition("models:\n")[2])
     assert told == ["my.yaml:8: models[1].name: 'doubler' is already the name of models[0]"]
