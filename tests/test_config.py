@@ -110,7 +110,7 @@ def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: 
         ("latency_budget_ms: .inf", "latency_budget_ms: expected a finite number"),
         ("resources: {gpus: 1.5}", "resources.gpus: a fraction up to 1 or a whole number, got 1.5"),
         ("limits: {max_batch_rows: 0}", "limits.max_batch_rows: must be at least 1, got 0"),
-        ("tenants: {a: 0}", "tenants: the weight of 'a' must be positive"),
+        ("tenants: {a: 0}", "tenants.a: a weight must be positive, got 0.0"),
         ("example: '{'", "example: is not JSON"),
         ("labels: {q: [a]}", "labels: no output is named q"),
         ("labels: {y: none.txt}", "labels.y: the labels' file"),
