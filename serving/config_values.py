@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,8 @@ def _off_of_false(value: object) -> object:
 def _number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, got {value!r}")
+    if not isfinite(value):
+        raise ValueError(f"expected a finite number, got {value}")
     return value
 
 

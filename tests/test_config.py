@@ -89,6 +89,7 @@ def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
         ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
         ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
         ("http_port: 8500", "http_port: 8500 is used by Ray Serve itself"),
+        ("trace_share: .inf", "trace_share: expected a finite number, got inf"),
         ("http_port: 9101", "http_port: 9101 is used by Ray Serve itself"),
         ("tenant_header: 'x tenant:'", "tenant_header: string should match pattern"),
         ("grpc_port: 40001", "grpc_port: 40001 is used by Ray Serve itself"),
@@ -144,6 +145,11 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
         ("[-1, 4]}]\n    outputs", "[4]}]\n    outputs", "6: models[0].inputs[0].shape: must begin with -1"),
         ("[-1, 4]}]\n    outputs", "[-1, 4], pad: 0}]\n    outputs", "6: models[0].inputs[0].pad: only a variable"),
         ("[-1, 4]}]\n    outputs", "[-1, -1], pad: a}]\n    outputs", "6: models[0].inputs[0].pad: expected a number"),
+        (
+            "[-1, 4]}]\n    outputs",
+            "[-1, -1], pad: .nan}]\n    outputs",
+            "6: models[0].inputs[0].pad: expected a finite",
+        ),
     ],
 )
 def test_a_mistake_in_what_a_model_must_say_is_told_with_its_line(
