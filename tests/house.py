@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -124,7 +125,9 @@ class House:
     async def _serve(self, spec: ModelSpec) -> ServedModel:
         recorder = self.recorders[spec.name] = Recorder()
         engine = self.engines[spec.name] = await open_engine(spec, observer=recorder)
-        return served_model(engine, MAX_BODY_BYTES, dict, regions=self._regions)
+        switches = self._offers.get("switches")
+        trace = None if switches is None else partial(switches.trace, model=spec.name)
+        return served_model(engine, MAX_BODY_BYTES, dict, regions=self._regions, trace=trace)
 
 
 def _entry(model: ServedModel) -> dict[str, object]:

@@ -4,12 +4,14 @@ What the server and the models tell of themselves is the JSON of HTTP, written a
 """
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 
 from serving.api.dispatch import Dispatch, ServedModel
 from serving.api.faults import CallFailed, Fault
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.operations import Operations
+from serving.api.region_memory import Kind
 from serving.protocol.grpc_codec import parameters_of
 from serving.protocol.pb import HEALTH, SERVICE, decode, encode
 
@@ -46,7 +48,8 @@ class GrpcTells:
             "TraceSetting": self._set_trace,
             "LogSettings": self._set_log,
         }
-        for kind in ("system", "cuda"):
+        kinds: tuple[Kind, ...] = ("system", "cuda")
+        for kind in kinds:
             calls |= self._region_calls(kind)
         self.by_method = {f"/{SERVICE}/{method}": call for method, call in calls.items()}
         self.by_method[f"/{HEALTH}/Check"] = self._check_health
@@ -105,9 +108,9 @@ class GrpcTells:
         await self._server.unload(asked.model_name, parameters_of(asked.parameters))
         return b""
 
-    def _region_calls(self, kind: str) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
-        """kind: system or cuda."""
+    def _region_calls(self, kind: Kind) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
         prefix = f"{kind.capitalize()}SharedMemory"
+        facts_of_kind = ("key", "offset", "byte_size") if kind == "system" else ("device_id", "byte_size")
 
         async def status(message: bytes) -> bytes:
             found = self._server.region_status(kind, decode(f"{prefix}StatusRequest", message).name)
@@ -115,7 +118,9 @@ class GrpcTells:
 
         async def register(message: bytes) -> bytes:
             asked = decode(f"{prefix}RegisterRequest", message)
-            facts = {name: getattr(asked, name) for name in ("key", "offset", "byte_size") if hasattr(asked, name)}
+            facts = {name: getattr(asked, name) for name in facts_of_kind}
+            if kind == "cuda":
+                facts["raw_handle"] = {"b64": b64encode(asked.raw_handle).decode()}
             self._server.register_region(kind, asked.name, facts)
             return b""
 

@@ -4,7 +4,7 @@ tensors. Pure: from what is known of the models to plain data."""
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from serving.api.openapi_server import SERVER_SCHEMAS, server_paths
+from serving.api.openapi_server import SERVER_SCHEMAS, server_paths, settings
 from serving.api.openapi_words import COUNT, FLAG, TEXT, Json, answers, body, change, each, fields, read, ref, wishes
 
 _ELEMENT: Mapping[str, Json] = {
@@ -68,7 +68,7 @@ def document(models: Iterable[Json], *, name: str, release: str, extensions: Col
     models = list(models)
     paths = server_paths(extensions, [model["name"] for model in models])
     for model in models:
-        paths |= _model_paths(model)
+        paths |= _model_paths(model, extensions)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -83,7 +83,7 @@ def document(models: Iterable[Json], *, name: str, release: str, extensions: Col
     }
 
 
-def _model_paths(model: Json) -> Json:
+def _model_paths(model: Json, extensions: Collection[str]) -> Json:
     path, tags = f"/v2/models/{model['name']}", [model["name"]]
     infer: Json = {"summary": f"Inference by {model['name']}", "tags": tags}
     request = ref("InferRequest")
@@ -95,13 +95,16 @@ def _model_paths(model: Json) -> Json:
         example = known["example"]
     infer["requestBody"] = body(request, example=example)
     infer["responses"] = answers("InferResponse", 400, 413, 415, 500, 503, 504)
-    return {
+    paths = {
         path: read("Inputs, outputs and version", "ModelMetadata", tags=tags),
         f"{path}/ready": read("Whether the model is ready", "ModelReady", 503, tags=tags),
         f"{path}/config": read("Triton's model configuration", "ModelConfig", tags=tags),
         f"{path}/stats": read("Statistics of all its replicas", "Statistics", tags=tags),
         f"{path}/infer": {"post": infer},
-    } | _generate_paths(path, model, tags)
+    }
+    if "trace" in extensions:
+        paths[f"{path}/trace/setting"] = settings("What is traced of its requests", "TraceSettings", tags=tags)
+    return paths | _generate_paths(path, model, tags)
 
 
 def _generate_paths(path: str, model: Json, tags: list[str]) -> Json:

@@ -1,6 +1,7 @@
 """The part of the OpenAPI document that belongs to no model: what every server answers, and what this one offers."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from serving.api.openapi_words import COUNT, FLAG, TEXT, Json, change, each, fields, read, ref, wishes
 
@@ -17,11 +18,13 @@ def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
     if "model_repository" in extensions:
         paths |= _control_paths(models)
     if "system_shared_memory" in extensions:
-        paths |= _region_paths()
+        paths |= _region_paths("system", "Regions", "Registration")
+    if "cuda_shared_memory" in extensions:
+        paths |= _region_paths("cuda", "CudaRegions", "CudaRegistration")
     if "logging" in extensions:
-        paths["/v2/logging"] = _settings("What is logged", "LogSettings")
+        paths["/v2/logging"] = settings("What is logged", "LogSettings")
     if "trace" in extensions:
-        paths["/v2/trace/setting"] = _settings("What is traced", "TraceSettings")
+        paths["/v2/trace/setting"] = settings("What is traced", "TraceSettings")
     return paths
 
 
@@ -42,25 +45,26 @@ def _control_paths(models: Sequence[str]) -> Json:
     }
 
 
-def _region_paths() -> Json:
-    tags = ["shared memory"]
-    all_of_them, one = "/v2/systemsharedmemory", "/v2/systemsharedmemory/region/{region}"
+def _region_paths(kind: str, registered: str, registration: str) -> Json:
+    tags = [f"{kind} shared memory"]
+    all_of_them, one = f"/v2/{kind}sharedmemory", f"/v2/{kind}sharedmemory/region/{{region}}"
     parameters = [_in_path("region", TEXT | {"pattern": "^[A-Za-z0-9_-]{1,200}$"})]
     forget = "Forgets it; requests that use it are still answered"
     return {
-        f"{all_of_them}/status": read("The registered regions", "Regions", tags=tags),
+        f"{all_of_them}/status": read("The registered regions", registered, tags=tags),
         f"{all_of_them}/unregister": change("Forgets all regions", None, "Nothing", tags=tags),
-        f"{one}/status": read("One region", "Regions", 404, tags=tags) | {"parameters": parameters},
+        f"{one}/status": read("One region", registered, 404, tags=tags) | {"parameters": parameters},
         f"{one}/register": {
-            **change("Registers memory that a client has made", ref("Registration"), "Nothing", 400, tags=tags),
+            **change("Registers memory that a client has made", ref(registration), "Nothing", 400, tags=tags),
             "parameters": parameters,
         },
         f"{one}/unregister": change(forget, None, "Nothing", tags=tags) | {"parameters": parameters},
     }
 
 
-def _settings(summary: str, schema: str) -> Json:
-    return read(summary, schema) | change(f"Changes it: {summary.lower()}", ref(schema), schema, 400, 503)
+def settings(summary: str, schema: str, **more: Any) -> Json:
+    changed = change(f"Changes it: {summary.lower()}", ref(schema), schema, 400, 503, **more)
+    return read(summary, schema, **more) | changed
 
 
 def _in_path(name: str, schema: Json) -> Json:
@@ -78,6 +82,13 @@ SERVER_SCHEMAS: Json = {
     "Statistics": fields(model_stats=each({"type": "object"})),
     "Registration": fields(("key", "byte_size"), key=TEXT, offset=_SIZE, byte_size=_SIZE),
     "Regions": each(fields(name=TEXT, key=TEXT, offset=_SIZE, byte_size=_SIZE)),
+    "CudaRegistration": fields(
+        ("raw_handle", "device_id", "byte_size"),
+        raw_handle=fields(("b64",), b64=TEXT | {"description": "a CUDA IPC handle of 64 bytes, in base64"}),
+        device_id=COUNT,
+        byte_size=_SIZE,
+    ),
+    "CudaRegions": each(fields(name=TEXT, device_id=COUNT, byte_size=_SIZE)),
     "LogSettings": wishes(
         **dict.fromkeys(("log_info", "log_warning", "log_error"), FLAG),
         log_verbose_level=COUNT | {"maximum": 2**31 - 1},

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 from serving.api.dispatch import SHARED_MEMORY_IS_OFF
 from serving.api.faults import CallFailed, Fault, left_out, unknown_model
 from serving.api.metadata import server_metadata, statistics
-from serving.api.regions import Regions
+from serving.api.region_memory import Kind
+from serving.api.regions import NO_DRIVER, Regions
 from serving.protocol.errors import BadMessage
 
 ModelList = list[dict[str, Any]]
 Settings = dict[str, Any]
 MODEL_CONTROL_IS_OFF = "loading and unloading are off on this server; the setting server.model_control allows them"
-_CUDA = "CUDA shared memory is not supported by this server, only system shared memory is"
 # Nothing depends on a model here, so whether dependents go too makes no difference.
 _WITHOUT_EFFECT = ("unload_dependents",)
 
@@ -75,6 +75,7 @@ class Operations:
             "model_repository": self._control,
             "model_repository(unload_dependents)": self._control,
             "system_shared_memory": self._regions,
+            "cuda_shared_memory": self._regions if self._regions and self._regions.has_cuda else None,
             "logging": self._switches,
             "trace": self._switches,
         }
@@ -122,29 +123,29 @@ class Operations:
             raise CallFailed(left_out(MODEL_CONTROL_IS_OFF))
         return self._control
 
-    # -- shared memory; kind: system or cuda ------------------------------------------------------------------
+    # -- shared memory ----------------------------------------------------------------------------------------
 
-    def region_status(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """Of this region, or of all for ""."""
-        if kind == "system" and self._regions is not None:
-            return self._regions.status(name)
+    def region_status(self, kind: Kind, name: str) -> list[dict[str, Any]]:
+        """Of this region, or of all of the kind for ""."""
+        if self._regions is not None:
+            return self._regions.status(kind, name)
         if name:
             raise CallFailed(Fault(404, f"Unable to find {kind} shared memory region: '{name[:200]}'"))
         return []
 
-    def register_region(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
-        """facts: `key`, `offset` and `byte_size`."""
-        if kind == "cuda":
-            raise CallFailed(left_out(_CUDA))
+    def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any]) -> None:
+        """facts: `key`, `offset` and `byte_size`, or of a GPU's memory `raw_handle`, `device_id` and `byte_size`."""
         if self._regions is None:
             raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
-        self._regions.register(name, facts.get("key"), facts.get("offset", 0), facts.get("byte_size"))
+        if kind == "cuda" and not self._regions.has_cuda:
+            raise CallFailed(left_out(NO_DRIVER))
+        self._regions.register(kind, name, facts)
 
-    def unregister_regions(self, kind: str, name: str) -> None:
-        """This region, or all for "". Without any, whoever unregisters what it never registered may go on:
+    def unregister_regions(self, kind: Kind, name: str) -> None:
+        """This region, or all of the kind for "". Without any, whoever unregisters what it never registered may go on:
         perf_analyzer unregisters both kinds on its way out."""
-        if kind == "system" and self._regions is not None:
-            self._regions.unregister(name)
+        if self._regions is not None:
+            self._regions.unregister(kind, name)
 
     # -- what is traced and logged ----------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ SAVED_EVERY = 12  # looks
 
 class Dashboard:
     """look: at the whole cluster. decisions: the latest on the replicas of a model; may block. file: where the hour is
-    kept; None: only in memory."""
+    kept; None: only in memory. now: seconds since 1970."""
 
     def __init__(
         self,
@@ -36,11 +36,13 @@ class Dashboard:
         *,
         name: str = "headway",
         file: Path | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._look = look
         self._decisions = decisions
         self._name = name
         self._file = file
+        self._now = now
         self.history = History()
         self._watching: asyncio.Task[None] | None = None
 
@@ -51,7 +53,7 @@ class Dashboard:
 
     async def look(self) -> None:
         """Once."""
-        self.history.add(await self._look(), at_s=time.time(), now_ns=SystemClock.now_ns())
+        self.history.add(await self._look(), at_s=self._now(), now_ns=SystemClock.now_ns())
 
     def pages(self) -> Mapping[str, LivePage]:
         return {"/dashboard/data": self._tell}
@@ -65,7 +67,7 @@ class Dashboard:
         if self._file is None or not self._file.exists():
             return
         try:
-            self.history.restore(json.loads(self._file.read_text()), time.time() - KEPT * EVERY_S)
+            self.history.restore(json.loads(self._file.read_text()), self._now() - KEPT * EVERY_S)
         except (OSError, ValueError) as error:
             logger.warning("the dashboard begins anew: %s: %s", self._file, error)
 
@@ -92,7 +94,7 @@ class Dashboard:
         ]
         told = {
             "server": self._name,
-            "now": time.time(),
+            "now": self._now(),
             "every_s": EVERY_S,
             "bounds_ms": BOUNDS_MS,
             "models": [

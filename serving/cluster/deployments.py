@@ -19,6 +19,7 @@ from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
 from models.spec import ModelSpec
+from serving.api.cuda_driver import cuda_driver
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
@@ -109,7 +110,7 @@ class ModelReplica:
             partial(whereabouts, self._name),
             told,
             recorded(watching, self.engine),
-            regions=Regions(own_folder()) if shared_memory else None,
+            regions=Regions(own_folder(), cuda_driver()) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
             wire=wire,
@@ -193,7 +194,7 @@ class Front:
             catalog.models,
             name=server.name,
             counts=partial(model_counts, collector, configured),
-            regions=Regions(own_folder()) if server.shared_memory else None,
+            regions=Regions(own_folder(), cuda_driver()) if server.shared_memory else None,
             control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector),
         )

@@ -88,7 +88,9 @@ def check_datatype(datatype: str, path: str) -> None:
         raise BadTensor(f"unknown datatype {datatype[:40]!r}", path=f"{path}.datatype")
 
 
-def read_tensor(data: bytes | mmap, offset: int, size: int, datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
+def read_tensor(
+    data: bytes | mmap | memoryview, offset: int, size: int, datatype: str, shape: tuple[int, ...], path: str
+) -> Tensor:
     """The tensor that lies in `data[offset : offset + size]`, whose size was checked; a view where that is possible."""
     if datatype == "BYTES":
         return read_bytes(data, offset, size, shape, path)
@@ -98,7 +100,7 @@ def read_tensor(data: bytes | mmap, offset: int, size: int, datatype: str, shape
     return np.ndarray(shape, numpy_dtype(datatype), data, offset)
 
 
-def read_bytes(data: bytes | mmap, offset: int, size: int, shape: tuple[int, ...], path: str) -> Tensor:
+def read_bytes(data: bytes | mmap | memoryview, offset: int, size: int, shape: tuple[int, ...], path: str) -> Tensor:
     """BYTES elements: each a 32-bit little-endian length and so many bytes."""
     count = prod(shape)
     end = offset + size
@@ -110,7 +112,7 @@ def read_bytes(data: bytes | mmap, offset: int, size: int, shape: tuple[int, ...
         offset = start + _LENGTH.unpack_from(data, offset)[0]
         if offset > end:
             raise BadTensor(f"element {index} is longer than the data that is left", path=path)
-        elements.append(data[start:offset])
+        elements.append(bytes(data[start:offset]))
     if offset != end:
         raise BadTensor(f"{end - offset} bytes are left after the last of {count} elements", path=path)
     return object_array(elements, shape)

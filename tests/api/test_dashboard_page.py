@@ -71,8 +71,9 @@ class Hour:
     def __init__(self, **more: Any) -> None:
         self.models = lambda look: (story(look, "scorer", 40, **more), story(look, "embedder", 15, **more))
         self.looks = 0
-        at = time.time() - LOOKS * EVERY_S
-        self.dashboard = Dashboard(self.snapshot, self.decisions, name="headway")
+        ended = time.time()  # and then its clock stands: "the last minute" is the hour's, however slow the machine is
+        at = ended - LOOKS * EVERY_S
+        self.dashboard = Dashboard(self.snapshot, self.decisions, name="headway", now=lambda: ended)
         for look in range(LOOKS):
             self.dashboard.history.add(self.seen(), at_s=at + look * EVERY_S, now_ns=int(look * EVERY_S * 1e9))
 

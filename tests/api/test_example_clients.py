@@ -267,9 +267,9 @@ def test_the_asyncio_clients_share_memory(served: House, wire, shared: Shared) -
 
 
 @both_wires
-def test_a_gpus_memory_is_refused_in_so_many_words(served: House, wire) -> None:
+def test_a_gpus_memory_is_refused_in_so_many_words_where_there_is_no_driver(served: House, wire) -> None:
     with connect(served, wire) as client:
-        with pytest.raises(InferenceServerException, match="CUDA shared memory is not supported by this server"):
+        with pytest.raises(InferenceServerException, match="CUDA shared memory needs NVIDIA's driver"):
             client.register_cuda_shared_memory("r", b"aGFuZGxl", 0, 64)
         client.unregister_cuda_shared_memory()
 

@@ -13,8 +13,10 @@ from schemathesis.specs.openapi import checks
 
 from models.reference import echo_spec, linear_spec, noop_spec, words_spec
 from models.spec import TensorSpec
+from serving.api.cuda_driver import CudaDriver
 from serving.api.regions import Regions
 from serving.cluster.switches import LogSwitch, TraceSwitch
+from serving.testing.cuda_driver import build_driver
 from tests.api.shown_models import CLASSIFIER, EMBEDDER
 from tests.house import House, house
 
@@ -56,7 +58,8 @@ class Switches:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     specs = (linear_spec(), CLASSIFIER, EMBEDDER, MIXED, noop_spec(), words_spec())
-    regions = Regions(tmp_path_factory.mktemp("regions"))
+    folder = tmp_path_factory.mktemp("regions")
+    regions = Regions(folder, CudaDriver(str(build_driver(folder))))
     with house(*specs, regions=regions, control=Control(), switches=Switches()) as running:
         yield running
 
@@ -111,12 +114,15 @@ def test_only_what_the_server_offers_is_described(served: House) -> None:
     offered = {
         "/v2/repository/models/{model}/load",
         "/v2/systemsharedmemory/status",
+        "/v2/cudasharedmemory/region/{region}/register",
         "/v2/logging",
         "/v2/trace/setting",
+        "/v2/models/embedder/trace/setting",
     }
     assert offered <= set(httpx.get(f"http://{served.http}/openapi.json").json()["paths"])
     with house(linear_spec()) as without:
         paths = httpx.get(f"http://{without.http}/openapi.json").json()["paths"]
+    assert "/v2/models/linear/trace/setting" not in paths
     assert [path for path in paths if not path.startswith(("/v2/models/", "/v2/health/"))] == [
         "/v2",
         "/v2/repository/index",

@@ -167,9 +167,7 @@ def test_a_tensor_has_to_lie_within_its_region(wire, triton, memory) -> None:
     assert "28 bytes of data, but the shape and FP32 need 32" in said(
         [shared_input(wire, "x", (2, 4), "FP32", "r", 28)]
     )
-    assert "Unable to find system shared memory region: 'none'" in said(
-        [shared_input(wire, "x", (2, 4), "FP32", "none", 32)]
-    )
+    assert "Unable to find shared memory region: 'none'" in said([shared_input(wire, "x", (2, 4), "FP32", "none", 32)])
     assert "outputs[0]: 32 bytes at offset 9" in said([inside], [shared_output(wire, "x", "r", 32, 9)])
     assert "'x' (16 bytes) should be at least 32 bytes" in said([inside], [shared_output(wire, "x", "r", 16)])
 

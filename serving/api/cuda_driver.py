@@ -1,0 +1,151 @@
+"""Memory of a GPU that another process shares, read and written through NVIDIA's driver (CUDA's driver API, IPC).
+
+ctypes over the driver itself: torch opens such memory only for tensors of its own making, and NVIDIA's bindings are a
+package of 30 MB for the dozen functions used here.
+"""
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+LIBRARY = "libcuda.so.1"
+HANDLE_BYTES = 64  # of a CUipcMemHandle, and of the runtime's cudaIpcMemHandle_t, which is the same
+_OWN_STREAM = 1  # CU_STREAM_NON_BLOCKING: what else happens on the GPU neither waits for it nor is waited for
+_LAZY_PEER_ACCESS = 1
+
+
+class CudaError(Exception):
+    """What the driver refused, and its word for why."""
+
+
+class _IpcHandle(ctypes.Structure):
+    _fields_ = [("reserved", ctypes.c_char * HANDLE_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Memory of another process, opened in this one."""
+
+    device: int
+    address: int
+    byte_size: int
+
+
+_Handle = ctypes.c_void_p
+_Address = ctypes.c_uint64
+_SIGNATURES: Mapping[str, tuple[type, ...]] = {
+    "cuInit": (ctypes.c_uint,),
+    "cuGetErrorName": (ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)),
+    "cuDeviceGet": (ctypes.POINTER(ctypes.c_int), ctypes.c_int),
+    "cuDevicePrimaryCtxRetain": (ctypes.POINTER(_Handle), ctypes.c_int),
+    "cuCtxPushCurrent_v2": (_Handle,),
+    "cuCtxPopCurrent_v2": (ctypes.POINTER(_Handle),),
+    "cuStreamCreate": (ctypes.POINTER(_Handle), ctypes.c_uint),
+    "cuStreamSynchronize": (_Handle,),
+    "cuIpcOpenMemHandle_v2": (ctypes.POINTER(_Address), _IpcHandle, ctypes.c_uint),
+    "cuIpcCloseMemHandle": (_Address,),
+    "cuMemGetAddressRange_v2": (ctypes.POINTER(_Address), ctypes.POINTER(ctypes.c_size_t), _Address),
+    "cuMemcpyDtoHAsync_v2": (_Handle, _Address, ctypes.c_size_t, _Handle),
+    "cuMemcpyHtoDAsync_v2": (_Address, _Handle, ctypes.c_size_t, _Handle),
+}  # fmt: skip
+
+
+def cuda_driver() -> "CudaDriver | None":
+    """None where there is no driver."""
+    try:
+        return CudaDriver(LIBRARY, visible=os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    except OSError:
+        return None
+
+
+class CudaDriver:
+    """Callable from any thread; a thread's current context is as it was after each call."""
+
+    def __init__(self, library: str, *, visible: str = "") -> None:
+        """visible: the GPUs of this process, as CUDA_VISIBLE_DEVICES writes them. Raises OSError without the library.
+        The GPU is not touched before the first `open`."""
+        self._library = ctypes.CDLL(library)
+        for name, arguments in _SIGNATURES.items():
+            getattr(self._library, name).argtypes = arguments
+        self._visible = visible
+        self._lock = Lock()
+        self._opened: dict[int, tuple[_Handle, _Handle]] = {}
+
+    def open(self, handle: bytes, device: int) -> Shared:
+        """handle: as the client's CUDA gave it out. device: as the client numbers them. Raises CudaError."""
+        own = own_number(device, self._visible)
+        address, start, size = _Address(), _Address(), ctypes.c_size_t()
+        with self._on(own):
+            shared = _IpcHandle.from_buffer_copy(handle)
+            self._call("cuIpcOpenMemHandle_v2", ctypes.byref(address), shared, _LAZY_PEER_ACCESS)
+            try:
+                self._call("cuMemGetAddressRange_v2", ctypes.byref(start), ctypes.byref(size), address)
+            except CudaError:
+                self._call("cuIpcCloseMemHandle", address)
+                raise
+        return Shared(own, address.value, start.value + size.value - address.value)
+
+    def read(self, shared: Shared, offset: int, byte_size: int) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+        """A copy of so many bytes. Raises CudaError."""
+        copy = np.empty(byte_size, np.uint8)
+        with self._on(shared.device) as stream:
+            self._call("cuMemcpyDtoHAsync_v2", copy.ctypes.data, shared.address + offset, byte_size, stream)
+            self._call("cuStreamSynchronize", stream)
+        return copy
+
+    def write(self, shared: Shared, offset: int, data: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:
+        """data: contiguous. It is there when this returns. Raises CudaError."""
+        with self._on(shared.device) as stream:
+            self._call("cuMemcpyHtoDAsync_v2", shared.address + offset, data.ctypes.data, data.nbytes, stream)
+            self._call("cuStreamSynchronize", stream)
+
+    def close(self, shared: Shared) -> None:
+        """Raises CudaError."""
+        with self._on(shared.device):
+            self._call("cuIpcCloseMemHandle", shared.address)
+
+    @contextmanager
+    def _on(self, device: int) -> Iterator[_Handle]:
+        """Makes the device's context, the one torch uses, this thread's for a while. Gives a stream of our own."""
+        context, stream = self._of_device(device)
+        self._call("cuCtxPushCurrent_v2", context)
+        try:
+            yield stream
+        finally:
+            self._call("cuCtxPopCurrent_v2", ctypes.byref(_Handle()))
+
+    def _of_device(self, device: int) -> tuple[_Handle, _Handle]:
+        with self._lock:
+            if device not in self._opened:
+                found, context, stream = ctypes.c_int(), _Handle(), _Handle()
+                self._call("cuInit", 0)
+                self._call("cuDeviceGet", ctypes.byref(found), device)
+                self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), found)
+                self._call("cuCtxPushCurrent_v2", context)
+                try:
+                    self._call("cuStreamCreate", ctypes.byref(stream), _OWN_STREAM)
+                finally:
+                    self._call("cuCtxPopCurrent_v2", ctypes.byref(_Handle()))
+                self._opened[device] = context, stream
+            return self._opened[device]
+
+    def _call(self, name: str, *arguments: object) -> None:
+        if status := getattr(self._library, name)(*arguments):
+            word = ctypes.c_char_p()
+            self._library.cuGetErrorName(status, ctypes.byref(word))
+            raise CudaError(f"{name}: {(word.value or b'unknown error').decode()} ({status})")
+
+
+def own_number(device: int, visible: str) -> int:
+    """Which of this process's GPUs is meant. A client numbers all of the machine, and a replica sees its own,
+    renumbered from 0; the memory of a GPU that it does not see is read through its first."""
+    numbers = re.split(r"\s*,\s*", visible.strip()) if visible else []
+    if not numbers:
+        return device
+    return numbers.index(str(device)) if str(device) in numbers else 0
