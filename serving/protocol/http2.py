@@ -106,8 +106,13 @@ class HeaderReader(Generic[T]):
         if was_empty and (known := self._known.get(block)) is not None:
             return known
         try:
-            headers = tuple((str(name), str(value)) for name, value in self._decoder.decode(block))
-        except (HPACKError, UnicodeError) as error:
+            # A character for each byte, as in HTTP/1: what is no UTF-8 is one client's affair, and others' calls come
+            # on the same connection.
+            headers = tuple(
+                (bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
+                for name, value in self._decoder.decode(block, raw=True)
+            )
+        except HPACKError as error:
             raise BadMessage(f"unreadable headers: {error}") from None
         made = self._make(headers)
         # A block that begins with 001 changes the size of the table, which the decoder must not miss.
