@@ -132,6 +132,8 @@ def wrong_verb(method: str, allowed: str) -> Fault:
 
 
 def not_ready(name: str, state: str = "not ready") -> Fault:
+    """state: as the index of the repository has it. A model that is ready, and was not reached, comes or goes."""
+    state = "not reachable" if state.lower() == "ready" else state.lower()
     return Fault(503, f"Model '{name}' is {state}", (retry_after(_SECOND_NS),))
 
 
