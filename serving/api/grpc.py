@@ -6,11 +6,13 @@ that withdraws what waits in the queue.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from serving.api.age import HEADER, HERE
 from serving.api.exchange import new_id
 from serving.api.faults import CallFailed, Fault
 from serving.api.grpc_pending import REQUEST_ID
@@ -19,6 +21,7 @@ from serving.protocol.pb import HEALTH, SERVICE, pool
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SECOND_NS = 1_000_000_000
+_AGE = HEADER.decode()
 
 
 class AioCall:
@@ -55,17 +58,17 @@ class Calls:
         """By the path of the call."""
         tells = {path: grpc.unary_unary_rpc_method_handler(self._telling(path)) for path in self._service.tells}
         return tells | {
-            INFER: grpc.unary_unary_rpc_method_handler(self._infer),
+            INFER: grpc.unary_unary_rpc_method_handler(self.infer),
             STREAM: grpc.stream_stream_rpc_method_handler(self._stream),
             WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
         }
 
-    async def _infer(self, message: bytes, context: Any) -> bytes:
+    async def infer(self, message: bytes, context: Any, age_ns: int = 0) -> bytes:
         call = AioCall(context)
         named = (REQUEST_ID, call.request_id())
         context.set_trailing_metadata((named,))
         try:
-            return await self._service.infer(message, call)
+            return await self._service.infer(message, call, age_ns)
         except CallFailed as failed:
             return await _abort(context, failed.fault, named)
 
@@ -94,6 +97,22 @@ class Calls:
         return tell
 
 
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Finds the handler when a call's head is there. The age of an infer request is that of its head: a body that comes
+    slowly costs its client nothing."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._infer = calls.infer
+        self._method_handlers = calls.handlers()  # Ray Serve reads the names of its services off it
+
+    def service(self, details: Any) -> Any:
+        if details.method == INFER:
+            stamp = next((value for name, value in details.invocation_metadata if name == _AGE), "")
+            age_ns = HERE.age_ns(stamp.encode())
+            return grpc.unary_unary_rpc_method_handler(partial(self._infer, age_ns=age_ns))
+        return self._method_handlers.get(details.method)
+
+
 async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> Any:
     if fault.retry_after_ns is not None:
         # gRPC's own way to say when to come back; its clients heed it where they retry by themselves.
@@ -104,10 +123,7 @@ async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> Any:
 def add_inference_service(server: Any, service: GrpcService) -> None:
     """Everything a server has to answer: inference, health, and reflection, with which grpcurl and its like ask it what
     it can do."""
-    handlers = Calls(service).handlers()
-    for name in (SERVICE, HEALTH):
-        mine = {path.rpartition("/")[2]: handler for path, handler in handlers.items() if path.startswith(f"/{name}/")}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, mine),))
+    server.add_generic_rpc_handlers((Handlers(Calls(service)),))
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool())
 
 

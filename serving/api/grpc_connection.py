@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any
 from urllib.parse import quote
 
+from serving.api.age import HERE
 from serving.api.exchange import new_id
 from serving.api.faults import CallFailed, Fault
 from serving.api.grpc_pending import REQUEST_ID, Pending, fault
@@ -77,10 +78,11 @@ def _timeout_ns(value: str) -> int | None:
 class Call(Stream[Head]):
     """One call, and what has come of it."""
 
-    __slots__ = ("answering", "drained", "has_headers", "inbox", "received", "uncredited")
+    __slots__ = ("age_ns", "answering", "drained", "has_headers", "inbox", "received", "uncredited")
 
-    def __init__(self, id: int, head: Head, window: int) -> None:
+    def __init__(self, id: int, head: Head, window: int, age_ns: int) -> None:
         super().__init__(id, head, window)
+        self.age_ns = age_ns  # when its head was read
         self.received = bytearray()  # of a message that is not complete
         # Where messages go, each with its size on the wire, for calls that take several; None ends them.
         self.inbox: asyncio.Queue[tuple[bytes, int] | None] | None = None
@@ -109,11 +111,16 @@ class GrpcConnection(Http2Connection[Head]):
         self._service = service
         self._max_message_bytes = max_message_bytes
         self._others = others
+        self._age_ns = 0  # of the head that was read last
 
     # -- what comes -------------------------------------------------------------------------------------------
 
+    def _read_head(self, block: bytes) -> Head:
+        block, self._age_ns = HERE.split_block(block)
+        return super()._read_head(block)
+
     def _begin(self, id: int, head: Head) -> None:
-        call = self._streams[id] = Call(id, head, self._stream_window)
+        call = self._streams[id] = Call(id, head, self._stream_window, self._age_ns)
         if head.problem is not None:
             self._fail(call, head.problem)
         elif not head.is_grpc:
@@ -184,7 +191,7 @@ class GrpcConnection(Http2Connection[Head]):
             call.answering = self._loop.create_task(self._tell(call, message))
             return
         try:
-            pending = self._service.submit(message, call.head)
+            pending = self._service.submit(message, call.head, call.age_ns)
         except NotHere:
             call.answering = self._loop.create_task(self._tell(call, message))
         except Exception as error:

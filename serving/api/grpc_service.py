@@ -61,12 +61,12 @@ class GrpcService:
 
     # -- inference --------------------------------------------------------------------------------------------
 
-    async def infer(self, message: bytes, call: Call) -> bytes:
+    async def infer(self, message: bytes, call: Call, age_ns: int = 0) -> bytes:
         """A ModelInferResponse. Raises CallFailed. Cancelling withdraws the request."""
-        return await (await self._begin(message, call)).result()
+        return await (await self._begin(message, call, age_ns)).result()
 
-    def submit(self, message: bytes, call: Call) -> Pending:
-        """Raises BadMessage, or NotHere."""
+    def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
+        """Raises BadMessage, or NotHere. age_ns: how old the request is; 0 in a stream, whose stamp is not its own."""
         began_ns = now_ns()
         request = split(message)
         planned = self._plan(request.head)
@@ -78,7 +78,7 @@ class GrpcService:
             submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
         else:
             submitted = planned.dispatch.model.backend.submit(
-                payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns
+                payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, age_ns=age_ns
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
@@ -192,9 +192,9 @@ class GrpcService:
             generation.tell(ended)
             window.release()
 
-    async def _begin(self, message: bytes, call: Call) -> Answering:
+    async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
         try:
-            return self.submit(message, call)
+            return self.submit(message, call, age_ns)
         except NotHere as absent:
             return await self._elsewhere(absent, INFER, message, call)
         except Exception as error:

@@ -59,6 +59,10 @@ class Http2Connection(asyncio.Protocol, Generic[H]):
 
     # -- for the subclass to say ------------------------------------------------------------------------------
 
+    def _read_head(self, block: bytes) -> H:
+        """Of a stream that begins, or trailers. Raises BadMessage."""
+        return self._reader.read(block)
+
     def _begin(self, id: int, head: H) -> None:
         """A new stream: puts one into `_streams`."""
         raise NotImplementedError
@@ -154,7 +158,9 @@ class Http2Connection(asyncio.Protocol, Generic[H]):
             http2.number(payload)
             if (stream := self._streams.get(id)) is not None:
                 self._drop(stream)
-        elif kind == http2.SETTINGS and not flags & http2.ACK:
+        elif kind == http2.SETTINGS and flags & http2.ACK:
+            self._reader.end_table()
+        elif kind == http2.SETTINGS:
             self._adopt(http2.read_settings(payload))
         elif kind == http2.PING and not flags & http2.ACK:
             self._send(http2.frame(http2.PING, http2.ACK, 0, payload[:8].ljust(8, b"\0")))
@@ -169,7 +175,7 @@ class Http2Connection(asyncio.Protocol, Generic[H]):
         if not flags & http2.END_HEADERS:
             return
         self._block = None
-        head = self._reader.read(block)
+        head = self._read_head(block)
         if id in self._streams:  # trailers of a client: they can only end its part
             if first_flags & http2.END_STREAM:
                 self._end_of_bytes(self._streams[id])

@@ -18,7 +18,7 @@ from serving.api.grpc import add_inference_service as add
 from serving.api.grpc import add_refusal
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
-from serving.cluster.ports import DISTANCE, fast_port
+from serving.cluster.ports import DISTANCE, fast_port, listening_ports
 from serving.protocol.pb import HEALTH, SERVICE
 
 HEALTHZ = "/ray.serve.RayServeAPIService/Healthz"
@@ -45,6 +45,7 @@ class GrpcEntrance:
         self._service = service
         self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
+        self._ports_before = listening_ports()
 
     def open(self) -> GrpcService | str:
         """The service, or why it cannot be reached here."""
@@ -59,7 +60,7 @@ class GrpcEntrance:
 
     async def _open_fast_door(self, max_message_bytes: int) -> None:
         assert self._service is not None
-        port = fast_port()
+        port = fast_port(self._ports_before)
         if port is None:
             logger.warning("gRPC by the plain door only: Ray's gRPC port of this replica cannot be told")
             return

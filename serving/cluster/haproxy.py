@@ -27,6 +27,11 @@ MARK = "# Headway:"
 PEER_HEADER = "x-headway-peer"  # as serving/api/front.py reads it
 DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
 
+# The last of the headers, where replicas look for it. Over gRPC after the wait for the message: a stream may take long.
+_STAMP = f"""\
+    {MARK} deadlines count from here.
+    http-request set-header {age.HEADER.decode()} {age.machine().decode()}-%[date(0,us)]
+"""
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _BIND = re.compile(r"^ *bind .* proto h2\n *mode http\n", re.MULTILINE)
 # Of a model; the front has no fast door. Servers that are a backup already are Ray's proxies.
@@ -43,7 +48,7 @@ _ROUTING = f"""\
     http-request set-var(txn.model) req.body,ungrpc(1) if about_a_model !names_application
     acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
     http-request set-header application %[var(txn.model)] if is_a_name !names_application
-"""
+{_STAMP}"""
 
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
@@ -81,10 +86,6 @@ _WAITING = re.compile(r"^( *server .* backup)$", re.MULTILINE)
 # Three tries, each as long at most, or as long before the next: who gets no connection learns of it within a second.
 _CONNECT = re.compile(r"^( *timeout connect) .*$", re.MULTILINE)
 _CONNECT_TIME = "300ms"
-_BEGAN = f"""\
-    {MARK} deadlines count from here.
-    http-request set-header {age.HEADER.decode()} {age.machine().decode()}-%[date(0,us)]
-"""
 _PEER = f"""\
     {MARK} who asks, where it matters; nobody can say that for themselves.
     http-request del-header {PEER_HEADER}
@@ -106,7 +107,7 @@ def edited(config: str, sleepers: Collection[str] = ()) -> str:
 def guarded(config: str) -> str:
     """With an end to slow requests, and with who asks for /debug."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
-    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _BEGAN + _PEER, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER, config)
     config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(

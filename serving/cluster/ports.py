@@ -1,7 +1,8 @@
 """Where gRPC's fast door listens: a fixed distance above the port that Ray Serve gave to the replica's own gRPC server.
 
 So HAProxy, on whichever node, knows it from its own configuration (`haproxy.py`). Ray does not tell user code that
-port; the kernel does: it is the one port in Ray's range on which this process listens. Standard library only.
+port; the kernel does: it is the one port in Ray's range on which this process listens and did not before. (Ray's own
+ports come from the kernel's range, which includes that one.) Standard library only.
 """
 
 import os
@@ -41,7 +42,8 @@ def parse_listening(table: str) -> list[tuple[int, str]]:
     return [(int(row[1].rpartition(":")[2], 16), row[9]) for row in rows if row[3] == LISTENING]
 
 
-def fast_port() -> int | None:
-    """Where the fast door of this replica belongs; None if the port of its gRPC server cannot be told."""
-    found = listening_ports() & set(grpc_ports())
+def fast_port(before: set[int]) -> int | None:
+    """Where the fast door of this replica belongs; None if the port of its gRPC server cannot be told. before: what the
+    process listened on when there was no such server."""
+    found = (listening_ports() - before) & set(grpc_ports())
     return found.pop() + DISTANCE if len(found) == 1 else None

@@ -1,8 +1,8 @@
 """The part of HTTP/2 that a gRPC server needs, as bytes and values: frames out, header blocks in and out.
 
-Header blocks are remembered by their bytes where that is sound: while a connection has an empty dynamic table, equal
-blocks have equal meaning. We offer no table, so that holds from a client's first answer on to our settings; HAProxy
-never uses one.
+Header blocks are remembered by their bytes where that is sound: without a dynamic table equal ones have equal meaning.
+We offer none, so that holds from a client's acknowledgement of our settings on. (HAProxy asks for entries even then; it
+never refers to them.)
 """
 
 from collections.abc import Callable, Iterable
@@ -91,19 +91,23 @@ def unpadded(payload: bytes, flags: int) -> bytes:
 class HeaderReader(Generic[T]):
     """Reads the header blocks of one connection, as what `make` makes of them.
 
-    known: what blocks that touch no table mean, shared by the connections of a server.
+    known: what blocks mean without a table, shared by the connections of a server.
     """
 
     def __init__(self, make: Callable[[Headers], T], known: dict[bytes, T], max_bytes: int) -> None:
         self._make = make
         self._known = known
         self._decoder = Decoder(max_header_list_size=max_bytes)
+        self._has_table = True
+
+    def end_table(self) -> None:
+        """The client has acknowledged that there is none."""
+        self._has_table = False
+        self._decoder.header_table_size = self._decoder.max_allowed_table_size = 0
 
     def read(self, block: bytes) -> T:
         """Raises BadMessage; the connection cannot go on then, since its table is in doubt."""
-        table = self._decoder.header_table.dynamic_entries
-        was_empty = not table
-        if was_empty and (known := self._known.get(block)) is not None:
+        if not self._has_table and (known := self._known.get(block)) is not None:
             return known
         try:
             # A character for each byte, as in HTTP/1: what is no UTF-8 is one client's affair, and others' calls come
@@ -115,8 +119,7 @@ class HeaderReader(Generic[T]):
         except HPACKError as error:
             raise BadMessage(f"unreadable headers: {error}") from None
         made = self._make(headers)
-        # A block that begins with 001 changes the size of the table, which the decoder must not miss.
-        if was_empty and not table and len(block) <= _MAX_BLOCK_BYTES and block and block[0] & 0xE0 != 0x20:
+        if not self._has_table and len(block) <= _MAX_BLOCK_BYTES:
             if len(self._known) >= _MAX_BLOCKS:
                 self._known.clear()
             self._known[block] = made

@@ -4,6 +4,7 @@ import numpy as np
 
 from serving.api.age import HEADER, HERE, Stamps, machine
 from serving.core.clock import Calendar
+from serving.protocol.http2 import header_block
 from serving.testing.clock import ManualClock
 from tests.api.test_connection import REQUESTS, Talk, infer, talk
 
@@ -40,6 +41,25 @@ def test_a_stamp_of_another_machine_or_of_nobody_counts_for_nothing() -> None:
 def test_a_stamp_that_is_no_number_or_lies_ahead_is_age_0() -> None:
     assert stamps().split(stamped("01234567-123456789012345x")) == (HEAD, 0)
     assert stamps().split(stamped(f"01234567-{NOW_US + 3000}")) == (HEAD, 0)
+
+
+def test_of_a_header_block_it_is_taken_off_whatever_machine_it_is_of() -> None:
+    block = b"\x83\x86" + header_block([(b"application", b"m")])
+    for value, age_ns in {
+        f"01234567-{NOW_US - 3000}": 3_000_000,
+        f"76543210-{NOW_US - 3000}": 0,
+        f"01234567-{NOW_US + 3000}": 0,
+        "01234567-123456789012345x": 0,
+    }.items():
+        assert stamps().split_block(block + header_block([(HEADER, value.encode())])) == (block, age_ns)
+
+
+def test_a_header_block_that_does_not_end_with_a_stamp_stays_as_it_is() -> None:
+    stamp = header_block([(HEADER, f"01234567-{NOW_US}".encode())])
+    short = header_block([(HEADER, f"01234567-{NOW_US}"[1:].encode())])
+    indexed = b"\x40" + stamp[1:]  # asks for an entry in the table
+    for block in (b"", stamp[1:], stamp + b"\x82", short, indexed, header_block([(HEADER + b"s", b"1")])):
+        assert stamps().split_block(block) == (block, 0)
 
 
 def test_on_both_ways_a_request_is_as_old_as_its_stamp_says() -> None:

@@ -10,9 +10,12 @@ from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.api.age import HEADER, machine
 from serving.api.grpc_connection import GrpcConnection, Head
+from serving.core.clock import Calendar
 from serving.core.outcome import Reason, Rejected
 from serving.protocol import http2
+from serving.protocol.errors import BadMessage
 from serving.protocol.pb import SERVICE, message
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
@@ -47,8 +50,9 @@ class Peer:
     def __init__(self, backend: EchoBackend) -> None:
         service = service_of([model("m", ("x", "FP32", (-1, -1)), backend=backend)])
         self.transport = Transport()
+        self.heads: dict[bytes, Head] = {}
         self.connection = GrpcConnection(
-            service, max_message_bytes=MAX_MESSAGE_BYTES, others={}, connections=set(), heads={}
+            service, max_message_bytes=MAX_MESSAGE_BYTES, others={}, connections=set(), heads=self.heads
         )
         self.connection.connection_made(self.transport)
         self._encoder, self._decoder = Encoder(), Decoder()
@@ -289,16 +293,50 @@ def test_equal_blocks_are_read_once_but_never_while_a_table_is_in_use() -> None:
     known: dict[bytes, object] = {}
     plain = http2.header_block([(b"a", b"1" * 200)])
     reader = partial(http2.HeaderReader, made.append, known, 10_000)
-    first, second = reader(), reader()
-    first.read(plain), second.read(plain)
-    assert len(made) == 2  # `append` gives None, which is like not knowing
-    known[plain] = "kept"
-    assert second.read(plain) == "kept"
     with_table = Encoder().encode([("b", "2")])
-    first.read(with_table)
-    first.read(plain)
-    assert made[-1] == (("a", "1" * 200),)
-    assert with_table not in known
+    first, second = reader(), reader()
+    first.read(with_table), first.read(plain), first.read(plain)
+    assert known == {}
+    assert first.read(b"\xbe") is None
+    assert made[-1] == (("b", "2"),)  # the newest entry of its table
+    for block in (with_table, plain):  # as HAProxy, which asks for entries although there is no table
+        second.end_table()
+        second.read(block)
+        known[block] = "kept"
+        assert second.read(block) == "kept"
+        first.read(block)  # has a table, so it has to see each block
+    assert len(made) == 8
+    with pytest.raises(BadMessage):
+        second.read(b"\xbe")
+
+
+@story
+async def test_heads_are_recognised_once_our_settings_are_acknowledged_whatever_their_stamps(peer, backend) -> None:
+    block = peer.headers(1)[http2.FRAME_BYTES :]
+    here, now_us = machine().decode(), Calendar.now_ns() // 1000
+    values = [f"{here}-{now_us - 300_000}", f"{here}-{now_us - 200_000}"]
+    values += [f"00000000-{now_us - 300_000}", f"{here}-123456789012345x"]
+    peer.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
+    for id, value in zip((1, 3, 5, 7), values, strict=True):
+        stamp = http2.header_block([(HEADER, value.encode())])
+        peer.send(http2.frame(http2.HEADERS, http2.END_HEADERS, id, block + stamp), data(id, infer()))
+    assert {headers["grpc-status"] for headers, _ in (await peer.answers()).values()} == {"0"}
+    assert list(peer.heads) == [block]
+    ages = [submission.age_ns for submission in backend.submissions]
+    assert ages[0] >= 300_000_000
+    assert ages[1] >= 200_000_000
+    assert ages[2:] == [0, 0]
+
+
+@story
+async def test_a_stamp_in_another_place_or_shape_is_a_header_like_any_other(peer, backend) -> None:
+    stamp = f"{machine().decode()}-{Calendar.now_ns() // 1000 - 300_000}"
+    for id, headers in enumerate(
+        [{HEADER.decode(): stamp, "more": "1"}, {HEADER.decode(): stamp[:-1]}, {HEADER.decode() + "s": stamp}]
+    ):
+        peer.send(peer.headers(2 * id + 1, **headers), data(2 * id + 1, infer()))
+    assert {headers["grpc-status"] for headers, _ in (await peer.answers()).values()} == {"0"}
+    assert [submission.age_ns for submission in backend.submissions] == [0, 0, 0]
 
 
 def test_a_timeout_is_read_in_each_of_its_units() -> None:

@@ -2,7 +2,9 @@
 
 import socket
 
-from serving.cluster.ports import listening_ports, parse_listening
+import pytest
+
+from serving.cluster.ports import DISTANCE, fast_port, listening_ports, parse_listening
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -21,3 +23,16 @@ def test_a_process_finds_its_own_ports_and_not_its_connections() -> None:
         assert server.getsockname()[1] in found
         assert client.getsockname()[1] not in found
     assert server.fileno() == -1
+
+
+def test_another_port_of_the_process_in_rays_range_is_not_taken_for_its_grpc_servers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as earlier:
+        before = listening_ports()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ports = sorted(one.getsockname()[1] for one in (earlier, server))
+            for name, port in zip(("MIN", "MAX"), ports, strict=True):
+                monkeypatch.setenv(f"RAY_SERVE_DIRECT_INGRESS_{name}_GRPC_PORT", str(port))
+            assert fast_port(before) == server.getsockname()[1] + DISTANCE
+            assert fast_port(set()) is None

@@ -1,0 +1,171 @@
+"""The way of a call through the real HAProxy into both doors, without Ray: what it is stamped with, and its name."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import pytest
+
+from serving.api.age import HEADER, machine
+from serving.api.grpc import grpc_server
+from serving.api.grpc_connection import GrpcConnection, Head
+from serving.api.grpc_service import INFER, STREAM, GrpcService
+from serving.api.operations import Operations
+from serving.cluster.grpc_relay import GrpcRelay
+from serving.cluster.haproxy import DISTANCE, edited, real_binary
+from serving.core.clock import Calendar
+from serving.testing.backend import EchoBackend
+from tests.api.conftest import model
+from tests.api.grpc_serving import service_of
+from tests.api.test_grpc_connection import MAX_MESSAGE_BYTES, infer
+from tests.api.test_witness import Notes
+
+CONFIG = """\
+defaults
+    mode http
+    timeout client 10s
+    timeout connect 1s
+    timeout server 10s
+frontend http_frontend
+    bind fd@{http}
+frontend grpc_frontend
+    bind fd@{grpc} proto h2
+    mode http
+    acl is_grpc-m req.hdr(application) -m str m
+    use_backend grpc-m if is_grpc-m
+    default_backend default_grpc_backend
+backend grpc-front
+    mode http
+    server f1 127.0.0.1:{front} proto h2
+backend grpc-m
+    mode http
+    server m1 127.0.0.1:{plain} proto h2
+"""
+MESSAGE = infer(2)[5:]
+AN_HOUR_AGO = f"{machine().decode()}-{Calendar.now_ns() // 1000 - 3_600_000_000}"
+
+
+def binary() -> str:
+    try:
+        return real_binary()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+async def front(haproxy_port: int) -> tuple[grpc.aio.Server, int]:
+    """What answers calls whose model HAProxy cannot read: it passes them on, through HAProxy again."""
+
+    async def status() -> list[dict[str, object]]:
+        return [{"name": "m", "version": "1", "state": "READY"}]
+
+    service = GrpcService([], Operations(status), relay=GrpcRelay(haproxy_port, ""))
+    server = grpc_server(service, max_message_bytes=MAX_MESSAGE_BYTES)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    return server, port
+
+
+def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) -> Callable[[Path], None]:
+    """A test with a client of HAProxy, behind which are a model's fast door and the front."""
+
+    async def run(folder: Path) -> None:
+        at = SimpleNamespace(backend=EchoBackend(), notes=Notes(), heads={})
+        served = model("m", ("x", "FP32", (-1, -1)), backend=at.backend, witnesses=(at.notes,))
+        heads: dict[bytes, Head] = at.heads
+        connection = partial(
+            GrpcConnection, service_of([served]), max_message_bytes=MAX_MESSAGE_BYTES, others={}, heads=heads
+        )
+        connections: set[GrpcConnection] = set()
+        fast = await asyncio.get_running_loop().create_server(
+            partial(connection, connections=connections), "127.0.0.1", 0
+        )
+        fast_port = fast.sockets[0].getsockname()[1]
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        http, over_grpc = (one.fileno() for one in sockets)
+        address = "{}:{}".format(*sockets[1].getsockname())
+        front_server, front_port = await front(sockets[1].getsockname()[1])
+        config = folder / "haproxy.cfg"
+        plain = fast_port - DISTANCE
+        config.write_text(edited(CONFIG.format(http=http, grpc=over_grpc, front=front_port, plain=plain)))
+        started = asyncio.create_subprocess_exec(binary(), "-db", "-f", str(config), pass_fds=(http, over_grpc))
+        haproxy = await started
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                at.infer = partial(channel.unary_unary(INFER), timeout=10)
+                at.stream = partial(channel.stream_stream(STREAM), timeout=10)
+                at.began_ns = Calendar.now_ns()
+                await story(at)
+        finally:
+            haproxy.terminate()
+            await haproxy.wait()
+            await front_server.stop(None)
+            fast.close()
+            for one in sockets:
+                one.close()
+
+    def test(tmp_path: Path) -> None:
+        asyncio.run(run(tmp_path))
+
+    test.__name__, test.__doc__ = story.__name__, story.__doc__
+    return test
+
+
+def ages(at: SimpleNamespace) -> list[int]:
+    return [submission.age_ns for submission in at.backend.submissions]
+
+
+@path
+async def test_each_call_is_as_old_as_its_way_from_haproxy_and_its_head_is_recognised(at: SimpleNamespace) -> None:
+    for _ in range(4):
+        await at.infer(MESSAGE)
+    assert all(0 < age <= Calendar.now_ns() - at.began_ns for age in ages(at))
+    assert at.heads
+    assert not any(HEADER in block for block in at.heads)
+
+
+@path
+async def test_nobody_can_say_for_themselves_how_old_their_call_is(at: SimpleNamespace) -> None:
+    for _ in range(3):
+        await at.infer(MESSAGE, metadata=[(HEADER.decode(), AN_HOUR_AGO), ("more", "1"), (HEADER.decode(), "0")])
+    assert all(0 < age <= Calendar.now_ns() - at.began_ns for age in ages(at))
+
+
+@path
+async def test_requests_of_a_stream_have_no_age(at: SimpleNamespace) -> None:
+    call = at.stream(iter([MESSAGE, MESSAGE]))
+    assert len([answer async for answer in call]) == 2
+    assert ages(at) == [0, 0]
+
+
+@path
+async def test_a_compressed_call_is_stamped_and_has_one_name_on_all_of_its_way(at: SimpleNamespace) -> None:
+    call = at.infer(MESSAGE, compression=grpc.Compression.Gzip)
+    await call
+    (age,) = ages(at)
+    assert 0 < age <= Calendar.now_ns() - at.began_ns
+    named = dict(await call.trailing_metadata())["x-request-id"]
+    assert [exchange.id for exchange in at.notes.until(1)] == [named]
+
+
+@pytest.mark.parametrize("stamp", [AN_HOUR_AGO, "00000000" + AN_HOUR_AGO[8:], ""])
+def test_the_plain_door_reads_the_stamp_among_the_metadata(stamp: str) -> None:
+    async def run() -> None:
+        backend = EchoBackend()
+        service = service_of([model("m", ("x", "FP32", (-1, -1)), backend=backend)])
+        server = grpc_server(service, max_message_bytes=MAX_MESSAGE_BYTES)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await channel.unary_unary(INFER)(MESSAGE, metadata=[(HEADER.decode(), stamp)] if stamp else [])
+            assert len([answer async for answer in channel.stream_stream(STREAM)(iter([MESSAGE]))]) == 1
+        await server.stop(None)
+        assert [submission.age_ns > 3_000_000_000_000 for submission in backend.submissions] == [
+            stamp == AN_HOUR_AGO,
+            False,
+        ]
+
+    asyncio.run(run())
