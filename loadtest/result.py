@@ -103,6 +103,13 @@ def write_result(path: Path, result: Result) -> None:
     path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
+def why_unread(error: Exception) -> str:
+    """What is wrong with a file of ours that could not be read as one."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+
+
 def read_result(path: Path) -> Result:
     """Raises BadResult."""
     try:
@@ -113,7 +120,7 @@ def read_result(path: Path) -> Result:
     except BadResult:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadResult(f"{path} is no result of `loadtest run --json`: {error!r}") from None
+        raise BadResult(f"{path} is no result of `loadtest run --json`: {why_unread(error)}") from None
 
 
 def _run(told: dict[str, Any]) -> Run:

@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtest.load import Load
 from loadtest.objective import quantile_ms
-from loadtest.result import BadResult, Result, Run, read_result
+from loadtest.result import BadResult, Result, Run, read_result, why_unread
 from loadtest.significance import at_least
 from loadtest.tally import together
 
@@ -168,7 +168,7 @@ def read_any(path: Path) -> Result | Sweep:
         document = json.loads(path.read_text(encoding="utf-8"))
         is_sweep = document["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadResult(f"{path} is neither a result nor a sweep: {error!r}") from None
+        raise BadResult(f"{path} is neither a result nor a sweep: {why_unread(error)}") from None
     return sweep_from_json(document, path) if is_sweep else read_result(path)
 
 

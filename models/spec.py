@@ -1,6 +1,6 @@
 """What a model declares about itself: facts, no behaviour."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -132,48 +132,51 @@ class ModelSpec:
     example: str | None = None
 
     def __post_init__(self) -> None:
+        """Raises ValueError with all that is wrong, a line each."""
+        mistakes = [*self._mistakes(), *self._mistakes_of_state()]
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+
+    def _mistakes(self) -> Iterator[str]:
         if not self.name or not self.version:
-            raise ValueError("name and version: must not be empty")
+            yield "name and version: must not be empty"
         module, separator, attribute = self.factory.partition(":")
         if not (module and separator and attribute):
-            raise ValueError(f"factory: {self.factory!r} is not of the form package.module:attribute")
+            yield f"factory: {self.factory!r} is not of the form package.module:attribute"
         if not self.inputs or not self.outputs:
-            raise ValueError("inputs and outputs: at least one of each")
+            yield "inputs and outputs: at least one of each"
         for kind, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [tensor.name for tensor in tensors]
             if len(set(names)) != len(names):
-                raise ValueError(f"{kind}: two have the same name: {names}")
+                yield f"{kind}: two have the same name: {names}"
         if self.latency_budget_ms is not None and self.latency_budget_ms <= 0:
-            raise ValueError(f"latency_budget_ms: must be positive, got {self.latency_budget_ms}")
+            yield f"latency_budget_ms: must be positive, got {self.latency_budget_ms}"
         if self.replicas < 1:
-            raise ValueError(f"replicas: must be at least 1, got {self.replicas}")
+            yield f"replicas: must be at least 1, got {self.replicas}"
         if self.execution not in EXECUTIONS:
-            raise ValueError(f"execution: {self.execution!r} is not one of {', '.join(EXECUTIONS)}")
+            yield f"execution: {self.execution!r} is not one of {', '.join(EXECUTIONS)}"
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+            yield f"precision: {self.precision!r} is not one of {', '.join(PRECISIONS)}"
         if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance: a share from 0 to below 1, got {self.tolerance:g}")
-        self._check_state()
+            yield f"tolerance: a share from 0 to below 1, got {self.tolerance:g}"
         unknown = set(self.labels) - {tensor.name for tensor in self.outputs}
         if unknown:
-            raise ValueError(f"labels: no output is named {', '.join(sorted(unknown))}")
+            yield f"labels: no output is named {', '.join(sorted(unknown))}"
 
-    def _check_state(self) -> None:
+    def _mistakes_of_state(self) -> Iterator[str]:
         if not self.state:
             return
         if self.decoupled:
-            raise ValueError("state: a decoupled model keeps its state in its generator")
-        if self.replicas != 1:
-            raise ValueError(
-                f"replicas: a model with state has one, since its sequences live in that process; got {self.replicas}"
-            )
+            yield "state: a decoupled model keeps its state in its generator"
+        if self.replicas > 1:
+            yield f"replicas: a model with state has one, since its sequences live in that process; got {self.replicas}"
         taken = {tensor.name for tensor in (*self.inputs, *self.outputs)}
         for tensor in self.state:
             if tensor.name in taken:
-                raise ValueError(f"state: {tensor.name!r} is already the name of an input, an output or another state")
+                yield f"state: {tensor.name!r} is already the name of an input, an output or another state"
             taken.add(tensor.name)
             if tensor.datatype == "BYTES" or -1 in tensor.shape[1:]:
-                raise ValueError(f"state: {tensor.name!r} must be numbers of a fixed shape, to begin with zeros")
+                yield f"state: {tensor.name!r} must be numbers of a fixed shape, to begin with zeros"
 
     @property
     def stateful(self) -> bool:

@@ -39,6 +39,23 @@ class Target(StrEnum):
     CLUSTER = "cluster"
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from serving.cluster.doctor import installed
+
+        typer.echo(f"headway {installed('headway') or 'that was never installed'}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Which release this is.")
+    ] = False,
+) -> None:
+    """What belongs to no single command."""
+
+
 @app.command()
 def serve(config: Config) -> None:
     """Serve the models of CONFIG until Ctrl-C."""

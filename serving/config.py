@@ -5,49 +5,33 @@ What a model declares is checked by `models.spec`, so that there is one truth ab
 and meaning is listed in docs/configuration.md, which `headway settings --markdown` prints.
 """
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic import model_validator as checks_all
 
 from models.spec import Limits, ModelSpec, Resources, TensorSpec
 from serving.config_mistakes import mistakes
 from serving.config_source import KeyPath, SettingsError, Source, read_source
+from serving.config_values import (
+    ImportString,
+    JsonText,
+    Labels,
+    ModelName,
+    Number,
+    Switch,
+    Version,
+    Weight,
+    WholeOrNumber,
+)
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
-PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-RESERVED_NAMES = ("front",)  # the application that answers what belongs to no model
-
-
-def _version(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _switch(value: object) -> object:
-    return "off" if value is False else value  # YAML reads a bare off as false
-
-
-def _number(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise ValueError(f"expected a number, got {value!r}")
-    return value
-
-
-def _labels(value: object, info: ValidationInfo) -> object:
-    """A list of labels as it is; a text is the path of a file with one label a line, relative to the settings file."""
-    if not isinstance(value, str):
-        return value
-    path = Path((info.context or {}).get("folder", "."), value)
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the labels' file {path} cannot be read: {error}") from error
+# What Ray Serve opens itself behind HAProxy, besides the replicas' listeners from 30000 and 40000 on.
+STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT = 8404, 9101, 8500, 9500
+RAY_PORTS = (STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT)
 
 
 class Section(BaseModel):
@@ -68,6 +52,7 @@ class ServerSettings(Section):
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1, description="The largest request body; a larger one gets 413.")
     tenant_header: str = Field(
         "",
+        pattern=r"^[A-Za-z0-9_-]*$",
         description="The HTTP header that names the tenant; tenants share device time. Empty: all are one. "
         "Whoever reaches the server can set it, so a gateway should.",
     )
@@ -82,7 +67,7 @@ class ServerSettings(Section):
     ray_address: str | None = Field(
         None, description="A running Ray to deploy to (`auto` or `host:port`); without it, one is started and ended."
     )
-    haproxy: Annotated[Literal["auto", "off"], BeforeValidator(_switch)] = Field(
+    haproxy: Switch = Field(
         "auto", description="`auto`: HAProxy balances the load where it is installed. `off`: Ray's slower Python proxy."
     )
     replay_kb: int = Field(
@@ -95,10 +80,10 @@ class ServerSettings(Section):
     haproxy_threads: int = Field(
         1, ge=1, le=64, description="Threads of HAProxy. One carries some ten thousand small requests per second."
     )
-    gpu_hour_price: Annotated[float | None, BeforeValidator(_number)] = Field(
+    gpu_hour_price: Number | None = Field(
         None, ge=0, description="What a GPU costs per hour, in any currency; for the metrics on cost."
     )
-    cpu_hour_price: Annotated[float | None, BeforeValidator(_number)] = Field(
+    cpu_hour_price: Number | None = Field(
         None, ge=0, description="What a CPU core costs per hour; for the metrics on cost."
     )
     request_log_per_s: int = Field(
@@ -113,7 +98,7 @@ class ServerSettings(Section):
         pattern="^https?://",
         description="Where spans go, an OTLP collector: `http://host:4318/v1/traces`. Needs `headway[trace]`.",
     )
-    trace_share: Annotated[float, BeforeValidator(_number)] = Field(
+    trace_share: Number = Field(
         0.01,
         ge=0,
         le=1,
@@ -147,9 +132,8 @@ class ServerSettings(Section):
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        # Ray Serve opens these itself behind HAProxy: its statistics, the fallback proxies, the replicas' listeners.
         for key, port, other in (("http_port", self.http_port, 8000), ("grpc_port", self.grpc_port or 0, 8001)):
-            if port in (8404, 8500, 9500) or 30000 <= port <= 31000 or 40000 <= port <= 41000:
+            if port in RAY_PORTS or 30000 <= port <= 31000 or 40000 <= port <= 41000:
                 raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")
@@ -162,7 +146,7 @@ class TensorSettings(Section):
     name: str = Field(description="Its name in requests.")
     datatype: str = Field(description="BOOL, UINT8 to UINT64, INT8 to INT64, FP16, FP32, FP64, BF16 or BYTES.")
     shape: list[int] = Field(description="Sizes; the first is -1, the batch; another -1 is variable.")
-    pad: Annotated[int | float | None, BeforeValidator(_number)] = Field(
+    pad: WholeOrNumber | None = Field(
         None, description="Fills up a variable second dimension, so that requests of different lengths share a batch."
     )
 
@@ -244,9 +228,11 @@ class ScalingSettings(Section):
 class ModelSettings(Section):
     """One model."""
 
-    name: str = Field(description="Its name in the URL: `/v2/models/<name>/infer`.")
-    version: Annotated[str, BeforeValidator(_version)] = Field("1", description="Shown to clients.")
-    factory: str = Field(description="`package.module:attribute`: a module class, or a function that returns a module.")
+    name: ModelName = Field(description="Its name in the URL: `/v2/models/<name>/infer`.")
+    version: Version = Field("1", description="Shown to clients.")
+    factory: ImportString = Field(
+        description="`package.module:attribute`: a module class, or a function that returns a module."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
     inputs: list[TensorSettings] = Field(min_length=1, description="What a request carries.")
     outputs: list[TensorSettings] = Field(min_length=1, description="What the answer carries.")
@@ -283,12 +269,12 @@ class ModelSettings(Section):
         description="By how much outputs may differ from the plain module's in float32, as a share of each output's "
         "largest value.",
     )
-    labels: dict[str, Annotated[list[str], BeforeValidator(_labels)]] = Field(
+    labels: dict[str, Labels] = Field(
         default_factory=dict, description="Class labels by output: a list, or a file with one label a line."
     )
     description: str = Field("", description="One sentence for whoever lists the models.")
-    example: str | None = Field(None, description="JSON of a valid request body, for the curl line at the start.")
-    tenants: dict[str, float] = Field(
+    example: JsonText | None = Field(None, description="JSON of a valid request body, for the curl line at the start.")
+    tenants: dict[str, Weight] = Field(
         default_factory=dict, description="Weights by tenant, when several compete; 1 unless named."
     )
 
@@ -323,25 +309,8 @@ class ModelSettings(Section):
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        for key, value in (("name", self.name), ("version", self.version)):
-            if not PATH_SEGMENT.fullmatch(value):
-                raise ValueError(f"{key}: {value!r} cannot be part of a URL; use letters, digits, '.', '_' and '-'")
-        if self.name in RESERVED_NAMES:
-            raise ValueError(f"name: {self.name!r} is taken by the server itself")
-        if self.factory.startswith("."):
-            raise ValueError(f"factory: {self.factory!r} is relative; write the whole path: package.module:attribute")
-        if not IMPORT_STRING.fullmatch(self.factory):
-            raise ValueError(f"factory: {self.factory!r} is not of the form package.module:attribute")
         if self.scaling is not None and "replicas" in self.model_fields_set:
             raise ValueError("replicas: with `scaling` there is no fixed number; set scaling.min_replicas instead")
-        if self.example is not None:
-            try:
-                json.loads(self.example)
-            except ValueError as error:
-                raise ValueError(f"example: is not JSON: {error}") from error
-        for tenant, weight in self.tenants.items():
-            if weight <= 0:
-                raise ValueError(f"tenants: the weight of {tenant!r} must be positive, got {weight}")
         self.spec()
         return self
 

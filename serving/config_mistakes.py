@@ -26,16 +26,24 @@ WANTED = {
 }
 
 
-def describe(error: ErrorDetails, root: type[BaseModel]) -> tuple[KeyPath, str]:
-    """(path of the wrong key, what is wrong with it)."""
-    key: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
+def describe(error: ErrorDetails, root: type[BaseModel]) -> list[tuple[KeyPath, str]]:
+    """(path of the wrong key, what is wrong with it); the check of a whole section may find several."""
+    if error["type"] == "value_error":
+        return [_named(_path(error), line) for line in str(error["ctx"]["error"]).splitlines()]
+    return [_described(error, root)]
+
+
+def _path(error: ErrorDetails) -> KeyPath:
+    return tuple(part for part in error["loc"] if part != "[key]")
+
+
+def _described(error: ErrorDetails, root: type[BaseModel]) -> tuple[KeyPath, str]:
+    key = _path(error)
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return key, _unknown(str(key[-1]), fields_at(root, key[:-1]))
     if kind == "missing":
         return key, "is missing"
-    if kind == "value_error":
-        return _named(key, str(context["error"]))
     if kind == "literal_error":
         return key, f"{value!r} is not possible; expected {context['expected']}"
     if kind == "too_short":
@@ -49,7 +57,7 @@ def describe(error: ErrorDetails, root: type[BaseModel]) -> tuple[KeyPath, str]:
 
 def mistakes(error: ValidationError, root: type[BaseModel], source: Source) -> list[str]:
     """One line per mistake, in the file's order."""
-    found = [describe(details, root) for details in error.errors(include_url=False)]
+    found = [one for details in error.errors(include_url=False) for one in describe(details, root)]
     found.sort(key=lambda mistake: source.line_of(mistake[0]) or 0)
     return [f"{source.locate(key)}: {text}" for key, text in found]
 

@@ -42,7 +42,7 @@ def values(settings: Settings) -> list[Value]:
     return [
         Value(written(key), value, source_of(settings, key))
         for key, value in _leaves(settings.model_dump(), ())
-        if value not in ({}, "", None) or source_of(settings, key) != "default"
+        if value not in ({}, [], "", None) or source_of(settings, key) != "default"
     ]
 
 

@@ -3,7 +3,9 @@
 Everything is counted between two looks; a replica that was not there at the first look counts from its start.
 """
 
+import http.client
 import json
+import urllib.error
 import urllib.request
 from bisect import bisect_left
 from collections import Counter
@@ -42,9 +44,17 @@ class Line:
 
 
 def look(url: str) -> State:
-    """What the server says of itself. Raises OSError where it cannot be reached or refuses."""
-    with urllib.request.urlopen(f"{url}/debug/state", timeout=PATIENCE_S) as answer:
-        state: State = json.load(answer)
+    """What the server says of itself. Raises OSError where it cannot be reached, refuses, or is no Headway."""
+    address = (url if "://" in url else f"http://{url}").rstrip("/")
+    try:
+        with urllib.request.urlopen(f"{address}/debug/state", timeout=PATIENCE_S) as answer:
+            state: State = json.load(answer)
+    except urllib.error.HTTPError:
+        raise
+    except urllib.error.URLError as error:
+        raise OSError(error.reason) from error
+    except (ValueError, http.client.HTTPException) as error:
+        raise OSError(f"no Headway answers there ({error})") from error
     return state
 
 
@@ -98,13 +108,20 @@ def _quantile_ms(durations: Counter[float], share: float) -> float | None:
 def table(found: list[Line]) -> Table:
     """As the terminal shows it."""
     shown = Table(box=None, header_style="dim", pad_edge=False)
-    shown.add_column("model")
+    shown.add_column("model", no_wrap=True)
     for column in ("replicas", "queued", "in flight", "wait ms", "busy", "batch", "p95 ms", "answers/s"):
-        shown.add_column(column, justify="right")
-    shown.add_column("others/s")
-    shown.add_column("last scaling")
-    for line in found:
-        others = (f"{outcome} {rate:.1f}" for outcome, rate in line.ended.items() if outcome != "Completed")
+        shown.add_column(column, justify="right", overflow="fold")
+    # What mostly is empty takes its room only where there is something to say: a terminal may have 80 columns.
+    others = [
+        ", ".join(f"{outcome} {rate:.1f}" for outcome, rate in line.ended.items() if outcome != "Completed")
+        for line in found
+    ]
+    if any(others):
+        shown.add_column("others/s", style="red")
+    if any(line.why for line in found):
+        shown.add_column("last scaling")
+    for line, others_of_line in zip(found, others, strict=True):
+        told = ([others_of_line] if any(others) else []) + ([line.why] if any(one.why for one in found) else [])
         shown.add_row(
             line.name if line.state == "READY" else f"[yellow]{line.name} {line.state.lower()}[/]",
             _replicas(line),
@@ -115,8 +132,7 @@ def table(found: list[Line]) -> Table:
             "-" if line.mean_batch_rows is None else f"{line.mean_batch_rows:.1f}",
             "-" if line.p95_ms is None else f"≤ {line.p95_ms:.0f}" if line.p95_ms < float("inf") else "∞",
             f"{line.ended.get('Completed', 0.0):.1f}",
-            f"[red]{', '.join(others)}[/]",
-            line.why,
+            *told,
         )
     return shown
 

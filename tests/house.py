@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +25,7 @@ from serving.api.regions import Regions
 from serving.cluster.describe import served_model
 from serving.cluster.engines import AnyEngine, open_engine
 from serving.telemetry.recorder import Recorder
+from tests.patience import eventually
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -75,10 +75,7 @@ class House:
 
     def until(self, condition: Callable[[], bool], patience_s: float = 10) -> None:
         """Waits for what the house does in its own time."""
-        deadline = time.monotonic() + patience_s
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come to pass"
-            time.sleep(0.005)
+        eventually(condition, patience_s=patience_s, every_s=0.005)
 
     def _run_thread(self) -> None:
         try:

@@ -102,6 +102,11 @@ def test_a_module_that_fails_while_it_is_imported_is_told_as_such(own_model: Pat
     assert (result.exit_code, result.stderr.endswith("RuntimeError: no licence\n")) == (2, True)
 
 
+def test_the_release_is_told_and_everything_else_explains_itself() -> None:
+    assert headway("--version").output.startswith("headway ")
+    assert "Serves PyTorch models" in headway("--help").output
+
+
 def test_serve_says_what_happens_and_fails_where_a_model_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(settings: Settings, config: Path, say: Callable[[str], None]) -> None:
         say(f"serving [{settings.server.name}] from {config.name}")

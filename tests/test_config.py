@@ -89,6 +89,9 @@ def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
         ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
         ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
         ("http_port: 8500", "http_port: 8500 is used by Ray Serve itself"),
+        ("trace_share: .inf", "trace_share: expected a finite number, got inf"),
+        ("http_port: 9101", "http_port: 9101 is used by Ray Serve itself"),
+        ("tenant_header: 'x tenant:'", "tenant_header: string should match pattern"),
         ("grpc_port: 40001", "grpc_port: 40001 is used by Ray Serve itself"),
         ("grpc_port: 8000", "grpc_port: 8000 is already the http_port"),
         ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
@@ -108,7 +111,7 @@ def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: 
         ("latency_budget_ms: .inf", "latency_budget_ms: expected a finite number"),
         ("resources: {gpus: 1.5}", "resources.gpus: a fraction up to 1 or a whole number, got 1.5"),
         ("limits: {max_batch_rows: 0}", "limits.max_batch_rows: must be at least 1, got 0"),
-        ("tenants: {a: 0}", "tenants: the weight of 'a' must be positive"),
+        ("tenants: {a: 0}", "tenants.a: a weight must be positive, got 0.0"),
         ("example: '{'", "example: is not JSON"),
         ("labels: {q: [a]}", "labels: no output is named q"),
         ("labels: {y: none.txt}", "labels.y: the labels' file"),
@@ -142,6 +145,11 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
         ("[-1, 4]}]\n    outputs", "[4]}]\n    outputs", "6: models[0].inputs[0].shape: must begin with -1"),
         ("[-1, 4]}]\n    outputs", "[-1, 4], pad: 0}]\n    outputs", "6: models[0].inputs[0].pad: only a variable"),
         ("[-1, 4]}]\n    outputs", "[-1, -1], pad: a}]\n    outputs", "6: models[0].inputs[0].pad: expected a number"),
+        (
+            "[-1, 4]}]\n    outputs",
+            "[-1, -1], pad: .nan}]\n    outputs",
+            "6: models[0].inputs[0].pad: expected a finite",
+        ),
     ],
 )
 def test_a_mistake_in_what_a_model_must_say_is_told_with_its_line(
@@ -157,6 +165,17 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         GOOD.replace("http_port: 8010", "port: 1").replace("name: x,", "nam: x,").replace("name: y,", "name: 5,"),
     )
     assert [line.split(": ")[0] for line in told] == ["my.yaml:2", "my.yaml:6", "my.yaml:6", "my.yaml:7"]
+    told = mistakes_of(
+        tmp_path, GOOD.replace("doubler", "a/b").replace("shop.models:Doubler", "shop").replace("-1", "1")
+    )
+    assert [line.split(": ")[0] for line in told] == ["my.yaml:4", "my.yaml:5", "my.yaml:6", "my.yaml:7"]
+
+
+def test_all_that_does_not_fit_together_in_a_model_is_told_at_once(tmp_path: Path) -> None:
+    told = mistakes_of(tmp_path, GOOD + "    replicas: 0\n    latency_budget_ms: -1\n    labels: {z: [a]}\n")
+    assert [line.split(": ")[1] for line in told] == [
+        f"models[0].{key}" for key in ("replicas", "latency_budget_ms", "labels")
+    ]
 
 
 def test_two_models_may_not_have_the_same_name(tmp_path: Path) -> None:

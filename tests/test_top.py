@@ -1,10 +1,14 @@
 """What `headway top` makes of two looks at a server."""
 
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from serving.top import lines, table
+from serving.top import lines, look, table
 
 
 def replica(name: str, **changes: Any) -> dict[str, Any]:
@@ -56,3 +60,56 @@ def test_the_table_says_what_is_wrong_and_why_there_are_so_many_replicas() -> No
     text = captured.get()
     for fact in ("2 of 4 (≤ 10) 1 silent", "Expired 2.0", "≤ 50", "a wait of 612 ms, 250 ms are allowed"):
         assert fact in text, text
+
+
+def test_the_models_names_and_all_numbers_are_read_on_eighty_columns() -> None:
+    console = Console(width=80, force_terminal=False)
+    named = state(replica("a"), name="image-classifier")
+    with console.capture() as captured:
+        console.print(table(lines(named, named, 2.0)))
+    text = captured.get()
+    assert "image-classifier" in text
+    assert "…" not in text
+    assert "last scaling" not in text
+
+
+def test_what_is_no_headway_is_told_as_such() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        nobody = f"127.0.0.1:{closed_soon.getsockname()[1]}"
+    with pytest.raises(OSError, match="Connection refused"):
+        look(nobody)
+    with pytest.raises(OSError, match="unknown url type"):
+        look("htp://127.0.0.1")
+    other = Answering(b"<html>")
+    with other as address, pytest.raises(OSError, match="no Headway answers there"):
+        look(f"http://{address}/")
+    assert other.asked == ["/debug/state"]
+
+
+class Answering:
+    """A server on loopback that gives this answer once."""
+
+    def __init__(self, body: bytes) -> None:
+        self.asked: list[str] = []
+        answering = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                answering.asked.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.handle_request)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._server.server_close()

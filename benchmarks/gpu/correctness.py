@@ -26,6 +26,12 @@ class Differences:
     rounding: float
     shuffled: float
 
+    def __str__(self) -> str:
+        return (
+            f"in company off by {self.batched:.1e}, through the engine {self.served:.1e}, by its own rounding "
+            f"{self.rounding:.1e}; somebody else's {self.shuffled:.1f}"
+        )
+
     def holds(self, tolerance: float) -> bool:
         """Company changes an answer by no more than twice what the model's own rounding does."""
         allowed = max(tolerance, 2 * self.rounding)

@@ -102,6 +102,7 @@ class EmulatedDevice:
     """owed_ns: what has been asked to compute and not been waited for by any stream."""
 
     name = "emulated"
+    home = torch.device("cpu")
 
     def __init__(self) -> None:
         self.owed_ns = 0
@@ -127,8 +128,17 @@ class EmulatedDevice:
             work()
         return self.take_owed_ns()
 
+    def memory(self) -> tuple[int, int]:
+        return 1 << 40, 1 << 40
+
+    def limit(self, share: float) -> None: ...
+
+    def settle(self) -> None: ...
+
     def works(self) -> bool:
         return True
+
+    def give_back(self) -> None: ...
 
 
 def _call() -> None:

@@ -131,6 +131,7 @@ async def crowd(
         await asyncio.wait_for(all_ended.wait(), 60)
         await clients.wait()
     finally:
+        loop.remove_reader(said)
         os.close(said)
         os.close(tell)
     took_s = instants[-1] / 1e9

@@ -11,6 +11,7 @@ BARS = (
     ("offline_per_s", "same execution, no queue", "#8ab4f8"),
     ("bare_per_s", "torch alone, copies hidden", "#dadce0"),
 )
+SUBTITLE = "Rows per second, at saturation. Each model's bars are shares of its fastest."
 NAME_WIDTH, BAR_WIDTH, ROW = 110, 520, 18
 
 
@@ -24,6 +25,9 @@ class Results:
     def put(self, model: str, section: str, value: Any) -> None:
         self.found["models"].setdefault(model, {})[section] = value
         self.write()
+
+    def fail(self, model: str, section: str, why: str) -> None:
+        self.put(model, "failed", self.found["models"].get(model, {}).get("failed", {}) | {section: why})
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +51,14 @@ def table(found: dict[str, Any]) -> str:
                   for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     )  # fmt: skip
+
+
+def failures(found: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: {section} failed: {why}"
+        for name, sections in found["models"].items()
+        for section, why in sections.get("failed", {}).items()
+    ]
 
 
 def summarise(sections: dict[str, Any]) -> dict[str, str]:
@@ -85,18 +97,19 @@ def _ratio(point: dict[str, Any]) -> str:
 
 def picture(found: dict[str, Any]) -> str:
     """Rows per second as shares of the fastest of each model."""
-    parts, y = [_text(4, 18, found["title"], 13)], 34
-    for _, title, colour in BARS:
-        parts.append(f'<rect x="{NAME_WIDTH}" y="{y}" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(NAME_WIDTH + 18, y + 10, title, 11))
-        y += ROW
+    parts, x, y = [_text(4, 18, found["title"], 13), _text(4, 36, SUBTITLE, 11)], 4, 48
+    measured = {key for sections in found["models"].values() for key in sections.get("rates", {})}
+    for title, colour in ((title, colour) for key, title, colour in BARS if key in measured):
+        parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{colour}"/>')
+        parts.append(_text(x + 18, y + 10, title, 11))
+        x += 36 + 6 * len(title)
+    y += ROW
     for name, sections in found["models"].items():
         rates = sections.get("rates", {})
         most = max((rates.get(key) or 0.0 for key, _, _ in BARS), default=0.0)
-        if not most:
-            continue
         y += 12
-        parts.append(_text(4, y + 12, name, 13))
+        parts.append(_text(4, y + 12, name if most else f"{name}: not measured", 13))
+        y += 0 if most else ROW
         for key, title, colour in BARS:
             rate = rates.get(key)
             if rate:

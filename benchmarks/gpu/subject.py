@@ -4,7 +4,8 @@ import asyncio
 import dataclasses
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
 from time import perf_counter
@@ -50,6 +51,7 @@ class Options:
     """seconds: for each figure of the engine; the others take a fraction.
     compile_s: begin to compile another size as long as that took no longer together; 0 for not at all.
     subjects, load: what there is to measure by name, and how a model of it is made.
+    until: by `perf_counter`: no section begins later, and one that has begun is cut short.
     """
 
     seconds: float
@@ -58,11 +60,41 @@ class Options:
     sections: tuple[str, ...]
     subjects: Callable[[], dict[str, Subject]]
     load: Callable[[Subject], Model]
+    until: float
+
+    def left_s(self) -> float:
+        left = self.until - perf_counter()
+        if left <= 0:
+            raise TimeoutError("out of time")
+        return left
 
 
 async def measure(subject: Subject, options: Options, results: Results) -> bool:
-    """Whether everything went well and was right."""
+    """Whether everything went well and was right. What did not is noted, and what was found before is kept: a GPU that
+    is lost in one section fails whatever is asked of it from then on, closing the model included."""
     print(f"\n{subject.name}: {subject.about}", flush=True)
+    try:
+        return await noted(subject.name, "model", results, _measure(subject, options, results))
+    finally:
+        gc.unfreeze()
+        gc.collect()
+        if options.device.type == "cuda":
+            with suppress(RuntimeError):  # of a lost GPU, which was noted
+                torch.cuda.empty_cache()
+
+
+async def noted(name: str, section: str, results: Results, work: Awaitable[bool | None]) -> bool:
+    """Whether it went well."""
+    try:
+        return await work is not False
+    except Exception as error:
+        traceback.print_exc()
+        results.fail(name, section, (str(error) or type(error).__name__).splitlines()[0])
+        return False
+
+
+async def _measure(subject: Subject, options: Options, results: Results) -> bool:
+    options.left_s()
     began = perf_counter()
     said: list[str] = []
     async with Engine([options.load(subject)], report=said.append) as engine:
@@ -70,28 +102,18 @@ async def measure(subject: Subject, options: Options, results: Results) -> bool:
         gc.freeze()
         facts: dict[str, Any] = getattr(engine.model, "facts", dict)()
         results.put(subject.name, "load", {"seconds": perf_counter() - began, "said": said, "facts": facts})
-        one = _One(subject, options, results, engine)
+        one = Measured(subject, options, results, engine)
         ladder = engine.batcher.sizes.row_ladder or "any"
         one.say(
             f"loaded in {perf_counter() - began:.1f} s: {facts.get('execution', 'plain')}; rows of a batch: {ladder}"
         )
         well = True
         for section in options.sections:
-            try:
-                well &= await getattr(one, section)() is not False
-            except Exception:
-                traceback.print_exc()
-                results.put(subject.name, "failed", {section: traceback.format_exc().splitlines()[-1]})
-                well = False
-    del one, engine
-    gc.unfreeze()
-    gc.collect()
-    if options.device.type == "cuda":
-        torch.cuda.empty_cache()
+            well &= await noted(subject.name, section, results, one.measured(section))
     return well
 
 
-class _One:
+class Measured:
     """A model, loaded. Each section prints and writes what it found."""
 
     def __init__(self, subject: Subject, options: Options, results: Results, engine: Engine) -> None:
@@ -112,6 +134,14 @@ class _One:
         made: Any = find_factory(self.subject.spec.factory)(**{name: options.get(name, own[name]) for name in own})
         module: torch.nn.Module = made.to(self.options.device).eval()
         return module
+
+    async def measured(self, section: str) -> bool | None:
+        try:
+            async with asyncio.timeout(self.options.left_s()):
+                found: bool | None = await getattr(self, section)()
+                return found
+        except TimeoutError as error:
+            raise TimeoutError("out of time") from error
 
     def say(self, text: str) -> None:
         print(f"  {text}", flush=True)

@@ -27,7 +27,7 @@ def saturated_under_ray(subject: Subject, options: Options) -> Saturated:
     )  # fmt: skip
     try:
         remote = ray.remote(num_cpus=1, num_gpus=gpus)(saturated)
-        found: dict[str, Any] = ray.get(remote.remote(subject.name, options))
+        found: dict[str, Any] = ray.get(remote.remote(subject.name, options), timeout=options.left_s())
         return Saturated(**found)
     finally:
         ray.shutdown()

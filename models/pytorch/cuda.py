@@ -45,9 +45,26 @@ class Stream(Protocol):
 
 
 class Device(Protocol):
-    """A device that computes while the host does something else."""
+    """A device that computes while the host does something else.
+
+    home: where the weights of its modules live.
+    """
 
     name: str
+    home: torch.device
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that are free, and all that it has."""
+        ...
+
+    def limit(self, share: float) -> None:
+        """This process gets no more than that part of its memory from now on."""
+        ...
+
+    def settle(self) -> None:
+        """Returns when all is done that was asked of it outside its streams: they know nothing of it, and would read
+        weights that are still being written. Waits for the whole device, so only while loading."""
+        ...
 
     def stream(self) -> Stream: ...
 
@@ -66,6 +83,10 @@ class Device(Protocol):
 
     def works(self) -> bool:
         """Whether it still answers, after an error."""
+        ...
+
+    def give_back(self) -> None:
+        """All memory that nobody uses any more, what was kept for graphs included: others may want it."""
         ...
 
 
@@ -114,15 +135,22 @@ class CudaDevice:
 
     def __init__(self, device: torch.device) -> None:
         self.name = str(device)
-        self._device = device
+        self.home = device
         # One pool for all graphs (as long as captures succeed), and a graph that keeps it when all others are dropped.
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
         self._anchor: Any = None
-        # What was enqueued while loading (the weights) is there before any stream of ours begins.
-        torch.cuda.synchronize(device)
+
+    def memory(self) -> tuple[int, int]:
+        return torch.cuda.mem_get_info(self.home)
+
+    def limit(self, share: float) -> None:
+        torch.cuda.set_per_process_memory_fraction(share, self.home)
+
+    def settle(self) -> None:
+        torch.cuda.synchronize(self.home)
 
     def stream(self) -> CudaStream:
-        return CudaStream(self._device)
+        return CudaStream(self.home)
 
     def event(self) -> CudaEvent:
         return CudaEvent()
@@ -133,11 +161,13 @@ class CudaDevice:
 
     def device_memory(self, size: int) -> torch.Tensor:
         with torch.inference_mode(False):
-            return torch.empty(size, dtype=torch.uint8, device=self._device)
+            return torch.empty(size, dtype=torch.uint8, device=self.home)
 
     def capture(self, stream: CudaStream, work: Callable[[], object]) -> object:
         if self._anchor is None:
-            self._anchor = self._captured(stream, lambda: torch.zeros(1, device=self._device))
+            with torch.cuda.device(self.home):
+                self._pool = torch.cuda.graph_pool_handle()
+            self._anchor = self._captured(stream, lambda: torch.zeros(1, device=self.home))
         return self._captured(stream, work)
 
     def _captured(self, stream: CudaStream, work: Callable[[], object]) -> Any:
@@ -163,10 +193,15 @@ class CudaDevice:
         try:
             graph.capture_end()
         except RuntimeError:
-            self._pool, self._anchor = torch.cuda.graph_pool_handle(), None
-            fresh = torch.Generator(self._device)
+            self._anchor = None
+            fresh = torch.Generator(self.home)
             fresh.seed()
-            torch.cuda.default_generators[self._device.index].graphsafe_set_state(fresh.graphsafe_get_state())
+            torch.cuda.default_generators[self.home.index].graphsafe_set_state(fresh.graphsafe_get_state())
 
     def works(self) -> bool:
-        return cuda_works()
+        return cuda_works(self.home)
+
+    def give_back(self) -> None:
+        # As long as one graph holds the pool, none of its memory goes back.
+        self._anchor = None
+        torch.cuda.empty_cache()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from models.pytorch.cuda import Device
 from models.spec import Resources
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: in
     is loudly said."""
     if resources.gpus <= 0:
         return torch.device("cpu")
+    # As the driver numbers them, and with it Ray, which hands them out, and our gauges. CUDA's own order is by speed.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if cuda_devices is None:
         cuda_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if lane_index < cuda_devices:
@@ -38,13 +41,19 @@ def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: in
     return torch.device("cpu")
 
 
-def claim_memory(name: str, module: torch.nn.Module, resources: Resources, device: torch.device) -> None:
-    """Before the weights are copied to a GPU: raises `DoesNotFit` if they cannot be. A model that asked for a part of a
-    GPU also gets no more than that part of its memory, so that what it runs out of is its own share."""
-    free, total = torch.cuda.mem_get_info(device)
-    if resources.gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(resources.gpus, device)
-    check_room(name, weights_bytes(module), free, total, min(1.0, resources.gpus), str(device))
+def move(name: str, module: torch.nn.Module, resources: Resources, device: Device) -> torch.nn.Module:
+    """The module with its weights on the device. Raises `DoesNotFit` before any is copied if they cannot all be.
+
+    A model that asked for a part of a GPU also gets no more than that part of its memory, so that what it runs out of
+    is its own share."""
+    free, total = device.memory()
+    share = resources.gpus if 0 < resources.gpus < 1 else 1.0
+    check_room(name, weights_bytes(module), free, total, share, device.name)
+    if share < 1:
+        device.limit(share)
+    module = module.to(device.home)
+    device.settle()
+    return module
 
 
 def check_room(name: str, needed: int, free: int, total: int, share: float, device: str) -> None:

@@ -1,5 +1,6 @@
 """What torch raised, told apart: no room on the device, the device gone, or the model's own fault."""
 
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,16 @@ OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "can't allocate memory",  # the CPU's allocator
 )
-FROM_THE_DEVICE = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "NCCL error")
+FROM_THE_DEVICE = (
+    "CUDA error",
+    "CUDA driver error",
+    "Triton Error [CUDA]",  # a kernel that torch.compile made
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+    "cuDNN error",
+    "cuFFT error",
+    "NCCL error",
+)
 
 
 def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
@@ -25,17 +35,20 @@ def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY)
     ):
+        # Its frames hold what the batch had got of the memory, and the halves are computed while the error is handled.
+        traceback.clear_frames(error.__traceback__)
         return OutOfDeviceMemory(_first_line(error))
     if isinstance(error, RuntimeError) and any(sign in text for sign in FROM_THE_DEVICE) and not device_works():
         return DeviceLost(_first_line(error))
     return error
 
 
-def cuda_works() -> bool:
-    """Whether the current CUDA device still answers. A sticky error is raised again by the next call."""
+def cuda_works(device: torch.device) -> bool:
+    """Whether this CUDA device still answers. A sticky error is raised again by the next call, of that device: another
+    one of this process may know nothing of it."""
     try:
-        torch.cuda.synchronize()
-        torch.zeros(1, device="cuda").add_(1).item()
+        torch.cuda.synchronize(device)
+        torch.zeros(1, device=device).add_(1).item()
     except RuntimeError:
         return False
     return True

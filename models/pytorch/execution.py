@@ -33,6 +33,10 @@ class Execution(Protocol):
         """Waits for the batch; every launched batch is collected once, from any thread."""
         ...
 
+    def settle(self) -> None:
+        """Called after the module was changed: the next batch is computed with what it is now."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -62,6 +66,9 @@ class DirectExecution:
 
     def collect(self, launched: object) -> Collected:
         return Collected(launched)  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        pass
 
     def close(self) -> None:
         self.compute = closed

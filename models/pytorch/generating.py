@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from models.base import Tensors
-from models.pytorch.device import choose_device, claim_memory, set_threads, thread_count, usable_cpus
-from models.pytorch.errors import cuda_works, translate
+from models.pytorch.cuda import CudaDevice, Device
+from models.pytorch.device import choose_device, move, set_threads, thread_count, usable_cpus
+from models.pytorch.errors import translate
 from models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -17,26 +18,27 @@ log = logging.getLogger(__name__)
 def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGenerating":
     """Moves the module to its device and says where it runs. The module finds the device in `self.device` if it sets
     nothing of that name itself."""
-    device = choose_device(spec.resources)
-    threads = 1 if device.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
+    home = choose_device(spec.resources)
+    device = CudaDevice(home) if home.type == "cuda" else None
+    threads = 1 if device else thread_count(spec.resources.cpus, usable_cpus())
     set_threads(threads)
-    if device.type == "cuda":
-        claim_memory(spec.name, module, spec.resources, device)
-    module = module.to(device).eval().requires_grad_(False)
+    if device:
+        module = move(spec.name, module, spec.resources, device)
+    module.eval().requires_grad_(False)
     if not hasattr(module, "device"):
-        module.device = device  # type: ignore[assignment]
-    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, device, threads)
+        module.device = home  # type: ignore[assignment]
+    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, home, threads)
     return TorchGenerating(spec, module, device)
 
 
 class TorchGenerating:
     """Every step runs in inference mode, and errors of the device become ours."""
 
-    def __init__(self, spec: ModelSpec, module: Any, device: torch.device) -> None:
+    def __init__(self, spec: ModelSpec, module: Any, device: Device | None) -> None:
         self.spec = spec
-        self.device = str(device)
+        self.device = device.name if device else "cpu"
         self._module = module
-        self._device_works = cuda_works if device.type == "cuda" else lambda: True
+        self._device = device
 
     def generate(self, inputs: Tensors) -> Iterator[Tensors]:
         answers = self._module.generate(inputs)
@@ -48,12 +50,12 @@ class TorchGenerating:
                 except StopIteration:
                     return
                 except Exception as error:
-                    raise translate(error, self._device_works) from error
+                    raise translate(error, self._device.works if self._device else lambda: True) from error
                 yield answer
         finally:
             answers.close()
 
     def close(self) -> None:
         self._module = None
-        if self.device != "cpu":
-            torch.cuda.empty_cache()
+        if self._device:
+            self._device.give_back()

@@ -129,6 +129,9 @@ class PipelinedExecution:
         self._give_back(slot)
         return Collected(outputs, copy_ns, compute_ns, copy_back_ns)
 
+    def settle(self) -> None:
+        self._device.settle()
+
     def close(self) -> None:
         self.compute = closed
         self._slots.clear()

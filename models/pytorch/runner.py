@@ -19,7 +19,7 @@ from models.preparing import (
 )
 from models.pytorch.checking import BrokenPromise, check_outputs, check_rows, lengthened
 from models.pytorch.cuda import CudaDevice, Device
-from models.pytorch.device import choose_device, claim_memory, set_threads, thread_count, usable_cpus
+from models.pytorch.device import choose_device, move, set_threads, thread_count, usable_cpus
 from models.pytorch.errors import translate
 from models.pytorch.execution import DirectExecution, Execution
 from models.pytorch.pipeline import PipelinedExecution
@@ -39,15 +39,14 @@ def load_module(
     lane_index: of several that serve the model in this process, each on a GPU of its own.
     device: an asynchronous device to use instead of what the spec asks for.
     """
-    home = torch.device("cpu") if device else choose_device(spec.resources, lane_index)
-    # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
-    threads = 1 if home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
-    set_threads(threads)
-    if home.type == "cuda":
-        claim_memory(spec.name, module, spec.resources, home)
-    module = module.to(home).eval().requires_grad_(False)
-    if home.type == "cuda":
+    if device is None and (home := choose_device(spec.resources, lane_index)).type == "cuda":
         device = CudaDevice(home)
+    # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
+    threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
+    set_threads(threads)
+    if device:
+        module = move(spec.name, module, spec.resources, device)
+    module.eval().requires_grad_(False)
     model = TorchModel(spec, module, _execution(spec, module, device), device)
     model.check()
     log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, model.device, threads)
@@ -87,7 +86,7 @@ class TorchModel:
         self._fixed = not self.prepares and has_fixed_shapes(spec.inputs)
         self._lengths = length_buckets(self._max_length) if self._pads else (1,)
         self._padded_outputs: frozenset[str] = frozenset()
-        self._device_works = device.works if device else _cpu_works
+        self._device = device
 
     def prepare(self, inputs: Tensors) -> Prepared:
         if self._user_prepare is not None:
@@ -149,8 +148,8 @@ class TorchModel:
         self._execution.close()
         self._tuning.close()
         self._user_prepare = self._user_finish = self._example = None  # bound methods hold the module
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        if self._device:
+            self._device.give_back()
 
     def check(self) -> None:
         """Runs made-up requests through the whole way. Raises `BrokenPromise` where module and spec do not fit.
@@ -189,14 +188,10 @@ class TorchModel:
         return part
 
     def _raise(self, error: Exception) -> NoReturn:
-        translated = translate(error, self._device_works)
+        translated = translate(error, self._device.works if self._device else lambda: True)
         if translated is error:
             raise error
         raise translated from error
 
     def __repr__(self) -> str:
         return f"<TorchModel {self.spec.name} on {self.device}>"
-
-
-def _cpu_works() -> bool:
-    return True

@@ -6,6 +6,7 @@ seed: whatever a real device may do early or late, it does for some seed. Fresh 
 
 import random
 import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -90,6 +91,7 @@ class ScriptedStream:
         self.steps.append(step)
 
     def synchronize(self) -> None:
+        self._device.begin("synchronize")
         self._device.drain(self)
 
     def _do_later(self, kind: str, work: Callable[[], object]) -> None:
@@ -109,15 +111,25 @@ class ScriptedStream:
 
 
 class ScriptedDevice:
-    """on_step: told of each step as it begins, by its kind and number of that kind, from 0; may raise. Kinds are `run`
-    and `capture`, which happen at once; `copy` and `replay`, which happen when the device comes to them, and
-    `enqueue copy` and `enqueue replay`, when they are asked for.
+    """on_step: told of each step as it begins, by its kind and number of that kind, from 0; may raise. Kinds are `run`,
+    `capture` and `synchronize`, which happen at once; `copy` and `replay`, which happen when the device comes to them;
+    `enqueue copy` and `enqueue replay`, when they are asked for; and `settle`.
+    total_bytes: of its memory, of which only what `device_memory` gave out is ever used.
     gate: while it is a cleared Event, whoever waits for the device waits in it.
     """
 
     name = "scripted"
+    home = torch.device("cpu")
 
-    def __init__(self, seed: int = 0, on_step: Callable[[str, int], None] = lambda kind, number: None) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        on_step: Callable[[str, int], None] = lambda kind, number: None,
+        total_bytes: int = 1 << 40,
+    ) -> None:
+        self.total_bytes = total_bytes
+        self.share = 1.0
+        self._given: list[tuple[weakref.ref[torch.Tensor], int]] = []
         self._random = random.Random(seed)
         self._on_step = on_step
         self._streams: list[ScriptedStream] = []
@@ -140,7 +152,21 @@ class ScriptedDevice:
         return torch.full((size,), GARBAGE, dtype=torch.uint8)
 
     def device_memory(self, size: int) -> torch.Tensor:
-        return torch.full((size,), GARBAGE, dtype=torch.uint8)
+        found = torch.full((size,), GARBAGE, dtype=torch.uint8)
+        self._given.append((weakref.ref(found), size))
+        return found
+
+    def memory(self) -> tuple[int, int]:
+        return self.total_bytes - sum(size for given, size in self._given if given() is not None), self.total_bytes
+
+    def limit(self, share: float) -> None:
+        self.share = share
+
+    def settle(self) -> None:
+        self.begin("settle")
+
+    def give_back(self) -> None:
+        """There is no cache: what nobody holds is free at once."""
 
     def capture(self, stream: ScriptedStream, work: Callable[[], object]) -> object:
         self.drain(stream)

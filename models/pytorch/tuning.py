@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from math import exp, log
 from typing import Any, NamedTuple
 
-import torch
+from torch import nn
 
 from models.base import Bucket, Prepared, Tensors
 from models.collate import Pads
 from models.pytorch.comparing import difference, shuffled
 from models.pytorch.execution import Execution
 from models.pytorch.pipeline import PipelinedExecution
-from models.pytorch.ways import Bfloat16, ChannelsLast, Compiled, Unsuitable, Way
+from models.pytorch.ways import Compiled, Unsuitable, Way, ways_for
 from models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ WORTH_IT = 0.98  # of the time before: what saves less is noise, or not worth it
 CAPTURE_LIMIT_NS = 60_000_000_000
 
 Sample = Callable[[int, int], Prepared]
+Ways = Callable[[ModelSpec, nn.Module, Tensors], list[Way]]
 
 
 class Tried(NamedTuple):
@@ -47,9 +48,10 @@ class Measured(NamedTuple):
 class Tuning:
     """Made with every model; `tune` is called if `has_steps`."""
 
-    def __init__(self, spec: ModelSpec, module: torch.nn.Module, execution: Execution) -> None:
+    def __init__(self, spec: ModelSpec, module: nn.Module, execution: Execution, ways: Ways = ways_for) -> None:
         self._spec = spec
-        self._module: torch.nn.Module | None = module
+        self._ways = ways
+        self._module: nn.Module | None = module
         self._execution = execution
         self._graphs = False
         self._graph_count = 0
@@ -69,11 +71,13 @@ class Tuning:
             self._graphs = True
             best, self._graphs = self._try("CUDA graphs", probes, pads, plain, best)
         kept: list[Way] = []
-        for way in self._ways(plain):
+        assert self._module is not None, "the model is closed"
+        for way in self._ways(self._spec, self._module, plain.outputs[0]):
             self._forget()
             before = self._execution.compute
             try:
                 self._execution.compute = way.wrap(before)
+                self._execution.settle()
                 best, is_better = self._try(way.name, probes, pads, plain, best)
             except Exception as error:
                 self._note(Tried(way.name, False, None, None, _short(error)))
@@ -83,6 +87,7 @@ class Tuning:
             else:
                 self._execution.compute = before
                 way.undo()
+                self._execution.settle()
         self._forget()
         ladder = self._capture_all(with_midpoints(measured), sample, pads, row_ladder) if self._graphs else None
         for way in kept:
@@ -102,17 +107,6 @@ class Tuning:
 
     def close(self) -> None:
         self._module = None
-
-    def _ways(self, plain: Measured) -> list[Way]:
-        assert self._module is not None, "the model is closed"
-        ways: list[Way] = []
-        if self._spec.channels_last:
-            ways.append(ChannelsLast(self._module))
-        if self._spec.precision == "bf16":
-            ways.append(Bfloat16(self._module, [tensor.name for tensor in self._spec.outputs], plain.outputs[0]))
-        if self._spec.execution == "compiled":
-            ways.append(Compiled())
-        return ways
 
     def _try(
         self, name: str, probes: Mapping[Bucket, Prepared], pads: Pads, plain: Measured, best: Measured

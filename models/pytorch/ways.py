@@ -11,6 +11,9 @@ from torch import nn
 from models.base import Tensors
 from models.pytorch.execution import Compute, named
 from models.pytorch.tensors import from_numpy
+from models.spec import ModelSpec
+
+Backend = str | Callable[..., Any]
 
 CPUINFO = Path("/proc/cpuinfo")
 WITH_WEIGHTS = (
@@ -34,6 +37,20 @@ class Way(Protocol):
         ...
 
 
+def cpu_has_bf16(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether the instruction set has bf16 (AVX-512 BF16 or AMX): without, it is emulated, and slow."""
+    with suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("flags"):
+                return not {"avx512_bf16", "amx_bf16"}.isdisjoint(line.split())
+    return False
+
+
+def has_bf16(kind: str) -> bool:
+    """kind: of device, as torch calls it."""
+    return cpu_has_bf16() if kind == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 class ChannelsLast:
     """Convolutions in the layout that tensor cores and oneDNN like. Weights decide: activations follow them."""
 
@@ -55,11 +72,19 @@ class Bfloat16:
     softmax, sums) stays in float32, and the outputs have the types they had.
 
     plain: outputs of the module as it is.
+    is_supported: whether such a device has instructions for it.
     """
 
     name = "bf16"
 
-    def __init__(self, module: nn.Module, output_names: Sequence[str], plain: Tensors) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        output_names: Sequence[str],
+        plain: Tensors,
+        is_supported: Callable[[str], bool] = has_bf16,
+    ) -> None:
+        self._is_supported = is_supported
         self._module = module
         self._output_names = output_names
         self._types = {name: from_numpy(array[:0].copy()).dtype for name, array in plain.items()}
@@ -67,10 +92,8 @@ class Bfloat16:
 
     def wrap(self, compute: Compute) -> Compute:
         kind = next((parameter.device.type for parameter in self._module.parameters()), "cpu")
-        if kind == "cpu" and not cpu_has_bf16():
-            raise Unsuitable("this CPU has no instructions for it")
-        if kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise Unsuitable("this GPU has no instructions for it")
+        if not self._is_supported(kind):
+            raise Unsuitable(f"this {'CPU' if kind == 'cpu' else 'GPU'} has no instructions for it")
         for layer in self._module.modules():
             if isinstance(layer, WITH_WEIGHTS):
                 for name, parameter in list(layer.named_parameters(recurse=False)):
@@ -98,19 +121,21 @@ class Compiled:
 
     name = "torch.compile"
 
-    def __init__(self, backend: str | Callable[..., Any] = "inductor") -> None:
+    def __init__(self, backend: Backend = "inductor") -> None:
         self._backend = backend
         self._frozen = False
+        self._compiled: Any = None
 
     def wrap(self, compute: Compute) -> Compute:
-        self._compiled: Any = torch.compile(compute, dynamic=True, backend=self._backend)
+        self._compiled = torch.compile(compute, dynamic=True, backend=self._backend)
         return self._call
 
     def freeze(self) -> None:
         self._frozen = True
 
     def undo(self) -> None:
-        torch.compiler.reset()
+        """Not `torch.compiler.reset()`: another lane's compiled code would be gone too, and it runs eager then."""
+        self._compiled = None
 
     def _call(self, *inputs: torch.Tensor) -> Any:
         if not self._frozen:
@@ -119,10 +144,20 @@ class Compiled:
             return self._compiled(*inputs)
 
 
-def cpu_has_bf16(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the instruction set has bf16 (AVX-512 BF16 or AMX): without, it is emulated, and slow."""
-    with suppress(OSError):
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("flags"):
-                return not {"avx512_bf16", "amx_bf16"}.isdisjoint(line.split())
-    return False
+def ways_for(
+    spec: ModelSpec,
+    module: nn.Module,
+    plain: Tensors,
+    *,
+    supports_bf16: Callable[[str], bool] = has_bf16,
+    backend: Backend = "inductor",
+) -> list[Way]:
+    """What the model's file allows, in the order in which to try it. plain: as for `Bfloat16`."""
+    ways: list[Way] = []
+    if spec.channels_last:
+        ways.append(ChannelsLast(module))
+    if spec.precision == "bf16":
+        ways.append(Bfloat16(module, [tensor.name for tensor in spec.outputs], plain, supports_bf16))
+    if spec.execution == "compiled":
+        ways.append(Compiled(backend))
+    return ways

@@ -234,5 +234,5 @@ def whole_number(parameters: Mapping[str, object], name: str) -> int:
     """A parameter that is a count, 0 where it was not given. Raises BadMessage."""
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
-        raise BadMessage("must be a whole number, not negative", path=f"parameters.{name}")
+        raise BadMessage("must be a whole number from 0 to 2^63 - 1", path=f"parameters.{name}")
     return value

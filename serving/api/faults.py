@@ -96,8 +96,8 @@ def fault_of_outcome(outcome: Outcome) -> Fault:
     match outcome:
         case Failed(error):
             return fault_of_error(error)
-        case Rejected(Reason.TOO_LARGE):
-            return Fault(400, f"request refused: {Reason.TOO_LARGE.value}")
+        case Rejected(Reason.TOO_LARGE, limit=limit):
+            return Fault(400, f"request refused: {Reason.TOO_LARGE.value}, {limit}")
         case Rejected(reason, retry_after_ns):
             return Fault(503, f"request refused: {reason.value}", (retry_after(retry_after_ns),), retry_after_ns)
         case Expired(waited_ns):
@@ -132,6 +132,8 @@ def wrong_verb(method: str, allowed: str) -> Fault:
 
 
 def not_ready(name: str, state: str = "not ready") -> Fault:
+    """state: as the index of the repository has it. A model that is ready, and was not reached, comes or goes."""
+    state = "not reachable" if state.lower() == "ready" else state.lower()
     return Fault(503, f"Model '{name}' is {state}", (retry_after(_SECOND_NS),))
 
 

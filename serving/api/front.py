@@ -85,7 +85,7 @@ class FrontApp:
         verb, tell = self._operations.get(path, ("", None))
         try:
             if tell is None and path in self._pages:
-                await self._tell_page(self._pages[path], scope, send)
+                await self._tell_page(path, scope, send)
             elif tell is None:
                 await self._answer_elsewhere(path, scope, receive, send)
             else:
@@ -99,11 +99,11 @@ class FrontApp:
                 _log.error("answering %s failed by a bug of ours", path, exc_info=error)
             await send_fault(send, fault)
 
-    async def _tell_page(self, page: LivePage, scope: Scope, send: Send) -> None:
+    async def _tell_page(self, path: str, scope: Scope, send: Send) -> None:
         _check_verb(scope, "GET")
-        if scope["path"].startswith("/debug/") and not self._may_debug(scope):
+        if path.startswith("/debug/") and not self._may_debug(scope):
             raise CallFailed(Fault(403, "only from the machine itself, or with the admin token"))
-        content_type, body = await page(scope.get("query_string", b"").decode("latin-1"))
+        content_type, body = await self._pages[path](scope.get("query_string", b"").decode("latin-1"))
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
     def _may_debug(self, scope: Scope) -> bool:
@@ -148,7 +148,7 @@ class FrontApp:
         """A known model gets here while its own replicas are not reachable yet, or no longer."""
         for model in await self._server.models():
             if model["name"] == name and model.get("wanted", True):
-                return not_ready(name, str(model.get("state", "UNAVAILABLE")).lower())
+                return not_ready(name, str(model.get("state", "UNAVAILABLE")))
             if model["name"] == name:
                 return unavailable_model(name)
         return unknown_model(name)

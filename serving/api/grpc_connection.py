@@ -70,7 +70,7 @@ def _timeout_ns(value: str) -> int | None:
     if not value:
         return None
     digits, unit = value[:-1], _UNIT_NS.get(value[-1])
-    if unit is None or not digits.isdigit() or len(digits) > 8:
+    if unit is None or not digits.isdecimal() or len(digits) > 8:
         raise BadMessage(f"{value[:20]!r} is no time", path="grpc-timeout")
     return max(1, int(digits) * unit)
 

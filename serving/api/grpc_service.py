@@ -207,7 +207,7 @@ class GrpcService:
                 if not model.get("wanted", True):
                     return Refused(unavailable_model(absent.name))
                 if model["state"] != "READY":
-                    return Refused(not_ready(absent.name, str(model["state"]).lower()))
+                    return Refused(not_ready(absent.name, str(model["state"])))
                 if self._relay is not None:
                     return self._relay(method, message, absent.name, call)
         return Refused(unknown_model(absent.name, absent.version))

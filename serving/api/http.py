@@ -169,6 +169,8 @@ class ModelApp:
             if body is None:
                 return
             began_ns = now_ns()
+            if encoding := headers.get(b"content-encoding"):
+                body = await self._inflated(body, encoding.decode("latin-1"))
             request = read_request(self.model, body)
             id = request.id
             answers = begin(self.model, request, tenant)

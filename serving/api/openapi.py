@@ -6,6 +6,7 @@ from typing import Protocol
 
 from serving.api.openapi_server import SERVER_SCHEMAS, server_paths, settings
 from serving.api.openapi_words import COUNT, FLAG, TEXT, Json, answers, body, change, each, fields, read, ref, wishes
+from serving.api.signature import Described
 
 _ELEMENT: Mapping[str, Json] = {
     "BOOL": FLAG,
@@ -17,22 +18,13 @@ _NOT_IN_JSON = ("FP16", "BF16")
 _WHOLE: Json = {"type": "integer"}
 
 
-class DescribedTensor(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def datatype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-
-class Described(Protocol):
+class DescribedModel(Protocol):
     """A model as its owner describes it. `example`: JSON of a request, or None."""
 
     @property
-    def inputs(self) -> Sequence[DescribedTensor]: ...
+    def inputs(self) -> Sequence[Described]: ...
     @property
-    def outputs(self) -> Sequence[DescribedTensor]: ...
+    def outputs(self) -> Sequence[Described]: ...
     @property
     def description(self) -> str: ...
     @property
@@ -45,7 +37,7 @@ class Described(Protocol):
     def example(self) -> str | None: ...
 
 
-def signature(model: Described) -> Json:
+def signature(model: DescribedModel) -> Json:
     """What a person, or a form, needs to know to call the model. `labelled`: outputs that can be asked for by class."""
     return {
         "description": model.description,
@@ -58,7 +50,7 @@ def signature(model: Described) -> Json:
     }
 
 
-def _tensor(tensor: DescribedTensor) -> Json:
+def _tensor(tensor: Described) -> Json:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 

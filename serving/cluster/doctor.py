@@ -3,6 +3,7 @@
 Ray and torch are looked at, not imported: an answer in a second or two, also where they are broken.
 """
 
+import errno
 import json
 import shutil
 import socket
@@ -17,12 +18,18 @@ from pathlib import Path
 
 from serving.cluster.environment import haproxy_binary, haproxy_launcher
 from serving.cluster.machine import available_cores, available_memory_bytes
-from serving.config import Settings
+from serving.config import (
+    FALLBACK_GRPC_PORT,
+    FALLBACK_PORT,
+    METRICS_PORT,
+    STATISTICS_PORT,
+    ServerSettings,
+    Settings,
+)
 from serving.telemetry.gpu import read_once
 from serving.telemetry.snapshot import GpuReading
 
 TESTED_RAY = "2.60"
-SERVE_PORTS = {8404: "HAProxy's statistics", 8500: "Ray Serve's fallback proxy"}
 GIB = 1024**3
 TORCH_PROBE = (
     "import json, torch; print(json.dumps({'version': torch.__version__, 'built_for': torch.version.cuda,"
@@ -64,7 +71,7 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
     server = settings.server if settings else None
     local = server is None or server.ray_address is None
     yield check_python(sys.version_info[:2])
-    yield check_ray(_installed("ray"))
+    yield check_ray(installed("ray"))
     with_haproxy = server is None or server.haproxy == "auto"
     yield check_haproxy(haproxy_binary(), wanted=with_haproxy)
     wants_grpc = server is None or bool(server.grpc_port)
@@ -78,11 +85,7 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
         yield check_memory(available_memory_bytes(), replicas=sum(spec.replicas for spec in specs))
         yield check_disk("/tmp", shutil.disk_usage("/tmp").free)
         yield check_shared_memory(Path("/dev/shm"))
-        ports = {server.http_port if server else 8000: "the server"} | (SERVE_PORTS if with_haproxy else {})
-        if wants_grpc and with_haproxy:
-            ports[server.grpc_port or 0 if server else 8001] = "gRPC"
-        for port, owner in ports.items():
-            yield check_port(port, owner)
+        yield from check_ports(server or ServerSettings(), haproxy=with_haproxy)
 
 
 def check_python(found: tuple[int, ...]) -> Check:
@@ -192,12 +195,31 @@ def check_shared_memory(folder: Path) -> Check:
     return ok("shared memory", text)
 
 
-def check_port(port: int, owner: str) -> Check:
-    with socket.socket() as probe:
+def check_ports(server: ServerSettings, *, haproxy: bool) -> Iterator[Check]:
+    """Every port that a server with these settings opens, but for those of the replicas."""
+    yield check_port(server.http_port, "the server", server.host)
+    if not haproxy:
+        return
+    yield check_port(STATISTICS_PORT, "HAProxy's statistics")
+    yield check_port(METRICS_PORT, "HAProxy's metrics")
+    yield check_port(FALLBACK_PORT, "Ray Serve's fallback proxy", server.host)
+    if server.grpc_port:
+        yield check_port(server.grpc_port, "gRPC", server.host)
+        yield check_port(FALLBACK_GRPC_PORT, "Ray Serve's fallback proxy for gRPC", server.host)
+
+
+def check_port(port: int, owner: str, host: str = "0.0.0.0") -> Check:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        return fail(f"port {port}", f"server.host {host}: {error.strerror}", "name an address of this machine")
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))
+            probe.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                return fail(f"port {port}", f"server.host {host}: {error.strerror}", "name an address of this machine")
             advice = f"find its user with `ss -ltnp 'sport = :{port}'`; another Headway perhaps"
             return fail(f"port {port}", f"wanted by {owner}: {error.strerror}", advice)
     return ok(f"port {port}", f"free, for {owner}")
@@ -232,7 +254,8 @@ def driver_readings() -> Sequence[GpuReading] | str:
         pynvml.nvmlShutdown()
 
 
-def _installed(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Its version."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -13,7 +13,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from serving.cluster.environment import grpc_options, ray_environment, serves_grpc
+from serving.cluster.doctor import Verdict, check_ports
+from serving.cluster.environment import grpc_options, haproxy_binary, ray_environment, serves_grpc
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
@@ -34,6 +35,7 @@ def serve(settings: Settings, config_path: Path, say: Say) -> None:
     cluster = Cluster(settings, config_path, say)
     try:
         cluster.start()
+        stop.listen()  # Ray has taken SIGTERM for itself meanwhile
         if cluster.wait_until_ready(stop):
             for line in cluster.announcement():
                 say(line)
@@ -58,11 +60,15 @@ class Cluster:
 
     def start(self) -> None:
         server = self._settings.server
+        if self._owns_ray:
+            self._check_ports()
         self._bystanders = descendants(os.getpid())
         os.environ.update(ray_environment(self._settings))
         path = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
         self._say("starting Ray …")
+        # It says how to turn its token authentication off, at every start: nobody should.
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         import ray
         from ray import serve
 
@@ -86,6 +92,13 @@ class Cluster:
             if spec.resources.gpus and not gpus and self._owns_ray:
                 self._say(f"WARNING: {spec.name} asks for a GPU and there is none: it is served on the CPU")
         deploy(self._settings, gpus=gpus or not self._owns_ray)
+
+    def _check_ports(self) -> None:
+        """Ray would find out after a while, and say it in a page of tracebacks."""
+        haproxy = self._settings.server.haproxy == "auto" and haproxy_binary() is not None
+        taken = [one for one in check_ports(self._settings.server, haproxy=haproxy) if one.verdict is Verdict.FAIL]
+        if taken:
+            raise StartFailed("\n".join(f"{one.name}, {one.finding}; {one.advice}" for one in taken))
 
     def wait_until_ready(self, stop: StopSignal | None = None) -> bool:
         """False if it was asked to stop before."""

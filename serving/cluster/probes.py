@@ -2,6 +2,7 @@
 replicas."""
 
 import json
+import re
 import time
 import urllib.request
 from typing import Any
@@ -12,6 +13,8 @@ from serving.core.clock import SystemClock
 from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
+# What the owner of a model did not keep to is told in a sentence; how Ray came to hear of it helps nobody.
+_SENTENCE = re.compile(r"^models\.[\w.]+\.(?:BrokenPromise|ModelNotLoadable): (.+)", re.MULTILINE | re.DOTALL)
 
 
 class NeverUp(Exception):
@@ -82,4 +85,6 @@ def answers_over_grpc(address: str, model: str, patience_s: float = 10.0) -> boo
 def _cause(application: Any) -> str:
     """Why it did not start: the message of the application or, better, of the deployment that failed."""
     messages = [deployment.message for deployment in application.deployments.values() if deployment.message]
-    return "\n".join(messages) or application.message
+    cause: str = "\n".join(messages) or application.message
+    sentence = _SENTENCE.search(cause)
+    return sentence[1].strip() if sentence else cause

@@ -18,6 +18,10 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
+        self.listen()
+
+    def listen(self) -> None:
+        """From now on, whoever listened before."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os.write(self._write, b"!"))
 

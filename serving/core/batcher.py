@@ -90,7 +90,7 @@ class Batcher:
         waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
         """
         if request.rows > self.sizes.largest_rows:
-            return Rejected(Reason.TOO_LARGE, retry_after_ns=0)
+            return Rejected(Reason.TOO_LARGE, retry_after_ns=0, limit=self.sizes.largest_rows)
         if len(self.queue) + waiting_elsewhere >= self.max_requests:
             return Rejected(Reason.QUEUE_FULL, retry_after_ns=self.backlog_ns(request.length))
         if request.deadline_ns - request.arrived_ns >= NO_DEADLINE_NS:

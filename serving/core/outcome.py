@@ -57,8 +57,11 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
+    """limit: how much would have been taken, where a number says it."""
+
     reason: Reason
     retry_after_ns: int
+    limit: int | None = None
 
 
 Outcome = Completed | Failed | Expired | Cancelled | Rejected

@@ -110,8 +110,13 @@ class HeaderReader(Generic[T]):
         if not self._has_table and (known := self._known.get(block)) is not None:
             return known
         try:
-            headers = tuple((str(name), str(value)) for name, value in self._decoder.decode(block))
-        except (HPACKError, UnicodeError) as error:
+            # A character for each byte, as in HTTP/1: what is no UTF-8 is one client's affair, and others' calls come
+            # on the same connection.
+            headers = tuple(
+                (bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
+                for name, value in self._decoder.decode(block, raw=True)
+            )
+        except HPACKError as error:
             raise BadMessage(f"unreadable headers: {error}") from None
         made = self._make(headers)
         if not self._has_table and len(block) <= _MAX_BLOCK_BYTES:

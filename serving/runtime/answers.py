@@ -1,11 +1,28 @@
-"""What a forward pass gave, cut into the answers of its requests."""
+"""Where the user's own methods meet requests: what `prepare` makes of one, and what a forward pass gave, cut into the
+answers of its requests.
+
+What those methods raise is caught whatever it is. Much of this runs in a thread pool, whose futures cannot carry a
+StopIteration (the request would wait for ever) and whose SystemExit would end the event loop.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from models.base import Model, Tensors
-from serving.core.errors import ModelError, ServingError
+from models.base import InvalidInput as UnusableInput
+from models.base import Model, Prepared, Tensors
+from models.spec import TensorSpec
+from serving.core.errors import InvalidInput, ModelError, ServingError
 from serving.core.request import Request
+
+
+def prepared(model: Model, inputs: Tensors) -> Prepared | ServingError:
+    """The request as it is collated, or why it cannot be."""
+    try:
+        return model.prepare(inputs)
+    except UnusableInput as error:
+        return InvalidInput(str(error))
+    except BaseException as error:
+        return as_model_error(error)
 
 
 def split_one_by_one_if_need_be(
@@ -14,11 +31,18 @@ def split_one_by_one_if_need_be(
     """Each request's rows. If that fails for the batch, each is tried alone, so that only the guilty one fails."""
     parts: list[Any] = [request.payload for request in requests]
     try:
-        return list(model.split(outputs, parts))
-    except Exception as error:
+        answers: list[Tensors | ServingError] = list(model.split(outputs, parts))
+        if len(answers) != len(parts):
+            raise ModelError("the model returned no output")
+        if model.finishes:
+            for answer, request in zip(answers, requests, strict=True):
+                check_rows(cast(Tensors, answer), request.rows)
+                check_declared(cast(Tensors, answer), model.spec.outputs)
+        return answers
+    except BaseException as error:
         if len(parts) == 1:
             return [as_model_error(error)]
-    answers: list[Tensors | ServingError] = []
+    answers = []
     row = 0
     for request in requests:
         own = {name: tensor[row : row + request.rows] for name, tensor in outputs.items()}
@@ -27,7 +51,42 @@ def split_one_by_one_if_need_be(
     return answers
 
 
+def check_batch(model: Model, outputs: Tensors, rows: int) -> None:
+    """Raises ModelError where a batch of so many rows came back otherwise than declared: cut apart, it would give
+    clients the rows of others, or none."""
+    check_rows(outputs, rows)
+    if not model.finishes:  # what `finish` is given is the module's own affair
+        check_declared(outputs, model.spec.outputs)
+
+
+def check_rows(outputs: Tensors, rows: int) -> None:
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            raise ModelError(f"the model returned shape {list(array.shape)} for output {name!r} of {rows} row(s)")
+
+
+def check_declared(outputs: Tensors, declared: Sequence[TensorSpec]) -> None:
+    for tensor in declared:
+        array = outputs.get(tensor.name)
+        if array is None:
+            raise ModelError(f"the model returned no output {tensor.name!r}")
+        sizes = array.shape[1:]
+        if sizes != tensor.shape[1:] and not _fits(sizes, tensor.shape[1:]):
+            raise ModelError(
+                f"the model returned shape {list(array.shape)} for output {tensor.name!r}, "
+                f"declared as {list(tensor.shape)}"
+            )
+
+
+def _fits(sizes: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    return len(sizes) == len(declared) and all(
+        wanted in (-1, size) for wanted, size in zip(declared, sizes, strict=True)
+    )
+
+
 def as_model_error(error: BaseException) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
     failure = ModelError(f"the model failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure

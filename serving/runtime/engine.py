@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import cast
 
-from models.base import InvalidInput as UnusableInput
 from models.base import Model, Prepared, Tensors
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.clock import Clock, SystemClock
-from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ServingError
+from serving.core.errors import BatchTimeout, LaneLost, ServingError
 from serving.core.latency import LatencyModel
 from serving.core.ledger import Ledger
 from serving.core.observer import Observer, SilentObserver
@@ -19,7 +18,7 @@ from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome,
 from serving.core.request import NO_DEADLINE_NS, Request, rank
 from serving.core.sizes import Sizes
 from serving.core.statistics import ModelStatistics
-from serving.runtime.answers import as_model_error, split_one_by_one_if_need_be
+from serving.runtime.answers import prepared, split_one_by_one_if_need_be
 from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.driver import Driver, hop_ns
 from serving.runtime.forwarding import Forwarded
@@ -153,10 +152,10 @@ class Engine:
         if self.model.prepares:
             ticket.stage = Stage.PREPARING
             self._preparing += 1
-            job = self._loop.run_in_executor(self._pool, self.model.prepare, cast(Tensors, payload))
+            job = self._loop.run_in_executor(self._pool, prepared, self.model, cast(Tensors, payload))
             job.add_done_callback(partial(self._prepared, ticket))
         else:
-            self._offer_directly(ticket, cast(Tensors, payload))
+            self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload)))
         return ticket
 
     def statistics(self) -> ModelStatistics:
@@ -227,31 +226,24 @@ class Engine:
             return Expired(waited_ns=now_ns - ticket.arrived_ns)
         return self.batcher.admit(ticket, now_ns, waiting_elsewhere=self._preparing)
 
-    def _offer_directly(self, ticket: Ticket, payload: Tensors) -> None:
-        try:
-            self._offer(ticket, self.model.prepare(payload))
-        except UnusableInput as error:
-            self._end(ticket, Failed(InvalidInput(str(error))))
-        except Exception as error:
-            self._end(ticket, Failed(as_model_error(error)))
-
-    def _prepared(self, ticket: Ticket, job: asyncio.Future[Prepared]) -> None:
+    def _prepared(self, ticket: Ticket, job: asyncio.Future[Prepared | ServingError]) -> None:
         """A preparation in the pool is over; its client may have gone meanwhile."""
         if ticket.stage is not Stage.PREPARING:
-            job.cancelled() or job.exception()  # looked at, so that asyncio does not complain
-        elif job.cancelled():
+            return
+        if job.cancelled():
             self._end(ticket, Failed(LaneLost("the server is shutting down")))
-        elif (error := job.exception()) is not None:
-            failed = InvalidInput(str(error)) if isinstance(error, UnusableInput) else as_model_error(error)
-            self._end(ticket, Failed(failed))
         else:
-            self._preparing -= 1
-            self._offer(ticket, job.result())
+            self._offer_or_fail(ticket, job.result())
 
-    def _offer(self, ticket: Ticket, prepared: Prepared) -> None:
-        ticket.payload = prepared
-        ticket.group = prepared.group
-        ticket.length = prepared.length
+    def _offer_or_fail(self, ticket: Ticket, part: Prepared | ServingError) -> None:
+        if isinstance(part, ServingError):
+            self._end(ticket, Failed(part))
+            return
+        if ticket.stage is Stage.PREPARING:
+            self._preparing -= 1
+        ticket.payload = part
+        ticket.group = part.group
+        ticket.length = part.length
         ticket.stage = Stage.QUEUED
         self.batcher.offer(ticket)
         self._driver.pump_soon()

@@ -7,7 +7,8 @@ from typing import Any
 from models.base import Bucket, DeviceLost, Model, OutOfDeviceMemory, Prepared
 from serving.core.batch import Batch
 from serving.core.clock import Clock
-from serving.core.errors import LaneLost, ModelError, OutOfMemory, ServingError
+from serving.core.errors import LaneLost, OutOfMemory, ServingError
+from serving.runtime.answers import as_model_error, check_batch
 
 
 @dataclass(slots=True)
@@ -52,14 +53,16 @@ def forward(
             staged = model.collate(_parts(done.batch, members), Bucket(padded_rows, done.batch.length))
             done.prepare_ns += clock.now_ns() - began
             began = clock.now_ns()
-        done.pieces.append((model.forward(staged), members))
+        outputs = model.forward(staged)
+        check_batch(model, outputs, padded_rows)
+        done.pieces.append((outputs, members))
         done.compute_ns += clock.now_ns() - began
-    except Exception as error:
+    except BaseException as error:  # also what ends a thread: with it the lane would be gone, and nobody told
         done.compute_ns += clock.now_ns() - began
         halve(model, clock, done, members, error)
 
 
-def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: Exception) -> None:
+def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: BaseException) -> None:
     """Computing these members failed: each half is tried again, unless there is one member only, or no device."""
     if isinstance(error, DeviceLost):
         done.lost = True
@@ -69,8 +72,7 @@ def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: Ex
         done.ran_out_of_memory = True
         failure: ServingError = OutOfMemory(f"the device ran out of memory: {error}")
     else:
-        failure = ModelError(f"the model failed: {type(error).__name__}: {error}")
-        failure.__cause__ = error
+        failure = as_model_error(error)
     if len(members) == 1:
         done.errors[members[0]] = failure
         return

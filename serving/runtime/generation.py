@@ -282,7 +282,10 @@ class GeneratingEngine:
 
         def timed() -> tuple[T, int]:
             began_ns = self._clock.now_ns()
-            return work(), self._clock.now_ns() - began_ns
+            try:
+                return work(), self._clock.now_ns() - began_ns
+            except (StopIteration, SystemExit, KeyboardInterrupt) as error:  # no future or event loop bears these
+                raise as_model_error(error) from error
 
         limit_s = self.spec.limits.forward_timeout_s
         try:

@@ -91,7 +91,7 @@ class Lane:
             began = self._clock.now_ns()
             try:
                 staged = stage(self.model, batch)
-            except Exception:  # collated again, and told apart, where failures are handled
+            except BaseException:  # collated again, and told apart, where failures are handled
                 staged = None
             self._to_compute.put((batch, staged, self._clock.now_ns() - began))
         self._to_compute.put(None)

@@ -11,10 +11,11 @@ from queue import SimpleQueue
 from models.base import DeviceLost, PipelinedModel
 from serving.core.batch import Batch
 from serving.core.clock import Clock
+from serving.runtime.answers import check_batch
 from serving.runtime.forwarding import Forwarded, halve, stage
 
 Launched = tuple[Forwarded, object]
-Failed = tuple[Forwarded, Exception]
+Failed = tuple[Forwarded, BaseException]
 
 
 class PipelinedLane:
@@ -65,7 +66,7 @@ class PipelinedLane:
         began = self._clock.now_ns()
         try:
             launched = self.model.launch(stage(self.model, batch))
-        except Exception as error:
+        except BaseException as error:
             self._take_apart(done, error)
             return
         done.prepare_ns = self._clock.now_ns() - began
@@ -76,15 +77,18 @@ class PipelinedLane:
             done, launched = job
             try:
                 outputs, done.copy_ns, done.compute_ns, done.copy_back_ns = self.model.collect(launched)
+                check_batch(self.model, outputs, done.batch.padded_rows)
             except DeviceLost as error:
                 self._take_apart(done, error)
-            except Exception as error:  # computed again where the model's code runs, behind what is launched already
+            except (
+                BaseException
+            ) as error:  # computed again where the model's code runs, behind what is launched already
                 self._to_launch.put((done, error))
             else:
                 done.pieces.append((outputs, range(len(done.batch.requests))))
                 self._report(done)
 
-    def _take_apart(self, done: Forwarded, error: Exception) -> None:
+    def _take_apart(self, done: Forwarded, error: BaseException) -> None:
         halve(self.model, self._clock, done, range(len(done.batch.requests)), error)
         self._report(done)
 

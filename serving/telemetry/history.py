@@ -102,7 +102,7 @@ class History:
             self._totals[key] = now
             if was is None and replica.uptime_ns > (seconds + 1) * 1e9:
                 was = now  # it has run for long and was never seen: nobody knows when it counted what it did
-            was = was or Totals()
+            was = was or Totals(cpu_ns=now.cpu_ns)  # what its start took lies before its first requests
             _count(counted, was, now)
             if seconds and (now.busy_ns or not now.batches):  # models that generate do not tell how long they are busy
                 shares.append(min(1.0, (now.busy_ns - was.busy_ns) / (replica.lanes * seconds * 1e9)))

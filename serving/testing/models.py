@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,13 @@ from models.base import Bucket, Collected, Prepared, Tensors
 from models.spec import Limits, ModelSpec, TensorSpec
 
 POISON = 666.0  # an input value that makes the whole forward pass fail
+
+
+class Staged(NamedTuple):
+    """A batch as it was asked for, and of how many rows the answer is to be."""
+
+    x: np.ndarray
+    rows: int
 
 
 class ScriptedModel:
@@ -57,19 +64,22 @@ class ScriptedModel:
         x = inputs["x"]
         return Prepared(inputs, len(x), x.shape[1:], 1)
 
-    def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> np.ndarray:
-        return np.concatenate([part.tensors["x"] for part in parts])
+    def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> Staged:
+        return Staged(np.concatenate([part.tensors["x"] for part in parts]), bucket.rows)
 
     def forward(self, staged: object) -> Tensors:
-        assert isinstance(staged, np.ndarray)
-        if not np.isnan(staged).any():  # warm-up samples are NaN
+        assert isinstance(staged, Staged)
+        x, rows = staged
+        if not np.isnan(x).any():  # warm-up samples are NaN
             self.entered.release()
             self.gate.wait()
-            self._on_forward(len(self.batches), staged)
-            self.batches.append(len(staged))
-        if (staged == POISON).any():
+            self._on_forward(len(self.batches), x)
+            self.batches.append(len(x))
+        if (x == POISON).any():
             raise ValueError("poison")
-        return {"sum": staged.sum(axis=1, keepdims=True)}
+        sums = np.zeros((rows, 1), np.float32)
+        sums[: len(x)] = x.sum(axis=1, keepdims=True)
+        return {"sum": sums}
 
     def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
         self._on_split(outputs["sum"])
@@ -104,12 +114,12 @@ class AsynchronousModel(ScriptedModel):
         self.launched = threading.Semaphore(0)
 
     def launch(self, staged: object) -> object:
-        assert isinstance(staged, np.ndarray)
-        if not np.isnan(staged).any():
+        assert isinstance(staged, Staged)
+        if not np.isnan(staged.x).any():
             number = len(self.launches)
-            self.launches.append(len(staged))
+            self.launches.append(len(staged.x))
             self.launched.release()
-            self._on_launch(number, staged)
+            self._on_launch(number, staged.x)
         return staged
 
     def collect(self, launched: object) -> Collected:

@@ -29,6 +29,25 @@ def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBa
     return ServedModel(name=name, inputs=described, backend=backend, **more)
 
 
+def operations_of(models: Sequence[ServedModel], **more: object) -> Operations:
+    """What a server with these models is asked beside inference."""
+
+    async def status() -> list[dict[str, object]]:
+        return [
+            {
+                "name": served.name,
+                "version": served.version,
+                "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
+            }
+            for served in models
+        ]
+
+    async def counts() -> list[dict[str, object]]:
+        return [await told_statistics(served) for served in models]
+
+    return Operations(status, counts=counts, **more)
+
+
 class Server(uvicorn.Server):
     def __init__(self, app: object, *, http: Any, loop: str) -> None:
         super().__init__(uvicorn.Config(app, http=http, loop=loop, ws="none", log_config=None, access_log=False))
@@ -77,21 +96,8 @@ def serving() -> Iterator[Callable[..., Server]]:
         more: for `Operations`."""
         apps = {served.name: ModelApp(served, tenant_header=tenant_header) for served in models}
 
-        async def status() -> list[dict[str, object]]:
-            return [
-                {
-                    "name": served.name,
-                    "version": served.version,
-                    "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
-                }
-                for served in models
-            ]
-
-        async def counts() -> list[dict[str, object]]:
-            return [await told_statistics(served) for served in models]
-
         protocol = short_way(apps[models[0].name]) if http == "short" else http
-        front = FrontApp(Operations(status, counts=counts, **more), apps=apps)
+        front = FrontApp(operations_of(models, **more), apps=apps)
         servers.append(Server(front, http=protocol, loop=loop).open())
         return servers[-1]
 

@@ -9,28 +9,14 @@ from serving.api.dispatch import ServedModel
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
-from serving.api.metadata import told_statistics
-from serving.api.operations import Operations
+from tests.api.conftest import operations_of
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
 def service_of(models: Sequence[ServedModel], **more: object) -> GrpcService:
-    async def status() -> list[dict[str, object]]:
-        return [
-            {
-                "name": served.name,
-                "version": served.version,
-                "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
-            }
-            for served in models
-        ]
-
-    async def counts() -> list[dict[str, object]]:
-        return [await told_statistics(served) for served in models]
-
     known = {name: more.pop(name) for name in ("regions", "control", "switches", "name") if name in more}
-    return GrpcService(models, Operations(status, counts=counts, **known), **more)
+    return GrpcService(models, operations_of(models, **known), **more)
 
 
 class Served:

@@ -1,6 +1,7 @@
 """Models that give any number of answers, over gRPC streams and over HTTP's generate and generate_stream."""
 
 import asyncio
+import gzip
 import json
 import queue
 from collections.abc import AsyncIterator, Iterator
@@ -147,6 +148,14 @@ def test_events_arrive_while_the_model_still_generates(served: House) -> None:
         assert next(answer.iter_lines()).startswith('data: {"model_name":"slow-words"')
         assert ledger.in_flight == 1
     served.until(lambda: ledger.ended["Cancelled"] == before + 1 and ledger.is_empty())
+
+
+def test_a_short_request_may_be_compressed_as_any_other(served: House) -> None:
+    url = f"http://{served.http}/v2/models/words/generate"
+    body = gzip.compress(b'{"text": "noon"}')
+    answer = httpx.post(url, content=body, headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json().get("word")) == (200, "noon")
+    assert httpx.post(url, content=body, headers={"content-encoding": "br"}).status_code == 415
 
 
 def test_generate_answers_once_and_says_so_where_the_model_would_go_on(served: House) -> None:

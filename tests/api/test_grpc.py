@@ -147,7 +147,7 @@ def test_a_message_over_the_limit_is_refused_by_name(triton) -> None:
     ("outcome", "code", "text"),
     [
         (Rejected(Reason.QUEUE_FULL, 1_500_000_000), "UNAVAILABLE", "request refused: the queue is full"),
-        (Rejected(Reason.TOO_LARGE, 0), "INVALID_ARGUMENT", "request refused: the request has more rows"),
+        (Rejected(Reason.TOO_LARGE, 0, 8), "INVALID_ARGUMENT", "has more rows than the largest batch, 8"),
         (Expired(waited_ns=12_300_000), "DEADLINE_EXCEEDED", "the deadline passed after 12.3 ms in the queue"),
         (Cancelled(), "CANCELLED", "request cancelled"),
         (Failed(InvalidInput("no JPEG")), "INVALID_ARGUMENT", "no JPEG"),

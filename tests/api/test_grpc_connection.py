@@ -342,3 +342,10 @@ async def test_a_stamp_in_another_place_or_shape_is_a_header_like_any_other(peer
 def test_a_timeout_is_read_in_each_of_its_units() -> None:
     read = {value: Head((("grpc-timeout", value),)).timeout_ns for value in ("5n", "5u", "5m", "5S", "2M", "1H", "0m")}
     assert list(read.values()) == [5, 5000, 5_000_000, 5_000_000_000, 120 * 10**9, 3600 * 10**9, 1]
+
+
+@pytest.mark.parametrize("value", ["S", "5", "-5S", "5x", "123456789S", "²S"])
+def test_what_is_no_time_is_the_calls_problem(value: str) -> None:
+    problem = Head((("grpc-timeout", value),)).problem
+    assert problem is not None
+    assert problem.text == f"grpc-timeout: {value!r} is no time"

@@ -61,10 +61,12 @@ def test_another_models_path_is_not_ours() -> None:
 
 def test_a_known_model_that_is_not_reachable_is_not_ready_rather_than_unknown() -> None:
     async def models():
-        return [{"name": "late", "version": "1", "state": "LOADING"}]
+        return [{"name": name, "version": "1", "state": state} for name, state in states.items()]
 
+    states = {"late": "LOADING", "gone": "READY"}
     front = FrontApp(Operations(models))
     assert get(front, "/v2/models/late/infer", method="POST") == (503, {"error": "Model 'late' is loading"})
+    assert get(front, "/v2/models/gone") == (503, {"error": "Model 'gone' is not reachable"})
     assert get(front, "/v2/health/ready") == (503, {"error": "not ready: late"})
     assert get(FrontApp(Operations(models, strict_readiness=False)), "/v2/health/ready")[0] == 200
     assert get(front, "/v2/models/stats") == (200, {"model_stats": []})

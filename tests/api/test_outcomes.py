@@ -37,7 +37,12 @@ def post(port: int, **more: str) -> tuple[http.client.HTTPResponse, bytes]:
         (Rejected(Reason.QUEUE_FULL, 1), 503, "request refused: the queue is full", "1"),
         (Rejected(Reason.DEADLINE_HOPELESS, 1_000_000_001), 503, "request refused: the deadline cannot be met", "2"),
         (Rejected(Reason.DRAINING, 0), 503, "request refused: the server is shutting down", "1"),
-        (Rejected(Reason.TOO_LARGE, 0), 400, "request refused: the request has more rows", None),
+        (
+            Rejected(Reason.TOO_LARGE, 0, 8),
+            400,
+            "request refused: the request has more rows than the largest batch, 8",
+            None,
+        ),
         (Expired(waited_ns=12_300_000), 504, "the deadline passed after 12.3 ms in the queue", None),
         (Cancelled(), 499, "request cancelled", None),
         (Failed(InvalidInput("no JPEG")), 400, "no JPEG", None),

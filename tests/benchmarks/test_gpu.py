@@ -1,28 +1,40 @@
 """The GPU benchmark where there is no GPU: it runs, with nothing but torch and numpy, and says that it is no GPU's."""
 
+import asyncio
+import dataclasses
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from benchmarks.gpu import arrivals
 from benchmarks.gpu.bare import Copies
 from benchmarks.gpu.correctness import Differences
 from benchmarks.gpu.fixed import Configuration, FixedBatcher, grid
+from benchmarks.gpu.models import MLP, Subject, subjects
 from benchmarks.gpu.offline import batches_of
-from benchmarks.gpu.report import Results, table
-from models.base import Prepared
+from benchmarks.gpu.report import Results, failures, table
+from benchmarks.gpu.subject import Measured, Options, measure
+from models.base import Model, Prepared
+from models.pytorch.runner import load_module
+from models.pytorch.scripted import ScriptedDevice
+from models.registry import load_model
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.latency import LatencyModel
 from serving.core.request import Request
 from serving.core.sizes import Sizes
+from serving.runtime.engine import Engine
 from tests.test_tidy import ROOT, THIRD_PARTY
 
 MS = 1_000_000
@@ -117,6 +129,75 @@ def test_the_grid_offers_no_size_that_takes_the_whole_budget() -> None:
     batcher = Batcher(latency, Sizes(largest_rows=64))
     sizes = {configuration.max_rows for configuration in grid(batcher, 10 * MS)}
     assert sizes == {1, 2, 4, 8}
+
+
+def options(load: Callable[[Subject], Model], until: float = math.inf) -> Options:
+    made = partial(subjects, small=True, largest_rows=4, gpus=0.0)
+    return Options(
+        seconds=0.04, compile_s=0.0, device=torch.device("cpu"), sections=("correct", "offline", "saturated"),
+        subjects=made, load=load, until=until,
+    )  # fmt: skip
+
+
+def test_a_device_that_is_lost_in_one_section_leaves_what_was_found_before_and_the_table(tmp_path: Path) -> None:
+    class Doomed(Results):
+        def put(self, model: str, section: str, value: Any) -> None:
+            super().put(model, section, value)
+            device.lost = device.lost or section == "correct"
+
+    device, results = ScriptedDevice(), Doomed(tmp_path / "found.json", {"title": "none"})
+    wanted = options(lambda subject: load_module(subject.spec, MLP(128, 6), device))
+    assert not asyncio.run(measure(wanted.subjects()["mlp"], wanted, results))
+    found = json.loads(results.path.read_text())
+    sections = found["models"]["mlp"]
+    assert sections["correct"]["holds"]
+    assert set(sections["failed"]) == {"offline", "saturated"}
+    assert table(found).splitlines()[-1].endswith("FAILED")
+    assert failures(found)[0] == "mlp: offline failed: CUDA error: an illegal memory access was encountered"
+
+
+def test_a_model_that_cannot_be_loaded_and_time_that_is_up_are_noted_and_the_next_one_has_its_turn(
+    tmp_path: Path,
+) -> None:
+    def load(subject: Subject) -> Model:
+        if subject.name == "mlp":
+            raise RuntimeError("no room")
+        return load_model(subject.spec)
+
+    results = Results(tmp_path / "found.json", {"title": "none"})
+    for name, until in (("mlp", math.inf), ("encoder", math.inf), ("convnet", 0.0)):
+        wanted = options(load, until)
+        asyncio.run(measure(wanted.subjects()[name], wanted, results))
+    assert failures(results.found) == ["mlp: model failed: no room", "convnet: model failed: out of time"]
+    assert results.found["models"]["encoder"]["rates"]["engine_per_s"] > 0
+    assert "mlp: not measured" in results.path.with_suffix(".svg").read_text()
+
+
+def test_a_section_under_way_is_cut_short_when_time_is_up(tmp_path: Path) -> None:
+    async def story() -> None:
+        wanted = options(lambda subject: load_model(subject.spec))
+        subject = wanted.subjects()["mlp"]
+        async with Engine([load_model(subject.spec)]) as engine:
+            soon = dataclasses.replace(wanted, seconds=3600.0, until=perf_counter() + 0.05)
+            one = Measured(subject, soon, Results(tmp_path / "found.json", {"title": "none"}), engine)
+            with pytest.raises(TimeoutError, match="out of time"):
+                await one.measured("saturated")
+
+    asyncio.run(story())
+
+
+def test_the_simulated_host_needs_no_torch_and_says_the_same_every_time() -> None:
+    words = ["--models", "transformer", "--seconds", "0.05"]
+    absent = [*ABSENT, "torch"]
+    code = WITHOUT.format(absent=absent, words=words).replace('"benchmarks.gpu"', '"benchmarks.gpu.simulated"')
+    first, again = (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110)
+        for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    lines = [line for line in first.stdout.splitlines() if line.startswith("transformer")]
+    assert [float(line.split()[2]) for line in lines] == [0.6, 0.9, 1.2]
+    assert lines == [line for line in again.stdout.splitlines() if line.startswith("transformer")]
 
 
 def test_what_was_measured_is_on_disk_after_each_section(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ SLOW = {
     "options": {"base_ms": 20, "per_row_ms": 1},
     "replicas": 2,
     **MODEL,
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1024]}],
 }
 
 WORDS = {

@@ -8,6 +8,7 @@ import pytest
 from serving.cluster import doctor
 from serving.cluster.doctor import Verdict
 from serving.cluster.machine import available_cores, available_memory_bytes
+from serving.config import ServerSettings
 from serving.telemetry.snapshot import GpuReading
 
 MEMINFO = "MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n"
@@ -50,6 +51,19 @@ def test_a_port_in_use_fails_and_says_how_to_find_its_user() -> None:
         check = doctor.check_port(port, "the server")
     assert (check.verdict, f":{port}" in check.advice) == (Verdict.FAIL, True)
     assert doctor.check_port(port, "the server").verdict is Verdict.OK
+
+
+def test_all_ports_of_a_server_are_looked_at_where_it_will_open_them() -> None:
+    server = ServerSettings(host="127.0.0.1", http_port=18_080, grpc_port=18_081)
+    looked = {check.name for check in doctor.check_ports(server, haproxy=True)}
+    assert looked == {f"port {port}" for port in (18_080, 18_081, 8404, 8500, 9101, 9500)}
+    without_grpc = {check.name for check in doctor.check_ports(ServerSettings(grpc_port=None), haproxy=True)}
+    assert not without_grpc & {"port 8001", "port 9500"}
+    assert [check.name for check in doctor.check_ports(server, haproxy=False)] == ["port 18080"]
+    for host in ("192.0.2.77", "no-such-host.invalid"):
+        elsewhere = doctor.check_port(18_080, "the server", host)
+        assert elsewhere.verdict is Verdict.FAIL
+        assert elsewhere.finding.startswith(f"server.host {host}: ")
 
 
 def test_another_ray_than_the_tested_one_is_a_warning_and_none_a_failure() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from serving.cluster.launcher import Cluster
 from serving.protocol.binary_codec import encode_request
 from serving.protocol.messages import InferInput, InferRequest
 from tests.cluster.conftest import GRPC_PORT, MODEL, PORT, settings_file, started
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -64,13 +64,6 @@ def scraped() -> dict[str, float]:
             elif sample.name == "headway_requests_total" and sample.value:
                 found[sample.labels["outcome"]] = sample.value
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, scraped()
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -122,12 +115,12 @@ def test_who_leaves_while_queued_is_counted_and_not_computed(cluster: Cluster, g
         before, ended_before = counts(), scraped()
         with ThreadPoolExecutor() as pool, closed(gate):
             others = [pool.submit(ask) for _ in range(BEFORE)]
-            until(lambda: scraped()["held"] == BEFORE)
-            leave(lambda: until(lambda: scraped()["held"] == BEFORE + 1))
-            until(lambda: counts()["failed"] == before["failed"] + 1)
+            eventually(lambda: scraped()["held"] == BEFORE, beside=scraped)
+            leave(lambda: eventually(lambda: scraped()["held"] == BEFORE + 1, beside=scraped))
+            eventually(lambda: counts()["failed"] == before["failed"] + 1, beside=scraped)
             assert counts()["computed"] == before["computed"]
         assert [other.result() for other in others] == [1.0] * BEFORE
         assert counts() == {"computed": before["computed"] + BEFORE, "failed": before["failed"] + 1}
     cancelled, completed = (ended_before.get(outcome, 0) for outcome in ("cancelled", "completed"))
     expected = {"held": 0, "cancelled": cancelled + 1, "completed": completed + BEFORE}
-    until(lambda: scraped() == expected)
+    eventually(lambda: scraped() == expected, beside=scraped)

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from models.pytorch.checking import BrokenPromise
+from models.registry import ModelNotLoadable
 from serving.cluster.probes import NeverUp, expected, hears
 
 
@@ -40,6 +42,20 @@ def test_what_will_never_be_up_says_why(status: str) -> None:
         expected(application(status, "the weights are gone"))
     with pytest.raises(NeverUp, match="see the deployment"):
         expected(application(status))
+
+
+@pytest.mark.parametrize("kind", [BrokenPromise, ModelNotLoadable])
+def test_what_a_models_owner_has_to_mend_is_said_without_the_way_it_came(kind: type[Exception]) -> None:
+    trace = "Failed 3 times. Error:\nTraceback (most recent call last):\n  File ...\n"
+    with pytest.raises(NeverUp) as told:
+        expected(
+            application(
+                "DEPLOY_FAILED", f"{trace}{kind.__module__}.{kind.__name__}: output 'y' is missing; there are: z\n"
+            )
+        )
+    assert str(told.value) == "output 'y' is missing; there are: z"
+    with pytest.raises(NeverUp, match="Traceback"):
+        expected(application("DEPLOY_FAILED", f"{trace}RuntimeError: no weights"))
 
 
 @contextmanager

@@ -33,8 +33,12 @@ def test_a_process_that_ignores_the_polite_signal_is_killed() -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("haproxy", "door"), [("auto", "fast"), ("off", "plain")])
-def test_serve_announces_itself_answers_and_leaves_nothing_behind(tmp_path: Path, haproxy: str, door: str) -> None:
+@pytest.mark.parametrize(
+    ("haproxy", "door", "stop"), [("auto", "fast", signal.SIGINT), ("off", "plain", signal.SIGTERM)]
+)
+def test_serve_announces_itself_answers_and_leaves_nothing_behind(
+    tmp_path: Path, haproxy: str, door: str, stop: signal.Signals
+) -> None:
     path = settings_file(tmp_path, NOOP, http_port=PORT + 1, haproxy=haproxy)
     said = []
     with subprocess.Popen(
@@ -53,9 +57,11 @@ def test_serve_announces_itself_answers_and_leaves_nothing_behind(tmp_path: Path
             assert any(f"{door} door" in line for line in said), said
             assert get_json(f"http://127.0.0.1:{PORT + 1}/v2/models/noop")["name"] == "noop"
         finally:
-            process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stop)
+            process.send_signal(stop)
             said += process.stdout
     assert process.returncode == 0, said
+    assert not any("RAY_AUTH_MODE" in line for line in said)
+    assert said[-2:] == ["stopping …\n", "stopped\n"]
     alive = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in started if is_alive(pid)}
     assert alive == {}

@@ -6,20 +6,19 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.patience import eventually
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".headway" / "tools" / "usr" / "bin"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
-PATIENCE_S = 30.0
 
 
 def tool(*names: str) -> str:
@@ -37,16 +36,6 @@ def free_port() -> int:
         return port
 
 
-def until(ask: Callable[[], Any], what: Callable[[], str]) -> Any:
-    """The first answer that is not empty."""
-    give_up_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up_s:
-        if answer := ask():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"{what()} did not come about within {PATIENCE_S:g} s")
-
-
 def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
@@ -60,7 +49,7 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[None]:
     """The command as a process of ours, from when `ready` answers until the end of the block."""
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent) as process:
         try:
-            until(lambda: process.poll() is not None or answers(ready), lambda: f"{command[0]}: {ready}")
+            eventually(lambda: process.poll() is not None or answers(ready), beside=log.read_text)
             assert process.poll() is None, log.read_text()
             yield
         finally:

@@ -5,13 +5,15 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from serving.telemetry import metrics
-from tests.deploy.conftest import PROMETHEUS, ROOT, TOOLS, Stub, free_port, running, tool, until
+from tests.deploy.conftest import PROMETHEUS, ROOT, TOOLS, Stub, free_port, running, tool
+from tests.patience import eventually
 
 RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
 CASES = ("rules_test.yml", "rules_days_test.yml")  # promtool steps through days only at a pace of their own
@@ -103,21 +105,17 @@ def test_a_page_reaches_pagerduty_and_slack_a_ticket_slack_and_the_watchdog_nobo
         def told(path: str, name: str) -> list[Any]:
             return [json.loads(body) for where, body in list(stub.posted) if where == path and name.encode() in body]
 
+        def soon(look: Callable[[], list[Any]]) -> list[Any]:
+            return eventually(look, beside=lambda: stub.posted)
+
         with running(command, f"http://127.0.0.1:{port}/-/ready", tmp_path / "log"):
             down = alert("HeadwayModelDown", "page")
             post_alerts(port, alert("HeadwayWatchdog", "none"), alert("HeadwayGpuSaturated", "ticket"), down)
-            (event,) = until(
-                lambda: told("/enqueue", "HeadwayModelDown"), lambda: f"a page at PagerDuty among {stub.posted}"
-            )
-            (message,) = until(
-                lambda: told("/slack", "HeadwayModelDown"), lambda: f"the same in Slack among {stub.posted}"
-            )
-            until(lambda: told("/slack", "HeadwayGpuSaturated"), lambda: f"a ticket in Slack among {stub.posted}")
+            (event,) = soon(lambda: told("/enqueue", "HeadwayModelDown"))
+            (message,) = soon(lambda: told("/slack", "HeadwayModelDown"))
+            soon(lambda: told("/slack", "HeadwayGpuSaturated"))
             post_alerts(port, down | {"endsAt": "2020-01-01T00:00:00Z", "startsAt": "2019-12-31T00:00:00Z"})
-            until(
-                lambda: [one for one in told("/enqueue", "scorer") if one["event_action"] == "resolve"],
-                lambda: f"the end of it at PagerDuty among {stub.posted}",
-            )
+            soon(lambda: [one for one in told("/enqueue", "scorer") if one["event_action"] == "resolve"])
     assert event["routing_key"] == "the-integration-key"
     assert event["event_action"] == "trigger"
     assert event["payload"]["severity"] == "critical"

@@ -17,8 +17,9 @@ from serving.telemetry.prometheus import exposition
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading
 from tests.core.stories import ms, request
-from tests.deploy.conftest import PROMETHEUS, ROOT, Stub, free_port, running, tool, until
+from tests.deploy.conftest import PROMETHEUS, ROOT, Stub, free_port, running, tool
 from tests.deploy.test_alerts import unknown_metrics
+from tests.patience import eventually
 from tests.telemetry.snapshots import cluster, replica
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "headway.json").read_text())
@@ -124,7 +125,7 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_real_prometheus(tmp_p
         ]
         with running(command, f"http://127.0.0.1:{port}/-/ready", tmp_path / "log"):
             waiting = {f"{title}: {query}": query for title, query in QUERIES}
-            until(lambda: _answered(port, waiting), lambda: f"an answer to {waiting}")
+            eventually(lambda: _answered(port, waiting), beside=lambda: waiting)
             (p95,) = [series["value"][1] for series in ask(port, "model:headway_request_seconds:p95_5m")]
             assert 0.035 < float(p95) < 0.05
             (errors,) = [series["value"][1] for series in ask(port, "model:headway_error_ratio:rate5m")]

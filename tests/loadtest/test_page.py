@@ -113,3 +113,8 @@ def test_a_file_that_is_neither_is_refused(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "other").write_text("[]")
     assert main(["page", str(tmp_path / "other"), "--output", str(tmp_path / "page.html")]) == 2
     assert "neither a result nor a sweep" in capsys.readouterr().err
+    assert main(["page", str(tmp_path / "none"), "--output", str(tmp_path / "page.html")]) == 2
+    assert capsys.readouterr().err.endswith("neither a result nor a sweep: No such file or directory\n")
+    (tmp_path / "other").write_text("{}")
+    assert main(["check", str(tmp_path / "other"), str(tmp_path / "objective.toml")]) == 2
+    assert capsys.readouterr().err.endswith("is no result of `loadtest run --json`: it lacks 'format'\n")

@@ -3,6 +3,7 @@
 import gc
 import logging
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def test_each_lane_has_a_gpu_of_its_own_and_none_is_made_up() -> None:
     assert [str(choose_device(Resources(gpus=2), lane, cuda_devices=2)) for lane in (0, 1)] == ["cuda:0", "cuda:1"]
     with pytest.raises(DoesNotFit, match=r"asked for 2 GPUs, but torch .* sees 1"):
         choose_device(Resources(gpus=2), 1, cuda_devices=1)
+
+
+def test_gpus_are_numbered_as_the_driver_does_unless_somebody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    choose_device(Resources(gpus=1), cuda_devices=1)
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    choose_device(Resources(gpus=1), cuda_devices=1)
+    assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded_with_what_they_need_and_what_is_free() -> None:

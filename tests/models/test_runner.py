@@ -11,8 +11,11 @@ from torch import nn
 
 from models.base import Bucket, DeviceLost, InvalidInput, OutOfDeviceMemory, Tensors
 from models.pytorch.checking import BrokenPromise
+from models.pytorch.cuda import Device
+from models.pytorch.errors import cuda_works
 from models.pytorch.execution import DirectExecution
 from models.pytorch.runner import TorchModel, load_module
+from models.pytorch.scripted import ScriptedDevice
 from models.registry import load_model
 from models.spec import Limits, ModelSpec, Resources, TensorSpec
 from models.testing import assert_batched_equals_unbatched
@@ -206,13 +209,14 @@ def test_a_module_is_found_by_its_import_string() -> None:
     assert repr(load_model(spec)) == "<TorchModel linear on cpu>"
 
 
-def failing(error: Exception) -> TorchModel:
-    """A model whose module raises this."""
+def failing(error: Exception, device: Device | None = None) -> TorchModel:
+    """A model whose module raises this. device: asked whether it still works."""
 
     def compute(x: torch.Tensor) -> torch.Tensor:
         raise error
 
-    return TorchModel(spec_of([tensor("x", 2)], [tensor("y", 2)]), nn.Identity(), DirectExecution(compute, ["y"]))
+    spec = spec_of([tensor("x", 2)], [tensor("y", 2)])
+    return TorchModel(spec, nn.Identity(), DirectExecution(compute, ["y"]), device)
 
 
 @pytest.mark.parametrize(
@@ -222,23 +226,38 @@ def failing(error: Exception) -> TorchModel:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 TB"), OutOfDeviceMemory),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), OutOfDeviceMemory),
         (RuntimeError("CUDA error: device-side assert triggered\nhint"), DeviceLost),
+        (RuntimeError("CUDA driver error: an illegal memory access was encountered"), DeviceLost),
+        (RuntimeError("Triton Error [CUDA]: unspecified launch failure"), DeviceLost),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), OutOfDeviceMemory),
         (RuntimeError("shape mismatch"), RuntimeError),
         (KeyError("x"), KeyError),
     ],
 )
 def test_what_torch_raises_is_told_apart(error: Exception, expected: type[Exception]) -> None:
-    model = failing(error)
-    model._device_works = lambda: False
+    lost = ScriptedDevice()
+    lost.lost = True
     with pytest.raises(expected) as raised:
-        model.forward({"x": ROW})
+        failing(error, lost).forward({"x": ROW})
     assert type(raised.value) is expected
     assert "\n" not in str(raised.value)
+
+
+def test_of_several_gpus_the_one_that_failed_is_asked_whether_it_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def synchronize(device: torch.device) -> None:
+        asked.append(device)
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    second = torch.device("cuda", 1)
+    assert not cuda_works(second)
+    assert asked == [second]
 
 
 def test_a_device_that_still_answers_is_not_given_up() -> None:
     error = RuntimeError("CUDA error: invalid configuration argument")
     with pytest.raises(RuntimeError, match="invalid configuration"):
-        failing(error).forward({"x": ROW})
+        failing(error, ScriptedDevice()).forward({"x": ROW})
 
 
 def test_the_cpu_really_running_out_of_memory_is_recognised() -> None:

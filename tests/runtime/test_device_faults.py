@@ -16,6 +16,7 @@ from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
 from models.spec import Limits, ModelSpec, TensorSpec
 from serving.core.errors import LaneLost, ModelError
+from serving.core.observer import Observer, SilentObserver
 from serving.core.outcome import Completed, Failed, Outcome
 from serving.runtime.engine import Engine
 
@@ -72,10 +73,22 @@ async def rounds(engine: Engine, count: int) -> list[Outcome]:
     return outcomes
 
 
-def play(trouble: Trouble, *, seed: int, execution: str) -> tuple[list[Outcome], Engine]:
+class Halvings(SilentObserver):
+    """What was reported of batches that became smaller."""
+
+    def __init__(self) -> None:
+        self.reported: list[int] = []
+
+    def batch_limit_halved(self, largest_rows: int) -> None:
+        self.reported.append(largest_rows)
+
+
+def play(
+    trouble: Trouble, *, seed: int, execution: str, observer: Observer | None = None
+) -> tuple[list[Outcome], Engine]:
     async def story() -> tuple[list[Outcome], Engine]:
         model, _ = loaded(trouble, seed, execution)
-        async with Engine([model]) as engine:
+        async with Engine([model], observer=observer) as engine:
             trouble.armed.set()
             outcomes = await rounds(engine, 3)
             trouble.armed.clear()
@@ -103,9 +116,12 @@ def test_an_error_at_any_step_costs_nobody_an_answer(kind: str, nth: int, execut
 @pytest.mark.parametrize("nth", range(4))
 def test_out_of_memory_at_any_step_makes_batches_smaller_and_all_are_answered(kind: str, nth: int) -> None:
     trouble = Trouble(kind, nth, torch.OutOfMemoryError("CUDA out of memory"))
-    outcomes, engine = play(trouble, seed=nth, execution="eager")
+    halvings = Halvings()
+    outcomes, engine = play(trouble, seed=nth, execution="eager", observer=halvings)
     assert sum(not isinstance(outcome, Completed) for outcome in outcomes) <= 1
-    assert engine.batcher.sizes.largest_rows == (2 if trouble.seen >= nth else 4)
+    assert trouble.seen >= nth
+    assert engine.batcher.sizes.largest_rows == 2
+    assert halvings.reported == [2]
 
 
 @pytest.mark.parametrize("execution", ["auto", "eager"])

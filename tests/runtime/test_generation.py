@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from models.base import InvalidInput as UnusableInput
 from models.base import Tensors
@@ -238,3 +239,22 @@ def test_every_generation_is_counted_once_with_its_tenant_however_it_ends() -> N
     assert 0 < counts.first_ns.total <= counts.request_ns.total
     assert counts.request_ns.count() + counts.ended.total() == engine.ledger.snapshot().received
     assert {name: one.requests for name, one in counts.tenants.items()} == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize("leaves", [SystemExit(3), StopIteration("no more")])
+def test_whatever_a_model_raises_before_it_begins_the_thread_goes_on(leaves: BaseException) -> None:
+    class Leaving(Counting):
+        def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+            if inputs["in"][0, 0] == 13:
+                raise leaves
+            return super().generate(inputs)
+
+    async def story() -> None:
+        async with asyncio.timeout(60), engine_of(Leaving()) as engine:
+            odd = engine.generate(upto(13))
+            assert await numbers(odd) == []
+            assert isinstance(odd.outcome, Failed)
+            assert isinstance(odd.outcome.error, ModelError)
+            assert await numbers(engine.generate(upto(2))) == [0, 1]
+
+    asyncio.run(story())

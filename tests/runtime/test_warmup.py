@@ -1,7 +1,5 @@
 """How far a model's batch sizes are climbed, on a clock that only the model moves."""
 
-import numpy as np
-
 from models.base import Tensors
 from models.spec import Limits
 from serving.core.latency import LatencyModel
@@ -9,7 +7,7 @@ from serving.core.sizes import Sizes
 from serving.runtime.driver import HOP_NS, nearer
 from serving.runtime.warmup import warm_up
 from serving.testing.clock import ManualClock
-from serving.testing.models import ScriptedModel
+from serving.testing.models import ScriptedModel, Staged
 
 MS = 1_000_000
 
@@ -24,8 +22,8 @@ class TimedModel(ScriptedModel):
         )  # fmt: skip
 
     def forward(self, staged: object) -> Tensors:
-        assert isinstance(staged, np.ndarray)
-        rows = len(staged)
+        assert isinstance(staged, Staged)
+        rows = len(staged.x)
         took_ms = self._fixed_ms + self._row_ms * rows + self._stall_ms * (rows in self._stalled)
         self._clock.advance(int(took_ms * MS))
         return super().forward(staged)

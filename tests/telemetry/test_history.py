@@ -68,6 +68,12 @@ def test_a_new_replica_counts_from_its_start_and_one_that_was_silent_from_when_i
     assert [point["ended"] for point in history.points("scorer")] == [{"completed": 7}, {"completed": 30}]
 
 
+def test_what_a_replicas_start_took_is_no_use_of_the_cores_while_it_serves() -> None:
+    early, later = replica(uptime_ns=3 * S, cpu_ns=30 * S), replica(uptime_ns=8 * S, cpu_ns=34 * S)
+    points = looked(History(), cluster(), cluster(early), cluster(later)).points("scorer")
+    assert [point["cpu_s"] for point in points] == [0, 4]
+
+
 def test_a_replica_that_ran_unseen_says_nothing_of_when_it_did_its_work() -> None:
     history = looked(History(), cluster(), cluster(replica(**served(1000))), cluster(replica(**served(1001))))
     assert [point["ended"] for point in history.points("scorer")] == [{}, {"completed": 1}]

@@ -1,0 +1,85 @@
+"""Types of single settings: what a value has to look like, wherever it stands. Only `serving.config` uses this."""
+
+import json
+import re
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+
+PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+RESERVED_NAMES = ("front",)  # the application that answers what belongs to no model
+
+
+def _text_of_whole(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _off_of_false(value: object) -> object:
+    return "off" if value is False else value  # YAML reads a bare off as false
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {value!r}")
+    if not isfinite(value):
+        raise ValueError(f"expected a finite number, got {value}")
+    return value
+
+
+def _lines(value: object, info: ValidationInfo) -> object:
+    """A list of labels as it is; a text is the path of a file with one label a line, relative to the settings file."""
+    if not isinstance(value, str):
+        return value
+    path = Path((info.context or {}).get("folder", "."), value)
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the labels' file {path} cannot be read: {error}") from error
+
+
+def _path_segment(value: str) -> str:
+    if not PATH_SEGMENT.fullmatch(value):
+        raise ValueError(f"{value!r} cannot be part of a URL; use letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _free(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(f"{name!r} is taken by the server itself")
+    return name
+
+
+def _import_string(factory: str) -> str:
+    if factory.startswith("."):
+        raise ValueError(f"{factory!r} is relative; write the whole path: package.module:attribute")
+    if not IMPORT_STRING.fullmatch(factory):
+        raise ValueError(f"{factory!r} is not of the form package.module:attribute")
+    return factory
+
+
+def _json(text: str) -> str:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    return text
+
+
+def _positive(weight: float) -> float:
+    if weight <= 0:
+        raise ValueError(f"a weight must be positive, got {weight}")
+    return weight
+
+
+ModelName = Annotated[str, AfterValidator(_path_segment), AfterValidator(_free)]
+Version = Annotated[str, BeforeValidator(_text_of_whole), AfterValidator(_path_segment)]
+ImportString = Annotated[str, AfterValidator(_import_string)]
+JsonText = Annotated[str, AfterValidator(_json)]
+Labels = Annotated[list[str], BeforeValidator(_lines)]
+Weight = Annotated[float, AfterValidator(_positive)]
+Switch = Annotated[Literal["auto", "off"], BeforeValidator(_off_of_false)]
+Number = Annotated[float, BeforeValidator(_number)]
+WholeOrNumber = Annotated[int | float, BeforeValidator(_number)]

@@ -1,0 +1,48 @@
+"""Signals that end a server, and ports that keep it from beginning."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from serving.cluster.launcher import Cluster, StartFailed
+from serving.cluster.processes import StopSignal
+from serving.config import load_settings
+from tests.cluster.conftest import NOOP, settings_file
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """As they were, afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_again_after_somebody_else_has_taken_it(number: signal.Signals) -> None:
+    stop = StopSignal()
+    signal.signal(number, lambda *_: pytest.fail("the other heard it"))
+    stop.listen()
+    assert not stop.wait(0)
+    os.kill(os.getpid(), number)
+    assert stop.wait(10)
+
+
+def test_a_port_in_use_is_told_before_ray_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        path = settings_file(tmp_path, NOOP, http_port=port, haproxy="off")
+        said: list[str] = []
+        with pytest.raises(StartFailed, match=rf"^port {port}, wanted by the server: Address already in use; find"):
+            Cluster(load_settings(path), path, said.append).start()
+    assert not said
+
+
+def test_a_host_that_is_not_this_machine_is_told_before_ray_is_started(tmp_path: Path) -> None:
+    path = settings_file(tmp_path, NOOP, host="192.0.2.77", haproxy="off")
+    with pytest.raises(StartFailed, match=r"server\.host 192\.0\.2\.77: Cannot assign requested address"):
+        Cluster(load_settings(path), path, print).start()

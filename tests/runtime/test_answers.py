@@ -1,0 +1,111 @@
+"""What a model gives back is not what it declared, or it leaves in an unusual way: told at once, and to nobody else."""
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from models.base import Collected, Tensors
+from serving.core.errors import ModelError
+from serving.core.outcome import Completed, Failed, Outcome
+from serving.runtime.engine import Engine
+from serving.testing.models import AsynchronousModel, ScriptedModel, Staged
+
+ODD = 13.0
+Spoil = Callable[[np.ndarray], Tensors]
+
+SPOILED: dict[str, tuple[Spoil, str]] = {
+    "no output": (lambda sums: {}, "the model returned no output 'sum'"),
+    "another output": (lambda sums: {"other": sums}, "the model returned no output 'sum'"),
+    "too few rows": (lambda sums: {"sum": sums[:0]}, "returned shape [0, 1] for output 'sum' of 1 row(s)"),
+    "too many rows": (lambda sums: {"sum": np.tile(sums, (2, 1))}, "returned shape [2, 1] for output 'sum' of 1 row"),
+    "no rows at all": (lambda sums: {"sum": np.float32(0)}, "returned shape [] for output 'sum' of 1 row(s)"),
+    "other sizes": (lambda sums: {"sum": np.tile(sums, 3)}, "returned shape [1, 3] for output 'sum', declared as"),
+    "another rank": (lambda sums: {"sum": sums[:, 0]}, "returned shape [1] for output 'sum', declared as [-1, 1]"),
+}
+
+
+class SpoiledModel(ScriptedModel):
+    """Spoils what it returns for batches that hold 13."""
+
+    def __init__(self, spoil: Spoil) -> None:
+        super().__init__()
+        self._spoil = spoil
+
+    def forward(self, staged: object) -> Tensors:
+        assert isinstance(staged, Staged)
+        sums = super().forward(staged)["sum"]
+        return self._spoil(sums) if (staged.x == ODD).any() else {"sum": sums}
+
+
+class SpoiledAsynchronousModel(AsynchronousModel):
+    def __init__(self, spoil: Spoil) -> None:
+        super().__init__()
+        self._spoil = spoil
+
+    def collect(self, launched: object) -> Collected:
+        assert isinstance(launched, Staged)
+        sums = super().collect(launched).outputs["sum"]
+        return Collected(self._spoil(sums) if (launched.x == ODD).any() else {"sum": sums})
+
+
+class FinishingModel(ScriptedModel):
+    """Spoils what its `finish` makes of the rows that hold 13."""
+
+    finishes = True
+
+    def __init__(self, spoil: Spoil) -> None:
+        super().__init__(on_split=lambda sums: None)
+        self._spoil = spoil
+
+    def split(self, outputs: Tensors, parts: object) -> list[Tensors]:
+        answers = super().split(outputs, parts)  # type: ignore[arg-type]
+        return [self._spoil(one["sum"]) if one["sum"][0, 0] == 4 * ODD else one for one in answers]
+
+
+def outcomes(model: ScriptedModel, *values: float) -> list[Outcome]:
+    """Of requests that are asked together, by a client with patience for a minute; nothing may be left over."""
+
+    async def ask() -> list[Outcome]:
+        async with Engine([model], batches_per_lane=1) as engine:
+            rows = [np.full((1, 4), value, np.float32) for value in values]
+            async with asyncio.timeout(60):
+                found = await asyncio.gather(*(engine.submit({"x": row}, rows=1) for row in rows))
+            engine.check_health()
+        assert engine.ledger.is_empty()
+        engine.ledger.check()
+        return found
+
+    return asyncio.run(ask())
+
+
+def assert_only_the_odd_fails(model: ScriptedModel, said: str) -> None:
+    first, odd, last = outcomes(model, 1.0, ODD, 2.0)
+    assert isinstance(first, Completed)
+    assert isinstance(last, Completed)
+    assert isinstance(odd, Failed)
+    assert isinstance(odd.error, ModelError)
+    assert said in str(odd.error)
+
+
+@pytest.mark.parametrize("case", SPOILED)
+@pytest.mark.parametrize("kind", [SpoiledModel, SpoiledAsynchronousModel, FinishingModel])
+def test_an_output_that_is_not_as_declared_fails_its_own_request(kind: type[SpoiledModel], case: str) -> None:
+    spoil, said = SPOILED[case]
+    assert_only_the_odd_fails(kind(spoil), said)
+
+
+@pytest.mark.parametrize("leaves", [SystemExit(3), KeyboardInterrupt(), StopIteration("no more")])
+@pytest.mark.parametrize("where", ["prepare", "on_launch", "on_forward", "on_split"])
+def test_whatever_a_model_raises_its_threads_go_on(where: str, leaves: BaseException) -> None:
+    def leave(*given: object) -> None:
+        found = given[-1]
+        values = found["x"] if isinstance(found, dict) else found
+        if (np.asarray(values) == (4 * ODD if where == "on_split" else ODD)).any():
+            raise leaves
+
+    kind = AsynchronousModel if where == "on_launch" else ScriptedModel
+    model = kind(**{where: leave})
+    model.finishes = where == "on_split"
+    assert_only_the_odd_fails(model, f"the model failed: {type(leaves).__name__}")
