@@ -87,11 +87,12 @@ def resized(example: Prepared, rows: int, length: int, pads: Pads) -> Prepared:
 
 
 def _rows(tensors: Tensors) -> int:
-    counts = [len(array) for array in tensors.values()]
-    rows = counts[0]
-    if counts.count(rows) != len(counts):
-        sizes = ", ".join(f"{name!r} has {len(array)}" for name, array in tensors.items())
-        raise InvalidInput(f"all inputs of a request must have the same number of rows: {sizes}")
+    rows = -1
+    for array in tensors.values():
+        if rows != len(array) and rows >= 0:
+            sizes = ", ".join(f"{name!r} has {len(array)}" for name, array in tensors.items())
+            raise InvalidInput(f"all inputs of a request must have the same number of rows: {sizes}")
+        rows = len(array)
     if rows == 0:
         raise InvalidInput("the request has no rows")
     return rows

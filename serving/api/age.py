@@ -35,6 +35,7 @@ class Stamps:
         self._value = machine + b"-"
         self._line = b"\r\n" + HEADER + b": " + self._value
         self._bytes = len(self._line) + DIGITS
+        self._field = _FIELD + self._value
 
     def split(self, head: bytes) -> tuple[bytes, int]:
         """The head without the stamp, and the age in nanoseconds; 0 without a stamp from here."""
@@ -44,9 +45,9 @@ class Stamps:
 
     def split_block(self, block: bytes) -> tuple[bytes, int]:
         """The same of a header block. Other machines' stamps are taken off too: they would make every block differ."""
-        if block[-_FIELD_BYTES:-_VALUE_BYTES] != _FIELD:
-            return block, 0
-        return block[:-_FIELD_BYTES], self.age_ns(block[-_VALUE_BYTES:])
+        if block[-_FIELD_BYTES:-DIGITS] == self._field:
+            return block[:-_FIELD_BYTES], self._age_ns(block[-DIGITS:])
+        return (block[:-_FIELD_BYTES] if block[-_FIELD_BYTES:-_VALUE_BYTES] == _FIELD else block), 0
 
     def age_ns(self, value: bytes) -> int:
         """Of a header's value."""

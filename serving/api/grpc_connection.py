@@ -32,6 +32,9 @@ _PREFIX = Struct(">BI")  # of a message: is it compressed, how many bytes
 _STATUS_200 = b"\x88"  # entry 8 of HPACK's table
 _ANSWER = _STATUS_200 + http2.header_block([(b"content-type", b"application/grpc")])
 _DONE = http2.header_block([(b"grpc-status", b"0")])
+_NAME = b"\0" + http2.string(REQUEST_ID.encode())
+# An answer of one message up to that message: a frame of headers, and the beginning of a frame of data.
+_OPENING = Struct(f">HBBBI{len(_ANSWER)}sHBBBIBI")
 
 Unary = Callable[[bytes], Awaitable[bytes]]
 
@@ -201,7 +204,7 @@ class GrpcConnection(Http2Connection[Head]):
             pending.submitted.then(partial(self._infer_is_over, call, pending))
 
     def _infer_is_over(self, call: Call, pending: Pending, outcome: Outcome) -> None:
-        named = http2.header_block([(REQUEST_ID.encode(), pending.request_id.encode("latin-1"))])
+        named = _NAME + http2.string(pending.request_id.encode("latin-1"))
         try:
             response = pending.answer(outcome)
         except CallFailed as failed:
@@ -216,21 +219,10 @@ class GrpcConnection(Http2Connection[Head]):
             return
         self._window -= size
         del self._streams[call.id]
-        head = http2.frame_head
-        self._send(
-            b"".join(
-                [
-                    head(http2.HEADERS, http2.END_HEADERS, call.id, len(_ANSWER)),
-                    _ANSWER,
-                    head(http2.DATA, 0, call.id, size),
-                    _PREFIX.pack(0, size - _PREFIX.size),
-                    response,
-                    head(http2.HEADERS, LAST, call.id, len(_DONE) + len(named)),
-                    _DONE,
-                    named,
-                ]
-            )
-        )
+        headers = (0, len(_ANSWER), http2.HEADERS, http2.END_HEADERS, call.id, _ANSWER)
+        opening = _OPENING.pack(*headers, size >> 8, size & 0xFF, http2.DATA, 0, call.id, 0, size - _PREFIX.size)
+        trailers = http2.frame_head(http2.HEADERS, LAST, call.id, len(_DONE) + len(named))
+        self._send(b"".join((opening, response, trailers, _DONE, named)))
 
     async def _tell(self, call: Call, message: bytes) -> None:
         path = call.head.path

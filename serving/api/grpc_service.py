@@ -238,4 +238,7 @@ def _named(message: bytes) -> tuple[str, str]:
 
 def _limit_ns(plan: Plan, call: Call) -> int | None:
     """The nearer of the request's own limit and what is left of its call's."""
-    return min((limit for limit in (plan.timeout_ns, call.time_left_ns()) if limit is not None), default=None)
+    own, left = plan.timeout_ns, call.time_left_ns()
+    if own is None:
+        return left
+    return own if left is None or own < left else left

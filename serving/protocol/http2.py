@@ -130,11 +130,11 @@ def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A block that touches no table: names and values as they are."""
     parts: list[bytes] = []
     for name, value in headers:
-        parts += (b"\0", _string(name), _string(value))
+        parts += (b"\0", string(name), string(value))
     return b"".join(parts)
 
 
-def _string(text: bytes) -> bytes:
+def string(text: bytes) -> bytes:
     """A length, 7 bits of it in the first byte, and the text without Huffman's code."""
     size = len(text)
     if size < 127:
