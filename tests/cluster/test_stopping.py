@@ -10,7 +10,7 @@ import pytest
 from serving.cluster.launcher import Cluster, StartFailed
 from serving.cluster.processes import StopSignal
 from serving.config import load_settings
-from tests.cluster.conftest import NOOP, settings_file
+from tests.cluster.conftest import NOOP, PORT, settings_file
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +33,8 @@ def test_a_signal_is_heard_again_after_somebody_else_has_taken_it(number: signal
 
 
 def test_a_port_in_use_is_told_before_ray_is_started(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    port = PORT + 20  # one that no other server of these tests has, and not any free one: that could be Ray's
+    with socket.create_server(("127.0.0.1", port)):
         path = settings_file(tmp_path, NOOP, http_port=port, haproxy="off")
         said: list[str] = []
         with pytest.raises(StartFailed, match=rf"^port {port}, wanted by the server: Address already in use; find"):
