@@ -14,9 +14,9 @@ DIGITS = 16  # microseconds since 1970, until 2286
 _MACHINE_BYTES = 8
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _VALUE_BYTES = _MACHINE_BYTES + len(b"-") + DIGITS
-# In a header block of HTTP/2, up to the value. Written like this it touches no table, so it can be taken off.
+# Up to the value: in HTTP/1, and in a header block of HTTP/2, where it touches no table and can be taken off.
+_LINE = b"\r\n" + HEADER + b": "
 _FIELD = b"\0%c%b%c" % (len(HEADER), HEADER, _VALUE_BYTES)
-_FIELD_BYTES = len(_FIELD) + _VALUE_BYTES
 
 
 def machine() -> bytes:
@@ -28,26 +28,29 @@ def machine() -> bytes:
 
 
 class Stamps:
-    """Reads those of one machine. Its place is the end of the head, where HAProxy puts it."""
+    """Reads those of one machine. Their place is the end of the head, where HAProxy puts them. Other machines' are taken
+    off too: with them no head would be like another, and heads that repeat are what makes requests cheap."""
 
     def __init__(self, machine: bytes, calendar: Clock) -> None:
         self._calendar = calendar
         self._value = machine + b"-"
-        self._line = b"\r\n" + HEADER + b": " + self._value
-        self._bytes = len(self._line) + DIGITS
+        self._line = _LINE + self._value
         self._field = _FIELD + self._value
 
     def split(self, head: bytes) -> tuple[bytes, int]:
-        """The head without the stamp, and the age in nanoseconds; 0 without a stamp from here."""
-        if head[-self._bytes : -DIGITS] != self._line:
-            return head, 0
-        return head[: -self._bytes], self._age_ns(head[-DIGITS:])
+        """A head of HTTP/1 without the stamp, and the age in nanoseconds; 0 without a stamp from here."""
+        return self._split(head, self._line, _LINE)
 
     def split_block(self, block: bytes) -> tuple[bytes, int]:
-        """The same of a header block. Other machines' stamps are taken off too: they would make every block differ."""
-        if block[-_FIELD_BYTES:-DIGITS] == self._field:
-            return block[:-_FIELD_BYTES], self._age_ns(block[-DIGITS:])
-        return (block[:-_FIELD_BYTES] if block[-_FIELD_BYTES:-_VALUE_BYTES] == _FIELD else block), 0
+        """The same of a header block of HTTP/2."""
+        return self._split(block, self._field, _FIELD)
+
+    def _split(self, head: bytes, from_here: bytes, from_anywhere: bytes) -> tuple[bytes, int]:
+        size = len(from_here) + DIGITS
+        if head[-size:-DIGITS] == from_here:
+            return head[:-size], self._age_ns(head[-DIGITS:])
+        size = len(from_anywhere) + _VALUE_BYTES
+        return (head[:-size] if head[-size:-_VALUE_BYTES] == from_anywhere else head), 0
 
     def age_ns(self, value: bytes) -> int:
         """Of a header's value."""

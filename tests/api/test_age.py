@@ -25,11 +25,14 @@ def test_the_stamp_at_the_end_of_a_head_is_taken_off_and_tells_its_age() -> None
     assert stamps().age_ns(f"01234567-{NOW_US - 3000}".encode()) == 3_000_000
 
 
-def test_a_stamp_of_another_machine_or_of_nobody_counts_for_nothing() -> None:
+def test_a_stamp_of_another_machine_is_taken_off_and_counts_for_nothing() -> None:
+    assert stamps().split(stamped(f"76543210-{NOW_US - 3000}")) == (HEAD, 0)
+
+
+def test_what_is_no_stamp_stays_and_counts_for_nothing() -> None:
     for head in (
         HEAD,
         b"",
-        stamped(f"76543210-{NOW_US - 3000}"),
         stamped("01234567-"),
         stamped(f"01234567-{NOW_US - 3000}") + b"\r\nMore: 1",
     ):
