@@ -28,8 +28,8 @@ def machine() -> bytes:
 
 
 class Stamps:
-    """Reads those of one machine. Their place is the end of the head, where HAProxy puts them. Other machines' are taken
-    off too: with them no head would be like another, and heads that repeat are what makes requests cheap."""
+    """Reads those of one machine. Their place is the end of the head, where HAProxy puts them. Other machines' are
+    taken off too: with them no head would be like another, and heads that repeat are what makes requests cheap."""
 
     def __init__(self, machine: bytes, calendar: Clock) -> None:
         self._calendar = calendar
