@@ -1,6 +1,6 @@
 """What sharing a GPU's memory between processes promises, on any driver. pytest tells these stories of the driver in
-`serving.testing`, and of NVIDIA's where there is one; `python -m tests.api.cuda_stories` tells them of NVIDIA's without
-pytest.
+`serving.testing`, and of NVIDIA's where there is one; `python -m tests.api.cuda_stories [LIBRARY]` tells them without
+pytest, of NVIDIA's if no other is named.
 """
 
 import base64
@@ -96,17 +96,18 @@ STORIES: tuple[Callable[[Library], None], ...] = (
 )
 
 
-def main() -> int:
+def main(library: str = LIBRARY) -> int:
     failed = 0
     for story in STORIES:
         try:
-            story(LIBRARY)
-            print(f"passed  {story.__name__}")
+            story(library)
         except Exception:
             failed += 1
-            print(f"FAILED  {story.__name__}\n{traceback.format_exc()}")
-    return failed
+            sys.stdout.write(f"FAILED {story.__name__}\n{traceback.format_exc()}\n")
+        else:
+            sys.stdout.write(f"passed {story.__name__}\n")
+    return min(failed, 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

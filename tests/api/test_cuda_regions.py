@@ -3,6 +3,8 @@ memory is the machine's own, and, where there is a GPU, NVIDIA's."""
 
 import base64
 import ctypes
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from serving.testing.cuda_driver import build_driver
 from tests.api import cuda_stories
 from tests.api.cuda_client import SharedMemory
 from tests.house import House, house
+from tests.test_tidy import ROOT, THIRD_PARTY
 
 VALUES = np.arange(8, dtype=np.float32).reshape(2, 4)
 TEXTS = np.array([[b"one"], [b"two and more"]], dtype=object)
@@ -48,7 +51,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_driver(tmp_path_factory.mktemp("driver"))
 
 
-@pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=needs_gpu)])
+@pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=(pytest.mark.gpu, needs_gpu))])
 def library(request: pytest.FixtureRequest, fake: Path) -> Path | str:
     return fake if request.param == "fake" else LIBRARY
 
@@ -101,6 +104,18 @@ def failure(call, *arguments, **named) -> str:
 @pytest.mark.parametrize("story", cuda_stories.STORIES, ids=lambda story: story.__name__)
 def test_whatever_the_driver(library: Path | str, story) -> None:
     story(library)
+
+
+def test_the_stories_need_numpy_alone(fake: Path) -> None:
+    code = f"""
+import runpy, sys
+sys.modules.update(dict.fromkeys({sorted({*THIRD_PARTY, "pytest"} - {"numpy"})}))  # as if they were not installed
+sys.argv[1:] = [{str(fake)!r}]
+runpy.run_module("tests.api.cuda_stories", run_name="__main__", alter_sys=True)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [f"passed {story.__name__}" for story in cuda_stories.STORIES]
 
 
 def test_numbers_and_texts_come_from_a_gpus_memory_and_go_there(wire, triton, memory: SharedMemory) -> None:
