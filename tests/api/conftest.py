@@ -2,6 +2,7 @@
 real browser for the pages."""
 
 import asyncio
+import importlib
 import shutil
 import socket
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import tritonclient.http
 import uvicorn
 
 from serving.api.connection import short_way
@@ -119,6 +121,22 @@ def serve_module() -> Iterator[Callable[..., Server]]:
     """For files whose tests leave nothing behind in the server."""
     with serving() as start:
         yield start
+
+
+@pytest.fixture(params=["http", "grpc"])
+def wire(request: pytest.FixtureRequest) -> Any:
+    """The module of Triton's client for it."""
+    return importlib.import_module(f"tritonclient.{request.param}")
+
+
+@pytest.fixture
+def triton(served: Any, wire: Any) -> Iterator[Any]:
+    """Triton's client of the file's house, which forgets all regions afterwards."""
+    address = served.http if wire is tritonclient.http else served.grpc
+    with wire.InferenceServerClient(address, **({"concurrency": 2} if wire is tritonclient.http else {})) as client:
+        yield client
+        client.unregister_system_shared_memory()
+        client.unregister_cuda_shared_memory()
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
-from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor, serialize_byte_tensor
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from models.reference import echo_spec
-from models.spec import TensorSpec
 from serving.api.cuda_driver import LIBRARY, CudaDriver, CudaError, own_number
 from serving.api.region_memory import CudaMemory, region_of
 from serving.api.regions import Regions
@@ -24,13 +21,12 @@ from serving.protocol.spans import Span
 from serving.testing.cuda_driver import build_driver
 from tests.api import cuda_stories
 from tests.api.cuda_client import SharedMemory
+from tests.api.sharing import ECHO, failure, shared_input, shared_output
 from tests.house import House, house
 from tests.test_tidy import ROOT, THIRD_PARTY
 
 VALUES = np.arange(8, dtype=np.float32).reshape(2, 4)
 TEXTS = np.array([[b"one"], [b"two and more"]], dtype=object)
-TENSORS = (TensorSpec(name="x", datatype="FP32", shape=(-1, -1)), TensorSpec(name="t", datatype="BYTES", shape=(-1, 1)))
-ECHO = echo_spec(inputs=TENSORS, outputs=TENSORS)
 
 
 def has_gpu() -> bool:
@@ -62,19 +58,6 @@ def served(library: Path | str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield running
 
 
-@pytest.fixture(params=["http", "grpc"])
-def wire(request: pytest.FixtureRequest):
-    return over_http if request.param == "http" else over_grpc
-
-
-@pytest.fixture
-def triton(served: House, wire) -> Iterator[object]:
-    with wire.InferenceServerClient(served.http if wire is over_http else served.grpc) as client:
-        yield client
-        client.unregister_cuda_shared_memory()
-        client.unregister_system_shared_memory()
-
-
 @pytest.fixture
 def memory(library: Path | str) -> Iterator[SharedMemory]:
     with SharedMemory(256, library) as shared:
@@ -82,23 +65,10 @@ def memory(library: Path | str) -> Iterator[SharedMemory]:
 
 
 def inputs_in(wire, region: str, texts_bytes: int):
-    x = wire.InferInput("x", [2, 4], "FP32")
-    x.set_shared_memory(region, VALUES.nbytes)
-    t = wire.InferInput("t", [2, 1], "BYTES")
-    t.set_shared_memory(region, texts_bytes, VALUES.nbytes)
-    return [x, t]
-
-
-def output_in(wire, name: str, region: str, byte_size: int, offset: int):
-    output = wire.InferRequestedOutput(name)
-    output.set_shared_memory(region, byte_size, offset)
-    return output
-
-
-def failure(call, *arguments, **named) -> str:
-    with pytest.raises(InferenceServerException) as caught:
-        call(*arguments, **named)
-    return f"{caught.value.status()} {caught.value.message()}"
+    return [
+        shared_input(wire, "x", (2, 4), "FP32", region, VALUES.nbytes),
+        shared_input(wire, "t", (2, 1), "BYTES", region, texts_bytes, VALUES.nbytes),
+    ]
 
 
 @pytest.mark.parametrize("story", cuda_stories.STORIES, ids=lambda story: story.__name__)
@@ -122,7 +92,7 @@ def test_numbers_and_texts_come_from_a_gpus_memory_and_go_there(wire, triton, me
     texts = serialize_byte_tensor(TEXTS).item()
     memory.write(VALUES.tobytes() + texts)
     triton.register_cuda_shared_memory("gpu", memory.handle, 0, memory.byte_size)
-    outputs = [output_in(wire, "x", "gpu", 32, 100), output_in(wire, "t", "gpu", 100, 150)]
+    outputs = [shared_output(wire, "x", "gpu", 32, 100), shared_output(wire, "t", "gpu", 100, 150)]
     for _ in range(2):  # the second time all plans are known, and the memory is open
         triton.infer("echo", inputs_in(wire, "gpu", len(texts)), outputs=outputs)
         assert memory.read(100, 32) == VALUES.tobytes()
@@ -173,7 +143,7 @@ def test_what_cannot_be_opened_is_refused_when_it_is_used(wire, triton, memory: 
     assert "'elsewhere': cuDeviceGet: CUDA_ERROR_INVALID_DEVICE" in said("elsewhere")
     assert "not the 67108864 that were registered" in said("small")
     register("right", memory.handle, 0, 200)
-    outside = [output_in(wire, "x", "right", 32, 169)]
+    outside = [shared_output(wire, "x", "right", 32, 169)]
     assert "outputs[0]: 32 bytes at offset 169 are more than" in failure(
         triton.infer, "echo", inputs_in(wire, "right", 40), outputs=outside
     )

@@ -8,19 +8,16 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
-from tritonclient.utils import InferenceServerException, serialize_byte_tensor, serialized_byte_size
+from tritonclient.utils import serialize_byte_tensor, serialized_byte_size
 from tritonclient.utils import shared_memory as shm
 
-from models.reference import echo_spec, slow_spec
-from models.spec import TensorSpec
+from models.reference import slow_spec
 from serving.api.regions import Regions
+from tests.api.sharing import ECHO, failure, shared_input, shared_output
 from tests.house import House, house
 
 VALUES = np.arange(8, dtype=np.float32).reshape(2, 4)
-TENSORS = (TensorSpec(name="x", datatype="FP32", shape=(-1, -1)), TensorSpec(name="t", datatype="BYTES", shape=(-1, 1)))
-ECHO = echo_spec(inputs=TENSORS, outputs=TENSORS)
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +29,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(folder: Path) -> Iterator[House]:
     with house(ECHO, slow_spec(options={"base_ms": 300}), regions=Regions(folder)) as running:
         yield running
-
-
-@pytest.fixture(params=["http", "grpc"])
-def wire(request: pytest.FixtureRequest):
-    return over_http if request.param == "http" else over_grpc
-
-
-@pytest.fixture
-def triton(served: House, wire) -> Iterator[object]:
-    address = served.http if wire is over_http else served.grpc
-    with wire.InferenceServerClient(address, **({"concurrency": 2} if wire is over_http else {})) as client:
-        yield client
-        client.unregister_system_shared_memory()
 
 
 @pytest.fixture
@@ -60,24 +44,6 @@ def memory() -> Iterator[object]:
     yield make
     for handle in made:
         shm.destroy_shared_memory_region(handle)
-
-
-def shared_input(wire, name: str, shape: tuple[int, ...], datatype: str, region: str, byte_size: int, offset: int = 0):
-    tensor = wire.InferInput(name, list(shape), datatype)
-    tensor.set_shared_memory(region, byte_size, offset)
-    return tensor
-
-
-def shared_output(wire, name: str, region: str, byte_size: int, offset: int = 0):
-    tensor = wire.InferRequestedOutput(name)
-    tensor.set_shared_memory(region, byte_size, offset)
-    return tensor
-
-
-def failure(call, *arguments, **named) -> str:
-    with pytest.raises(InferenceServerException) as caught:
-        call(*arguments, **named)
-    return f"{caught.value.status()} {caught.value.message()}"
 
 
 def test_numbers_and_texts_come_from_one_region_and_go_to_another(wire, triton, memory) -> None:
