@@ -1,6 +1,6 @@
 """What a model declares about itself: facts, no behaviour."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,12 @@ class TensorSpec:
             raise ValueError(f"shape: sizes are positive, or -1 for variable; got {list(self.shape)}")
         if self.pad is not None and (len(self.shape) < 2 or self.shape[1] != -1):
             raise ValueError(f"pad: only a variable second dimension can be padded; shape is {list(self.shape)}")
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape is what was declared."""
+        return len(shape) == len(self.shape) and all(
+            declared in (-1, size) for declared, size in zip(self.shape, shape, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

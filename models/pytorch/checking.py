@@ -56,10 +56,7 @@ def lengthened(short: Tensors, short_length: int, long: Tensors, long_length: in
 
 
 def _check_shape(tensor: TensorSpec, array: np.ndarray, length: int | None) -> None:
-    fits = array.ndim == len(tensor.shape) and all(
-        expected in (-1, size) for expected, size in zip(tensor.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not tensor.fits(array.shape):
         raise BrokenPromise(
             f"output {tensor.name!r} is declared {list(tensor.shape)}, but comes as {list(array.shape)}"
             + ("" if length is None else f" (for a length of {length})")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from models.base import Tensors
-from models.pytorch.cuda import CudaDevice, Device
-from models.pytorch.device import choose_device, move, set_threads, thread_count, usable_cpus
+from models.pytorch.cuda import Device
+from models.pytorch.device import place
 from models.pytorch.errors import translate
 from models.spec import ModelSpec
 
@@ -18,17 +18,12 @@ log = logging.getLogger(__name__)
 def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGenerating":
     """Moves the module to its device and says where it runs. The module finds the device in `self.device` if it sets
     nothing of that name itself."""
-    home = choose_device(spec.resources)
-    device = CudaDevice(home) if home.type == "cuda" else None
-    threads = 1 if device else thread_count(spec.resources.cpus, usable_cpus())
-    set_threads(threads)
-    if device:
-        module = move(spec.name, module, spec.resources, device)
-    module.eval().requires_grad_(False)
+    module, device, threads = place(spec, module)
     if not hasattr(module, "device"):
-        module.device = home  # type: ignore[assignment]
-    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, home, threads)
-    return TorchGenerating(spec, module, device)
+        module.device = device.home if device else torch.device("cpu")  # type: ignore[assignment]
+    model = TorchGenerating(spec, module, device)
+    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, model.device, threads)
+    return model
 
 
 class TorchGenerating:

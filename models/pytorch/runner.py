@@ -18,8 +18,8 @@ from models.preparing import (
     resized,
 )
 from models.pytorch.checking import BrokenPromise, check_outputs, check_rows, lengthened
-from models.pytorch.cuda import CudaDevice, Device
-from models.pytorch.device import choose_device, move, set_threads, thread_count, usable_cpus
+from models.pytorch.cuda import Device
+from models.pytorch.device import place
 from models.pytorch.errors import translate
 from models.pytorch.execution import DirectExecution, Execution
 from models.pytorch.pipeline import PipelinedExecution
@@ -39,14 +39,7 @@ def load_module(
     lane_index: of several that serve the model in this process, each on a GPU of its own.
     device: an asynchronous device to use instead of what the spec asks for.
     """
-    if device is None and (home := choose_device(spec.resources, lane_index)).type == "cuda":
-        device = CudaDevice(home)
-    # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
-    threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
-    set_threads(threads)
-    if device:
-        module = move(spec.name, module, spec.resources, device)
-    module.eval().requires_grad_(False)
+    module, device, threads = place(spec, module, device, lane_index=lane_index)
     model = TorchModel(spec, module, _execution(spec, module, device), device)
     model.check()
     log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, model.device, threads)

@@ -5,15 +5,14 @@ package of 30 MB for the dozen functions used here.
 """
 
 import ctypes
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 
+Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 LIBRARY = "libcuda.so.1"
 HANDLE_BYTES = 64  # of a CUipcMemHandle, and of the runtime's cudaIpcMemHandle_t, which is the same
 _OWN_STREAM = 1  # CU_STREAM_NON_BLOCKING: what else happens on the GPU neither waits for it nor is waited for
@@ -56,10 +55,10 @@ _SIGNATURES: Mapping[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def cuda_driver() -> "CudaDriver | None":
-    """None where there is no driver."""
+def cuda_driver(visible: Sequence[str] | None) -> "CudaDriver | None":
+    """NVIDIA's; None where there is none. visible: as for `CudaDriver`."""
     try:
-        return CudaDriver(LIBRARY, visible=os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        return CudaDriver(LIBRARY, visible=visible)
     except OSError:
         return None
 
@@ -67,9 +66,9 @@ def cuda_driver() -> "CudaDriver | None":
 class CudaDriver:
     """Callable from any thread; a thread's current context is as it was after each call."""
 
-    def __init__(self, library: str, *, visible: str = "") -> None:
-        """visible: the GPUs of this process, as CUDA_VISIBLE_DEVICES writes them. Raises OSError without the library.
-        The GPU is not touched before the first `open`."""
+    def __init__(self, library: str, *, visible: Sequence[str] | None = None) -> None:
+        """visible: the GPUs that this process may use, by index or UUID; None: all there are. Raises OSError without
+        the library. The GPU is not touched before the first `open`."""
         self._library = ctypes.CDLL(library)
         for name, arguments in _SIGNATURES.items():
             getattr(self._library, name).argtypes = arguments
@@ -91,7 +90,7 @@ class CudaDriver:
                 raise
         return Shared(own, address.value, start.value + size.value - address.value)
 
-    def read(self, shared: Shared, offset: int, byte_size: int) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+    def read(self, shared: Shared, offset: int, byte_size: int) -> Bytes:
         """A copy of so many bytes. Raises CudaError."""
         copy = np.empty(byte_size, np.uint8)
         with self._on(shared.device) as stream:
@@ -99,7 +98,7 @@ class CudaDriver:
             self._call("cuStreamSynchronize", stream)
         return copy
 
-    def write(self, shared: Shared, offset: int, data: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:
+    def write(self, shared: Shared, offset: int, data: Bytes) -> None:
         """data: contiguous. It is there when this returns. Raises CudaError."""
         with self._on(shared.device) as stream:
             self._call("cuMemcpyHtoDAsync_v2", shared.address + offset, data.ctypes.data, data.nbytes, stream)
@@ -114,9 +113,14 @@ class CudaDriver:
     def _on(self, device: int) -> Iterator[_Handle]:
         """Makes the device's context, the one torch uses, this thread's for a while. Gives a stream of our own."""
         context, stream = self._of_device(device)
+        with self._current(context):
+            yield stream
+
+    @contextmanager
+    def _current(self, context: _Handle) -> Iterator[None]:
         self._call("cuCtxPushCurrent_v2", context)
         try:
-            yield stream
+            yield
         finally:
             self._call("cuCtxPopCurrent_v2", ctypes.byref(_Handle()))
 
@@ -127,11 +131,8 @@ class CudaDriver:
                 self._call("cuInit", 0)
                 self._call("cuDeviceGet", ctypes.byref(found), device)
                 self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), found)
-                self._call("cuCtxPushCurrent_v2", context)
-                try:
+                with self._current(context):
                     self._call("cuStreamCreate", ctypes.byref(stream), _OWN_STREAM)
-                finally:
-                    self._call("cuCtxPopCurrent_v2", ctypes.byref(_Handle()))
                 self._opened[device] = context, stream
             return self._opened[device]
 
@@ -142,10 +143,9 @@ class CudaDriver:
             raise CudaError(f"{name}: {(word.value or b'unknown error').decode()} ({status})")
 
 
-def own_number(device: int, visible: str) -> int:
+def own_number(device: int, visible: Sequence[str] | None) -> int:
     """Which of this process's GPUs is meant. A client numbers all of the machine, and a replica sees its own,
     renumbered from 0; the memory of a GPU that it does not see is read through its first."""
-    numbers = re.split(r"\s*,\s*", visible.strip()) if visible else []
-    if not numbers:
+    if visible is None:
         return device
-    return numbers.index(str(device)) if str(device) in numbers else 0
+    return visible.index(str(device)) if str(device) in visible else 0

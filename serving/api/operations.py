@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from serving.api.dispatch import SHARED_MEMORY_IS_OFF
-from serving.api.faults import CallFailed, Fault, left_out, unknown_model
+from serving.api.faults import CallFailed, left_out, unknown_model
 from serving.api.metadata import server_metadata, statistics
 from serving.api.region_memory import Kind
-from serving.api.regions import NO_DRIVER, Regions
+from serving.api.regions import NO_DRIVER, Regions, unknown_region
 from serving.protocol.errors import BadMessage
 
 ModelList = list[dict[str, Any]]
@@ -130,7 +130,7 @@ class Operations:
         if self._regions is not None:
             return self._regions.status(kind, name)
         if name:
-            raise CallFailed(Fault(404, f"Unable to find {kind} shared memory region: '{name[:200]}'"))
+            raise unknown_region(name, kind)
         return []
 
     def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any]) -> None:

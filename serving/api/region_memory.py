@@ -6,20 +6,19 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from serving.api.cuda_driver import HANDLE_BYTES, CudaDriver, CudaError, Shared
+from serving.api.cuda_driver import HANDLE_BYTES, Bytes, CudaDriver, CudaError, Shared
 from serving.protocol.errors import BadMessage, BadTensor
 from serving.protocol.spans import Span
 
 Kind = Literal["system", "cuda"]
-Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 MAX_NAME = 200
 _HOME = Path("/dev/shm")  # where shm_open keeps its files
 _KEY = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
@@ -149,10 +148,8 @@ class CudaMemory:
         """Raises BadMessage where there is no such memory, or not enough of it."""
         self.region = region
         self._driver = driver
-        try:
+        with self._told("open"):
             self._shared = driver.open(base64.b64decode(region.key), region.device_id)
-        except CudaError as error:
-            raise BadMessage(f"Unable to open CUDA shared memory region '{region.name}': {error}") from None
         closing = weakref.finalize(self, _close, driver, self._shared)
         closing.atexit = False  # the driver takes back what a process leaves behind
         if self._shared.byte_size < region.byte_size:
@@ -165,16 +162,20 @@ class CudaMemory:
         _check_within(self.region, span, path)
 
     def view(self, span: Span) -> tuple[memoryview, int]:
-        try:
+        with self._told("read"):
             return memoryview(self._driver.read(self._shared, span.offset, span.byte_size)), 0
-        except CudaError as error:
-            raise BadMessage(f"Unable to read CUDA shared memory region '{self.region.name}': {error}") from None
 
     def write(self, span: Span, data: Bytes) -> None:
-        try:
+        with self._told("write"):
             self._driver.write(self._shared, span.offset, data)
+
+    @contextmanager
+    def _told(self, verb: str) -> Iterator[None]:
+        """What the driver refuses the client is told."""
+        try:
+            yield
         except CudaError as error:
-            raise BadMessage(f"Unable to write CUDA shared memory region '{self.region.name}': {error}") from None
+            raise BadMessage(f"Unable to {verb} CUDA shared memory region '{self.region.name}': {error}") from None
 
 
 def _close(driver: CudaDriver, shared: Shared) -> None:

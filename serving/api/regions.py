@@ -30,18 +30,26 @@ _MAX_REGIONS = 1024
 NO_DRIVER = "CUDA shared memory needs NVIDIA's driver, and this machine has none"
 
 
+def unknown_region(name: str, kind: str = "") -> UnknownRegion:
+    """In Triton's words, which name the kind where that was asked for."""
+    return UnknownRegion(f"Unable to find {kind}{' ' if kind else ''}shared memory region: '{name[:MAX_NAME]}'")
+
+
 class Regions:
     """folder: of this server on this machine; it is made when the first region is registered. cuda: None where no
     GPU's memory can be shared."""
 
     def __init__(self, folder: Path, cuda: CudaDriver | None = None) -> None:
-        self.has_cuda = cuda is not None
         self._cuda = cuda
         self._folder = folder
         self._file = folder / "regions.json"
         self._version: tuple[int, int] | None = None
         self._known: dict[str, Region] = {}
         self._opened: dict[str, Memory] = {}
+
+    @property
+    def has_cuda(self) -> bool:
+        return self._cuda is not None
 
     # -- what clients ask for ---------------------------------------------------------------------------------
 
@@ -71,7 +79,7 @@ class Regions:
         self._look()
         found = [region.told() for region in self._known.values() if region.kind == kind and name in ("", region.name)]
         if name and not found:
-            raise UnknownRegion(f"Unable to find {kind} shared memory region: '{name[:MAX_NAME]}'")
+            raise unknown_region(name, kind)
         return found
 
     # -- tensors ----------------------------------------------------------------------------------------------
@@ -94,7 +102,7 @@ class Regions:
         if memory is None:
             region = self._known.get(span.region)
             if region is None:
-                raise UnknownRegion(f"Unable to find shared memory region: '{span.region[:MAX_NAME]}'")
+                raise unknown_region(span.region)
             memory = self._opened[span.region] = self._open(region)
         return memory
 

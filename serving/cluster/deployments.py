@@ -110,7 +110,7 @@ class ModelReplica:
             partial(whereabouts, self._name),
             told,
             recorded(watching, self.engine),
-            regions=Regions(own_folder(), cuda_driver()) if shared_memory else None,
+            regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
             wire=wire,
@@ -194,7 +194,7 @@ class Front:
             catalog.models,
             name=server.name,
             counts=partial(model_counts, collector, configured),
-            regions=Regions(own_folder(), cuda_driver()) if server.shared_memory else None,
+            regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if server.shared_memory else None,
             control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector),
         )

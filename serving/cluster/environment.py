@@ -95,9 +95,14 @@ def haproxy_launcher() -> str | None:
     return str(path) if os.access(path, os.X_OK) else None
 
 
+def uses_haproxy(settings: Settings) -> bool:
+    """Whether Ray Serve balances by HAProxy where it runs on this machine."""
+    return settings.server.haproxy == "auto" and haproxy_binary() is not None
+
+
 def serves_grpc(settings: Settings) -> bool:
     """Ray's Python proxy cannot route by model, so gRPC needs HAProxy."""
-    return bool(settings.server.grpc_port) and settings.server.haproxy == "auto" and haproxy_binary() is not None
+    return bool(settings.server.grpc_port) and uses_haproxy(settings)
 
 
 def grpc_options(settings: Settings) -> dict[str, Any]:

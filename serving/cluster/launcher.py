@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.cluster.doctor import Verdict, check_ports
-from serving.cluster.environment import grpc_options, haproxy_binary, ray_environment, serves_grpc
+from serving.cluster.environment import grpc_options, ray_environment, serves_grpc, uses_haproxy
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
@@ -95,8 +95,8 @@ class Cluster:
 
     def _check_ports(self) -> None:
         """Ray would find out after a while, and say it in a page of tracebacks."""
-        haproxy = self._settings.server.haproxy == "auto" and haproxy_binary() is not None
-        taken = [one for one in check_ports(self._settings.server, haproxy=haproxy) if one.verdict is Verdict.FAIL]
+        checks = check_ports(self._settings.server, haproxy=uses_haproxy(self._settings))
+        taken = [check for check in checks if check.verdict is Verdict.FAIL]
         if taken:
             raise StartFailed("\n".join(f"{one.name}, {one.finding}; {one.advice}" for one in taken))
 

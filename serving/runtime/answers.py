@@ -70,18 +70,11 @@ def check_declared(outputs: Tensors, declared: Sequence[TensorSpec]) -> None:
         array = outputs.get(tensor.name)
         if array is None:
             raise ModelError(f"the model returned no output {tensor.name!r}")
-        sizes = array.shape[1:]
-        if sizes != tensor.shape[1:] and not _fits(sizes, tensor.shape[1:]):
+        if array.shape[1:] != tensor.shape[1:] and not tensor.fits(array.shape):
             raise ModelError(
                 f"the model returned shape {list(array.shape)} for output {tensor.name!r}, "
                 f"declared as {list(tensor.shape)}"
             )
-
-
-def _fits(sizes: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    return len(sizes) == len(declared) and all(
-        wanted in (-1, size) for wanted, size in zip(declared, sizes, strict=True)
-    )
 
 
 def as_model_error(error: BaseException) -> ModelError:

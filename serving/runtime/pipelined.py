@@ -80,9 +80,8 @@ class PipelinedLane:
                 check_batch(self.model, outputs, done.batch.padded_rows)
             except DeviceLost as error:
                 self._take_apart(done, error)
-            except (
-                BaseException
-            ) as error:  # computed again where the model's code runs, behind what is launched already
+            except BaseException as error:
+                # Computed again where the model's code runs, behind what is launched already.
                 self._to_launch.put((done, error))
             else:
                 done.pieces.append((outputs, range(len(done.batch.requests))))

@@ -22,6 +22,7 @@ from serving.api.metadata import told_statistics
 from serving.api.operations import Operations
 from serving.protocol.messages import TensorDescription
 from serving.testing.backend import EchoBackend
+from tests.api.triton_clients import connect
 
 
 def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBackend, **more: object) -> ServedModel:
@@ -132,8 +133,7 @@ def wire(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def triton(served: Any, wire: Any) -> Iterator[Any]:
     """Triton's client of the file's house, which forgets all regions afterwards."""
-    address = served.http if wire is tritonclient.http else served.grpc
-    with wire.InferenceServerClient(address, **({"concurrency": 2} if wire is tritonclient.http else {})) as client:
+    with connect(served, wire, **({"concurrency": 2} if wire is tritonclient.http else {})) as client:
         yield client
         client.unregister_system_shared_memory()
         client.unregister_cuda_shared_memory()

@@ -6,8 +6,8 @@ pytest, of NVIDIA's if no other is named.
 import base64
 import ctypes
 import sys
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from serving.api.cuda_driver import LIBRARY, CudaDriver, CudaError
 from tests.api.cuda_client import SharedMemory
+from tests.telling import tell
 
 Library = Path | str
 
@@ -97,16 +98,7 @@ STORIES: tuple[Callable[[Library], None], ...] = (
 
 
 def main(library: str = LIBRARY) -> int:
-    failed = 0
-    for story in STORIES:
-        try:
-            story(library)
-        except Exception:
-            failed += 1
-            sys.stdout.write(f"FAILED {story.__name__}\n{traceback.format_exc()}\n")
-        else:
-            sys.stdout.write(f"passed {story.__name__}\n")
-    return min(failed, 1)
+    return tell((story.__name__, partial(story, library)) for story in STORIES)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from serving.protocol.spans import Span
 from serving.testing.cuda_driver import build_driver
 from tests.api import cuda_stories
 from tests.api.cuda_client import SharedMemory
-from tests.api.sharing import ECHO, failure, shared_input, shared_output
+from tests.api.triton_clients import ECHO, connect, failure, shared_input, shared_output
 from tests.house import House, house
 from tests.test_tidy import ROOT, THIRD_PARTY
 
@@ -184,17 +184,15 @@ def test_a_call_of_the_driver_that_fails_is_told_and_leaves_nothing_behind_which
 
 
 def test_a_machine_without_the_driver_says_so(wire, tmp_path: Path) -> None:
-    with house(ECHO, regions=Regions(tmp_path)) as running:
-        address = running.http if wire is over_http else running.grpc
-        with wire.InferenceServerClient(address) as client:
-            refusal = failure(client.register_cuda_shared_memory, "r", base64.b64encode(b"\1" * 64), 0, 64)
-            assert "CUDA shared memory needs NVIDIA's driver, and this machine has none" in refusal
-            client.unregister_cuda_shared_memory()
+    with house(ECHO, regions=Regions(tmp_path)) as running, connect(running, wire) as client:
+        refusal = failure(client.register_cuda_shared_memory, "r", base64.b64encode(b"\1" * 64), 0, 64)
+        assert "CUDA shared memory needs NVIDIA's driver, and this machine has none" in refusal
+        client.unregister_cuda_shared_memory()
 
 
 @pytest.mark.parametrize(
     ("device", "visible", "own"),
-    [(2, "", 2), (2, "2", 0), (3, "1, 3", 1), (0, "3", 0), (1, "GPU-5ad0", 0)],
+    [(2, None, 2), (2, ("2",), 0), (3, ("1", "3"), 1), (0, ("3",), 0), (1, ("GPU-5ad0",), 0)],
 )
-def test_a_gpu_is_found_by_the_number_its_client_knows(device: int, visible: str, own: int) -> None:
+def test_a_gpu_is_found_by_the_number_its_client_knows(device: int, visible: tuple[str, ...] | None, own: int) -> None:
     assert own_number(device, visible) == own

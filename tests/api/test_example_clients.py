@@ -23,6 +23,7 @@ from tritonclient.utils import shared_memory as shm
 from models.reference import NumpyModel, slow_spec
 from models.spec import ModelSpec, TensorSpec
 from serving.api.regions import Regions
+from tests.api.triton_clients import connect
 from tests.house import House, house
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # grpcio's and tritonclient's own
@@ -71,12 +72,6 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     regions = Regions(tmp_path_factory.mktemp("regions"))
     with house(*specs, grpc_door=request.param, regions=regions) as running:
         yield running
-
-
-def connect(served: House, wire, **more: object):
-    """A client of this wire: one of the four modules."""
-    address = served.http if wire in (over_http, over_http_aio) else served.grpc
-    return wire.InferenceServerClient(address, **more)
 
 
 both_wires = pytest.mark.parametrize("wire", [over_http, over_grpc], ids=["http", "grpc"])

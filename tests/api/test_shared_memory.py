@@ -14,7 +14,7 @@ from tritonclient.utils import shared_memory as shm
 
 from models.reference import slow_spec
 from serving.api.regions import Regions
-from tests.api.sharing import ECHO, failure, shared_input, shared_output
+from tests.api.triton_clients import ECHO, connect, failure, shared_input, shared_output
 from tests.house import House, house
 
 VALUES = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -159,7 +159,7 @@ def test_a_region_that_is_unregistered_while_a_request_uses_it_serves_that_reque
     before = served.engines["slow"].ledger.received
 
     def ask() -> None:
-        with wire.InferenceServerClient(served.http if wire is over_http else served.grpc) as client:
+        with connect(served, wire) as client:
             client.infer("slow", inputs, outputs=outputs)
 
     with ThreadPoolExecutor() as pool:

@@ -3,9 +3,9 @@ and of CUDA where there is one; `python -m tests.models.pipeline_stories` tells 
 """
 
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from models.pytorch.pipeline import SLOTS, PipelinedExecution
 from models.pytorch.runner import load_module
 from models.spec import ModelSpec, Resources, TensorSpec
 from models.testing import assert_batched_equals_unbatched
+from tests.telling import tell
 
 
 def double_and_sign(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,18 +165,14 @@ STORIES: tuple[Callable[[Device, bool], None], ...] = (
 
 
 def main() -> int:
-    failed = 0
-    for story in STORIES:
-        for graphs in (False, True):
-            name = f"{story.__name__}{' (graphs)' if graphs else ''}"
-            try:
-                story(CudaDevice(torch.device("cuda", 0)), graphs)
-            except Exception:
-                failed += 1
-                sys.stdout.write(f"FAILED {name}\n{traceback.format_exc()}\n")
-            else:
-                sys.stdout.write(f"passed {name}\n")
-    return min(failed, 1)
+    def told(story: Callable[[Device, bool], None], graphs: bool) -> None:
+        story(CudaDevice(torch.device("cuda", 0)), graphs)
+
+    return tell(
+        (f"{story.__name__}{' (graphs)' if graphs else ''}", partial(told, story, graphs))
+        for story in STORIES
+        for graphs in (False, True)
+    )
 
 
 if __name__ == "__main__":

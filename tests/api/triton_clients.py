@@ -1,13 +1,22 @@
-"""What tests of shared memory have in common: a model, and tensors of a request that lie in a region."""
+"""What tests with Triton's client have in common: connecting, and tensors of a request that lie in shared memory."""
 
 import pytest
+import tritonclient.http as over_http
+import tritonclient.http.aio as over_http_aio
 from tritonclient.utils import InferenceServerException
 
 from models.reference import echo_spec
 from models.spec import TensorSpec
+from tests.house import House
 
 TENSORS = (TensorSpec(name="x", datatype="FP32", shape=(-1, -1)), TensorSpec(name="t", datatype="BYTES", shape=(-1, 1)))
 ECHO = echo_spec(inputs=TENSORS, outputs=TENSORS)
+
+
+def connect(served: House, wire, **more: object):
+    """A client of this wire: one of the four modules."""
+    address = served.http if wire in (over_http, over_http_aio) else served.grpc
+    return wire.InferenceServerClient(address, **more)
 
 
 def shared_input(wire, name: str, shape: tuple[int, ...], datatype: str, region: str, byte_size: int, offset: int = 0):
