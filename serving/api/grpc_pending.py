@@ -15,6 +15,7 @@ from serving.protocol.messages import Tensor
 
 _log = logging.getLogger(__name__)
 REQUEST_ID, TRACEPARENT = exchange.REQUEST_ID.decode(), exchange.TRACEPARENT.decode()
+RELAYED = "x-headway-relayed"  # on a call that the front has passed on
 NO_TIMINGS = Timings(0, 0, 0, 1)
 
 

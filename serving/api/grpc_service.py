@@ -11,6 +11,7 @@ from serving.api.dispatch import Plan, ServedModel
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, Fault, fault_of_outcome, not_ready, unavailable_model, unknown_model
 from serving.api.grpc_pending import (
+    RELAYED,
     TRACEPARENT,
     Answering,
     Call,
@@ -206,7 +207,8 @@ class GrpcService:
             if model["name"] == absent.name and absent.version in ("", model["version"]):
                 if not model.get("wanted", True):
                     return Refused(unavailable_model(absent.name))
-                if model["state"] != "READY":
+                # HAProxy sends a call that was passed on back here where it knows no replica of the model.
+                if model["state"] != "READY" or call.metadata(RELAYED):
                     return Refused(not_ready(absent.name, str(model["state"])))
                 if self._relay is not None:
                     return self._relay(method, message, absent.name, call)

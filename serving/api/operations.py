@@ -24,11 +24,11 @@ class ModelControl(Protocol):
     """Brings models and takes them away, at run time. Both raise CallFailed with the reason."""
 
     async def load(self, name: str) -> None:
-        """Deploys a model of the settings, or restarts it; returns when it answers."""
+        """Deploys a model of the settings, or replaces its replicas; returns when the new ones answer."""
         ...
 
     async def unload(self, name: str) -> None:
-        """Returns when its replicas are gone, and their memory with them."""
+        """Returns when it answers no more; its replicas may still finish what they have."""
         ...
 
 

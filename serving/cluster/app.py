@@ -4,10 +4,11 @@ Referenced by import path from manifests (`serving.cluster.app:model_application
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 
@@ -15,23 +16,27 @@ from models.spec import ModelSpec
 from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import LOGGING, Front, ModelReplica, model_route, options_of
+from serving.cluster.limits import surge_percent
 from serving.cluster.watching import watching
 from serving.config import Settings
 
 FRONT = "front"
 
 
-def applications(settings: Settings, *, gpus: bool) -> Iterator[tuple[str, str, Application]]:
+def applications(
+    settings: Settings, *, gpus: bool, free: Mapping[str, float]
+) -> Iterator[tuple[str, str, Application]]:
     """(name, route prefix, application) of all, the front first.
 
     gpus: whether the cluster has any. Without, replicas ask for none, or they would wait for one for ever; each says
     loudly that it runs on the CPU.
+    free: what the cluster has left of "CPU" and "GPU", for updates.
     """
     yield FRONT, "/", front(settings, gpus=gpus)
     for spec in settings.model_specs():
         if not gpus and spec.resources.gpus:
             spec = replace(spec, resources=replace(spec.resources, gpus=0.0))
-        yield spec.name, model_route(spec.name), model(settings, spec)
+        yield spec.name, model_route(spec.name), model(settings, spec, free=free)
 
 
 def front(settings: Settings, *, gpus: bool) -> Application:
@@ -44,8 +49,9 @@ def front(settings: Settings, *, gpus: bool) -> Application:
     return deployment.bind(settings.as_mapping(), configured, gpus=gpus)
 
 
-def model(settings: Settings, spec: ModelSpec) -> Application:
-    deployment = ModelReplica.options(**options_of(spec, autoscaling_config(settings.model(spec.name))))
+def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:
+    scaling = autoscaling_config(settings.model(spec.name))
+    deployment = ModelReplica.options(**options_of(spec, scaling, surge=surge_percent(spec, free)))
     server = settings.server
     return deployment.bind(
         spec,
@@ -67,7 +73,7 @@ def model_application(args: dict[str, Any]) -> Application:
     settings = _settings(args)
     for spec in settings.model_specs():
         if spec.name == args["model"]:
-            return model(settings, spec)
+            return model(settings, spec, free=ray.available_resources())
     raise ValueError(f"model: {args['model']!r} is not among the settings' models")
 
 
@@ -75,12 +81,17 @@ def _settings(args: dict[str, Any]) -> Settings:
     return Settings.model_validate(args["settings"])
 
 
-def deploy(settings: Settings, *, gpus: bool, only: str | None = None) -> None:
-    """Deploys everything into the running Ray, or one model of it; returns at once. What is already there is updated in
-    place."""
+def deploy(settings: Settings, *, gpus: bool, only: str | None = None, free: Mapping[str, float] | None = None) -> None:
+    """Deploys everything into the running Ray, or one model of it; returns at once. A model that is already there is
+    updated replica by replica.
+
+    free: what the cluster has left of "CPU" and "GPU"; None: Ray is asked.
+    """
+    if free is None:
+        free = ray.available_resources()
     targets = [
         serve.RunTarget(target=application, name=name, route_prefix=prefix, logging_config={"enable_access_log": False})
-        for name, prefix, application in applications(settings, gpus=gpus)
+        for name, prefix, application in applications(settings, gpus=gpus, free=free)
         if only in (None, name)
     ]
     serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)

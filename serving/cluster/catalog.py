@@ -1,39 +1,84 @@
-"""Which models there are and whether they are ready, as Ray Serve's controller knows it."""
+"""Tells which models there are and whether they answer, as Ray Serve's controller knows it."""
 
 import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
 
+from serving.cluster.probes import short_cause
 from serving.core.clock import SystemClock
 
 FRESH_NS = 1_000_000_000
-STATES = {"RUNNING": "READY", "DEPLOYING": "LOADING", "NOT_STARTED": "LOADING", "DELETING": "UNLOADING"}
+PATIENCE_S = 2.0
+UNASKED = "Ray Serve's controller has not answered yet"
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """`name`: READY, LOADING, UNLOADING or UNAVAILABLE. `wanted`: False for a model that a client has unloaded."""
+
+    name: str
+    reason: str = ""
+    wanted: bool = True
 
 
 class Catalog:
-    """Answers from memory for a second, so that health checks do not load the controller."""
+    """Answers from memory for a second, so that health checks do not load the controller. While the controller does not
+    answer, the last known state stands: models serve on without it.
 
-    def __init__(self, configured: dict[str, dict[str, Any]], *, explicit: bool = False) -> None:
-        """configured: `version` and `signature` of every model, by name. explicit: models come and go at the wish of
-        clients, so one that is not deployed was unloaded."""
+    configured: `version` and `signature` of every model, by name.
+    explicit: clients load and unload models, so one that is not deployed was unloaded.
+    ask: the controller's answer, blocking.
+    """
+
+    def __init__(
+        self,
+        configured: dict[str, dict[str, Any]],
+        *,
+        explicit: bool = False,
+        ask: Callable[[], Any] = serve.status,
+    ) -> None:
         self._configured = configured
         self._explicit = explicit
-        self._known: list[dict[str, Any]] = []
+        self._ask = ask
+        unasked = ModelState("UNAVAILABLE", UNASKED)
+        self._known = [entry(name, facts, unasked) for name, facts in configured.items()]
         self._asked_ns: int | None = None
+        self._looking: asyncio.Future[Any] | None = None
 
     async def models(self) -> list[dict[str, Any]]:
         """`{name, version, signature, state, reason, wanted}` for every model of the configuration."""
         now_ns = SystemClock.now_ns()
         if self._asked_ns is None or now_ns - self._asked_ns > FRESH_NS:
-            self._asked_ns = now_ns
-            status = await asyncio.to_thread(serve.status)
-            self._known = entries(self._configured, status, explicit=self._explicit)
+            if self._looking is None:
+                self._looking = asyncio.get_running_loop().run_in_executor(None, self._ask)
+                self._looking.add_done_callback(self._learn)
+            # A controller that is being replaced may take long; whoever asks for health may not wait for it.
+            await asyncio.wait([self._looking], timeout=PATIENCE_S)
         return self._known
 
     def forget(self) -> None:
-        """A model has come or gone."""
+        """A model has come or gone; an answer that is under way may be older than that."""
         self._asked_ns = None
+        self._looking = None
+
+    def _learn(self, answer: asyncio.Future[Any]) -> None:
+        is_latest = answer is self._looking
+        if is_latest:
+            self._looking = None
+        if answer.cancelled():
+            return
+        if error := answer.exception():
+            logger.warning("Ray Serve's controller does not answer, the last known state stands: %s", error)
+        elif is_latest:
+            self._known = entries(self._configured, answer.result(), explicit=self._explicit)
+        if is_latest:
+            self._asked_ns = SystemClock.now_ns()
 
 
 def entries(configured: dict[str, dict[str, Any]], status: Any, *, explicit: bool = False) -> list[dict[str, Any]]:
@@ -41,9 +86,31 @@ def entries(configured: dict[str, dict[str, Any]], status: Any, *, explicit: boo
     found = []
     for name, facts in configured.items():
         application = status.applications.get(name)
-        state = STATES.get(application.status, "UNAVAILABLE") if application else "UNAVAILABLE"
-        absent = "unloaded" if explicit else "not deployed"
-        reason = "" if state == "READY" else (application.message if application else absent)
-        wanted = application is not None or not explicit
-        found.append({"name": name, **facts, "state": state, "reason": reason, "wanted": wanted})
+        deployments = application.deployments.values() if application else ()
+        running = sum(one.replica_states.get("RUNNING", 0) for one in deployments)
+        found.append(entry(name, facts, model_state(application, running=running, explicit=explicit)))
     return found
+
+
+def model_state(application: Any | None, *, running: int, explicit: bool = False) -> ModelState:
+    """Ready means that the model answers: also while its next version is being loaded, or has failed to.
+
+    application: from Serve's status or details, None if there is none. running: its replicas that run. explicit: as
+    `Catalog` takes it.
+    """
+    status = application.status if application else None
+    if explicit and status in (None, "DELETING"):
+        return ModelState("UNAVAILABLE", "unloaded", wanted=False)
+    if application is None:
+        return ModelState("UNAVAILABLE", "not deployed")
+    if status == "DELETING":
+        return ModelState("UNLOADING")
+    if status == "RUNNING":
+        return ModelState("READY")
+    if status in ("DEPLOYING", "NOT_STARTED"):
+        return ModelState("READY") if running else ModelState("LOADING", application.message)
+    return ModelState("READY" if running else "UNAVAILABLE", short_cause(application))
+
+
+def entry(name: str, facts: dict[str, Any], state: ModelState) -> dict[str, Any]:
+    return {"name": name, **facts, "state": state.name, "reason": state.reason, "wanted": state.wanted}

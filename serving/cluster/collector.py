@@ -15,7 +15,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentDetails, ServeInstanceDetails
 
-from serving.cluster.catalog import STATES
+from serving.cluster.catalog import model_state
 from serving.core.clock import SystemClock
 from serving.core.statistics import ModelStatistics, total
 from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot
@@ -117,11 +117,12 @@ def model_snapshot(name: str, version: str, details: ServeInstanceDetails | None
     deployment = next(iter(application.deployments.values()), None) if application else None
     replicas = tuple(answers.told)
     running = sum(replica.state == "RUNNING" for replica in deployment.replicas) if deployment else len(replicas)
+    state = model_state(application, running=running)
     return ModelSnapshot(
         name=name,
         version=version,
-        state=STATES.get(application.status, "UNAVAILABLE") if application else "UNAVAILABLE",
-        reason=application.message if application else "not deployed",
+        state=state.name,
+        reason=state.reason,
         running=running,
         wanted=deployment.target_num_replicas if deployment else 0,
         limit=_limit(deployment),

@@ -1,16 +1,22 @@
-"""Models come and go at run time, as in Triton's explicit mode: a load deploys a model's Serve application, or restarts
-its replicas one by one; an unload deletes it. What there is to load is what the settings say."""
+"""Loads and unloads models at run time, as in Triton's explicit mode: a load deploys a model's Serve application, or
+replaces its replicas; an unload deletes it. What there is to load is what the settings say.
+
+A load is done when the new replicas answer, an unload when the model answers no more. Replicas that were replaced or
+unloaded finish what they have in the background, for half a minute or more.
+"""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from ray import serve
 
 from serving.api.faults import CallFailed, Fault, unknown_model
+from serving.cluster.collector import serve_details
 from serving.cluster.environment import peer_header
-from serving.cluster.probes import POLL_S, NeverUp, answers, expected, hears, is_ready_over_grpc
+from serving.cluster.probes import POLL_S, NeverUp, answers, hears, is_ready_over_grpc, replacing
 from serving.config import Settings
 
 PATIENCE_S = 600.0  # as `headway serve` has at the start
@@ -37,9 +43,10 @@ class Control:
             # At the call: that module defines what is deployed, this one among it.
             from serving.cluster.app import deploy
 
+            before = await asyncio.to_thread(replicas_of, name)
             await asyncio.to_thread(deploy, self._settings, gpus=self._gpus, only=name)
             try:
-                await self._until(name, self._is_up, "loaded")
+                await self._until(name, partial(self._is_up, before=before), "loaded")
             finally:
                 self._changed()
 
@@ -64,18 +71,27 @@ class Control:
             await asyncio.sleep(POLL_S)
         raise CallFailed(Fault(503, f"'{name}' is not {what} after {PATIENCE_S:g} s; it may still be"))
 
-    def _is_up(self, name: str) -> bool:
-        """Raises CallFailed if it never will be."""
+    def _is_up(self, name: str, before: Collection[str]) -> bool:
+        """Raises CallFailed if it never will be. before: the replicas that are replaced."""
+        details = serve_details()
         try:
-            count = expected(serve.status().applications.get(name))
+            count = replacing(details.applications.get(name) if details else None, before)
         except NeverUp as error:
             raise CallFailed(Fault(500, f"failed to load '{name}': {error}")) from None
-        if not count or not hears(self._settings.server.url, name, count):
+        if not count or not hears(self._settings.server.url, name, count, but_not=before):
             return False
         return not self._grpc or bool(is_ready_over_grpc(self._grpc_address, name))
 
     def _is_gone(self, name: str) -> bool:
-        if name in serve.status().applications or answers(f"{self._settings.server.url}/v2/models/{name}/ready"):
+        """Whether HAProxy sends requests to the model's replicas no more."""
+        if answers(f"{self._settings.server.url}/v2/models/{name}/ready"):
             return False
-        # Until HAProxy has forgotten it too, calls get there that nobody is left to answer.
         return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
+
+
+def replicas_of(name: str) -> set[str]:
+    """Ids of all replicas of a model, those that are about to end included."""
+    details = serve_details()
+    application = details.applications.get(name) if details else None
+    deployments = application.deployments.values() if application else ()
+    return {replica.replica_id for deployment in deployments for replica in deployment.replicas}

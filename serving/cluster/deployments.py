@@ -42,6 +42,7 @@ from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
 from serving.config import Settings
+from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.protocol.errors import BadMessage
 from serving.telemetry.gpu import GpuSampler, visible_devices
@@ -116,9 +117,9 @@ class ModelReplica:
             wire=wire,
         )
         self.http: App = ModelApp(served, tenant_header=tenant_header)
-        door.entrance.register(model_route(spec.name), self.http)
+        door.entrance.register(model_route(spec.name), self.http, self.takes_requests)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header)
-        grpc_door.entrance.register(calls, max_message_bytes=max_body_bytes)
+        grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()
         gc.freeze()
@@ -157,6 +158,14 @@ class ModelReplica:
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
+
+    def takes_requests(self) -> bool:
+        """Whether HAProxy may send requests here: until the engine drains, so also while Ray drains the replica."""
+        try:
+            self.engine.check_health()
+        except LaneLost:
+            return False
+        return self.engine.is_ready()
 
     def check_health(self) -> None:
         self.engine.check_health()
@@ -208,7 +217,7 @@ class Front:
         }
         token = admin_token(server.admin_token_file)
         self.http: App = FrontApp(operations, pages=pages, peer_header=peer_header(), admin_token=token)
-        door.entrance.register("/", self.http)
+        door.entrance.register("/", self.http, lambda: True)
         relay = GrpcRelay(server.grpc_port, server.tenant_header) if server.grpc_port else None
         grpc_door.entrance.register(GrpcService([], operations, relay=relay))
 
@@ -236,10 +245,11 @@ def model_route(name: str) -> str:
     return f"/v2/models/{name}"
 
 
-def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None) -> dict[str, Any]:
-    """Ray's settings for a model's deployment, derived from its declared facts."""
+def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None, *, surge: int = 0) -> dict[str, Any]:
+    """Ray's settings for a model's deployment, derived from its declared facts. surge: see `limits.surge_percent`."""
     return {
         **({"autoscaling_config": scaling} if scaling else {"num_replicas": spec.replicas}),
+        "max_surge_percent": surge,
         "max_ongoing_requests": max_ongoing_requests(spec),
         "ray_actor_options": {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus},
         "graceful_shutdown_timeout_s": graceful_shutdown_s(spec),

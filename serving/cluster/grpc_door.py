@@ -9,19 +9,19 @@ HAProxy asks only while no replica is there, calls are told so.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
-import grpc
-
-from serving.api.faults import CallFailed, fault_of_grpc
+from serving.api.faults import CallFailed, Fault
 from serving.api.grpc import add_inference_service as add
 from serving.api.grpc import add_refusal
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
-from serving.cluster.ports import DISTANCE, fast_port, listening_ports
+from serving.cluster.ports import fast_port, listening_ports
 from serving.protocol.pb import HEALTH, SERVICE
 
-HEALTHZ = "/ray.serve.RayServeAPIService/Healthz"
+HEALTHZ = "/ray.serve.RayServeAPIService/Healthz"  # where Ray's HAProxy configuration asks
+HEALTHY = b"\n\x07success"  # its answer as protobuf: field 1, the text that HAProxy looks for
 PASSED_THROUGH = (SERVICE, HEALTH, "grpc.reflection.v1alpha.ServerReflection")
 UNREACHABLE = "no replica of this model is reachable at the moment"
 OTHER_LOOP = "user code runs on an event loop of its own (RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD is not 0)"
@@ -35,14 +35,25 @@ class GrpcEntrance:
     def __init__(self) -> None:
         self._service: GrpcService | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._takes_requests: Callable[[], bool] = bool
         self._max_message_bytes: int | None = None
         self._opening: asyncio.Task[None] | None = None
         self.door = "plain"
 
-    def register(self, service: GrpcService, *, max_message_bytes: int | None = None) -> None:
-        """Called on the service's event loop, before Ray Serve starts this replica's gRPC server. max_message_bytes: of
-        the fast door; without it there is none."""
+    def register(
+        self,
+        service: GrpcService,
+        *,
+        takes_requests: Callable[[], bool] = lambda: True,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        """Called on the service's event loop, before Ray Serve starts this replica's gRPC server.
+
+        takes_requests: whether HAProxy may send calls to the fast door.
+        max_message_bytes: of the fast door; without it there is none.
+        """
         self._service = service
+        self._takes_requests = takes_requests
         self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
         self._ports_before = listening_ports()
@@ -64,8 +75,8 @@ class GrpcEntrance:
         if port is None:
             logger.warning("gRPC by the plain door only: Ray's gRPC port of this replica cannot be told")
             return
-        healthz = RayHealth(port - DISTANCE)
-        listener = GrpcListener(self._service, max_message_bytes=max_message_bytes, others={HEALTHZ: healthz})
+        others = {HEALTHZ: self._answer_check}
+        listener = GrpcListener(self._service, max_message_bytes=max_message_bytes, others=others)
         try:
             await listener.open(None, port)
         except OSError as error:
@@ -75,20 +86,11 @@ class GrpcEntrance:
             self.door = "fast"
             logger.info("fast door for gRPC open on port %d", port)
 
-
-class RayHealth:
-    """Ray Serve's own health call, answered with what Ray's server beside us says: HAProxy then stops sending here too
-    when the replica is about to go."""
-
-    def __init__(self, port: int) -> None:
-        self._ask = grpc.aio.insecure_channel(f"127.0.0.1:{port}").unary_unary(HEALTHZ)
-
-    async def __call__(self, message: bytes) -> bytes:
-        try:
-            answer: bytes = await self._ask(message, timeout=2)
-        except grpc.aio.AioRpcError as error:
-            raise CallFailed(fault_of_grpc(error.code().value[0], error.details() or "")) from None
-        return answer
+    async def _answer_check(self, message: bytes) -> bytes:
+        """Answers HAProxy's health check as the HTTP door does, see `door.py`."""
+        if not self._takes_requests():
+            raise CallFailed(Fault(503, "takes no requests"))
+        return HEALTHY
 
 
 entrance = GrpcEntrance()

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from serving.api.faults import CallFailed, fault_of_grpc
-from serving.api.grpc_pending import REQUEST_ID, Call
+from serving.api.grpc_pending import RELAYED, REQUEST_ID, Call
 
 _PASSED_ON = ("traceparent", "tracestate")
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -43,7 +43,7 @@ class GrpcRelay:
     def __call__(self, method: str, message: bytes, model: str, call: Call) -> Relayed:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self._target, _OPTIONS)
-        metadata = [("application", model), (REQUEST_ID, call.request_id())]
+        metadata = [("application", model), (REQUEST_ID, call.request_id()), (RELAYED, "1")]
         if self._tenant_header and (tenant := call.metadata(self._tenant_header)):
             metadata.append((self._tenant_header, tenant))
         metadata += [(name, value) for name in _PASSED_ON if (value := call.metadata(name))]

@@ -22,7 +22,8 @@ from serving.api import age
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
-FRONT_BACKEND = "grpc-front"
+FRONT = "front"
+FRONT_BACKEND = f"grpc-{FRONT}"
 MARK = "# Headway:"
 PEER_HEADER = "x-headway-peer"  # as serving/api/front.py reads it
 DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
@@ -81,11 +82,16 @@ backend default_backend
 _REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
 # The last server of every backend is Ray's Python proxy, where requests wait until there is a replica, whatever their
 # deadline. Only a model that sleeps needs that: it is how it is waked.
-_HTTP_OR_GRPC = re.compile(r"^backend (?:http|grpc)-(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_HTTP_OR_GRPC = re.compile(r"^backend (http|grpc)-(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_REPLICA = re.compile(r"^ *server (?!.* backup$).*$", re.MULTILINE)
+_USE = re.compile(r"^ *use_backend ((?:http|grpc)-\S+) if .*\n", re.MULTILINE)
 _WAITING = re.compile(r"^( *server .* backup)$", re.MULTILINE)
 # Three tries, each as long at most, or as long before the next: who gets no connection learns of it within a second.
 _CONNECT = re.compile(r"^( *timeout connect) .*$", re.MULTILINE)
 _CONNECT_TIME = "300ms"
+# How long a replica may take to answer a health check. Unset, it is the pause between checks, which is 250 ms while
+# HAProxy does not trust a replica yet: a busy event loop would take all new replicas out of rotation.
+_CHECK_TIME = "2s"
 _PEER = f"""\
     {MARK} who asks, where it matters; nobody can say that for themselves.
     http-request del-header {PEER_HEADER}
@@ -101,7 +107,7 @@ def edited(config: str, sleepers: Collection[str] = ()) -> str:
     """The configuration with all changes. One that was edited before comes back as it is."""
     if MARK in config:
         return config
-    return routed_by_model(without_waiting(guarded(config), sleepers))
+    return routed_by_model(without_waiting(explained_by_the_front(guarded(config), sleepers), sleepers))
 
 
 def guarded(config: str) -> str:
@@ -116,13 +122,27 @@ def guarded(config: str) -> str:
     return config
 
 
+def explained_by_the_front(config: str, sleepers: Collection[str]) -> str:
+    """With requests for a model that has no replica sent to the front, which knows why: it is being loaded, it was
+    unloaded, it failed. HAProxy itself refuses only while a replica that it knows cannot be reached."""
+    absent = {
+        f"{found[1]}-{found[2]}"
+        for found in _HTTP_OR_GRPC.finditer(config)
+        if found[2] not in sleepers and not _REPLICA.search(found[0])
+    }
+    if f"http-{FRONT}" in absent or f"backend http-{FRONT}\n" not in config:
+        return config
+    return _USE.sub(lambda found: "" if found[1] in absent else found[0], config)
+
+
 def without_waiting(config: str, sleepers: Collection[str]) -> str:
     """Where no replica is left, requests are refused, but for models that may sleep."""
 
     def refusing(backend: re.Match[str]) -> str:
-        return backend[0] if backend[1] in sleepers else _WAITING.sub(r"\1 disabled", backend[0])
+        return backend[0] if backend[2] in sleepers else _WAITING.sub(r"\1 disabled", backend[0])
 
-    return _HTTP_OR_GRPC.sub(refusing, _CONNECT.sub(rf"\1 {_CONNECT_TIME}", config))
+    times = rf"\1 {_CONNECT_TIME}\n    timeout check {_CHECK_TIME}"
+    return _HTTP_OR_GRPC.sub(refusing, _CONNECT.sub(times, config))
 
 
 def with_clear_errors(config: str, folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from serving.cluster.doctor import Verdict, check_ports
 from serving.cluster.environment import grpc_options, ray_environment, serves_grpc, uses_haproxy
+from serving.cluster.limits import KEEP_ALIVE_S
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
@@ -84,7 +85,11 @@ class Cluster:
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
-            http_options={"host": server.host, "port": server.http_port},
+            http_options={
+                "host": server.host,
+                "port": server.http_port,
+                "keep_alive_timeout_s": KEEP_ALIVE_S,
+            },
             grpc_options=grpc_options(self._settings) if serves_grpc(self._settings) else None,
         )
         gpus = "GPU" in ray.cluster_resources()
@@ -169,12 +174,14 @@ class Cluster:
         end(ours, patience_s=DRAIN_S)
 
     def _cpus(self) -> int:
-        """Ray counts CPUs only to place replicas. Too few cores slow models down, they do not stop them."""
-        wanted = ceil(sum(spec.resources.cpus * spec.replicas for spec in self._settings.model_specs()))
+        """Ray counts CPUs only to place replicas. Too few cores slow models down, they do not stop them. One replica
+        more has a place, so that an update of any model can start the next version before it stops the present one."""
+        specs = self._settings.model_specs()
+        wanted = sum(spec.resources.cpus * spec.replicas for spec in specs)
         there = len(os.sched_getaffinity(0))
         if wanted > there:
-            self._say(f"WARNING: the models ask for {wanted} CPUs, this machine has {there}: they will share")
-        return max(wanted, there)
+            self._say(f"WARNING: the models ask for {ceil(wanted)} CPUs, this machine has {there}: they will share")
+        return max(ceil(wanted + max(spec.resources.cpus for spec in specs)), there)
 
     def _is_up(self, name: str, application: Any | None) -> bool:
         try:

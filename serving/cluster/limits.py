@@ -1,10 +1,15 @@
 """What follows from a model's declared bounds for the Ray deployment that serves it. Plain arithmetic, without Ray."""
 
+from collections.abc import Mapping
+
 from models.spec import ModelSpec
 
 LARGEST_LEARNED_ROWS = 256  # room for batches where no bound is set
 RAY_DRAIN_S = 30.0  # Ray keeps a replica that is to go reachable for this long, so that HAProxy can learn of it
 SETTLE_S = 5.0  # answers on their way out
+# How long a connection may be idle. A HAProxy process that was replaced keeps its list of replicas, and its idle
+# connections until they are used again: they have to end while the replicas of that list can still be reached.
+KEEP_ALIVE_S = 20
 
 
 def max_ongoing_requests(spec: ModelSpec) -> int:
@@ -15,6 +20,17 @@ def max_ongoing_requests(spec: ModelSpec) -> int:
 def graceful_shutdown_s(spec: ModelSpec) -> float:
     """How long a replica may take to go: while it is still reachable, and then the longest forward pass."""
     return RAY_DRAIN_S + spec.limits.forward_timeout_s + SETTLE_S
+
+
+def surge_percent(spec: ModelSpec, free: Mapping[str, float]) -> int:
+    """How many replicas of the next version an update may start before it stops any of the present one, in percent of
+    all replicas. 0 where there is no room for one more: the update then stops replicas first.
+
+    free: what the cluster has left of "CPU" and "GPU".
+    """
+    needs = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
+    room = min((free.get(name, 0.0) / need for name, need in needs.items() if need), default=float(spec.replicas))
+    return 100 * min(spec.replicas, int(room)) // spec.replicas
 
 
 def derived(spec: ModelSpec) -> dict[str, float]:

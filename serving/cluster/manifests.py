@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from serving.cluster.environment import grpc_options, ray_environment
-from serving.cluster.limits import graceful_shutdown_s
+from serving.cluster.limits import KEEP_ALIVE_S, graceful_shutdown_s
 from serving.config import ResourceSettings, Settings
 
 RAY_VERSION = "2.60.0"
@@ -125,7 +125,11 @@ def serve_config(settings: Settings) -> str:
         {
             "proxy_location": "EveryNode",
             # Inside a pod the address is the pod's own; who may reach it is the Service's business.
-            "http_options": {"host": "0.0.0.0", "port": settings.server.http_port},
+            "http_options": {
+                "host": "0.0.0.0",
+                "port": settings.server.http_port,
+                "keep_alive_timeout_s": KEEP_ALIVE_S,
+            },
             **({"grpc_options": grpc_options(settings)} if _has_grpc(settings) else {}),
             "applications": [front, *models],
         }

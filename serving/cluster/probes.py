@@ -5,6 +5,7 @@ import json
 import re
 import time
 import urllib.request
+from collections.abc import Collection
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from serving.core.clock import SystemClock
 from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
+FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 # What the owner of a model did not keep to is told in a sentence; how Ray came to hear of it helps nobody.
 _SENTENCE = re.compile(r"^models\.[\w.]+\.(?:BrokenPromise|ModelNotLoadable): (.+)", re.MULTILINE | re.DOTALL)
 
@@ -29,26 +31,47 @@ def expected(application: Any | None) -> int:
     """
     if application is None:
         return 0
-    if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-        raise NeverUp(_cause(application))
+    if application.status in FAILED:
+        raise NeverUp(cause(application))
     if application.status != "RUNNING":
         return 0
     return max(1, sum(one.replica_states.get("RUNNING", 0) for one in application.deployments.values()))
 
 
-def hears(url: str, model: str, count: int) -> bool:
-    """Whether so many different replicas of a model answer at this server. Each time on a new connection, so HAProxy
-    takes them in turn; what chooses at random gets more tries than there are replicas."""
-    heard = set()
+def replacing(application: Any | None, before: Collection[str]) -> int:
+    """How many replicas have to be heard before an update is done; 0 while Ray has not started all of them.
+
+    application: from Serve's details, which name every replica, None if it is not there.
+    before: ids of the replicas that the update replaces.
+    Raises NeverUp.
+    """
+    if application is None or application.status == "DELETING":
+        return 0
+    if application.status in FAILED:
+        raise NeverUp(cause(application))
+    deployments = application.deployments.values()
+    wanted = sum(one.target_num_replicas for one in deployments)
+    replicas = [replica for one in deployments for replica in one.replicas]
+    new = sum(replica.state == "RUNNING" and replica.replica_id not in before for replica in replicas)
+    return max(1, wanted) if new >= wanted else 0
+
+
+def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) -> bool:
+    """Whether so many different replicas of a model answer at this server, and none of these. Each time on a new
+    connection, so HAProxy takes them in turn; what chooses at random gets more tries than there are replicas."""
+    heard: set[str] = set()
     for _ in range(4 * count):
         try:
             with urllib.request.urlopen(f"{url}/v2/models/{model}/config", timeout=2) as response:
-                heard.add(json.load(response)["parameters"]["replica"]["string_value"])
+                replica = json.load(response)["parameters"]["replica"]["string_value"]
         except OSError:
             return False
-        if len(heard) == count:
+        if replica in but_not:
+            return False
+        heard.add(replica)
+        if len(heard) == count and not but_not:
             return True
-    return False
+    return len(heard) >= count
 
 
 def answers(url: str) -> bool:
@@ -82,9 +105,15 @@ def answers_over_grpc(address: str, model: str, patience_s: float = 10.0) -> boo
     return False
 
 
-def _cause(application: Any) -> str:
+def cause(application: Any) -> str:
     """Why it did not start: the message of the application or, better, of the deployment that failed."""
     messages = [deployment.message for deployment in application.deployments.values() if deployment.message]
-    cause: str = "\n".join(messages) or application.message
-    sentence = _SENTENCE.search(cause)
-    return sentence[1].strip() if sentence else cause
+    text: str = "\n".join(messages) or application.message
+    sentence = _SENTENCE.search(text)
+    return sentence[1].strip() if sentence else text
+
+
+def short_cause(application: Any) -> str:
+    """The same as one line: of a traceback the last, which names the error."""
+    lines = cause(application).strip().splitlines()
+    return lines[-1].strip() if lines else ""

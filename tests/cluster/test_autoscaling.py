@@ -11,7 +11,8 @@ from ray import serve
 from serving.cluster import decisions
 from serving.cluster.launcher import Cluster
 from tests.cluster.conftest import SLOW, settings_file, started
-from tests.cluster.test_serving import ADDRESS, Traffic, inputs
+from tests.cluster.test_serving import ADDRESS
+from tests.cluster.traffic import Traffic, inputs
 from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
@@ -70,7 +71,7 @@ def test_the_first_request_to_a_sleeping_model_waits_for_it_and_is_answered(elas
     asyncio.run(until_running("sleeper", 0))
     with tritonclient.http.InferenceServerClient(ADDRESS, network_timeout=PATIENCE_S) as client:
         assert client.is_server_ready(), "a model that sleeps is ready: it answers"
-        assert client.infer("sleeper", inputs(3.0)).as_numpy("y")[0, 0] == 3.0
+        assert client.infer("sleeper", inputs(value=3.0)).as_numpy("y")[0, 0] == 3.0
     eventually(
         lambda: decisions.recent("sleeper"), lambda recent: "awakened" in [one["cause"] for one in recent], PATIENCE_S
     )

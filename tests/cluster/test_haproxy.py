@@ -16,6 +16,7 @@ from serving.cluster.haproxy import (
     REAL_BINARY,
     Unexpected,
     edited,
+    explained_by_the_front,
     guarded,
     routed_by_model,
     with_clear_errors,
@@ -102,11 +103,23 @@ def test_only_a_model_that_may_sleep_has_its_requests_wait_for_a_replica() -> No
     config = f"defaults\n    timeout connect 5s\n{backends}"
     changed = without_waiting(config, ["sleeper"])
     assert waiting(changed) == {"http-noop": f"{server} disabled", "http-sleeper": server}
-    assert "    timeout connect 300ms\n" in changed
+    assert "    timeout connect 300ms\n    timeout check 2s\n" in changed
     over_grpc = edited(CONFIG, ["sleeper"])
     assert over_grpc == edited(CONFIG)
     assert "server fallback 127.0.0.1:9500 proto h2 check backup disabled\n" in over_grpc
     assert "server n1 127.0.0.1:40001 proto h2 check observe layer4 backup\n" in over_grpc
+
+
+def test_a_model_without_a_replica_is_the_fronts_to_explain_unless_it_sleeps_or_there_is_no_front() -> None:
+    uses = {
+        model: f"    use_backend http-{model} if is_http-{model}\n" for model in ("noop", "gone", "sleeper", "front")
+    }
+    fallback = "    server fallback 127.0.0.1:8500 check backup\n"
+    replica = "    server r1 127.0.0.1:30001 check observe layer4\n"
+    config = "".join(uses.values()) + f"backend http-gone\n{fallback}backend http-sleeper\n{fallback}"
+    config += f"backend http-noop\n{replica}{fallback}backend http-front\n"
+    assert explained_by_the_front(config + replica, ["sleeper"]) == (config + replica).replace(uses["gone"], "")
+    assert explained_by_the_front(config + fallback, ["sleeper"]) == config + fallback
 
 
 def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> None:

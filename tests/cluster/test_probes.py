@@ -12,7 +12,7 @@ import pytest
 
 from models.pytorch.checking import BrokenPromise
 from models.registry import ModelNotLoadable
-from serving.cluster.probes import NeverUp, expected, hears
+from serving.cluster.probes import NeverUp, expected, hears, replacing, short_cause
 
 
 def application(status: str, message: str = "", **states: int) -> SimpleNamespace:
@@ -58,6 +58,37 @@ def test_what_a_models_owner_has_to_mend_is_said_without_the_way_it_came(kind: t
         expected(application("DEPLOY_FAILED", f"{trace}RuntimeError: no weights"))
 
 
+def detailed(status: str, wanted: int, **replicas: str) -> SimpleNamespace:
+    """replicas: state by id."""
+    told = [SimpleNamespace(replica_id=id, state=state) for id, state in replicas.items()]
+    deployment = SimpleNamespace(replicas=told, target_num_replicas=wanted, message="Error:\nOSError: gone\n")
+    return SimpleNamespace(status=status, message="", deployments={"ModelReplica": deployment})
+
+
+@pytest.mark.parametrize(
+    ("found", "count"),
+    [
+        (None, 0),
+        (detailed("RUNNING", 2, a="RUNNING", b="RUNNING"), 0),  # not begun
+        (detailed("DEPLOYING", 2, a="RUNNING", b="STOPPING", c="RUNNING", d="STARTING"), 0),
+        (detailed("DEPLOYING", 2, a="STOPPING", b="STOPPING", c="RUNNING", d="RUNNING"), 2),
+        (detailed("DELETING", 0, a="STOPPING"), 0),
+        (detailed("RUNNING", 0), 1),  # it sleeps, and has to be waked
+    ],
+)
+def test_an_update_is_done_when_as_many_new_replicas_run_as_are_wanted(
+    found: SimpleNamespace | None, count: int
+) -> None:
+    assert replacing(found, {"a", "b"}) == count
+
+
+def test_an_update_that_failed_says_so_though_the_old_replicas_run() -> None:
+    failed = detailed("DEPLOY_FAILED", 2, a="RUNNING", b="RUNNING")
+    with pytest.raises(NeverUp, match="gone"):
+        replacing(failed, {"a", "b"})
+    assert short_cause(failed) == "OSError: gone"
+
+
 @contextmanager
 def balancer(*replicas: str) -> Iterator[str]:
     """A server behind which these replicas answer in turn."""
@@ -88,4 +119,6 @@ def test_a_replica_that_the_balancer_does_not_know_yet_is_not_heard() -> None:
         assert hears(both, "slow", 2)
         assert not hears(one, "slow", 2)
         assert hears(one, "slow", 1)
+        assert not hears(both, "slow", 1, but_not={"slow#b"}), "a replaced one still answers"
+        assert hears(one, "slow", 1, but_not={"slow#b"})
     assert not hears(one, "slow", 1), "nobody is there any more"

@@ -9,71 +9,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tritonclient.http
-import tritonclient.http.aio
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.launcher import Cluster, get_json
-from serving.cluster.probes import hears
 from serving.cluster.processes import descendants
-from serving.config import load_settings
 from serving.telemetry.log_files import LogFiles
-from tests.cluster.conftest import NOOP, PORT, SLOW, settings_file
+from tests.cluster.conftest import PORT
+from tests.cluster.traffic import Traffic, inputs
 from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
 ADDRESS = f"127.0.0.1:{PORT}"
-
-
-def inputs(value: float = 1.0) -> list[tritonclient.http.InferInput]:
-    x = tritonclient.http.InferInput("x", [1, 1024], "FP32")
-    x.set_data_from_numpy(np.full((1, 1024), value, np.float32))
-    return [x]
-
-
-class Traffic:
-    """Clients that ask one model without pause until they are told to stop, and what became of every request.
-
-    pause_s: between the answer and the next request of a client.
-    """
-
-    def __init__(self, model: str, clients: int, pause_s: float = 0.0) -> None:
-        self._model = model
-        self._clients = clients
-        self._pause_s = pause_s
-        self.outcomes: Counter[str] = Counter()
-        self._stopping = False
-
-    async def __aenter__(self) -> "Traffic":
-        self._tasks = [asyncio.create_task(self._ask()) for _ in range(self._clients)]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stopping = True
-        await asyncio.gather(*self._tasks)
-
-    async def until_answered(self, count: int) -> None:
-        """Returns when so many more have been answered well."""
-        goal = self.outcomes["ok"] + count
-        while self.outcomes["ok"] < goal:
-            await asyncio.sleep(0.01)
-
-    async def _ask(self) -> None:
-        async with tritonclient.http.aio.InferenceServerClient(ADDRESS) as client:
-            while not self._stopping:
-                try:
-                    await client.infer(self._model, inputs())
-                    self.outcomes["ok"] += 1
-                except InferenceServerException as error:
-                    self.outcomes[f"{error.status()} {error.message()[:60]}"] += 1
-                except OSError as error:
-                    self.outcomes[f"connection: {type(error).__name__}"] += 1
-                if self._pause_s:
-                    await asyncio.sleep(self._pause_s)
 
 
 def way_into(model: str) -> tuple[str, str]:
@@ -111,7 +61,7 @@ def test_the_fast_door_is_open_and_each_model_answers_for_itself(cluster: Cluste
         assert client.is_server_live()
         assert client.is_server_ready()
         assert client.is_model_ready("noop")
-        answer = client.infer("noop", inputs(3.0)).as_numpy("y")
+        answer = client.infer("noop", inputs(value=3.0)).as_numpy("y")
         assert answer.shape == (1, 1)
         names = {entry["name"] for entry in client.get_model_repository_index()}
         assert names == {"noop", "slow", "words", "accumulate"}
@@ -151,7 +101,7 @@ def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> N
 
 def test_what_was_asked_is_recorded_without_what_it_said(cluster: Cluster, recorded: Path) -> None:
     with tritonclient.http.InferenceServerClient(ADDRESS) as client:
-        client.infer("noop", inputs(3.0), priority=2, timeout=5_000_000)
+        client.infer("noop", inputs(value=3.0), priority=2, timeout=5_000_000)
 
     def lines() -> list[dict[str, Any]]:
         texts = [text for path in recorded.glob("noop_*.jsonl") for text in path.read_text().splitlines(keepends=True)]
@@ -230,27 +180,3 @@ def test_killing_a_replica_under_load_costs_no_request_more_than_a_retry(cluster
     outcomes = asyncio.run(story())
     unclear = {what for what in outcomes if what != "ok" and not what.startswith("503")}
     assert not unclear, outcomes
-
-
-def test_one_model_is_updated_while_another_serves_and_nothing_is_lost(cluster: Cluster, tmp_path: Path) -> None:
-    from serving.cluster.app import deploy
-
-    faster = SLOW | {"options": {"base_ms": 5, "per_row_ms": 1}}
-    settings = load_settings(settings_file(tmp_path, NOOP, faster))
-
-    # One of them may still be on its way; without it the update would begin with the last one.
-    eventually(lambda: hears(f"http://{ADDRESS}", "slow", 2), bool)
-
-    async def story() -> tuple[Counter[str], Counter[str]]:
-        old = set(replica_processes("slow"))
-        async with Traffic("noop", clients=4) as bystander, Traffic("slow", clients=4) as updated:
-            await updated.until_answered(20)
-            await asyncio.to_thread(deploy, settings, gpus=False, only="slow")
-            while old & set(replica_processes("slow")):
-                await asyncio.sleep(0.2)
-            await updated.until_answered(20)
-        return bystander.outcomes, updated.outcomes
-
-    bystander, updated = asyncio.run(story())
-    assert set(bystander) == {"ok"}, bystander
-    assert set(updated) == {"ok"}, updated
