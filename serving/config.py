@@ -64,6 +64,11 @@ class ServerSettings(Section):
     model_control: bool = Field(
         False, description="Clients may load and unload the models below at run time. Not on Kubernetes."
     )
+    settings_control: bool = Field(
+        True,
+        description="Clients may change what is traced and logged at run time: those on the machine itself, or with "
+        "the admin token, as with model_control and shared_memory.",
+    )
     ray_address: str | None = Field(
         None, description="A running Ray to deploy to (`auto` or `host:port`); without it, one is started and ended."
     )
@@ -109,7 +114,7 @@ class ServerSettings(Section):
         None,
         min_length=1,
         description="A file with a secret, on the machine of the front: whoever sends it as a bearer token may read "
-        "`/debug/` from elsewhere. Unset: only the machine itself may.",
+        "`/debug/` and change the server from elsewhere. Unset: only the machine itself may.",
     )
     record_folder: str | None = Field(
         None,

@@ -25,6 +25,7 @@ from serving.api.regions import Regions
 from serving.cluster.describe import served_model
 from serving.cluster.engines import AnyEngine, open_engine
 from serving.telemetry.recorder import Recorder
+from tests.open_gate import OpenGate
 from tests.patience import eventually
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -54,7 +55,7 @@ class House:
         self._specs = specs
         self._grpc_door = grpc_door
         self._regions = regions
-        self._offers = offers
+        self._offers = {"gate": OpenGate(), **offers}
         self.engines: dict[str, AnyEngine] = {}
         self.recorders: dict[str, Recorder] = {}
         self._up = threading.Event()
@@ -88,7 +89,7 @@ class House:
     async def _run(self) -> None:
         self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         served = [await self._serve(spec) for spec in self._specs]
-        apps = {model.name: ModelApp(model) for model in served}
+        apps = {model.name: ModelApp(model, gate=self._offers["gate"]) for model in served}
 
         async def status() -> ModelList:
             return [_entry(model) for model in served]
@@ -141,7 +142,7 @@ def _entry(model: ServedModel) -> dict[str, object]:
 
 @contextmanager
 def house(*specs: ModelSpec, grpc_door: str = "fast", regions: Regions | None = None, **offers: Any) -> Iterator[House]:
-    """offers: `control` and `switches` of `Operations`."""
+    """offers: `control`, `switches` and `gate` of `Operations`; without a gate everybody may change everything."""
     running = House(specs, grpc_door, regions, offers).open()
     try:
         yield running

@@ -2,29 +2,31 @@
 
 On a machine that has more to do than it can, requests wait in sockets and event loops as long as in any queue; a
 deadline counted from when they are read would be kept only on paper. Clocks of different machines differ, so a stamp
-counts only where it comes from this one (`cluster/haproxy.py` writes it); a client's own is overwritten there.
+counts only where it comes from this one (`cluster/haproxy.py` writes it). It begins with a key made of the shared
+secret, so a client's own counts for nothing, by whichever way it came.
 """
 
 from pathlib import Path
 
+from serving.api.secret import KEY_BYTES, key
 from serving.core.clock import Calendar, Clock
 
 HEADER = b"x-headway-began"
 DIGITS = 16  # microseconds since 1970, until 2286
-_MACHINE_BYTES = 8
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_VALUE_BYTES = _MACHINE_BYTES + len(b"-") + DIGITS
+_VALUE_BYTES = KEY_BYTES + len(b"-") + DIGITS
 # Up to the value: in HTTP/1, and in a header block of HTTP/2, where it touches no table and can be taken off.
 _LINE = b"\r\n" + HEADER + b": "
 _FIELD = b"\0%c%b%c" % (len(HEADER), HEADER, _VALUE_BYTES)
 
 
 def machine() -> bytes:
-    """Says which machine, and since which start of it; empty where that cannot be told."""
+    """The key of the stamps of this machine, since its start: only whoever knows the secret can make one."""
     try:
-        return _BOOT.read_bytes()[:_MACHINE_BYTES]
+        boot = _BOOT.read_text().strip()
     except OSError:
-        return b""
+        boot = ""
+    return key(f"age {boot}")
 
 
 class Stamps:

@@ -3,6 +3,7 @@
 | fact | HTTP | gRPC |
 |---|---|---|
 | BadMessage, BadTensor, InvalidInput, Rejected(TOO_LARGE) | 400 | INVALID_ARGUMENT |
+| only from the machine itself, or with the admin token | 403 | PERMISSION_DENIED |
 | unknown model, version, path or region | 404 | NOT_FOUND |
 | wrong verb | 405 with Allow | – |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
@@ -44,7 +45,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 
 
 # The numbers of gRPC's status codes, which are part of its protocol.
-_GRPC_CODE = {400: 3, 404: 5, 405: 12, 413: 8, 415: 12, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4, 507: 8}
+_GRPC_CODE = {400: 3, 403: 7, 404: 5, 405: 12, 413: 8, 415: 12, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4, 507: 8}
 
 
 @dataclass(frozen=True, slots=True)

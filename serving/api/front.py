@@ -7,8 +7,6 @@ them. With `apps` one process can also answer for models of its own.
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from hmac import compare_digest
-from ipaddress import ip_address
 from typing import Any
 
 from serving.api.asgi import (
@@ -34,6 +32,7 @@ from serving.api.faults import (
     unknown_path,
     wrong_verb,
 )
+from serving.api.gate import Caller, http_caller
 from serving.api.openapi import document
 from serving.api.operations import Operations, Settings
 from serving.api.pages import PAGES, Page
@@ -50,8 +49,7 @@ LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, giv
 
 class FrontApp:
     """`apps`: of the models of this process. `pages`: further paths read with GET; those below /debug/ only from this
-    machine, or with `admin_token` as a bearer token; "" for no token. `peer_header`: where the load balancer says who
-    asks; "" without one."""
+    machine, or with the admin token."""
 
     def __init__(
         self,
@@ -59,14 +57,10 @@ class FrontApp:
         *,
         apps: Mapping[str, App] | None = None,
         pages: Mapping[str, LivePage] | None = None,
-        peer_header: str = "",
-        admin_token: str = "",
     ) -> None:
         self._server = operations
         self._apps = dict(apps or {})
         self._pages = dict(pages or {})
-        self._peer_header = peer_header.encode()
-        self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
         self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
             "/v2": ("GET", self._tell_server),
             "/v2/health/live": ("GET", self._tell_live),
@@ -101,14 +95,10 @@ class FrontApp:
 
     async def _tell_page(self, path: str, scope: Scope, send: Send) -> None:
         _check_verb(scope, "GET")
-        if path.startswith("/debug/") and not self._may_debug(scope):
-            raise CallFailed(Fault(403, "only from the machine itself, or with the admin token"))
+        if path.startswith("/debug/"):
+            self._server.gate.check(http_caller(scope))
         content_type, body = await self._pages[path](scope.get("query_string", b"").decode("latin-1"))
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
-
-    def _may_debug(self, scope: Scope) -> bool:
-        shown = dict(scope["headers"]).get(b"authorization", b"")
-        return _is_local(scope, self._peer_header) or bool(self._admin and compare_digest(shown, self._admin))
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         if found := _MODEL.fullmatch(path):
@@ -123,7 +113,7 @@ class FrontApp:
             if not isinstance(given, dict):
                 raise CallFailed(Fault(400, "parameters: must be an object"))
             change = self._server.load if found[2] == "load" else self._server.unload
-            await change(found[1], given)
+            await change(found[1], given, http_caller(scope))
             await send_json(send, {})
         elif path in _SETTINGS:
             change_settings = self._server.log if path == "/v2/logging" else self._server.trace
@@ -138,10 +128,10 @@ class FrontApp:
         if verb == "status":
             await send_json(send, self._server.region_status(kind, name))
         elif verb == "register":
-            self._server.register_region(kind, name, json_object(await _body(receive)))
+            self._server.register_region(kind, name, json_object(await _body(receive)), http_caller(scope))
             await send_json(send, {})
         else:
-            self._server.unregister_regions(kind, name)
+            self._server.unregister_regions(kind, name, http_caller(scope))
             await send_json(send, {})
 
     async def _absent(self, name: str) -> Fault:
@@ -180,14 +170,15 @@ class FrontApp:
 
 
 async def tell_settings(
-    change: Callable[[Mapping[str, Any]], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
+    change: Callable[[Mapping[str, Any], Caller], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Settings that are read with GET and changed with POST."""
+    caller = http_caller(scope)
     if scope["method"] == "POST":
-        await send_json(send, await change(json_object(await _body(receive))))
+        await send_json(send, await change(json_object(await _body(receive)), caller))
     else:
         _check_verb(scope, "GET")
-        await send_json(send, await change({}))
+        await send_json(send, await change({}, caller))
 
 
 async def _body(receive: Receive) -> bytes:
@@ -201,18 +192,6 @@ async def _body(receive: Receive) -> bytes:
 def _check_verb(scope: Scope, verb: str) -> None:
     if scope["method"] != verb and (scope["method"], verb) != ("HEAD", "GET"):
         raise CallFailed(wrong_verb(scope["method"], verb))
-
-
-def _is_local(scope: Scope, peer_header: bytes) -> bool:
-    """Whether the client sits on this machine. Behind a load balancer only that can tell, and silence is no."""
-    if peer_header:
-        peer = dict(scope["headers"]).get(peer_header, b"").decode("latin-1")
-    else:
-        peer = (scope.get("client") or ("",))[0]
-    try:
-        return ip_address(peer.removeprefix("::ffff:")).is_loopback
-    except ValueError:
-        return False
 
 
 def _telling(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from serving.api.dispatch import Plan, ServedModel
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, Fault, fault_of_outcome, not_ready, unavailable_model, unknown_model
+from serving.api.gate import Caller
 from serving.api.grpc_pending import (
     RELAYED,
     TRACEPARENT,
@@ -57,7 +58,7 @@ class GrpcService:
         self._planned: Recall[Planned] = Recall()
         self._generates = any(dispatch.model.generator for dispatch in self._dispatches.values())
         self._telling = GrpcTells(self._dispatches, operations)
-        self.tells = self._telling.by_method
+        self.tells = self._telling.methods
         self.watch_health = self._telling.watch_health
 
     # -- inference --------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ class GrpcService:
     async def tell(self, method: str, message: bytes, call: Call) -> bytes:
         """The answer to any other call, by its path. Raises CallFailed."""
         try:
-            return await self.tells[method](message)
+            return await self._telling.tell(method, message, Caller(call.metadata))
         except CallFailed:
             raise
         except NotHere as absent:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from serving.api.dispatch import Dispatch, ServedModel
 from serving.api.faults import CallFailed, Fault
+from serving.api.gate import Caller
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.operations import Operations
 from serving.api.region_memory import Kind
@@ -29,30 +30,40 @@ class NotHere(Exception):
 
 
 class GrpcTells:
-    """`dispatches`: the models of this process by name. Calls raise CallFailed, BadMessage, or NotHere."""
+    """`dispatches`: the models of this process by name. Calls raise CallFailed, BadMessage, or NotHere. `methods`: the
+    paths of all calls."""
 
     def __init__(self, dispatches: Mapping[str, Dispatch], operations: Operations) -> None:
         self._dispatches = dispatches
         self._server = operations
-        calls: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
+        reads: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
             "ServerLive": self._tell_live,
             "ServerReady": self._tell_ready,
             "ServerMetadata": self._tell_server,
             "RepositoryIndex": self._tell_index,
-            "RepositoryModelLoad": self._load,
-            "RepositoryModelUnload": self._unload,
             "ModelReady": self._tell_model_ready,
             "ModelMetadata": self._tell_metadata,
             "ModelConfig": self._tell_config,
             "ModelStatistics": self._tell_statistics,
+        }
+        changes: dict[str, Callable[[bytes, Caller], Awaitable[bytes]]] = {
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
             "TraceSetting": self._set_trace,
             "LogSettings": self._set_log,
         }
         kinds: tuple[Kind, ...] = ("system", "cuda")
         for kind in kinds:
-            calls |= self._region_calls(kind)
-        self.by_method = {f"/{SERVICE}/{method}": call for method, call in calls.items()}
-        self.by_method[f"/{HEALTH}/Check"] = self._check_health
+            reads |= self._region_reads(kind)
+            changes |= self._region_changes(kind)
+        self._reads = {f"/{SERVICE}/{method}": read for method, read in reads.items()}
+        self._reads[f"/{HEALTH}/Check"] = self._check_health
+        self._changes = {f"/{SERVICE}/{method}": change for method, change in changes.items()}
+        self.methods = frozenset(self._reads) | frozenset(self._changes)
+
+    async def tell(self, method: str, message: bytes, caller: Caller) -> bytes:
+        change = self._changes.get(method)
+        return await (self._reads[method](message) if change is None else change(message, caller))
 
     async def _tell_live(self, message: bytes) -> bytes:
         return encode("ServerLiveResponse", {"live": True})
@@ -98,47 +109,52 @@ class GrpcTells:
 
     # -- models come and go, memory is shared, settings change ------------------------------------------------
 
-    async def _load(self, message: bytes) -> bytes:
+    async def _load(self, message: bytes, caller: Caller) -> bytes:
         asked = decode("RepositoryModelLoadRequest", message)
-        await self._server.load(asked.model_name, parameters_of(asked.parameters))
+        await self._server.load(asked.model_name, parameters_of(asked.parameters), caller)
         return b""
 
-    async def _unload(self, message: bytes) -> bytes:
+    async def _unload(self, message: bytes, caller: Caller) -> bytes:
         asked = decode("RepositoryModelUnloadRequest", message)
-        await self._server.unload(asked.model_name, parameters_of(asked.parameters))
+        await self._server.unload(asked.model_name, parameters_of(asked.parameters), caller)
         return b""
 
-    def _region_calls(self, kind: Kind) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
+    def _region_reads(self, kind: Kind) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
         prefix = f"{kind.capitalize()}SharedMemory"
-        facts_of_kind = ("key", "offset", "byte_size") if kind == "system" else ("device_id", "byte_size")
 
         async def status(message: bytes) -> bytes:
             found = self._server.region_status(kind, decode(f"{prefix}StatusRequest", message).name)
             return encode(f"{prefix}StatusResponse", {"regions": {region["name"]: region for region in found}})
 
-        async def register(message: bytes) -> bytes:
+        return {f"{prefix}Status": status}
+
+    def _region_changes(self, kind: Kind) -> dict[str, Callable[[bytes, Caller], Awaitable[bytes]]]:
+        prefix = f"{kind.capitalize()}SharedMemory"
+        facts_of_kind = ("key", "offset", "byte_size") if kind == "system" else ("device_id", "byte_size")
+
+        async def register(message: bytes, caller: Caller) -> bytes:
             asked = decode(f"{prefix}RegisterRequest", message)
             facts = {name: getattr(asked, name) for name in facts_of_kind}
             if kind == "cuda":
                 facts["raw_handle"] = {"b64": b64encode(asked.raw_handle).decode()}
-            self._server.register_region(kind, asked.name, facts)
+            self._server.register_region(kind, asked.name, facts, caller)
             return b""
 
-        async def unregister(message: bytes) -> bytes:
-            self._server.unregister_regions(kind, decode(f"{prefix}UnregisterRequest", message).name)
+        async def unregister(message: bytes, caller: Caller) -> bytes:
+            self._server.unregister_regions(kind, decode(f"{prefix}UnregisterRequest", message).name, caller)
             return b""
 
-        return {f"{prefix}Status": status, f"{prefix}Register": register, f"{prefix}Unregister": unregister}
+        return {f"{prefix}Register": register, f"{prefix}Unregister": unregister}
 
-    async def _set_trace(self, message: bytes) -> bytes:
+    async def _set_trace(self, message: bytes, caller: Caller) -> bytes:
         asked = decode("TraceSettingRequest", message)
         changes = {name: list(setting.value) or None for name, setting in asked.settings.items()}
-        told = await self._server.trace(changes, asked.model_name)
+        told = await self._server.trace(changes, caller, asked.model_name)
         values = {name: {"value": value if isinstance(value, list) else [value]} for name, value in told.items()}
         return encode("TraceSettingResponse", {"settings": values})
 
-    async def _set_log(self, message: bytes) -> bytes:
-        told = await self._server.log(parameters_of(decode("LogSettingsRequest", message).settings))
+    async def _set_log(self, message: bytes, caller: Caller) -> bytes:
+        told = await self._server.log(parameters_of(decode("LogSettingsRequest", message).settings), caller)
         kinds = {bool: "bool_param", int: "uint32_param", str: "string_param"}
         values = {name: {kinds[type(value)]: value} for name, value in told.items()}
         return encode("LogSettingsResponse", {"settings": values})

@@ -9,9 +9,9 @@ between them since `connection` sets TCP_NODELAY.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from serving.api.age import HEADER as AGE
 from serving.api.age import HERE
@@ -43,6 +43,7 @@ from serving.api.faults import (
     wrong_verb,
 )
 from serving.api.front import FrontApp, tell_settings
+from serving.api.gate import Caller, Gate
 from serving.api.generate import read_request
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.streaming import begin, tell_all, tell_one
@@ -64,14 +65,18 @@ _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?")
 
 class ModelApp:
     """Serves `model`. `tenant_header` names the header whose value tells tenants apart, "" for one tenant: whoever can
-    reach the server can set it, so it belongs behind something that checks. `timings`: send `Server-Timing`."""
+    reach the server can set it, so it belongs behind something that checks. `timings`: send `Server-Timing`. `gate`:
+    which callers may change what is traced."""
 
-    def __init__(self, model: ServedModel, *, tenant_header: str = "", timings: bool = True) -> None:
+    def __init__(
+        self, model: ServedModel, *, tenant_header: str = "", timings: bool = True, gate: Gate | None = None
+    ) -> None:
         self.model = model
         self.dispatch = Dispatch(model)
         self._watch = DisconnectWatch()
         self.tenant_header = tenant_header.lower().encode()
         self.timings = timings
+        self._gate = gate or Gate()
         self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
             "": self._tell_metadata,
             "/ready": self._tell_ready,
@@ -194,11 +199,17 @@ class ModelApp:
         try:
             if self.model.trace is None:
                 raise CallFailed(left_out("the trace extension is not supported by this server"))
-            await tell_settings(self.model.trace, scope, receive, send)
+            await tell_settings(self._trace, scope, receive, send)
         except CallFailed as failed:
             await send_fault(send, failed.fault)
         except Exception as error:
             await send_fault(send, self.fault(error))
+
+    async def _trace(self, changes: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        if changes:
+            self._gate.check(caller)
+        assert self.model.trace is not None
+        return await self.model.trace(changes)
 
     async def _inflated(self, body: bytes, encoding: str) -> bytes:
         coding = coding_of(encoding)

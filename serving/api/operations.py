@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from serving.api.dispatch import SHARED_MEMORY_IS_OFF
 from serving.api.faults import CallFailed, left_out, unknown_model
+from serving.api.gate import Caller, Gate
 from serving.api.metadata import server_metadata, statistics
 from serving.api.region_memory import Kind
 from serving.api.regions import NO_DRIVER, Regions, unknown_region
@@ -47,7 +48,7 @@ class Operations:
     """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING, UNLOADING or UNAVAILABLE), and
     optionally `reason`, `signature` (`openapi.signature`) and `wanted`, false for a model that was unloaded.
     `counts`: an entry of `model_stats` for each. `strict_readiness`: ready only while every wanted model is.
-    `regions`, `control`, `switches`: None where that is not allowed."""
+    `regions`, `control`, `switches`: None where that is not allowed. `gate`: which callers may change anything."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Operations:
         regions: Regions | None = None,
         control: ModelControl | None = None,
         switches: Switches | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.models = models
         self.name = name
@@ -67,6 +69,7 @@ class Operations:
         self._regions = regions
         self._control = control
         self._switches = switches
+        self.gate = gate or Gate()
 
     # -- what there is ----------------------------------------------------------------------------------------
 
@@ -103,24 +106,25 @@ class Operations:
 
     # -- models come and go -----------------------------------------------------------------------------------
 
-    async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
+    async def load(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage(
                     "a model is loaded as the settings describe it; nothing can be given here",
                     path=f"parameters.{given[:100]}",
                 )
-        await self._controlling().load(name)
+        await self._controlling(caller).load(name)
 
-    async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
+    async def unload(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage("unknown", path=f"parameters.{given[:100]}")
-        await self._controlling().unload(name)
+        await self._controlling(caller).unload(name)
 
-    def _controlling(self) -> ModelControl:
+    def _controlling(self, caller: Caller) -> ModelControl:
         if self._control is None:
             raise CallFailed(left_out(MODEL_CONTROL_IS_OFF))
+        self.gate.check(caller)
         return self._control
 
     # -- shared memory ----------------------------------------------------------------------------------------
@@ -133,33 +137,37 @@ class Operations:
             raise unknown_region(name, kind)
         return []
 
-    def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any]) -> None:
+    def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any], caller: Caller) -> None:
         """facts: `key`, `offset` and `byte_size`, or of a GPU's memory `raw_handle`, `device_id` and `byte_size`."""
         if self._regions is None:
             raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
         if kind == "cuda" and not self._regions.has_cuda:
             raise CallFailed(left_out(NO_DRIVER))
+        self.gate.check(caller)
         self._regions.register(kind, name, facts)
 
-    def unregister_regions(self, kind: Kind, name: str) -> None:
+    def unregister_regions(self, kind: Kind, name: str, caller: Caller) -> None:
         """This region, or all of the kind for "". Without any, whoever unregisters what it never registered may go on:
         perf_analyzer unregisters both kinds on its way out."""
         if self._regions is not None:
+            self.gate.check(caller)
             self._regions.unregister(kind, name)
 
     # -- what is traced and logged ----------------------------------------------------------------------------
 
-    async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
+    async def trace(self, changes: Mapping[str, Any], caller: Caller, model: str = "") -> Settings:
         """Of this model, or of all for ""."""
-        switches = self._switching("the trace extension")
+        switches = self._switching("the trace extension", changes, caller)
         if model and model not in [known["name"] for known in await self.models()]:
             raise CallFailed(unknown_model(model))
         return await switches.trace(changes, model)
 
-    async def log(self, changes: Mapping[str, Any]) -> Settings:
-        return await self._switching("the logging extension").log(changes)
+    async def log(self, changes: Mapping[str, Any], caller: Caller) -> Settings:
+        return await self._switching("the logging extension", changes, caller).log(changes)
 
-    def _switching(self, what: str) -> Switches:
+    def _switching(self, what: str, changes: Mapping[str, Any], caller: Caller) -> Switches:
         if self._switches is None:
             raise CallFailed(left_out(f"{what} is not supported by this server"))
+        if changes:
+            self.gate.check(caller)
         return self._switches

@@ -33,11 +33,11 @@ from serving.cluster.dashboard import Dashboard
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
 from serving.cluster.engines import open_engine
-from serving.cluster.environment import peer_header
+from serving.cluster.environment import gate
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.machine import available_cores
-from serving.cluster.pages import admin_token, debug_pages, metric_pages
+from serving.cluster.pages import admin_token, admin_token_here, debug_pages, metric_pages
 from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
@@ -100,7 +100,7 @@ class ModelReplica:
         self._log = LogSwitch(logger)
         self._trace = TraceSwitch(next((witness for witness in told if isinstance(witness, RequestTraces)), None))
         siblings = Collector({spec.name: spec.version})
-        switches = ClusterSwitches(siblings)
+        switches = ClusterSwitches(siblings, may_change=watching.settings_control)
 
         async def totals() -> ModelStatistics:
             return (await siblings.statistics())[spec.name]
@@ -116,7 +116,8 @@ class ModelReplica:
             trace=partial(switches.trace, model=spec.name),
             wire=wire,
         )
-        self.http: App = ModelApp(served, tenant_header=tenant_header)
+        token = admin_token_here(watching.admin_token_file)
+        self.http: App = ModelApp(served, tenant_header=tenant_header, gate=gate(token))
         door.entrance.register(model_route(spec.name), self.http, self.takes_requests)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
@@ -205,7 +206,8 @@ class Front:
             counts=partial(model_counts, collector, configured),
             regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if server.shared_memory else None,
             control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
-            switches=ClusterSwitches(collector),
+            switches=ClusterSwitches(collector, may_change=server.settings_control),
+            gate=gate(admin_token(server.admin_token_file)),
         )
         kept = own_folder() / "history.json"
         self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
@@ -215,8 +217,7 @@ class Front:
             **debug_pages(collector),
             **self.dashboard.pages(),
         }
-        token = admin_token(server.admin_token_file)
-        self.http: App = FrontApp(operations, pages=pages, peer_header=peer_header(), admin_token=token)
+        self.http: App = FrontApp(operations, pages=pages)
         door.entrance.register("/", self.http, lambda: True)
         relay = GrpcRelay(server.grpc_port, server.tenant_header) if server.grpc_port else None
         grpc_door.entrance.register(GrpcService([], operations, relay=relay))

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from serving.cluster.haproxy import PEER_HEADER, SLEEPERS
+from serving.api.gate import Gate
+from serving.cluster.haproxy import PEER_HEADER, SLEEPERS, peer_key
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.door.middlewares"
@@ -82,6 +83,11 @@ def _sleepers(settings: Settings) -> dict[str, str]:
     """For our launcher: these models' requests wait for a replica where there is none, all others are refused."""
     names = [model.name for model in settings.models if model.scaling and not model.scaling.min_replicas]
     return {SLEEPERS: ",".join(names)} if names else {}
+
+
+def gate(admin_token: str) -> Gate:
+    """Of this process. Asked inside of Ray Serve."""
+    return Gate(peer_header=peer_header(), peer_key=peer_key(), admin_token=admin_token)
 
 
 def peer_header() -> str:

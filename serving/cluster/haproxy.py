@@ -1,6 +1,6 @@
 """Starts HAProxy for Ray Serve with changes to its configuration: gRPC calls are routed by the model they name, those
 for a model without replicas are refused, clients that send theirs drop by drop are given up, HAProxy's own errors say
-what they are, and the front learns whether who asks for /debug sits here.
+what they are, and replicas learn the address of a caller who asks for more than inference.
 
 Ray Serve routes gRPC by the metadata `application`, which no client of the Open Inference Protocol sends. HAProxy can
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
@@ -19,19 +19,27 @@ from collections.abc import Collection
 from pathlib import Path
 
 from serving.api import age
+from serving.api.secret import key
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
 FRONT = "front"
 FRONT_BACKEND = f"grpc-{FRONT}"
 MARK = "# Headway:"
-PEER_HEADER = "x-headway-peer"  # as serving/api/front.py reads it
+PEER_HEADER = "x-headway-peer"  # as serving/api/gate.py reads it
+# The keys that tell HAProxy's headers from a client's own, as variables of its environment: its file holds no secret.
+AGE_KEY, PEER_KEY = "HEADWAY_AGE_KEY", "HEADWAY_PEER_KEY"
 DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
 
 # The last of the headers, where replicas look for it. Over gRPC after the wait for the message: a stream may take long.
 _STAMP = f"""\
     {MARK} deadlines count from here.
-    http-request set-header {age.HEADER.decode()} {age.machine().decode()}-%[date(0,us)]
+    http-request set-header {age.HEADER.decode()} "${{{AGE_KEY}}}-%[date(0,us)]"
+"""
+# Infer requests are spared it: heads that repeat are what makes them cheap. A client's own lacks the key.
+_PEER = f"""\
+    {MARK} the address of a caller who asks for more than inference.
+    http-request set-header {PEER_HEADER} "${{{PEER_KEY}}}-%[src]" unless {{ path_end -i infer }}
 """
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _BIND = re.compile(r"^ *bind .* proto h2\n *mode http\n", re.MULTILINE)
@@ -49,7 +57,7 @@ _ROUTING = f"""\
     http-request set-var(txn.model) req.body,ungrpc(1) if about_a_model !names_application
     acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
     http-request set-header application %[var(txn.model)] if is_a_name !names_application
-{_STAMP}"""
+{_PEER}{_STAMP}"""
 
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
@@ -92,11 +100,6 @@ _CONNECT_TIME = "300ms"
 # How long a replica may take to answer a health check. Unset, it is the pause between checks, which is 250 ms while
 # HAProxy does not trust a replica yet: a busy event loop would take all new replicas out of rotation.
 _CHECK_TIME = "2s"
-_PEER = f"""\
-    {MARK} who asks, where it matters; nobody can say that for themselves.
-    http-request del-header {PEER_HEADER}
-    http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}
-"""
 
 
 class Unexpected(Exception):
@@ -184,6 +187,15 @@ def _with_fast_door(found: re.Match[str]) -> str:
     return f"{fast}    server {name} {host}:{port} proto h2{rest} backup\n"
 
 
+def keys() -> dict[str, str]:
+    """The variables that the edited configuration names."""
+    return {AGE_KEY: age.machine().decode(), PEER_KEY: peer_key().decode()}
+
+
+def peer_key() -> bytes:
+    return key("peer")
+
+
 def real_binary() -> str:
     """The HAProxy to become. Raises FileNotFoundError."""
     if named := os.environ.get(REAL_BINARY):
@@ -211,7 +223,7 @@ def main() -> None:
         sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")
         sys.stderr.flush()
     binary = real_binary()
-    os.execv(binary, [binary, *arguments])
+    os.execve(binary, [binary, *arguments], os.environ | keys())
 
 
 if __name__ == "__main__":

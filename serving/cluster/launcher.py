@@ -11,8 +11,10 @@ import urllib.request
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
+from serving.api.secret import VARIABLE as SECRET
 from serving.cluster.doctor import Verdict, check_ports
 from serving.cluster.environment import grpc_options, ray_environment, serves_grpc, uses_haproxy
 from serving.cluster.limits import KEEP_ALIVE_S
@@ -65,6 +67,9 @@ class Cluster:
             self._check_ports()
         self._bystanders = descendants(os.getpid())
         os.environ.update(ray_environment(self._settings))
+        # All processes of the Ray that starts here inherit it; on another they share Ray's own token.
+        if self._owns_ray:
+            os.environ[SECRET] = token_hex(16)
         path = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
         self._say("starting Ray …")

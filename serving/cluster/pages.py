@@ -61,6 +61,11 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
     return {"/debug/state": state, "/debug/stacks": stacks}
 
 
+def admin_token_here(path: str | None) -> str:
+    """The same in a replica, whose machine need not have the file; "" then."""
+    return admin_token(path) if path is not None and Path(path).is_file() else ""
+
+
 def admin_token(path: str | None) -> str:
     """The secret in this file, "" without one. Raises where there is a file without a secret: nobody would notice."""
     if path is None:

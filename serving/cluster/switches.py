@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from serving.api.faults import CallFailed, Fault
+from serving.api.faults import CallFailed, Fault, left_out
 from serving.cluster.collector import Collector
 from serving.protocol.errors import BadMessage
 from serving.telemetry.trace import RequestTraces
@@ -18,6 +18,7 @@ Settings = dict[str, Any]
 LOG = {"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0}
 _LEVELS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
 _TRACE = ("trace_level", "trace_rate")
+CONTROL_IS_OFF = "changing trace and log settings is off on this server; the setting server.settings_control allows it"
 _MOST = 2**31 - 1  # what a rate or level over gRPC can be
 
 
@@ -66,10 +67,11 @@ class TraceSwitch:
 
 
 class ClusterSwitches:
-    """See `api.operations.Switches`."""
+    """See `api.operations.Switches`. may_change: False where they may only be read."""
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: Collector, *, may_change: bool = True) -> None:
         self._collector = collector
+        self._may_change = may_change
 
     async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
         checked_trace(changes)
@@ -80,6 +82,8 @@ class ClusterSwitches:
         return await self._tell("log", changes, "")
 
     async def _tell(self, what: str, changes: Mapping[str, Any], model: str) -> Settings:
+        if changes and not self._may_change:
+            raise CallFailed(left_out(CONTROL_IS_OFF))
         answers = await self._collector.ask("switch", what, dict(changes), models=[model] if model else None)
         told: list[Settings | str] = [each for answer in answers.values() for each in answer.told]
         silent = sum(answer.silent for answer in answers.values())

@@ -18,7 +18,8 @@ logger = logging.getLogger("ray.serve")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watching:
     """price_per_hour: of what a replica holds, None without a price. log_per_s: 0 for no log of requests.
-    trace_endpoint: None for no traces. record_folder: None for no recording."""
+    trace_endpoint: None for no traces. record_folder: None for no recording. settings_control: whether clients may
+    change what is traced and logged; admin_token_file: as in the settings."""
 
     price_per_hour: float | None = None
     log_per_s: int = 0
@@ -26,6 +27,8 @@ class Watching:
     trace_share: float = 0.0
     record_folder: str | None = None
     record_mb: int = 0
+    settings_control: bool = True
+    admin_token_file: str | None = None
 
 
 def watching(server: ServerSettings, resources: Resources) -> Watching:
@@ -36,6 +39,8 @@ def watching(server: ServerSettings, resources: Resources) -> Watching:
         trace_share=server.trace_share,
         record_folder=server.record_folder,
         record_mb=server.record_mb,
+        settings_control=server.settings_control,
+        admin_token_file=server.admin_token_file,
     )
 
 

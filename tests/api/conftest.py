@@ -23,6 +23,7 @@ from serving.api.operations import Operations
 from serving.protocol.messages import TensorDescription
 from serving.testing.backend import EchoBackend
 from tests.api.triton_clients import connect
+from tests.open_gate import OpenGate
 
 
 def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBackend, **more: object) -> ServedModel:
@@ -48,7 +49,7 @@ def operations_of(models: Sequence[ServedModel], **more: object) -> Operations:
     async def counts() -> list[dict[str, object]]:
         return [await told_statistics(served) for served in models]
 
-    return Operations(status, counts=counts, **more)
+    return Operations(status, counts=counts, **{"gate": OpenGate(), **more})
 
 
 class Server(uvicorn.Server):

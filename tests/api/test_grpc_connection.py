@@ -315,7 +315,7 @@ async def test_heads_are_recognised_once_our_settings_are_acknowledged_whatever_
     block = peer.headers(1)[http2.FRAME_BYTES :]
     here, now_us = machine().decode(), Calendar.now_ns() // 1000
     values = [f"{here}-{now_us - 300_000}", f"{here}-{now_us - 200_000}"]
-    values += [f"00000000-{now_us - 300_000}", f"{here}-123456789012345x"]
+    values += [f"{16 * '0'}-{now_us - 300_000}", f"{here}-123456789012345x"]
     peer.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
     for id, value in zip((1, 3, 5, 7), values, strict=True):
         stamp = http2.header_block([(HEADER, value.encode())])

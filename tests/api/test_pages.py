@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from serving.api.front import FrontApp
+from serving.api.gate import Gate
 from serving.api.operations import Operations
+from serving.api.secret import key
 from serving.cluster.pages import admin_token
 
 TOKEN = "a token of some length"
+KEY = key("peer").decode()
 
 
 def status(
@@ -23,7 +26,8 @@ def status(
         return []
 
     shown = {"/debug/state": page, "/metrics": page}
-    app = FrontApp(Operations(models), pages=shown, peer_header=peer_header, admin_token=TOKEN)
+    gate = Gate(peer_header=peer_header, peer_key=key("peer"), admin_token=TOKEN)
+    app = FrontApp(Operations(models, gate=gate), pages=shown)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -42,13 +46,13 @@ def status(
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def test_debug_pages_are_for_the_machine_itself(peer: str) -> None:
-    assert status("/debug/state", peer_header="x-headway-peer", header=peer) == 200
+    assert status("/debug/state", peer_header="x-headway-peer", header=f"{KEY}-{peer}") == 200
     assert status("/debug/state", client=peer) == 200
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.7", "", "localhost"])
 def test_everybody_else_is_told_that_they_are_not(peer: str) -> None:
-    assert status("/debug/state", peer_header="x-headway-peer", header=peer) == 403
+    assert status("/debug/state", peer_header="x-headway-peer", header=f"{KEY}-{peer}") == 403
     assert status("/debug/state", client=peer) == 403
 
 
@@ -56,8 +60,20 @@ def test_behind_a_load_balancer_its_silence_is_no_and_its_own_address_means_noth
     assert status("/debug/state", peer_header="x-headway-peer", client="127.0.0.1") == 403
 
 
+def test_a_header_without_the_key_is_a_clients_own_whoever_sends_it() -> None:
+    assert status("/debug/state", peer_header="x-headway-peer", header="127.0.0.1", client="127.0.0.1") == 403
+
+
 def test_without_a_load_balancer_nobody_can_call_themselves_local() -> None:
-    assert status("/debug/state", header="127.0.0.1", client="10.0.0.7") == 403
+    for header in ("127.0.0.1", f"{KEY}-127.0.0.1"):
+        assert status("/debug/state", header=header, client="10.0.0.7") == 403
+
+
+def test_a_web_page_whose_name_leads_to_this_machine_reads_nothing() -> None:
+    assert status("/debug/state", host="localhost:8000") == 200
+    assert status("/debug/state", host="evil.example:8000") == 403
+    assert status("/debug/state", host="localhost:8000", origin="http://evil.example") == 403
+    assert status("/metrics", host="evil.example:8000") == 200
 
 
 def test_other_pages_are_for_everybody() -> None:

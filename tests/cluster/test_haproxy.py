@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from serving.api.age import machine
 from serving.cluster import haproxy, ports
 from serving.cluster.haproxy import (
     FRONT_BACKEND,
@@ -18,6 +17,7 @@ from serving.cluster.haproxy import (
     edited,
     explained_by_the_front,
     guarded,
+    keys,
     routed_by_model,
     with_clear_errors,
     without_waiting,
@@ -80,14 +80,24 @@ def test_editing_twice_is_editing_once() -> None:
     assert edited(edited(CONFIG)) == edited(CONFIG)
 
 
-def test_slow_heads_end_and_only_haproxy_says_who_asks_for_debug() -> None:
+def test_slow_heads_end_and_haproxy_says_who_asks_for_more_than_inference() -> None:
     lines = [line.strip() for line in guarded(CONFIG).splitlines()]
     defaults = lines[lines.index("defaults") : lines.index("timeout client 3600s")]
     assert defaults[-2:] == ["timeout http-request 10s", "option dontlog-normal"]
     frontend = lines[lines.index("frontend http_frontend") : lines.index("frontend grpc_frontend")]
-    assert frontend[3] == f"http-request set-header x-headway-began {machine().decode()}-%[date(0,us)]"
-    deleted = frontend.index(f"http-request del-header {PEER_HEADER}")
-    assert frontend[deleted + 1] == f"http-request set-header {PEER_HEADER} %[src] if {{ path_beg /debug/ }}"
+    assert frontend[3] == 'http-request set-header x-headway-began "${HEADWAY_AGE_KEY}-%[date(0,us)]"'
+    told = f'http-request set-header {PEER_HEADER} "${{HEADWAY_PEER_KEY}}-%[src]" unless {{ path_end -i infer }}'
+    assert told in frontend
+    over_grpc = [line.strip() for line in edited(CONFIG).splitlines()]
+    assert told in over_grpc[over_grpc.index("frontend grpc_frontend") :]
+
+
+def test_the_file_holds_no_key_and_haproxys_environment_does() -> None:
+    config = edited(CONFIG)
+    for name, value in keys().items():
+        assert f"${{{name}}}" in config
+        assert value not in config
+        assert len(value) == 16
 
 
 def test_only_a_model_that_may_sleep_has_its_requests_wait_for_a_replica() -> None:

@@ -1,0 +1,98 @@
+"""Decides which callers may look inside the server or change it: those on the machine itself, and whoever shows the
+admin token. The same for both wires.
+
+A web page that an operator visits sends requests from the operator's machine too. The browser says which page they come
+from, and a page that had its own name resolved to this machine is betrayed by that name in `Host`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hmac import compare_digest
+from ipaddress import ip_address
+from typing import Any
+
+from serving.api.faults import CallFailed, Fault
+
+ELSEWHERE = "only from the machine itself, or with the admin token (server.admin_token_file)"
+CROSS_SITE = "refused: a web page of another site asks for this; send the admin token where that is intended"
+STRANGE_HOST = "refused: call the server by its address or as localhost, or send the admin token"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """header: the value of a header by its lower-case name, "" where it was not sent. address: of the other end of the
+    connection; "" where the wire does not tell."""
+
+    header: Callable[[str], str]
+    address: str = ""
+
+
+class Gate:
+    """peer_header: where the load balancer says who asks, behind `peer_key`; "" where requests come without one, and
+    the connection itself tells. admin_token: "" for none."""
+
+    def __init__(self, *, peer_header: str = "", peer_key: bytes = b"", admin_token: str = "") -> None:
+        self._peer_header = peer_header
+        self._peer_prefix = peer_key + b"-"
+        self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
+
+    def check(self, caller: Caller) -> None:
+        """Raises CallFailed with the reason."""
+        shown = caller.header("authorization").encode("latin-1", "replace")
+        if self._admin and compare_digest(shown, self._admin):
+            return
+        if reason := self._why_not(caller):
+            raise CallFailed(Fault(403, reason))
+
+    def _why_not(self, caller: Caller) -> str:
+        host = caller.header("host")
+        if not _is_loopback(self._address(caller)):
+            return ELSEWHERE
+        if _is_cross_site(caller.header("sec-fetch-site"), caller.header("origin"), host):
+            return CROSS_SITE
+        return "" if not host or _is_no_name(host) else STRANGE_HOST
+
+    def _address(self, caller: Caller) -> str:
+        """Behind a load balancer only that can tell, and silence is no."""
+        if not self._peer_header:
+            return caller.address
+        told = caller.header(self._peer_header).encode("latin-1", "replace")
+        size = len(self._peer_prefix)
+        return told[size:].decode("latin-1") if compare_digest(told[:size], self._peer_prefix) else ""
+
+
+def http_caller(scope: Mapping[str, Any]) -> Caller:
+    """The caller of a request, by its ASGI scope."""
+    headers = dict(reversed(scope["headers"]))  # the first of a name counts
+
+    def header(name: str) -> str:
+        value: bytes = headers.get(name.encode(), b"")
+        return value.decode("latin-1")
+
+    return Caller(header, (scope.get("client") or ("",))[0])
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address.removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_cross_site(fetched_from: str, origin: str, host: str) -> bool:
+    """As the browser says; what is no browser says nothing."""
+    if fetched_from not in ("", "same-origin", "none"):
+        return True
+    return bool(origin) and origin.partition("://")[2].lower() != host.lower()
+
+
+def _is_no_name(host: str) -> bool:
+    """Whether a `Host` is an address or localhost, which no page of another site can have as its own."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
