@@ -13,7 +13,8 @@ Lengths = Callable[[Random], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """One tenant's requests. cancelling: the share of clients that hang up some time before their deadline."""
+    """One tenant's requests. cancelling: the share of clients that hang up some time before their deadline.
+    step_ns: what a level of priority is worth; None: the budget."""
 
     rate_per_ms: float
     budget_ns: int
@@ -23,6 +24,7 @@ class Stream:
     lengths: Lengths | None = None
     rows: int = 1
     cancelling: float = 0.0
+    step_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def mixed(count: int, seed: int, streams: Sequence[Stream]) -> Workload:
             arrived_ns=arrived_ns,
             deadline_ns=deadline_ns,
             expires_ns=deadline_ns,
-            rank_ns=rank(deadline_ns, stream.priority, stream.budget_ns),
+            rank_ns=rank(arrived_ns, deadline_ns, stream.priority, stream.step_ns or stream.budget_ns),
             payload=None,
         )
         if hang_up_ns:

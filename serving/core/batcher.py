@@ -12,16 +12,17 @@ be done, so that late arrivals still ride. One lane never waits; of several, an 
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import chain
 
 from serving.core.batch import Batch, Cut, CutReason
 from serving.core.deferral import Deferral
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
 from serving.core.outcome import Reason, Rejected
-from serving.core.queue import Line, RequestQueue, Shape
+from serving.core.queue import RequestQueue, Shape, by_deadline
 from serving.core.request import NO_DEADLINE_NS, Request
-from serving.core.selection import Selection, by_deadline, select, select_everyone
+from serving.core.selection import Selection, select, select_everyone
 from serving.core.sizes import Sizes
 
 ANSWERS_REMEMBERED = 8  # batches
@@ -222,7 +223,7 @@ class Batcher:
     def _due_ns(self, deferral: Deferral, start_ns: int) -> int:
         """Of requests of a single shape: of several, which will ride is known only once they are selected."""
         [((_, length), by_tenant)] = self.queue.lines.items()
-        first = min((line[0] for line in by_tenant.values()), key=by_deadline)
+        first = min(chain.from_iterable(by_tenant.values()), key=by_deadline)
         all_idle = not any(lane.batches for lane in self._lanes)
         return deferral.due_ns(first, self.queue.rows, length, self.latency, self.sizes, start_ns, all_idle=all_idle)
 
@@ -232,22 +233,11 @@ class Batcher:
     def _take_hopeless(self, start_ns: int) -> list[Request]:
         """Removes those that can be expected to be late even if they are served next and alone."""
         one_row = self.sizes.padded_rows(1)
-        return self._take_before(lambda length: start_ns + self.latency.predict_ns(one_row, length))
+        return self.queue.take_due(lambda length: start_ns + self.latency.predict_ns(one_row, length))
 
     def _take_late(self, now_ns: int) -> list[Request]:
         """Removes those that are late already."""
-        return self._take_before(lambda length: now_ns)
-
-    def _take_before(self, deadline_ns: Callable[[int], int]) -> list[Request]:
-        """Removes those whose deadline is before this one, which is asked for by their padded length."""
-        taken: list[Request] = []
-        for shape, by_tenant in list(self.queue.lines.items()):
-            limit_ns = deadline_ns(shape[1])
-            for tenant, line in list(by_tenant.items()):
-                late = _count_before(line, limit_ns)
-                if late:
-                    taken += self.queue.take(shape, tenant, 0, late)
-        return taken
+        return self.queue.take_due(lambda length: now_ns)
 
     def _try_one(self, hopeless: list[Request], now_ns: int) -> Selection | None:
         """Where the lane would idle because nobody can make it: the one with most time left, if its client waits.
@@ -295,16 +285,6 @@ class Batcher:
             rows_by_tenant[request.tenant] += request.rows
         for tenant, rows in rows_by_tenant.items():
             self.shares.charge(tenant, device_ns * rows / batch.rows)
-
-
-def _count_before(line: Line, deadline_ns: int) -> int:
-    """How many at the head of the line have a deadline before this one."""
-    count = 0
-    for request in line:
-        if request.deadline_ns >= deadline_ns:
-            break
-        count += 1
-    return count
 
 
 def _reason(selection: Selection, *, lane_was_idle: bool) -> CutReason:

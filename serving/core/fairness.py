@@ -29,7 +29,7 @@ class FairShares:
         if floor is None:
             floor = max(self._served_ns.values(), default=0.0)
         self._served_ns[tenant] = max(self._served_ns.pop(tenant, 0.0), floor)
-        if len(self._served_ns) > MAX_TENANTS_REMEMBERED:
+        while len(self._served_ns) > MAX_TENANTS_REMEMBERED:  # settling a batch may bring one back that was forgotten
             self._served_ns.pop(next(iter(self._served_ns)))
 
     def others_since(self, tenant: str, since_ns: int) -> bool:

@@ -1,27 +1,43 @@
 """Waiting requests: one sorted line per shape and tenant.
 
-A line is a plain list kept in order of rank. At a few thousand entries, inserting into or deleting from the middle of a
-list moves a few kilobytes of pointers, which beats any tree, and bisection needs what a heap cannot give: the i-th.
+A line is a list kept in order of rank, which is not that of deadlines where priorities differ or deadlines are far. At
+a few thousand entries, inserting into or deleting from the middle of a list moves a few kilobytes of pointers, which
+beats any tree, and bisection needs what a heap cannot give: the i-th.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from operator import attrgetter
 
 from serving.core.request import Request
 
 Shape = tuple[Hashable, int]  # (group, padded length): what can be computed together without padding anyone further
-Line = list[Request]
+NEVER_NS = 1 << 63
 
 by_rank = attrgetter("rank_ns")
+by_deadline = attrgetter("deadline_ns")
+
+
+class Line(list[Request]):
+    """Requests in order of rank. No deadline in it is earlier than `earliest_ns`."""
+
+    __slots__ = ("earliest_ns",)
+
+    def __init__(self, first: Request) -> None:
+        super().__init__((first,))
+        self.earliest_ns = first.deadline_ns
 
 
 class RequestQueue:
-    """Lines by shape and tenant, and how many requests and rows wait in all. Empty lines are not kept."""
+    """Lines by shape and tenant, and how many requests and rows wait in all. Empty lines are not kept.
+
+    No deadline in it is earlier than `earliest_ns`.
+    """
 
     def __init__(self) -> None:
         self.lines: dict[Shape, dict[str, Line]] = {}
         self.rows = 0
+        self.earliest_ns = NEVER_NS
         self._count = 0
         self._requests_by_tenant: dict[str, int] = {}
 
@@ -41,18 +57,23 @@ class RequestQueue:
             by_tenant = self.lines[shape] = {}
         line = by_tenant.get(tenant)
         if line is None:
-            by_tenant[tenant] = [request]
-        elif line[-1].rank_ns <= request.rank_ns:
-            line.append(request)
+            by_tenant[tenant] = Line(request)
         else:
-            insort(line, request, key=by_rank)
+            if line[-1].rank_ns <= request.rank_ns:
+                line.append(request)
+            else:
+                insort(line, request, key=by_rank)
+            if request.deadline_ns < line.earliest_ns:
+                line.earliest_ns = request.deadline_ns
+        if request.deadline_ns < self.earliest_ns:
+            self.earliest_ns = request.deadline_ns
         self.rows += request.rows
         self._count += 1
         self._requests_by_tenant[tenant] = self._requests_by_tenant.get(tenant, 0) + 1
 
     def remove(self, request: Request, shape: Shape) -> bool:
         """Takes one request out wherever it stands; False if it does not wait here (any more)."""
-        line = self.lines.get(shape, {}).get(request.tenant, [])
+        line: list[Request] = self.lines.get(shape, {}).get(request.tenant, [])
         index = bisect_left(line, request.rank_ns, key=by_rank)
         while index < len(line) and line[index].rank_ns == request.rank_ns:
             if line[index] is request:
@@ -70,6 +91,34 @@ class RequestQueue:
             del line[start:stop]
             self._forget(shape, tenant, taken)
         return taken
+
+    def take_due(self, limit_ns: Callable[[int], int]) -> list[Request]:
+        """Takes out those with a deadline before the limit, wherever in their lines they stand.
+
+        limit_ns: asked for by padded length.
+        """
+        taken: list[Request] = []
+        limits = {length: limit_ns(length) for length in {length for _, length in self.lines}}
+        if self.earliest_ns >= max(limits.values(), default=0):
+            return taken
+        earliest_ns = NEVER_NS
+        for shape, by_tenant in list(self.lines.items()):
+            for tenant, line in list(by_tenant.items()):
+                if line.earliest_ns < limits[shape[1]]:
+                    taken += self._take_due(shape, tenant, limits[shape[1]])
+                if line and line.earliest_ns < earliest_ns:
+                    earliest_ns = line.earliest_ns
+        self.earliest_ns = earliest_ns
+        return taken
+
+    def _take_due(self, shape: Shape, tenant: str, limit_ns: int) -> list[Request]:
+        line = self.lines[shape][tenant]
+        due = [request for request in line if request.deadline_ns < limit_ns]
+        if due:
+            line[:] = [request for request in line if request.deadline_ns >= limit_ns]
+            self._forget(shape, tenant, due)
+        line.earliest_ns = min(map(by_deadline, line), default=limit_ns)
+        return due
 
     def _forget(self, shape: Shape, tenant: str, gone: list[Request]) -> None:
         by_tenant = self.lines[shape]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 # A request without any deadline gets one this far away, so that deadline order is then order of arrival.
 NO_DEADLINE_NS = 10**18
+DEFAULT_PRIORITY = 2
+LOWEST_PRIORITY = 10  # larger numbers mean the same: else one request could be told to wait for ever
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -31,13 +33,15 @@ class Request:
     payload: object
 
 
-def rank(deadline_ns: int, priority: int, step_ns: int, default_priority: int = 2) -> int:
-    """Earliest deadline first, where each level of priority is worth `step_ns` of waiting.
+def rank(arrived_ns: int, deadline_ns: int, priority: int, step_ns: int) -> int:
+    """Earliest deadline first, where a deadline further away than `step_ns` counts as that far, and each level of
+    priority is worth `step_ns` of waiting.
 
-    The rank never changes while a request waits, and newcomers have ever later deadlines: so whatever waits
-    ages, and no level starves another for longer than the levels between them times `step_ns`.
+    The rank never changes while a request waits, and it is bounded by the arrival: a request that arrives more than
+    `step_ns` times (1 + the levels between them) later is never ahead, whatever its deadline. So nobody is starved.
 
     priority: 1 is the most urgent, larger numbers less so, 0 means the default (the order Triton uses).
     """
-    level = priority or default_priority
-    return deadline_ns + (level - default_priority) * step_ns
+    furthest_ns = arrived_ns + step_ns
+    rank_ns = deadline_ns if deadline_ns < furthest_ns else furthest_ns
+    return rank_ns + (min(priority, LOWEST_PRIORITY) - DEFAULT_PRIORITY) * step_ns if priority else rank_ns

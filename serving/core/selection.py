@@ -6,19 +6,16 @@ Everything selected or passed over has left the queue when `select` returns.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter
 
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
-from serving.core.queue import Line, RequestQueue, Shape, by_rank
+from serving.core.queue import Line, RequestQueue, Shape, by_deadline, by_rank
 from serving.core.request import Request
 from serving.core.seats import Seats
 from serving.core.shapes import choose_shape
 from serving.core.sizes import Sizes
 from serving.core.turns import are_others_expected, leave_room, ride_by_turns
 from serving.core.window import Window, arrival_rate, find_window
-
-by_deadline = attrgetter("deadline_ns")
 
 DRAINING = 0.75  # fewer than this come for each that leaves
 PRESSED_SHARE = 0.995  # of the best throughput, where the queue does not drain: then a few hundredths of it count
@@ -119,7 +116,7 @@ def _ride_in_order(
     late: list[Request] = []
     kept: list[Request] = []
     rows = seen = 0
-    for index, request in enumerate(line):
+    for request in line:
         if rows >= window.rows:
             break
         seen += 1
@@ -127,7 +124,7 @@ def _ride_in_order(
         if fits and request.deadline_ns >= max(finish_ns, seats.finish_ns(request.rows)):
             riders.append(request)
             rows += request.rows
-        elif index < window.start or request.deadline_ns < seats.finish_ns(request.rows):
+        elif request.deadline_ns < max(window.deadline_ns, seats.finish_ns(request.rows)):
             late.append(request)
         else:
             kept.append(request)

@@ -39,7 +39,7 @@ def ride_by_turns(
     window = find_window(everyone, seats, comes_next=comes_next)
     rows = window.rows
     if beyond:
-        most = max(rows, seats.rows_until(everyone[window.start].deadline_ns))
+        most = max(rows, seats.rows_until(window.deadline_ns))
         rows = min(max(rows + 1, _flood_rows(half_rows, seats)), most)
     finish_ns = seats.finish_ns(rows)
     row_cost_ns = seats.duration_ns(rows) / rows

@@ -212,7 +212,7 @@ class Engine:
             deadline_ns = expires_ns
         if deadline_ns - began_ns < NO_DEADLINE_NS:
             deadline_ns -= min(self._way_ns, (deadline_ns - began_ns) // LONGEST_WAY)
-        rank_ns = rank(deadline_ns, priority, self._budget_ns or PRIORITY_STEP_NS) if priority else deadline_ns
+        rank_ns = rank(began_ns, deadline_ns, priority, self._budget_ns or PRIORITY_STEP_NS)
         return Ticket(
             self._last_id, tenant, rows, began_ns, deadline_ns, expires_ns, rank_ns, payload, withdraw=self._withdraw
         )

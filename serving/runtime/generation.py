@@ -183,7 +183,7 @@ class GeneratingEngine:
         self._open.add(generation)
         self._count += 1
         limit_ns = min(self._budget_ns, timeout_ns or NO_DEADLINE_NS)
-        rank_ns = rank(now_ns + limit_ns, priority, PRIORITY_STEP_NS)
+        rank_ns = rank(now_ns, now_ns + limit_ns, priority, PRIORITY_STEP_NS)
         heapq.heappush(self._waiting, (rank_ns, self._count, generation))
         self._fill_seats()
         if generation.task is None and limit_ns < NO_DEADLINE_NS:

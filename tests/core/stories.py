@@ -40,7 +40,7 @@ def request(
         arrived_ns=arrived_ns,
         deadline_ns=deadline_ns,
         expires_ns=expires_ns,
-        rank_ns=rank(deadline_ns, priority, ms(100)),
+        rank_ns=rank(arrived_ns, deadline_ns, priority, ms(100)),
         payload=None,
     )
 

@@ -3,6 +3,8 @@
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.core.batch import Batch, CutReason
 from serving.core.outcome import Reason
@@ -305,6 +307,104 @@ def test_priority_goes_first_but_whoever_waits_long_enough_is_not_starved() -> N
         b.settle(batch, ms(at_ms + 6))
     b.offer(request(priority=1, at_ms=300, budget_ms=1000))
     assert cut(b, 300).requests == [low]
+
+
+@pytest.mark.parametrize("budget_ms", [600_000, None])
+@pytest.mark.parametrize("priority", [0, 3, 2**64 - 1])
+def test_a_request_without_a_deadline_is_not_outranked_for_ever(priority: int, budget_ms: float | None) -> None:
+    b = batcher(max_rows=1)
+    patient = request(priority=priority)
+    b.offer(patient)
+    for at_ms in range(0, 2000, 6):
+        b.offer(request(at_ms=at_ms, budget_ms=budget_ms, priority=1))
+        batch = cut(b, at_ms)
+        if batch.requests == [patient]:
+            break
+        b.settle(batch, ms(at_ms + 6))
+    levels = min(priority or 2, 10) - 1
+    assert batch.requests == [patient]
+    assert batch.cut_ns <= ms(100 * (levels + 1) + 6), "100 ms is what a level is worth here"
+
+
+def test_a_passed_deadline_behind_an_urgent_request_is_seen() -> None:
+    b = batcher(max_rows=1)
+    b.offer(request())
+    cut(b, 0)
+    urgent, low = request(priority=1), request(timeout_ms=30, priority=3)
+    b.offer(urgent)
+    b.offer(low)
+    assert b.expire(ms(10)) == []
+    assert b.expire(ms(40)) == [low]
+    assert b.queue.rows == len(b.queue) == 1
+    assert b.expire(ms(50)) == []
+
+
+def test_a_deadline_that_passes_behind_urgent_requests_expires_at_the_cut() -> None:
+    b = batcher(max_rows=2)
+    urgent, low = [request(priority=1, budget_ms=500) for _ in range(2)], request(budget_ms=30, priority=4)
+    for one in (*urgent, low):
+        b.offer(one)
+    decision = b.cut(0, ms(28))
+    assert decision.batch is not None
+    assert decision.batch.requests == urgent
+    assert decision.expired == [low]
+
+
+WAITING = st.lists(
+    st.tuples(
+        st.integers(0, 60),  # arrives at ms
+        st.sampled_from([8, 15, 40, 200, 600_000, None]),  # budget
+        st.integers(0, 5),  # priority
+        st.sampled_from([1, 1, 1, 2, 5]),  # rows
+        st.sampled_from("ab"),  # tenant
+        st.sampled_from([1, 8]),  # length
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(waiting=WAITING, lengths=st.sampled_from([(1,), (1, 8)]), max_rows=st.integers(5, 16))
+def test_whatever_priorities_are_mixed_no_rider_is_late_and_nobody_waits_for_what_has_passed(
+    waiting: list[tuple[int, int | None, int, int, str, int]], lengths: tuple[int, ...], max_rows: int
+) -> None:
+    b = batcher(max_rows=max_rows, lengths=lengths, per_row_ms=0.2)
+    now = ms(60)
+    for at_ms, budget_ms, priority, rows, tenant, length in waiting:
+        b.offer(
+            request(
+                at_ms=at_ms,
+                budget_ms=budget_ms,
+                priority=priority,
+                rows=rows,
+                tenant=tenant,
+                length=min(length, lengths[-1]),
+            )
+        )
+    gone = b.expire(now)
+    while True:
+        left = [one for by_tenant in b.queue.lines.values() for line in by_tenant.values() for one in line]
+        for one in left:
+            assert one.deadline_ns >= now + b.latency.predict_ns(1, one.length), "it was seen to be hopeless"
+        for by_tenant in b.queue.lines.values():
+            for line in by_tenant.values():
+                assert line == sorted(line, key=lambda one: one.rank_ns)
+                assert line.earliest_ns <= min(one.deadline_ns for one in line)
+        decision = b.cut(0, now)
+        gone += decision.expired
+        for one in decision.expired:
+            assert one.deadline_ns < now + b.latency.plan_ns(b.sizes.largest_rows, b.sizes.lengths[-1])
+        if decision.batch is None:
+            break
+        batch = decision.batch
+        finish_ns = now + b.latency.predict_ns(batch.rows, batch.length)
+        alone = len(batch.requests) == 1
+        assert alone or all(one.deadline_ns >= finish_ns for one in batch.requests)
+        gone += batch.requests
+        now = batch.finish_ns
+        b.settle(batch, now, learn=False)
+        gone += b.expire(now)
+    assert len(gone) == len(set(gone)) == len(waiting)
 
 
 def test_two_tenants_share_by_weight_when_both_are_busy() -> None:

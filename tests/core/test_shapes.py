@@ -2,8 +2,11 @@
 
 from collections import Counter
 
+import pytest
+
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
+from serving.core.latency import LatencyModel
 from tests.core.stories import batcher, ms, request
 
 LENGTHS = (8, 16, 32, 64)
@@ -70,3 +73,61 @@ def test_riding_along_makes_nobody_late() -> None:
         b.offer(request(length=8, budget_ms=2.9))
     batch = cut(b)
     assert batch.finish_ns <= ms(3.0)
+
+
+class Asked(LatencyModel):
+    """Counts how often it is asked how long a batch takes."""
+
+    count = 0
+
+    def predict_ns(self, rows: int, length: int = 1) -> int:
+        self.count += 1
+        return super().predict_ns(rows, length)
+
+
+@pytest.mark.parametrize("budget_ms", [None, 60_000.0])
+@pytest.mark.parametrize("kind", ["group", "length"])
+def test_what_a_cut_costs_does_not_grow_with_the_number_of_shapes(kind: str, budget_ms: float | None) -> None:
+    def questions(shapes: int) -> int:
+        b = texts({}, budget_ms=None)
+        b.latency = asked = Asked(lengths=LENGTHS)
+        for length in LENGTHS:
+            asked.teach(1, length, ms(2))
+            asked.teach(16, length, ms(2 + 0.16 * length))
+        for number in range(shapes):
+            b.offer(request(at_ms=number / 1000, budget_ms=budget_ms, **{kind: 100 + number}))
+        cut(b, 10)
+        return asked.count
+
+    lengths_asked = 1 if kind == "group" else 800  # once each whether a deadline can still be met
+    assert questions(900) <= questions(100) + lengths_asked
+
+
+def test_among_many_shapes_the_oldest_go_first_the_fullest_are_seen_and_nobody_is_forgotten() -> None:
+    b = texts({})
+    for number in range(300):
+        b.offer(request(group=f"odd {number}", at_ms=number / 1000))
+    for _ in range(16):
+        b.offer(request(group="usual", at_ms=1))
+    b.offer(request(group="other tenant", tenant="b", at_ms=2))
+    served: list[object] = []
+    now_ms = 3.0
+    while b.queue:
+        batch = cut(b, now_ms)
+        served.append(batch.requests[0].group)
+        now_ms += 3
+        b.settle(batch, ms(now_ms))
+    assert "usual" in served[:3]
+    assert "other tenant" in served[:3]
+    odd = [group for group in served if str(group).startswith("odd")]
+    assert len(odd) == 300
+    places = {f"odd {number}": number for number in range(300)}
+    assert all(abs(places[str(group)] - place) <= 2 for place, group in enumerate(odd))
+
+
+def test_one_that_can_wait_no_longer_is_seen_among_many_shapes() -> None:
+    b = texts({})
+    for number in range(300):
+        b.offer(request(group=number))
+    b.offer(request(group="urgent", at_ms=1, budget_ms=4.3))
+    assert cut(b, 1.0).requests[0].group == "urgent"

@@ -87,22 +87,46 @@ def test_a_poisoned_request_fails_alone() -> None:
     run(model, story)
 
 
+def test_a_request_without_a_timeout_is_answered_while_others_keep_coming_with_one() -> None:
+    async def story() -> None:
+        clock = ManualClock()
+        model = ScriptedModel(limits=Limits(max_batch_rows=1))
+        async with Engine([model], clock=clock, batches_per_lane=1) as engine:
+            model.gate.clear()
+            answered: list[str] = []
+            computing = submit(engine, 1.0)
+            await until_computing(model)
+            patient = submit(engine, 1.0)
+            patient.then(lambda outcome: answered.append("without"))
+            for _ in range(20):
+                clock.advance(100_000_000)
+                submit(engine, 1.0, timeout_ns=600_000_000_000).then(lambda outcome: answered.append("with"))
+            last = submit(engine, 1.0, timeout_ns=600_000_000_000)
+            model.gate.set()
+            await asyncio.gather(computing, patient, last)
+            assert answered.index("without") == 0, "they all came later, and have more time than it is given"
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("nth", range(4))
 def test_the_nth_forward_pass_fails_once_and_nobody_is_lost(nth: int) -> None:
     def fail(number: int, batch: np.ndarray) -> None:
-        if number == nth and len(model.batches) == nth and not failed:
-            failed.append(number)
+        if number == nth and not failed:
+            failed.append(len(batch))
             raise RuntimeError("hiccup")
 
     failed: list[int] = []
     model = ScriptedModel(on_forward=fail, limits=Limits(max_batch_rows=4))
 
     async def story(engine: Engine) -> None:
-        for _ in range(3):
+        for _ in range(4):
             outcomes = await asyncio.gather(*(submit(engine, 1.0) for _ in range(4)))
-            assert all(isinstance(outcome, Completed | Failed) for outcome in outcomes)
+            assert [value(outcome) for outcome in outcomes] == [4.0] * 4, "its halves are computed, and go well"
 
     run(model, story)
+    assert failed == [4], "that forward pass was reached, and failed"
+    assert model.batches.count(2) == 2
 
 
 def test_out_of_memory_halves_the_batch_and_answers_everyone() -> None:

@@ -65,6 +65,28 @@ def test_the_laws_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int)
     assert run.started_expired == 0, f"seed {seed}"
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_laws_hold_and_nobody_starves_with_priorities_and_without_deadlines(seed: int) -> None:
+    """Without a latency budget: some clients give up within 15 ms, some within ten minutes, some never."""
+    step_ns = 100_000_000
+    streams = [
+        Stream(rate_per_ms=0.3 * SET_A.capacity_per_ms(), budget_ns=budget_ns, priority=priority, step_ns=step_ns)
+        for budget_ns, priority in ((15_000_000, 0), (15_000_000, 5), (6 * 10**11, 1), (6 * 10**11, 3), (10**18, 2))
+    ]
+    workload = mixed(3000, seed, streams)
+    policy = Headway(SET_A.law, SET_A.max_rows)
+    run = simulate(workload, policy, Device(law=SET_A.law, noise=0.1), seed=seed)
+    assert_everyone_ended_once(run, seed)
+    assert run.started_expired == 0, f"seed {seed}"
+    patient = [one for one in workload.requests if one.expires_ns - one.arrived_ns > step_ns]
+    assert all(run.ends[one.id] is End.COMPLETED for one in patient), "who has time is answered"
+    batch_ns = 2 * SET_A.law.mean_ns(SET_A.max_rows)
+    latest_ns = 0  # the latest rank that was answered before, and when
+    for one in sorted(patient, key=lambda one: run.finished_ns[one.id]):
+        assert one.rank_ns >= latest_ns - step_ns - batch_ns, f"seed {seed}: overtaken by one that came much later"
+        latest_ns = max(latest_ns, one.rank_ns)
+
+
 def test_a_full_queue_refuses_and_loses_nobody() -> None:
     policy = Headway(SET_A.law, 8, max_requests=20)
     stream = Stream(rate_per_ms=2.0, budget_ns=10**10)
