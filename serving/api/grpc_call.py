@@ -59,22 +59,18 @@ def _timeout_ns(value: str) -> int | None:
 class Call(Stream[Head]):
     """One call, and what has come of it. It is a `grpc_pending.Call` whose time runs out, once its clock is started."""
 
-    __slots__ = (
-        *("_ends_ns", "_request_id", "age_ns", "answering", "drained", "has_headers", "more", "received"),
-        "timer",
-    )
+    received: bytearray | None = None  # of messages that have not been taken yet
+    more: asyncio.Event | None = None  # where a call that takes several messages waits for the next
+    answering: Any = None  # what to cancel when the client leaves: a submitted request, or a task
+    has_headers = False
+    drained: asyncio.Event | None = None  # where somebody waits for the client to read
+    timer: asyncio.TimerHandle | None = None  # ends it when its deadline passes
+    _ends_ns: int | None = None
+    _request_id = ""
 
     def __init__(self, id: int, head: Head, window: int, room: int, age_ns: int) -> None:
         super().__init__(id, head, window, room)
         self.age_ns = age_ns  # when its head was read
-        self.received = bytearray()  # of messages that have not been taken yet
-        self.more: asyncio.Event | None = None  # where a call that takes several messages waits for the next
-        self.answering: Any = None  # what to cancel when the client leaves: a submitted request, or a task
-        self.has_headers = False
-        self.drained: asyncio.Event | None = None  # where somebody waits for the client to read
-        self.timer: asyncio.TimerHandle | None = None  # ends it when its deadline passes
-        self._ends_ns: int | None = None
-        self._request_id = ""
 
     def start_clock(self) -> None:
         """The client has counted since it sent the call, which was `age_ns` ago."""

@@ -82,7 +82,7 @@ class GrpcConnection(Http2Connection[Head]):
         else:
             self._start_clock(call)
             if head.path == STREAM and self._streams.get(id) is call:
-                call.more = asyncio.Event()
+                call.more, call.received = asyncio.Event(), bytearray()
                 call.answering = self._loop.create_task(self._converse(call))
 
     def _refuse(self, id: int, error: BadMessage) -> None:
@@ -125,25 +125,28 @@ class GrpcConnection(Http2Connection[Head]):
             self._take_message(stream, received)
 
     def _keep(self, call: Call, payload: bytes) -> None:
+        if call.received is None:
+            call.received = bytearray()
         call.received += payload
         call.kept = len(call.received)
         self._weigh(call)
 
     def _take_message(self, call: Call, received: bytes | bytearray) -> None:
         """The only one of its call."""
-        flag, message = received[0], bytes(memoryview(received)[PREFIX_BYTES:])
-        if call.received:
-            self._let_go(call, len(received))
+        flag, size = received[0], len(received)
+        message = received[PREFIX_BYTES:] if isinstance(received, bytes) else self._cut(call, received, size)
         if flag:
             call.answering = self._loop.create_task(self._answer_compressed(call, flag, message))
         else:
             self._answer(call, message)
 
-    def _let_go(self, call: Call, size: int) -> None:
-        """The first bytes that were kept are dealt with."""
-        del call.received[:size]
-        call.kept = len(call.received)
+    def _cut(self, call: Call, received: bytearray, size: int) -> bytes:
+        """The first message of what was kept, which is that long with its prefix."""
+        message = bytes(memoryview(received)[PREFIX_BYTES:size])
+        del received[:size]
+        call.kept = len(received)
         self._weigh(call)
+        return message
 
     def _end_of_bytes(self, stream: Call) -> None:
         if stream.more is not None:
@@ -154,19 +157,20 @@ class GrpcConnection(Http2Connection[Head]):
     async def _messages(self, call: Call) -> AsyncIterator[bytes]:
         """Of a call that takes several, each cut off and inflated when the one before has been taken: who sends faster
         than we answer has to wait, since only what was taken makes room."""
-        assert call.more is not None
+        more, received = call.more, call.received
+        assert more is not None
+        assert received is not None
         while True:
-            size = message_size(call.received, self._max_message_bytes)
-            if size is not None and size <= len(call.received):
-                flag, message = call.received[0], bytes(memoryview(call.received)[PREFIX_BYTES:size])
-                self._let_go(call, size)
+            size = message_size(received, self._max_message_bytes)
+            if size is not None and size <= len(received):
+                flag, message = received[0], self._cut(call, received, size)
                 yield await self._inflated(call, flag, message) if flag else message
                 if self._streams.get(call.id) is call:
                     self._credit(call, size)
             elif not call.is_over:
-                call.more.clear()
-                await call.more.wait()
-            elif call.received:
+                more.clear()
+                await more.wait()
+            elif received:
                 raise CallFailed(CUT_OFF)
             else:
                 return
@@ -227,8 +231,8 @@ class GrpcConnection(Http2Connection[Head]):
         if self._streams.get(call.id) is not call:
             return  # the client has left
         size = len(response) + PREFIX_BYTES
-        room = min(self._max_frame, call.window, self._window, self._room)
-        if size > room or call.held or not call.is_over:
+        is_too_much = size > self._max_frame or size > call.window or size > self._window or size > self._room
+        if is_too_much or call.held or not call.is_over:
             self._send_message(call, response)
             self._end(call, _DONE + named)
             return

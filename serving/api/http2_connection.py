@@ -139,12 +139,13 @@ class Http2Connection(FrameReceiver[H]):
         if flags & http2.PADDED:
             payload = http2.unpadded(payload, flags & http2.PADDED)
             self._credit(stream, size - len(payload))
-        stream.arrived += len(payload)
         if flags & http2.END_STREAM:
             stream.is_over = True
-            self._check_length(stream)
         elif not payload:
             self._spend(1)
+        if stream.head.content_length is not None:
+            stream.arrived += len(payload)
+            self._check_length(stream)
         if payload:
             self._take_bytes(stream, payload)
         if stream.is_over and self._streams.get(id) is stream:
@@ -156,7 +157,8 @@ class Http2Connection(FrameReceiver[H]):
         self._end_of_bytes(stream)
 
     def _check_length(self, stream: Any) -> None:
-        if stream.head.content_length is not None and stream.head.content_length != stream.arrived:
+        length = stream.head.content_length
+        if length is not None and (stream.arrived > length or (stream.is_over and stream.arrived < length)):
             raise http2.StreamFault(http2.PROTOCOL_ERROR, "content-length is not the length of the data")
 
     def _check_begun(self, id: int) -> None:
