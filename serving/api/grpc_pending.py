@@ -84,7 +84,8 @@ class Refused(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A submitted request on its way to an answer. request_id: of its call. began_ns: when its message was there."""
+    """A submitted request on its way to an answer. request_id: of its call. began_ns: when its message was there.
+    limit_ns: how long its client waits."""
 
     submitted: Submitted
     planned: Planned
@@ -93,6 +94,7 @@ class Pending(NamedTuple):
     trace: str
     tenant: str
     began_ns: int
+    limit_ns: int | None
 
     async def result(self) -> bytes:
         return self.answer(await self.submitted)
@@ -107,7 +109,7 @@ class Pending(NamedTuple):
         status = 200
         try:
             if type(outcome) is not Completed:
-                raise CallFailed(fault_of_outcome(outcome))
+                raise CallFailed(fault_of_outcome(outcome, self.limit_ns))
             message = self.planned.dispatch.message(self.planned.plan, outcome, self.id)
             model.wire.encode.add(now_ns() - settled_ns)
             return message

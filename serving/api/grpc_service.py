@@ -82,7 +82,7 @@ class GrpcService:
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
-        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns)
+        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns, limit_ns)
 
     def _tenant(self, call: Call) -> str:
         return call.metadata(self._tenant_header) if self._tenant_header else ""
