@@ -23,7 +23,7 @@ from serving.api.http2_sending import CREDIT_STEP, LAST
 from serving.core.outcome import Outcome
 from serving.protocol import http2
 from serving.protocol.compression import inflate
-from serving.protocol.errors import BadMessage
+from serving.protocol.errors import BadMessage, TooLarge
 
 MAX_TEXT = 1000
 SMALL_BYTES = 4096  # of a compressed message that is inflated at once
@@ -184,8 +184,10 @@ class GrpcConnection(Http2Connection[Head]):
             if len(message) <= SMALL_BYTES:
                 return inflate(message, coding, self._max_message_bytes)
             return await self._loop.run_in_executor(None, inflate, message, coding, self._max_message_bytes)
-        except BadMessage as error:
+        except TooLarge as error:
             raise CallFailed(fault(error, "a compressed message")) from None
+        except BadMessage as error:
+            raise CallFailed(Fault(500, str(error))) from None  # gRPC's specification calls it INTERNAL
 
     def _withdraw(self, stream: Call) -> None:
         if stream.answering is not None:

@@ -15,6 +15,7 @@ from serving.protocol.messages import Tensor
 
 _log = logging.getLogger(__name__)
 REQUEST_ID, TRACEPARENT = exchange.REQUEST_ID.decode(), exchange.TRACEPARENT.decode()
+RELAYED = "x-headway-relayed"  # on a call that the front has passed on
 NO_TIMINGS = Timings(0, 0, 0, 1)
 
 
@@ -69,6 +70,30 @@ class Answering(Protocol):
         ...
 
     def cancel(self) -> None: ...
+
+
+class RemoteStream(Protocol):
+    """A stream of requests to a model that another process serves."""
+
+    async def write(self, message: bytes) -> None:
+        """Sends a request. Raises CallFailed."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next answer, a ModelStreamInferResponse. Raises CallFailed, also at the end."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
+class Relay(Protocol):
+    """The way to models that other processes serve."""
+
+    def __call__(self, method: str, message: bytes, model: str, call: Call) -> Answering:
+        """Hands the call to the process that serves the model."""
+        ...
+
+    def stream(self, model: str, call: Call) -> RemoteStream: ...
 
 
 class Refused(NamedTuple):
