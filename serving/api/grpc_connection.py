@@ -12,7 +12,7 @@ from struct import Struct
 from urllib.parse import quote
 
 from serving.api.age import HERE
-from serving.api.faults import CallFailed, Fault
+from serving.api.faults import DEADLINE_PASSED, CallFailed, Fault
 from serving.api.grpc_call import Call, Head
 from serving.api.grpc_message import CUT_OFF, ONE_MESSAGE, PREFIX_BYTES, message_coding, message_size, prefix
 from serving.api.grpc_pending import REQUEST_ID, Pending, fault
@@ -23,7 +23,7 @@ from serving.api.http2_sending import CREDIT_STEP, LAST
 from serving.core.outcome import Outcome
 from serving.protocol import http2
 from serving.protocol.compression import inflate
-from serving.protocol.errors import BadMessage
+from serving.protocol.errors import BadMessage, TooLarge
 
 MAX_TEXT = 1000
 SMALL_BYTES = 4096  # of a compressed message that is inflated at once
@@ -93,11 +93,13 @@ class GrpcConnection(Http2Connection[Head]):
         """From here on the call ends when its deadline passes, whatever it waits for."""
         call.start_clock()
         left_ns = call.time_left_ns()
-        if left_ns is not None:
+        if left_ns == 1:
+            self._expire(call)
+        elif left_ns is not None:
             call.timer = self._loop.call_later(left_ns / 1e9, self._expire, call)
 
     def _expire(self, call: Call) -> None:
-        self._fail(call, Fault(504, "the deadline of this call has passed"))
+        self._fail(call, DEADLINE_PASSED)
 
     def _take_bytes(self, stream: Call, payload: bytes) -> None:
         if stream.more is not None:
@@ -182,8 +184,10 @@ class GrpcConnection(Http2Connection[Head]):
             if len(message) <= SMALL_BYTES:
                 return inflate(message, coding, self._max_message_bytes)
             return await self._loop.run_in_executor(None, inflate, message, coding, self._max_message_bytes)
-        except BadMessage as error:
+        except TooLarge as error:
             raise CallFailed(fault(error, "a compressed message")) from None
+        except BadMessage as error:
+            raise CallFailed(Fault(500, str(error))) from None  # gRPC's specification calls it INTERNAL
 
     def _withdraw(self, stream: Call) -> None:
         if stream.answering is not None:
