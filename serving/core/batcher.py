@@ -88,7 +88,8 @@ class Batcher:
         lane idles and nobody waits: computing then costs nobody anything, and is the only way to learn that a model
         which was slow has become fast again.
 
-        waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
+        waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared), or
+            have been computed and not answered (they are being finished).
         """
         if request.rows > self.sizes.largest_rows:
             return Rejected(Reason.TOO_LARGE, retry_after_ns=0, limit=self.sizes.largest_rows)
