@@ -3,7 +3,6 @@
 Referenced by import path from manifests (`serving.cluster.app:model_application`), called directly by the launcher.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -41,7 +40,7 @@ def front(settings: Settings, *, gpus: bool) -> Application:
         max_ongoing_requests=1000,
         logging_config=LOGGING,
     )
-    return deployment.bind(settings.as_mapping(), configured, gpus=gpus)
+    return deployment.bind(settings, configured, gpus=gpus)
 
 
 def model(settings: Settings, spec: ModelSpec) -> Application:
@@ -84,9 +83,3 @@ def deploy(settings: Settings, *, gpus: bool, only: str | None = None) -> None:
         if only in (None, name)
     ]
     serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def add_to_path(folder: str) -> None:
-    """Models that live beside their configuration are importable."""
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
