@@ -43,6 +43,13 @@ MODEL: dict[str, Any] = {
 }
 
 
+def indexed() -> dict[str, Any]:
+    """The repository index, by model."""
+    ask = urllib.request.Request(f"http://127.0.0.1:{PORT}/v2/repository/index", data=b"{}", method="POST")
+    with urllib.request.urlopen(ask, timeout=10) as answer:
+        return {model["name"]: model for model in json.load(answer)}
+
+
 def test_a_project_whose_files_are_named_like_others_is_served_and_secrets_stay_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,9 +76,7 @@ def test_a_project_whose_files_are_named_like_others_is_served_and_secrets_stay_
         with tritonclient.http.InferenceServerClient(f"127.0.0.1:{PORT}") as client:
             x = tritonclient.http.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
             assert client.infer("good", [x]).as_numpy("y").tolist() == [[102.0, 102.0]]
-        index = urllib.request.Request(f"http://127.0.0.1:{PORT}/v2/repository/index", data=b"{}", method="POST")
-        with urllib.request.urlopen(index, timeout=10) as answer:
-            models = {model["name"]: model for model in json.load(answer)}
+        models = eventually(indexed, lambda models: models["bad"]["reason"])
         assert "<options.token>" in models["bad"]["reason"]
         assert SECRET not in json.dumps(models)
         assert os.environ["PYTHONPATH"] == ""
