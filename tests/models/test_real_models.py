@@ -88,7 +88,7 @@ def test_what_is_no_picture_is_the_clients_fault(classifier: Model, photographs:
     animation = BytesIO()
     Image.new("L", (8, 8)).save(animation, "GIF")
     for content in (b"", b"not a picture", photographs["china"][:5000], animation.getvalue()):
-        with pytest.raises(InvalidInput, match="not a readable JPEG or PNG"):
+        with pytest.raises(InvalidInput, match="not a readable JPEG, PNG, WebP or TIFF"):
             classifier.prepare({"image": bytes_of(content)})
 
 
