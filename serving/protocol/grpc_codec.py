@@ -162,7 +162,10 @@ class GrpcLayout:
         values: dict[str, Tensor] = {}
         if not request.raws:
             for tensor in self._raw:
-                if tensor.values is None:
+                if tensor.is_binary and 0 in tensor.shape:
+                    values[tensor.name] = np.empty(tensor.shape, numpy_dtype(tensor.datatype))
+                    continue
+                if tensor.is_binary:
                     raise BadTensor("neither contents nor raw_input_contents is given", path=tensor.path)
                 values[tensor.name] = tensor.values
             return values

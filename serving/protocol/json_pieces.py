@@ -67,8 +67,8 @@ def take_apart(message: bytes, tensors: str) -> Apart:
     except msgspec.ValidationError as error:
         if "at most length" in str(error):
             raise BadMessage(f"more than {MAX_TENSORS} entries", path=tensors) from None
-        text, _, path = str(error).partition(" - at `$")
-        raise msgspec.ValidationError(f"{text} - at `$.{tensors}{path or '`'}") from None
+        complaint, _, path = str(error).partition(" - at `$")
+        raise msgspec.ValidationError(f"{complaint} - at `$.{tensors}{path or '`'}") from None
     view = memoryview(message)
     beginning = _address(text)
     parts: list[bytes | memoryview] = []

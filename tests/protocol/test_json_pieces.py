@@ -74,8 +74,8 @@ def test_long_lists_are_written_as_short_ones_are(kind: str) -> None:
 
 def large(more: str = "", *, data: str = "[1.5,NaN]", then: str = "") -> bytes:
     """A request above the size from which messages are taken apart."""
-    padding = " " * LARGE_BYTES
-    return f'{{"id":"7","inputs":[{{"name":"x","datatype":"FP32","shape":[1,2],"data":{data}{more}}}]{then}}}{padding}'.encode()
+    x = f'{{"name":"x","datatype":"FP32","shape":[1,2],"data":{data}{more}}}'
+    return f'{{"id":"7","inputs":[{x}]{then}}}{" " * LARGE_BYTES}'.encode()
 
 
 @pytest.mark.parametrize("data", ["[1.5,2]", "[1.5,NaN]", "[[[1.5]],[Infinity]]", "[ 1.5 , -Infinity ]"])
