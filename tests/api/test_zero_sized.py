@@ -80,7 +80,8 @@ def test_over_grpc_without_raw_contents(datatype: str, contents: dict | None) ->
 
 
 def test_the_engine_computes_them_beside_others() -> None:
-    spec = ModelSpec("m", (TensorSpec("x", "FP32", (-1, -1)),), (TensorSpec("x", "FP32", (-1, -1)),))
+    x = TensorSpec(name="x", datatype="FP32", shape=(-1, -1))
+    spec = ModelSpec(name="m", factory="models.reference:echo", inputs=(x,), outputs=(x,))
 
     async def story() -> list[object]:
         async with Engine([reference.echo(spec)]) as engine:
