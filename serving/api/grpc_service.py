@@ -6,7 +6,10 @@ as for HTTP. What is no inference is in `grpc_tells.py`.
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from functools import partial
+from typing import NamedTuple
 
+from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ServedModel
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, Fault, fault_of_outcome, not_ready, unavailable_model, unknown_model
@@ -26,7 +29,8 @@ from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.core.outcome import Cancelled, Completed
 from serving.protocol.errors import BadMessage
-from serving.protocol.grpc_codec import GrpcLayout, error_in_stream, in_stream, split
+from serving.protocol.grpc_codec import GrpcLayout, Split, error_in_stream, in_stream, split
+from serving.protocol.messages import Tensor
 from serving.protocol.pb import HEALTH, SERVICE, decode, encode
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
@@ -35,6 +39,14 @@ INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer",
 
 # Hands a call to the process that serves the model: method, message, model, call.
 Relay = Callable[[str, bytes, str, Call], Answering]
+
+
+class ReadMessage(NamedTuple):
+    """A request whose values are read."""
+
+    request: Split
+    planned: Planned
+    payload: dict[str, Tensor]
 
 
 class GrpcService:
@@ -54,6 +66,8 @@ class GrpcService:
         self._server = operations
         self._tenant_header = tenant_header.lower()
         self._planned: Recall[Planned] = Recall()
+        inputs = [tensor for dispatch in self._dispatches.values() for tensor in dispatch.model.inputs]
+        self._has_texts = any(tensor.datatype == "BYTES" for tensor in inputs)
         self._generates = any(dispatch.model.generator for dispatch in self._dispatches.values())
         self._telling = GrpcTells(self._dispatches, operations)
         self.tells = self._telling.by_method
@@ -65,14 +79,32 @@ class GrpcService:
         """A ModelInferResponse. Raises CallFailed. Cancelling withdraws the request."""
         return await (await self._begin(message, call, age_ns)).result()
 
+    def takes_long(self, message: bytes) -> bool:
+        """Whether a message is to be read beside the event loop: given to `infer`, not to `submit`."""
+        if len(message) <= LONG_BYTES:
+            return False
+        if self._has_texts:
+            return True
+        try:
+            return len(split(message).head) > LONG_BYTES
+        except BadMessage:
+            return False
+
     def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
         """Raises BadMessage, or NotHere. age_ns: how old the request is; 0 in a stream, whose stamp is not its own."""
         began_ns = now_ns()
+        return self._hand_over(self._read(message), call, age_ns, began_ns)
+
+    def _read(self, message: bytes) -> ReadMessage:
+        """In any thread."""
         request = split(message)
         planned = self._plan(request.head)
+        return ReadMessage(request, planned, planned.dispatch.payload(planned.layout, request))
+
+    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int) -> Pending:
+        request, planned, payload = read
         plan = planned.plan
         limit_ns = _limit_ns(plan, call)
-        payload = planned.dispatch.payload(planned.layout, request)
         tenant = self._tenant(call)
         if plan.place is not None:
             submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
@@ -128,7 +160,7 @@ class GrpcService:
             async with asyncio.TaskGroup() as group:
                 group.create_task(answer())
                 async for message in messages:
-                    if self._generates and (generation := self._generation(message, call)):
+                    if self._generates and (generation := await self._generation(message, call)):
                         await window.acquire()
                         group.create_task(self._tell_generation(generation, send, window, strict=strict))
                         continue
@@ -141,19 +173,18 @@ class GrpcService:
                 if (item := waiting.get_nowait()) is not None:
                     item[0].cancel()
 
-    def _generation(self, message: bytes, call: Call) -> "PendingGeneration | None":
+    async def _generation(self, message: bytes, call: Call) -> "PendingGeneration | None":
         """Submits a request for a model that generates; None for any other, and for one that cannot be submitted."""
         began_ns = now_ns()
         try:
-            request = split(message)
-            planned = self._plan(request.head)
-            generator = planned.dispatch.model.generator
-            if generator is None:
-                return None
-            plan = planned.plan
-            payload = planned.dispatch.payload(planned.layout, request)
+            reading = partial(self._read, message)
+            request, planned, payload = await beside(reading) if self.takes_long(message) else reading()
         except (BadMessage, NotHere):
             return None  # the general way tells why
+        generator = planned.dispatch.model.generator
+        if generator is None:
+            return None
+        plan = planned.plan
         tenant = self._tenant(call)
         limit_ns = _limit_ns(plan, call)
         answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
@@ -193,8 +224,12 @@ class GrpcService:
             window.release()
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
+        began_ns = now_ns()
         try:
-            return self.submit(message, call, age_ns)
+            if not self.takes_long(message):
+                return self.submit(message, call, age_ns)
+            read = await beside(partial(self._read, message))
+            return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns)
         except NotHere as absent:
             return await self._elsewhere(absent, INFER, message, call)
         except Exception as error:
