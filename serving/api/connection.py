@@ -18,14 +18,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.api.age import HERE
 from serving.api.asgi import JSON_CONTENT
-from serving.api.dispatch import Plan
+from serving.api.beside import beside
+from serving.api.dispatch import Plan, ReadRequest
 from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
 from serving.api.faults import Fault, fault_of_outcome
 from serving.api.heads import Head, Heads
 from serving.api.http import ModelApp, server_timing
 from serving.core.backend import Submitted
 from serving.core.outcome import Cancelled, Completed, Outcome
-from serving.protocol.reply import encoded
+from serving.protocol.reply import HeaderBlock, encoded
 
 MAX_HEAD_BYTES = 64 * 1024
 JOIN_BELOW_BYTES = 64 * 1024  # a copy is cheaper than a second buffer, up to here
@@ -179,13 +180,33 @@ class InferConnection(HttpToolsProtocol):
         self._id = ""
         self._request_id = self._head.request_id or new_id()
         self._began_ns = self._settled_ns = now_ns()
+        json_bytes = self._head.json_bytes
+        if self._dispatch.takes_long(body, json_bytes):
+            beside(partial(self._dispatch.read, body, json_bytes)).add_done_callback(self._submit_read)
+            return
         try:
-            self._plan, self._id, json_bytes = self._dispatch.plan(body, self._head.json_bytes)
+            self._plan, self._id, json_bytes = self._dispatch.plan(body, json_bytes)
             self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant, self._age_ns)
         except Exception as error:
             self._answer_fault(self._model.fault(error))
         else:
             self._wire.decode.add(now_ns() - self._began_ns)
+            self._submitted.then(self._answer)
+
+    def _submit_read(self, reading: "asyncio.Future[ReadRequest]") -> None:
+        """A large request has been read beside the loop; its client may have gone meanwhile."""
+        took_ns = now_ns() - self._began_ns
+        if self.transport.is_closing():
+            self._answer(Cancelled())
+            return
+        try:
+            request = reading.result()
+            self._id = request.id
+            self._plan, self._submitted = self._dispatch.submit_read(request, self._head.tenant, self._age_ns + took_ns)
+        except Exception as error:
+            self._answer_fault(self._model.fault(error))
+        else:
+            self._wire.decode.add(took_ns)
             self._submitted.then(self._answer)
 
     # -- an answer goes ---------------------------------------------------------------------------------------
@@ -199,11 +220,30 @@ class InferConnection(HttpToolsProtocol):
         if type(outcome) is not Completed:
             self._answer_fault(fault_of_outcome(outcome), outcome)
             return
+        if self._dispatch.writes_long(self._plan, outcome):
+            writing = beside(partial(self._dispatch.reply, self._plan, outcome, self._id))
+            writing.add_done_callback(partial(self._answer_written, outcome))
+            return
         try:
             headers, body = self._dispatch.reply(self._plan, outcome, self._id)
         except Exception as error:
             self._answer_fault(self._model.fault(error), outcome)
+        else:
+            self._answer_completed(outcome, headers, body)
+
+    def _answer_written(self, outcome: Completed, writing: "asyncio.Future[tuple[HeaderBlock, bytes]]") -> None:
+        """A large answer has been written beside the loop."""
+        if self.transport.is_closing():
+            self._tell(fault_of_outcome(Cancelled()).status, outcome)
             return
+        try:
+            headers, body = writing.result()
+        except Exception as error:
+            self._answer_fault(self._model.fault(error), outcome)
+        else:
+            self._answer_completed(outcome, headers, body)
+
+    def _answer_completed(self, outcome: Completed, headers: HeaderBlock, body: bytes) -> None:
         extra = b"x-request-id: %b\r\n" % self._request_id
         if self._model.timings:
             extra = b"server-timing: %b\r\n%b" % (server_timing(outcome), extra)

@@ -7,8 +7,9 @@ kept by head: the common request costs one look-up and one view per tensor.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from serving.api.beside import LONG_BYTES, LONG_ELEMENTS
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
 from serving.api.regions import Regions, Target
@@ -85,12 +86,21 @@ class Plan:
     targets: tuple[Target, ...] = ()
 
 
+class ReadRequest(NamedTuple):
+    """A request whose values are read, but for those in shared memory."""
+
+    plan: Plan
+    id: str
+    payload: dict[str, Tensor]
+
+
 class Dispatch:
     """Plans, submits and answers the requests of one model."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._submit = model.backend.submit
+        self._has_texts = any(tensor.datatype == "BYTES" for tensor in model.inputs)
         self._writer = ReplyWriter(model.name, model.version)
         self._forms: dict[object, ReplyFormat] = {}
         self._plans: Recall[Plan] = Recall()
@@ -99,8 +109,24 @@ class Dispatch:
         """The plan for a body, the request's id, and the length of its head; raises BadMessage.
 
         `header_length` None: the body is all JSON. 0: the body is nothing but the only input."""
+        plan, id, head_bytes = self._found(body, header_length)
+        return (self.placed(plan) if plan.form.shared else plan), id, head_bytes
+
+    def takes_long(self, body: bytes, header_length: int | None) -> bool:
+        """Whether `read` belongs beside the event loop, in place of `plan`. Views of raw data take no time, however
+        large they are."""
+        if len(body) <= LONG_BYTES:
+            return False
+        return header_length is None or header_length > LONG_BYTES or (self._has_texts and header_length > 0)
+
+    def read(self, body: bytes, header_length: int | None) -> ReadRequest:
+        """What `plan` finds, and the values; in any thread. Raises BadMessage."""
+        plan, id, head_bytes = self._found(body, header_length)
+        return ReadRequest(plan, id, plan.layout.read(body, head_bytes))
+
+    def _found(self, body: bytes, header_length: int | None) -> tuple[Plan, str, int]:
         if header_length is None:
-            plan = self.placed(self._plan(lay_out(body)))
+            plan = self._plan(lay_out(body))
             return plan, plan.layout.id, len(body)
         if header_length == 0:
             return self._plan_raw(body), "", 0
@@ -113,10 +139,9 @@ class Dispatch:
             kept = self._plan(lay_out(head if leading is None else b"{" + key))
             if kept.layout.is_reusable:
                 self._plans.keep(key, kept)
-        plan = self.placed(kept)
         # Written twice the later id counts, as everywhere in JSON.
-        id = plan.layout.id or (leading[1].decode() if leading else "")
-        return plan, id, header_length
+        id = kept.layout.id or (leading[1].decode() if leading else "")
+        return kept, id, header_length
 
     def placed(self, plan: Plan) -> Plan:
         """With the places for this request's outputs in shared memory. Raises BadMessage where there are none."""
@@ -136,7 +161,14 @@ class Dispatch:
 
     def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "", age_ns: int = 0) -> Submitted:
         """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
-        payload = plan.layout.read(body, head_bytes)
+        return self._hand_over(plan, plan.layout.read(body, head_bytes), tenant, age_ns)
+
+    def submit_read(self, request: ReadRequest, tenant: str = "", age_ns: int = 0) -> tuple[Plan, Submitted]:
+        """The same of a request that is read already; its plan has its places in shared memory now."""
+        plan = self.placed(request.plan)
+        return plan, self._hand_over(plan, request.payload, tenant, age_ns)
+
+    def _hand_over(self, plan: Plan, payload: dict[str, Tensor], tenant: str, age_ns: int) -> Submitted:
         if plan.layout.shared:
             payload |= self.read_shared(plan.layout.shared)
         if plan.place is not None:
@@ -162,6 +194,13 @@ class Dispatch:
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Headers and body of the answer. Raises BadOutput or BadTensor."""
         return self._writer.write(plan.form, self._answer(plan, completed), id)
+
+    def writes_long(self, plan: Plan, completed: Completed) -> bool:
+        """Whether `reply` belongs beside the event loop: where many elements are written one by one."""
+        if plan.form.is_plain or plan.targets:
+            return False
+        values: Any = completed.value
+        return sum(values[name].size for name in plan.form.names if name in values) > LONG_ELEMENTS
 
     def _answer(self, plan: Plan, completed: Completed) -> Any:
         """The outputs as the request wants them told; those for shared memory are written there."""

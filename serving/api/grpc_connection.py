@@ -211,7 +211,7 @@ class GrpcConnection(Http2Connection[Head]):
         self._answer(call, inflated)
 
     def _answer(self, call: Call, message: bytes) -> None:
-        if call.head.path != INFER:
+        if call.head.path != INFER or self._service.takes_long(message):
             call.answering = self._loop.create_task(self._tell(call, message))
             return
         try:
@@ -226,6 +226,9 @@ class GrpcConnection(Http2Connection[Head]):
             pending.submitted.then(partial(self._infer_is_over, call, pending))
 
     def _infer_is_over(self, call: Call, pending: Pending, outcome: Outcome) -> None:
+        if pending.takes_long(outcome):
+            call.answering = self._loop.create_task(self._answer_beside(call, pending, outcome))
+            return
         named = _NAME + http2.string(pending.request_id.encode("latin-1"))
         try:
             response = pending.answer(outcome)
@@ -247,13 +250,23 @@ class GrpcConnection(Http2Connection[Head]):
         trailers = http2.frame_head(http2.HEADERS, LAST, call.id, len(_DONE) + len(named))
         self._send(b"".join((opening, response, trailers, _DONE, named)))
 
+    async def _answer_beside(self, call: Call, pending: Pending, outcome: Outcome) -> None:
+        named = _NAME + http2.string(pending.request_id.encode("latin-1"))
+        try:
+            self._send_message(call, await pending.answer_beside(outcome))
+            self._end(call, _DONE + named)
+        except CallFailed as failed:
+            self._fail(call, failed.fault, named)
+
     async def _tell(self, call: Call, message: bytes) -> None:
         path = call.head.path
         try:
             if path == WATCH:
                 await self._service.watch_health(message, partial(self._stream_message, call))
             if path == INFER:
-                response = await self._service.infer(message, call)
+                # The engine counts the time from the stamp on; a call that is passed on has what its clock leaves.
+                asked, age_ns = (call.head, call.age_ns) if call.timer is None else (call, 0)
+                response = await self._service.infer(message, asked, age_ns)
             elif path in self._others:
                 response = await self._others[path](message)
             else:

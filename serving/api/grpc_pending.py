@@ -1,9 +1,13 @@
 """Requests over gRPC on their way to their answer: here, refused, or generating. The service makes them."""
 
+import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from serving.api import exchange
+from serving.api.beside import beside
 from serving.api.dispatch import Dispatch, Plan, ServedModel
 from serving.api.exchange import now_ns, tell
 from serving.api.faults import INTERNAL, CallFailed, Fault, fault_of_error, fault_of_outcome
@@ -122,20 +126,36 @@ class Pending(NamedTuple):
     limit_ns: int | None
 
     async def result(self) -> bytes:
-        return self.answer(await self.submitted)
+        outcome = await self.submitted
+        return await self.answer_beside(outcome) if self.takes_long(outcome) else self.answer(outcome)
 
     def cancel(self) -> None:
         self.submitted.cancel()
 
+    def takes_long(self, outcome: Outcome) -> bool:
+        """Whether `answer_beside` is to be used, in place of `answer`."""
+        return type(outcome) is Completed and self.planned.dispatch.writes_long(self.planned.plan, outcome)
+
+    async def answer_beside(self, outcome: Outcome) -> bytes:
+        """As `answer`; the message is written beside the event loop."""
+        assert type(outcome) is Completed
+        settled_ns = now_ns()
+        dispatch, plan, _ = self.planned
+        writing = beside(partial(dispatch.message, plan, outcome, self.id))
+        await asyncio.wait([writing])
+        return self._answer(outcome, writing.result, settled_ns)
+
     def answer(self, outcome: Outcome) -> bytes:
         """A ModelInferResponse. Raises CallFailed. Tells the witnesses."""
-        settled_ns = now_ns()
+        return self._answer(outcome, None, now_ns())
+
+    def _answer(self, outcome: Outcome, written: Callable[[], bytes] | None, settled_ns: int) -> bytes:
         model = self.planned.dispatch.model
         status = 200
         try:
             if type(outcome) is not Completed:
                 raise CallFailed(fault_of_outcome(outcome, self.limit_ns))
-            message = self.planned.dispatch.message(self.planned.plan, outcome, self.id)
+            message = written() if written else self.planned.dispatch.message(self.planned.plan, outcome, self.id)
             model.wire.encode.add(now_ns() - settled_ns)
             return message
         except CallFailed as failed:

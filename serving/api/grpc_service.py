@@ -6,7 +6,10 @@ as for HTTP. What is no inference is in `grpc_tells.py`.
 
 import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from functools import partial
+from typing import NamedTuple
 
+from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ServedModel
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, not_ready, unavailable_model, unknown_model
@@ -29,13 +32,22 @@ from serving.api.grpc_tells import GrpcTells, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.protocol.errors import BadMessage
-from serving.protocol.grpc_codec import GrpcLayout, split
+from serving.protocol.grpc_codec import GrpcLayout, Split, split
+from serving.protocol.messages import Tensor
 from serving.protocol.pb import HEALTH, SERVICE
 
 __all__ = ["INFER", "STREAM", "STREAM_WINDOW", "WATCH", "GrpcService"]
 INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 
 _A_NAME = re.compile(r"[A-Za-z0-9._-]+")  # as HAProxy and gRPC's metadata take it
+
+
+class ReadMessage(NamedTuple):
+    """A request whose values are read."""
+
+    request: Split
+    planned: Planned
+    payload: dict[str, Tensor]
 
 
 class GrpcService:
@@ -55,6 +67,8 @@ class GrpcService:
         self._server = operations
         self._tenant_header = tenant_header.lower()
         self._planned: Recall[Planned] = Recall()
+        inputs = [tensor for dispatch in self._dispatches.values() for tensor in dispatch.model.inputs]
+        self._has_texts = any(tensor.datatype == "BYTES" for tensor in inputs)
         self._generates = any(dispatch.model.generator for dispatch in self._dispatches.values())
         self._telling = GrpcTells(self._dispatches, operations)
         self.tells = self._telling.methods
@@ -66,14 +80,40 @@ class GrpcService:
         """A ModelInferResponse. Raises CallFailed. Cancelling withdraws the request."""
         return await (await self._begin(message, call, age_ns)).result()
 
+    def takes_long(self, message: bytes) -> bool:
+        """Whether a message is to be read beside the event loop: given to `infer`, not to `submit`."""
+        if len(message) <= LONG_BYTES:
+            return False
+        if self._has_texts:
+            return True
+        try:
+            return len(split(message).head) > LONG_BYTES
+        except BadMessage:
+            return False
+
     def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
         """Raises BadMessage, or NotHere. age_ns: how old the request is; 0 in a stream, whose stamp is not its own."""
         began_ns = now_ns()
+        return self._hand_over(self._read(message), call, age_ns, began_ns)
+
+    async def read_and_submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
+        """As `submit`; a message that takes long is read beside the event loop."""
+        if not self.takes_long(message):
+            return self.submit(message, call, age_ns)
+        began_ns = now_ns()
+        read = await beside(partial(self._read, message))
+        return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns)
+
+    def _read(self, message: bytes) -> ReadMessage:
+        """In any thread."""
         request = split(message)
         planned = self._plan(request.head)
+        return ReadMessage(request, planned, planned.dispatch.payload(planned.layout, request))
+
+    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int) -> Pending:
+        request, planned, payload = read
         plan = planned.plan
         limit_ns = _limit_ns(plan, call)
-        payload = planned.dispatch.payload(planned.layout, request)
         tenant = self._tenant(call)
         if plan.place is not None:
             submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
@@ -108,21 +148,20 @@ class GrpcService:
         """Answers a stream of requests. Raises CallFailed. See `Conversation`."""
         await Conversation(self, send, call).run(messages)
 
-    def generation(self, message: bytes, call: Call) -> PendingGeneration | None:
+    async def generation(self, message: bytes, call: Call) -> PendingGeneration | None:
         """Submits a request for a model that generates; None for any other, and for one that cannot be submitted."""
         if not self._generates:
             return None
         began_ns = now_ns()
         try:
-            request = split(message)
-            planned = self._plan(request.head)
-            generator = planned.dispatch.model.generator
-            if generator is None:
-                return None
-            plan = planned.plan
-            payload = planned.dispatch.payload(planned.layout, request)
+            reading = partial(self._read, message)
+            request, planned, payload = await beside(reading) if self.takes_long(message) else reading()
         except (BadMessage, NotHere):
             return None  # the general way tells why
+        generator = planned.dispatch.model.generator
+        if generator is None:
+            return None
+        plan = planned.plan
         tenant = self._tenant(call)
         limit_ns = _limit_ns(plan, call)
         answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
@@ -131,7 +170,7 @@ class GrpcService:
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
         try:
-            return self.submit(message, call, age_ns)
+            return await self.read_and_submit(message, call, age_ns)
         except NotHere as absent:
             return await self._elsewhere(absent, INFER, message, call)
         except Exception as error:

@@ -24,11 +24,11 @@ STREAM_BYTES = 64 << 20  # of their messages, inflated; one alone may be larger
 class Requests(Protocol):
     """Where a conversation's requests go; `GrpcService`."""
 
-    def submit(self, message: bytes, call: Call) -> Pending:
+    async def read_and_submit(self, message: bytes, call: Call) -> Pending:
         """Raises BadMessage, or NotHere."""
         ...
 
-    def generation(self, message: bytes, call: Call) -> PendingGeneration | None: ...
+    async def generation(self, message: bytes, call: Call) -> PendingGeneration | None: ...
 
     async def relay_for(self, absent: NotHere, call: Call) -> Relay | Refused: ...
 
@@ -55,7 +55,7 @@ class Conversation:
                 answers = group.create_task(self._answer())
                 async for message in messages:
                     await self._room.acquire()
-                    if generation := self._requests.generation(message, self._call):
+                    if generation := await self._requests.generation(message, self._call):
                         group.create_task(self._tell_generation(generation))
                         continue
                     self._waiting.put_nowait((await self._begin(message, group), message))
@@ -78,7 +78,7 @@ class Conversation:
 
     async def _begin(self, message: bytes, group: asyncio.TaskGroup) -> Answering:
         try:
-            return self._requests.submit(message, self._call)
+            return await self._requests.read_and_submit(message, self._call)
         except NotHere as absent:
             return await self._ask_remote(absent, message, group)
         except Exception as error:

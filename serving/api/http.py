@@ -6,11 +6,11 @@ An answer is two ASGI events. uvloop gathers their writes into one packet; plain
 between them since `connection` sets TCP_NODELAY.
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from serving.api.age import HEADER as AGE
@@ -27,6 +27,7 @@ from serving.api.asgi import (
     send_json,
     text_header,
 )
+from serving.api.beside import LONG_BYTES, beside
 from serving.api.disconnect import DisconnectWatch
 from serving.api.dispatch import Dispatch, ServedModel
 from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, now_ns, tell
@@ -132,13 +133,22 @@ class ModelApp:
             if encoding := headers.get(b"content-encoding"):
                 body = await self._inflated(body, encoding.decode("latin-1"))
             length = headers.get(HEADER_LENGTH)
-            plan, id, head_bytes = self.dispatch.plan(body, None if length is None else parse_header_length(length))
-            submitted = self.dispatch.submit(plan, body, head_bytes, tenant, age_ns)
+            head_bytes = None if length is None else parse_header_length(length)
+            if self.dispatch.takes_long(body, head_bytes):
+                read = await beside(partial(self.dispatch.read, body, head_bytes))
+                id = read.id
+                plan, submitted = self.dispatch.submit_read(read, tenant, age_ns + now_ns() - began_ns)
+            else:
+                plan, id, head_bytes = self.dispatch.plan(body, head_bytes)
+                submitted = self.dispatch.submit(plan, body, head_bytes, tenant, age_ns)
             wire.decode.add(now_ns() - began_ns)
             outcome = await self._watch.outcome(submitted, receive)
             settled_ns = now_ns()
             if type(outcome) is Completed:
-                block, content = self.dispatch.reply(plan, outcome, id)
+                if self.dispatch.writes_long(plan, outcome):
+                    block, content = await beside(partial(self.dispatch.reply, plan, outcome, id))
+                else:
+                    block, content = self.dispatch.reply(plan, outcome, id)
                 answer = block.pairs
                 if accepted := headers.get(b"accept-encoding"):
                     answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
@@ -176,7 +186,9 @@ class ModelApp:
             began_ns = now_ns()
             if encoding := headers.get(b"content-encoding"):
                 body = await self._inflated(body, encoding.decode("latin-1"))
-            request = read_request(self.model, body)
+            is_long = len(body) > LONG_BYTES
+            work = partial(read_request, self.model, body)
+            request = await beside(work) if is_long else work()
             id = request.id
             answers = begin(self.model, request, tenant)
             self.model.wire.decode.add(now_ns() - began_ns)
@@ -218,14 +230,14 @@ class ModelApp:
         if len(body) < _THREAD_BYTES // 16:
             return inflate(body, coding, self.model.max_body_bytes)
         # A small body may hold a bomb, and even an honest one takes a millisecond per 300 KB.
-        return await asyncio.to_thread(inflate, body, coding, self.model.max_body_bytes)
+        return await beside(partial(inflate, body, coding, self.model.max_body_bytes))
 
     async def _deflated(self, headers: list[Header], body: bytes, accepted: str) -> tuple[list[Header], bytes]:
         coding = wanted_coding(accepted)
         if not coding:
             return headers, body
         small = len(body) < _THREAD_BYTES
-        packed = deflate(body, coding) if small else await asyncio.to_thread(deflate, body, coding)
+        packed = deflate(body, coding) if small else await beside(partial(deflate, body, coding))
         kept = [(name, value) for name, value in headers if name != b"content-length"]
         return [
             *kept,

@@ -8,12 +8,23 @@ tensor. Reading and answering 4 KB then takes 4 microseconds instead of 12, less
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
-from serving.protocol.json_codec import array_of
+from serving.protocol.grpc_pieces import (
+    MAX_FIELDS,
+    field,
+    in_order,
+    pieces,
+    read_varint,
+    take_apart,
+    too_many_fields,
+    varint,
+)
+from serving.protocol.json_codec import LARGE_BYTES, array_of
 from serving.protocol.layout import TensorLayout
 from serving.protocol.messages import RequestedOutput, Tensor
 from serving.protocol.pb import decode
@@ -60,9 +71,7 @@ def split(message: bytes) -> Split:
     try:
         found = _split_in_order(message)
         if found is None:
-            request = decode("ModelInferRequest", message)
-            request.DiscardUnknownFields()
-            found = _split_in_order(request.SerializeToString())
+            found = _split_in_order(in_order(message))
     except (IndexError, UnicodeError):
         found = None
     if found is None:
@@ -71,18 +80,22 @@ def split(message: bytes) -> Split:
 
 
 def _split_in_order(message: bytes) -> Split | None:
-    """None where a field is out of order or unknown, or an id is given twice: rare, and right by the general way."""
-    position, end, last = 0, len(message), 0
+    """None where a field is out of order or unknown, or an id is given twice: rare, and right by the general way.
+    Raises BadMessage for more than MAX_FIELDS before it reads the rest."""
+    position, end, last, count = 0, len(message), 0, 0
     id, id_start, id_end = "", 0, 0
     while position < end and (tag := message[position]) != _RAW_INPUT:
         if tag & 7 != 2 or not last <= tag < _RAW_INPUT or (tag == _ID and id_end):
             return None
+        count += 1
+        if count > MAX_FIELDS:
+            raise too_many_fields()
         last = tag
         start = position
         length = message[position + 1]
         position += 2
         if length > 127:
-            length, position = _read_varint(message, position - 1)
+            length, position = read_varint(message, position - 1)
         position += length
         if tag == _ID:
             id, id_start, id_end = message[position - length : position].decode(), start, position
@@ -91,44 +104,18 @@ def _split_in_order(message: bytes) -> Split | None:
     while position < end:
         if message[position] != _RAW_INPUT:
             return None
+        if len(raws) == MAX_FIELDS:
+            raise too_many_fields()
         length = message[position + 1]
         position += 2
         if length > 127:
-            length, position = _read_varint(message, position - 1)
+            length, position = read_varint(message, position - 1)
         raws.append((position, length))
         position += length
     if position != end:
         return None
     head = message[:id_start] + message[id_end:head_end] if id_end else message[:head_end]
     return Split(head, id, raws, message)
-
-
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """The number at `position` and where it ends."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-        if shift > 35:
-            raise IndexError("longer than a length can be")
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def field(tag: bytes, content: bytes) -> bytes:
-    """One field with its length in front."""
-    return tag + _varint(len(content)) + content
 
 
 class GrpcLayout:
@@ -140,16 +127,22 @@ class GrpcLayout:
 
     def __init__(self, head: bytes) -> None:
         """Raises BadMessage or BadTensor."""
+        contents: list[list[bytes]] | None = None
+        if len(head) > LARGE_BYTES:
+            head, contents = take_apart(head)
         request = decode("ModelInferRequest", head)
         self.model_name: str = request.model_name
         self.model_version: str = request.model_version
         if not request.inputs:
             raise BadMessage("at least one input is needed", path="inputs")
-        self.inputs = tuple(_lay_out_input(tensor, f"inputs[{index}]") for index, tensor in enumerate(request.inputs))
+        self.inputs = tuple(
+            _lay_out_input(tensor, f"inputs[{index}]", None if contents is None else contents[index])
+            for index, tensor in enumerate(request.inputs)
+        )
         self.outputs = tuple(_requested(output, index) for index, output in enumerate(request.outputs))
         # Answers are always raw: tritonclient reads no other form reliably.
         self.parameters = parameters_of(request.parameters) | {"binary_data_output": True}
-        self.is_reusable = all(tensor.values is None for tensor in self.inputs)
+        self.is_reusable = all(tensor.is_binary for tensor in self.inputs)
         self.shared = tuple(tensor for tensor in self.inputs if tensor.span)
         self._raw = tuple(tensor for tensor in self.inputs if not tensor.span)
         self._readers = tuple(
@@ -162,9 +155,9 @@ class GrpcLayout:
         values: dict[str, Tensor] = {}
         if not request.raws:
             for tensor in self._raw:
-                if tensor.values is None:
+                if tensor.is_binary and 0 not in tensor.shape:
                     raise BadTensor("neither contents nor raw_input_contents is given", path=tensor.path)
-                values[tensor.name] = tensor.values
+                values[tensor.name] = tensor.read(b"", 0)
             return values
         self._check_raws(request.raws)
         message = request.message
@@ -190,7 +183,8 @@ def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(value, choice) for name, value, choice in chosen if choice}
 
 
-def _lay_out_input(tensor: Any, path: str) -> TensorLayout:
+def _lay_out_input(tensor: Any, path: str, contents: list[bytes] | None) -> TensorLayout:
+    """contents: of a large message, whose contents were taken out."""
     check_datatype(tensor.datatype, path)
     shape = tuple(tensor.shape)
     count = element_count(shape, path)
@@ -202,20 +196,36 @@ def _lay_out_input(tensor: Any, path: str) -> TensorLayout:
     size = count * SIZES.get(tensor.datatype, 0)
     if not tensor.HasField("contents"):
         return TensorLayout(path, tensor.name, tensor.datatype, shape, size=size)
-    values = _typed_values(tensor.contents, tensor.datatype, shape, count, f"{path}.contents")
-    return TensorLayout(path, tensor.name, tensor.datatype, shape, values=values)
+    later = partial(_read_contents, contents or tensor.contents, tensor.datatype, shape, count, f"{path}.contents")
+    return TensorLayout(path, tensor.name, tensor.datatype, shape, later=later)
 
 
-def _typed_values(contents: Any, datatype: str, shape: tuple[int, ...], count: int, path: str) -> Tensor:
+def _read_contents(contents: Any, datatype: str, shape: tuple[int, ...], count: int, path: str) -> Tensor:
+    """contents: an InferTensorContents, or the bytes of some."""
     wanted = _CONTENTS.get(datatype)
     if wanted is None:
         raise BadTensor(f"{datatype} has no typed form, send it in raw_input_contents", path=path)
+    if not isinstance(contents, list):
+        return _values(contents, datatype, wanted, path, count).reshape(shape)
+    parts = [_values(decode("InferTensorContents", piece), datatype, wanted, path) for piece in pieces(contents)]
+    _check_count(sum(map(len, parts)), count, f"{path}.{wanted}")
+    return np.concatenate(parts).reshape(shape)
+
+
+def _values(contents: Any, datatype: str, wanted: str, path: str, count: int | None = None) -> Tensor:
+    """One dimension of them; count: how many there should be, if that is known."""
     for name in (found.name for found, _ in contents.ListFields() if found.name != wanted):
         raise BadTensor(f"{datatype} belongs into {wanted}", path=f"{path}.{name}")
     given = list(getattr(contents, wanted))
-    if len(given) != count:
-        raise BadTensor(f"{len(given)} elements, but the shape needs {count}", path=f"{path}.{wanted}")
+    if count is not None:
+        _check_count(len(given), count, f"{path}.{wanted}")
+    shape = (len(given),)
     return object_array(given, shape) if datatype == "BYTES" else array_of(given, datatype, shape, path)
+
+
+def _check_count(given: int, count: int, path: str) -> None:
+    if given != count:
+        raise BadTensor(f"{given} elements, but the shape needs {count}", path=path)
 
 
 def _requested(output: Any, index: int) -> RequestedOutput:
@@ -257,7 +267,7 @@ class GrpcReplyWriter:
             else:
                 raw = write_tensor(fitting(array, form.outputs[index]))
                 size = len(raw) if isinstance(raw, bytes) else raw.nbytes
-                parts += (_RAW_OUTPUT, _varint(size), raw)
+                parts += (_RAW_OUTPUT, varint(size), raw)
         return b"".join(parts)
 
     def _head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> tuple[bytes, list[bytes]]:
@@ -268,7 +278,7 @@ class GrpcReplyWriter:
             described = output_class(name=output.name, datatype=output.datatype, shape=shape)
             parts.append(field(_OUTPUT, described.SerializeToString()))
             size = 0 if output.span else SIZES.get(output.datatype, 0) * int(np.prod(shape, dtype=np.int64))
-            lengths.append(_RAW_OUTPUT + _varint(size) if size and output.datatype != "BF16" else b"")
+            lengths.append(_RAW_OUTPUT + varint(size) if size and output.datatype != "BF16" else b"")
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
         found = self._heads[form, shapes] = (b"".join(parts), lengths)

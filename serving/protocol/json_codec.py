@@ -2,6 +2,7 @@
 
 Strict JSON is read by msgspec. `NaN` and `Infinity`, which are no JSON but which Python's json module (and so
 tritonclient) writes, send a message down a slower path instead of being refused; answers carry them the same way.
+Values are read and written in pieces, for the sake of whatever else the process does: see `json_pieces.py`.
 """
 
 import json
@@ -9,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from itertools import chain
-from math import prod
+from math import isinf, prod
 from typing import Annotated, Any
 
 import msgspec
@@ -17,13 +18,16 @@ import numpy as np
 import orjson
 
 from serving.protocol.errors import BadMessage, BadTensor
+from serving.protocol.json_pieces import has_numbers_beyond_json, leaves, pieces, take_apart
 from serving.protocol.messages import Tensor
 from serving.protocol.tensors import MAX_RANK, NOT_IN_JSON, as_bytes, numpy_dtype, object_array
 
 # What the decoders raise for bytes that no honest client sends; RecursionError is their answer to deep nesting.
 _MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError, OverflowError)
+LARGE_BYTES = 1 << 16  # what is longer is read in several steps, and beside the event loop
+PIECE_ELEMENTS = 1 << 14
 _AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-_BRACKETS = re.compile(rb"[\s\[]*")
+_BRACKETS = re.compile(rb"[\s\[]{0,1024}")
 
 
 class InputHead(msgspec.Struct):
@@ -70,54 +74,85 @@ def decode_response_head(head: bytes) -> ResponseHead:
 
 
 def _decode(head: bytes, decoder: msgspec.json.Decoder[Any], tensors: str) -> Any:
+    if len(head) > LARGE_BYTES:
+        return _decode_apart(head, decoder, tensors)
     try:
         return decoder.decode(head)
     except msgspec.ValidationError as error:
         raise _explained(error) from None
     except _MALFORMED as error:
-        if b"NaN" in head or b"Infinity" in head:
-            return _decode_loosely(head, decoder.type, tensors)
+        if has_numbers_beyond_json(head):
+            return _decode_apart(head, decoder, tensors)
         raise _explained(error) from None
 
 
-def _decode_loosely(head: bytes, wanted: Any, tensors: str) -> Any:
-    """The same through Python's json, which takes NaN; each tensor's data stays text for `read_values`."""
+def _decode_apart(head: bytes, decoder: msgspec.json.Decoder[Any], tensors: str) -> Any:
+    """The same, with the values of the tensors left as they are written, whatever numbers they have."""
     try:
-        document = json.loads(head)
-        data = [tensor.pop("data", None) for tensor in document[tensors]]
-        message = msgspec.convert(document, wanted)
-        for tensor, values in zip(getattr(message, tensors), data, strict=True):
-            if values is not None:
-                tensor.data = msgspec.Raw(json.dumps(values).encode())
+        rest, data = take_apart(head, tensors)
+        if has_numbers_beyond_json(rest):
+            document = json.loads(rest.decode())
+            # Lone surrogates, which Python's json takes, are no text.
+            json.dumps(document, ensure_ascii=False).encode()
+            for tensor in document[tensors]:
+                tensor.pop("data", None)
+            message = msgspec.convert(document, decoder.type)
+        else:
+            message = decoder.decode(rest)
     except (*_MALFORMED, TypeError, AttributeError, LookupError) as error:
         raise _explained(error) from None
+    for tensor, values in zip(getattr(message, tensors), data, strict=True):
+        tensor.data = msgspec.Raw() if values is None else msgspec.Raw(values)
     return message
 
 
-def read_values(data: bytes, datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
-    """A tensor from JSON: one flat list in row-major order, or lists nested as the shape says."""
+def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
+    """A tensor from a JSON value: a list, flat in row-major order or nested, however it is nested; only the number of
+    elements has to be right. So Triton reads it."""
     if datatype in NOT_IN_JSON:
         raise BadTensor(f"{datatype} cannot travel as JSON, send it as binary data", path=path)
-    leading = _BRACKETS.match(data[:1024])
+    leading = _BRACKETS.match(data)
     depth = leading.group().count(b"[") if leading else 0
-    if depth == 0 or depth > MAX_RANK or depth not in (1, len(shape)):
-        raise BadTensor(f"data must be a flat list or nested {len(shape)} deep like the shape", path=f"{path}.data")
-    values = _lists(data, datatype, depth, path)
-    return array_of(_flattened(values, depth, shape, path), datatype, shape, path)
+    if depth == 0 or depth > MAX_RANK:
+        raise BadTensor(f"data must be a list, flat or nested, at most {MAX_RANK} deep", path=f"{path}.data")
+    parts: list[Tensor] = []
+    count = 0
+    for piece in pieces(data):
+        values = _elements(piece, datatype, depth, path, count)
+        parts.append(array_of(values, datatype, (len(values),), path))
+        count += len(values)
+    if count != prod(shape):
+        raise BadTensor(f"{count} elements, but the shape needs {prod(shape)}", path=f"{path}.data")
+    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return flat.reshape(shape)
 
 
-def _lists(data: bytes, datatype: str, depth: int, path: str) -> list[Any]:
-    decoder = _list_decoder(datatype, depth)
+def _elements(piece: bytes | memoryview, datatype: str, depth: int, path: str, before: int) -> list[Any]:
+    """The elements of a list. before: how many there are in the pieces before it, for what is told of errors."""
     try:
-        lists: list[Any] = decoder.decode(data)
+        lists: list[Any] = _list_decoder(datatype, depth).decode(piece)
     except _MALFORMED as error:
-        if isinstance(error, msgspec.ValidationError) or not (b"NaN" in data or b"Infinity" in data):
-            raise _explained(error, f"{path}.data", BadTensor) from None
         try:
-            lists = msgspec.convert(json.loads(data), decoder.type)
+            return _elements_loosely(bytes(piece), datatype)
         except _MALFORMED as loose:
-            raise _explained(loose, f"{path}.data", BadTensor) from None
+            told = error if isinstance(error, msgspec.ValidationError) else loose
+            if before:
+                text = str(_explained(told, "data"))
+                raise BadTensor(f"behind element {before - 1}, {text}", path=f"{path}.data") from None
+            raise _explained(told, f"{path}.data", BadTensor) from None
+    for _ in range(depth - 1):
+        lists = list(chain.from_iterable(lists))
     return lists
+
+
+def _elements_loosely(piece: bytes, datatype: str) -> list[Any]:
+    """The same with NaN and Infinity, and where lists stand beside numbers. Raises one of _MALFORMED."""
+    flat = list(leaves(json.loads(piece.decode())))
+    elements: list[Any] = msgspec.convert(flat, _list_decoder(datatype, 1).type)
+    # A number too large for FP64 is no infinity: strict JSON refuses it, too.
+    if datatype in ("FP32", "FP64") and sum(map(isinf, elements)) != piece.count(b"Infinity"):
+        raise OverflowError
+    return elements
 
 
 @cache
@@ -134,21 +169,6 @@ def _list_decoder(datatype: str, depth: int) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(wanted)
 
 
-def _flattened(values: list[Any], depth: int, shape: tuple[int, ...], path: str) -> list[Any]:
-    """The elements in row-major order, after checking that there are as many as the shape says, at every level."""
-    if depth == 1:
-        if len(values) != prod(shape):
-            raise BadTensor(f"{len(values)} elements, but the shape needs {prod(shape)}", path=f"{path}.data")
-        return values
-    level = [values]
-    for size in shape[:depth]:
-        for part in level:
-            if len(part) != size:
-                raise BadTensor(f"a list of {len(part)} where the shape says {size}", path=f"{path}.data")
-        level = list(chain.from_iterable(level))
-    return level
-
-
 def array_of(values: Sequence[Any], datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
     """A tensor from so many values as its shape has elements; BYTES from text."""
     if datatype == "BYTES":
@@ -157,9 +177,10 @@ def array_of(values: Sequence[Any], datatype: str, shape: tuple[int, ...], path:
         except UnicodeEncodeError as error:
             raise BadTensor(f"not valid text: {error.reason}", path=f"{path}.data") from None
     try:
-        with np.errstate(over="raise"):
+        # What is too large for FP32 becomes infinity, as in Triton.
+        with np.errstate(over="ignore"):
             return np.array(values, dtype=numpy_dtype(datatype)).reshape(shape)
-    except (OverflowError, FloatingPointError):
+    except OverflowError:
         raise BadTensor(f"a number does not fit into {datatype}", path=f"{path}.data") from None
 
 
@@ -168,6 +189,14 @@ def write_values(array: Tensor, datatype: str, path: str) -> bytes:
     if datatype in NOT_IN_JSON:
         raise BadTensor(f"{datatype} cannot travel as JSON, ask for binary data", path=path)
     flat = array.ravel()
+    if flat.size <= PIECE_ELEMENTS:
+        return _list(flat, datatype, path)
+    starts = range(0, flat.size, PIECE_ELEMENTS)
+    lists = (_list(flat[start : start + PIECE_ELEMENTS], datatype, path) for start in starts)
+    return b"[" + b",".join([one[1:-1] for one in lists]) + b"]"
+
+
+def _list(flat: Tensor, datatype: str, path: str) -> bytes:
     if datatype == "BYTES":
         try:
             return orjson.dumps([as_bytes(element).decode() for element in flat.tolist()])
@@ -191,6 +220,10 @@ def _explained(error: BaseException, path: str = "", kind: type[BadMessage] = Ba
         return kind(text[:1].lower() + text[1:], path=f"{path}{separator}{inner}")
     if isinstance(error, msgspec.ValidationError):
         return kind(text[:1].lower() + text[1:], path=path)
+    if isinstance(error, OverflowError):
+        return kind("a number is out of range", path=path)
+    if isinstance(error, UnicodeEncodeError):
+        return kind(f"not valid text: {error.reason}", path=path)
     if isinstance(error, msgspec.DecodeError | UnicodeError | json.JSONDecodeError):
         return kind(f"not valid JSON: {text[:200]}", path=path)
     return kind("not the JSON of an Open Inference message", path=path)

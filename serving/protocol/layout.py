@@ -5,8 +5,9 @@ byte for byte that of the next; `RequestLayout` is what remains to be done when 
 alone (parsing, checking sizes) is done: one view per tensor.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -31,8 +32,9 @@ _NO_VIEW = frozenset({"BYTES", "BOOL"})
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    """One input: `values` if it came as JSON, `span` if it lies in shared memory, else how far behind the head its raw
-    data starts and how long it is."""
+    """One input: `values` if they are known, `later` if they are part of the head and decoded only when they are asked
+    for (when the head has been held against the model), `span` if it lies in shared memory, else how far behind the
+    head its raw data starts and how long it is."""
 
     path: str
     name: str
@@ -42,14 +44,22 @@ class TensorLayout:
     size: int = 0
     values: Tensor | None = None
     span: Span | None = None
+    later: Callable[[], Tensor] | None = None
+
+    @property
+    def is_binary(self) -> bool:
+        return self.values is None and self.later is None
 
     @property
     def is_view(self) -> bool:
-        return self.values is None and self.datatype not in _NO_VIEW
+        return self.is_binary and self.datatype not in _NO_VIEW
 
     def read(self, body: bytes, head_bytes: int) -> Tensor:
+        """Raises BadTensor."""
         if self.values is not None:
             return self.values
+        if self.later is not None:
+            return self.later()
         return read_tensor(body, head_bytes + self.offset, self.size, self.datatype, self.shape, self.path)
 
 
@@ -72,7 +82,7 @@ class RequestLayout:
         self.tail_bytes = tail_bytes
         self.id = id
         self.parameters: Mapping[str, object] = parameters or {}
-        self.is_reusable = not id and all(tensor.values is None for tensor in self.inputs)
+        self.is_reusable = not id and all(tensor.is_binary for tensor in self.inputs)
         self.shared = tuple(tensor for tensor in self.inputs if tensor.span)
         here = [tensor for tensor in self.inputs if not tensor.span]
         self._views = tuple((t.name, t.shape, numpy_dtype(t.datatype), t.offset) for t in here if t.is_view)
@@ -96,7 +106,7 @@ class RequestLayout:
     def message(self, body: bytes, head_bytes: int) -> InferRequest:
         """The whole request as plain values."""
         values = self.read(body, head_bytes)
-        inputs = (InferInput(t.name, t.datatype, values[t.name], binary=t.values is None) for t in self.inputs)
+        inputs = (InferInput(t.name, t.datatype, values[t.name], binary=t.is_binary) for t in self.inputs)
         return InferRequest(tuple(inputs), self.outputs, self.id, self.parameters)
 
 
@@ -150,7 +160,7 @@ def _lay_out_tensor(tensor: InputHead, path: str, offset: int) -> TensorLayout:
     shape = tuple(tensor.shape)
     count = element_count(shape, path)
     size = binary_data_size(tensor.parameters, path)
-    data = bytes(tensor.data)
+    data = memoryview(tensor.data)
     if span := span_of(tensor.parameters, path):
         if data:
             raise BadTensor("both data and shared_memory_region are given", path=path)
@@ -159,8 +169,8 @@ def _lay_out_tensor(tensor: InputHead, path: str, offset: int) -> TensorLayout:
     if size is None:
         if not data:
             raise BadTensor("neither data nor binary_data_size is given", path=path)
-        values = read_values(data, tensor.datatype, shape, path)
-        return TensorLayout(path, tensor.name, tensor.datatype, shape, values=values)
+        later = partial(read_values, data, tensor.datatype, shape, path)
+        return TensorLayout(path, tensor.name, tensor.datatype, shape, later=later)
     if data:
         raise BadTensor("both data and binary_data_size are given", path=path)
     check_size(tensor.datatype, count, size, path)

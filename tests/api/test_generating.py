@@ -96,7 +96,7 @@ def test_a_failure_in_the_middle_is_told_and_the_stream_goes_on(served: House) -
         stream.client.async_stream_infer("repeat", of([1, 13, 2]))
         assert stream.next().as_numpy("out") == 1
         assert "told to fail on 13" in str(stream.next())
-        stream.client.async_stream_infer("repeat", [triton.InferInput("in", [1, 0], "INT32")])
+        stream.client.async_stream_infer("repeat", [triton.InferInput("in", [1, 2], "INT32")])
         assert isinstance(stream.next(), InferenceServerException)
         stream.client.async_stream_infer("repeat", of([3]))
         assert stream.next().as_numpy("out") == 3

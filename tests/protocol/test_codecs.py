@@ -92,14 +92,24 @@ def test_nested_and_flat_lists_mean_the_same() -> None:
     ("data", "datatype", "shape", "complaint"),
     [
         (b"[1,2,3]", "INT8", (2, 2), "x.data: 3 elements, but the shape needs 4"),
-        (b"[[1,2],[3]]", "INT8", (2, 2), "x.data: a list of 1 where the shape says 2"),
-        (b"[[[1]]]", "INT8", (1, 1), "x.data: data must be a flat list or nested 2 deep"),
-        (b"1", "INT8", (1,), "x.data: data must be a flat list"),
+        (b"[[1,2],[3]]", "INT8", (2, 2), "x.data: 3 elements, but the shape needs 4"),
+        (b"[" * 33 + b"]" * 33, "INT8", (0,), "x.data: data must be a list, flat or nested, at most 32 deep"),
+        (b"[1,[2,[true]]]", "INT8", (3,), r"x.data\[1\]: expected int, got array"),
+        (b"1", "INT8", (1,), "x.data: data must be a list"),
         (b"[1,300]", "INT8", (2,), r"x.data\[1\]: expected int <= 127"),
         (b"[-1]", "UINT64", (1,), r"x.data\[0\]: expected int >= 0"),
         (b"[18446744073709551616]", "UINT64", (1,), "x.data"),
-        (b"[1e300]", "FP32", (1,), "x.data: a number does not fit into FP32"),
+        (b"[1e999]", "FP32", (1,), "x.data"),
         (b"[1e999]", "FP64", (1,), "x.data"),
+        (b"[NaN,1e999]", "FP64", (2,), "x.data: a number is out of range"),
+        (b"[NaN]", "INT8", (1,), "x.data"),
+        (b'[NaN,"a"]', "FP32", (2,), r"x.data\[1\]: expected float, got str"),
+        (b"[NaN,null]", "FP32", (2,), r"x.data\[1\]: expected float, got null"),
+        (b"[NaN," + b"1" * 5000 + b"]", "FP32", (2,), "x.data"),
+        (b"[1" + b"0" * 400 + b"]", "FP32", (1,), "x.data"),
+        (b'["\\ud800"]', "BYTES", (1,), "x.data: not valid"),
+        (b'["\\ud800", NaN]', "BYTES", (2,), "x.data"),
+        ("[1]".encode("utf-16-le"), "INT8", (1,), "x.data: not valid"),
         (b"[1.5]", "INT32", (1,), r"x.data\[0\]: expected int, got float"),
         (b'["a"]', "FP32", (1,), r"x.data\[0\]: expected float, got str"),
         (b"[1]", "BOOL", (1,), r"x.data\[0\]: expected bool, got int"),
@@ -110,6 +120,30 @@ def test_nested_and_flat_lists_mean_the_same() -> None:
 def test_values_that_do_not_fit_are_refused_with_their_path(data, datatype, shape, complaint) -> None:
     with pytest.raises(BadTensor, match=complaint):
         read_values(data, datatype, shape, "x")
+
+
+@pytest.mark.parametrize("data", [b"[[1,2],[3,4]]", b"[[[[1]],[[2,3]]],4]", b"[1,[2],[[3,4]]]", b"[[],[1,2,3],[4]]"])
+def test_only_the_number_of_elements_counts_however_they_are_nested(data: bytes) -> None:
+    """As Triton reads them, which takes nested lists apart and compares the number of elements with the shape."""
+    assert read_values(data, "INT32", (1, 4), "x").tolist() == [[1, 2, 3, 4]]
+    assert read_values(data.replace(b"4", b"NaN"), "FP32", (4,), "x")[:3].tolist() == [1, 2, 3]
+
+
+def test_what_is_too_large_for_fp32_becomes_infinity() -> None:
+    assert read_values(b"[1e39, -1e39, 1]", "FP32", (3,), "x").tolist() == [np.inf, -np.inf, 1]
+    assert read_values(b"[NaN, -1e39, Infinity]", "FP32", (3,), "x")[1:].tolist() == [-np.inf, np.inf]
+
+
+def test_minus_zero_keeps_its_sign_where_it_has_one() -> None:
+    assert np.signbit(read_values(b"[-0, -0.0]", "FP64", (2,), "x")).tolist() == [False, True]  # the first is a whole
+    assert read_values(b"[-0]", "UINT8", (1,), "x").tolist() == [0]
+
+
+@pytest.mark.parametrize("data", [b"[]", b"[[],[]]", b"[[[]]]", b" [ ] "])
+@pytest.mark.parametrize("datatype", ["FP32", "BOOL", "INT64", "BYTES"])
+def test_lists_without_elements_are_tensors_without_elements(data: bytes, datatype: str) -> None:
+    assert read_values(data, datatype, (1, 0), "x").shape == (1, 0)
+    assert write_values(np.zeros((1, 0), numpy_dtype(datatype)), datatype, "y") == b"[]"
 
 
 def test_the_largest_unsigned_number_survives_json() -> None:
@@ -145,7 +179,7 @@ DEEP = "[" * 100_000
         (b"[]", "expected object, got array"),
         (b"{}", "missing required field inputs"),
         (b'{"inputs":[]}', "inputs: at least one input"),
-        (b'{"inputs":NaN}', "not the JSON of an Open Inference message"),
+        (b'{"inputs":NaN}', "inputs: expected array, got float"),
         (head(shape=""), r"inputs\[0\]: object missing required field shape"),
         (head(shape='[1,"2"]'), r"inputs\[0\].shape\[1\]: expected int, got str"),
         (head(shape="[1,-2]"), r"inputs\[0\].shape\[1\]: dimensions must not be negative"),

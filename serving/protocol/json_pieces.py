@@ -1,0 +1,146 @@
+"""Large JSON taken apart: the values of tensors from the rest of a message, and long lists into short ones.
+
+One call into a decoder holds the interpreter's lock until it returns, in whatever thread it runs. What is decoded
+beside an event loop therefore is decoded in pieces.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from serving.protocol.errors import BadMessage
+
+PIECE_BYTES = 1 << 17
+MAX_TENSORS = 1024  # of one message that is taken apart
+MAX_REST_BYTES = 1 << 18  # of a message without the values of its tensors
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_STRINGS = re.compile(_STRING, re.DOTALL)
+_UP_TO_COMMA = re.compile(rb'(?:(?:[^",]++|' + _STRING + rb")*+,)*+", re.DOTALL)
+# As long as what they stand for, so that positions stay.
+_STRICT = ((b"NaN", b"1e1"), (b"Infinity", b"1e000001"))
+
+
+class _Values(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw()
+
+
+# A list of structs would be built in full before its length is checked; this stops at the first one too many.
+_Tensors = msgspec.defstruct(
+    "_Tensors",
+    [(f"t{index}", _Values | msgspec.UnsetType, msgspec.UNSET) for index in range(MAX_TENSORS)],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+_TENSORS = msgspec.json.Decoder(_Tensors)
+
+
+class Apart(NamedTuple):
+    """`rest`: the message with `null` in place of each tensor's `data`. `data`: those, in order; None where none was
+    given."""
+
+    rest: bytes
+    data: list[memoryview | None]
+
+
+def has_numbers_beyond_json(text: bytes | memoryview) -> bool:
+    """Whether Python's spelling of NaN and infinity may be in it, which strict JSON does not have."""
+    plain = bytes(text)
+    return b"NaN" in plain or b"Infinity" in plain
+
+
+def take_apart(message: bytes, tensors: str) -> Apart:
+    """tensors: the name of the field that lists them. NaN and Infinity may stand where numbers may.
+
+    Raises BadMessage for more than MAX_TENSORS or MAX_REST_BYTES, msgspec's errors and RecursionError for what is no
+    such message."""
+    text = message
+    if has_numbers_beyond_json(message):
+        for loose, strict in _STRICT:
+            text = text.replace(loose, strict)
+    listed = getattr(_outer(tensors).decode(text), tensors)
+    try:
+        found = _TENSORS.decode(listed)
+    except msgspec.ValidationError as error:
+        if "at most length" in str(error):
+            raise BadMessage(f"more than {MAX_TENSORS} entries", path=tensors) from None
+        complaint, _, path = str(error).partition(" - at `$")
+        raise msgspec.ValidationError(f"{complaint} - at `$.{tensors}{path or '`'}") from None
+    view = memoryview(message)
+    beginning = _address(text)
+    parts: list[bytes | memoryview] = []
+    data: list[memoryview | None] = []
+    offset = 0
+    for values in msgspec.structs.astuple(found):
+        if values is msgspec.UNSET:
+            break
+        if not values.data:
+            data.append(None)
+            continue
+        start = _address(values.data) - beginning
+        parts += (view[offset:start], b"null")
+        offset = start + memoryview(values.data).nbytes
+        data.append(view[start:offset])
+    parts.append(view[offset:])
+    rest_bytes = sum(map(len, parts))
+    if rest_bytes > MAX_REST_BYTES:
+        raise BadMessage(
+            f"{rest_bytes} bytes besides the data of its tensors, at most {MAX_REST_BYTES} are taken in a large message"
+        )
+    return Apart(b"".join(parts), data)
+
+
+@cache
+def _outer(tensors: str) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(msgspec.defstruct("_Outer", [(tensors, msgspec.Raw)]))
+
+
+def _address(buffer: bytes | msgspec.Raw) -> int:
+    # msgspec tells what a value looks like, not where it stands; both are views of the same memory.
+    address: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
+    return address
+
+
+def pieces(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes | memoryview]:
+    """A JSON array as several, which hold its values in their order and nest them as deep. It has to be valid, but for
+    NaN and Infinity in place of numbers."""
+    if len(array) <= piece_bytes:
+        yield array
+        return
+    view = memoryview(array)
+    depth = start = 0
+    while start < len(view):
+        piece = _up_to_comma(view, start, piece_bytes)
+        start += len(piece)
+        outside = _STRINGS.sub(b"", piece) if b'"' in piece else piece
+        opened = depth
+        depth += outside.count(b"[") - outside.count(b"]")
+        yield b"[" * opened + (piece[:-1] if start < len(view) else piece) + b"]" * depth
+
+
+def _up_to_comma(view: memoryview, start: int, piece_bytes: int) -> bytes:
+    """About so many bytes that end with a comma outside of strings, or all that are left."""
+    while start + piece_bytes < len(view):
+        piece = bytes(view[start : start + piece_bytes])
+        found = _UP_TO_COMMA.match(piece) if b'"' in piece else None
+        size = found.end() if found else piece.rfind(b",") + 1
+        if size:
+            return piece[:size]
+        piece_bytes *= 2  # one value is longer
+    return bytes(view[start:])
+
+
+def leaves(values: list[Any]) -> Iterator[Any]:
+    """What is in lists of lists, in order. Without recursion: a client says how deep it nests."""
+    stack = [iter(values)]
+    while stack:
+        for value in stack[-1]:
+            if isinstance(value, list):
+                stack.append(iter(value))
+                break
+            yield value
+        else:
+            stack.pop()
