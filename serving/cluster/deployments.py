@@ -41,7 +41,7 @@ from serving.cluster.pages import admin_token, debug_pages, metric_pages
 from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
-from serving.config import Settings
+from serving.config import ServerSettings, Settings
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.protocol.errors import BadMessage
 from serving.telemetry.gpu import GpuSampler, visible_devices
@@ -69,6 +69,7 @@ class ModelReplica:
         weights: dict[str, float],
         watching: Watching,
         shared_memory: bool,
+        relay: GrpcRelay | None = None,
     ) -> None:
         recorder = Recorder(weights)
         self.engine = await open_engine(
@@ -117,7 +118,7 @@ class ModelReplica:
         )
         self.http: App = ModelApp(served, tenant_header=tenant_header)
         door.entrance.register(model_route(spec.name), self.http)
-        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header)
+        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()
@@ -209,7 +210,7 @@ class Front:
         token = admin_token(server.admin_token_file)
         self.http: App = FrontApp(operations, pages=pages, peer_header=peer_header(), admin_token=token)
         door.entrance.register("/", self.http)
-        relay = GrpcRelay(server.grpc_port, server.tenant_header) if server.grpc_port else None
+        relay = grpc_relay(server)
         grpc_door.entrance.register(GrpcService([], operations, relay=relay))
 
     def __serve_build_asgi_app__(self) -> App:
@@ -219,6 +220,11 @@ class Front:
 def whereabouts(replica: str) -> dict[str, str]:
     """Which replica answers, which doors of its process are open, and how plain requests come through them."""
     return {"replica": replica} | door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
+
+
+def grpc_relay(server: ServerSettings) -> GrpcRelay | None:
+    """The way to other models' replicas, where there is gRPC."""
+    return GrpcRelay(server.grpc_port, server.tenant_header, server.own_host) if server.grpc_port else None
 
 
 async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

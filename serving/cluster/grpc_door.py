@@ -12,13 +12,15 @@ import logging
 from typing import Any
 
 import grpc
+from ray._common.network_utils import get_localhost_ip
+from ray.util import get_node_ip_address
 
 from serving.api.faults import CallFailed, fault_of_grpc
 from serving.api.grpc import add_inference_service as add
 from serving.api.grpc import add_refusal
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
-from serving.cluster.ports import DISTANCE, fast_port, listening_ports
+from serving.cluster.ports import DISTANCE, addresses, fast_port, listening_ports
 from serving.protocol.pb import HEALTH, SERVICE
 
 HEALTHZ = "/ray.serve.RayServeAPIService/Healthz"
@@ -67,7 +69,7 @@ class GrpcEntrance:
         healthz = RayHealth(port - DISTANCE)
         listener = GrpcListener(self._service, max_message_bytes=max_message_bytes, others={HEALTHZ: healthz})
         try:
-            await listener.open(None, port)
+            await listener.open(addresses(get_localhost_ip(), get_node_ip_address()), port)
         except OSError as error:
             logger.warning("gRPC by the plain door only: port %d: %s", port, error)
         else:

@@ -15,6 +15,7 @@ from typing import Any
 
 from serving.cluster.doctor import Verdict, check_ports
 from serving.cluster.environment import grpc_options, ray_environment, serves_grpc, uses_haproxy
+from serving.cluster.ports import ALONE
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
@@ -64,6 +65,8 @@ class Cluster:
             self._check_ports()
         self._bystanders = descendants(os.getpid())
         os.environ.update(ray_environment(self._settings))
+        if self._owns_ray:
+            os.environ[ALONE] = "1"
         path = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
         self._say("starting Ray …")
