@@ -141,6 +141,8 @@ class ServerSettings(Section):
         for key, port, other in (("http_port", self.http_port, 8000), ("grpc_port", self.grpc_port or 0, 8001)):
             if port in RAY_PORTS or 30000 <= port <= 31000 or 40000 <= port <= 41000:
                 raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
+            if 41500 <= port <= 42500:
+                raise ValueError(f"{key}: {port} is used by replicas, for gRPC from HAProxy; take {other}, say")
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")
         return self

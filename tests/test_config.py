@@ -104,6 +104,8 @@ def test_models_know_the_folder_of_their_settings_also_in_another_process(tmp_pa
         ("http_port: 9101", "http_port: 9101 is used by Ray Serve itself"),
         ("tenant_header: 'x tenant:'", "tenant_header: string should match pattern"),
         ("grpc_port: 40001", "grpc_port: 40001 is used by Ray Serve itself"),
+        ("grpc_port: 41500", "grpc_port: 41500 is used by replicas, for gRPC from HAProxy; take 8001, say"),
+        ("http_port: 42500", "http_port: 42500 is used by replicas"),
         ("grpc_port: 8000", "grpc_port: 8000 is already the http_port"),
         ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
     ],

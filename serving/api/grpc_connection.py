@@ -6,7 +6,7 @@ measurements that led here: docs/decisions/0006-grpc-without-grpc.md.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from struct import Struct
 from urllib.parse import quote
@@ -349,9 +349,9 @@ class GrpcListener:
             heads={},
         )
 
-    async def open(self, host: str | None, port: int) -> int:
+    async def open(self, hosts: str | Sequence[str], port: int) -> int:
         """Returns the port. Raises OSError where it is taken."""
-        self._server = await asyncio.get_running_loop().create_server(self._make, host, port)
+        self._server = await asyncio.get_running_loop().create_server(self._make, hosts, port)
         taken: int = self._server.sockets[0].getsockname()[1]
         return taken
 

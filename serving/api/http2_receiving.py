@@ -17,6 +17,9 @@ MAX_FRAME_BYTES = 1 << 20
 # clients' frames on one connection.
 IDLE_FRAMES = 10_000
 IDLE_FRAMES_PER_S = 1_000
+# What one connection may do in a turn of the event loop, before others have theirs.
+TURN_STREAMS = 512
+TURN_FIELDS = 4096  # of headers that had to be decoded
 
 
 class RequestHead(Protocol):
@@ -54,6 +57,7 @@ class FrameReceiver(FrameSender, Generic[H]):
         self._has_preface = False
         self._block: _Block | None = _NOTHING_YET
         self._is_closed = False
+        self._is_resting = False  # until the next turn of the loop
         self._idle_frames = IDLE_FRAMES  # that may still come, as counted
         self._counted_s = 0.0  # when, and after how many calls that were not broken off
         self._counted_well = 0
@@ -88,10 +92,13 @@ class FrameReceiver(FrameSender, Generic[H]):
             return
         if self._unread:
             self._unread += data
-            if len(self._unread) < self._needed:
+            if len(self._unread) < self._needed or self._is_resting:
                 return
             data = bytes(self._unread)
             self._unread = bytearray()
+        self._work(data)
+
+    def _work(self, data: bytes) -> None:
         try:
             used = self._read(data)
             if used < len(data):
@@ -101,6 +108,21 @@ class FrameReceiver(FrameSender, Generic[H]):
         except Exception:
             _log.exception("a connection ends by a bug of ours")
             self._end_connection(http2.INTERNAL_ERROR, "a bug of ours")
+
+    def _rest(self) -> None:
+        """The others' turn."""
+        self._is_resting = True
+        self._needed = 0
+        self._transport.pause_reading()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_resting = False
+        if not self._is_closed and not self._transport.is_closing():
+            self._transport.resume_reading()
+            data = bytes(self._unread)
+            self._unread = bytearray()
+            self._work(data)
 
     def _end_connection(self, code: int, why: str) -> None:
         _log.debug("closing a connection: %s", why)
@@ -119,6 +141,7 @@ class FrameReceiver(FrameSender, Generic[H]):
                 return 0
             self._has_preface = True
             offset = len(http2.PREFACE)
+        last_stream, last_field = self._last_stream + 2 * TURN_STREAMS, self._reader.fields + TURN_FIELDS
         while offset + http2.FRAME_BYTES <= end:
             size, kind, flags, id = http2.read_frame_head(data, offset)
             if size > MAX_FRAME_BYTES:
@@ -138,6 +161,9 @@ class FrameReceiver(FrameSender, Generic[H]):
                     raise
                 _log.exception("a call ends by a bug of ours")
                 self._reset(id, http2.INTERNAL_ERROR)
+            if kind == http2.HEADERS and (self._last_stream > last_stream or self._reader.fields > last_field):
+                self._rest()
+                return offset
         self._needed = 0
         return offset
 

@@ -14,7 +14,7 @@ from ray.serve import Application
 from models.spec import ModelSpec
 from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
-from serving.cluster.deployments import LOGGING, Front, ModelReplica, model_route, options_of
+from serving.cluster.deployments import LOGGING, Front, ModelReplica, grpc_relay, model_route, options_of
 from serving.cluster.limits import surge_percent
 from serving.cluster.watching import watching
 from serving.config import Settings
@@ -59,6 +59,7 @@ def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> 
         settings.tenant_weights(spec.name),
         watching(server, spec.resources),
         server.shared_memory,
+        grpc_relay(server),
     )
 
 

@@ -41,7 +41,7 @@ from serving.cluster.pages import admin_token, admin_token_here, debug_pages, me
 from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
-from serving.config import Settings
+from serving.config import ServerSettings, Settings
 from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.protocol.errors import BadMessage
@@ -70,6 +70,7 @@ class ModelReplica:
         weights: dict[str, float],
         watching: Watching,
         shared_memory: bool,
+        relay: GrpcRelay | None = None,
     ) -> None:
         recorder = Recorder(weights)
         self.engine = await open_engine(
@@ -119,7 +120,7 @@ class ModelReplica:
         token = admin_token_here(watching.admin_token_file)
         self.http: App = ModelApp(served, tenant_header=tenant_header, gate=gate(token))
         door.entrance.register(model_route(spec.name), self.http, self.takes_requests)
-        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header)
+        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
         gc.collect()
@@ -219,7 +220,7 @@ class Front:
         }
         self.http: App = FrontApp(operations, pages=pages)
         door.entrance.register("/", self.http, lambda: True)
-        relay = GrpcRelay(server.grpc_port, server.tenant_header) if server.grpc_port else None
+        relay = grpc_relay(server)
         grpc_door.entrance.register(GrpcService([], operations, relay=relay))
 
     def __serve_build_asgi_app__(self) -> App:
@@ -229,6 +230,11 @@ class Front:
 def whereabouts(replica: str) -> dict[str, str]:
     """Which replica answers, which doors of its process are open, and how plain requests come through them."""
     return {"replica": replica} | door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
+
+
+def grpc_relay(server: ServerSettings) -> GrpcRelay | None:
+    """The way to other models' replicas, where there is gRPC."""
+    return GrpcRelay(server.grpc_port, server.tenant_header, server.own_host) if server.grpc_port else None
 
 
 async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

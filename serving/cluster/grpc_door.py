@@ -12,12 +12,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from ray._common.network_utils import get_localhost_ip
+from ray.util import get_node_ip_address
+
 from serving.api.faults import CallFailed, Fault
 from serving.api.grpc import add_inference_service as add
 from serving.api.grpc import add_refusal
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
-from serving.cluster.ports import fast_port, listening_ports
+from serving.cluster.ports import addresses, fast_port, listening_ports
 from serving.protocol.pb import HEALTH, SERVICE
 
 HEALTHZ = "/ray.serve.RayServeAPIService/Healthz"  # where Ray's HAProxy configuration asks
@@ -78,7 +81,7 @@ class GrpcEntrance:
         others = {HEALTHZ: self._answer_check}
         listener = GrpcListener(self._service, max_message_bytes=max_message_bytes, others=others)
         try:
-            await listener.open(None, port)
+            await listener.open(addresses(get_localhost_ip(), get_node_ip_address()), port)
         except OSError as error:
             logger.warning("gRPC by the plain door only: port %d: %s", port, error)
         else:

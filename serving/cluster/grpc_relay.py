@@ -68,10 +68,10 @@ def _fault(error: grpc.aio.AioRpcError) -> Fault:
 
 
 class GrpcRelay:
-    """See `grpc_pending.Relay`. port: HAProxy's, on this node."""
+    """See `grpc_pending.Relay`. port, host: HAProxy's, on this node."""
 
-    def __init__(self, port: int, tenant_header: str) -> None:
-        self._target = f"127.0.0.1:{port}"
+    def __init__(self, port: int, tenant_header: str, host: str = "127.0.0.1") -> None:
+        self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._tenant_header = tenant_header.lower()
         self._channel: Any = None
 

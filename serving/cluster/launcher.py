@@ -19,6 +19,7 @@ from serving.cluster.doctor import Verdict, check_ports
 from serving.cluster.environment import grpc_options, ray_environment, serves_grpc, uses_haproxy
 from serving.cluster.limits import KEEP_ALIVE_S
 from serving.cluster.path import claim_python_path
+from serving.cluster.ports import ALONE
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
@@ -71,6 +72,7 @@ class Cluster:
         # All processes of the Ray that starts here inherit it; on another they share Ray's own token.
         if self._owns_ray:
             os.environ[SECRET] = token_hex(16)
+            os.environ[ALONE] = "1"
         for folder in claim_python_path(self.folder):
             self._say(f"WARNING: PYTHONPATH: {folder} hides a package of Headway's and is left out")
         self._say("starting Ray …")

@@ -9,7 +9,14 @@ import os
 from pathlib import Path
 
 DISTANCE = 1500
+ALONE = "HEADWAY_ALONE"  # the environment variable that the launcher sets where Ray will never have another machine
 LISTENING = "0A"
+
+
+def addresses(loopback: str, node: str) -> list[str]:
+    """Where the fast door listens: at what HAProxies call. That of this machine calls the loopback, those of other
+    machines the own address of the node."""
+    return [loopback] if os.environ.get(ALONE) or loopback == node else [loopback, node]
 
 
 def grpc_ports() -> range:

@@ -24,7 +24,7 @@ DEFAULT_WINDOW, LARGEST_WINDOW, SMALLEST_MAX_FRAME, LARGEST_MAX_FRAME = 65535, 2
 FRAME_BYTES = 9
 # While a client's table is in use every block must be read to its end, or no later one can be: up to this many times
 # what a request may have, then the connection ends.
-PATIENCE = 4
+PATIENCE = 2
 _MAX_BLOCKS = 512
 _MAX_BLOCK_BYTES = 2048
 
@@ -132,6 +132,7 @@ class HeaderReader(Generic[T]):
         self._max_bytes = max_bytes
         self._decoder = Decoder(max_header_list_size=PATIENCE * max_bytes)
         self._has_table = True
+        self.fields = 0  # how many were decoded so far, which is the work that it takes
 
     @property
     def longest_block(self) -> int:
@@ -179,11 +180,13 @@ class HeaderReader(Generic[T]):
                 for name, value in self._decoder.decode(block, raw=True)
             )
         except OversizedHeaderListError:
+            self.fields += len(block)
             if self._has_table:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, large) from None
             raise TooLarge(large) from None
         except Exception as error:  # whatever the decoder makes of bytes that are none of HPACK's
             raise ConnectionFault(COMPRESSION_ERROR, f"unreadable headers: {error}") from None
+        self.fields += len(headers)
         if self._has_table and sum(len(name) + len(value) + 32 for name, value in headers) > self._max_bytes:
             raise TooLarge(large)
         return headers

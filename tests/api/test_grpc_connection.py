@@ -43,6 +43,12 @@ class Transport:
     def is_closing(self) -> bool:
         return self.closed
 
+    def pause_reading(self) -> None:
+        """Whatever comes meanwhile is kept."""
+
+    def resume_reading(self) -> None:
+        """See there."""
+
 
 class Peer:
     """A client that writes frames by hand, connected to one connection of ours."""

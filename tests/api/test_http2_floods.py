@@ -8,8 +8,10 @@ from hpack import Encoder
 
 from serving.api.grpc_service import STREAM, STREAM_WINDOW
 from serving.api.http2_connection import MAX_STREAMS, MIN_HELD_BYTES
-from serving.api.http2_receiving import IDLE_FRAMES
+from serving.api.http2_receiving import IDLE_FRAMES, TURN_FIELDS, TURN_STREAMS
 from serving.api.http2_sending import MAX_TURN, MAX_UNREAD
+from serving.core.errors import ModelError
+from serving.core.outcome import Failed
 from serving.protocol import http2
 from serving.testing.backend import EchoBackend
 from tests.api.test_grpc_connection import HEADERS, Peer, Transport, data, infer, story
@@ -18,8 +20,12 @@ MANY = 3 * IDLE_FRAMES  # so many more come than may, that a machine which stand
 CALM = http2.ENHANCE_YOUR_CALM
 
 
-def begin(id: int, flags: int = http2.END_HEADERS) -> bytes:
-    return http2.frame(http2.HEADERS, flags, id, Encoder().encode(HEADERS))
+BLOCK = Encoder().encode(HEADERS)
+NAMED = Encoder().encode([*HEADERS, ("x-request-id", "1" * 4000)])  # which comes back with the answer
+
+
+def begin(id: int, flags: int = http2.END_HEADERS, block: bytes = BLOCK) -> bytes:
+    return http2.frame(http2.HEADERS, flags, id, block)
 
 
 def calls_broken_off(count: int) -> list[bytes]:
@@ -47,7 +53,10 @@ def test_a_flood_of_frames_that_bring_no_call_forward_ends_the_connection(flood:
     @story
     async def told(peer: Peer, backend: EchoBackend) -> None:
         peer.send(*FLOODS[flood](MANY))
-        kind, _, _, payload = (await peer.frames())[-1]
+        frames = await peer.frames()
+        while peer.connection._is_resting:
+            frames += await peer.frames()
+        kind, _, _, payload = frames[-1]
         assert (kind, payload[4:8]) == (http2.GOAWAY, CALM.to_bytes(4, "big"))
         assert peer.transport.closed
 
@@ -69,13 +78,12 @@ def test_as_many_as_an_honest_client_sends_are_borne(flood: str) -> None:
 async def test_calls_that_are_answered_allow_as_many_resets(peer: Peer, backend: EchoBackend) -> None:
     peer.connection._loop = Frozen(peer.connection._loop)  # no time passes, which would allow some more
     open_wide(peer)
-    id = 1
-    for _ in range(3 * IDLE_FRAMES // 500):
-        frames = [begin(id + at) + data(id + at, infer()) for at in range(0, 1000, 2)]
-        frames += [begin(id + at) + http2.reset(id + at, http2.CANCEL) for at in range(1000, 2000, 2)]
+    peer.connection._idle_frames = 100
+    for first in range(1, 4001, 400):
+        frames = [begin(id) + data(id, infer()) for id in range(first, first + 200, 2)]
+        frames += [begin(id) + http2.reset(id, http2.CANCEL) for id in range(first + 200, first + 400, 2)]
         peer.send(*frames)
         await peer.frames()
-        id += 2000
     assert not peer.transport.closed
 
 
@@ -106,6 +114,27 @@ async def test_headers_that_grow_in_their_table_end_the_connection_before_they_f
     peer.send(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, entry + b"\xbe" * 16_000))  # 64 MB of headers
     kind, _, _, payload = (await peer.frames())[-1]
     assert (kind, payload[4:8]) == (http2.GOAWAY, CALM.to_bytes(4, "big"))
+
+
+@story
+async def test_what_one_connection_does_in_a_turn_of_the_loop_is_bounded(peer: Peer, backend: EchoBackend) -> None:
+    peer.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
+    blocks = {id: b"\x82" * 1500 + http2.header_block([(b"x", b"%d" % id)]) for id in range(1, 401, 2)}
+    wrong = [http2.frame(http2.HEADERS, http2.END_HEADERS, id, block) for id, block in blocks.items()]
+    sent = [*wrong, *(begin(id) + data(id, infer()) for id in range(401, 3401, 2))]
+    turns = 0
+    peer.send(*sent)
+    while peer.connection._is_resting:
+        before = peer.connection._reader.fields, peer.connection._last_stream
+        peer.send(b"")  # what comes meanwhile waits for its turn
+        assert (peer.connection._reader.fields, peer.connection._last_stream) == before
+        await asyncio.sleep(0)
+        assert peer.connection._reader.fields - before[0] <= TURN_FIELDS + 1501
+        assert peer.connection._last_stream - before[1] <= 2 * TURN_STREAMS + 2
+        turns += 1
+    assert turns >= 200 * 1500 // (TURN_FIELDS + 1501)
+    assert peer.connection._last_stream == 3399
+    assert not peer.transport.closed
 
 
 @story
@@ -225,11 +254,12 @@ async def test_an_answer_alone_may_be_as_long_as_it_is(peer: Peer, backend: Echo
 @story
 async def test_a_client_that_sends_and_never_reads_is_given_up(peer: Peer, backend: EchoBackend) -> None:
     transport = deaf(peer)
+    backend.script = [Failed(ModelError("no"))] * 10_000  # an end that no window holds back
     id = 1
     while not transport.aborted:
-        peer.send(*(begin(id + at) + data(id + at, b"\0\0\0\0\1\xff") for at in range(0, 1000, 2)))
+        peer.send(*(begin(id + at, block=NAMED) + data(id + at, infer()) for at in range(0, 200, 2)))
         await peer.frames()
-        id += 1000
+        id += 200
         assert len(transport.written) < MAX_UNREAD + MAX_TURN
 
 

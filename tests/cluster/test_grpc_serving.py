@@ -116,6 +116,19 @@ def test_a_stream_finds_its_model_also_if_its_first_message_comes_late(triton, l
     assert [result.get_response().id for result, _ in told] == ["0", "1", "2", "3", "4"]
 
 
+def test_each_message_of_a_stream_is_answered_by_the_model_that_it_names(triton) -> None:
+    told: queue.Queue = queue.Queue()
+    triton.start_stream(lambda result, error: told.put(error or result))
+    names = ["noop", "slow", "noop", "slow"]
+    for name in names:
+        triton.async_stream_infer(name, inputs())
+    answers = [told.get(timeout=20).get_response() for _ in names]
+    assert [answer.model_name for answer in answers] == names
+    triton.async_stream_infer("nobody", inputs())
+    assert "unknown model: 'nobody'" in str(told.get(timeout=20))
+    triton.stop_stream()
+
+
 def test_a_message_larger_than_grpcs_own_limit_passes(triton) -> None:
     with pytest.raises(InferenceServerException, match="takes 1024") as caught:
         triton.infer("noop", inputs(columns=2_000_000))

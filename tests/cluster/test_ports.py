@@ -1,10 +1,13 @@
 """How a replica learns the port of its own gRPC server."""
 
+import asyncio
 import socket
 
 import pytest
 
-from serving.cluster.ports import DISTANCE, fast_port, listening_ports, parse_listening
+from serving.api.grpc_connection import GrpcListener
+from serving.cluster.ports import ALONE, DISTANCE, addresses, fast_port, listening_ports, parse_listening
+from tests.api.grpc_serving import service_of
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -36,3 +39,22 @@ def test_another_port_of_the_process_in_rays_range_is_not_taken_for_its_grpc_ser
                 monkeypatch.setenv(f"RAY_SERVE_DIRECT_INGRESS_{name}_GRPC_PORT", str(port))
             assert fast_port(before) == server.getsockname()[1] + DISTANCE
             assert fast_port(set()) is None
+
+
+def test_the_fast_door_listens_only_where_a_haproxy_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ALONE, raising=False)
+    assert addresses("127.0.0.1", "10.0.0.5") == ["127.0.0.1", "10.0.0.5"]
+    assert addresses("127.0.0.1", "127.0.0.1") == ["127.0.0.1"]
+    monkeypatch.setenv(ALONE, "1")
+    assert addresses("127.0.0.1", "10.0.0.5") == ["127.0.0.1"]
+
+
+def test_a_door_on_the_loopback_is_reached_by_no_other_address() -> None:
+    async def story() -> None:
+        listener = GrpcListener(service_of([]), max_message_bytes=1000)
+        port = await listener.open(["127.0.0.1"], 0)
+        assert {one.getsockname()[0] for one in listener._server.sockets} == {"127.0.0.1"}
+        assert port
+        await listener.close()
+
+    asyncio.run(story())
