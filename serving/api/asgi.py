@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from serving.api.faults import Fault
+from serving.api.room import COUNTED_BYTES, Held
 from serving.protocol.errors import BadMessage, TooLarge
 
 Scope = MutableMapping[str, Any]
@@ -25,8 +26,9 @@ class BodyTooLarge(TooLarge):
         self.is_endless = is_endless
 
 
-async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int) -> bytes | None:
-    """The whole body; None if the client left before it was complete. Raises BodyTooLarge, early where it can."""
+async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: Held | None = None) -> bytes | None:
+    """The whole body; None if the client left before it was complete. Raises BodyTooLarge, early where it can, and
+    CallFailed where `held` finds no room for it."""
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced[:18]) > max_bytes:
         # Nothing was read: a client that sent "Expect: 100-continue" never starts, and what others
@@ -39,9 +41,13 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int) -> byt
     if not message.get("more_body", False):
         if len(body) > max_bytes:
             raise BodyTooLarge(max_bytes)
+        if held is not None and len(body) > COUNTED_BYTES:
+            held.take(len(body))
         return body
     parts = [body]
     size = len(body)
+    if held is not None:
+        held.take(size)
     while True:
         if size > max_bytes:
             raise BodyTooLarge(max_bytes, is_endless=not announced)
@@ -51,6 +57,8 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int) -> byt
         part: bytes = message.get("body", b"")
         parts.append(part)
         size += len(part)
+        if held is not None:
+            held.take(len(part))
         if not message.get("more_body", False):
             if size > max_bytes:
                 raise BodyTooLarge(max_bytes)

@@ -27,6 +27,7 @@ from serving.api.grpc_pending import (
 from serving.api.grpc_tells import GrpcTells, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
+from serving.api.room import COUNTED_BYTES, Held, Room
 from serving.core.outcome import Cancelled, Completed
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, Split, error_in_stream, in_stream, split
@@ -66,6 +67,7 @@ class GrpcService:
         self._server = operations
         self._tenant_header = tenant_header.lower()
         self._planned: Recall[Planned] = Recall()
+        self._room = next((dispatch.model.room for dispatch in self._dispatches.values()), Room())
         inputs = [tensor for dispatch in self._dispatches.values() for tensor in dispatch.model.inputs]
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in inputs)
         self._generates = any(dispatch.model.generator for dispatch in self._dispatches.values())
@@ -91,9 +93,22 @@ class GrpcService:
             return False
 
     def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
-        """Raises BadMessage, or NotHere. age_ns: how old the request is; 0 in a stream, whose stamp is not its own."""
+        """Raises BadMessage, NotHere, or CallFailed where there is no room. age_ns: how old the request is; 0 in a
+        stream, whose stamp is not its own."""
         began_ns = now_ns()
-        return self._hand_over(self._read(message), call, age_ns, began_ns)
+        held = self._held(message) if len(message) > COUNTED_BYTES else None
+        try:
+            return self._hand_over(self._read(message), call, age_ns, began_ns, held)
+        except Exception:
+            if held is not None:
+                held.give_back()
+            raise
+
+    def _held(self, message: bytes) -> Held:
+        """Raises CallFailed."""
+        held = Held(self._room)
+        held.take(len(message))
+        return held
 
     def _read(self, message: bytes) -> ReadMessage:
         """In any thread."""
@@ -101,7 +116,7 @@ class GrpcService:
         planned = self._plan(request.head)
         return ReadMessage(request, planned, planned.dispatch.payload(planned.layout, request))
 
-    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int) -> Pending:
+    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> Pending:
         request, planned, payload = read
         plan = planned.plan
         limit_ns = _limit_ns(plan, call)
@@ -114,7 +129,7 @@ class GrpcService:
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
-        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns)
+        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns, held)
 
     def _tenant(self, call: Call) -> str:
         return call.metadata(self._tenant_header) if self._tenant_header else ""
@@ -176,20 +191,24 @@ class GrpcService:
     async def _generation(self, message: bytes, call: Call) -> "PendingGeneration | None":
         """Submits a request for a model that generates; None for any other, and for one that cannot be submitted."""
         began_ns = now_ns()
+        held = None
         try:
+            held = self._held(message) if len(message) > COUNTED_BYTES else None
             reading = partial(self._read, message)
             request, planned, payload = await beside(reading) if self.takes_long(message) else reading()
-        except (BadMessage, NotHere):
-            return None  # the general way tells why
-        generator = planned.dispatch.model.generator
+            generator = planned.dispatch.model.generator
+        except (BadMessage, NotHere, CallFailed):
+            generator = None  # the general way tells why
         if generator is None:
+            if held is not None:
+                held.give_back()
             return None
         plan = planned.plan
         tenant = self._tenant(call)
         limit_ns = _limit_ns(plan, call)
         answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
-        return PendingGeneration(answers, planned, request.id, call, tenant, began_ns)
+        return PendingGeneration(answers, planned, request.id, call, tenant, began_ns, held)
 
     async def _tell_generation(
         self,
@@ -223,13 +242,22 @@ class GrpcService:
             generation.tell(ended)
             window.release()
 
-    async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
+    async def _submit_beside(self, message: bytes, call: Call, age_ns: int) -> Pending:
+        """As `submit`; the message is read beside the event loop."""
         began_ns = now_ns()
+        held = self._held(message)
         try:
-            if not self.takes_long(message):
-                return self.submit(message, call, age_ns)
             read = await beside(partial(self._read, message))
-            return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns)
+            return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns, held)
+        except BaseException:  # also where the client has left
+            held.give_back()
+            raise
+
+    async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
+        try:
+            if self.takes_long(message):
+                return await self._submit_beside(message, call, age_ns)
+            return self.submit(message, call, age_ns)
         except NotHere as absent:
             return await self._elsewhere(absent, INFER, message, call)
         except Exception as error:
