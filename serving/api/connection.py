@@ -24,6 +24,7 @@ from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.heads import Head, Heads
 from serving.api.http import ModelApp, server_timing
+from serving.api.pace import TOO_SLOW, patience_s
 from serving.api.room import COUNTED_BYTES, Held
 from serving.core.backend import Submitted
 from serving.core.outcome import Cancelled, Completed, Outcome
@@ -65,6 +66,9 @@ class InferConnection(HttpToolsProtocol):
         self._body: list[bytes] = []
         self._held = Held(model.model.room)
         self._refusal: Fault | None = None  # of a body whose rest is still on its way, and passed over
+        self._since_s = 0.0  # when a head or body began that did not come whole; 0 when none is under way
+        self._come_bytes = 0  # of it
+        self._slow_timer: asyncio.TimerHandle | None = None
         self._missing_bytes = 0  # of the body: ours in BODY, uvicorn's in UVICORN
         self._head: Head
         self._plan: Plan
@@ -111,6 +115,8 @@ class InferConnection(HttpToolsProtocol):
             self._held.give_back()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -132,9 +138,12 @@ class InferConnection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         end = data.find(b"\r\n\r\n")
         if end < 0 and len(data) < MAX_HEAD_BYTES:
+            if not self._since_s:
+                self._expect_rest()
             self._unread = data
             return
         self._unread = b""
+        self._since_s = 0.0
         head = None
         if end >= 0:
             raw, self._age_ns = HERE.split(data[:end])
@@ -156,7 +165,10 @@ class InferConnection(HttpToolsProtocol):
     def _gather(self, data: bytes) -> None:
         missing = self._missing_bytes - len(data)
         if missing > 0:
-            self._turn = Turn.BODY
+            if self._turn is not Turn.BODY:
+                self._turn = Turn.BODY
+                self._expect_rest()
+            self._come_bytes += len(data)
             self._missing_bytes = missing
             self._keep(data)
             return
@@ -167,6 +179,7 @@ class InferConnection(HttpToolsProtocol):
             self._keep(data)
             data = b"".join(self._body) if len(self._body) > 1 else data
             self._body = []
+            self._since_s = 0.0
         self._turn = Turn.SERVER
         self._submit(data)
 
@@ -322,6 +335,31 @@ class InferConnection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
             self.data_received(b"")
+
+    def _expect_rest(self) -> None:
+        """A head or a body has begun and is not complete; what comes whole needs no clock."""
+        self._since_s = self.loop.time()
+        self._come_bytes = 0
+        if self._slow_timer is None:
+            self._slow_timer = self.loop.call_later(patience_s(0), self._refuse_if_slow)
+
+    def _refuse_if_slow(self) -> None:
+        """One timer that looks again when it may be time, and rests when nothing is incomplete."""
+        self._slow_timer = None
+        if self.transport.is_closing() or not self._since_s:
+            return
+        left_s = self._since_s + patience_s(self._come_bytes) - self.loop.time()
+        if left_s > 0:
+            self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
+            return
+        self._is_last = True
+        has_head, self._turn = self._turn is Turn.BODY, Turn.SERVER
+        if has_head:
+            self._id, self._request_id = "", self._head.request_id or new_id()
+            self._answer_fault(TOO_SLOW)
+        else:
+            body = TOO_SLOW.body
+            self._write(TOO_SLOW.status, encoded([JSON_CONTENT, (b"content-length", b"%d" % len(body))]), body)
 
     def _close_if_idle(self) -> None:
         """One timer that looks again when it may be time, instead of one that is set anew for every request."""

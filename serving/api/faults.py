@@ -5,6 +5,7 @@
 | BadMessage, BadTensor, InvalidInput, Rejected(TOO_LARGE) | 400 | INVALID_ARGUMENT |
 | unknown model, version, path or region | 404 | NOT_FOUND |
 | wrong verb | 405 with Allow | – |
+| too slow | 408 with `Connection: close` | – |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
 | Cancelled | 499 | CANCELLED |
