@@ -1,12 +1,15 @@
 """The ASGI handiwork both applications share: bodies in, answers out, and the scopes that are no HTTP."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
 
-from serving.api.faults import Fault
+from serving.api.faults import CallFailed, Fault
+from serving.api.pace import TOO_SLOW_AND_LAST, patience_s
+from serving.api.room import COUNTED_BYTES, Held
 from serving.protocol.errors import BadMessage, TooLarge
 
 Scope = MutableMapping[str, Any]
@@ -26,36 +29,52 @@ class BodyTooLarge(TooLarge):
         self.is_endless = is_endless
 
 
-async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int) -> bytes | None:
-    """The whole body; None if the client left before it was complete. Raises BodyTooLarge, early where it can."""
+async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: Held | None = None) -> bytes | None:
+    """The whole body; None if the client left before it was complete. Raises BodyTooLarge, early where it can, and
+    CallFailed where `held` finds no room for it, or where it comes too slowly."""
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced[:18]) > max_bytes:
         # Nothing was read: a client that sent "Expect: 100-continue" never starts, and what others
         # send meanwhile the server throws away piece by piece without keeping it.
         raise BodyTooLarge(max_bytes)
-    message = await receive()
+    began_s = asyncio.get_running_loop().time()
+    message = await _next_part(receive, began_s, 0)
     if message["type"] != "http.request":
         return None
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         if len(body) > max_bytes:
             raise BodyTooLarge(max_bytes)
+        if held is not None and len(body) > COUNTED_BYTES:
+            held.take(len(body))
         return body
     parts = [body]
     size = len(body)
+    if held is not None:
+        held.take(size)
     while True:
         if size > max_bytes:
             raise BodyTooLarge(max_bytes, is_endless=not announced)
-        message = await receive()
+        message = await _next_part(receive, began_s, size)
         if message["type"] != "http.request":
             return None
         part: bytes = message.get("body", b"")
         parts.append(part)
         size += len(part)
+        if held is not None:
+            held.take(len(part))
         if not message.get("more_body", False):
             if size > max_bytes:
                 raise BodyTooLarge(max_bytes)
             return b"".join(parts)
+
+
+async def _next_part(receive: Receive, began_s: float, received: int) -> Message:
+    try:
+        async with asyncio.timeout_at(began_s + patience_s(received)):
+            return await receive()
+    except TimeoutError:
+        raise CallFailed(TOO_SLOW_AND_LAST) from None
 
 
 async def send_json(send: Send, value: object, status: int = 200) -> None:

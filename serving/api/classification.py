@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from serving.protocol.messages import Tensor
-from serving.protocol.tensors import object_array
+
+_AT_ONCE = 1 << 14
 
 
 def best_classes(scores: Tensor, count: int, labels: Sequence[str] = ()) -> Tensor:
@@ -13,16 +14,21 @@ def best_classes(scores: Tensor, count: int, labels: Sequence[str] = ()) -> Tens
     flat = scores.reshape(scores.shape[0], -1)
     count = min(count, flat.shape[1])
     numbers = flat.astype(np.float32) if flat.dtype.kind == "V" or flat.dtype == np.float16 else flat
-    texts = [_text(row, index, labels) for row in numbers for index in _ranking(row, count)]
-    return object_array(texts, (flat.shape[0], count))
+    best = np.empty((flat.shape[0], count), dtype=object)
+    for row, texts in zip(numbers, best, strict=True):
+        ranking = _ranking(row, count)
+        # A little at a time: one call over all of them would hold the interpreter's lock.
+        for start in range(0, count, _AT_ONCE):
+            some = ranking[start : start + _AT_ONCE].tolist()
+            texts[start : start + _AT_ONCE] = [_text(row, index, labels) for index in some]
+    return best
 
 
-def _ranking(row: Tensor, count: int) -> list[int]:
+def _ranking(row: Tensor, count: int) -> Tensor:
     keys = np.where(np.isnan(row), -np.inf, row) if row.dtype.kind == "f" else row
     # Sorting the reversed row and reading it backwards is stable and, unlike a minus sign, right for unsigned numbers.
     order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")[::-1]
-    ranking: list[int] = order[:count].tolist()
-    return ranking
+    return order[:count]
 
 
 def _text(row: Tensor, index: int, labels: Sequence[str]) -> bytes:

@@ -21,9 +21,11 @@ from serving.api.asgi import JSON_CONTENT
 from serving.api.beside import beside
 from serving.api.dispatch import Plan, ReadRequest
 from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
-from serving.api.faults import Fault, fault_of_outcome
+from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.heads import Head, Heads
 from serving.api.http import ModelApp, server_timing
+from serving.api.pace import TOO_SLOW, patience_s
+from serving.api.room import COUNTED_BYTES, Held
 from serving.core.backend import Submitted
 from serving.core.outcome import Cancelled, Completed, Outcome
 from serving.protocol.reply import HeaderBlock, encoded
@@ -62,6 +64,11 @@ class InferConnection(HttpToolsProtocol):
         self._turn = Turn.CLIENT
         self._unread = b""  # what arrived and is not looked at yet
         self._body: list[bytes] = []
+        self._held = Held(model.model.room)
+        self._refusal: Fault | None = None  # of a body whose rest is still on its way, and passed over
+        self._since_s = 0.0  # when a head or body began that did not come whole; 0 when none is under way
+        self._come_bytes = 0  # of it
+        self._slow_timer: asyncio.TimerHandle | None = None
         self._missing_bytes = 0  # of the body: ours in BODY, uvicorn's in UVICORN
         self._head: Head
         self._plan: Plan
@@ -104,8 +111,12 @@ class InferConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._submitted is not None:
             self._submitted.cancel()
+        if self._turn is Turn.BODY:
+            self._held.give_back()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -127,9 +138,12 @@ class InferConnection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         end = data.find(b"\r\n\r\n")
         if end < 0 and len(data) < MAX_HEAD_BYTES:
+            if not self._since_s:
+                self._expect_rest()
             self._unread = data
             return
         self._unread = b""
+        self._since_s = 0.0
         head = None
         if end >= 0:
             raw, self._age_ns = HERE.split(data[:end])
@@ -151,19 +165,36 @@ class InferConnection(HttpToolsProtocol):
     def _gather(self, data: bytes) -> None:
         missing = self._missing_bytes - len(data)
         if missing > 0:
-            self._turn = Turn.BODY
+            if self._turn is not Turn.BODY:
+                self._turn = Turn.BODY
+                self._expect_rest()
+            self._come_bytes += len(data)
             self._missing_bytes = missing
-            self._body.append(data)
+            self._keep(data)
             return
         if missing < 0:
             data, self._unread = data[:missing], data[missing:]
             self.flow.pause_reading()
-        if self._body:
-            self._body.append(data)
-            data = b"".join(self._body)
+        if self._body or len(data) > COUNTED_BYTES:
+            self._keep(data)
+            data = b"".join(self._body) if len(self._body) > 1 else data
             self._body = []
+            self._since_s = 0.0
         self._turn = Turn.SERVER
         self._submit(data)
+
+    def _keep(self, data: bytes) -> None:
+        """A piece of the body, if there is room for it."""
+        if self._refusal is not None:
+            return
+        try:
+            self._held.take(len(data))
+        except CallFailed as failed:
+            self._refusal = failed.fault
+            self._body = []
+            self._held.give_back()
+        else:
+            self._body.append(data)
 
     def _pass_on(self, data: bytes) -> None:
         """To uvicorn, as long as it is one request at a time; a client that sends ahead stays with uvicorn."""
@@ -180,6 +211,10 @@ class InferConnection(HttpToolsProtocol):
         self._id = ""
         self._request_id = self._head.request_id or new_id()
         self._began_ns = self._settled_ns = now_ns()
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            self._answer_fault(refusal)
+            return
         json_bytes = self._head.json_bytes
         if self._dispatch.takes_long(body, json_bytes):
             beside(partial(self._dispatch.read, body, json_bytes)).add_done_callback(self._submit_read)
@@ -258,6 +293,9 @@ class InferConnection(HttpToolsProtocol):
         self._tell(fault.status, outcome)
 
     def _tell(self, status: int, outcome: Outcome | None) -> None:
+        """The request is over."""
+        if self._held.bytes:
+            self._held.give_back()
         if self._witnessed:
             head, id = self._head, self._id or self._request_id.decode("latin-1")
             tell(
@@ -297,6 +335,31 @@ class InferConnection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
             self.data_received(b"")
+
+    def _expect_rest(self) -> None:
+        """A head or a body has begun and is not complete; what comes whole needs no clock."""
+        self._since_s = self.loop.time()
+        self._come_bytes = 0
+        if self._slow_timer is None:
+            self._slow_timer = self.loop.call_later(patience_s(0), self._refuse_if_slow)
+
+    def _refuse_if_slow(self) -> None:
+        """One timer that looks again when it may be time, and rests when nothing is incomplete."""
+        self._slow_timer = None
+        if self.transport.is_closing() or not self._since_s:
+            return
+        left_s = self._since_s + patience_s(self._come_bytes) - self.loop.time()
+        if left_s > 0:
+            self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
+            return
+        self._is_last = True
+        has_head, self._turn = self._turn is Turn.BODY, Turn.SERVER
+        if has_head:
+            self._id, self._request_id = "", self._head.request_id or new_id()
+            self._answer_fault(TOO_SLOW)
+        else:
+            body = TOO_SLOW.body
+            self._write(TOO_SLOW.status, encoded([JSON_CONTENT, (b"content-length", b"%d" % len(body))]), body)
 
     def _close_if_idle(self) -> None:
         """One timer that looks again when it may be time, instead of one that is set anew for every request."""

@@ -13,6 +13,7 @@ from serving.api.beside import LONG_BYTES, LONG_ELEMENTS
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
 from serving.api.regions import Regions, Target
+from serving.api.room import Room
 from serving.api.signature import check_inputs, choose_outputs
 from serving.core.backend import Backend, Generating, SequencePlace, Sequencing, Submitted
 from serving.core.outcome import Completed
@@ -39,7 +40,7 @@ class ServedModel:
     `witnesses` are told of every request. `regions`: the shared memory that
     requests may refer to; None where they may not. `totals`: the statistics of all its replicas, where there are others
     than this one. `trace`: reads and changes what is traced of it, see `operations.Switches`. `wire`: what its messages
-    took, counted here."""
+    took, counted here. `room`: for the bodies of its requests."""
 
     name: str
     backend: Backend
@@ -59,6 +60,7 @@ class ServedModel:
     totals: Callable[[], Awaitable[ModelStatistics]] | None = None
     trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
     wire: WireTimes = field(default_factory=WireTimes)
+    room: Room = field(default_factory=Room)
 
     async def statistics(self) -> ModelStatistics:
         """Of all replicas."""

@@ -6,6 +6,7 @@
 | only from the machine itself, or with the admin token | 403 | PERMISSION_DENIED |
 | unknown model, version, path or region | 404 | NOT_FOUND |
 | wrong verb | 405 with Allow | – |
+| too slow | 408 with `Connection: close` | – |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
 | Cancelled | 499 | CANCELLED |

@@ -11,6 +11,7 @@ from serving.api.beside import beside
 from serving.api.dispatch import Dispatch, Plan, ServedModel
 from serving.api.exchange import now_ns, tell
 from serving.api.faults import INTERNAL, CallFailed, Fault, fault_of_error, fault_of_outcome
+from serving.api.room import Held
 from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed, Outcome, Timings
 from serving.protocol.errors import BadOutput
@@ -114,7 +115,7 @@ class Refused(NamedTuple):
 
 class Pending(NamedTuple):
     """A submitted request on its way to an answer. request_id: of its call. began_ns: when its message was there.
-    limit_ns: how long its client waits."""
+    limit_ns: how long its client waits. held: its room, where it is large."""
 
     submitted: Submitted
     planned: Planned
@@ -124,13 +125,22 @@ class Pending(NamedTuple):
     tenant: str
     began_ns: int
     limit_ns: int | None
+    held: Held | None
 
     async def result(self) -> bytes:
-        outcome = await self.submitted
-        return await self.answer_beside(outcome) if self.takes_long(outcome) else self.answer(outcome)
+        try:
+            outcome = await self.submitted
+            return await self.answer_beside(outcome) if self.takes_long(outcome) else self.answer(outcome)
+        finally:
+            self._give_back()
 
     def cancel(self) -> None:
         self.submitted.cancel()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self.held is not None:
+            self.held.give_back()
 
     def takes_long(self, outcome: Outcome) -> bool:
         """Whether `answer_beside` is to be used, in place of `answer`."""
@@ -166,6 +176,7 @@ class Pending(NamedTuple):
             status = found.status
             raise CallFailed(found) from None
         finally:
+            self._give_back()
             if model.witnesses:
                 named = self.id or self.request_id
                 tell(model, "grpc", named, self.tenant, status, outcome, self.trace, self.began_ns, settled_ns)
@@ -180,6 +191,7 @@ class PendingGeneration(NamedTuple):
     call: Call
     tenant: str
     began_ns: int
+    held: Held | None
 
     def message(self, values: object) -> bytes:
         """A ModelInferResponse. Raises CallFailed."""
@@ -193,6 +205,8 @@ class PendingGeneration(NamedTuple):
 
     def tell(self, fault: Fault | None) -> None:
         """It is over, well or with this fault."""
+        if self.held is not None:
+            self.held.give_back()
         model = self.planned.dispatch.model
         if model.witnesses:
             status = 200 if fault is None else fault.status
@@ -202,6 +216,8 @@ class PendingGeneration(NamedTuple):
 
 def fault(error: Exception, model: str) -> Fault:
     """What to tell the client; a bug of ours is logged."""
+    if isinstance(error, CallFailed):
+        return error.fault
     found = fault_of_error(error)
     if found is INTERNAL:
         _log.error("a call of %s failed by a bug of ours", model, exc_info=error)

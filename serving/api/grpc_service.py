@@ -31,6 +31,7 @@ from serving.api.grpc_stream import STREAM_WINDOW, Conversation
 from serving.api.grpc_tells import GrpcTells, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
+from serving.api.room import COUNTED_BYTES, Held, Room
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, Split, split
 from serving.protocol.messages import Tensor
@@ -67,6 +68,7 @@ class GrpcService:
         self._server = operations
         self._tenant_header = tenant_header.lower()
         self._planned: Recall[Planned] = Recall()
+        self._room = next((dispatch.model.room for dispatch in self._dispatches.values()), Room())
         inputs = [tensor for dispatch in self._dispatches.values() for tensor in dispatch.model.inputs]
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in inputs)
         self._generates = any(dispatch.model.generator for dispatch in self._dispatches.values())
@@ -92,17 +94,35 @@ class GrpcService:
             return False
 
     def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
-        """Raises BadMessage, or NotHere. age_ns: how old the request is; 0 in a stream, whose stamp is not its own."""
+        """Raises BadMessage, NotHere, or CallFailed where there is no room. age_ns: how old the request is; 0 in a
+        stream, whose stamp is not its own."""
         began_ns = now_ns()
-        return self._hand_over(self._read(message), call, age_ns, began_ns)
+        held = self._held(message) if len(message) > COUNTED_BYTES else None
+        try:
+            return self._hand_over(self._read(message), call, age_ns, began_ns, held)
+        except Exception:
+            if held is not None:
+                held.give_back()
+            raise
+
+    def _held(self, message: bytes) -> Held:
+        """Raises CallFailed."""
+        held = Held(self._room)
+        held.take(len(message))
+        return held
 
     async def read_and_submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
         """As `submit`; a message that takes long is read beside the event loop."""
         if not self.takes_long(message):
             return self.submit(message, call, age_ns)
         began_ns = now_ns()
-        read = await beside(partial(self._read, message))
-        return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns)
+        held = self._held(message)
+        try:
+            read = await beside(partial(self._read, message))
+            return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns, held)
+        except BaseException:  # also where the client has left
+            held.give_back()
+            raise
 
     def _read(self, message: bytes) -> ReadMessage:
         """In any thread."""
@@ -110,7 +130,7 @@ class GrpcService:
         planned = self._plan(request.head)
         return ReadMessage(request, planned, planned.dispatch.payload(planned.layout, request))
 
-    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int) -> Pending:
+    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> Pending:
         request, planned, payload = read
         plan = planned.plan
         limit_ns = _limit_ns(plan, call)
@@ -123,7 +143,8 @@ class GrpcService:
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
-        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns, limit_ns)
+        ids = request.id, call.request_id()
+        return Pending(submitted, planned, *ids, trace, tenant, began_ns, limit_ns, held)
 
     def _tenant(self, call: Call) -> str:
         return call.metadata(self._tenant_header) if self._tenant_header else ""
@@ -153,20 +174,24 @@ class GrpcService:
         if not self._generates:
             return None
         began_ns = now_ns()
+        held = None
         try:
+            held = self._held(message) if len(message) > COUNTED_BYTES else None
             reading = partial(self._read, message)
             request, planned, payload = await beside(reading) if self.takes_long(message) else reading()
-        except (BadMessage, NotHere):
-            return None  # the general way tells why
-        generator = planned.dispatch.model.generator
+            generator = planned.dispatch.model.generator
+        except (BadMessage, NotHere, CallFailed):
+            generator = None  # the general way tells why
         if generator is None:
+            if held is not None:
+                held.give_back()
             return None
         plan = planned.plan
         tenant = self._tenant(call)
         limit_ns = _limit_ns(plan, call)
         answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
-        return PendingGeneration(answers, planned, request.id, call, tenant, began_ns)
+        return PendingGeneration(answers, planned, request.id, call, tenant, began_ns, held)
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
         try:

@@ -47,6 +47,7 @@ from serving.api.front import FrontApp, tell_settings
 from serving.api.gate import Caller, Gate
 from serving.api.generate import read_request
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
+from serving.api.room import Held
 from serving.api.streaming import begin, tell_all, tell_one
 from serving.core.backend import Answers
 from serving.core.outcome import Cancelled, Completed, Outcome
@@ -125,13 +126,14 @@ class ModelApp:
         id = ""
         outcome: Outcome | None = None
         fault: Fault | None = None
+        held = Held(self.model.room)
         try:
-            body = await read_body(receive, headers, self.model.max_body_bytes)
+            body = await read_body(receive, headers, self.model.max_body_bytes, held)
             if body is None:
                 return
             began_ns = settled_ns = now_ns()
             if encoding := headers.get(b"content-encoding"):
-                body = await self._inflated(body, encoding.decode("latin-1"))
+                body = await self._inflated(body, encoding.decode("latin-1"), held)
             length = headers.get(HEADER_LENGTH)
             head_bytes = None if length is None else parse_header_length(length)
             if self.dispatch.takes_long(body, head_bytes):
@@ -157,6 +159,8 @@ class ModelApp:
                 fault = fault_of_outcome(outcome)
         except Exception as error:
             fault = self.fault(error)
+        finally:
+            held.give_back()
         if fault is not None:
             await send_fault(send, replace(fault, headers=(*fault.headers, (REQUEST_ID, request_id))))
         else:
@@ -179,13 +183,14 @@ class ModelApp:
         id = ""
         answers: Answers | None = None
         fault: Fault | None = None
+        held = Held(self.model.room)
         try:
-            body = await read_body(receive, headers, self.model.max_body_bytes)
+            body = await read_body(receive, headers, self.model.max_body_bytes, held)
             if body is None:
                 return
             began_ns = now_ns()
             if encoding := headers.get(b"content-encoding"):
-                body = await self._inflated(body, encoding.decode("latin-1"))
+                body = await self._inflated(body, encoding.decode("latin-1"), held)
             is_long = len(body) > LONG_BYTES
             work = partial(read_request, self.model, body)
             request = await beside(work) if is_long else work()
@@ -197,8 +202,10 @@ class ModelApp:
             else:
                 await self._watch.outcome(tell_one(self.model, answers, id, send, own), receive)
         except Exception as error:
-            fault = error.fault if isinstance(error, CallFailed) else self.fault(error)
+            fault = self.fault(error)
             await send_fault(send, replace(fault, headers=(*fault.headers, own)))
+        finally:
+            held.give_back()
         if self.model.witnesses:
             outcome = answers and (answers.outcome or Cancelled())
             if fault is None and type(outcome) is not Completed:
@@ -223,10 +230,16 @@ class ModelApp:
         assert self.model.trace is not None
         return await self.model.trace(changes)
 
-    async def _inflated(self, body: bytes, encoding: str) -> bytes:
+    async def _inflated(self, body: bytes, encoding: str, held: Held) -> bytes:
         coding = coding_of(encoding)
         if not coding:
             return body
+        inflated = await self._inflate(body, coding)
+        held.give_back()
+        held.take(len(inflated))
+        return inflated
+
+    async def _inflate(self, body: bytes, coding: str) -> bytes:
         if len(body) < _THREAD_BYTES // 16:
             return inflate(body, coding, self.model.max_body_bytes)
         # A small body may hold a bomb, and even an honest one takes a millisecond per 300 KB.
@@ -247,6 +260,8 @@ class ModelApp:
 
     def fault(self, error: Exception) -> Fault:
         """What to tell the client; a bug of ours is logged."""
+        if isinstance(error, CallFailed):
+            return error.fault
         fault = fault_of_error(error)
         if fault is INTERNAL:
             _log.error("request to %s failed by a bug of ours", self.model.name, exc_info=error)

@@ -6,6 +6,7 @@ from typing import Any
 from models.base import TunableModel
 from models.spec import TensorSpec
 from serving.api.dispatch import ServedModel
+from serving.api.room import Room
 from serving.cluster.engines import AnyEngine
 from serving.core.witness import Witness
 from serving.protocol.messages import TensorDescription
@@ -39,6 +40,7 @@ def served_model(
         sequencer=recorded or engine if isinstance(engine, SequenceEngine) else None,
         generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,
         max_body_bytes=max_body_bytes,
+        room=Room(max_body_bytes),
         witnesses=tuple(witnesses),
         **more,
     )

@@ -207,9 +207,14 @@ def _read_contents(contents: Any, datatype: str, shape: tuple[int, ...], count: 
         raise BadTensor(f"{datatype} has no typed form, send it in raw_input_contents", path=path)
     if not isinstance(contents, list):
         return _values(contents, datatype, wanted, path, count).reshape(shape)
-    parts = [_values(decode("InferTensorContents", piece), datatype, wanted, path) for piece in pieces(contents)]
-    _check_count(sum(map(len, parts)), count, f"{path}.{wanted}")
-    return np.concatenate(parts).reshape(shape)
+    flat = np.empty(min(count, sum(map(len, contents))), numpy_dtype(datatype))  # each has a byte at least
+    found = 0
+    for piece in pieces(contents):
+        part = _values(decode("InferTensorContents", piece), datatype, wanted, path)
+        flat[found : found + len(part)] = part[: max(0, len(flat) - found)]
+        found += len(part)
+    _check_count(found, count, f"{path}.{wanted}")
+    return flat.reshape(shape)
 
 
 def _values(contents: Any, datatype: str, wanted: str, path: str, count: int | None = None) -> Tensor:

@@ -115,30 +115,36 @@ def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...],
     depth = leading.group().count(b"[") if leading else 0
     if depth == 0 or depth > MAX_RANK:
         raise BadTensor(f"data must be a list, flat or nested, at most {MAX_RANK} deep", path=f"{path}.data")
-    parts: list[Tensor] = []
-    count = 0
+    count = prod(shape)
+    # Every element but the last has a comma: what is said to be larger than that is wrong, and not allocated.
+    flat = np.empty(min(count, (len(data) + 1) // 2), numpy_dtype(datatype))
+    found = 0
     for piece in pieces(data):
-        values = _elements(piece, datatype, depth, path, count)
-        parts.append(array_of(values, datatype, (len(values),), path))
-        count += len(values)
-    if count != prod(shape):
-        raise BadTensor(f"{count} elements, but the shape needs {prod(shape)}", path=f"{path}.data")
-    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        values = _elements(piece, datatype, depth, path, found)
+        part = array_of(values, datatype, (len(values),), path)
+        flat[found : found + len(part)] = part[: max(0, len(flat) - found)]
+        found += len(part)
+    if found != count:
+        raise BadTensor(f"{found} elements, but the shape needs {count}", path=f"{path}.data")
     return flat.reshape(shape)
 
 
 def _elements(piece: bytes | memoryview, datatype: str, depth: int, path: str, before: int) -> list[Any]:
     """The elements of a list. before: how many there are in the pieces before it, for what is told of errors."""
+    text = piece
+    if depth > 1 and datatype != "BYTES":
+        # A list for every few numbers costs more than they do, and says nothing. Where lists are empty, it is no JSON.
+        text, depth = b"[" + bytes(piece).translate(None, b"[]") + b"]", 1
     try:
-        lists: list[Any] = _list_decoder(datatype, depth).decode(piece)
+        lists: list[Any] = _list_decoder(datatype, depth).decode(text)
     except _MALFORMED as error:
         try:
             return _elements_loosely(bytes(piece), datatype)
         except _MALFORMED as loose:
             told = error if isinstance(error, msgspec.ValidationError) else loose
             if before:
-                text = str(_explained(told, "data"))
-                raise BadTensor(f"behind element {before - 1}, {text}", path=f"{path}.data") from None
+                complaint = str(_explained(told, "data"))
+                raise BadTensor(f"behind element {before - 1}, {complaint}", path=f"{path}.data") from None
             raise _explained(told, f"{path}.data", BadTensor) from None
     for _ in range(depth - 1):
         lists = list(chain.from_iterable(lists))

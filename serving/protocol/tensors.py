@@ -26,6 +26,7 @@ DATATYPES = (*SIZES, "BYTES")
 NOT_IN_JSON = frozenset({"FP16", "BF16"})
 _NAMES = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BYTES": "O"}
 _LENGTH = struct.Struct("<I")
+_AT_ONCE = 1 << 14  # elements per call that holds the interpreter's lock
 
 
 @cache
@@ -104,8 +105,12 @@ def read_bytes(data: bytes | mmap | memoryview, offset: int, size: int, shape: t
     """BYTES elements: each a 32-bit little-endian length and so many bytes."""
     count = prod(shape)
     end = offset + size
+    array = np.empty(count, dtype=object)
     elements: list[bytes] = []
     for index in range(count):
+        if len(elements) == _AT_ONCE:
+            array[index - _AT_ONCE : index] = elements
+            elements.clear()
         start = offset + 4
         if start > end:
             raise BadTensor(f"the data ends before element {index} of {count}", path=path)
@@ -115,7 +120,8 @@ def read_bytes(data: bytes | mmap | memoryview, offset: int, size: int, shape: t
         elements.append(bytes(data[start:offset]))
     if offset != end:
         raise BadTensor(f"{end - offset} bytes are left after the last of {count} elements", path=path)
-    return object_array(elements, shape)
+    array[count - len(elements) :] = elements
+    return array.reshape(shape)
 
 
 def object_array(elements: Sequence[object], shape: tuple[int, ...]) -> Tensor:
@@ -138,8 +144,11 @@ def write_tensor(array: Tensor) -> Tensor | bytes:
 
 
 def write_bytes(array: Tensor) -> bytes:
+    flat = array.ravel()
+    if flat.size > _AT_ONCE:
+        return b"".join([write_bytes(flat[start : start + _AT_ONCE]) for start in range(0, flat.size, _AT_ONCE)])
     parts: list[bytes] = []
-    for element in array.ravel().tolist():
+    for element in flat.tolist():
         data = as_bytes(element)
         parts += (_LENGTH.pack(len(data)), data)
     return b"".join(parts)

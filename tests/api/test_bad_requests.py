@@ -80,6 +80,36 @@ BAD = {
     "deep objects": (b'{"x":' + b'{"x":' * 100_000, None, "nested too deeply"),
     "deep data": (b'{"inputs":[{"name":"a","datatype":"FP32","shape":[1,4],"data":' + b"[" * 200_000, None, "deeply"),
     "deep NaN": (b'{"x":[NaN,' + b"[" * 200_000, None, "nested too deeply"),
+    "a lone surrogate beside a NaN": (
+        message(tensor(data=[float("nan")] * 4), id="ID").replace(b"ID", b"\\ud800"), None, "not valid",
+    ),
+    "a lone surrogate for a name": (
+        message(tensor(data=[float("nan")] * 4)).replace(b'"a"', b'"\\ud800"'), None, "not valid",
+    ),
+    "a lone surrogate as a key": (
+        message(tensor(data=[float("nan")] * 4), parameters={"K": 1}).replace(b"K", b"\\udfff"), None, "not valid",
+    ),
+    "a NaN for an id": (message(id=float("nan")), None, "id: expected str | null, got float"),
+    "a NaN for a shape": (message(tensor(shape=[float("nan"), 4])), None, "inputs[0].shape[0]: expected int"),
+    "a NaN for a size": (message(parameters={"timeout": float("nan")}), None, "parameters.timeout"),
+    "an array with a NaN": (b"[NaN]", None, "expected object, got array"),
+    "only NaN": (b"NaN", None, "expected object"),
+    "NaN for whole numbers": (
+        message(tensor("b", "INT64", (1, 1), data=[float("nan")]), tensor()), None, "inputs[0].data",
+    ),
+    "a number beyond all": (message(tensor(data=[1])).replace(b"[1]", b"[1e400,1,1,1]", 1), None, "inputs[0].data"),
+    "a number beyond all beside a NaN": (
+        message(tensor(data=[7])).replace(b"[7]", b"[1e400,NaN,1,1]"), None, "out of range",
+    ),
+    "endless digits": (message(tensor(data=[7])).replace(b"[7]", b"[" + b"9" * 6000 + b"]"), None, "inputs[0].data"),
+    "endless digits beside a NaN": (
+        message(tensor(data=[7])).replace(b"[7]", b"[NaN," + b"9" * 6000 + b"]"), None, "inputs[0].data",
+    ),
+    "a byte order mark": (b"\xef\xbb\xbf" + message(), None, "not valid JSON"),
+    "a byte order mark beside a NaN": (
+        b"\xef\xbb\xbf" + message(tensor(data=[float("nan")] * 4)), None, "not valid JSON",
+    ),
+    "UTF-16": (message(tensor(data=[float("nan")] * 4)).decode().encode("utf-16"), None, "not valid JSON"),
     "no UTF-8": (b'{"inputs":[],"id":"\xff\xfe"}', None, "not valid JSON"),
     "a wrong type": (message(tensor(shape="2")), None, "inputs[0].shape: expected array, got str"),
     "a wrong element": (message(tensor(data=[1, "x", 3, 4])), None, "inputs[0].data[1]: expected float, got str"),
