@@ -1,6 +1,6 @@
 """What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -57,11 +57,13 @@ class GeneratingModel(Protocol):
 
     spec: ModelSpec
     device: str
+    waits: bool
+    """`generate` is an async generator."""
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+    def generate(self, inputs: Tensors) -> Iterator[Tensors] | AsyncIterator[Tensors]:
         """The answers to one request, each with every declared output. A generator: what stands between two `yield` is
-        one step, and steps of several requests take turns in one thread. Closed when the client leaves. Raises
-        `InvalidInput`."""
+        one step, and steps of several requests take turns in one thread. An async generator: its steps run in an event
+        loop, and others go on while it awaits something. Closed when the client leaves. Raises `InvalidInput`."""
         ...
 
     def close(self) -> None: ...
