@@ -5,9 +5,24 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from models.datatypes import datatype_name, numpy_type
 from models.spec import ModelSpec
 
 Tensors = dict[str, np.ndarray]
+
+
+def is_of(array: np.ndarray, datatype: str) -> bool:
+    """Whether the array can be sent as this Open Inference datatype, in either order of bytes."""
+    if datatype == "BYTES":
+        return array.dtype.kind in "OSU"
+    if datatype == "BF16":  # as bits, where the package for it is not installed
+        return array.dtype.name == "bfloat16" or array.dtype == np.uint16
+    return array.dtype.newbyteorder("<") == numpy_type(datatype).newbyteorder("<")
+
+
+def datatype_of(array: np.ndarray) -> str:
+    """The Open Inference name of an array's type, or numpy's own where there is none."""
+    return datatype_name(array.dtype)
 
 
 class InvalidInput(Exception):

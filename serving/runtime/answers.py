@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from models.base import InvalidInput as UnusableInput
 from models.base import Model, Prepared, Tensors
-from models.spec import TensorSpec
 from serving.core.errors import InvalidInput, ModelError, ServingError
 from serving.core.request import Request
+from serving.runtime.checking import check_declared, check_rows
 
 
 def prepared(model: Model, inputs: Tensors) -> Prepared | ServingError:
@@ -45,36 +45,10 @@ def split_one_by_one_if_need_be(
     answers = []
     row = 0
     for request in requests:
-        own = {name: tensor[row : row + request.rows] for name, tensor in outputs.items()}
+        own = {name: array[row : row + request.rows] for name, array in outputs.items()}
         answers += split_one_by_one_if_need_be(model, own, [request])
         row += request.rows
     return answers
-
-
-def check_batch(model: Model, outputs: Tensors, rows: int) -> None:
-    """Raises ModelError where a batch of so many rows came back otherwise than declared: cut apart, it would give
-    clients the rows of others, or none."""
-    check_rows(outputs, rows)
-    if not model.finishes:  # what `finish` is given is the module's own affair
-        check_declared(outputs, model.spec.outputs)
-
-
-def check_rows(outputs: Tensors, rows: int) -> None:
-    for name, array in outputs.items():
-        if array.shape[:1] != (rows,):
-            raise ModelError(f"the model returned shape {list(array.shape)} for output {name!r} of {rows} row(s)")
-
-
-def check_declared(outputs: Tensors, declared: Sequence[TensorSpec]) -> None:
-    for tensor in declared:
-        array = outputs.get(tensor.name)
-        if array is None:
-            raise ModelError(f"the model returned no output {tensor.name!r}")
-        if array.shape[1:] != tensor.shape[1:] and not tensor.fits(array.shape):
-            raise ModelError(
-                f"the model returned shape {list(array.shape)} for output {tensor.name!r}, "
-                f"declared as {list(tensor.shape)}"
-            )
 
 
 def as_model_error(error: BaseException) -> ModelError:
