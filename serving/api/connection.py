@@ -218,7 +218,7 @@ class InferConnection(HttpToolsProtocol):
         self._tell(fault.status, outcome)
 
     def _tell(self, status: int, outcome: Outcome | None) -> None:
-        if self._witnessed:
+        if self._witnessed or status >= 500:
             head, id = self._head, self._id or self._request_id.decode("latin-1")
             tell(
                 self._model.model, "http", id, head.tenant, status, outcome, head.traceparent,

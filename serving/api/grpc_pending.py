@@ -119,7 +119,7 @@ class Pending(NamedTuple):
             status = found.status
             raise CallFailed(found) from None
         finally:
-            if model.witnesses:
+            if model.witnesses or status >= 500:
                 named = self.id or self.request_id
                 tell(model, "grpc", named, self.tenant, status, outcome, self.trace, self.began_ns, settled_ns)
 
@@ -147,7 +147,7 @@ class PendingGeneration(NamedTuple):
     def tell(self, fault: Fault | None) -> None:
         """It is over, well or with this fault."""
         model = self.planned.dispatch.model
-        if model.witnesses:
+        if model.witnesses or fault is not None:
             status = 200 if fault is None else fault.status
             named, trace = self.id or self.call.request_id(), self.call.metadata(TRACEPARENT)
             tell(model, "grpc", named, self.tenant, status, self.answers.outcome, trace, self.began_ns, now_ns())
