@@ -108,8 +108,9 @@ class Model(Protocol):
         """Computes; returns outputs on the host, `[bucket.rows, ...]`. Raises `OutOfDeviceMemory`, `DeviceLost`."""
         ...
 
-    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
-        """The rows of each request, in order, padding cut off."""
+    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> Sequence[Tensors | BaseException]:
+        """The rows of each request, in order, padding cut off; or what was raised for one of them, where each is
+        finished by itself. It may write into the outputs."""
         ...
 
     def sample(self, rows: int, length: int) -> Prepared:

@@ -25,6 +25,7 @@ from models.pytorch.execution import DirectExecution, Execution
 from models.pytorch.pipeline import PipelinedExecution
 from models.pytorch.tuning import Tuning
 from models.spec import ModelSpec
+from models.writing import Guarded, copied, have_changed
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class TorchModel:
         self.asynchronous = execution.asynchronous
         self._execution = execution
         self._tuning = Tuning(spec, module, execution)
-        self._user_prepare: Method | None = getattr(module, "prepare", None)
+        prepare: Method | None = getattr(module, "prepare", None)
+        self._user_prepare = None if prepare is None else Guarded(prepare)
         self._user_finish: Method | None = getattr(module, "finish", None)
         self._example: Callable[[], Tensors] | None = getattr(module, "example", None)
         self.prepares = self._user_prepare is not None
@@ -108,20 +110,32 @@ class TorchModel:
     def forward(self, staged: object) -> Tensors:
         return self.collect(self.launch(staged)).outputs
 
-    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
+    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> Sequence[Tensors | BaseException]:
         answers = split_rows(outputs, parts, self._padded_outputs)
-        if self._user_finish is None:
+        finish = self._user_finish
+        if finish is None:
             return answers
-        return [self._user_finish(answer) for answer in answers]
+        finished: list[Tensors | BaseException] = []
+        for answer in answers:
+            try:
+                finished.append(finish(answer))
+            except BaseException as error:
+                finished.append(error)
+        return finished
 
     def sample(self, rows: int, length: int) -> Prepared:
         if self._example is not None:
-            return resized(self.prepare(self._example()), rows, length, self._pads)
+            return resized(self._try_prepare(self._example()), rows, length, self._pads)
         if self.prepares:
             # Nobody but the user knows what `prepare` accepts; one made-up row shows whether zeros are good enough.
-            made_up = self.prepare(made_up_inputs(self.spec.inputs, 1, self._lengths[0]))
+            made_up = self._try_prepare(made_up_inputs(self.spec.inputs, 1, self._lengths[0]))
             return resized(made_up, rows, length, self._pads)
         return self.prepare(made_up_inputs(self.spec.inputs, rows, length))
+
+    def _try_prepare(self, inputs: Tensors) -> Prepared:
+        if self._user_prepare is None:
+            return self.prepare(inputs)
+        return prepare_variable(self._user_prepare.tried(inputs), self._pads, self._max_length)
 
     def lengths(self) -> tuple[int, ...]:
         return self._lengths
@@ -153,7 +167,10 @@ class TorchModel:
         shortest = self._lengths[0]
         lengths = {shortest // 2 or 1, shortest} if self._pads else {shortest}
         parts = [self._try_sample(rows, length) for length in sorted(lengths)]
+        before = [copied(part.tensors) for part in parts]
         outputs = [self.forward(self.collate([part], Bucket(rows, part.length))) for part in parts]
+        if any(have_changed(part.tensors, values) for part, values in zip(parts, before, strict=True)):
+            self._execution.writes_inputs = True
         if len(parts) == 2:
             self._padded_outputs = lengthened(outputs[0], parts[0].length, outputs[1], parts[1].length)
         for part, output in zip(parts, outputs, strict=True):
@@ -162,6 +179,8 @@ class TorchModel:
             else:
                 check_outputs(output, self.spec.outputs, rows, part.length if self._pads else None)
             (answer,) = self.split(output, [part])
+            if isinstance(answer, BaseException):
+                raise answer
             check_outputs(answer, self.spec.outputs, rows, None)
 
     def _try_sample(self, rows: int, length: int) -> Prepared:

@@ -31,24 +31,35 @@ def split_one_by_one_if_need_be(
     """Each request's rows. If that fails for the batch, each is tried alone, so that only the guilty one fails."""
     parts: list[Any] = [request.payload for request in requests]
     try:
-        answers: list[Tensors | ServingError] = list(model.split(outputs, parts))
+        answers = list(model.split(outputs, parts))
         if len(answers) != len(parts):
             raise ModelError("the model returned no output")
-        if model.finishes:
-            for answer, request in zip(answers, requests, strict=True):
-                check_rows(cast(Tensors, answer), request.rows)
-                check_declared(cast(Tensors, answer), model.spec.outputs)
-        return answers
     except BaseException as error:
         if len(parts) == 1:
             return [as_model_error(error)]
-    answers = []
+    else:
+        return [_checked(model, answer, request) for answer, request in zip(answers, requests, strict=True)]
+    alone: list[Tensors | ServingError] = []
     row = 0
     for request in requests:
         own = {name: array[row : row + request.rows] for name, array in outputs.items()}
-        answers += split_one_by_one_if_need_be(model, own, [request])
+        alone += split_one_by_one_if_need_be(model, own, [request])
         row += request.rows
-    return answers
+    return alone
+
+
+def _checked(model: Model, answer: Tensors | BaseException, request: Request) -> Tensors | ServingError:
+    """What is not finished was checked with its batch."""
+    if not model.finishes:
+        return cast(Tensors, answer)
+    try:
+        if isinstance(answer, BaseException):
+            return as_model_error(answer)
+        check_rows(answer, request.rows)
+        check_declared(answer, model.spec.outputs)
+    except ModelError as error:
+        return error
+    return answer
 
 
 def as_model_error(error: BaseException) -> ModelError:

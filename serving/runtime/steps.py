@@ -63,7 +63,7 @@ class StepsInTurn:
         self._thread.close()
 
     async def begin(self, inputs: Tensors) -> Step:
-        return await self._in_turn(lambda: iter(cast(Iterator[Tensors], self._model.generate(inputs))))
+        return await self._in_turn(lambda: iter(cast(Iterator[Tensors], self._model.generate(_own(inputs)))))
 
     async def next_of(self, answers: Iterator[Tensors]) -> Step:
         return await self._in_turn(lambda: next(answers, NO_MORE))
@@ -167,7 +167,7 @@ class StepsSideBySide:
         return Step(result, self._clock.now_ns() - began_ns), error
 
     async def _begun(self, inputs: Tensors) -> AsyncIterator[Tensors]:
-        return aiter(cast(AsyncIterator[Tensors], self._model.generate(inputs)))
+        return aiter(cast(AsyncIterator[Tensors], self._model.generate(_own(inputs))))
 
     async def _closed(self, answers: Any) -> None:
         while getattr(answers, "ag_running", False):  # noqa: ASYNC110 - the step that was cancelled, on its way out
@@ -175,6 +175,11 @@ class StepsSideBySide:
         close = getattr(answers, "aclose", None)
         if close is not None:
             await self._timed(close())
+
+
+def _own(inputs: Tensors) -> Tensors:
+    """What the model may write into, and no client's memory changes. Beside a generation, a copy costs nothing."""
+    return {name: array if array.flags.writeable else array.copy() for name, array in inputs.items()}
 
 
 def steps_of(model: GeneratingModel, clock: Clock, *, limit_s: float, on_stuck: Callable[[], None]) -> Steps:

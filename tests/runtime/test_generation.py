@@ -407,3 +407,27 @@ def test_what_an_async_model_cancels_itself_is_its_failure() -> None:
             assert isinstance(answers.outcome.error, ModelError)
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("writes", ["in turn", "awaiting"])
+def test_a_generation_that_writes_into_its_input_changes_nobodys_memory(writes: str) -> None:
+    class Writing:
+        def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+            for _ in range(2):
+                inputs["in"] *= 2
+                yield {"out": inputs["in"].copy()}
+
+    class WritingLater:
+        async def generate(self, inputs: Tensors) -> AsyncIterator[Tensors]:
+            for answer in Writing().generate(inputs):
+                yield answer
+
+    async def story() -> None:
+        given = upto(2)
+        given["in"].flags.writeable = False
+        async with engine_of(Writing() if writes == "in turn" else WritingLater()) as engine:  # type: ignore[arg-type]
+            for _ in range(3):
+                assert await numbers(engine.generate(given)) == [4, 8]
+        assert given["in"][0, 0] == 2
+
+    asyncio.run(story())
