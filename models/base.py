@@ -1,13 +1,28 @@
 """What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from models.datatypes import datatype_name, numpy_type
 from models.spec import ModelSpec
 
 Tensors = dict[str, np.ndarray]
+
+
+def is_of(array: np.ndarray, datatype: str) -> bool:
+    """Whether the array can be sent as this Open Inference datatype, in either order of bytes."""
+    if datatype == "BYTES":
+        return array.dtype.kind in "OSU"
+    if datatype == "BF16":  # as bits, where the package for it is not installed
+        return array.dtype.name == "bfloat16" or array.dtype == np.uint16
+    return array.dtype.newbyteorder("<") == numpy_type(datatype).newbyteorder("<")
+
+
+def datatype_of(array: np.ndarray) -> str:
+    """The Open Inference name of an array's type, or numpy's own where there is none."""
+    return datatype_name(array.dtype)
 
 
 class InvalidInput(Exception):
@@ -57,11 +72,13 @@ class GeneratingModel(Protocol):
 
     spec: ModelSpec
     device: str
+    waits: bool
+    """`generate` is an async generator."""
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+    def generate(self, inputs: Tensors) -> Iterator[Tensors] | AsyncIterator[Tensors]:
         """The answers to one request, each with every declared output. A generator: what stands between two `yield` is
-        one step, and steps of several requests take turns in one thread. Closed when the client leaves. Raises
-        `InvalidInput`."""
+        one step, and steps of several requests take turns in one thread. An async generator: its steps run in an event
+        loop, and others go on while it awaits something. Closed when the client leaves. Raises `InvalidInput`."""
         ...
 
     def close(self) -> None: ...
@@ -91,8 +108,9 @@ class Model(Protocol):
         """Computes; returns outputs on the host, `[bucket.rows, ...]`. Raises `OutOfDeviceMemory`, `DeviceLost`."""
         ...
 
-    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
-        """The rows of each request, in order, padding cut off."""
+    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> Sequence[Tensors | BaseException]:
+        """The rows of each request, in order, padding cut off; or what was raised for one of them, where each is
+        finished by itself. It may write into the outputs."""
         ...
 
     def sample(self, rows: int, length: int) -> Prepared:

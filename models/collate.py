@@ -19,7 +19,7 @@ def collate(parts: Sequence[Prepared], bucket: Bucket, pads: Pads, allocate: All
     """
     first = parts[0]
     lone = allocate is None and len(parts) == 1 and first.rows == bucket.rows
-    allocate = allocate or _new_array
+    allocate = allocate or new_array
     batch: Tensors = {}
     for name, array in first.tensors.items():
         pad = pads.get(name)
@@ -58,7 +58,8 @@ def _split_single_rows(outputs: Tensors, count: int) -> list[Tensors]:
     return [dict(zip(names, row, strict=True)) for row in zip(*rows, strict=True)]
 
 
-def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An `Allocate` for models that write into their inputs: also a lone request is copied then."""
     return np.empty(shape, dtype)
 
 

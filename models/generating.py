@@ -1,6 +1,7 @@
 """A user's object with a method `generate` as a `models.base.GeneratingModel`."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from models.base import Tensors
@@ -16,9 +17,10 @@ class PlainGenerating:
         self.spec = spec
         self._made = made
         self.device = getattr(made, "device", "cpu")
+        self.waits = inspect.isasyncgenfunction(made.generate)
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
-        answers: Iterator[Tensors] = self._made.generate(inputs)
+    def generate(self, inputs: Tensors) -> Iterator[Tensors] | AsyncIterator[Tensors]:
+        answers: Iterator[Tensors] | AsyncIterator[Tensors] = self._made.generate(inputs)
         return answers
 
     def close(self) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from models.base import Bucket, Prepared, Tensors
-from models.collate import collate, split_rows
+from models.collate import collate, new_array, split_rows
 from models.preparing import has_fixed_shapes, length_buckets, made_up_inputs, prepare_fixed, prepare_variable
 from models.spec import ModelSpec, TensorSpec
+from models.writing import Guarded, frozen
 
 Compute = Callable[..., tuple[np.ndarray, ...]]
 
@@ -31,7 +32,7 @@ class NumpyModel:
 
     def __init__(self, spec: ModelSpec, compute: Compute, on_close: Callable[[], None] | None = None) -> None:
         self.spec = spec
-        self._compute = compute
+        self._guarded = Guarded(lambda batch: compute(*[batch[name] for name in self._inputs]))
         self._on_close = on_close
         self._inputs = tuple(tensor.name for tensor in spec.inputs)
         self._outputs = tuple(tensor.name for tensor in spec.outputs)
@@ -45,18 +46,17 @@ class NumpyModel:
         return prepare_fixed(inputs) if self._fixed else prepare_variable(inputs, self._pads)
 
     def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> Tensors:
-        return collate(parts, bucket, self._pads)
+        return collate(parts, bucket, self._pads, new_array if self._guarded.writes else None)
 
     def forward(self, staged: object) -> Tensors:
-        batch: Tensors = staged  # type: ignore[assignment]
-        results = self._compute(*[batch[name] for name in self._inputs])
+        results = self._guarded(staged)  # type: ignore[arg-type]
         return dict(zip(self._outputs, results, strict=True))
 
     def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
         return split_rows(outputs, parts, self._padded_outputs)
 
     def sample(self, rows: int, length: int) -> Prepared:
-        return self.prepare(made_up_inputs(self.spec.inputs, rows, length))
+        return self.prepare(frozen(made_up_inputs(self.spec.inputs, rows, length)))
 
     def lengths(self) -> tuple[int, ...]:
         return length_buckets(None) if self._pads else (1,)

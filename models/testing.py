@@ -1,6 +1,7 @@
 """For the tests of a model, ours and yours: does sharing a batch leave every answer as it was?"""
 
 from collections.abc import Hashable, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -50,7 +51,11 @@ def _longer(model: Model, length: int) -> int:
 
 
 def _answers(model: Model, parts: Sequence[Prepared], bucket: Bucket) -> list[Tensors]:
-    return model.split(model.forward(model.collate(parts, bucket)), parts)
+    answers = model.split(model.forward(model.collate(parts, bucket)), parts)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast(list[Tensors], answers)
 
 
 def _assert_same(expected: Tensors, actual: Tensors, which: str, atol: float, rtol: float) -> None:

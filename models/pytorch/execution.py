@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.base import Bucket, Collected, Prepared, Tensors
-from models.collate import Pads, collate
+from models.collate import Pads, collate, new_array
 from models.pytorch.tensors import from_numpy, to_numpy
 
 Compute = Callable[..., Any]
@@ -19,6 +19,8 @@ Compute = Callable[..., Any]
 class Execution(Protocol):
     asynchronous: bool
     """`launch` returns before the batch is computed."""
+    writes_inputs: bool
+    """The module was seen to write into its inputs: it is given copies."""
     compute: Compute
     """From input tensors by position to what the module returns. May be exchanged between two batches."""
 
@@ -42,7 +44,8 @@ class Execution(Protocol):
 
 
 class DirectExecution:
-    """For the CPU: the module is called on the requests' own memory where that is possible, and waited for.
+    """For the CPU: the module is called on the requests' own memory where that is possible, and waited for. One that
+    writes into its inputs is given copies, from the first time that it does: when the module is tried at load.
 
     output_names: what a tensor or a tuple is called, in order.
     keep: the outputs that anyone will read; None: all.
@@ -52,18 +55,24 @@ class DirectExecution:
 
     def __init__(self, compute: Compute, output_names: Sequence[str], keep: frozenset[str] | None = None) -> None:
         self.compute = compute
+        self.writes_inputs = False
         self._output_names = tuple(output_names)
         self._keep = keep
 
     def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> Tensors:
-        return collate(parts, bucket, pads)
+        return collate(parts, bucket, pads, new_array if self.writes_inputs else None)
 
     def launch(self, staged: object) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
+        inputs = [from_numpy(array) for array in batch.values()]  # outside of the mode, where none counts its changes
         with torch.inference_mode():
-            results = named(self.compute(*[from_numpy(array) for array in batch.values()]), self._output_names)
+            results = named(self.compute(*inputs), self._output_names)
             keep = self._keep
-            return {name: _on_host(name, result) for name, result in results.items() if keep is None or name in keep}
+            outputs = {name: _on_host(name, result) for name, result in results.items() if keep is None or name in keep}
+        for tensor in inputs:
+            if tensor._version:
+                self.writes_inputs = True
+        return outputs
 
     def collect(self, launched: object) -> Collected:
         return Collected(launched)  # type: ignore[arg-type]

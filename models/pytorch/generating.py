@@ -1,7 +1,8 @@
 """A user's `nn.Module` with a method `generate` as a `models.base.GeneratingModel`."""
 
+import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,29 @@ def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGe
     return model
 
 
+class _InferenceMode:
+    """Awaits something with inference mode on while it computes: the mode is the thread's, where others compute
+    while this one waits.
+    """
+
+    def __init__(self, awaited: Any) -> None:
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._awaited.__await__()
+        go_on, given = steps.send, None
+        while True:
+            with torch.inference_mode():
+                try:
+                    waits_for = go_on(given)
+                except StopIteration as ended:
+                    return ended.value
+            try:
+                go_on, given = steps.send, (yield waits_for)
+            except BaseException as error:
+                go_on, given = steps.throw, error
+
+
 class TorchGenerating:
     """Every step runs in inference mode, and errors of the device become ours."""
 
@@ -37,9 +61,13 @@ class TorchGenerating:
         self.device = device.name if device else "cpu"
         self._module = module
         self._device = device
+        self.waits = inspect.isasyncgenfunction(module.generate)
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+    def generate(self, inputs: Tensors) -> Iterator[Tensors] | AsyncIterator[Tensors]:
         answers = self._module.generate(inputs)
+        return self._awaited(answers) if self.waits else self._in_turn(answers)
+
+    def _in_turn(self, answers: Any) -> Iterator[Tensors]:
         try:
             while True:
                 try:
@@ -48,10 +76,26 @@ class TorchGenerating:
                 except StopIteration:
                     return
                 except Exception as error:
-                    raise translate(error, self._device.works if self._device else lambda: True) from error
+                    raise translate(error, self._device_works()) from error
                 yield answer
         finally:
             answers.close()
+
+    async def _awaited(self, answers: Any) -> AsyncIterator[Tensors]:
+        try:
+            while True:
+                try:
+                    answer = await _InferenceMode(answers.__anext__())
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    raise translate(error, self._device_works()) from error
+                yield answer
+        finally:
+            await answers.aclose()
+
+    def _device_works(self) -> Callable[[], bool]:
+        return self._device.works if self._device else lambda: True
 
     def close(self) -> None:
         self._module = None

@@ -65,6 +65,7 @@ class PipelinedExecution:
     """`stage` and `launch` are called by one thread, `collect` by any. The rest as `DirectExecution`."""
 
     asynchronous = True
+    writes_inputs = False  # they are copied to the device anyway
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from models.pytorch.pipeline import PipelinedExecution
 from models.pytorch.tensors import from_numpy
 from models.pytorch.tuning import Tuning
 from models.spec import ModelSpec
+from models.writing import Guarded, copied, have_changed
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ class TorchModel:
         self._execution = execution
         self._tuning = Tuning(spec, module, execution)
         hooks = hooks_of(module)
-        self._user_prepare, self._user_finish, self._example = hooks.prepare, hooks.finish, hooks.example
+        self._user_prepare = None if hooks.prepare is None else Guarded(hooks.prepare)
+        self._user_finish, self._example = hooks.finish, hooks.example
         self.prepares = self._user_prepare is not None
         self.finishes = self._user_finish is not None
         self._max_length = hooks.max_length
@@ -90,9 +92,7 @@ class TorchModel:
     def prepare(self, inputs: Tensors) -> Prepared:
         if self._user_prepare is not None:
             rows = rows_of(inputs)
-            made = self._user_prepare(inputs)
-            check_prepared(made, rows)
-            return prepare_variable(made, self._pads, self._max_length)
+            return self._checked(self._user_prepare(inputs), rows)
         if len(self._inputs) > 1:  # the module takes them by position, the client sent them in any order
             inputs = {name: inputs[name] for name in self._inputs}
         if self._fixed:
@@ -117,22 +117,40 @@ class TorchModel:
     def forward(self, staged: object) -> Tensors:
         return self.collect(self.launch(staged)).outputs
 
-    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:
+    def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> Sequence[Tensors | BaseException]:
         answers = split_rows(outputs, parts, self._padded_outputs)
-        if self._user_finish is None:
+        finish = self._user_finish
+        if finish is None:
             return answers
-        return [self._user_finish(answer) for answer in answers]
+        finished: list[Tensors | BaseException] = []
+        for answer in answers:
+            try:
+                finished.append(finish(answer))
+            except BaseException as error:
+                finished.append(error)
+        return finished
 
     def sample(self, rows: int, length: int) -> Prepared:
         if self._example is not None:
             example = self._example()
             check_example(example, self.spec.inputs)
-            return resized(self.prepare(example), rows, length, self._pads)
+            return resized(self._try_prepare(example), rows, length, self._pads)
         if self.prepares:
             # Nobody but the user knows what `prepare` accepts; one made-up row shows whether zeros are good enough.
-            made_up = self.prepare(made_up_inputs(self.spec.inputs, 1, self._lengths[0]))
+            made_up = self._try_prepare(made_up_inputs(self.spec.inputs, 1, self._lengths[0]))
             return resized(made_up, rows, length, self._pads)
         return self.prepare(made_up_inputs(self.spec.inputs, rows, length))
+
+    def _try_prepare(self, inputs: Tensors) -> Prepared:
+        if self._user_prepare is None:
+            return self.prepare(inputs)
+        rows = rows_of(inputs)
+        return self._checked(self._user_prepare.tried(inputs), rows)
+
+    def _checked(self, made: Tensors, rows: int) -> Prepared:
+        """What the module's own `prepare` made of so many rows. Raises `BrokenPromise`."""
+        check_prepared(made, rows)
+        return prepare_variable(made, self._pads, self._max_length)
 
     def lengths(self) -> tuple[int, ...]:
         return self._lengths
@@ -164,7 +182,10 @@ class TorchModel:
         rows = self._rows_to_check(shortest)
         lengths = {shortest // 2 or 1, shortest} if self._pads else {shortest}
         parts = [self.try_sample(rows, length) for length in sorted(lengths)]
+        before = [copied(part.tensors) for part in parts]
         outputs = [self.forward(self.collate([part], Bucket(rows, part.length))) for part in parts]
+        if any(have_changed(part.tensors, values) for part, values in zip(parts, before, strict=True)):
+            self._execution.writes_inputs = True
         if len(parts) == 2:
             self._padded_outputs = lengthened(outputs[0], parts[0].length, outputs[1], parts[1].length)
         for part, output in zip(parts, outputs, strict=True):
@@ -173,6 +194,8 @@ class TorchModel:
             else:
                 check_outputs(output, self.spec.outputs, rows, part.length if self._pads else None)
             (answer,) = self.split(output, [part])
+            if isinstance(answer, BaseException):
+                raise answer
             check_outputs(answer, self.spec.outputs, rows, None)
 
     def _rows_to_check(self, length: int) -> int:

@@ -296,7 +296,7 @@ class InferConnection(HttpToolsProtocol):
         """The request is over."""
         if self._held.bytes:
             self._held.give_back()
-        if self._witnessed:
+        if self._witnessed or status >= 500:
             head, id = self._head, self._id or self._request_id.decode("latin-1")
             tell(
                 self._model.model, "http", id, head.tenant, status, outcome, head.traceparent,

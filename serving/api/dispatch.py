@@ -37,10 +37,10 @@ class ServedModel:
     """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
     `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
     `backend` refuses requests that come without what they need.
-    `witnesses` are told of every request. `regions`: the shared memory that
-    requests may refer to; None where they may not. `totals`: the statistics of all its replicas, where there are others
-    than this one. `trace`: reads and changes what is traced of it, see `operations.Switches`. `wire`: what its messages
-    took, counted here. `room`: for the bodies of its requests."""
+    `witnesses` are told of every request, `of_failures` of those that end with a status from 500.
+    `regions`: the shared memory that requests may refer to; None where they may not. `totals`: the statistics of
+    all its replicas, where there are others than this one. `trace`: reads and changes what is traced of it, see
+    `operations.Switches`. `wire`: what its messages took, counted here. `room`: for the bodies of its requests."""
 
     name: str
     backend: Backend
@@ -56,6 +56,7 @@ class ServedModel:
     config: Callable[[], dict[str, Any]] = dict
     max_body_bytes: int = 64 * 1024 * 1024
     witnesses: tuple[Witness, ...] = ()
+    of_failures: Witness | None = None
     regions: Regions | None = None
     totals: Callable[[], Awaitable[ModelStatistics]] | None = None
     trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None

@@ -35,3 +35,5 @@ def tell(
     exchange = Exchange(wire, id, tenant, status, outcome, traceparent, began_ns, settled_ns, now_ns())
     for witness in model.witnesses:
         witness.answered(exchange)
+    if status >= 500 and model.of_failures is not None:
+        model.of_failures.answered(exchange)

@@ -11,7 +11,7 @@
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
 | Cancelled | 499 | CANCELLED |
 | ModelError, BadOutput, a bug of ours | 500 | INTERNAL |
-| an operation of the protocol that this server leaves out | 501 | UNIMPLEMENTED |
+| NotOneAnswer, an operation of the protocol that this server leaves out | 501 | UNIMPLEMENTED |
 | LaneLost, BatchTimeout, not ready | 503 | UNAVAILABLE |
 | Rejected | 503 with Retry-After | UNAVAILABLE with grpc-retry-pushback-ms |
 | Expired | 504 | DEADLINE_EXCEEDED |
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from serving.core.errors import InvalidInput, LaneLost, ModelError, OutOfMemory, ServingError
+from serving.core.errors import InvalidInput, LaneLost, ModelError, NotOneAnswer, OutOfMemory, ServingError
 from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected
 from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnknownRegion, UnsupportedEncoding
 
@@ -39,6 +39,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownRegion, 404),
     (BadMessage, 400),
     (BadOutput, 500),
+    (NotOneAnswer, 501),
     (InvalidInput, 400),
     (OutOfMemory, 507),
     (LaneLost, 503),

@@ -177,7 +177,7 @@ class Pending(NamedTuple):
             raise CallFailed(found) from None
         finally:
             self._give_back()
-            if model.witnesses:
+            if model.witnesses or status >= 500:
                 named = self.id or self.request_id
                 tell(model, "grpc", named, self.tenant, status, outcome, self.trace, self.began_ns, settled_ns)
 
@@ -208,7 +208,7 @@ class PendingGeneration(NamedTuple):
         if self.held is not None:
             self.held.give_back()
         model = self.planned.dispatch.model
-        if model.witnesses:
+        if model.witnesses or fault is not None:
             status = 200 if fault is None else fault.status
             named, trace = self.id or self.call.request_id(), self.call.metadata(TRACEPARENT)
             tell(model, "grpc", named, self.tenant, status, self.answers.outcome, trace, self.began_ns, now_ns())

@@ -171,7 +171,7 @@ class ModelApp:
             await send({"type": "http.response.start", "status": 200, "headers": answer})
             await send({"type": "http.response.body", "body": content})
             wire.encode.add(now_ns() - settled_ns)
-        if self.model.witnesses:
+        if self.model.witnesses or fault is not None:
             status = 200 if fault is None else fault.status
             called, trace = id or request_id.decode("latin-1"), text_header(headers, TRACEPARENT)
             tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, settled_ns)
@@ -206,7 +206,7 @@ class ModelApp:
             await send_fault(send, replace(fault, headers=(*fault.headers, own)))
         finally:
             held.give_back()
-        if self.model.witnesses:
+        if self.model.witnesses or answers is None or type(answers.outcome) is not Completed:
             outcome = answers and (answers.outcome or Cancelled())
             if fault is None and type(outcome) is not Completed:
                 fault = fault_of_outcome(cast(Outcome, outcome))

@@ -45,6 +45,7 @@ from serving.config import ServerSettings, Settings
 from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.protocol.errors import BadMessage
+from serving.telemetry.failures import FailureLog
 from serving.telemetry.gpu import GpuSampler, visible_devices
 from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
@@ -112,6 +113,7 @@ class ModelReplica:
             partial(whereabouts, self._name),
             told,
             recorded(watching, self.engine),
+            of_failures=FailureLog(logger, model=spec.name),
             regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),

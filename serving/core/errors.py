@@ -3,6 +3,7 @@
 ServingError
 ├── ModelError            the model raised for this request; its batch-mates were answered
 ├── InvalidInput          the model's own `prepare` refused the input: the client's to mend
+│   └── NotOneAnswer      the model gives any number of answers, and exactly one was asked for
 ├── LaneLost              the thread or device that ran the batch is gone; another replica may answer
 ├── BatchTimeout          the model did not come back within its limit
 └── OutOfMemory           the device has no room even for this request alone
@@ -19,6 +20,10 @@ class ModelError(ServingError):
 
 class InvalidInput(ServingError):
     """The input has the right type and shape, and still cannot be used (a JPEG that is none, say)."""
+
+
+class NotOneAnswer(InvalidInput):
+    """The model gives any number of answers to a request; this one was asked for in a way that knows exactly one."""
 
 
 class LaneLost(ServingError):

@@ -8,7 +8,8 @@ from models.base import Bucket, DeviceLost, Model, OutOfDeviceMemory, Prepared
 from serving.core.batch import Batch
 from serving.core.clock import Clock
 from serving.core.errors import LaneLost, OutOfMemory, ServingError
-from serving.runtime.answers import as_model_error, check_batch
+from serving.runtime.answers import as_model_error
+from serving.runtime.checking import check_batch
 
 
 @dataclass(slots=True)

@@ -1,20 +1,20 @@
 """The engine for models that generate: any number of answers to one request, each sent as soon as it is there.
 
-A generation holds one of a few seats from its first step to its last; who finds none waits by rank. All steps run in
-one thread, the lane: a step goes to the end of the thread's line, so generations take turns by the step and a long one
-does not hold up a short one. Why steps of different requests are not batched: docs/decisions/0010.
+A generation holds one of a few seats from its first step to its last; those that find none wait by rank. Steps run as
+`runtime/steps.py` says: in one thread, the lane, where generations take turns by the step and a long one does not hold
+up a short one, or side by side. Why steps of different requests are not batched: docs/decisions/0010.
 """
 
 import asyncio
-import heapq
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from bisect import bisect_left, insort
+from collections.abc import Callable, Generator
+from operator import attrgetter
+from typing import Any, cast
 
 from models.base import GeneratingModel, Tensors
 from models.base import InvalidInput as UnusableInput
 from serving.core.clock import Clock, SystemClock
-from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ServingError
+from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, NotOneAnswer, ServingError
 from serving.core.ledger import Ledger
 from serving.core.observer import Observer, SilentObserver
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
@@ -22,13 +22,19 @@ from serving.core.request import NO_DEADLINE_NS, rank
 from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import as_model_error
 from serving.runtime.bookkeeping import Bookkeeper
+from serving.runtime.checking import check_declared
+from serving.runtime.steps import NO_MORE, Step, steps_of
 from serving.scaling.signals import Reading
 
 UNREAD = 16  # answers that wait to be read; then the generation pauses
 PRIORITY_STEP_NS = 1_000_000_000
-ONE_BY_ONE = "this model gives any number of answers to a request: use ModelStreamInfer, generate or generate_stream"
+# Begins in Triton's words: clients look for them.
+ONE_BY_ONE = (
+    "ModelInfer RPC doesn't support models with decoupled transaction policy, nor does infer over HTTP: "
+    "use ModelStreamInfer, generate or generate_stream"
+)
 _END = object()
-T = TypeVar("T")
+by_place = attrgetter("place")
 
 
 class Generation:
@@ -40,6 +46,7 @@ class Generation:
         self.payload = payload
         self.tenant = tenant
         self.arrived_ns = arrived_ns
+        self.place = (0, 0)  # rank, and number among those of equal rank
         self.first_ns = 0  # from its arrival to the first answer
         self.given = 0
         self.outcome: Outcome | None = None
@@ -66,12 +73,19 @@ class Generation:
         if self.outcome is None:
             self._withdraw(self)
 
+    def took(self, step: Step) -> Any:
+        """What the step gave, which is counted."""
+        self.steps += 1
+        self.compute_ns += step.took_ns
+        return step.result
+
     def give(self, answer: object) -> None:
         self._answers.put_nowait(answer)
 
     def end(self, outcome: Outcome) -> None:
         assert self.outcome is None, "ended twice"
         self.outcome = outcome
+        self.payload = {}  # a client may hold on to its answers
         if self.expiry is not None:
             self.expiry.cancel()
         self._answers.put_nowait(_END)
@@ -93,8 +107,9 @@ class GeneratingEngine:
         self._budget_ns = int(self.spec.latency_budget_ms * 1e6) if self.spec.latency_budget_ms else NO_DEADLINE_NS
         self._seats = self.spec.limits.max_generations
         self._books = Bookkeeper()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"lane-{self.spec.name}")
-        self._waiting: list[tuple[int, int, Generation]] = []
+        limit_s = self.spec.limits.forward_timeout_s
+        self._steps = steps_of(model, self._clock, limit_s=limit_s, on_stuck=self._lose)
+        self._waiting: list[Generation] = []
         self._open: set[Generation] = set()
         self._generating = 0
         self._usual_ns = 100_000_000  # how long a generation holds its seat, as it has been lately
@@ -107,6 +122,7 @@ class GeneratingEngine:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._steps.open()
         self._accepting = True
 
     async def drain(self, timeout_s: float) -> int:
@@ -126,7 +142,7 @@ class GeneratingEngine:
 
     def close(self) -> None:
         self._accepting = False
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._steps.close()
         self.model.close()
 
     async def __aenter__(self) -> "GeneratingEngine":
@@ -155,7 +171,7 @@ class GeneratingEngine:
             queued=self.ledger.queued,
             wait_ns=self._usual_ns * self.ledger.queued // self._seats,
             busy_ns=self._books.statistics.compute_infer.ns,
-            lanes=1,
+            lanes=self._seats if self.model.waits else 1,  # steps that wait do so side by side
             rows=self._books.statistics.inference_count,
             row_ns=self._usual_ns // self._seats,
             received=self.ledger.received,
@@ -184,7 +200,8 @@ class GeneratingEngine:
         self._count += 1
         limit_ns = min(self._budget_ns, timeout_ns or NO_DEADLINE_NS)
         rank_ns = rank(now_ns, now_ns + limit_ns, priority, PRIORITY_STEP_NS)
-        heapq.heappush(self._waiting, (rank_ns, self._count, generation))
+        generation.place = (rank_ns, self._count)
+        insort(self._waiting, generation, key=by_place)
         self._fill_seats()
         if generation.task is None and limit_ns < NO_DEADLINE_NS:
             generation.expiry = self._loop.call_later(limit_ns / 1e9, self._expire, generation)
@@ -206,12 +223,11 @@ class GeneratingEngine:
 
     def _fill_seats(self) -> None:
         while self._waiting and self._generating < self._seats:
-            _, _, generation = heapq.heappop(self._waiting)
-            if generation.outcome is None:
-                self._generating += 1
-                self.ledger.depart(1)
-                generation.task = self._loop.create_task(self._run(generation))
-                generation.task.add_done_callback(self._seat_is_free)
+            generation = self._waiting.pop(0)
+            self._generating += 1
+            self.ledger.depart(1)
+            generation.task = self._loop.create_task(self._run(generation))
+            generation.task.add_done_callback(self._seat_is_free)
 
     def _expire(self, generation: Generation) -> None:
         if generation.task is None:
@@ -227,6 +243,7 @@ class GeneratingEngine:
             return
         if generation.task is None:
             self.ledger.end_queued(outcome)
+            del self._waiting[bisect_left(self._waiting, generation.place, key=by_place)]
         else:
             self.ledger.end_in_flight(outcome)
             if generation.task is not asyncio.current_task():
@@ -243,14 +260,15 @@ class GeneratingEngine:
 
     async def _run(self, generation: Generation) -> None:
         began_ns = self._clock.now_ns()
-        answers: Iterator[Tensors] | None = None
+        answers: Any = None
         try:
-            answers = iter(await self._step(generation, lambda: self.model.generate(generation.payload)))
+            answers = generation.took(await self._steps.begin(generation.payload))
             while True:
                 await generation.room.acquire()
-                answer = await self._step(generation, lambda: next(answers, _END))
-                if answer is _END:
+                answer = generation.took(await self._steps.next_of(answers))
+                if answer is NO_MORE:
                     break
+                check_declared(answer, self.spec.outputs)
                 if not generation.given:
                     generation.first_ns = self._clock.now_ns() - generation.arrived_ns
                 generation.given += 1
@@ -269,46 +287,24 @@ class GeneratingEngine:
             self._end(generation, Failed(as_model_error(error)))
         finally:
             if answers is not None and not self._lost:
-                # Behind the step that may still run. A generator's own `finally` gives back what it holds.
-                self._thread.submit(getattr(answers, "close", lambda: None))
+                self._steps.end(answers)
             self._usual_ns += (self._clock.now_ns() - began_ns - self._usual_ns) // 8
 
     def _seat_is_free(self, task: "asyncio.Task[None]") -> None:
         self._generating -= 1
         self._fill_seats()
 
-    async def _step(self, generation: Generation, work: Callable[[], T]) -> T:
-        """Runs it in the lane. Raises BatchTimeout, and gives the lane up, if it does not come back."""
-
-        def timed() -> tuple[T, int]:
-            began_ns = self._clock.now_ns()
-            try:
-                return work(), self._clock.now_ns() - began_ns
-            except (StopIteration, SystemExit, KeyboardInterrupt) as error:  # no future or event loop bears these
-                raise as_model_error(error) from error
-
-        limit_s = self.spec.limits.forward_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                done, took_ns = await self._loop.run_in_executor(self._thread, timed)
-        except TimeoutError:
-            self._lose(f"a step did not return within {limit_s:g} s")
-            raise BatchTimeout(self._lost) from None
-        generation.steps += 1
-        generation.compute_ns += took_ns
-        return done
-
-    def _lose(self, why: str) -> None:
-        self._lost = why
+    def _lose(self) -> None:
+        """A step does not return: this replica will be replaced."""
+        self._lost = f"a step did not return within {self.spec.limits.forward_timeout_s:g} s"
         for generation in list(self._open):
-            if generation.task is not asyncio.current_task():
-                self._end(generation, Failed(LaneLost(why)))
+            self._end(generation, Failed((BatchTimeout if generation.task else LaneLost)(self._lost)))
 
     # -- the backend's verb -----------------------------------------------------------------------------------
 
     def submit(self, payload: object, *, tenant: str = "", **_: Any) -> "Refused":
         """A request that expects exactly one answer is refused, as Triton does."""
-        outcome = Failed(InvalidInput(ONE_BY_ONE))
+        outcome = Failed(NotOneAnswer(ONE_BY_ONE))
         self._refuse(tenant, outcome)
         return Refused(outcome)
 

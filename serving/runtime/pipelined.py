@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from models.base import DeviceLost, PipelinedModel
 from serving.core.batch import Batch
 from serving.core.clock import Clock
-from serving.runtime.answers import check_batch
+from serving.runtime.checking import check_batch
 from serving.runtime.forwarding import Forwarded, halve, stage
 
 Launched = tuple[Forwarded, object]

@@ -5,7 +5,6 @@ function of its inputs, requests of different sequences share batches, and the r
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, cast
@@ -28,6 +27,7 @@ class Turn:
         self.arrived_ns = arrived_ns
         self.limits = limits
         self.submitted: Submitted | None = None
+        self.sequence: OpenSequence | None = None  # in which it waits
         self._withdraw = withdraw
         self._ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
@@ -50,9 +50,6 @@ class Turn:
         elif not self._ended.done():
             self._withdraw(self)
 
-    def has_ended(self) -> bool:
-        return self._ended.done()
-
     def end(self, outcome: Outcome) -> None:
         self._ended.set_result(outcome)
 
@@ -64,7 +61,7 @@ class OpenSequence:
         self.id = id
         self.state = state
         self.rows = rows
-        self.waiting: deque[Turn] = deque()
+        self.waiting: dict[Turn, None] = {}  # in their order
         self.is_busy = False
         self.used_ns = 0
 
@@ -108,7 +105,8 @@ class SequenceEngine(Engine):
         if place.ends:
             del self._sequences[place.id]
         turn = Turn(cast(Tensors, payload), self._clock.now_ns(), {"rows": rows, **limits}, self._withdraw_turn)
-        sequence.waiting.append(turn)
+        sequence.waiting[turn] = None
+        turn.sequence = sequence
         self._waiting += 1
         sequence.used_ns = turn.arrived_ns
         if not sequence.is_busy:
@@ -123,9 +121,8 @@ class SequenceEngine(Engine):
     def _take_next(self, sequence: OpenSequence) -> None:
         """The next request that still waits goes to the queue; those whose time is up are told."""
         while sequence.waiting:
-            turn = sequence.waiting.popleft()
-            if turn.has_ended():
-                continue
+            turn = next(iter(sequence.waiting))
+            del sequence.waiting[turn]
             self._waiting -= 1
             waited_ns = self._clock.now_ns() - turn.arrived_ns
             limit_ns = turn.limits.get("timeout_ns")
@@ -142,7 +139,7 @@ class SequenceEngine(Engine):
         if type(outcome) is Completed:
             values = cast(Tensors, outcome.value)
             # Copied: what a batch returns is cut from one array, which would be kept whole for each of its rows.
-            sequence.state = {name: np.array(values[name]) for name in self._first_row}
+            sequence.state = _kept({name: np.array(values[name]) for name in self._first_row})
         sequence.is_busy = False
         sequence.used_ns = self._clock.now_ns()
         turn.end(outcome)
@@ -154,6 +151,8 @@ class SequenceEngine(Engine):
             self._take_next(sequence)
 
     def _withdraw_turn(self, turn: Turn) -> None:
+        assert turn.sequence is not None
+        del turn.sequence.waiting[turn]
         self._waiting -= 1
         self._end_turn(turn, Cancelled())
 
@@ -169,7 +168,7 @@ class SequenceEngine(Engine):
         return turn
 
     def _first_state(self, rows: int) -> Tensors:
-        return {name: np.repeat(row, rows, axis=0) for name, row in self._first_row.items()}
+        return _kept({name: np.repeat(row, rows, axis=0) for name, row in self._first_row.items()})
 
     def _needs_start(self, id: int | str) -> str:
         """In Triton's words."""
@@ -190,3 +189,10 @@ class SequenceEngine(Engine):
         if self._sweeper is not None:
             self._sweeper.cancel()
         super().close()
+
+
+def _kept(state: Tensors) -> Tensors:
+    """Not to be written to: a request that fails leaves the state as it was."""
+    for array in state.values():
+        array.flags.writeable = False
+    return state

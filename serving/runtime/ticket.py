@@ -77,6 +77,7 @@ class Ticket(Request):
     def then(self, callback: Callable[[Outcome], None]) -> None:
         """See `core.backend.Submitted.then`."""
         if self.outcome is None:
+            assert self._then is None, f"{self.id} tells one callback only"
             self._then = callback
         else:
             callback(self.outcome)

@@ -143,5 +143,6 @@ def named(outcome: Outcome) -> tuple[str, str]:
     if isinstance(outcome, Rejected):
         reason = outcome.reason.name.lower()
     elif isinstance(outcome, Failed):
-        reason = snake(type(outcome.error).__name__)
+        error = outcome.error
+        reason = snake((InvalidInput if isinstance(error, InvalidInput) else type(error)).__name__)
     return snake(type(outcome).__name__), reason

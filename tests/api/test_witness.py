@@ -202,3 +202,44 @@ def test_an_answer_over_grpc_carries_its_requests_name_whatever_became_of_it(doo
     assert names[:2] == ["refused", "mine"]
     assert len(set(names)) == 4
     assert [told.id for told in notes.until(4)] == names
+
+
+def negative() -> Failed:
+    return Failed(ModelError("negative"))
+
+
+@pytest.mark.parametrize("way", ["short", "httptools"])
+def test_over_http_failures_only_are_told_where_nothing_else_is_wanted(serve: Callable[..., Server], way: str) -> None:
+    notes, backend = Notes(), EchoBackend(script=[negative(), Rejected(Reason.TOO_LARGE, 1)])
+    server = serve([model("m", ("x", "FP32", (-1, 2)), backend=backend, of_failures=notes)], http=way)
+    for name in ("fails", "too large", "well"):
+        post(server, [1, 2], x_request_id=name)
+    post(server, [1, 2, 3], x_request_id="not understood")
+    backend.script.append(negative())
+    post(server, [1, 2], id="again")
+    assert [(one.id, one.status) for one in notes.until(2)] == [("fails", 500), ("again", 500)]
+
+
+def test_a_generation_that_fails_is_told_where_nothing_else_is_wanted(serve: Callable[..., Server]) -> None:
+    notes, backend = Notes(), Generator()
+    served = model("m", ("x", "FP32", (-1, 2)), backend=backend, generator=backend, of_failures=notes)
+    url = f"http://{serve([served]).address}/v2/models/m/generate_stream"
+    for value, name in ((1, "well"), (-1, "fails")):
+        httpx.post(url, json={"x": [value, 2], "id": name})
+    assert [(one.id, one.status) for one in notes.until(1)] == [("fails", 500)]
+
+
+@pytest.mark.parametrize("door", ["plain", "fast"])
+def test_over_grpc_failures_only_are_told_where_nothing_else_is_wanted(door: str) -> None:
+    notes, backend = Notes(), EchoBackend(script=[negative()])
+    served = model("m", ("x", "FP32", (-1, 2)), backend=backend, of_failures=notes)
+    with (
+        grpc_serving([served], door=door) as server,
+        tritonclient.grpc.InferenceServerClient(server.address) as client,
+    ):
+        x = tritonclient.grpc.InferInput("x", [1, 2], "FP32")
+        x.set_data_from_numpy(np.zeros((1, 2), np.float32))
+        with pytest.raises(tritonclient.grpc.InferenceServerException):
+            client.infer("m", [x], request_id="fails")
+        client.infer("m", [x], request_id="well")
+    assert [(one.wire, one.id, one.status) for one in notes.until(1)] == [("grpc", "fails", 500)]

@@ -1,5 +1,6 @@
 """What the registry makes of objects with `generate`."""
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -43,6 +44,47 @@ def test_a_module_generates_on_its_device_and_without_gradients() -> None:
         list(model.generate({"in": np.array([[30]], np.int32)}))
     assert model.device == "cpu"
     model.close()
+
+
+class Awaiting(Powers):
+    """The same, with a wait before each answer."""
+
+    async def generate(self, inputs):
+        value = torch.from_numpy(inputs["in"].astype(np.float32))
+        try:
+            for _ in range(2):
+                await asyncio.sleep(0)
+                value = value * self.weight
+                yield {"out": value.numpy(), "tracked": value.requires_grad}
+            raise ValueError("too large")
+        finally:
+            CLOSED.append("awaited")
+
+
+def test_a_module_that_awaits_computes_without_gradients_and_leaves_others_theirs() -> None:
+    model = load_generating(repeat_spec(factory=f"{__name__}:Awaiting"))
+    assert model.waits
+    modes: list[bool] = []
+
+    async def read() -> list:
+        answers = model.generate({"in": np.array([[3]], np.int32)})
+        found = [await anext(answers) for _ in range(2)]
+        with pytest.raises(ValueError, match="too large"):
+            await anext(answers)
+        return found
+
+    async def look() -> None:
+        for _ in range(10):
+            modes.append(torch.is_inference_mode_enabled())
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        first, second, _ = await asyncio.gather(read(), read(), look())
+        assert first == second == [{"out": 6, "tracked": False}, {"out": 12, "tracked": False}]
+
+    asyncio.run(story())
+    assert not any(modes)
+    assert CLOSED[-2:] == ["awaited", "awaited"]
 
 
 def test_the_countdown_of_the_readme_counts_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,9 +150,11 @@ LONG_TEXTS = {
 
 @pytest.mark.parametrize("kind", LONG_TEXTS)
 def test_a_long_text_is_cut_to_the_same_tokens_as_if_all_of_it_were_read(embedder: Model, kind: str) -> None:
+    from models.text_embedder import TextEmbedder
+
     text = LONG_TEXTS[kind]
-    module = embedder._user_prepare.__self__  # type: ignore[attr-defined]
-    expected = module._tokenizer.encode(text.decode()).ids
+    tokenizer = TextEmbedder()._tokenizer
+    expected = tokenizer.encode(text.decode()).ids
     (beside, found) = embedder.prepare({"text": bytes_of(b"short", text)}).tensors["token_ids"]
     assert found[: len(expected)].tolist() == expected
     assert beside[1] != 0

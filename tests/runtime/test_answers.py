@@ -1,15 +1,20 @@
 """What a model gives back is not what it declared, or it leaves in an unusual way: told at once, and to nobody else."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from models.base import Collected, Tensors
+from models.generating import PlainGenerating
+from models.reference import NumpyModel, echo_spec, words_spec
+from models.spec import TensorSpec
 from serving.core.errors import ModelError
 from serving.core.outcome import Completed, Failed, Outcome
+from serving.runtime.checking import check_declared
 from serving.runtime.engine import Engine
+from serving.runtime.generation import GeneratingEngine
 from serving.testing.models import AsynchronousModel, ScriptedModel, Staged
 
 ODD = 13.0
@@ -22,6 +27,11 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "too many rows": (lambda sums: {"sum": np.tile(sums, (2, 1))}, "returned shape [2, 1] for output 'sum' of 1 row"),
     "no rows at all": (lambda sums: {"sum": np.float32(0)}, "returned shape [] for output 'sum' of 1 row(s)"),
     "other sizes": (lambda sums: {"sum": np.tile(sums, 3)}, "returned shape [1, 3] for output 'sum', declared as"),
+    "nothing": (lambda sums: None, "the model returned a NoneType, not its outputs by name"),  # type: ignore[return-value, arg-type]
+    "no names": (lambda sums: [sums], "the model returned a list, not its outputs by name"),  # type: ignore[return-value, arg-type]
+    "no array": (lambda sums: {"sum": sums.tolist()}, "returned a list for output 'sum', not an array"),
+    "none for an output": (lambda sums: {"sum": None}, "returned a NoneType for output 'sum', not an array"),
+    "another type": (lambda sums: {"sum": sums.astype(np.float64)}, "returned FP64 for output 'sum', declared as FP32"),
     "another rank": (lambda sums: {"sum": sums[:, 0]}, "returned shape [1] for output 'sum', declared as [-1, 1]"),
 }
 
@@ -109,3 +119,86 @@ def test_whatever_a_model_raises_its_threads_go_on(where: str, leaves: BaseExcep
     model = kind(**{where: leave})
     model.finishes = where == "on_split"
     assert_only_the_odd_fails(model, f"the model failed: {type(leaves).__name__}")
+
+
+TEXTS: dict[str, tuple[object, str]] = {
+    "a number": (7, "a int as an element of output 'word', declared as BYTES"),
+    "a numpy number": (np.int64(7), "a int64 as an element of output 'word'"),
+    "none": (None, "a NoneType as an element of output 'word'"),
+    "a float": (1.5, "a float as an element"),
+    "a truth": (True, "a bool as an element"),
+    "a list": ([b"a"], "a list as an element"),
+    "half a character": ("\ud800", "a text for output 'word' that cannot be sent: surrogates not allowed"),
+}
+WORD = TensorSpec(name="word", datatype="BYTES", shape=(-1, 1))
+
+
+def words_of(element: object) -> np.ndarray:
+    words = np.empty((1, 1), object)
+    words[0, 0] = element
+    return words
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_an_element_that_is_no_text_is_the_models_error_and_is_counted_as_one(case: str) -> None:
+    element, said = TEXTS[case]
+
+    def compute(x: np.ndarray) -> tuple[np.ndarray]:
+        return (np.concatenate([words_of(element if value == ODD else b"fine") for value in x[:, 0]]),)
+
+    async def story() -> None:
+        spec = echo_spec(outputs=(WORD,))
+        async with Engine([NumpyModel(spec, compute)]) as engine:
+            fine, odd = await asyncio.gather(
+                *(engine.submit({"x": np.full((1, 4), value, np.float32)}, rows=1) for value in (1.0, ODD))
+            )
+            assert type(fine) is Completed
+            assert isinstance(odd, Failed)
+            assert isinstance(odd.error, ModelError)
+            assert said in str(odd.error)
+            assert (engine.statistics().success.count, engine.statistics().fail.count) == (1, 1)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_an_element_that_is_no_text_fails_a_generation(case: str) -> None:
+    element, said = TEXTS[case]
+
+    class Spoiled:
+        def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+            yield {"word": words_of("fine")}
+            yield {"word": words_of(element)}
+
+    async def story() -> None:
+        async with GeneratingEngine(PlainGenerating(words_spec(), Spoiled())) as engine:
+            answers = engine.generate({})
+            assert len([answer async for answer in answers]) == 1
+            assert isinstance(answers.outcome, Failed)
+            assert said in str(answers.outcome.error)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"word": "text"}, {"word": np.array([[1]])}], ids=repr)
+def test_an_answer_that_is_not_as_declared_fails_its_generation(answer: object) -> None:
+    class Spoiled:
+        def generate(self, inputs: Tensors) -> Iterator[object]:
+            yield answer
+
+    async def story() -> None:
+        async with GeneratingEngine(PlainGenerating(words_spec(), Spoiled())) as engine:
+            answers = engine.generate({})
+            assert [answer async for answer in answers] == []
+            assert isinstance(answers.outcome, Failed)
+            assert isinstance(answers.outcome.error, ModelError)
+            assert str(answers.outcome.error).startswith("the model returned ")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4"])
+def test_either_order_of_bytes_is_a_float(dtype: str) -> None:
+    check_declared({"sum": np.zeros((1, 1), dtype)}, ScriptedModel().spec.outputs)
+    check_declared({"word": np.array([["a"]])}, (WORD,))
+    check_declared({"word": np.array([[b"\xff"]])}, (WORD,))

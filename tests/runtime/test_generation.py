@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +13,11 @@ from models.base import Tensors
 from models.generating import PlainGenerating
 from models.reference import repeat_spec
 from models.spec import Limits
-from serving.core.errors import InvalidInput, LaneLost, ModelError
+from serving.core.errors import InvalidInput, LaneLost, ModelError, NotOneAnswer
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Reason, Rejected
 from serving.runtime.generation import UNREAD, GeneratingEngine
 from serving.telemetry.recorder import Recorder
+from serving.testing.clock import ManualClock
 
 
 class Counting:
@@ -43,9 +44,34 @@ class Counting:
             self.closed.append(upto)
 
 
-def engine_of(counting: Counting, recorder: Recorder | None = None, **limits: object) -> GeneratingEngine:
+class Meeting:
+    """Awaits, before each answer, that as many generations do so as the input says: none can go on alone."""
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self.all_here = asyncio.Event()
+        self.closed: list[int] = []
+
+    async def generate(self, inputs: Tensors) -> AsyncIterator[Tensors]:
+        wanted = int(inputs["in"].ravel()[0])
+        try:
+            for number in range(2):
+                self.arrived += 1
+                if self.arrived >= wanted * (number + 1):
+                    self.all_here.set()
+                await self.all_here.wait()
+                if wanted == 13:
+                    raise ValueError("unlucky")
+                yield {"out": np.array([[number]], np.int32)}
+        finally:
+            self.closed.append(wanted)
+
+
+def engine_of(
+    model: Counting | Meeting, recorder: Recorder | None = None, clock: ManualClock | None = None, **limits: object
+) -> GeneratingEngine:
     spec = repeat_spec(limits=replace(Limits(), **limits))
-    return GeneratingEngine(PlainGenerating(spec, counting), observer=recorder)
+    return GeneratingEngine(PlainGenerating(spec, model), observer=recorder, clock=clock)
 
 
 def upto(count: int) -> Tensors:
@@ -206,7 +232,9 @@ def test_a_request_for_exactly_one_answer_is_refused() -> None:
     async def story() -> None:
         async with engine_of(Counting()) as engine:
             outcome = await engine.submit(upto(1), rows=1)
-            assert "any number of answers" in str(outcome.error)
+            assert isinstance(outcome.error, NotOneAnswer)
+            text = "ModelInfer RPC doesn't support models with decoupled transaction policy"  # Triton's
+            assert str(outcome.error).startswith(text)
 
     asyncio.run(story())
 
@@ -256,5 +284,150 @@ def test_whatever_a_model_raises_before_it_begins_the_thread_goes_on(leaves: Bas
             assert isinstance(odd.outcome, Failed)
             assert isinstance(odd.outcome.error, ModelError)
             assert await numbers(engine.generate(upto(2))) == [0, 1]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("leaves", ["cancel", "expire"])
+def test_a_generation_that_leaves_while_it_waits_leaves_nothing_behind(leaves: str) -> None:
+    async def story() -> None:
+        counting = Counting(permits=0)
+        async with engine_of(counting, max_generations=1, max_queue_requests=4) as engine:
+            running = engine.generate(upto(1))
+            for _ in range(1000 if leaves == "cancel" else 4):
+                waiting = engine.generate(upto(2), timeout_ns=1_000_000 if leaves == "expire" else None)
+                if leaves == "cancel":
+                    waiting.cancel()
+                else:
+                    assert await numbers(waiting) == []
+                assert type(waiting.outcome) is (Cancelled if leaves == "cancel" else Expired)
+                assert waiting.payload == {}
+            assert engine._waiting == []
+            counting.permits.release(10)
+            assert await numbers(running) == [0]
+
+    asyncio.run(story())
+
+
+def test_steps_of_generations_that_left_do_not_pile_up_behind_a_slow_one() -> None:
+    async def story() -> None:
+        counting = Counting(permits=0)
+        async with engine_of(counting, max_generations=2) as engine:
+            slow = engine.generate(upto(1))
+            await until(lambda: len(engine._steps._thread.handed_out) > 0)
+            for _ in range(1000):
+                leaving = engine.generate(upto(2))
+                await asyncio.sleep(0)
+                leaving.cancel()
+                await asyncio.sleep(0)
+            steps = engine._steps
+            assert len(steps._line) + len(steps._thread.handed_out) <= steps._thread.most_handed_out + 2
+            counting.permits.release(10)
+            assert await numbers(slow) == [0]
+
+    asyncio.run(story())
+
+
+def test_waiting_for_the_steps_of_others_does_not_count_as_hanging() -> None:
+    """The clock stands still while the event loop's timers go off again and again: no step has taken any time."""
+
+    async def story() -> None:
+        counting, clock = Counting(permits=0), ManualClock(1)
+        async with engine_of(counting, clock=clock, forward_timeout_s=0.01) as engine:
+            requests = [engine.generate(upto(1)) for _ in range(8)]
+            looks = engine._loop.time() + 0.05
+            await until(lambda: engine._loop.time() > looks)
+            assert engine.is_ready()
+            counting.permits.release(8)
+            assert await asyncio.gather(*map(numbers, requests)) == [[0]] * 8
+            hanging = engine.generate(upto(1))
+            await until(lambda: any(call.began_ns for call in engine._steps._thread.handed_out))
+            clock.advance(20_000_000)
+            async with asyncio.timeout(60):
+                await numbers(hanging)
+            assert isinstance(hanging.outcome.error, LaneLost)
+            counting.permits.release(8)
+
+    asyncio.run(story())
+
+
+def test_generations_that_wait_do_so_side_by_side() -> None:
+    async def story() -> None:
+        async with engine_of(Meeting()) as engine, asyncio.timeout(60):
+            requests = [engine.generate(upto(3)) for _ in range(3)]
+            assert await asyncio.gather(*map(numbers, requests)) == [[0, 1]] * 3
+            assert engine.reading().lanes == engine.spec.limits.max_generations
+        engine.ledger.check()
+
+    asyncio.run(story())
+
+
+def test_an_async_generation_is_closed_when_its_client_leaves_and_fails_alone() -> None:
+    async def story() -> None:
+        meeting = Meeting()
+        async with engine_of(meeting) as engine, asyncio.timeout(60):
+            leaving = engine.generate(upto(100))
+            await until(lambda: meeting.arrived == 1)
+            leaving.cancel()
+            assert type(leaving.outcome) is Cancelled
+            await until(lambda: meeting.closed == [100])
+            meeting.arrived = 12
+            failing = engine.generate(upto(13))
+            assert await numbers(failing) == []
+            assert isinstance(failing.outcome.error, ModelError)
+            assert await numbers(engine.generate(upto(1))) == [0, 1]
+        engine.ledger.check()
+
+    asyncio.run(story())
+
+
+def test_an_async_step_that_never_returns_costs_the_replica() -> None:
+    async def story() -> None:
+        async with engine_of(Meeting(), forward_timeout_s=0.05) as engine, asyncio.timeout(60):
+            waiting = engine.generate(upto(2))
+            assert await numbers(waiting) == []
+            assert isinstance(waiting.outcome.error, LaneLost)
+            with pytest.raises(LaneLost):
+                engine.check_health()
+        engine.ledger.check()
+
+    asyncio.run(story())
+
+
+def test_what_an_async_model_cancels_itself_is_its_failure() -> None:
+    class Cancelling:
+        async def generate(self, inputs: Tensors) -> AsyncIterator[Tensors]:
+            raise asyncio.CancelledError
+            yield {}
+
+    async def story() -> None:
+        async with engine_of(Cancelling()) as engine, asyncio.timeout(60):  # type: ignore[arg-type]
+            answers = engine.generate(upto(1))
+            assert await numbers(answers) == []
+            assert isinstance(answers.outcome.error, ModelError)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("writes", ["in turn", "awaiting"])
+def test_a_generation_that_writes_into_its_input_changes_nobodys_memory(writes: str) -> None:
+    class Writing:
+        def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+            for _ in range(2):
+                inputs["in"] *= 2
+                yield {"out": inputs["in"].copy()}
+
+    class WritingLater:
+        async def generate(self, inputs: Tensors) -> AsyncIterator[Tensors]:
+            for answer in Writing().generate(inputs):
+                yield answer
+
+    async def story() -> None:
+        given = upto(2)
+        given["in"].flags.writeable = False
+        async with engine_of(Writing() if writes == "in turn" else WritingLater()) as engine:  # type: ignore[arg-type]
+            for _ in range(3):
+                assert await numbers(engine.generate(given)) == [4, 8]
+        assert given["in"][0, 0] == 2
 
     asyncio.run(story())

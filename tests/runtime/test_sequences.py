@@ -188,3 +188,37 @@ def test_draining_answers_everybody() -> None:
 def test_a_spec_that_cannot_keep_state_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         accumulate_spec(**changes)
+
+
+def test_a_model_that_writes_into_the_state_and_fails_leaves_it_as_it_was() -> None:
+    def add(x: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        total += x
+        if (x == FAILS).any():
+            raise ValueError("told to fail")
+        return total.copy(), total
+
+    async def story() -> None:
+        async with engine_of(add) as engine:
+            assert await sums(send(engine, 1, 5, "s")) == [5]
+            assert isinstance((await send(engine, 1, FAILS)).error, ModelError)
+            assert await sums(send(engine, 1, 2), send(engine, 1, 3, "e")) == [7, 10]
+
+    asyncio.run(story())
+
+
+def test_requests_that_are_withdrawn_while_they_wait_for_their_turn_leave_nothing_behind() -> None:
+    async def story() -> None:
+        compute = Gated()
+        async with engine_of(compute, max_queue_requests=4) as engine:
+            compute.gate.clear()
+            first = send(engine, 1, 1, "s")
+            for _ in range(1000):
+                leaving = send(engine, 1, 1)
+                leaving.cancel()
+                assert type(await leaving) is Cancelled
+            assert not engine._sequences[1].waiting
+            last = send(engine, 1, 2, "e")
+            compute.gate.set()
+            assert await sums(first, last) == [1, 3]
+
+    asyncio.run(story())
