@@ -26,7 +26,7 @@ _projects: dict[Path, "Project"] = {}
 def import_beside(module_name: str, folder: str | None) -> ModuleType:
     """The module of this name, of the project in the folder if it is there, else from Python's path. Raises what the
     import raises; names in a ModuleNotFoundError are as the user wrote them."""
-    if folder is None:
+    if folder is None or not Path(folder).is_dir():  # on another machine of a cluster it may not be there
         return import_module(module_name)
     project = _project(Path(folder).resolve())
     for place in (str(project.folder), os.getcwd()):

@@ -188,5 +188,6 @@ def test_a_module_that_failed_to_import_is_tried_again(tmp_path: Path) -> None:
         import_beside("models", folder)
 
 
-def test_without_a_folder_python_s_path_decides() -> None:
-    assert import_beside("models.spec", None) is models.spec
+@pytest.mark.parametrize("folder", [None, "/there/is/no/such/folder"])
+def test_without_a_folder_python_s_path_decides(folder: str | None) -> None:
+    assert import_beside("models.spec", folder) is models.spec
