@@ -1,9 +1,9 @@
 """Imports a user's code from the folder of the settings, without anybody standing in anybody's way.
 
 The folder comes last on Python's path, and so does the one where the server was started: a `json.py` in them hides
-nothing from the standard library. Where a name in it is also the name of something else (`models` is Headway's too), the
-whole project is imported under a private package, in which its own modules see their folder first, as they do when one
-of them is run as a script.
+nothing from the standard library. Where a name in it is also the name of something else (`models` is Headway's too),
+the whole project is imported under a private package, in which its own modules see their folder first, as they do when
+one of them is run as a script.
 """
 
 import builtins
