@@ -66,7 +66,7 @@ def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
     if isinstance(error, RuntimeError | AssertionError):
         for signs, advice in ADVICE:
             if any(sign in text for sign in signs):
-                return RuntimeError(f"{_first_line(error).rstrip('.')}. {advice}")
+                return RuntimeError(f"{_first_line(error).rstrip('.!')}. {advice}")
     return error
 
 
