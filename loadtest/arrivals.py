@@ -67,7 +67,7 @@ def replay(file: str, seconds: float, *, speed: float = 1.0) -> Schedule:
     From its first instant, for at most `seconds` of our own time. `speed` 2 plays it in half the time, at twice its
     rate. Of each line only the instant is used."""
     _check(speed, seconds)
-    instants = sorted(_instant_s(line) for line in Path(file).read_text().splitlines() if line.strip())
+    instants = sorted(_instant_s(line) for line in Path(file).read_text("utf-8-sig").split("\n") if line.strip())
     if not instants:
         raise ValueError(f"{file} holds no instant")
     due = (round((instant - instants[0]) / speed * SECOND_NS) for instant in instants)

@@ -59,7 +59,7 @@ class Verdict:
 def read(path: Path) -> list[Limit]:
     """Raises BadSpec naming the key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSpec(f"objective: {path}: {error}") from None
     limits = _limits(table, "", _RATES)

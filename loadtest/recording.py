@@ -43,8 +43,12 @@ def read(path: Path) -> type[Scenario]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        whole = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadSpec(f"scenario: {path}: {error}") from None
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(whole.split("\n"), start=1):  # `splitlines` ends lines inside of texts too
         if not text.strip():
             continue
         try:

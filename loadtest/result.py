@@ -113,7 +113,7 @@ def why_unread(error: Exception) -> str:
 def read_result(path: Path) -> Result:
     """Raises BadResult."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         if document["format"] != FORMAT:
             raise BadResult(f"{path}: expected format {FORMAT!r}, got {document['format']!r}")
         return Result(load=Load.from_json(document["load"]), runs=[_run(run) for run in document["runs"]])

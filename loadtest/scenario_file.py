@@ -33,7 +33,7 @@ _TASK: Mapping[str, type | tuple[type, ...]] = {
 def read(path: Path) -> type[Scenario]:
     """Raises BadSpec naming the key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSpec(f"scenario: {path}: {error}") from None
     return from_table(table, name=path.stem)

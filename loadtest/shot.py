@@ -58,5 +58,5 @@ def write_shots(path: Path, shots: Iterable[Shot]) -> None:
 
 
 def read_shots(path: Path) -> list[Shot]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         return [Shot(**json.loads(line)) for line in file if line.strip()]

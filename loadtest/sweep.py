@@ -165,7 +165,7 @@ def write_sweep(path: Path, done: Sweep) -> None:
 def read_any(path: Path) -> Result | Sweep:
     """Whichever it is. Raises BadResult."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         is_sweep = document["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadResult(f"{path} is neither a result nor a sweep: {why_unread(error)}") from None

@@ -1,9 +1,9 @@
 """Imports a user's code from the folder of the settings, without anybody standing in anybody's way.
 
 The folder comes last on Python's path, and so does the one where the server was started: a `json.py` in them hides
-nothing from the standard library. Where a name in it is also
-the name of something else (`models.py` is Headway's too), the whole project is imported under a private package, in
-which its own modules see their folder first, as they do when one of them is run as a script.
+nothing from the standard library. Where a name in it is also the name of something else (`models` is Headway's too),
+the whole project is imported under a private package, in which its own modules see their folder first, as they do when
+one of them is run as a script.
 """
 
 import builtins
@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 HOUSE = ("models", "serving", "loadtest")  # our own packages
+OURS = Path(__file__).resolve().parents[1]  # the folder that holds them
 PRIVATE = "beside_the_settings_"
 
 _projects: dict[Path, "Project"] = {}
@@ -26,7 +27,7 @@ _projects: dict[Path, "Project"] = {}
 def import_beside(module_name: str, folder: str | None) -> ModuleType:
     """The module of this name, of the project in the folder if it is there, else from Python's path. Raises what the
     import raises; names in a ModuleNotFoundError are as the user wrote them."""
-    if folder is None:
+    if folder is None or not Path(folder).is_dir():  # on another machine of a cluster it may not be there
         return import_module(module_name)
     project = _project(Path(folder).resolve())
     for place in (str(project.folder), os.getcwd()):
@@ -74,9 +75,7 @@ class Project:
         """Whether a module of this name is the project's. Of a package that is ours too, what it lacks is ours:
         `models.base`, say."""
         top, *_ = name.split(".")
-        path = self.folder.joinpath(*name.split("."))
-        there = path.with_name(f"{path.name}.py").is_file() or path.is_dir()
-        return top in self._names and (there or top not in HOUSE)
+        return top in self._names and (top not in HOUSE or _is_in(self.folder, name))
 
     def import_(
         self,
@@ -104,7 +103,8 @@ class Project:
 
 
 class Finder:
-    """Finds the modules of a project's private package. An entry of `sys.meta_path`."""
+    """Finds the modules of a project's private package; also by the names that texts give them (pickles, the project's
+    own settings), where our package of that name has none of them. An entry of `sys.meta_path`."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -112,7 +112,10 @@ class Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(f"{self._project.package}."):
+        top, separator, _ = fullname.partition(".")
+        if separator and top in HOUSE and self._project.has(fullname) and not _is_in(OURS, fullname):
+            return ModuleSpec(fullname, Lender(self._project))
+        if top != self._project.package:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
@@ -133,13 +136,35 @@ class Loader(SourceFileLoader):
         super().exec_module(module)
 
 
+class Lender:
+    """Gives the module that the project already knows by its private name."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(f"{self._project.package}.{spec.name}")
+        self._own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._own_spec  # which the import has just replaced
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    path = folder.joinpath(*name.split("."))
+    return path.with_name(f"{path.name}.py").is_file() or path.is_dir()
+
+
 def _names(folder: Path) -> Iterator[str]:
     """What can be imported from the folder. A folder in it counts if it holds Python files; one of weights does not."""
     for path in folder.iterdir():
         if path.suffix == ".py" and path.stem.isidentifier():
             yield path.stem
-        elif path.name.isidentifier() and path.is_dir() and next(path.glob("*.py"), None):
-            yield path.name
+        elif path.name.isidentifier() and path.is_dir():
+            patterns = ("*.py", "*/*.py") if path.name in HOUSE else ("*.py",)  # others are searched without us
+            if any(next(path.glob(pattern), None) for pattern in patterns):
+                yield path.name
 
 
 def _is_found_elsewhere(name: str, folder: Path) -> bool:

@@ -21,7 +21,7 @@ SHORTER_SIDE = 256  # the photograph is scaled to this before its middle is cut 
 
 def imagenet_labels() -> tuple[str, ...]:
     """Names of the thousand classes, in the network's order."""
-    return tuple(files("models").joinpath("imagenet_labels.txt").read_text().splitlines())
+    return tuple(files("models").joinpath("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
 
 
 SPEC = ModelSpec(

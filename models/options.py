@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-SHORTEST_SECRET = 4  # characters: hiding every `1` or `mlp` would leave no sentence readable
+# Characters. Hiding every `1` or `mlp` would leave no sentence readable; what is longer than a word is no part of one.
+SHORTEST_SECRET, LONGER_THAN_A_WORD = 4, 12
 
 
 def with_paths(options: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
@@ -48,8 +49,13 @@ def without_values(text: str, options: Mapping[str, Any], folder: str | None = N
     if not found:
         return text
     longest_first = sorted(found, key=len, reverse=True)
-    pattern = re.compile("|".join(rf"(?<!\w){re.escape(told)}(?!\w)" for told in longest_first))
+    pattern = re.compile("|".join(map(_pattern, longest_first)))
     return pattern.sub(lambda match: f"<{found[match[0]]}>", text)
+
+
+def _pattern(told: str) -> str:
+    exact = re.escape(told)
+    return exact if len(told) >= LONGER_THAN_A_WORD else rf"(?<!\w){exact}(?!\w)"
 
 
 def _scalars(key: str, value: Any) -> Iterator[tuple[str, object]]:

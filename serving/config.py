@@ -36,7 +36,8 @@ RAY_PORTS = (STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # Not the input: options may be secret, and what a manifest's settings lack is told where clients can read it.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class ServerSettings(Section):
@@ -241,7 +242,10 @@ class ModelSettings(Section):
     factory: ImportString = Field(
         description="`package.module:attribute`: a module class, or a function that returns a module."
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Keyword arguments of the factory. What names a file beside this one (`./net.pt`) is a path.",
+    )
     inputs: list[TensorSettings] = Field(min_length=1, description="What a request carries.")
     outputs: list[TensorSettings] = Field(min_length=1, description="What the answer carries.")
     latency_budget_ms: float | None = Field(

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from serving.text_file import UnreadableText, read_text
+
 KeyPath = tuple[str | int, ...]
 
 
@@ -58,11 +60,9 @@ def written(key: KeyPath) -> str:
 def read_source(path: Path) -> Source:
     """The file's data. Raises `SettingsError` if it cannot be read, is not YAML, or names a key twice."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SettingsError([f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"]) from error
-    except OSError as error:
-        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
+        text = read_text(path)
+    except UnreadableText as error:
+        raise SettingsError([f"{path}: {error}"]) from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)

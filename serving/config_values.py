@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
+from serving.text_file import UnreadableText, read_lines
+
 PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 RESERVED_NAMES = ("front",)  # the application that answers what belongs to no model
@@ -35,9 +37,12 @@ def _lines(value: object, info: ValidationInfo) -> object:
         return value
     path = Path((info.context or {}).get("folder", "."), value)
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the labels' file {path} cannot be read: {error}") from error
+        labels = read_lines(path)
+    except UnreadableText as error:
+        raise ValueError(f"the labels' file {path} {error}") from error
+    if not any(labels):
+        raise ValueError(f"the labels' file {path} holds no label")
+    return labels
 
 
 def _path_segment(value: str) -> str:

@@ -92,6 +92,14 @@ def test_models_know_the_folder_of_their_settings_also_in_another_process(tmp_pa
     assert [spec.folder for spec in carried.model_specs()] == [None], "a manifest is read on another machine"
 
 
+def test_what_is_wrong_with_settings_in_a_manifest_is_told_without_the_options() -> None:
+    model = yaml.safe_load(GOOD)["models"][0] | {"options": {"token": "hunter2-and-more"}, "replicas": 0}
+    for wrong in (model, model | {"options": ["hunter2-and-more"]}, {"options": {"token": "hunter2-and-more"}}):
+        with pytest.raises(ValueError) as told:
+            Settings.model_validate({"models": [wrong]})
+        assert "hunter2" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -27,9 +27,10 @@ HOUSE = {
     "serving.telemetry": ("serving.core",),
     "serving.testing": ("serving.core", "serving.protocol", "models.base", "models.spec"),
     "serving.config": ("models.spec", "serving.config_mistakes", "serving.config_source", "serving.config_values"),
-    "serving.config_values": (),
+    "serving.config_values": ("serving.text_file",),
     "serving.config_mistakes": ("serving.config_source",),
-    "serving.config_source": (),
+    "serving.config_source": ("serving.text_file",),
+    "serving.text_file": (),
     "serving.explain": ("serving.config", "serving.config_mistakes", "serving.config_source"),
     "serving.top": (),
     "serving.cli": (

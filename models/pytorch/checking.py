@@ -75,6 +75,19 @@ def check_example(example: object, declared: Sequence[TensorSpec]) -> None:
             raise BrokenPromise(f"`example` returned {what} for input {tensor.name!r}; return a numpy array of one row")
 
 
+def misused(method: str, error: Exception, on: str = "") -> BrokenPromise:
+    """A hook fails at the start, perhaps since it is none. on: what it was given."""
+    does = {
+        "prepare": "with the inputs of a request",
+        "finish": "with the outputs of a request",
+        "example": "for one valid row of inputs",
+    }
+    return BrokenPromise(
+        f"`{method}` fails{on and f' {on}'}: {type(error).__name__}: {error}. It is called {does[method]}; a method of"
+        " that name that does something else needs another one, or its module another module around it"
+    )
+
+
 def lengthened(short: Tensors, short_length: int, long: Tensors, long_length: int) -> frozenset[str]:
     """The outputs whose second dimension follows the padded length, told from two batches of different lengths."""
     return frozenset(

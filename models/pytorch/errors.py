@@ -36,6 +36,11 @@ ADVICE = (
         "`with torch.inference_mode(False), torch.enable_grad():` and work on `x.clone()` of each input",
     ),
     (
+        ("Expected all tensors to be on the same device",),
+        "What `forward` makes belongs on `x.device`; what was frozen into TorchScript is moved only as it is loaded: "
+        "give `torch.jit.load` a `map_location`",
+    ),
+    (
         ("Guard failed",),
         "The program was exported for these sizes only. Export it with a first dimension of any size: "
         "`dynamic_shapes={'x': {0: torch.export.Dim.DYNAMIC}}`, where `x` is the parameter of `forward`",
@@ -61,7 +66,7 @@ def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
     if isinstance(error, RuntimeError | AssertionError):
         for signs, advice in ADVICE:
             if any(sign in text for sign in signs):
-                return RuntimeError(f"{_first_line(error).rstrip('.')}. {advice}")
+                return RuntimeError(f"{_first_line(error).rstrip('.!')}. {advice}")
     return error
 
 

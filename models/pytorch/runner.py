@@ -17,7 +17,15 @@ from models.preparing import (
     resized,
     rows_of,
 )
-from models.pytorch.checking import BrokenPromise, check_example, check_outputs, check_prepared, check_rows, lengthened
+from models.pytorch.checking import (
+    BrokenPromise,
+    check_example,
+    check_outputs,
+    check_prepared,
+    check_rows,
+    lengthened,
+    misused,
+)
 from models.pytorch.cuda import Device
 from models.pytorch.device import device_for, place
 from models.pytorch.errors import translate
@@ -194,6 +202,8 @@ class TorchModel:
             else:
                 check_outputs(output, self.spec.outputs, rows, part.length if self._pads else None)
             (answer,) = self.split(output, [part])
+            if isinstance(answer, Exception):
+                raise misused("finish", answer) from answer
             if isinstance(answer, BaseException):
                 raise answer
             check_outputs(answer, self.spec.outputs, rows, None)
@@ -227,11 +237,10 @@ class TorchModel:
         except BrokenPromise:
             raise
         except Exception as error:
-            which = "its own `example`" if self._example else "made-up input (a method `example` gives valid input)"
-            raise BrokenPromise(
-                f"`prepare` fails on {which}: {type(error).__name__}: {error}. It is called with the inputs of a"
-                " request; a method of that name that does something else needs another name"
-            ) from error
+            if not self.prepares:
+                raise misused("example", error) from error
+            given = "its own example" if self._example else "made-up input (a method `example` gives valid input)"
+            raise misused("prepare", error, f"on {given}") from error
 
     def _raise(self, error: Exception) -> NoReturn:
         translated = translate(error, self._device.works if self._device else lambda: True)

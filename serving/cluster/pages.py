@@ -10,6 +10,7 @@ from serving.api.front import LivePage
 from serving.cluster import decisions
 from serving.cluster.collector import Collector, targets
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
+from serving.text_file import UnreadableText, read_text
 
 SHORTEST_TOKEN = 16
 
@@ -70,7 +71,10 @@ def admin_token(path: str | None) -> str:
     """The secret in this file, "" without one. Raises where there is a file without a secret: nobody would notice."""
     if path is None:
         return ""
-    token = Path(path).read_text(encoding="utf-8").strip()
+    try:
+        token = read_text(Path(path)).strip()
+    except UnreadableText as error:
+        raise ValueError(f"server.admin_token_file: {path} {error}") from error
     if len(token) < SHORTEST_TOKEN or not token.isascii():
         raise ValueError(
             f"server.admin_token_file: {path} holds no secret of {SHORTEST_TOKEN} ASCII characters or more"

@@ -6,11 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models.registry import ModelNotLoadable
 from models.spec import ModelSpec, TensorSpec
 from serving.cluster.engines import open_engine
+from serving.core.outcome import Completed, Reason, Rejected
 
 SECRET = "hunter2-and-more"
 
@@ -132,3 +134,35 @@ def test_a_factory_that_sets_signal_handlers_is_served_and_the_handlers_are_left
         f"model m: a handler for {name} is left out: signals are the server's"
         for name in ("SIGUSR2", "SIGTERM", "SIGINT")
     ]
+
+
+SIXTEEN_AT_MOST = """
+import torch
+
+class Picky(torch.nn.Module):
+    def forward(self, x):
+        if len(x) > 16:
+            raise RuntimeError("CUDNN-like: batch too large")
+        return 2 * x
+make = Picky
+"""
+
+
+def test_a_model_that_fails_above_some_rows_is_served_and_larger_requests_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "project.py").write_text(SIXTEEN_AT_MOST)
+    x = TensorSpec(name="x", datatype="FP32", shape=(-1, 2))
+    spec = ModelSpec(name="m", factory="project:make", inputs=(x,), outputs=(x,), folder=str(tmp_path))
+    said: list[str] = []
+
+    async def story() -> None:
+        engine: Any = await open_engine(spec, report=said.append)
+        answered = await engine.submit({"x": np.ones((16, 2), np.float32)}, rows=16)
+        refused = await engine.submit({"x": np.ones((17, 2), np.float32)}, rows=17)
+        assert isinstance(answered, Completed)
+        assert isinstance(refused, Rejected)
+        assert (refused.reason, refused.limit) == (Reason.TOO_LARGE, 16)
+        await engine.drain(timeout_s=1)
+        engine.close()
+
+    asyncio.run(story())
+    assert any("`limits.max_batch_rows: 16` in the settings says so without trying" in line for line in said)

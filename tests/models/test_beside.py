@@ -23,8 +23,9 @@ def _path_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     yield
     models.__dict__.pop("__getattr__", None)
+    models.__dict__.pop("nets", None)
     for name in set(sys.modules) - before:
-        if name.startswith(PRIVATE) or name.startswith(("shop", "helper")):
+        if name.startswith((PRIVATE, "shop", "helper", "models.nets")):
             del sys.modules[name]
 
 
@@ -157,6 +158,24 @@ def test_a_whole_model_that_was_pickled_is_found_under_the_name_it_had(tmp_path:
         models.Other  # type: ignore[attr-defined]  # noqa: B018
 
 
+def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_the_name(tmp_path: Path) -> None:
+    folder = project(
+        tmp_path,
+        models__nets__deep="class Net: ...\n",
+        models__nets__scorer="""
+            import pickle
+            from importlib import import_module
+            from models.nets.deep import Net
+            def make():
+                assert import_module("models.nets.deep").Net is Net
+                return type(pickle.loads(b"cmodels.nets.deep\\nNet\\n)\\x81.")) is Net
+            """,
+    )
+    assert made(folder, "models.nets.scorer:make")
+    assert find_factory("models.nets.deep:Net", folder).__module__.startswith(PRIVATE)
+    assert import_beside("models.spec", folder) is models.spec
+
+
 @pytest.mark.parametrize(
     ("factory", "told"),
     [
@@ -188,5 +207,6 @@ def test_a_module_that_failed_to_import_is_tried_again(tmp_path: Path) -> None:
         import_beside("models", folder)
 
 
-def test_without_a_folder_python_s_path_decides() -> None:
-    assert import_beside("models.spec", None) is models.spec
+@pytest.mark.parametrize("folder", [None, "/there/is/no/such/folder"])
+def test_without_a_folder_python_s_path_decides(folder: str | None) -> None:
+    assert import_beside("models.spec", folder) is models.spec

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import models
+from models.pytorch.checking import BrokenPromise
+from models.pytorch.generating import load_generating_module
 from models.reference import noop_spec, repeat_spec
 from models.registry import ModelNotLoadable, load_generating
 
@@ -99,3 +101,37 @@ def test_the_countdown_of_the_readme_counts_down(tmp_path: Path, monkeypatch: py
 def test_what_cannot_generate_is_not_loaded_as_if_it_could() -> None:
     with pytest.raises(ModelNotLoadable, match="without a method `generate`"):
         load_generating(noop_spec(decoupled=True))
+
+
+class Hollow(torch.nn.Module):
+    """Its layer has no weights, in one way or another."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def generate(self, inputs):
+        yield {}
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (lambda: torch.nn.LazyLinear(3), "lazy layers have no weights yet: load them, or call the module once"),
+        (lambda: torch.nn.Linear(3, 3, device="meta"), "weights on the device `meta` hold no values"),
+    ],
+)
+def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them(layer, told: str) -> None:
+    with pytest.raises(BrokenPromise, match=told):
+        load_generating_module(repeat_spec(), Hollow(layer()))
+
+
+def test_a_generator_that_needs_gradients_is_told_how() -> None:
+    class Climbing(Powers):
+        def generate(self, inputs):
+            x = torch.ones(1, 1)
+            yield {"out": torch.autograd.grad((x * self.weight).sum(), x)[0]}
+
+    model = load_generating_module(repeat_spec(), Climbing())
+    with pytest.raises(RuntimeError, match=r"with torch\.inference_mode\(False\), torch\.enable_grad\(\)"):
+        next(iter(model.generate({})))

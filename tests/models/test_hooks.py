@@ -163,9 +163,15 @@ def test_what_prepare_returns_wrong_for_one_request_is_the_models_fault(make: An
         model.prepare({"x": 100 * np.abs(ROW)})
 
 
-def test_a_prepare_that_means_something_else_is_told_so() -> None:
-    with pytest.raises(BrokenPromise, match=r"`prepare` fails on made-up input .* needs another name"):
-        load_module(spec_of(), Preparing(lambda inputs: inputs + 1))  # type: ignore[operator]
+@pytest.mark.parametrize("name", ["prepare", "finish", "example"])
+def test_a_method_that_means_something_else_is_told_so(name: str) -> None:
+    def helper(*tensors: Any) -> Any:
+        return torch.nn.functional.relu(*tensors)
+
+    module: Any = Doubling()
+    setattr(module, name, helper)
+    with pytest.raises(BrokenPromise, match=rf"`{name}` fails.*: TypeError: .* that does something else needs another"):
+        load_module(spec_of(), module)
 
 
 def test_inputs_of_different_rows_stay_the_clients_fault() -> None:

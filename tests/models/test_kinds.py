@@ -213,6 +213,19 @@ def test_a_model_that_does_as_it_was_told_is_served_with_autograd(device: Any, b
     assert_batched_equals_unbatched(model)
 
 
+def test_a_tensor_on_another_device_is_told_of_with_what_to_do() -> None:
+    """As a GPU says it; here nothing else could."""
+
+    class OnTheHost(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!\nmore"
+            )
+
+    with pytest.raises(RuntimeError, match=r"cuda:0 and cpu\. .* belongs on `x\.device`; .* `map_location`$"):
+        load_module(spec_of(), OnTheHost())
+
+
 def test_gradients_by_functional_transforms_need_nothing() -> None:
     class Functional(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -95,6 +95,7 @@ SECRET = "s3cr3t-tok/en"
         ({"token": SECRET}, f"401 for {SECRET}!", "401 for <options.token>!"),
         ({"store": {"keys": ["one", SECRET]}}, f"bad key '{SECRET}'", "bad key '<options.store.keys[1]>'"),
         ({"pin": 90210}, "no 90210, but 902101 and v90210", "no <options.pin>, but 902101 and v90210"),
+        ({"token": SECRET}, f"key_{SECRET}2", "key_<options.token>2"),
         ({"quoted": "it's\n"}, repr("it's\n"), '"<options.quoted>"'),
         ({"a": SECRET, "b": f"{SECRET}/more"}, f"{SECRET}/more, {SECRET}", "<options.b>, <options.a>"),
         ({"depth": 2, "kind": "mlp"}, "2 layers of mlp", "2 layers of mlp"),
