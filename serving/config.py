@@ -7,7 +7,7 @@ and meaning is listed in docs/configuration.md, which `headway settings --markdo
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic import model_validator as checks_all
@@ -29,13 +29,21 @@ from serving.config_values import (
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
-# What Ray Serve opens itself behind HAProxy, besides the replicas' listeners from 30000 and 40000 on.
-STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT = 8404, 9101, 8500, 9500
-RAY_PORTS = (STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT)
+REPLICAS_PORTS = (range(30000, 31001), range(40000, 42501))  # of Ray Serve, and gRPC's fast door beside them
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RayPorts(NamedTuple):
+    """What Ray Serve opens itself behind HAProxy, besides the replicas' listeners. statistics, metrics: HAProxy's
+    pages, which our launcher keeps closed (`cluster/haproxy.py`)."""
+
+    fallback: int
+    fallback_grpc: int
+    statistics: int
+    metrics: int
 
 
 class ServerSettings(Section):
@@ -135,10 +143,16 @@ class ServerSettings(Section):
     def url(self) -> str:
         return f"http://{self.own_host}:{self.http_port}"
 
+    @property
+    def ray_ports(self) -> "RayPorts":
+        """They follow `http_port`, so that two servers on one machine need no more than ports of their own."""
+        sign = 1 if self.http_port <= 65535 - 1500 else -1
+        return RayPorts(*(self.http_port + sign * distance for distance in (500, 1500, 404, 1101)))
+
     @checks_all(mode="after")
     def _check(self) -> Self:
         for key, port, other in (("http_port", self.http_port, 8000), ("grpc_port", self.grpc_port or 0, 8001)):
-            if port in RAY_PORTS or 30000 <= port <= 31000 or 40000 <= port <= 41000:
+            if port in self.ray_ports or any(port in ports for ports in REPLICAS_PORTS):
                 raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")

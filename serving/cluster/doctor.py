@@ -18,14 +18,7 @@ from pathlib import Path
 
 from serving.cluster.environment import haproxy_binary, haproxy_launcher
 from serving.cluster.machine import available_cores, available_memory_bytes
-from serving.config import (
-    FALLBACK_GRPC_PORT,
-    FALLBACK_PORT,
-    METRICS_PORT,
-    STATISTICS_PORT,
-    ServerSettings,
-    Settings,
-)
+from serving.config import ServerSettings, Settings
 from serving.telemetry.gpu import read_once
 from serving.telemetry.snapshot import GpuReading
 
@@ -200,12 +193,14 @@ def check_ports(server: ServerSettings, *, haproxy: bool) -> Iterator[Check]:
     yield check_port(server.http_port, "the server", server.host)
     if not haproxy:
         return
-    yield check_port(STATISTICS_PORT, "HAProxy's statistics")
-    yield check_port(METRICS_PORT, "HAProxy's metrics")
-    yield check_port(FALLBACK_PORT, "Ray Serve's fallback proxy", server.host)
+    ports = server.ray_ports
+    if haproxy_launcher() is None:  # it would keep them closed
+        yield check_port(ports.statistics, "HAProxy's statistics")
+        yield check_port(ports.metrics, "HAProxy's metrics")
+    yield check_port(ports.fallback, "Ray Serve's fallback proxy", server.host)
     if server.grpc_port:
         yield check_port(server.grpc_port, "gRPC", server.host)
-        yield check_port(FALLBACK_GRPC_PORT, "Ray Serve's fallback proxy for gRPC", server.host)
+        yield check_port(ports.fallback_grpc, "Ray Serve's fallback proxy for gRPC", server.host)
 
 
 def check_port(port: int, owner: str, host: str = "0.0.0.0") -> Check:

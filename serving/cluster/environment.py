@@ -52,7 +52,13 @@ def _common() -> dict[str, str]:
 
 
 def _haproxy(server: ServerSettings) -> dict[str, str]:
+    ports = server.ray_ports
     return {
+        # Two servers on one machine must not want the same.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.statistics),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.metrics),
         # HAProxy balances straight to the replicas: a fiftieth of the CPU time of Ray's Python proxy.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # With metrics on, a Python actor parses one log line per request: more CPU than the proxying itself.
@@ -62,8 +68,9 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
         # Ray sends a request again only if it could not connect. Inference has no side effects, so a replica that dies
         # without a word of answer (a spot machine, say) may be followed by another try as well.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        # HAProxy would try three more: a request that crashes the model would take four replicas with it.
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # One more try, or a request that ends its process would take replica after replica with it. HAProxy 2.8 has one
+        # number for this and for connections that failed, which would bear more.
+        "RAY_SERVE_HAPROXY_RETRIES": "1",
         # A HAProxy that died is noticed at the third look. Ray looks every ten seconds: half a minute without service.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # What was sent can be sent again only if it fits into one buffer and was there as a whole when it left. To be

@@ -19,6 +19,7 @@ from serving.api.grpc import add_refusal
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
 from serving.cluster.ports import DISTANCE, fast_port, listening_ports
+from serving.direct import GRPC_OPTIONS
 from serving.protocol.pb import HEALTH, SERVICE
 
 HEALTHZ = "/ray.serve.RayServeAPIService/Healthz"
@@ -81,7 +82,7 @@ class RayHealth:
     when the replica is about to go."""
 
     def __init__(self, port: int) -> None:
-        self._ask = grpc.aio.insecure_channel(f"127.0.0.1:{port}").unary_unary(HEALTHZ)
+        self._ask = grpc.aio.insecure_channel(f"127.0.0.1:{port}", GRPC_OPTIONS).unary_unary(HEALTHZ)
 
     async def __call__(self, message: bytes) -> bytes:
         try:

@@ -10,9 +10,10 @@ import grpc
 
 from serving.api.faults import CallFailed, fault_of_grpc
 from serving.api.grpc_pending import REQUEST_ID, Call
+from serving.direct import GRPC_OPTIONS
 
 _PASSED_ON = ("traceparent", "tracestate")
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_OPTIONS = (*GRPC_OPTIONS, ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
 class Relayed:

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import time
-import urllib.request
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -20,6 +19,7 @@ from serving.cluster.environment import grpc_options, ray_environment, serves_gr
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
+from serving.direct import ask
 
 READY_TIMEOUT_S = 600.0
 DRAIN_S = 3.0
@@ -197,6 +197,6 @@ def _pause(seconds: float) -> bool:
 
 
 def get_json(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with ask(url, timeout_s=10) as response:
         answer: dict[str, Any] = json.load(response)
         return answer

@@ -4,12 +4,12 @@ replicas."""
 import json
 import re
 import time
-import urllib.request
 from typing import Any
 
 import grpc
 
 from serving.core.clock import SystemClock
+from serving.direct import GRPC_OPTIONS, ask
 from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
@@ -42,7 +42,7 @@ def hears(url: str, model: str, count: int) -> bool:
     heard = set()
     for _ in range(4 * count):
         try:
-            with urllib.request.urlopen(f"{url}/v2/models/{model}/config", timeout=2) as response:
+            with ask(f"{url}/v2/models/{model}/config", timeout_s=2) as response:
                 heard.add(json.load(response)["parameters"]["replica"]["string_value"])
         except OSError:
             return False
@@ -53,7 +53,7 @@ def hears(url: str, model: str, count: int) -> bool:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with ask(url, timeout_s=2) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -61,11 +61,11 @@ def answers(url: str) -> bool:
 
 def is_ready_over_grpc(address: str, model: str) -> bool | None:
     """What is answered to a call that names only the model; None if nobody answers."""
-    ask = encode("ModelReadyRequest", {"name": model})
-    with grpc.insecure_channel(address) as channel:
+    asked = encode("ModelReadyRequest", {"name": model})
+    with grpc.insecure_channel(address, GRPC_OPTIONS) as channel:
         try:
             return bool(
-                decode("ModelReadyResponse", channel.unary_unary(f"/{SERVICE}/ModelReady")(ask, timeout=2)).ready
+                decode("ModelReadyResponse", channel.unary_unary(f"/{SERVICE}/ModelReady")(asked, timeout=2)).ready
             )
         except grpc.RpcError:
             return None
