@@ -51,7 +51,9 @@ class ServerSettings(Section):
 
     name: str = Field("headway", description="How the server calls itself in `GET /v2`.")
     host: str = Field(
-        "127.0.0.1", min_length=1, description="The address it listens on; 0.0.0.0: reachable from other machines."
+        "127.0.0.1",
+        min_length=1,
+        description="The address it listens on. 0.0.0.0: reachable from other machines; `::`: by IPv6 as well.",
     )
     http_port: int = Field(8000, ge=1, le=65535, description="Port of the Open Inference Protocol over HTTP.")
     grpc_port: int | None = Field(
@@ -136,8 +138,9 @@ class ServerSettings(Section):
 
     @property
     def own_host(self) -> str:
-        """Where the server is called from its own machine."""
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        """Where the server is called from its own machine, as it stands in a URL."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]" if ":" in host else host
 
     @property
     def url(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.config import Settings, SettingsError, load_settings
+from serving.config import ServerSettings, Settings, SettingsError, load_settings
 from serving.explain import reference, reference_markdown, values
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +79,27 @@ def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
     only = Settings.model_validate(settings.as_mapping("other"))
     assert [spec.name for spec in only.model_specs()] == ["other"]
     assert only.model_specs()[0].labels == {"y": ("cat", "dog")}
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+        ("fd00::2", "http://[fd00::2]:8000"),
+        ("localhost", "http://localhost:8000"),
+    ],
+)
+def test_the_server_is_called_by_an_address_that_fits_into_a_url(host: str, url: str) -> None:
+    assert ServerSettings(host=host).url == url
+
+
+def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
+    assert ServerSettings().ray_ports == (8500, 9500, 8404, 9101)
+    assert ServerSettings(http_port=8010, grpc_port=8011).ray_ports == (8510, 9510, 8414, 9111)
+    assert all(0 < port < 65536 for port in ServerSettings(http_port=65000).ray_ports)
 
 
 @pytest.mark.parametrize(

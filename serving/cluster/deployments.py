@@ -210,7 +210,8 @@ class Front:
         }
         self.http: App = FrontApp(operations, pages=pages)
         door.entrance.register("/", self.http)
-        relay = GrpcRelay(server.grpc_port, server.tenant_header) if server.grpc_port else None
+        target = f"{server.own_host}:{server.grpc_port}"
+        relay = GrpcRelay(target, server.tenant_header) if server.grpc_port else None
         grpc_door.entrance.register(GrpcService([], operations, relay=relay))
 
     def __serve_build_asgi_app__(self) -> App:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.api.gate import Gate
-from serving.cluster.haproxy import PEER_HEADER, SLEEPERS, peer_key
+from serving.cluster.haproxy import HOST, PEER_HEADER, SLEEPERS, peer_key
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.door.middlewares"
@@ -100,6 +100,20 @@ def gate(admin_token: str) -> Gate:
 def peer_header() -> str:
     """The header in which HAProxy says who asks; "" where requests come without HAProxy. Asked inside of Ray Serve."""
     return PEER_HEADER if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else ""
+
+
+def own_host(settings: Settings) -> str:
+    """The address that a Ray of our own is told to serve at. Behind our launcher's HAProxy it is the loopback: HAProxy
+    alone listens where the settings say (`listening_environment`); other machines cannot reach the replicas' ports."""
+    return "127.0.0.1" if _our_haproxy_listens(settings) else settings.server.host
+
+
+def listening_environment(settings: Settings) -> dict[str, str]:
+    return {HOST: settings.server.host} if _our_haproxy_listens(settings) else {}
+
+
+def _our_haproxy_listens(settings: Settings) -> bool:
+    return settings.server.ray_address is None and uses_haproxy(settings) and haproxy_launcher() is not None
 
 
 def haproxy_launcher() -> str | None:

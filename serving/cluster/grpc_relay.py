@@ -34,10 +34,10 @@ class Relayed:
 
 
 class GrpcRelay:
-    """See `grpc_service.Relay`. port: HAProxy's, on this node."""
+    """See `grpc_service.Relay`. target: the address of HAProxy on this node."""
 
-    def __init__(self, port: int, tenant_header: str) -> None:
-        self._target = f"127.0.0.1:{port}"
+    def __init__(self, target: str, tenant_header: str) -> None:
+        self._target = target
         self._tenant_header = tenant_header.lower()
         self._channel: Any = None
 

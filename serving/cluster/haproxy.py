@@ -23,6 +23,7 @@ from serving.api.secret import key
 from serving.cluster.haproxy_errors import GRPC_STATUS, HTTP_STATUS, with_clear_errors
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
+HOST = "HEADWAY_HOST"  # where HAProxy listens, if not where Ray says
 SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
 FRONT_BACKEND = "grpc-front"
 MARK = "# Headway:"
@@ -62,6 +63,7 @@ _ROUTING = f"""\
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
 _HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
+_LISTENING = re.compile(r"^(frontend (?:http|grpc)_frontend\n(?: *#.*\n)* *bind )\S+:(\d+)", re.MULTILINE)
 _STATS_SOCKET = re.compile(r"^( *stats socket .* mode) \d+", re.MULTILINE)
 _PUBLIC_PAGES = re.compile(r"^(?:frontend prometheus|listen stats)\n(?:[ \t#].*\n?|\n)*", re.MULTILINE)
 # Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And
@@ -105,6 +107,12 @@ def closed(config: str) -> str:
     """Without HAProxy's pages of statistics and metrics, which Ray opens on all addresses, and with its admin socket
     for our own user: whoever writes to that can stop HAProxy or send its requests elsewhere."""
     return _STATS_SOCKET.sub(r"\1 600", _PUBLIC_PAGES.sub("", config))
+
+
+def listening(config: str, host: str) -> str:
+    """With the frontends on this address. Ray would give the replicas the same one, and reach them by IPv4 only."""
+    both = " v4v6" if host == "::" else ""
+    return _LISTENING.sub(lambda found: f"{found[1]}{host}:{found[2]}{both}", config) if host else config
 
 
 def guarded(config: str) -> str:
@@ -181,7 +189,8 @@ def main() -> None:
     try:
         path = Path(arguments[arguments.index("-f") + 1])
         sleepers = os.environ.get(SLEEPERS, "").split(",")
-        path.write_text(with_clear_errors(edited(path.read_text(), sleepers), path.parent))
+        config = listening(edited(path.read_text(), sleepers), os.environ.get(HOST, ""))
+        path.write_text(with_clear_errors(config, path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
         sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")

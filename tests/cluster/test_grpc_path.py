@@ -63,7 +63,7 @@ async def front(haproxy_port: int) -> tuple[grpc.aio.Server, int]:
     async def status() -> list[dict[str, object]]:
         return [{"name": "m", "version": "1", "state": "READY"}]
 
-    service = GrpcService([], Operations(status), relay=GrpcRelay(haproxy_port, ""))
+    service = GrpcService([], Operations(status), relay=GrpcRelay(f"127.0.0.1:{haproxy_port}", ""))
     server = grpc_server(service, max_message_bytes=MAX_MESSAGE_BYTES)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -17,6 +17,7 @@ from serving.cluster.haproxy import (
     edited,
     guarded,
     keys,
+    listening,
     routed_by_model,
     without_waiting,
 )
@@ -92,6 +93,25 @@ def test_only_our_own_user_reaches_the_admin_socket_and_nobody_the_pages_of_stat
     assert changed == edited(CONFIG).replace(
         "    log stdout\n", "    log stdout\n    stats socket /a/admin.sock mode 600 level admin expose-fd listeners\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "bound"),
+    [
+        ("::1", "::1:{port}"),
+        ("::", ":::{port} v4v6"),
+        ("0.0.0.0", "0.0.0.0:{port}"),
+        ("10.0.0.7", "10.0.0.7:{port}"),
+        ("models.local", "models.local:{port}"),
+    ],
+)
+def test_haproxy_listens_where_the_settings_say_and_not_where_ray_does(host: str, bound: str) -> None:
+    config = CONFIG.replace("bind 0.0.0.0:8001", "bind *:8001")
+    changed = listening(edited(config), host)
+    for port, more in ((8000, ""), (8001, " proto h2")):
+        assert f"    bind {bound.format(port=port)}{more}\n" in changed
+    assert listening(changed, "") == changed
+    assert changed.count("127.0.0.1:4000") == edited(config).count("127.0.0.1:4000")
 
 
 def test_editing_twice_is_editing_once() -> None:
