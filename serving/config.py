@@ -21,6 +21,7 @@ from serving.config_values import (
     Labels,
     ModelName,
     Number,
+    Origin,
     Switch,
     Version,
     Weight,
@@ -65,6 +66,11 @@ class ServerSettings(Section):
         pattern=r"^[A-Za-z0-9_-]*$",
         description="The HTTP header that names the tenant; tenants share device time. Empty: all are one. "
         "Whoever reaches the server can set it, so a gateway should.",
+    )
+    allowed_origins: list[Origin] = Field(
+        default_factory=list,
+        description="Web pages of these origins may ask the server from a browser (CORS): `https://app.example`, or "
+        "`*` for all. They change nothing without the admin token. Empty: none.",
     )
     shared_memory: bool = Field(
         False,

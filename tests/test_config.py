@@ -109,6 +109,8 @@ def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
         ("zzz: 1", "zzz: unknown key; possible here: name, host, http_port"),
         ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
         ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
+        ("allowed_origins: [app.example]", "allowed_origins[0]: 'app.example' is no origin"),
+        ("allowed_origins: ['https://app.example/']", "allowed_origins[0]: 'https://app.example/' is no origin"),
         ("http_port: 30500", "http_port: 30500 is used by Ray Serve itself"),
         ("trace_share: .inf", "trace_share: expected a finite number, got inf"),
         ("grpc_port: 9500", "grpc_port: 9500 is used by Ray Serve itself"),

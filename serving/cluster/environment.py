@@ -7,9 +7,11 @@ worker. Ray's token authentication stays as Ray has it, on: nothing here touches
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from serving.api.cors import Cors
 from serving.api.gate import Gate
 from serving.cluster.haproxy import HOST, PEER_HEADER, SLEEPERS, peer_key
 from serving.config import ServerSettings, Settings
@@ -95,6 +97,11 @@ def _sleepers(settings: Settings) -> dict[str, str]:
 def gate(admin_token: str) -> Gate:
     """Of this process. Asked inside of Ray Serve."""
     return Gate(peer_header=peer_header(), peer_key=peer_key(), admin_token=admin_token)
+
+
+def cors(origins: Collection[str]) -> Cors | None:
+    """None where no page of another origin may ask."""
+    return Cors(origins) if origins else None
 
 
 def peer_header() -> str:
