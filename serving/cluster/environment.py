@@ -115,6 +115,11 @@ def own_host(settings: Settings) -> str:
     return "127.0.0.1" if _our_haproxy_listens(settings) else settings.server.host
 
 
+def can_listen(settings: Settings) -> bool:
+    """Whether the server can be reached at the settings' host: Ray itself reaches its replicas by IPv4 only."""
+    return ":" not in settings.server.host or _our_haproxy_listens(settings)
+
+
 def listening_environment(settings: Settings) -> dict[str, str]:
     return {HOST: settings.server.host} if _our_haproxy_listens(settings) else {}
 

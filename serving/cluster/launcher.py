@@ -16,6 +16,7 @@ from typing import Any
 from serving.api.secret import VARIABLE as SECRET
 from serving.cluster.doctor import Verdict, check_ports
 from serving.cluster.environment import (
+    can_listen,
     grpc_options,
     listening_environment,
     own_host,
@@ -24,6 +25,7 @@ from serving.cluster.environment import (
     uses_haproxy,
 )
 from serving.cluster.keeping import Unsafe, haproxy_environment, home, home_trouble, kept_folder, token_environment
+from serving.cluster.ports import machines_ports, replicas_environment
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import Interrupted, StopSignal, descendants, end
 from serving.config import Settings
@@ -74,6 +76,8 @@ class Cluster:
         """stop: is listened to again after Ray has taken signals for itself."""
         server = self._settings.server
         self._bystanders = descendants(os.getpid())
+        if not can_listen(self._settings):
+            raise StartFailed(f"server.host {server.host}: IPv6 needs HAProxy, and a Ray that `headway serve` starts")
         if self._owns_ray:
             self._check_ports()
         os.environ.update(ray_environment(self._settings))
@@ -120,7 +124,8 @@ class Cluster:
         for path in token.values():
             self._say(f"WARNING: {home_trouble(home())}: Ray's token is in {path}")
         secret = {SECRET: token_hex(16)}
-        return secret | token | haproxy_environment(folder) | listening_environment(self._settings)
+        ports = replicas_environment(self._settings.server.http_port, machines_ports())
+        return secret | token | haproxy_environment(folder) | ports | listening_environment(self._settings)
 
     def _check_ports(self) -> None:
         """Ray would find out after a while, and say it in a page of tracebacks."""
