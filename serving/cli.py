@@ -35,6 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead 
 
 class Target(StrEnum):
     KUBERAY = "kuberay"
+    NETWORK_POLICY = "network-policy"
     CLUSTER = "cluster"
 
 
@@ -201,13 +202,23 @@ def doctor(
 @app.command()
 def render(
     config: Config,
-    to: Annotated[Target, typer.Option("--to", help="kuberay: a RayService. cluster: for `ray up`, on AWS.")],
+    to: Annotated[
+        Target,
+        typer.Option(
+            "--to", help="kuberay: a RayService. network-policy: who reaches its pods. cluster: for `ray up`, on AWS."
+        ),
+    ],
 ) -> None:
     """Print the manifest that serves CONFIG on a cluster."""
     settings = _load(config)
     from serving.cluster import launcher_file, manifests
 
-    typer.echo(manifests.kuberay(settings) if to is Target.KUBERAY else launcher_file.cluster(settings), nl=False)
+    renders = {
+        Target.KUBERAY: manifests.kuberay,
+        Target.NETWORK_POLICY: manifests.network_policy,
+        Target.CLUSTER: launcher_file.cluster,
+    }
+    typer.echo(renders[to](settings), nl=False)
 
 
 @app.command()

@@ -8,7 +8,7 @@ and meaning is listed in docs/configuration.md, which `headway settings --markdo
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic import model_validator as checks_all
@@ -22,6 +22,7 @@ from serving.config_values import (
     Labels,
     ModelName,
     Number,
+    Origin,
     Switch,
     Version,
     Weight,
@@ -30,9 +31,8 @@ from serving.config_values import (
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
-# What Ray Serve opens itself behind HAProxy, besides the replicas' listeners from 30000 and 40000 on.
-STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT = 8404, 9101, 8500, 9500
-RAY_PORTS = (STATISTICS_PORT, METRICS_PORT, FALLBACK_PORT, FALLBACK_GRPC_PORT)
+RAY_REPLICAS_PORTS = (range(30000, 31001), range(40000, 41001))  # Ray Serve's ranges for HTTP and gRPC
+FAST_GRPC_PORTS = range(41500, 42501)  # of the replicas' fast doors
 
 
 class Section(BaseModel):
@@ -40,12 +40,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+class RayPorts(NamedTuple):
+    """What Ray Serve opens itself behind HAProxy, besides the replicas' listeners. statistics, metrics: HAProxy's
+    pages, which our launcher keeps closed (`cluster/haproxy.py`)."""
+
+    fallback: int
+    fallback_grpc: int
+    statistics: int
+    metrics: int
+
+
 class ServerSettings(Section):
     """The server as a whole."""
 
     name: str = Field("headway", description="How the server calls itself in `GET /v2`.")
     host: str = Field(
-        "127.0.0.1", min_length=1, description="The address it listens on; 0.0.0.0: reachable from other machines."
+        "127.0.0.1",
+        min_length=1,
+        description="The address it listens on. 0.0.0.0: reachable from other machines; `::`: by IPv6 as well.",
     )
     http_port: int = Field(8000, ge=1, le=65535, description="Port of the Open Inference Protocol over HTTP.")
     grpc_port: int | None = Field(
@@ -57,6 +69,11 @@ class ServerSettings(Section):
         pattern=r"^[A-Za-z0-9_-]*$",
         description="The HTTP header that names the tenant; tenants share device time. Empty: all are one. "
         "Whoever reaches the server can set it, so a gateway should.",
+    )
+    allowed_origins: list[Origin] = Field(
+        default_factory=list,
+        description="Web pages of these origins may ask the server from a browser (CORS): `https://app.example`, or "
+        "`*` for all. They change nothing without the admin token. Empty: none.",
     )
     shared_memory: bool = Field(
         False,
@@ -130,20 +147,27 @@ class ServerSettings(Section):
 
     @property
     def own_host(self) -> str:
-        """Where the server is called from its own machine."""
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        """Where the server is called from its own machine, as it stands in a URL."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]" if ":" in host else host
 
     @property
     def url(self) -> str:
         return f"http://{self.own_host}:{self.http_port}"
 
+    @property
+    def ray_ports(self) -> "RayPorts":
+        """They follow `http_port`, so that two servers on one machine need no more than ports of their own."""
+        sign = 1 if self.http_port <= 65535 - 1500 else -1
+        return RayPorts(*(self.http_port + sign * distance for distance in (500, 1500, 404, 1101)))
+
     @checks_all(mode="after")
     def _check(self) -> Self:
         for key, port, other in (("http_port", self.http_port, 8000), ("grpc_port", self.grpc_port or 0, 8001)):
-            if port in RAY_PORTS or 30000 <= port <= 31000 or 40000 <= port <= 41000:
-                raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
-            if 41500 <= port <= 42500:
+            if port in FAST_GRPC_PORTS:
                 raise ValueError(f"{key}: {port} is used by replicas, for gRPC from HAProxy; take {other}, say")
+            if port in self.ray_ports or any(port in ports for ports in RAY_REPLICAS_PORTS):
+                raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")
         return self

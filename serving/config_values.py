@@ -12,6 +12,7 @@ from serving.text_file import UnreadableText, read_lines
 
 PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
 RESERVED_NAMES = ("front",)  # the application that answers what belongs to no model
 
 
@@ -73,12 +74,19 @@ def _json(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    if text != "*" and not ORIGIN.fullmatch(text):
+        raise ValueError(f"{text!r} is no origin; write scheme and host as browsers do: https://app.example, or '*'")
+    return text
+
+
 def _positive(weight: float) -> float:
     if weight <= 0:
         raise ValueError(f"a weight must be positive, got {weight}")
     return weight
 
 
+Origin = Annotated[str, AfterValidator(_origin)]
 ModelName = Annotated[str, AfterValidator(_path_segment), AfterValidator(_free)]
 Version = Annotated[str, BeforeValidator(_text_of_whole), AfterValidator(_path_segment)]
 ImportString = Annotated[str, AfterValidator(_import_string)]

@@ -6,7 +6,6 @@ Everything is counted between two looks; a replica that was not there at the fir
 import http.client
 import json
 import urllib.error
-import urllib.request
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from itertools import accumulate
 from typing import Any
 
 from rich.table import Table
+
+from serving.direct import ask
 
 State = dict[str, Any]
 PATIENCE_S = 10.0
@@ -47,7 +48,7 @@ def look(url: str) -> State:
     """What the server says of itself. Raises OSError where it cannot be reached, refuses, or is no Headway."""
     address = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
-        with urllib.request.urlopen(f"{address}/debug/state", timeout=PATIENCE_S) as answer:
+        with ask(f"{address}/debug/state", timeout_s=PATIENCE_S) as answer:
             state: State = json.load(answer)
     except urllib.error.HTTPError:
         raise

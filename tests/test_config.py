@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.config import Settings, SettingsError, load_settings
+from serving.config import ServerSettings, Settings, SettingsError, load_settings
 from serving.explain import reference, reference_markdown, values
 
 ROOT = Path(__file__).parents[1]
@@ -101,15 +101,38 @@ def test_what_is_wrong_with_settings_in_a_manifest_is_told_without_the_options()
 
 
 @pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+        ("fd00::2", "http://[fd00::2]:8000"),
+        ("localhost", "http://localhost:8000"),
+    ],
+)
+def test_the_server_is_called_by_an_address_that_fits_into_a_url(host: str, url: str) -> None:
+    assert ServerSettings(host=host).url == url
+
+
+def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
+    assert ServerSettings().ray_ports == (8500, 9500, 8404, 9101)
+    assert ServerSettings(http_port=8010, grpc_port=8011).ray_ports == (8510, 9510, 8414, 9111)
+    assert all(0 < port < 65536 for port in ServerSettings(http_port=65000).ray_ports)
+
+
+@pytest.mark.parametrize(
     ("line", "told"),
     [
         ("htpp_port: 8010", "htpp_port: unknown key; did you mean 'http_port'?"),
         ("zzz: 1", "zzz: unknown key; possible here: name, host, http_port"),
         ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
         ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
-        ("http_port: 8500", "http_port: 8500 is used by Ray Serve itself"),
+        ("allowed_origins: [app.example]", "allowed_origins[0]: 'app.example' is no origin"),
+        ("allowed_origins: ['https://app.example/']", "allowed_origins[0]: 'https://app.example/' is no origin"),
+        ("http_port: 30500", "http_port: 30500 is used by Ray Serve itself"),
         ("trace_share: .inf", "trace_share: expected a finite number, got inf"),
-        ("http_port: 9101", "http_port: 9101 is used by Ray Serve itself"),
+        ("grpc_port: 9500", "grpc_port: 9500 is used by Ray Serve itself"),
         ("tenant_header: 'x tenant:'", "tenant_header: string should match pattern"),
         ("grpc_port: 40001", "grpc_port: 40001 is used by Ray Serve itself"),
         ("grpc_port: 41500", "grpc_port: 41500 is used by replicas, for gRPC from HAProxy; take 8001, say"),

@@ -32,7 +32,8 @@ HOUSE = {
     "serving.config_source": ("serving.text_file",),
     "serving.text_file": (),
     "serving.explain": ("serving.config", "serving.config_mistakes", "serving.config_source"),
-    "serving.top": (),
+    "serving.direct": (),
+    "serving.top": ("serving.direct",),
     "serving.cli": (
         "serving.config",
         "serving.explain",
@@ -260,6 +261,16 @@ def print_offences(found: list[Source]) -> list[str]:
     ]
 
 
+def proxy_offences(found: list[Source]) -> list[str]:
+    return [
+        f"{source.at(node)}: urlopen goes by http_proxy: ask by serving.direct"
+        for source in found
+        if not within(source.module, ("serving.direct",))
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute | ast.Name) and getattr(node, "attr", getattr(node, "id", "")) == "urlopen"
+    ]
+
+
 def docstring_offences(found: list[Source]) -> list[str]:
     return [
         f"{source.path.relative_to(ROOT)}: begin with a docstring: what the file owns, and what it does not know"
@@ -276,6 +287,7 @@ RULES = [
     task_offences,
     silence_offences,
     print_offences,
+    proxy_offences,
     docstring_offences,
 ]
 
@@ -297,6 +309,7 @@ def test_the_sources_keep_the_rule(rule) -> None:  # type: ignore[no-untyped-def
         (third_party_offences, "serving.core.queue", "import numpy as np"),
         (third_party_offences, "serving.runtime.engine", "def f():\n    import ray"),
         (third_party_offences, "models.reference", "from torch import nn"),
+        (proxy_offences, "serving.top", "import urllib.request\nurllib.request.urlopen(url)"),
         (core_offences, "serving.core.queue", "import asyncio"),
         (clock_offences, "serving.runtime.engine", "import time\nnow = time.monotonic_ns"),
         (clock_offences, "serving.runtime.engine", "from time import perf_counter"),

@@ -13,7 +13,12 @@ from serving.protocol.tensors import write_bytes, write_tensor
 
 _SERVICE = "/inference.GRPCInferenceService"
 _CHANNELS = 4  # one connection each; behind a load balancer all calls of one channel may meet one replica
-_NO_LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+# No proxy either: the server at this address is measured, as over HTTP, which never asks a proxy.
+_NO_LIMIT = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+]
 _DESCRIBE_S = 10.0
 
 # What HTTP would have said (google.rpc.Code), so that reports and objectives know one kind of status.

@@ -37,7 +37,8 @@ JOIN_BELOW_BYTES = 64 * 1024  # a copy is cheaper than a second buffer, up to he
 def short_way(model: ModelApp) -> "Callable[..., InferConnection]":
     """What uvicorn takes for its setting `http`: makes the connections of a server for this model."""
     paths = frozenset(path.encode() for path in model.infer_paths)
-    return partial(InferConnection, model, Heads(paths, model.tenant_header, model.model.max_body_bytes))
+    heads = Heads(paths, model.tenant_header, model.model.max_body_bytes, from_pages=model.cors is not None)
+    return partial(InferConnection, model, heads)
 
 
 class Turn(Enum):

@@ -21,6 +21,7 @@ from serving.api.asgi import (
     send_fault,
     send_json,
 )
+from serving.api.cors import Cors
 from serving.api.faults import (
     INTERNAL,
     CallFailed,
@@ -49,7 +50,7 @@ LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, giv
 
 class FrontApp:
     """`apps`: of the models of this process. `pages`: further paths read with GET; those below /debug/ only from this
-    machine, or with the admin token."""
+    machine, or with the admin token. `cors`: None where pages of other origins may not ask."""
 
     def __init__(
         self,
@@ -57,7 +58,9 @@ class FrontApp:
         *,
         apps: Mapping[str, App] | None = None,
         pages: Mapping[str, LivePage] | None = None,
+        cors: Cors | None = None,
     ) -> None:
+        self._cors = cors
         self._server = operations
         self._apps = dict(apps or {})
         self._pages = dict(pages or {})
@@ -72,6 +75,12 @@ class FrontApp:
         self._operations |= {path: ("GET", _telling(page)) for path, page in PAGES.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._cors is None:
+            await self._serve(scope, receive, send)
+        else:
+            await self._cors.serve(self._serve, scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await answer_other_scope(scope, receive, send)
             return

@@ -43,10 +43,14 @@ class Heads:
     """Reads the heads of one application.
 
     infer_paths: the paths of infer requests, as sent. tenant_header: lower case, empty for none.
-    max_body_bytes: longer bodies are left to the general way, which refuses them.
+    max_body_bytes: longer bodies are left to the general way, which refuses them. from_pages: those of web pages are
+    left to it too, which answers them as browsers want it.
     """
 
-    def __init__(self, infer_paths: Container[bytes], tenant_header: bytes, max_body_bytes: int) -> None:
+    def __init__(
+        self, infer_paths: Container[bytes], tenant_header: bytes, max_body_bytes: int, *, from_pages: bool = False
+    ) -> None:
+        self._unusual = _UNUSUAL | {b"origin"} if from_pages else _UNUSUAL
         self._infer_paths = infer_paths
         self._tenant_header = tenant_header
         self._max_body_bytes = max_body_bytes
@@ -81,7 +85,7 @@ class Heads:
             and parser.should_keep_alive()
             and len(headers) == len(reader.headers)
             and 0 < body_bytes <= self._max_body_bytes
-            and _UNUSUAL.isdisjoint(headers)
+            and self._unusual.isdisjoint(headers)
             and not wanted_coding(text_header(headers, b"accept-encoding"))
         )
         if not is_plain:

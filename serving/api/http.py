@@ -28,6 +28,7 @@ from serving.api.asgi import (
     text_header,
 )
 from serving.api.beside import LONG_BYTES, beside
+from serving.api.cors import Cors
 from serving.api.disconnect import DisconnectWatch
 from serving.api.dispatch import Dispatch, ServedModel
 from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, now_ns, tell
@@ -68,10 +69,16 @@ _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?")
 class ModelApp:
     """Serves `model`. `tenant_header` names the header whose value tells tenants apart, "" for one tenant: whoever can
     reach the server can set it, so it belongs behind something that checks. `timings`: send `Server-Timing`. `gate`:
-    which callers may change what is traced."""
+    which callers may change what is traced. `cors`: None where pages of other origins may not ask."""
 
     def __init__(
-        self, model: ServedModel, *, tenant_header: str = "", timings: bool = True, gate: Gate | None = None
+        self,
+        model: ServedModel,
+        *,
+        tenant_header: str = "",
+        timings: bool = True,
+        gate: Gate | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self.model = model
         self.dispatch = Dispatch(model)
@@ -79,6 +86,7 @@ class ModelApp:
         self.tenant_header = tenant_header.lower().encode()
         self.timings = timings
         self._gate = gate or Gate()
+        self.cors = cors
         self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
             "": self._tell_metadata,
             "/ready": self._tell_ready,
@@ -95,6 +103,12 @@ class ModelApp:
         return f"<ModelApp {self.model.name} version {self.model.version}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.cors is None:
+            await self._serve(scope, receive, send)
+        else:
+            await self.cors.serve(self._serve, scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await answer_other_scope(scope, receive, send)
             return

@@ -33,7 +33,7 @@ from serving.cluster.dashboard import Dashboard
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
 from serving.cluster.engines import open_engine
-from serving.cluster.environment import gate
+from serving.cluster.environment import cors, gate
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.machine import available_cores
@@ -120,7 +120,9 @@ class ModelReplica:
             wire=wire,
         )
         token = admin_token_here(watching.admin_token_file)
-        self.http: App = ModelApp(served, tenant_header=tenant_header, gate=gate(token))
+        self.http: App = ModelApp(
+            served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
+        )
         door.entrance.register(model_route(spec.name), self.http, self.takes_requests)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
@@ -220,7 +222,7 @@ class Front:
             **debug_pages(collector),
             **self.dashboard.pages(),
         }
-        self.http: App = FrontApp(operations, pages=pages)
+        self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
         door.entrance.register("/", self.http, lambda: True)
         relay = grpc_relay(server)
         grpc_door.entrance.register(GrpcService([], operations, relay=relay))
@@ -236,7 +238,7 @@ def whereabouts(replica: str) -> dict[str, str]:
 
 def grpc_relay(server: ServerSettings) -> GrpcRelay | None:
     """The way to other models' replicas, where there is gRPC."""
-    return GrpcRelay(server.grpc_port, server.tenant_header, server.own_host) if server.grpc_port else None
+    return GrpcRelay(f"{server.own_host}:{server.grpc_port}", server.tenant_header) if server.grpc_port else None
 
 
 async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

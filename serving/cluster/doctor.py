@@ -17,15 +17,9 @@ from math import ceil
 from pathlib import Path
 
 from serving.cluster.environment import haproxy_binary, haproxy_launcher
+from serving.cluster.keeping import Unsafe, home, home_trouble, kept_folder
 from serving.cluster.machine import available_cores, available_memory_bytes
-from serving.config import (
-    FALLBACK_GRPC_PORT,
-    FALLBACK_PORT,
-    METRICS_PORT,
-    STATISTICS_PORT,
-    ServerSettings,
-    Settings,
-)
+from serving.config import ServerSettings, Settings
 from serving.telemetry.gpu import read_once
 from serving.telemetry.snapshot import GpuReading
 
@@ -83,6 +77,7 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
         wanted_cpus = sum(spec.resources.cpus * spec.replicas for spec in specs)
         yield check_cores(available_cores(), wanted_cpus)
         yield check_memory(available_memory_bytes(), replicas=sum(spec.replicas for spec in specs))
+        yield check_folders(home_trouble(home()))
         yield check_disk("/tmp", shutil.disk_usage("/tmp").free)
         yield check_shared_memory(Path("/dev/shm"))
         yield from check_ports(server or ServerSettings(), haproxy=with_haproxy)
@@ -178,6 +173,20 @@ def check_memory(free_bytes: int, replicas: int) -> Check:
     return ok("memory", text)
 
 
+def check_folders(trouble: str) -> Check:
+    """trouble: why nothing can be kept in the home, "" where it can."""
+    try:
+        folder = kept_folder()
+    except Unsafe as error:
+        return fail("folders", str(error), "a server cannot start without")
+    if trouble:
+        advice = (
+            f"Ray's token is kept in {folder} instead; for Ray's own commands set RAY_AUTH_TOKEN_PATH to it, or HOME"
+        )
+        return warn("folders", trouble, advice)
+    return ok("folders", f"home and {folder} can be written")
+
+
 def check_disk(folder: str, free_bytes: int) -> Check:
     text = f"{free_bytes / GIB:.1f} GiB free in {folder}"
     if free_bytes < GIB:
@@ -200,12 +209,14 @@ def check_ports(server: ServerSettings, *, haproxy: bool) -> Iterator[Check]:
     yield check_port(server.http_port, "the server", server.host)
     if not haproxy:
         return
-    yield check_port(STATISTICS_PORT, "HAProxy's statistics")
-    yield check_port(METRICS_PORT, "HAProxy's metrics")
-    yield check_port(FALLBACK_PORT, "Ray Serve's fallback proxy", server.host)
+    ports = server.ray_ports
+    if haproxy_launcher() is None:  # it would keep them closed
+        yield check_port(ports.statistics, "HAProxy's statistics")
+        yield check_port(ports.metrics, "HAProxy's metrics")
+    yield check_port(ports.fallback, "Ray Serve's fallback proxy")
     if server.grpc_port:
         yield check_port(server.grpc_port, "gRPC", server.host)
-        yield check_port(FALLBACK_GRPC_PORT, "Ray Serve's fallback proxy for gRPC", server.host)
+        yield check_port(ports.fallback_grpc, "Ray Serve's fallback proxy for gRPC")
 
 
 def check_port(port: int, owner: str, host: str = "0.0.0.0") -> Check:

@@ -7,11 +7,13 @@ worker. Ray's token authentication stays as Ray has it, on: nothing here touches
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from serving.api.cors import Cors
 from serving.api.gate import Gate
-from serving.cluster.haproxy import PEER_HEADER, SLEEPERS, peer_key
+from serving.cluster.haproxy import HOST, PEER_HEADER, SLEEPERS, peer_key
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.door.middlewares"
@@ -52,7 +54,13 @@ def _common() -> dict[str, str]:
 
 
 def _haproxy(server: ServerSettings) -> dict[str, str]:
+    ports = server.ray_ports
     return {
+        # Two servers on one machine must not want the same.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.statistics),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.metrics),
         # HAProxy balances straight to the replicas: a fiftieth of the CPU time of Ray's Python proxy.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # With metrics on, a Python actor parses one log line per request: more CPU than the proxying itself.
@@ -62,8 +70,9 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
         # Ray sends a request again only if it could not connect. Inference has no side effects, so a replica that dies
         # without a word of answer (a spot machine, say) may be followed by another try as well.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        # HAProxy would try three more: a request that crashes the model would take four replicas with it.
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # One more try, or a request that ends its process would take replica after replica with it. HAProxy 2.8 has one
+        # number for this and for connections that failed, which would bear more.
+        "RAY_SERVE_HAPROXY_RETRIES": "1",
         # A HAProxy that died is noticed at the third look. Ray looks every ten seconds: half a minute without service.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # What was sent can be sent again only if it fits into one buffer and was there as a whole when it left. To be
@@ -90,9 +99,33 @@ def gate(admin_token: str) -> Gate:
     return Gate(peer_header=peer_header(), peer_key=peer_key(), admin_token=admin_token)
 
 
+def cors(origins: Collection[str]) -> Cors | None:
+    """None where no page of another origin may ask."""
+    return Cors(origins) if origins else None
+
+
 def peer_header() -> str:
     """The header in which HAProxy says who asks; "" where requests come without HAProxy. Asked inside of Ray Serve."""
     return PEER_HEADER if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else ""
+
+
+def own_host(settings: Settings) -> str:
+    """The address that a Ray of our own is told to serve at. Behind our launcher's HAProxy it is the loopback: HAProxy
+    alone listens where the settings say (`listening_environment`); other machines cannot reach the replicas' ports."""
+    return "127.0.0.1" if _our_haproxy_listens(settings) else settings.server.host
+
+
+def can_listen(settings: Settings) -> bool:
+    """Whether the server can be reached at the settings' host: Ray itself reaches its replicas by IPv4 only."""
+    return ":" not in settings.server.host or _our_haproxy_listens(settings)
+
+
+def listening_environment(settings: Settings) -> dict[str, str]:
+    return {HOST: settings.server.host} if _our_haproxy_listens(settings) else {}
+
+
+def _our_haproxy_listens(settings: Settings) -> bool:
+    return settings.server.ray_address is None and uses_haproxy(settings) and haproxy_launcher() is not None
 
 
 def haproxy_launcher() -> str | None:

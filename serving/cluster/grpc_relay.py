@@ -13,10 +13,11 @@ import grpc
 from serving.api.faults import CallFailed, Fault, fault_of_grpc
 from serving.api.grpc_pending import RELAYED, REQUEST_ID, Call
 from serving.api.grpc_service import STREAM
+from serving.direct import GRPC_OPTIONS
 
 _PASSED_ON = ("traceparent", "tracestate", "triton_grpc_error")
 _ENDED = Fault(503, "the model's replica ended the stream; try again")
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_OPTIONS = (*GRPC_OPTIONS, ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
 class Relayed:
@@ -68,10 +69,10 @@ def _fault(error: grpc.aio.AioRpcError) -> Fault:
 
 
 class GrpcRelay:
-    """See `grpc_pending.Relay`. port, host: HAProxy's, on this node."""
+    """See `grpc_pending.Relay`. target: the address of HAProxy on this node."""
 
-    def __init__(self, port: int, tenant_header: str, host: str = "127.0.0.1") -> None:
-        self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    def __init__(self, target: str, tenant_header: str) -> None:
+        self._target = target
         self._tenant_header = tenant_header.lower()
         self._channel: Any = None
 

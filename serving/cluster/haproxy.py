@@ -20,8 +20,10 @@ from pathlib import Path
 
 from serving.api import age
 from serving.api.secret import key
+from serving.cluster.haproxy_errors import GRPC_STATUS, HTTP_STATUS, with_clear_errors
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
+HOST = "HEADWAY_HOST"  # where HAProxy listens, if not where Ray says
 SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
 FRONT = "front"
 FRONT_BACKEND = f"grpc-{FRONT}"
@@ -57,20 +59,14 @@ _ROUTING = f"""\
     http-request set-var(txn.model) req.body,ungrpc(1) if about_a_model !names_application
     acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
     http-request set-header application %[var(txn.model)] if is_a_name !names_application
-{_PEER}{_STAMP}"""
+{_PEER}{_STAMP}{GRPC_STATUS}"""
 
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
 _HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
-_ERRORFILE = re.compile(r"^( *errorfile (502|503|504) )(?!.*headway-)(\S+)$", re.MULTILINE)
-# What HAProxy says where no replica can: Ray calls all of it 500, which nobody would try again.
-_ERRORS = {
-    "502": ("Bad Gateway", "the replica ended before it answered; try again"),
-    "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again"),
-    "504": ("Gateway Timeout", "the replica did not answer in time"),
-}
-_GRPC_CODES = {"502": 14, "503": 14, "504": 4}  # as in api/faults.py, which this file does without
-_GRPC_BACKEND = re.compile(r"^(backend grpc-.*\n)(?! *errorfile)", re.MULTILINE)
+_LISTENING = re.compile(r"^(frontend (?:http|grpc)_frontend\n(?: *#.*\n)* *bind )\S+:(\d+)", re.MULTILINE)
+_STATS_SOCKET = re.compile(r"^( *stats socket .* mode) \d+", re.MULTILINE)
+_PUBLIC_PAGES = re.compile(r"^(?:frontend prometheus|listen stats)\n(?:[ \t#].*\n?|\n)*", re.MULTILINE)
 # Ray sets no bound on the time a request's head may take, so that a thousand slow clients could fill every place. And
 # every request is logged to a port where nobody listens, a tenth of HAProxy's work; what goes wrong still is.
 _PATIENCE = f"""\
@@ -110,13 +106,25 @@ def edited(config: str, sleepers: Collection[str] = ()) -> str:
     """The configuration with all changes. One that was edited before comes back as it is."""
     if MARK in config:
         return config
-    return routed_by_model(without_waiting(explained_by_the_front(guarded(config), sleepers), sleepers))
+    return closed(routed_by_model(without_waiting(explained_by_the_front(guarded(config), sleepers), sleepers)))
+
+
+def closed(config: str) -> str:
+    """Without HAProxy's pages of statistics and metrics, which Ray opens on all addresses, and with its admin socket
+    for our own user: whoever writes to that can stop HAProxy or send its requests elsewhere."""
+    return _STATS_SOCKET.sub(r"\1 600", _PUBLIC_PAGES.sub("", config))
+
+
+def listening(config: str, host: str) -> str:
+    """With the frontends on this address. Ray would give the replicas the same one, and reach them by IPv4 only."""
+    both = " v4v6" if host == "::" else ""
+    return _LISTENING.sub(lambda found: f"{found[1]}{host}:{found[2]}{both}", config) if host else config
 
 
 def guarded(config: str) -> str:
-    """With an end to slow requests, and with who asks for /debug."""
+    """With an end to slow requests, and with the address of callers who ask for more than inference."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
-    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER + HTTP_STATUS, config)
     config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(
@@ -146,22 +154,6 @@ def without_waiting(config: str, sleepers: Collection[str]) -> str:
 
     times = rf"\1 {_CONNECT_TIME}\n    timeout check {_CHECK_TIME}"
     return _HTTP_OR_GRPC.sub(refusing, _CONNECT.sub(times, config))
-
-
-def with_clear_errors(config: str, folder: Path) -> str:
-    """With errors of our own, as files in this folder: the status it is, JSON that says so, and when to try again; the
-    same in gRPC's words for its calls."""
-    for status, (reason, text) in _ERRORS.items():
-        body = f'{{"error":"{text}"}}'
-        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-        content = f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
-        (folder / f"headway-{status}.http").write_text(content, newline="")
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: {_GRPC_CODES[status]}\r\n"
-        content = f"{head}grpc-message: {text}\r\ngrpc-retry-pushback-ms: 1000\r\nContent-Length: 0\r\n\r\n"
-        (folder / f"headway-grpc-{status}.http").write_text(content, newline="")
-    own = "".join(f"    errorfile {status} {folder / f'headway-grpc-{status}.http'}\n" for status in _ERRORS)
-    config = _GRPC_BACKEND.sub(lambda found: found[1] + own, config)
-    return _ERRORFILE.sub(lambda found: f"{found[1]}{folder / f'headway-{found[2]}.http'}", config)
 
 
 def routed_by_model(config: str) -> str:
@@ -217,7 +209,8 @@ def main() -> None:
     try:
         path = Path(arguments[arguments.index("-f") + 1])
         sleepers = os.environ.get(SLEEPERS, "").split(",")
-        path.write_text(with_clear_errors(edited(path.read_text(), sleepers), path.parent))
+        config = listening(edited(path.read_text(), sleepers), os.environ.get(HOST, ""))
+        path.write_text(with_clear_errors(config, path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.
         sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import time
-import urllib.request
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -16,13 +15,23 @@ from typing import Any
 
 from serving.api.secret import VARIABLE as SECRET
 from serving.cluster.doctor import Verdict, check_ports
-from serving.cluster.environment import grpc_options, ray_environment, serves_grpc, uses_haproxy
+from serving.cluster.environment import (
+    can_listen,
+    grpc_options,
+    listening_environment,
+    own_host,
+    ray_environment,
+    serves_grpc,
+    uses_haproxy,
+)
+from serving.cluster.keeping import Unsafe, haproxy_environment, home, home_trouble, kept_folder, token_environment
 from serving.cluster.limits import KEEP_ALIVE_S
 from serving.cluster.path import claim_python_path
-from serving.cluster.ports import ALONE
+from serving.cluster.ports import ALONE, machines_ports, replicas_environment
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
-from serving.cluster.processes import StopSignal, descendants, end
+from serving.cluster.processes import Interrupted, StopSignal, descendants, end
 from serving.config import Settings
+from serving.direct import ask
 
 READY_TIMEOUT_S = 600.0
 DRAIN_S = 3.0
@@ -35,16 +44,18 @@ class StartFailed(Exception):
 
 
 def serve(settings: Settings, config_path: Path, say: Say) -> None:
-    """Serves until Ctrl-C or SIGTERM. Raises `StartFailed` if a model does not come up."""
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, at any moment. Raises `StartFailed` if a model does not come up."""
     stop = StopSignal()
     cluster = Cluster(settings, config_path, say)
     try:
-        cluster.start()
-        stop.listen()  # Ray has taken SIGTERM for itself meanwhile
-        if cluster.wait_until_ready(stop):
+        with stop.interrupting():
+            cluster.start(stop)
+            cluster.wait_until_ready(stop)
             for line in cluster.announcement():
                 say(line)
-            stop.wait()
+        stop.wait()
+    except Interrupted:
+        stop.listen()  # where it came while Ray had taken SIGTERM for itself
     finally:
         try:
             say("stopping …")
@@ -61,18 +72,19 @@ class Cluster:
         self.folder = str(config_path.resolve().parent)
         self._say = say
         self._owns_ray = settings.server.ray_address is None
-        self._bystanders: set[int] = set()  # children of this process that were there before
+        self._bystanders: set[int] | None = None  # children of this process that were there before the start
 
-    def start(self) -> None:
+    def start(self, stop: StopSignal | None = None) -> None:
+        """stop: is listened to again after Ray has taken signals for itself."""
         server = self._settings.server
+        self._bystanders = descendants(os.getpid())
+        if not can_listen(self._settings):
+            raise StartFailed(f"server.host {server.host}: IPv6 needs HAProxy, and a Ray that `headway serve` starts")
         if self._owns_ray:
             self._check_ports()
-        self._bystanders = descendants(os.getpid())
         os.environ.update(ray_environment(self._settings))
-        # All processes of the Ray that starts here inherit it; on another they share Ray's own token.
         if self._owns_ray:
-            os.environ[SECRET] = token_hex(16)
-            os.environ[ALONE] = "1"
+            os.environ.update(self._own_environment())
         for folder in claim_python_path(self.folder):
             self._say(f"WARNING: PYTHONPATH: {folder} hides a package of Headway's and is left out")
         self._say("starting Ray …")
@@ -93,10 +105,12 @@ class Cluster:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+        if stop:
+            stop.listen()  # Ray has taken SIGTERM for itself meanwhile
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
             http_options={
-                "host": server.host,
+                "host": own_host(self._settings),
                 "port": server.http_port,
                 "keep_alive_timeout_s": KEEP_ALIVE_S,
             },
@@ -107,6 +121,19 @@ class Cluster:
             if spec.resources.gpus and not gpus and self._owns_ray:
                 self._say(f"WARNING: {spec.name} asks for a GPU and there is none: it is served on the CPU")
         deploy(self._settings, gpus=gpus or not self._owns_ray)
+
+    def _own_environment(self) -> dict[str, str]:
+        """Of a Ray that starts here, for all of its processes. On another they have Ray's own token and folders."""
+        try:
+            folder = kept_folder()
+        except Unsafe as error:
+            raise StartFailed(str(error)) from None
+        token = token_environment(folder, os.environ, home())
+        for path in token.values():
+            self._say(f"WARNING: {home_trouble(home())}: Ray's token is in {path}")
+        own = {SECRET: token_hex(16), ALONE: "1"}
+        ports = replicas_environment(self._settings.server.http_port, machines_ports())
+        return own | token | haproxy_environment(folder) | ports | listening_environment(self._settings)
 
     def _check_ports(self) -> None:
         """Ray would find out after a while, and say it in a page of tracebacks."""
@@ -169,19 +196,25 @@ class Cluster:
 
     def stop(self) -> None:
         """Leaves no process behind that `start` started. On a Ray that is not ours only our applications go."""
+        if self._bystanders is None:
+            return
+        ours = descendants(os.getpid()) - self._bystanders
+        if not ours and self._owns_ray:
+            return
         import ray
         from ray import serve
 
-        if not ray.is_initialized():
-            return
         if not self._owns_ray:
+            if not ray.is_initialized():
+                return
             for name in ("front", *(spec.name for spec in self._settings.model_specs())):
                 serve.delete(name, _blocking=False)
             ray.shutdown()
             return
-        ours = descendants(os.getpid()) - self._bystanders
-        ray.shutdown()
-        end(ours, patience_s=DRAIN_S)
+        if ray.is_initialized():
+            ray.shutdown()
+        # Also what a start that was interrupted has begun meanwhile.
+        end(ours | descendants(os.getpid()) - self._bystanders, patience_s=DRAIN_S)
 
     def _cpus(self) -> int:
         """Ray counts CPUs only to place replicas. Too few cores slow models down, they do not stop them. One replica
@@ -209,6 +242,6 @@ def _pause(seconds: float) -> bool:
 
 
 def get_json(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with ask(url, timeout_s=10) as response:
         answer: dict[str, Any] = json.load(response)
         return answer

@@ -40,10 +40,23 @@ spec:
       # num-cpus 0 keeps models off the head: it holds the cluster together and should not be short of memory.
       rayStartParams: {{num-cpus: '0', dashboard-host: 0.0.0.0}}
       template:
+        metadata:
+          labels: &labels {{headway: {name}}}
         spec:
+          # Nothing here needs root, a privilege, or a file system that can be written but for the folders below.
+          securityContext: &user
+            runAsNonRoot: true
+            runAsUser: 1000
+            runAsGroup: 100
+            fsGroup: 100
+            seccompProfile: {{type: RuntimeDefault}}
           containers:
             - name: ray-head
               image: {image}
+              securityContext: &confined
+                allowPrivilegeEscalation: false
+                readOnlyRootFilesystem: true
+                capabilities: {{drop: [ALL]}}
               ports:
                 - {{containerPort: 6379, name: gcs-server}}
                 - {{containerPort: 8265, name: dashboard}}
@@ -55,8 +68,48 @@ spec:
               # Serve reads these when it is imported, so head and workers alike must start with them.
               env: &environment
 {environment}
+              volumeMounts: &mounts
+                - {{name: scratch, mountPath: /tmp}}
+                - {{name: cache, mountPath: /home/ray/.cache}}
+                - {{name: shared-memory, mountPath: /dev/shm}}
+          volumes: &volumes
+            # Ray's logs and sockets.
+            - name: scratch
+              emptyDir: {{}}
+            # What torch and its like compile or fetch.
+            - name: cache
+              emptyDir: {{}}
+            # Ray's object store lives here; a pod's own 64 MiB are too little.
+            - name: shared-memory
+              emptyDir: {{medium: Memory, sizeLimit: 1Gi}}
     workerGroupSpecs:
 {groups}"""
+
+POLICY = """\
+# Rendered by `headway render {file} --to network-policy`.
+# Clients reach what is served, and nothing else: Ray's own ports and the replicas' are for the cluster, Ray's dashboard
+# for KubeRay's operator too. Has an effect where the cluster's network plugin enforces policies.
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {name}
+spec:
+  podSelector:
+    matchLabels: {{headway: {name}}}
+  policyTypes: [Ingress]
+  ingress:
+    - ports:
+        - {{port: {port}, protocol: TCP}}{grpc_policy}
+    - from:
+        - podSelector:
+            matchLabels: {{headway: {name}}}
+    - from:
+        - namespaceSelector: {{}}
+          podSelector:
+            matchLabels: {{app.kubernetes.io/name: kuberay-operator}}
+      ports:
+        - {{port: 8265, protocol: TCP}}
+"""
 
 GROUP = """\
       - groupName: {group}
@@ -66,12 +119,16 @@ GROUP = """\
         maxReplicas: {most}
         rayStartParams: {{}}
         template:
+          metadata:
+            labels: *labels
           spec:
+            securityContext: *user
             # Longer than the longest drain, so that no request in flight is cut.
             terminationGracePeriodSeconds: {grace}
             containers:
               - name: ray-worker
                 image: {image}
+                securityContext: *confined
                 ports:
                   - {{containerPort: {port}, name: serve}}{grpc}
                   - {{containerPort: 8080, name: metrics}}
@@ -79,12 +136,8 @@ GROUP = """\
                   requests: {resources}
                   limits: {resources}
                 env: *environment
-                volumeMounts:
-                  - {{name: shared-memory, mountPath: /dev/shm}}
-            volumes:
-              # Ray's object store lives here; a pod's own 64 MiB are too little.
-              - name: shared-memory
-                emptyDir: {{medium: Memory, sizeLimit: 1Gi}}
+                volumeMounts: *mounts
+            volumes: *volumes
 """
 
 
@@ -101,6 +154,18 @@ def kuberay(settings: Settings, *, image: str = IMAGE) -> str:
         grpc=_grpc_port(settings, indentation=16),
         environment=indent(environment_list(ray_environment(settings, haproxy=True)), " " * 16).rstrip(),
         groups="".join(_groups(settings, image)),
+    )
+
+
+def network_policy(settings: Settings) -> str:
+    """Who reaches the pods of that RayService."""
+    source = settings.source
+    grpc = f"\n        - {{port: {settings.server.grpc_port}, protocol: TCP}}" if _has_grpc(settings) else ""
+    return POLICY.format(
+        file=source.path.name if source else "CONFIG",
+        name=settings.server.name,
+        port=settings.server.http_port,
+        grpc_policy=grpc,
     )
 
 

@@ -3,14 +3,19 @@
 So HAProxy, on whichever node, knows it from its own configuration (`haproxy.py`). Ray does not tell user code that
 port; the kernel does: it is the one port in Ray's range on which this process listens and did not before. (Ray's own
 ports come from the kernel's range, which includes that one.) Standard library only.
+
+Two servers on one machine must not use the same ports for their replicas: gRPC's servers share a port without a word
+(SO_REUSEPORT), and the calls of one server's clients would reach the other's models. So each takes a part of the range.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 DISTANCE = 1500
 ALONE = "HEADWAY_ALONE"  # the environment variable that the launcher sets where Ray will never have another machine
 LISTENING = "0A"
+HTTP_FIRST, GRPC_FIRST, PART, PARTS = 30000, 40000, 110, 9
 
 
 def addresses(loopback: str, node: str) -> list[str]:
@@ -24,6 +29,33 @@ def grpc_ports() -> range:
     first = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT", "40000"))
     last = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT", "41000"))
     return range(first, last + 1)
+
+
+def replicas_environment(http_port: int, taken: Collection[int]) -> dict[str, str]:
+    """For Ray: the part of its ranges that the replicas of this server use. It follows `http_port`; neighbours differ.
+    A part where somebody listens already is passed over, unless there is no other."""
+    wanted = [(http_port + step) % PARTS for step in range(PARTS)]
+    free = (part for part in wanted if not any(port in ports for ports in _ports_of(part) for port in taken))
+    http, grpc, _ = _ports_of(next(free, wanted[0]))
+    named = {"HTTP": http, "GRPC": grpc}
+    return {
+        f"RAY_SERVE_DIRECT_INGRESS_{bound}_{wire}_PORT": str(port)
+        for wire, ports in named.items()
+        for bound, port in (("MIN", ports[0]), ("MAX", ports[-1]))
+    }
+
+
+def _ports_of(part: int) -> tuple[range, range, range]:
+    """For HTTP, gRPC and its fast door."""
+    firsts = (HTTP_FIRST, GRPC_FIRST, GRPC_FIRST + DISTANCE)
+    http, grpc, fast = (range(first + part * PART, first + (part + 1) * PART) for first in firsts)
+    return http, grpc, fast
+
+
+def machines_ports(net: Path = Path("/proc/net")) -> set[int]:
+    """The TCP ports on which anybody on this machine listens; empty where there is no /proc."""
+    tables = [(net / name).read_text() for name in ("tcp", "tcp6") if (net / name).exists()]
+    return {port for table in tables for port, _ in parse_listening(table)}
 
 
 def listening_ports(process: Path = Path("/proc/self")) -> set[int]:

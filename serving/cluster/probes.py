@@ -4,13 +4,13 @@ replicas."""
 import json
 import re
 import time
-import urllib.request
 from collections.abc import Collection
 from typing import Any
 
 import grpc
 
 from serving.core.clock import SystemClock
+from serving.direct import GRPC_OPTIONS, ask
 from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
@@ -62,7 +62,7 @@ def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) ->
     heard: set[str] = set()
     for _ in range(4 * count):
         try:
-            with urllib.request.urlopen(f"{url}/v2/models/{model}/config", timeout=2) as response:
+            with ask(f"{url}/v2/models/{model}/config", timeout_s=2) as response:
                 replica = json.load(response)["parameters"]["replica"]["string_value"]
         except OSError:
             return False
@@ -76,7 +76,7 @@ def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) ->
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with ask(url, timeout_s=2) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -84,11 +84,11 @@ def answers(url: str) -> bool:
 
 def is_ready_over_grpc(address: str, model: str) -> bool | None:
     """What is answered to a call that names only the model; None if nobody answers."""
-    ask = encode("ModelReadyRequest", {"name": model})
-    with grpc.insecure_channel(address) as channel:
+    asked = encode("ModelReadyRequest", {"name": model})
+    with grpc.insecure_channel(address, GRPC_OPTIONS) as channel:
         try:
             return bool(
-                decode("ModelReadyResponse", channel.unary_unary(f"/{SERVICE}/ModelReady")(ask, timeout=2)).ready
+                decode("ModelReadyResponse", channel.unary_unary(f"/{SERVICE}/ModelReady")(asked, timeout=2)).ready
             )
         except grpc.RpcError:
             return None

@@ -4,13 +4,19 @@ import os
 import select
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 POLL_S = 0.05
 
 
+class Interrupted(BaseException):
+    """A signal to stop came. No Exception: what is interrupted must not take it for a failure of its own."""
+
+
 class StopSignal:
-    """Ctrl-C or SIGTERM, to be waited for.
+    """Ctrl-C, SIGTERM or the end of the terminal (SIGHUP), to be waited for.
 
     A `threading.Event` set in a signal handler deadlocks when a second signal interrupts the first's `set`, as an
     impatient Ctrl-C Ctrl-C does. A byte in a pipe does not.
@@ -18,12 +24,31 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
+        self._interrupts = False
         self.listen()
 
     def listen(self) -> None:
-        """From now on, whoever listened before."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: os.write(self._write, b"!"))
+        """From now on, whoever listened before. What is ignored stays so: `nohup` has SIGHUP ignored."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._hear)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within, the first signal raises Interrupted: what waits for other processes would hear of it late."""
+        self._interrupts = True
+        try:
+            if self.wait(0):
+                raise Interrupted
+            yield
+        finally:
+            self._interrupts = False
+
+    def _hear(self, *_: object) -> None:
+        os.write(self._write, b"!")
+        if self._interrupts:
+            self._interrupts = False
+            raise Interrupted
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether a signal has come, now or within the time given (None: however long it takes)."""

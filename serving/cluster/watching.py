@@ -19,7 +19,7 @@ logger = logging.getLogger("ray.serve")
 class Watching:
     """price_per_hour: of what a replica holds, None without a price. log_per_s: 0 for no log of requests.
     trace_endpoint: None for no traces. record_folder: None for no recording. settings_control: whether clients may
-    change what is traced and logged; admin_token_file: as in the settings."""
+    change what is traced and logged; admin_token_file, allowed_origins: as in the settings."""
 
     price_per_hour: float | None = None
     log_per_s: int = 0
@@ -29,6 +29,7 @@ class Watching:
     record_mb: int = 0
     settings_control: bool = True
     admin_token_file: str | None = None
+    allowed_origins: tuple[str, ...] = ()
 
 
 def watching(server: ServerSettings, resources: Resources) -> Watching:
@@ -41,6 +42,7 @@ def watching(server: ServerSettings, resources: Resources) -> Watching:
         record_mb=server.record_mb,
         settings_control=server.settings_control,
         admin_token_file=server.admin_token_file,
+        allowed_origins=tuple(server.allowed_origins),
     )
 
 

@@ -1,4 +1,8 @@
-"""The replicas' logs, which are JSON for programs, read for people: merged by time, one line each."""
+"""The replicas' logs, which are JSON for programs, read for people: merged by time, one line each.
+
+What a client chose (an id, a tenant) stands in them as it came. For people it is made harmless: a terminal obeys escape
+sequences, and a line break in an id would begin a line that nobody wrote. Programs get the lines unchanged.
+"""
 
 import json
 from dataclasses import dataclass
@@ -40,15 +44,26 @@ class LogFiles:
         whole = added[: added.rfind(b"\n") + 1]  # the last line may not be complete yet
         self._read_bytes[path] = begin + len(whole)
         who = path.stem.removeprefix("replica_")
-        return [readable(raw, who) for raw in whole.decode(errors="replace").splitlines() if raw]
+        return [readable(raw, who) for raw in whole.decode(errors="replace").split("\n") if raw]
 
 
 def readable(raw: str, who: str) -> Line:
     """A line that is no JSON is shown as it is."""
     try:
         told = json.loads(raw)
-        text = "\n".join(filter(None, [str(told["message"]), str(told.get("exc_text") or "")]))
+        traceback = [f"  {harmless(line)}" for line in str(told.get("exc_text") or "").split("\n") if line]
+        text = "\n".join([harmless(str(told["message"])), *traceback])
         by = f"{told.get('deployment', who).removesuffix('_ModelReplica')} {told.get('replica', '')}".strip()
-        return Line(str(told["asctime"]), str(told["levelname"]), by, text, raw)
+        return Line(harmless(str(told["asctime"])), str(told["levelname"]), harmless(by), text, raw)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Line("", "", who, raw, raw)
+        return Line("", "", harmless(who), harmless(raw), raw)
+
+
+def harmless(text: str) -> str:
+    """With everything escaped that a terminal does not show as it is: control characters, line breaks, changes of the
+    writing direction."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    )

@@ -19,6 +19,7 @@ from serving.api.operations import Operations
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.haproxy import DISTANCE, edited, keys, real_binary
 from serving.core.clock import Calendar
+from serving.protocol.pb import SERVICE, decode, encode
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
 from tests.api.grpc_serving import service_of
@@ -63,7 +64,7 @@ async def front(haproxy_port: int) -> tuple[grpc.aio.Server, int]:
     async def status() -> list[dict[str, object]]:
         return [{"name": "m", "version": "1", "state": "READY"}]
 
-    service = GrpcService([], Operations(status), relay=GrpcRelay(haproxy_port, ""))
+    service = GrpcService([], Operations(status), relay=GrpcRelay(f"127.0.0.1:{haproxy_port}", ""))
     server = grpc_server(service, max_message_bytes=MAX_MESSAGE_BYTES)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -98,6 +99,7 @@ def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) ->
         haproxy = await started
         try:
             async with grpc.aio.insecure_channel(address) as channel:
+                at.channel = channel
                 at.infer = partial(channel.unary_unary(INFER), timeout=10)
                 at.stream = partial(channel.stream_stream(STREAM), timeout=10)
                 at.began_ns = Calendar.now_ns()
@@ -172,3 +174,10 @@ def test_the_plain_door_reads_the_stamp_among_the_metadata(stamp: str) -> None:
         ]
 
     asyncio.run(run())
+
+
+@path
+async def test_a_call_that_is_no_inference_reaches_the_model_with_its_callers_address(at: SimpleNamespace) -> None:
+    asked = at.channel.unary_unary(f"/{SERVICE}/ModelReady")
+    answer = await asked(encode("ModelReadyRequest", {"name": "m"}), timeout=10)
+    assert decode("ModelReadyResponse", answer).ready

@@ -39,7 +39,9 @@ def replica(served: Any, port: int) -> GrpcListener:
     async def own() -> list[dict[str, object]]:
         return [{"name": served.name, "version": "1", "state": "READY"}]
 
-    service = GrpcService([served], Operations(own), tenant_header="x-tenant", relay=GrpcRelay(port, "x-tenant"))
+    service = GrpcService(
+        [served], Operations(own), tenant_header="x-tenant", relay=GrpcRelay(f"127.0.0.1:{port}", "x-tenant")
+    )
     return GrpcListener(service, max_message_bytes=MAX_MESSAGE_BYTES)
 
 

@@ -18,10 +18,11 @@ from serving.cluster.haproxy import (
     explained_by_the_front,
     guarded,
     keys,
+    listening,
     routed_by_model,
-    with_clear_errors,
     without_waiting,
 )
+from serving.cluster.haproxy_errors import with_clear_errors
 
 CONFIG = """\
 global
@@ -55,6 +56,7 @@ backend grpc-noop
 listen stats
   bind *:8404
 """
+ENDED = "http-error status 502 hdr content-type application/grpc "
 FAST = """\
     server n1-fast 127.0.0.1:41501 proto h2 check observe layer4
     server n1 127.0.0.1:40001 proto h2 check observe layer4 backup
@@ -74,6 +76,43 @@ def test_routing_changes_only_the_grpc_frontend_and_the_servers_of_models() -> N
     assert after.count(f"    default_backend {FRONT_BACKEND}") == 1
     assert after.index(added[0]) == after.index("    mode http", after.index("frontend grpc_frontend")) + 1
     assert MARK in added[0]
+
+
+def test_only_our_own_user_reaches_the_admin_socket_and_nobody_the_pages_of_statistics() -> None:
+    pages = (
+        "frontend prometheus\n    bind :9101\n    mode http\n"
+        "    http-request use-service prometheus-exporter if { path /metrics }\n    no log\n"
+    )
+    config = CONFIG.replace(
+        "    log stdout\n", "    log stdout\n    stats socket /a/admin.sock mode 666 level admin expose-fd listeners\n"
+    ).replace("frontend http_frontend\n", f"{pages}frontend http_frontend\n")
+    changed = edited(config)
+    assert "    stats socket /a/admin.sock mode 600 level admin expose-fd listeners\n" in changed
+    for gone in ("666", "9101", "8404", "prometheus", "listen stats"):
+        assert gone not in changed
+    assert "frontend http_frontend\n" in changed
+    assert changed == edited(CONFIG).replace(
+        "    log stdout\n", "    log stdout\n    stats socket /a/admin.sock mode 600 level admin expose-fd listeners\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "bound"),
+    [
+        ("::1", "::1:{port}"),
+        ("::", ":::{port} v4v6"),
+        ("0.0.0.0", "0.0.0.0:{port}"),
+        ("10.0.0.7", "10.0.0.7:{port}"),
+        ("models.local", "models.local:{port}"),
+    ],
+)
+def test_haproxy_listens_where_the_settings_say_and_not_where_ray_does(host: str, bound: str) -> None:
+    config = CONFIG.replace("bind 0.0.0.0:8001", "bind *:8001")
+    changed = listening(edited(config), host)
+    for port, more in ((8000, ""), (8001, " proto h2")):
+        assert f"    bind {bound.format(port=port)}{more}\n" in changed
+    assert listening(changed, "") == changed
+    assert changed.count("127.0.0.1:4000") == edited(config).count("127.0.0.1:4000")
 
 
 def test_editing_twice_is_editing_once() -> None:
@@ -150,8 +189,9 @@ def test_grpcs_calls_are_told_the_same_in_its_own_words(tmp_path: Path) -> None:
     changed = with_clear_errors(edited(CONFIG), tmp_path)
     assert with_clear_errors(changed, tmp_path) == changed
     backend = changed[changed.index("backend grpc-noop\n") :].splitlines()
-    assert backend[1:4] == [
-        f"    errorfile {status} {tmp_path}/headway-grpc-{status}.http" for status in (502, 503, 504)
+    assert [*backend[1:3], backend[3][: 4 + len(ENDED)]] == [
+        *(f"    errorfile {status} {tmp_path}/headway-grpc-{status}.http" for status in (503, 504)),
+        f"    {ENDED}",
     ]
     told = (tmp_path / "headway-grpc-503.http").read_text()
     assert "grpc-status: 14" in told

@@ -47,6 +47,42 @@ def test_the_committed_manifest_is_what_the_demo_renders(demo: Settings) -> None
     assert committed == manifests.kuberay(demo), "run: headway render demo.yaml --to kuberay > deploy/rayservice.yaml"
 
 
+def test_the_committed_policy_is_what_the_demo_renders(demo: Settings) -> None:
+    committed = (ROOT / "deploy" / "networkpolicy.yaml").read_text()
+    assert committed == manifests.network_policy(demo)
+
+
+def test_no_container_runs_as_root_gains_a_privilege_or_writes_to_its_image(demo: Settings) -> None:
+    cluster = yaml.safe_load(manifests.kuberay(demo))["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        volumes = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            assert {"/tmp", "/dev/shm"} <= set(mounts), "Ray writes there"
+            assert set(mounts.values()) == set(volumes)
+
+
+def test_only_what_is_served_is_reached_from_outside_the_cluster(demo: Settings) -> None:
+    policy = yaml.safe_load(manifests.network_policy(demo))["spec"]
+    cluster = yaml.safe_load(manifests.kuberay(demo))["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        labels = group["template"]["metadata"]["labels"]
+        assert labels.items() >= policy["podSelector"]["matchLabels"].items()
+    everybody, pods, operator = policy["ingress"]
+    assert [port["port"] for port in everybody["ports"]] == [demo.server.http_port, demo.server.grpc_port]
+    assert "from" not in everybody
+    assert pods == {"from": [{"podSelector": policy["podSelector"]}]}
+    assert [port["port"] for port in operator["ports"]] == [8265]
+
+
 def test_the_committed_cluster_file_is_what_the_demo_renders(demo: Settings) -> None:
     committed = (ROOT / "ray_cluster.yaml").read_text()
     assert committed == launcher_file.cluster(demo), "run: headway render demo.yaml --to cluster > ray_cluster.yaml"

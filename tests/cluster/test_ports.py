@@ -6,7 +6,15 @@ import socket
 import pytest
 
 from serving.api.grpc_connection import GrpcListener
-from serving.cluster.ports import ALONE, DISTANCE, addresses, fast_port, listening_ports, parse_listening
+from serving.cluster.ports import (
+    ALONE,
+    DISTANCE,
+    addresses,
+    fast_port,
+    listening_ports,
+    parse_listening,
+    replicas_environment,
+)
 from tests.api.grpc_serving import service_of
 
 TABLE = """\
@@ -58,3 +66,34 @@ def test_a_door_on_the_loopback_is_reached_by_no_other_address() -> None:
         await listener.close()
 
     asyncio.run(story())
+
+
+def ranges(environment: dict[str, str]) -> dict[str, range]:
+    """By wire."""
+    return {
+        wire: range(*(int(environment[f"RAY_SERVE_DIRECT_INGRESS_{bound}_{wire}_PORT"]) for bound in ("MIN", "MAX")))
+        for wire in ("HTTP", "GRPC")
+    }
+
+
+@pytest.mark.parametrize("other", [8001, 8010, 8100, 9000, 18000])
+def test_replicas_of_two_servers_on_one_machine_have_ports_of_their_own(other: int) -> None:
+    one, two = ranges(replicas_environment(8000, ())), ranges(replicas_environment(other, ()))
+    for wire in one:
+        assert one[wire][0] not in two[wire]
+        assert two[wire][0] not in one[wire]
+
+
+def test_a_part_where_somebody_listens_is_passed_over_and_the_last_one_is_never_refused() -> None:
+    wanted = ranges(replicas_environment(8000, ()))
+    for taken in (wanted["HTTP"][3], wanted["GRPC"][-1], wanted["GRPC"][0] + DISTANCE):
+        found = ranges(replicas_environment(8000, {taken}))
+        assert found["HTTP"][0] != wanted["HTTP"][0]
+    assert ranges(replicas_environment(8000, set(range(30000, 43000)))) == wanted
+
+
+def test_the_ports_of_a_part_stay_within_rays_ranges() -> None:
+    for http_port in range(8000, 8009):
+        found = ranges(replicas_environment(http_port, ()))
+        assert 30000 <= found["HTTP"][0] < found["HTTP"][-1] < 31000
+        assert 40000 <= found["GRPC"][0] < found["GRPC"][-1] < 41000

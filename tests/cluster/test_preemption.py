@@ -1,5 +1,6 @@
 """The cloud's notice, as a local server gives it in the form that AWS documents."""
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -74,6 +75,22 @@ def test_the_node_is_drained_once_when_the_notice_comes(metadata: Metadata) -> N
     watch(said.append, NeverStopped(), url=metadata.url, drain=drained.append)  # type: ignore[arg-type]
     assert len(drained) == 1
     assert len(said) == 1
+
+
+def test_a_drain_that_failed_is_tried_again(metadata: Metadata) -> None:
+    said: list[str] = []
+    tries: list[float] = []
+
+    def drain(left_s: float) -> None:
+        tries.append(left_s)
+        if len(tries) < 4:
+            raise (subprocess.CalledProcessError(1, "ray"), ConnectionError("no Ray"), FileNotFoundError("ray"))[
+                len(tries) - 1
+            ]
+
+    watch(said.append, NeverStopped(), url=metadata.url, drain=drain)  # type: ignore[arg-type]
+    assert len(tries) == 4
+    assert sum("draining failed" in text for text in said) == 3
 
 
 def test_a_metadata_service_that_is_not_there_is_said_once_and_asked_on() -> None:

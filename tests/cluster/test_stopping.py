@@ -3,12 +3,13 @@
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from serving.cluster.launcher import Cluster, StartFailed
-from serving.cluster.processes import StopSignal
+from serving.cluster.processes import Interrupted, StopSignal
 from serving.config import load_settings
 from tests.cluster.conftest import NOOP, PORT, settings_file
 
@@ -16,13 +17,13 @@ from tests.cluster.conftest import NOOP, PORT, settings_file
 @pytest.fixture(autouse=True)
 def handlers():
     """As they were, afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_heard_again_after_somebody_else_has_taken_it(number: signal.Signals) -> None:
     stop = StopSignal()
     signal.signal(number, lambda *_: pytest.fail("the other heard it"))
@@ -30,6 +31,34 @@ def test_a_signal_is_heard_again_after_somebody_else_has_taken_it(number: signal
     assert not stop.wait(0)
     os.kill(os.getpid(), number)
     assert stop.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_start_interrupts_it_once_and_is_remembered(number: signal.Signals) -> None:
+    stop = StopSignal()
+    with pytest.raises(Interrupted), stop.interrupting():
+        os.kill(os.getpid(), number)
+    assert not issubclass(Interrupted, Exception), "what is interrupted must not take it for a failure of its own"
+    os.kill(os.getpid(), number)  # an impatient second one: the end is not interrupted
+    assert stop.wait(0)
+    with pytest.raises(Interrupted), stop.interrupting():
+        pytest.fail("it came before the start")
+
+
+def test_the_end_of_the_terminal_is_not_heard_where_it_is_to_be_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    stop = StopSignal()
+    stop.listen()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop.wait(0)
+
+
+def test_the_end_of_a_server_that_never_began_ends_nothing(tmp_path: Path) -> None:
+    path = settings_file(tmp_path, NOOP)
+    with subprocess.Popen(["sleep", "infinity"]) as bystander:
+        Cluster(load_settings(path), path, print).stop()
+        assert bystander.poll() is None
+        bystander.kill()
 
 
 def test_a_port_in_use_is_told_before_ray_is_started(tmp_path: Path) -> None:

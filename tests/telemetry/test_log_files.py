@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from serving.telemetry.log_files import LogFiles
 
 
@@ -33,7 +35,24 @@ def test_a_traceback_is_shown_and_a_line_that_is_no_json_stays_as_it_is(tmp_path
     )
     plain, failed = LogFiles(tmp_path).new_lines()
     assert (plain.text, plain.who) == ("something printed", "front_Front_x")
-    assert (failed.level, failed.text) == ("ERROR", "failed\nTraceback: why")
+    assert (failed.level, failed.text) == ("ERROR", "failed\n  Traceback: why")
+
+
+@pytest.mark.parametrize(
+    "bad", ["\x1b[2J", "\x9b1m", "\n2026-01-01 all is well", "\r", "\u2028", "\u202e", "\x07", "\ud800"]
+)
+def test_what_a_client_chose_is_shown_without_moving_the_terminal_or_making_lines(tmp_path: Path, bad: str) -> None:
+    told = line("12:00:01", f"done; request {bad}id", exc_text=f"ValueError: {bad}x")
+    (tmp_path / "replica_a.log").write_text(told + f"printed {bad.strip()}x\n".encode(errors="replace").decode())
+    lines = LogFiles(tmp_path).new_lines()
+    shown = next(one for one in lines if one.at)
+    assert shown.raw == told.rstrip("\n")
+    first, *traceback = shown.text.split("\n")
+    assert first.startswith("done; request \\")
+    assert first.endswith("id")
+    assert all(one.startswith("  ") for one in traceback)
+    for one in lines:
+        assert all(part.isprintable() for part in one.text.split("\n"))
 
 
 def test_a_file_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
