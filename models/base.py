@@ -68,7 +68,11 @@ class GeneratingModel(Protocol):
 
 
 class Model(Protocol):
-    """A loaded model. `forward` is only ever called from one thread; the rest may be called from others."""
+    """A loaded model. `forward` is only ever called from one thread; the rest may be called from others.
+
+    One without a batch dimension is driven like any other: its tensors here are those of a request with a dimension of
+    one row in front.
+    """
 
     spec: ModelSpec
     device: str

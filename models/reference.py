@@ -22,7 +22,8 @@ Compute = Callable[..., tuple[np.ndarray, ...]]
 
 
 class NumpyModel:
-    """A `models.base.Model` made of a function from input arrays to a tuple of output arrays, in declared order."""
+    """A `models.base.Model` made of a function from input arrays to a tuple of output arrays, in declared order. An
+    optional input that is not given is None."""
 
     device = "cpu"
     prepares = False
@@ -38,7 +39,7 @@ class NumpyModel:
         self._pads = {tensor.name: tensor.pad for tensor in spec.inputs if tensor.pad is not None}
         self._fixed = has_fixed_shapes(spec.inputs)
         self._padded_outputs = frozenset(
-            tensor.name for tensor in spec.outputs if self._pads and tensor.shape[1:2] == (-1,)
+            tensor.name for tensor in spec.outputs if self._pads and tensor.row_shape[:1] == (-1,)
         )
 
     def prepare(self, inputs: Tensors) -> Prepared:
@@ -49,7 +50,7 @@ class NumpyModel:
 
     def forward(self, staged: object) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
-        results = self._compute(*[batch[name] for name in self._inputs])
+        results = self._compute(*[batch.get(name) for name in self._inputs])
         return dict(zip(self._outputs, results, strict=True))
 
     def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> list[Tensors]:

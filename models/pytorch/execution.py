@@ -3,7 +3,7 @@
 An execution gets requests and gives host arrays back; the runner knows nothing of streams, slabs or captures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -45,12 +45,20 @@ class DirectExecution:
 
     output_names: what a tensor or a tuple is called, in order.
     keep: the outputs that anyone will read; None: all.
+    input_names: the module's arguments in order, where a batch may lack some of them; None: it is given what there is.
     """
 
     asynchronous = False
 
-    def __init__(self, compute: Compute, output_names: Sequence[str], keep: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        output_names: Sequence[str],
+        keep: frozenset[str] | None = None,
+        input_names: Sequence[str] | None = None,
+    ) -> None:
         self.compute = compute
+        self._input_names = input_names
         self._output_names = tuple(output_names)
         self._keep = keep
 
@@ -60,7 +68,8 @@ class DirectExecution:
     def launch(self, staged: object) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
         with torch.inference_mode():
-            results = named(self.compute(*[from_numpy(array) for array in batch.values()]), self._output_names)
+            tensors = {name: from_numpy(array) for name, array in batch.items()}
+            results = named(self.compute(*arguments(tensors, self._input_names)), self._output_names)
             keep = self._keep
             return {name: to_numpy(result) for name, result in results.items() if keep is None or name in keep}
 
@@ -72,6 +81,11 @@ class DirectExecution:
 
     def close(self) -> None:
         self.compute = closed
+
+
+def arguments(tensors: dict[str, torch.Tensor], names: Sequence[str] | None) -> Iterable[torch.Tensor | None]:
+    """By position: those of these names, None for one that is not there; or just what is there."""
+    return tensors.values() if names is None else [tensors.get(name) for name in names]
 
 
 def closed(*_: object) -> Any:

@@ -15,7 +15,7 @@ import torch
 from models.base import Bucket, Collected, Prepared
 from models.collate import Pads, collate
 from models.pytorch.cuda import Device
-from models.pytorch.execution import Compute, closed, named
+from models.pytorch.execution import Compute, arguments, closed, named
 from models.pytorch.slab import Layout, input_layout, output_layout
 
 SLOTS = 2  # batches in flight
@@ -72,8 +72,10 @@ class PipelinedExecution:
         device: Device,
         output_names: Sequence[str],
         keep: frozenset[str] | None = None,
+        input_names: Sequence[str] | None = None,
     ) -> None:
         self.compute = compute
+        self._input_names = input_names
         self._device = device
         self._output_names = tuple(output_names)
         self._keep = keep
@@ -186,7 +188,7 @@ class PipelinedExecution:
             target.copy_(results[name])
 
     def _results(self, compute: Compute, inputs: Tensors) -> Tensors:
-        results = named(compute(*inputs.values()), self._output_names)
+        results = named(compute(*arguments(inputs, self._input_names)), self._output_names)
         if self._keep is None:
             return results
         return {name: result for name, result in results.items() if name in self._keep}

@@ -24,6 +24,7 @@ from models.pytorch.errors import translate
 from models.pytorch.execution import DirectExecution, Execution
 from models.pytorch.pipeline import PipelinedExecution
 from models.pytorch.tuning import Tuning
+from models.pytorch.unbatched import Unbatched
 from models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -39,17 +40,29 @@ def load_module(
     lane_index: of several that serve the model in this process, each on a GPU of its own.
     device: an asynchronous device to use instead of what the spec asks for.
     """
+    kind = type(module).__name__
+    if not spec.batched:
+        module = Unbatched(module)
     module, device, threads = place(spec, module, device, lane_index=lane_index)
     model = TorchModel(spec, module, _execution(spec, module, device), device)
     model.check()
-    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, model.device, threads)
+    log.info("model %s: %s on %s, %d thread(s)", spec.name, kind, model.device, threads)
     return model
 
 
 def _execution(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> Execution:
     names = [tensor.name for tensor in spec.outputs]
     keep = None if hasattr(module, "finish") else frozenset(names)
-    return PipelinedExecution(module, device, names, keep) if device else DirectExecution(module, names, keep)
+    given = positions(spec) if not hasattr(module, "prepare") else None
+    if device:
+        return PipelinedExecution(module, device, names, keep, given)
+    return DirectExecution(module, names, keep, given)
+
+
+def positions(spec: ModelSpec) -> tuple[str, ...] | None:
+    """The inputs in the order in which the module takes them; None where every request has them all."""
+    has_optional = any(tensor.optional for tensor in spec.inputs)
+    return tuple(tensor.name for tensor in spec.inputs) if has_optional else None
 
 
 class TorchModel:
@@ -85,7 +98,7 @@ class TorchModel:
         if self._user_prepare is not None:
             return prepare_variable(self._user_prepare(inputs), self._pads, self._max_length)
         if len(self._inputs) > 1:  # the module takes them by position, the client sent them in any order
-            inputs = {name: inputs[name] for name in self._inputs}
+            inputs = {name: inputs[name] for name in self._inputs if name in inputs}
         if self._fixed:
             return prepare_fixed(inputs)
         return prepare_variable(inputs, self._pads, self._max_length)
@@ -149,10 +162,12 @@ class TorchModel:
 
         Also learns which outputs are as long as the padded inputs, to cut them later.
         """
-        rows = min(2, self.spec.limits.max_batch_rows or 2)
+        rows = min(2, self.spec.max_batch_rows or 2)
         shortest = self._lengths[0]
         lengths = {shortest // 2 or 1, shortest} if self._pads else {shortest}
         parts = [self._try_sample(rows, length) for length in sorted(lengths)]
+        if needed := self._without_optional(parts[0]):
+            self.forward(self.collate([needed], Bucket(rows, needed.length)))
         outputs = [self.forward(self.collate([part], Bucket(rows, part.length))) for part in parts]
         if len(parts) == 2:
             self._padded_outputs = lengthened(outputs[0], parts[0].length, outputs[1], parts[1].length)
@@ -163,6 +178,13 @@ class TorchModel:
                 check_outputs(output, self.spec.outputs, rows, part.length if self._pads else None)
             (answer,) = self.split(output, [part])
             check_outputs(answer, self.spec.outputs, rows, None)
+
+    def _without_optional(self, part: Prepared) -> Prepared | None:
+        """The same request without what may be left out; None where a `prepare` decides that, or nothing may be."""
+        optional = {tensor.name for tensor in self.spec.inputs if tensor.optional}
+        if self.prepares or not optional:
+            return None
+        return self.prepare({name: array for name, array in part.tensors.items() if name not in optional})
 
     def _try_sample(self, rows: int, length: int) -> Prepared:
         textual = [tensor.name for tensor in self.spec.inputs if tensor.datatype == "BYTES"]

@@ -8,13 +8,14 @@ from serving.protocol.messages import Tensor
 from serving.protocol.tensors import object_array
 
 
-def best_classes(scores: Tensor, count: int, labels: Sequence[str] = ()) -> Tensor:
-    """BYTES `[rows, min(count, elements)]`, best first; equal scores by index, NaN last."""
-    flat = scores.reshape(scores.shape[0], -1)
+def best_classes(scores: Tensor, count: int, labels: Sequence[str] = (), *, batched: bool = True) -> Tensor:
+    """BYTES `[rows, min(count, elements)]`, best first; equal scores by index, NaN last. Without rows, where all the
+    elements are ranked together, `[min(count, elements)]`."""
+    flat = scores.reshape(scores.shape[0] if batched else 1, -1)
     count = min(count, flat.shape[1])
     numbers = flat.astype(np.float32) if flat.dtype.kind == "V" or flat.dtype == np.float16 else flat
     texts = [_text(row, index, labels) for row in numbers for index in _ranking(row, count)]
-    return object_array(texts, (flat.shape[0], count))
+    return object_array(texts, (flat.shape[0], count) if batched else (count,))
 
 
 def _ranking(row: Tensor, count: int) -> list[int]:

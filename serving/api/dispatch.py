@@ -68,6 +68,11 @@ class ServedModel:
         return self.generator is not None
 
     @property
+    def batched(self) -> bool:
+        """Tensors have a dimension of rows."""
+        return all(tensor.batched for tensor in self.inputs)
+
+    @property
     def stateful(self) -> bool:
         return self.sequencer is not None
 
@@ -212,7 +217,8 @@ class Dispatch:
                 raise BadOutput(f"the model returned no output {output.name!r}")
             if output.classes:
                 labels = self.model.labels.get(output.name, ())
-                chosen[output.name] = best_classes(chosen[output.name], output.classes, labels)
+                scores = chosen[output.name]
+                chosen[output.name] = best_classes(scores, output.classes, labels, batched=self.model.batched)
         return chosen
 
 

@@ -68,4 +68,4 @@ def learned(engine: AnyEngine) -> dict[str, Any]:
 
 
 def _description(tensor: TensorSpec) -> TensorDescription:
-    return TensorDescription(tensor.name, tensor.datatype, tensor.shape)
+    return TensorDescription(tensor.name, tensor.datatype, tensor.shape, tensor.batched, tensor.optional)

@@ -8,6 +8,8 @@ StopIteration (the request would wait for ever) and whose SystemExit would end t
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
+
 from models.base import InvalidInput as UnusableInput
 from models.base import Model, Prepared, Tensors
 from models.spec import TensorSpec
@@ -18,7 +20,7 @@ from serving.core.request import Request
 def prepared(model: Model, inputs: Tensors) -> Prepared | ServingError:
     """The request as it is collated, or why it cannot be."""
     try:
-        return model.prepare(inputs)
+        return model.prepare(inputs if model.spec.batched else _as_one_row(inputs))
     except UnusableInput as error:
         return InvalidInput(str(error))
     except BaseException as error:
@@ -38,6 +40,8 @@ def split_one_by_one_if_need_be(
             for answer, request in zip(answers, requests, strict=True):
                 check_rows(cast(Tensors, answer), request.rows)
                 check_declared(cast(Tensors, answer), model.spec.outputs)
+        if not model.spec.batched:
+            return [{name: array[0] for name, array in cast(Tensors, answer).items()} for answer in answers]
         return answers
     except BaseException as error:
         if len(parts) == 1:
@@ -70,11 +74,16 @@ def check_declared(outputs: Tensors, declared: Sequence[TensorSpec]) -> None:
         array = outputs.get(tensor.name)
         if array is None:
             raise ModelError(f"the model returned no output {tensor.name!r}")
-        if array.shape[1:] != tensor.shape[1:] and not tensor.fits(array.shape):
+        if array.shape[1:] != tensor.row_shape and not tensor.fits(array.shape):
             raise ModelError(
-                f"the model returned shape {list(array.shape)} for output {tensor.name!r}, "
+                f"the model returned shape {tensor.shown(array.shape)} for output {tensor.name!r}, "
                 f"declared as {list(tensor.shape)}"
             )
+
+
+def _as_one_row(tensors: Tensors) -> Tensors:
+    """A model without a batch dimension meets the runtime as one whose batches have a single row."""
+    return {name: array[np.newaxis] for name, array in tensors.items()}
 
 
 def as_model_error(error: BaseException) -> ModelError:

@@ -65,7 +65,7 @@ class Engine:
         lengths = self.model.lengths()
         self.batcher = Batcher(
             LatencyModel(lengths=lengths),
-            Sizes(largest_rows=self.spec.limits.max_batch_rows or LARGEST_ROWS, lengths=lengths),
+            Sizes(largest_rows=self.spec.max_batch_rows or LARGEST_ROWS, lengths=lengths),
             lane_count=len(models),
             max_requests=self.spec.limits.max_queue_requests,
             weights=weights,

@@ -169,7 +169,10 @@ class SequenceEngine(Engine):
         return turn
 
     def _first_state(self, rows: int) -> Tensors:
-        return {name: np.repeat(row, rows, axis=0) for name, row in self._first_row.items()}
+        return {
+            name: np.repeat(row, rows, axis=0) if self.spec.batched else row.copy()
+            for name, row in self._first_row.items()
+        }
 
     def _needs_start(self, id: int | str) -> str:
         """In Triton's words."""
