@@ -135,6 +135,17 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
         ("name: doubler", "name: a/b", "4: models[0].name: 'a/b' cannot be part of a URL"),
         ("name: doubler", "name: ..", "4: models[0].name: '..' cannot be part of a URL"),
         ("name: doubler", "name: front", "4: models[0].name: 'front' is taken by the server itself"),
+        (
+            "name: doubler",
+            "name: stats",
+            "4: models[0].name: 'stats' is taken by the server itself: GET /v2/models/stats",
+        ),
+        (
+            "name: doubler",
+            "name: inference.GRPCInferenceService",
+            "4: models[0].name: 'inference.GRPCInferenceService' is taken by the server itself: grpc.health.v1",
+        ),
+        ("name: doubler", "name: a%2Db", "4: models[0].name: 'a%2Db' cannot be part of a URL"),
         ("name: doubler", "name: 17", "4: models[0].name: expected a text, got 17 (put it in quotes)"),
         ("name: doubler", "version: '2'", "4: models[0].name: is missing"),
         ("shop.models:Doubler", ".models:Doubler", "5: models[0].factory: '.models:Doubler' is relative"),
