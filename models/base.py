@@ -1,6 +1,6 @@
 """What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,12 +34,14 @@ class Prepared(NamedTuple):
 
     group: only requests of equal group may share a batch.
     length: size of the padded dimension, 1 if there is none.
+    parameters: what the client said beside the inputs, for a model that takes parameters; equal within a batch.
     """
 
     tensors: Tensors
     rows: int
     group: Hashable
     length: int
+    parameters: Mapping[str, object] | None = None
 
 
 class Collected(NamedTuple):
@@ -58,10 +60,12 @@ class GeneratingModel(Protocol):
     spec: ModelSpec
     device: str
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+    def generate(self, inputs: Tensors, **parameters: Any) -> Iterator[Tensors]:
         """The answers to one request, each with every declared output. A generator: what stands between two `yield` is
         one step, and steps of several requests take turns in one thread. Closed when the client leaves. Raises
-        `InvalidInput`."""
+        `InvalidInput`.
+
+        parameters: one argument of that name, for a model that takes parameters."""
         ...
 
     def close(self) -> None: ...

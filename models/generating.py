@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from models.base import Tensors
+from models.parameters import takes_parameters
 from models.spec import ModelSpec
 
 
@@ -16,9 +17,10 @@ class PlainGenerating:
         self.spec = spec
         self._made = made
         self.device = getattr(made, "device", "cpu")
+        self.takes_parameters = takes_parameters(made.generate)
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
-        answers: Iterator[Tensors] = self._made.generate(inputs)
+    def generate(self, inputs: Tensors, **parameters: Any) -> Iterator[Tensors]:
+        answers: Iterator[Tensors] = self._made.generate(inputs, **parameters)
         return answers
 
     def close(self) -> None:

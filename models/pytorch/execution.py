@@ -25,8 +25,9 @@ class Execution(Protocol):
         """The batch where `launch` wants it. Where that is not asynchronous, called from another thread meanwhile."""
         ...
 
-    def launch(self, staged: object) -> object:
-        """Computes the batch, or has the device do so. Every staged batch is launched once."""
+    def launch(self, staged: object, **parameters: Any) -> object:
+        """Computes the batch, or has the device do so. Every staged batch is launched once. parameters: for `compute`,
+        beside the tensors."""
         ...
 
     def collect(self, launched: object) -> Collected:
@@ -65,11 +66,11 @@ class DirectExecution:
     def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> Tensors:
         return collate(parts, bucket, pads)
 
-    def launch(self, staged: object) -> Tensors:
+    def launch(self, staged: object, **parameters: Any) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
         with torch.inference_mode():
             tensors = {name: from_numpy(array) for name, array in batch.items()}
-            results = named(self.compute(*arguments(tensors, self._input_names)), self._output_names)
+            results = named(self.compute(*arguments(tensors, self._input_names), **parameters), self._output_names)
             keep = self._keep
             return {name: to_numpy(result) for name, result in results.items() if keep is None or name in keep}
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from models.base import Tensors
+from models.parameters import takes_parameters
 from models.pytorch.cuda import Device
 from models.pytorch.device import place
 from models.pytorch.errors import translate
@@ -32,11 +33,12 @@ class TorchGenerating:
     def __init__(self, spec: ModelSpec, module: Any, device: Device | None) -> None:
         self.spec = spec
         self.device = device.name if device else "cpu"
+        self.takes_parameters = takes_parameters(module.generate)
         self._module = module
         self._device = device
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
-        answers = self._module.generate(inputs)
+    def generate(self, inputs: Tensors, **parameters: Any) -> Iterator[Tensors]:
+        answers = self._module.generate(inputs, **parameters)
         try:
             while True:
                 try:

@@ -6,9 +6,9 @@ events, and CUDA graphs over exactly that memory. It is used again only when its
 writes where another is still read, and memory is bounded by the two largest batches.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -90,7 +90,7 @@ class PipelinedExecution:
         # Were there ever more batches in flight than slots, these would do without graphs, and correctly.
         return self._stage(self._free.pop() if self._free else Slot(self._device), parts, bucket, pads)
 
-    def launch(self, staged: object) -> Launched:
+    def launch(self, staged: object, **parameters: Any) -> Launched:
         assert isinstance(staged, Staged)
         slot, key, layout = staged
         captured = slot.graphs.get(key)
@@ -105,7 +105,7 @@ class PipelinedExecution:
                 self._computes.replay(captured.graph)
                 outputs, result = captured.outputs, captured.output_layout
             else:
-                result = self._computes.run(partial(self._compute_eagerly, slot, layout))
+                result = self._computes.run(partial(self._compute_eagerly, slot, layout, parameters))
                 outputs = slot.outputs
             self._computes.record(slot.computed)
             self._copies_out.wait(slot.computed)
@@ -173,8 +173,8 @@ class PipelinedExecution:
             raise
         return Staged(slot, _key(parts[0], bucket), layout)
 
-    def _compute_eagerly(self, slot: Slot, layout: Layout) -> Layout:
-        results = self._results(self.compute, layout.tensors(slot.inputs))
+    def _compute_eagerly(self, slot: Slot, layout: Layout, parameters: Mapping[str, Any]) -> Layout:
+        results = self._results(partial(self.compute, **parameters), layout.tensors(slot.inputs))
         outputs = output_layout(results)
         slot.reserve_outputs(outputs.size)
         for name, target in outputs.tensors(slot.outputs).items():

@@ -1,14 +1,15 @@
 """A user's `nn.Module` as a `models.base.Model`: how the module's optional methods meet batches and devices."""
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
 
 from models.base import Bucket, Collected, InvalidInput, Prepared, Tensors
 from models.collate import Pads, split_rows
+from models.parameters import takes_parameters
 from models.preparing import (
     has_fixed_shapes,
     length_buckets,
@@ -41,10 +42,11 @@ def load_module(
     device: an asynchronous device to use instead of what the spec asks for.
     """
     kind = type(module).__name__
+    asks = takes_parameters(module.forward)
     if not spec.batched:
         module = Unbatched(module)
     module, device, threads = place(spec, module, device, lane_index=lane_index)
-    model = TorchModel(spec, module, _execution(spec, module, device), device)
+    model = TorchModel(spec, module, _execution(spec, module, device), device, takes_parameters=asks)
     model.check()
     log.info("model %s: %s on %s, %d thread(s)", spec.name, kind, model.device, threads)
     return model
@@ -69,12 +71,20 @@ class TorchModel:
     """Made by `load_module`. `prepare` and `split` call the user's methods, from any thread.
 
     device: None for the CPU, where the module is simply called.
+    takes_parameters: `forward` is given those of the batch's requests, which are equal.
     """
 
     def __init__(
-        self, spec: ModelSpec, module: torch.nn.Module, execution: Execution, device: Device | None = None
+        self,
+        spec: ModelSpec,
+        module: torch.nn.Module,
+        execution: Execution,
+        device: Device | None = None,
+        *,
+        takes_parameters: bool = False,
     ) -> None:
         self.spec = spec
+        self.takes_parameters = takes_parameters
         self.device = device.name if device else "cpu"
         self.asynchronous = execution.asynchronous
         self._execution = execution
@@ -104,10 +114,14 @@ class TorchModel:
         return prepare_variable(inputs, self._pads, self._max_length)
 
     def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> object:
-        return self._execution.stage(parts, bucket, self._pads)
+        staged = self._execution.stage(parts, bucket, self._pads)
+        return (staged, parts[0].parameters or {}) if self.takes_parameters else staged
 
     def launch(self, staged: object) -> object:
         try:
+            if self.takes_parameters:
+                staged, parameters = cast(tuple[object, Mapping[str, object]], staged)
+                return self._execution.launch(staged, parameters=parameters)
             return self._execution.launch(staged)
         except Exception as error:
             self._raise(error)
@@ -141,7 +155,8 @@ class TorchModel:
 
     @property
     def tunable(self) -> bool:
-        return self._tuning.has_steps()
+        # What Python decides by parameters can be in no graph, nor be tried for all of them.
+        return not self.takes_parameters and self._tuning.has_steps()
 
     def tune(self, measured: Sequence[Bucket], row_ladder: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         return self._tuning.tune(measured, self.sample, self._pads, row_ladder)

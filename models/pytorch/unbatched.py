@@ -22,8 +22,8 @@ class Unbatched(torch.nn.Module):
         if example := getattr(module, "example", None):
             self.example = lambda: _with_row(example())
 
-    def forward(self, *tensors: torch.Tensor | None) -> Any:
-        result = self.module(*[None if tensor is None else tensor[0] for tensor in tensors])
+    def forward(self, *tensors: torch.Tensor | None, **parameters: Any) -> Any:
+        result = self.module(*[None if tensor is None else tensor[0] for tensor in tensors], **parameters)
         if isinstance(result, torch.Tensor):
             return result[None]
         if isinstance(result, dict):

@@ -78,7 +78,13 @@ class GrpcService:
             submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
         else:
             submitted = planned.dispatch.model.backend.submit(
-                payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, age_ns=age_ns
+                payload,
+                rows=plan.rows,
+                tenant=tenant,
+                priority=plan.priority,
+                timeout_ns=limit_ns,
+                age_ns=age_ns,
+                **plan.more,
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
@@ -156,7 +162,7 @@ class GrpcService:
             return None  # the general way tells why
         tenant = self._tenant(call)
         limit_ns = _limit_ns(plan, call)
-        answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
+        answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, **plan.more)
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         return PendingGeneration(answers, planned, request.id, call, tenant, began_ns)
 

@@ -38,6 +38,7 @@ def served_model(
         backend=recorded or engine,
         sequencer=recorded or engine if isinstance(engine, SequenceEngine) else None,
         generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,
+        takes_parameters=getattr(engine.model, "takes_parameters", False),
         max_body_bytes=max_body_bytes,
         witnesses=tuple(witnesses),
         **more,

@@ -5,7 +5,7 @@ What those methods raise is caught whatever it is. Much of this runs in a thread
 StopIteration (the request would wait for ever) and whose SystemExit would end the event loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,11 +16,18 @@ from models.spec import TensorSpec
 from serving.core.errors import InvalidInput, ModelError, ServingError
 from serving.core.request import Request
 
+Parameters = Mapping[str, object] | None
 
-def prepared(model: Model, inputs: Tensors) -> Prepared | ServingError:
-    """The request as it is collated, or why it cannot be."""
+
+def prepared(model: Model, inputs: Tensors, parameters: Parameters = None) -> Prepared | ServingError:
+    """The request as it is collated, or why it cannot be. parameters: where the model takes some; requests share a
+    batch only if theirs are equal."""
     try:
-        return model.prepare(inputs if model.spec.batched else _as_one_row(inputs))
+        part = model.prepare(inputs if model.spec.batched else _as_one_row(inputs))
+        if parameters is None:
+            return part
+        said = frozenset((name, type(value), value) for name, value in parameters.items())
+        return part._replace(group=(part.group, said), parameters=parameters)
     except UnusableInput as error:
         return InvalidInput(str(error))
     except BaseException as error:

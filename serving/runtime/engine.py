@@ -133,6 +133,7 @@ class Engine:
         priority: int = 0,
         timeout_ns: int | None = None,
         age_ns: int = 0,
+        parameters: Mapping[str, object] | None = None,
     ) -> Ticket:
         """See `core.backend.Backend.submit`."""
         now_ns = self._clock.now_ns()
@@ -152,10 +153,10 @@ class Engine:
         if self.model.prepares:
             ticket.stage = Stage.PREPARING
             self._preparing += 1
-            job = self._loop.run_in_executor(self._pool, prepared, self.model, cast(Tensors, payload))
+            job = self._loop.run_in_executor(self._pool, prepared, self.model, cast(Tensors, payload), parameters)
             job.add_done_callback(partial(self._prepared, ticket))
         else:
-            self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload)))
+            self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload), parameters))
         return ticket
 
     def statistics(self) -> ModelStatistics:

@@ -7,7 +7,7 @@ does not hold up a short one. Why steps of different requests are not batched: d
 
 import asyncio
 import heapq
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -38,6 +38,7 @@ class Generation:
         self, payload: Tensors, tenant: str, arrived_ns: int, withdraw: "Callable[[Generation], None]"
     ) -> None:
         self.payload = payload
+        self.more: dict[str, object] = {}  # arguments for the model beside its inputs
         self.tenant = tenant
         self.arrived_ns = arrived_ns
         self.first_ns = 0  # from its arrival to the first answer
@@ -168,11 +169,18 @@ class GeneratingEngine:
     # -- requests come and go ---------------------------------------------------------------------------------
 
     def generate(
-        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+        self,
+        payload: object,
+        *,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> Generation:
         """See `core.backend.Generating.generate`."""
         now_ns = self._clock.now_ns()
         generation = Generation(cast(Tensors, payload), tenant, now_ns, self._withdraw)
+        generation.more = {} if parameters is None else {"parameters": parameters}
         if refusal := self._refusal():
             self._refuse(tenant, refusal)
             if isinstance(refusal, Rejected) and refusal.reason is Reason.QUEUE_FULL:
@@ -245,7 +253,9 @@ class GeneratingEngine:
         began_ns = self._clock.now_ns()
         answers: Iterator[Tensors] | None = None
         try:
-            answers = iter(await self._step(generation, lambda: self.model.generate(generation.payload)))
+            answers = iter(
+                await self._step(generation, lambda: self.model.generate(generation.payload, **generation.more))
+            )
             while True:
                 await generation.room.acquire()
                 answer = await self._step(generation, lambda: next(answers, _END))
