@@ -129,7 +129,9 @@ class Scenario:
         row_count, lengths = self.number(rows), self.number(length)
         made: dict[str, Any] = {}
         for tensor in self.inputs:
-            shape = (row_count, *(lengths if size < 0 else size for size in tensor.shape[1:]))
+            # A model without rows may have a fixed size, or none, in their place.
+            open_sizes = (row_count, *[lengths] * len(tensor.shape))
+            shape = tuple(open_sizes[index] if size < 0 else size for index, size in enumerate(tensor.shape))
             if tensor.datatype != "BYTES":
                 made[tensor.name] = self.array(shape, tensor.datatype)
                 continue

@@ -1,6 +1,6 @@
 """What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
 
-from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -49,12 +49,14 @@ class Prepared(NamedTuple):
 
     group: only requests of equal group may share a batch.
     length: size of the padded dimension, 1 if there is none.
+    parameters: what the client said beside the inputs, for a model that takes parameters; equal within a batch.
     """
 
     tensors: Tensors
     rows: int
     group: Hashable
     length: int
+    parameters: Mapping[str, object] | None = None
 
 
 class Collected(NamedTuple):
@@ -75,17 +77,23 @@ class GeneratingModel(Protocol):
     waits: bool
     """`generate` is an async generator."""
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors] | AsyncIterator[Tensors]:
+    def generate(self, inputs: Tensors, **parameters: Any) -> Iterator[Tensors] | AsyncIterator[Tensors]:
         """The answers to one request, each with every declared output. A generator: what stands between two `yield` is
         one step, and steps of several requests take turns in one thread. An async generator: its steps run in an event
-        loop, and others go on while it awaits something. Closed when the client leaves. Raises `InvalidInput`."""
+        loop, and others go on while it awaits something. Closed when the client leaves. Raises `InvalidInput`.
+
+        parameters: one argument of that name, for a model that takes parameters."""
         ...
 
     def close(self) -> None: ...
 
 
 class Model(Protocol):
-    """A loaded model. `forward` is only ever called from one thread; the rest may be called from others."""
+    """A loaded model. `forward` is only ever called from one thread; the rest may be called from others.
+
+    One without a batch dimension is driven like any other: its tensors here are those of a request with a dimension of
+    one row in front.
+    """
 
     spec: ModelSpec
     device: str

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from models.base import Tensors
+from models.parameters import takes_parameters
 from models.spec import ModelSpec
 
 
@@ -18,9 +19,10 @@ class PlainGenerating:
         self._made = made
         self.device = getattr(made, "device", "cpu")
         self.waits = inspect.isasyncgenfunction(made.generate)
+        self.takes_parameters = takes_parameters(made.generate)
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors] | AsyncIterator[Tensors]:
-        answers: Iterator[Tensors] | AsyncIterator[Tensors] = self._made.generate(inputs)
+    def generate(self, inputs: Tensors, **parameters: Any) -> Iterator[Tensors] | AsyncIterator[Tensors]:
+        answers: Iterator[Tensors] | AsyncIterator[Tensors] = self._made.generate(inputs, **parameters)
         return answers
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ MADE_UP_SIZE = 32  # of a variable dimension about which nothing is known
 
 def has_fixed_shapes(inputs: Sequence[TensorSpec]) -> bool:
     """Then all requests of the model may share a batch, and nothing needs to be looked at one by one."""
-    return all(-1 not in tensor.shape[1:] for tensor in inputs)
+    return all(-1 not in tensor.row_shape and not tensor.optional for tensor in inputs)
 
 
 def prepare_fixed(inputs: Tensors) -> Prepared:
@@ -61,8 +61,7 @@ def made_up_inputs(inputs: Sequence[TensorSpec], rows: int, length: int) -> Tens
     random = np.random.default_rng(0)
     tensors: Tensors = {}
     for tensor in inputs:
-        sizes = [MADE_UP_SIZE if size == -1 else size for size in tensor.shape]
-        sizes[0] = rows
+        sizes = [rows, *(MADE_UP_SIZE if size == -1 else size for size in tensor.row_shape)]
         if tensor.pad is not None:
             sizes[1] = length
         dtype = numpy_type(tensor.datatype)

@@ -23,7 +23,8 @@ Compute = Callable[..., tuple[np.ndarray, ...]]
 
 
 class NumpyModel:
-    """A `models.base.Model` made of a function from input arrays to a tuple of output arrays, in declared order."""
+    """A `models.base.Model` made of a function from input arrays to a tuple of output arrays, in declared order. An
+    optional input that is not given is None."""
 
     device = "cpu"
     prepares = False
@@ -32,14 +33,14 @@ class NumpyModel:
 
     def __init__(self, spec: ModelSpec, compute: Compute, on_close: Callable[[], None] | None = None) -> None:
         self.spec = spec
-        self._guarded = Guarded(lambda batch: compute(*[batch[name] for name in self._inputs]))
+        self._guarded = Guarded(lambda batch: compute(*[batch.get(name) for name in self._inputs]))
         self._on_close = on_close
         self._inputs = tuple(tensor.name for tensor in spec.inputs)
         self._outputs = tuple(tensor.name for tensor in spec.outputs)
         self._pads = {tensor.name: tensor.pad for tensor in spec.inputs if tensor.pad is not None}
         self._fixed = has_fixed_shapes(spec.inputs)
         self._padded_outputs = frozenset(
-            tensor.name for tensor in spec.outputs if self._pads and tensor.shape[1:2] == (-1,)
+            tensor.name for tensor in spec.outputs if self._pads and tensor.row_shape[:1] == (-1,)
         )
 
     def prepare(self, inputs: Tensors) -> Prepared:

@@ -14,7 +14,9 @@ DATATYPES = (
 class TensorSpec:
     """One input or output.
 
-    shape: the first dimension is the batch dimension and always -1; another -1 is variable.
+    shape: the first dimension is the batch dimension and always -1; another -1 is variable. Of a model that is not
+        `batched` there is no such dimension.
+    optional: a request may leave this input out.
     pad: the value with which a variable second dimension may be padded so that requests of different lengths can share
         a batch; None: only requests of equal shape share one.
     """
@@ -23,24 +25,40 @@ class TensorSpec:
     datatype: str
     shape: tuple[int, ...]
     pad: float | int | None = None
+    optional: bool = False
+    batched: bool = True
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name: must not be empty")
         if self.datatype not in DATATYPES:
             raise ValueError(f"datatype: {self.datatype!r} is not one of {', '.join(DATATYPES)}")
-        if not self.shape or self.shape[0] != -1:
-            raise ValueError(f"shape: must begin with -1, the batch dimension; got {list(self.shape)}")
+        if self.batched and self.shape[:1] != (-1,):
+            raise ValueError(
+                f"shape: must begin with -1, the batch dimension; got {list(self.shape)}. A model without one, which "
+                "is given a request at a time, says `batched: false`"
+            )
         if any(size == 0 or size < -1 for size in self.shape):
             raise ValueError(f"shape: sizes are positive, or -1 for variable; got {list(self.shape)}")
+        if self.pad is not None and not self.batched:
+            raise ValueError("pad: requests that never share a batch need not be filled up")
         if self.pad is not None and (len(self.shape) < 2 or self.shape[1] != -1):
             raise ValueError(f"pad: only a variable second dimension can be padded; shape is {list(self.shape)}")
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Of one row: all of a request's tensor, where the model is not batched."""
+        return self.shape[1:] if self.batched else self.shape
+
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a tensor of this shape is what was declared."""
-        return len(shape) == len(self.shape) and all(
-            declared in (-1, size) for declared, size in zip(self.shape, shape, strict=True)
+        """Whether rows of this shape, `[rows, ...]`, are what was declared."""
+        return len(shape) == len(self.row_shape) + 1 and all(
+            declared in (-1, size) for declared, size in zip(self.row_shape, shape[1:], strict=True)
         )
+
+    def shown(self, shape: Sequence[int]) -> list[int]:
+        """The shape of some rows as the model's owner thinks of it."""
+        return list(shape if self.batched else shape[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +84,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.max_batch_rows is not None and self.max_batch_rows < 1:
-            raise ValueError(f"max_batch_rows: must be at least 1, got {self.max_batch_rows}")
+            raise ValueError(
+                f"max_batch_rows: must be at least 1, got {self.max_batch_rows}. A model without a batch dimension "
+                "says `batched: false`"
+            )
         if self.max_queue_requests < 1:
             raise ValueError(f"max_queue_requests: must be at least 1, got {self.max_queue_requests}")
         if self.max_sequences < 1:
@@ -157,6 +178,14 @@ class ModelSpec:
             names = [tensor.name for tensor in tensors]
             if len(set(names)) != len(names):
                 yield f"{kind}: two have the same name: {names}"
+        if len({tensor.batched for tensor in (*self.inputs, *self.outputs, *self.state)}) > 1:
+            yield "inputs and outputs: all have a batch dimension, or none has"
+        if not self.batched and self.limits.max_batch_rows not in (None, 1):
+            yield "limits.max_batch_rows: a model without a batch dimension is given one request at a time"
+        if self.inputs and all(tensor.optional for tensor in self.inputs):
+            yield "inputs: at least one must not be optional"
+        if any(tensor.optional for tensor in (*self.outputs, *self.state)):
+            yield "outputs: only inputs may be optional"
         if self.latency_budget_ms is not None and self.latency_budget_ms <= 0:
             yield f"latency_budget_ms: must be positive, got {self.latency_budget_ms}"
         if self.replicas < 1:
@@ -183,8 +212,18 @@ class ModelSpec:
             if tensor.name in taken:
                 yield f"state: {tensor.name!r} is already the name of an input, an output or another state"
             taken.add(tensor.name)
-            if tensor.datatype == "BYTES" or -1 in tensor.shape[1:]:
+            if tensor.datatype == "BYTES" or -1 in tensor.row_shape:
                 yield f"state: {tensor.name!r} must be numbers of a fixed shape, to begin with zeros"
+
+    @property
+    def batched(self) -> bool:
+        """Requests may share a batch: tensors have a dimension of rows."""
+        return all(tensor.batched for tensor in self.inputs)
+
+    @property
+    def max_batch_rows(self) -> int | None:
+        """The most rows computed at once; None: what pays off. A request to a model without rows counts as one."""
+        return self.limits.max_batch_rows if self.batched else 1
 
     @property
     def stateful(self) -> bool:

@@ -33,7 +33,7 @@ def assert_batched_equals_unbatched(
 
 
 def _made_up(model: Model) -> list[Prepared]:
-    rows = [1, 2, 1] if (model.spec.limits.max_batch_rows or 2) >= 2 else [1, 1, 1]
+    rows = [1, 2, 1] if (model.spec.max_batch_rows or 2) >= 2 else [1, 1, 1]
     lengths = model.lengths()
     return [model.sample(count, lengths[index % len(lengths)]) for index, count in enumerate(rows)]
 

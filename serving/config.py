@@ -5,12 +5,12 @@ What a model declares is checked by `models.spec`, so that there is one truth ab
 and meaning is listed in docs/configuration.md, which `headway settings --markdown` prints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 from pydantic import model_validator as checks_all
 
 from models.spec import Limits, ModelSpec, Resources, TensorSpec
@@ -178,17 +178,28 @@ class TensorSettings(Section):
 
     name: str = Field(description="Its name in requests.")
     datatype: str = Field(description="BOOL, UINT8 to UINT64, INT8 to INT64, FP16, FP32, FP64, BF16 or BYTES.")
-    shape: list[int] = Field(description="Sizes; the first is -1, the batch; another -1 is variable.")
+    shape: list[int] = Field(
+        description="Sizes; the first is -1, the batch (unless `batched: false`); another -1 is variable."
+    )
     pad: WholeOrNumber | None = Field(
         None, description="Fills up a variable second dimension, so that requests of different lengths share a batch."
     )
 
-    def spec(self) -> TensorSpec:
-        return TensorSpec(name=self.name, datatype=self.datatype, shape=tuple(self.shape), pad=self.pad)
+    optional: bool = Field(False, description="Of an input: requests may leave it out; the model is given None then.")
+
+    def spec(self, *, batched: bool) -> TensorSpec:
+        return TensorSpec(**self.model_dump() | {"shape": tuple(self.shape)}, batched=batched)
+
+    def mistakes(self, *, batched: bool) -> Iterator[str]:
+        try:
+            self.spec(batched=batched)
+        except ValueError as error:
+            yield str(error)
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        self.spec()
+        """What is wrong in any model."""
+        TensorSpec(name=self.name, datatype=self.datatype, shape=tuple(self.shape), batched=False)
         return self
 
 
@@ -270,6 +281,11 @@ class ModelSettings(Section):
         default_factory=dict,
         description="Keyword arguments of the factory. What names a file beside this one (`./net.pt`) is a path.",
     )
+    batched: bool = Field(
+        True,
+        description="Tensors begin with the batch dimension, so that requests can share a batch. `false`: the model "
+        "has none and is given one request at a time, as with Triton's `max_batch_size: 0`.",
+    )
     inputs: list[TensorSettings] = Field(min_length=1, description="What a request carries.")
     outputs: list[TensorSettings] = Field(min_length=1, description="What the answer carries.")
     latency_budget_ms: float | None = Field(
@@ -314,6 +330,16 @@ class ModelSettings(Section):
         default_factory=dict, description="Weights by tenant, when several compete; 1 unless named."
     )
 
+    @field_validator("inputs", "outputs", "state")
+    @classmethod
+    def _check_tensors(cls, tensors: list[TensorSettings], info: ValidationInfo) -> list[TensorSettings]:
+        """What is wrong in a model of this kind."""
+        batched = info.data.get("batched", True)
+        found = enumerate(tensor.mistakes(batched=batched) for tensor in tensors)
+        if mistakes := [f"[{index}].{mistake}" for index, several in found for mistake in several]:
+            raise ValueError("\n".join(mistakes))
+        return tensors
+
     def fewest_replicas(self) -> int:
         return self.scaling.min_replicas if self.scaling else self.replicas
 
@@ -326,13 +352,13 @@ class ModelSettings(Section):
             version=self.version,
             factory=self.factory,
             options=self.options,
-            inputs=tuple(tensor.spec() for tensor in self.inputs),
-            outputs=tuple(tensor.spec() for tensor in self.outputs),
+            inputs=self._tensors(self.inputs),
+            outputs=self._tensors(self.outputs),
             latency_budget_ms=self.latency_budget_ms,
             resources=Resources(cpus=self.resources.cpus, gpus=self.resources.gpus),
             replicas=self.most_replicas(),
             decoupled=self.decoupled,
-            state=tuple(tensor.spec() for tensor in self.state),
+            state=self._tensors(self.state),
             execution=self.execution,
             precision=self.precision,
             channels_last=self.channels_last,
@@ -342,6 +368,9 @@ class ModelSettings(Section):
             description=self.description,
             example=self.example,
         )
+
+    def _tensors(self, tensors: list[TensorSettings]) -> tuple[TensorSpec, ...]:
+        return tuple(tensor.spec(batched=self.batched) for tensor in tensors)
 
     @checks_all(mode="after")
     def _check(self) -> Self:

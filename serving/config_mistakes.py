@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from serving.config_source import KeyPath, Source
 
 # A check of a whole section names the key it means at the start of its text: "datatype: 'FP31' is not one of ...".
-NAMED_KEY = re.compile(r"(?P<key>[a-z_]+(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*): (?P<text>.*)", re.DOTALL)
+NAMED_KEY = re.compile(r"(?P<key>([a-z_]+|\[\d+\])(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*): (?P<text>.*)", re.DOTALL)
 
 WANTED = {
     "string_type": "expected a text",

@@ -13,7 +13,12 @@ from serving.text_file import UnreadableText, read_lines
 PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
-RESERVED_NAMES = ("front",)  # the application that answers what belongs to no model
+# With what else would answer to the name.
+RESERVED_NAMES = {
+    "front": "the application that answers what belongs to no model",
+    "stats": "GET /v2/models/stats tells the statistics of all models",
+    "inference.GRPCInferenceService": "grpc.health.v1 tells under it of the whole server",
+}
 
 
 def _text_of_whole(value: object) -> object:
@@ -54,7 +59,7 @@ def _path_segment(value: str) -> str:
 
 def _free(name: str) -> str:
     if name in RESERVED_NAMES:
-        raise ValueError(f"{name!r} is taken by the server itself")
+        raise ValueError(f"{name!r} is taken by the server itself: {RESERVED_NAMES[name]}; take another name")
     return name
 
 

@@ -179,6 +179,17 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
         ("name: doubler", "name: a/b", "4: models[0].name: 'a/b' cannot be part of a URL"),
         ("name: doubler", "name: ..", "4: models[0].name: '..' cannot be part of a URL"),
         ("name: doubler", "name: front", "4: models[0].name: 'front' is taken by the server itself"),
+        (
+            "name: doubler",
+            "name: stats",
+            "4: models[0].name: 'stats' is taken by the server itself: GET /v2/models/stats",
+        ),
+        (
+            "name: doubler",
+            "name: inference.GRPCInferenceService",
+            "4: models[0].name: 'inference.GRPCInferenceService' is taken by the server itself: grpc.health.v1",
+        ),
+        ("name: doubler", "name: a%2Db", "4: models[0].name: 'a%2Db' cannot be part of a URL"),
         ("name: doubler", "name: 17", "4: models[0].name: expected a text, got 17 (put it in quotes)"),
         ("name: doubler", "version: '2'", "4: models[0].name: is missing"),
         ("shop.models:Doubler", ".models:Doubler", "5: models[0].factory: '.models:Doubler' is relative"),
@@ -187,6 +198,14 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
         ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", "inputs: []", "6: models[0].inputs: needs at least 1"),
         ("inputs: [{name: x, datatype: FP32, shape: [-1, 4]}]", "inputs: 3", "6: models[0].inputs: expected a list"),
         ("[-1, 4]}]\n    outputs", "[4]}]\n    outputs", "6: models[0].inputs[0].shape: must begin with -1"),
+        ("[-1, 4]}]\n    outputs", "[]}]\n    outputs", "6: models[0].inputs[0].shape: must begin with -1"),
+        ("[-1, 4]}]\n    outputs", "[0, 4]}]\n    outputs", "6: models[0].inputs[0].shape: sizes are positive"),
+        (
+            "name: doubler",
+            "name: doubler\n    limits: {max_batch_rows: 0}",
+            "5: models[0].limits.max_batch_rows: must be at least 1, got 0. A model without a batch dimension says",
+        ),
+        ("[-1, 4]}]\n    outputs", "[-1, 4], optional: true}]\n    outputs", "6: models[0].inputs: at least one must"),
         ("[-1, 4]}]\n    outputs", "[-1, 4], pad: 0}]\n    outputs", "6: models[0].inputs[0].pad: only a variable"),
         ("[-1, 4]}]\n    outputs", "[-1, -1], pad: a}]\n    outputs", "6: models[0].inputs[0].pad: expected a number"),
         (
@@ -201,6 +220,19 @@ def test_a_mistake_in_what_a_model_must_say_is_told_with_its_line(
 ) -> None:
     assert right in GOOD
     assert mistakes_of(tmp_path, GOOD.replace(right, wrong, 1))[0].startswith(f"my.yaml:{told}")
+
+
+def test_a_model_without_a_batch_dimension_declares_its_shapes_as_they_are(tmp_path: Path) -> None:
+    lone = GOOD.replace("    inputs: ", "    batched: false\n    inputs: ")
+    (tmp_path / "lone.yaml").write_text(lone.replace("shape: [-1, 4]", "shape: [3, -1]", 1))
+    (spec,) = load_settings(tmp_path / "lone.yaml").model_specs()
+    assert (spec.batched, spec.max_batch_rows, spec.inputs[0].shape, spec.outputs[0].shape) == (
+        False, 1, (3, -1), (-1, 4)
+    )  # fmt: skip
+    (mistake,) = mistakes_of(tmp_path, lone.replace("shape: [-1, 4]", "shape: [-1, -1], pad: 0", 1))
+    assert "models[0].inputs[0].pad: requests that never share a batch" in mistake
+    (mistake,) = mistakes_of(tmp_path, lone + "    limits: {max_batch_rows: 8}\n")
+    assert "models[0].limits.max_batch_rows: a model without a batch dimension" in mistake
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

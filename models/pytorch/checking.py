@@ -100,6 +100,6 @@ def lengthened(short: Tensors, short_length: int, long: Tensors, long_length: in
 def _check_shape(tensor: TensorSpec, array: np.ndarray, length: int | None) -> None:
     if not tensor.fits(array.shape):
         raise BrokenPromise(
-            f"output {tensor.name!r} is declared {list(tensor.shape)}, but comes as {list(array.shape)}"
+            f"output {tensor.name!r} is declared {list(tensor.shape)}, but comes as {tensor.shown(array.shape)}"
             + ("" if length is None else f" (for a length of {length})")
         )

@@ -3,7 +3,7 @@
 An execution gets requests and gives host arrays back; the runner knows nothing of streams, slabs or captures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,8 +28,9 @@ class Execution(Protocol):
         """The batch where `launch` wants it. Where that is not asynchronous, called from another thread meanwhile."""
         ...
 
-    def launch(self, staged: object) -> object:
-        """Computes the batch, or has the device do so. Every staged batch is launched once."""
+    def launch(self, staged: object, **parameters: Any) -> object:
+        """Computes the batch, or has the device do so. Every staged batch is launched once. parameters: for `compute`,
+        beside the tensors."""
         ...
 
     def collect(self, launched: object) -> Collected:
@@ -49,27 +50,36 @@ class DirectExecution:
 
     output_names: what a tensor or a tuple is called, in order.
     keep: the outputs that anyone will read; None: all.
+    input_names: the module's arguments in order, where a batch may lack some of them; None: it is given what there is.
     """
 
     asynchronous = False
 
-    def __init__(self, compute: Compute, output_names: Sequence[str], keep: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        output_names: Sequence[str],
+        keep: frozenset[str] | None = None,
+        input_names: Sequence[str] | None = None,
+    ) -> None:
         self.compute = compute
         self.writes_inputs = False
+        self._input_names = input_names
         self._output_names = tuple(output_names)
         self._keep = keep
 
     def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> Tensors:
         return collate(parts, bucket, pads, new_array if self.writes_inputs else None)
 
-    def launch(self, staged: object) -> Tensors:
+    def launch(self, staged: object, **parameters: Any) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
-        inputs = [from_numpy(array) for array in batch.values()]  # outside of the mode, where none counts its changes
+        # Outside of the mode, where no tensor counts its changes.
+        tensors = {name: from_numpy(array) for name, array in batch.items()}
         with torch.inference_mode():
-            results = named(self.compute(*inputs), self._output_names)
+            results = named(self.compute(*arguments(tensors, self._input_names), **parameters), self._output_names)
             keep = self._keep
             outputs = {name: _on_host(name, result) for name, result in results.items() if keep is None or name in keep}
-        for tensor in inputs:
+        for tensor in tensors.values():
             if tensor._version:
                 self.writes_inputs = True
         return outputs
@@ -93,6 +103,11 @@ def _on_host(name: str, result: torch.Tensor) -> np.ndarray:
 
 def not_a_tensor(name: str, result: object) -> TypeError:
     return TypeError(f"forward returned a {type(result).__name__} for output {name!r}; return a tensor")
+
+
+def arguments(tensors: dict[str, torch.Tensor], names: Sequence[str] | None) -> Iterable[torch.Tensor | None]:
+    """By position: those of these names, None for one that is not there; or just what is there."""
+    return tensors.values() if names is None else [tensors.get(name) for name in names]
 
 
 def closed(*_: object) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from models.base import Tensors
+from models.parameters import takes_parameters
 from models.pytorch.cuda import Device
 from models.pytorch.device import device_for, place
 from models.pytorch.errors import translate
@@ -59,12 +60,13 @@ class TorchGenerating:
     def __init__(self, spec: ModelSpec, module: Any, device: Device | None) -> None:
         self.spec = spec
         self.device = device.name if device else "cpu"
+        self.takes_parameters = takes_parameters(module.generate)
         self._module = module
         self._device = device
         self.waits = inspect.isasyncgenfunction(module.generate)
 
-    def generate(self, inputs: Tensors) -> Iterator[Tensors] | AsyncIterator[Tensors]:
-        answers = self._module.generate(inputs)
+    def generate(self, inputs: Tensors, **parameters: Any) -> Iterator[Tensors] | AsyncIterator[Tensors]:
+        answers = self._module.generate(inputs, **parameters)
         return self._awaited(answers) if self.waits else self._in_turn(answers)
 
     def _in_turn(self, answers: Any) -> Iterator[Tensors]:

@@ -6,16 +6,16 @@ events, and CUDA graphs over exactly that memory. It is used again only when its
 writes where another is still read, and memory is bounded by the two largest batches.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from models.base import Bucket, Collected, Prepared
 from models.collate import Pads, collate
 from models.pytorch.cuda import Device
-from models.pytorch.execution import Compute, closed, named, not_a_tensor
+from models.pytorch.execution import Compute, arguments, closed, named, not_a_tensor
 from models.pytorch.slab import Layout, input_layout, output_layout
 
 SLOTS = 2  # batches in flight
@@ -73,8 +73,10 @@ class PipelinedExecution:
         device: Device,
         output_names: Sequence[str],
         keep: frozenset[str] | None = None,
+        input_names: Sequence[str] | None = None,
     ) -> None:
         self.compute = compute
+        self._input_names = input_names
         self._device = device
         self._output_names = tuple(output_names)
         self._keep = keep
@@ -89,7 +91,7 @@ class PipelinedExecution:
         # Were there ever more batches in flight than slots, these would do without graphs, and correctly.
         return self._stage(self._free.pop() if self._free else Slot(self._device), parts, bucket, pads)
 
-    def launch(self, staged: object) -> Launched:
+    def launch(self, staged: object, **parameters: Any) -> Launched:
         assert isinstance(staged, Staged)
         slot, key, layout = staged
         captured = slot.graphs.get(key)
@@ -104,7 +106,7 @@ class PipelinedExecution:
                 self._computes.replay(captured.graph)
                 outputs, result = captured.outputs, captured.output_layout
             else:
-                result = self._computes.run(partial(self._compute_eagerly, slot, layout))
+                result = self._computes.run(partial(self._compute_eagerly, slot, layout, parameters))
                 outputs = slot.outputs
             self._computes.record(slot.computed)
             self._copies_out.wait(slot.computed)
@@ -172,8 +174,8 @@ class PipelinedExecution:
             raise
         return Staged(slot, _key(parts[0], bucket), layout)
 
-    def _compute_eagerly(self, slot: Slot, layout: Layout) -> Layout:
-        results = self._results(self.compute, layout.tensors(slot.inputs))
+    def _compute_eagerly(self, slot: Slot, layout: Layout, parameters: Mapping[str, Any]) -> Layout:
+        results = self._results(partial(self.compute, **parameters), layout.tensors(slot.inputs))
         outputs = output_layout(results)
         slot.reserve_outputs(outputs.size)
         for name, target in outputs.tensors(slot.outputs).items():
@@ -187,7 +189,7 @@ class PipelinedExecution:
             target.copy_(results[name])
 
     def _results(self, compute: Compute, inputs: Tensors) -> Tensors:
-        results = named(compute(*inputs.values()), self._output_names)
+        results = named(compute(*arguments(inputs, self._input_names)), self._output_names)
         if self._keep is not None:
             results = {name: result for name, result in results.items() if name in self._keep}
         for name, result in results.items():

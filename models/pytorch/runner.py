@@ -1,13 +1,14 @@
 """A user's `nn.Module` as a `models.base.Model`: how the module's optional methods meet batches and devices."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, cast
 
 import torch
 
 from models.base import Bucket, Collected, DeviceLost, InvalidInput, Prepared, Tensors
 from models.collate import Pads, split_rows
+from models.parameters import takes_parameters
 from models.preparing import (
     has_fixed_shapes,
     length_buckets,
@@ -35,6 +36,7 @@ from models.pytorch.kinds import Made, as_module, materialise
 from models.pytorch.pipeline import PipelinedExecution
 from models.pytorch.tensors import from_numpy
 from models.pytorch.tuning import Tuning
+from models.pytorch.unbatched import Unbatched
 from models.spec import ModelSpec
 from models.writing import Guarded, copied, have_changed
 
@@ -49,18 +51,31 @@ def load_module(spec: ModelSpec, made: Made, device: Device | None = None, *, la
     """
     device = device or device_for(spec, lane_index)
     module = as_module(made, device.home if device else torch.device("cpu"))
+    kind, asks = type(module).__name__, takes_parameters(module.forward)
+    if not spec.batched:
+        module = Unbatched(module)
     materialise(spec.name, module, lambda: _sample_tensors(spec, module))
     module, threads = place(spec, module, device)
-    model = TorchModel(spec, module, _execution(spec, module, device), device)
+    model = TorchModel(spec, module, _execution(spec, module, device), device, takes_parameters=asks)
     model.check()
-    log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, model.device, threads)
+    log.info("model %s: %s on %s, %d thread(s)", spec.name, kind, model.device, threads)
     return model
 
 
 def _execution(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> Execution:
     names = [tensor.name for tensor in spec.outputs]
-    keep = None if hooks_of(module).finish else frozenset(names)
-    return PipelinedExecution(module, device, names, keep) if device else DirectExecution(module, names, keep)
+    hooks = hooks_of(module)
+    keep = None if hooks.finish else frozenset(names)
+    given = positions(spec) if not hooks.prepare else None
+    if device:
+        return PipelinedExecution(module, device, names, keep, given)
+    return DirectExecution(module, names, keep, given)
+
+
+def positions(spec: ModelSpec) -> tuple[str, ...] | None:
+    """The inputs in the order in which the module takes them; None where every request has them all."""
+    has_optional = any(tensor.optional for tensor in spec.inputs)
+    return tuple(tensor.name for tensor in spec.inputs) if has_optional else None
 
 
 def _sample_tensors(spec: ModelSpec, module: torch.nn.Module) -> list[torch.Tensor]:
@@ -72,12 +87,20 @@ class TorchModel:
     """Made by `load_module`. `prepare` and `split` call the user's methods, from any thread.
 
     device: None for the CPU, where the module is simply called.
+    takes_parameters: `forward` is given those of the batch's requests, which are equal.
     """
 
     def __init__(
-        self, spec: ModelSpec, module: torch.nn.Module, execution: Execution, device: Device | None = None
+        self,
+        spec: ModelSpec,
+        module: torch.nn.Module,
+        execution: Execution,
+        device: Device | None = None,
+        *,
+        takes_parameters: bool = False,
     ) -> None:
         self.spec = spec
+        self.takes_parameters = takes_parameters
         self.device = device.name if device else "cpu"
         self.asynchronous = execution.asynchronous
         self._execution = execution
@@ -102,16 +125,20 @@ class TorchModel:
             rows = rows_of(inputs)
             return self._checked(self._user_prepare(inputs), rows)
         if len(self._inputs) > 1:  # the module takes them by position, the client sent them in any order
-            inputs = {name: inputs[name] for name in self._inputs}
+            inputs = {name: inputs[name] for name in self._inputs if name in inputs}
         if self._fixed:
             return prepare_fixed(inputs)
         return prepare_variable(inputs, self._pads, self._max_length)
 
     def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> object:
-        return self._execution.stage(parts, bucket, self._pads)
+        staged = self._execution.stage(parts, bucket, self._pads)
+        return (staged, parts[0].parameters or {}) if self.takes_parameters else staged
 
     def launch(self, staged: object) -> object:
         try:
+            if self.takes_parameters:
+                staged, parameters = cast(tuple[object, Mapping[str, object]], staged)
+                return self._execution.launch(staged, parameters=parameters)
             return self._execution.launch(staged)
         except Exception as error:
             self._raise(error)
@@ -165,7 +192,8 @@ class TorchModel:
 
     @property
     def tunable(self) -> bool:
-        return self._tuning.has_steps()
+        # What Python decides by parameters can be in no graph, nor be tried for all of them.
+        return not self.takes_parameters and self._tuning.has_steps()
 
     def tune(self, measured: Sequence[Bucket], row_ladder: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
         return self._tuning.tune(measured, self.sample, self._pads, row_ladder)
@@ -190,6 +218,8 @@ class TorchModel:
         rows = self._rows_to_check(shortest)
         lengths = {shortest // 2 or 1, shortest} if self._pads else {shortest}
         parts = [self.try_sample(rows, length) for length in sorted(lengths)]
+        if needed := self._without_optional(parts[0]):
+            self.forward(self.collate([needed], Bucket(rows, needed.length)))
         before = [copied(part.tensors) for part in parts]
         outputs = [self.forward(self.collate([part], Bucket(rows, part.length))) for part in parts]
         if any(have_changed(part.tensors, values) for part, values in zip(parts, before, strict=True)):
@@ -208,10 +238,17 @@ class TorchModel:
                 raise answer
             check_outputs(answer, self.spec.outputs, rows, None)
 
+    def _without_optional(self, part: Prepared) -> Prepared | None:
+        """The same request without what may be left out; None where a `prepare` decides that, or nothing may be."""
+        optional = {tensor.name for tensor in self.spec.inputs if tensor.optional}
+        if self.prepares or not optional:
+            return None
+        return self.prepare({name: array for name, array in part.tensors.items() if name not in optional})
+
     def _rows_to_check(self, length: int) -> int:
         """2; or 1 where the module cannot compute 2, which warming up finds too. Raises what it raises for one."""
         self.forward(self.collate([self.try_sample(1, length)], Bucket(1, length)))
-        if self.spec.limits.max_batch_rows == 1:
+        if self.spec.max_batch_rows == 1:
             return 1
         try:
             self.forward(self.collate([self.try_sample(2, length)], Bucket(2, length)))

@@ -9,9 +9,10 @@ from serving.protocol.messages import Tensor
 _AT_ONCE = 1 << 14
 
 
-def best_classes(scores: Tensor, count: int, labels: Sequence[str] = ()) -> Tensor:
-    """BYTES `[rows, min(count, elements)]`, best first; equal scores by index, NaN last."""
-    flat = scores.reshape(scores.shape[0], -1)
+def best_classes(scores: Tensor, count: int, labels: Sequence[str] = (), *, batched: bool = True) -> Tensor:
+    """BYTES `[rows, min(count, elements)]`, best first; equal scores by index, NaN last. Without rows, where all the
+    elements are ranked together, `[min(count, elements)]`."""
+    flat = scores.reshape(scores.shape[0] if batched else 1, -1)
     count = min(count, flat.shape[1])
     numbers = flat.astype(np.float32) if flat.dtype.kind == "V" or flat.dtype == np.float16 else flat
     best = np.empty((flat.shape[0], count), dtype=object)
@@ -21,7 +22,7 @@ def best_classes(scores: Tensor, count: int, labels: Sequence[str] = ()) -> Tens
         for start in range(0, count, _AT_ONCE):
             some = ranking[start : start + _AT_ONCE].tolist()
             texts[start : start + _AT_ONCE] = [_text(row, index, labels) for index in some]
-    return best
+    return best if batched else best[0]
 
 
 def _ranking(row: Tensor, count: int) -> Tensor:

@@ -27,6 +27,7 @@ from serving.protocol.reply import HeaderBlock, ReplyFormat, ReplyWriter
 
 MAX_KEPT_FORMS = 256
 SHARED_MEMORY_IS_OFF = "shared memory is off on this server; the setting server.shared_memory allows it"
+_OURS = frozenset({"priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output"})
 _MAX_PARAMETER = 2**64  # Triton's are UINT64
 # Printable ASCII without escapes; any other id takes the general way.
 _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
@@ -37,6 +38,7 @@ class ServedModel:
     """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
     `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
     `backend` refuses requests that come without what they need.
+    `takes_parameters`: the backend is to be given the request's own parameters.
     `witnesses` are told of every request, `of_failures` of those that end with a status from 500.
     `regions`: the shared memory that requests may refer to; None where they may not. `totals`: the statistics of
     all its replicas, where there are others than this one. `trace`: reads and changes what is traced of it, see
@@ -54,6 +56,7 @@ class ServedModel:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     example: str | None = None
     config: Callable[[], dict[str, Any]] = dict
+    takes_parameters: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     witnesses: tuple[Witness, ...] = ()
     of_failures: Witness | None = None
@@ -72,13 +75,19 @@ class ServedModel:
         return self.generator is not None
 
     @property
+    def batched(self) -> bool:
+        """Tensors have a dimension of rows."""
+        return all(tensor.batched for tensor in self.inputs)
+
+    @property
     def stateful(self) -> bool:
         return self.sequencer is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`targets`: where outputs go that are not sent; these belong to one request."""
+    """`targets`: where outputs go that are not sent; these belong to one request. `more`: arguments for the backend
+    that only some models want."""
 
     layout: RequestLayout
     rows: int
@@ -87,6 +96,7 @@ class Plan:
     timeout_ns: int | None
     place: SequencePlace | None = None  # only in requests to a model with state
     targets: tuple[Target, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ReadRequest(NamedTuple):
@@ -183,6 +193,7 @@ class Dispatch:
             priority=plan.priority,
             timeout_ns=plan.timeout_ns,
             age_ns=age_ns,
+            **plan.more,
         )
 
     def submit_in(
@@ -191,7 +202,7 @@ class Dispatch:
         """Of a request that has a place in a sequence."""
         assert self.model.sequencer is not None
         return self.model.sequencer.submit_in(
-            place, payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=timeout_ns
+            place, payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=timeout_ns, **plan.more
         )
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
@@ -228,6 +239,7 @@ class Dispatch:
             whole_number(layout.parameters, "priority"),
             whole_number(layout.parameters, "timeout") * 1000 or None,
             sequence_place(self.model, layout.parameters),
+            more=asked_parameters(self.model, layout.parameters),
         )
 
     def _plan_raw(self, body: bytes) -> Plan:
@@ -237,7 +249,14 @@ class Dispatch:
             )
         layout = lay_out_raw(self.model.inputs[0], body)
         rows = check_inputs(self.model.inputs, layout.inputs)
-        return Plan(layout, rows, self._form(choose_outputs(self.model.outputs, (), True)), 0, None)
+        return Plan(
+            layout,
+            rows,
+            self._form(choose_outputs(self.model.outputs, (), True)),
+            0,
+            None,
+            more=asked_parameters(self.model, {}),
+        )
 
     def _form(self, formats: tuple[Any, ...]) -> ReplyFormat:
         form = self._forms.get(formats)
@@ -254,7 +273,8 @@ class Dispatch:
                 raise BadOutput(f"the model returned no output {output.name!r}")
             if output.classes:
                 labels = self.model.labels.get(output.name, ())
-                chosen[output.name] = best_classes(chosen[output.name], output.classes, labels)
+                scores = chosen[output.name]
+                chosen[output.name] = best_classes(scores, output.classes, labels, batched=self.model.batched)
         return chosen
 
 
@@ -273,6 +293,18 @@ def sequence_place(model: ServedModel, parameters: Mapping[str, object]) -> Sequ
         if type(flag) is not bool:
             raise BadMessage("must be true or false", path=f"parameters.{name}")
     return SequencePlace(id, *flags)  # type: ignore[arg-type]
+
+
+def asked_parameters(model: ServedModel, parameters: Mapping[str, object]) -> dict[str, Any]:
+    """The request's own parameters as an argument for the backend of a model that takes them: those without a meaning
+    in the protocol. Raises BadMessage."""
+    if not model.takes_parameters:
+        return {}
+    own = {name: value for name, value in parameters.items() if name not in _OURS and not name.startswith("triton_")}
+    for name, value in own.items():
+        if not isinstance(value, bool | int | float | str):
+            raise BadMessage("must be a number, a text, true or false", path=f"parameters.{name[:100]}")
+    return {"parameters": own}
 
 
 def whole_number(parameters: Mapping[str, object], name: str) -> int:

@@ -142,6 +142,11 @@ def unavailable_model(name: str) -> Fault:
     return Fault(404, f"Request for unknown model: '{name}' has no available versions")
 
 
+def escaped_path(raw: str, path: str) -> Fault:
+    """A path whose percent escapes keep it from the model that it means. raw: as it came."""
+    return Fault(404, f"Request for unknown model: '{raw[:200]}' is not decoded on its way; ask for {path[:200]}")
+
+
 def unknown_path(path: str) -> Fault:
     return Fault(404, f"no such path: {path[:200]}")
 

@@ -26,6 +26,7 @@ from serving.api.faults import (
     INTERNAL,
     CallFailed,
     Fault,
+    escaped_path,
     fault_of_error,
     not_ready,
     unavailable_model,
@@ -112,7 +113,7 @@ class FrontApp:
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         if found := _MODEL.fullmatch(path):
             if found[1] not in self._apps:
-                raise CallFailed(await self._absent(found[1]))
+                raise CallFailed(await self._absent(found[1], path, scope))
             await self._apps[found[1]](scope, receive, send)
         elif found := _REGIONS.fullmatch(path):
             await self._answer_about_regions(found[1], found[2] or "", found[3], scope, receive, send)
@@ -143,9 +144,14 @@ class FrontApp:
             self._server.unregister_regions(kind, name, http_caller(scope))
             await send_json(send, {})
 
-    async def _absent(self, name: str) -> Fault:
-        """A known model gets here while its own replicas are not reachable yet, or no longer."""
+    async def _absent(self, name: str, path: str, scope: Scope) -> Fault:
+        """A known model gets here while its own replicas are not reachable yet, or no longer; or ever, if the path has
+        percent escapes, since load balancers compare paths as they stand."""
+        raw = (scope.get("raw_path") or b"").decode("latin-1")
+        is_escaped = bool(raw) and f"/v2/models/{name}" not in raw
         for model in await self._server.models():
+            if model["name"] == name and is_escaped:
+                return escaped_path(raw, path)
             if model["name"] == name and model.get("wanted", True):
                 return not_ready(name, str(model.get("state", "UNAVAILABLE")))
             if model["name"] == name:

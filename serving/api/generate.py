@@ -32,7 +32,9 @@ def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
     """Raises BadMessage or BadTensor. Names of inputs come first: `id` and `parameters` mean what the protocol says
     only where no input is called so."""
     fields = json_object(body)
-    payload = {tensor.name: _tensor(tensor, fields) for tensor in model.inputs}
+    payload = {
+        tensor.name: _tensor(tensor, fields) for tensor in model.inputs if tensor.name in fields or not tensor.optional
+    }
     others = {name: value for name, value in fields.items() if name not in payload}
     id = others.pop("id", "")
     if not isinstance(id, str):
@@ -92,14 +94,13 @@ def _leaves(value: Any, name: str) -> Iterator[Any]:
 
 def _shape(described: TensorDescription, count: int) -> tuple[int, ...]:
     """One row; of several open sizes the last takes what there is."""
-    shape = [max(size, 1) for size in described.shape]
-    known = prod(shape)
-    if described.shape[1:].count(-1):
-        last = max(index for index, size in enumerate(described.shape) if size == -1)
-        shape[last] = count // known
-    if prod(shape) != count or not count:
-        raise BadTensor(f"{count} values for the shape {list(described.shape)[1:]}", path=described.name)
-    return tuple(shape)
+    row = [max(size, 1) for size in described.row_shape]
+    if -1 in described.row_shape:
+        last = max(index for index, size in enumerate(described.row_shape) if size == -1)
+        row[last] = count // prod(row)
+    if prod(row) != count or not count:
+        raise BadTensor(f"{count} values for the shape {list(described.row_shape)}", path=described.name)
+    return (1, *row) if described.batched else tuple(row)
 
 
 def write_answer(model: ServedModel, values: Any, id: str) -> bytes:

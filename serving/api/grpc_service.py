@@ -139,7 +139,13 @@ class GrpcService:
             submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
         else:
             submitted = planned.dispatch.model.backend.submit(
-                payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, age_ns=age_ns
+                payload,
+                rows=plan.rows,
+                tenant=tenant,
+                priority=plan.priority,
+                timeout_ns=limit_ns,
+                age_ns=age_ns,
+                **plan.more,
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
@@ -189,7 +195,7 @@ class GrpcService:
         plan = planned.plan
         tenant = self._tenant(call)
         limit_ns = _limit_ns(plan, call)
-        answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns)
+        answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, **plan.more)
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         return PendingGeneration(answers, planned, request.id, call, tenant, began_ns, held)
 

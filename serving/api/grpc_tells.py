@@ -79,10 +79,11 @@ class GrpcTells:
         return encode("RepositoryIndexResponse", {"models": await self._server.index(only_ready=only_ready)})
 
     async def _tell_model_ready(self, message: bytes) -> bytes:
-        """As Triton: a model that is unknown is not ready, and that is no error."""
+        """As Triton: a model that is unknown, or not in this version, is not ready, and that is no error."""
         asked = decode("ModelReadyRequest", message)
-        if asked.name in self._dispatches:
-            ready = self._asked("ModelReadyRequest", message).backend.is_ready()
+        if dispatch := self._dispatches.get(asked.name):
+            model = dispatch.model
+            ready = asked.version in ("", model.version) and model.backend.is_ready()
         else:
             entries = [model for model in await self._server.models() if model["name"] == asked.name]
             ready = any(entry["state"] == "READY" and asked.version in ("", entry["version"]) for entry in entries)

@@ -51,7 +51,9 @@ def model_config(model: ServedModel) -> dict[str, Any]:
     """Triton's model configuration as far as it means something here. `max_batch_rows` and `replicas` of our own
     settings fill its fields; all settings appear under `parameters`."""
     settings = model.config()
-    rows = settings.get("max_batch_rows") or _ROWS_WITHOUT_LIMIT
+    rows = (settings.get("max_batch_rows") or _ROWS_WITHOUT_LIMIT) if model.batched else 0
+    # Triton names no scheduler where no requests are joined.
+    scheduler = "sequence_batching" if model.stateful else "dynamic_batching" if model.batched else ""
     if model.description:
         settings = {"description": model.description, **settings}
     return {
@@ -60,10 +62,12 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "backend": "headway",
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": rows,
-        "input": [{**_configured(tensor), "format": "FORMAT_NONE", "optional": False} for tensor in model.inputs],
+        "input": [
+            {**_configured(tensor), "format": "FORMAT_NONE", "optional": tensor.optional} for tensor in model.inputs
+        ],
         "output": [_configured(tensor) for tensor in model.outputs],
         "instance_group": [{"name": model.name, "kind": "KIND_AUTO", "count": settings.get("replicas") or 1}],
-        **({"sequence_batching": {}} if model.stateful else {"dynamic_batching": {}}),
+        **({scheduler: {}} if scheduler else {}),
         "model_transaction_policy": {"decoupled": model.generator is not None},
         "parameters": {
             name: {"string_value": value if isinstance(value, str) else json.dumps(value, default=str)}
@@ -74,7 +78,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
 
 def _configured(tensor: TensorDescription) -> dict[str, Any]:
     datatype = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
-    return {"name": tensor.name, "data_type": datatype, "dims": list(tensor.shape[1:])}
+    return {"name": tensor.name, "data_type": datatype, "dims": list(tensor.row_shape)}
 
 
 def statistics(models: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -18,13 +18,20 @@ _NOT_IN_JSON = ("FP16", "BF16")
 _WHOLE: Json = {"type": "integer"}
 
 
+class DescribedTensor(Described, Protocol):
+    @property
+    def batched(self) -> bool: ...
+    @property
+    def optional(self) -> bool: ...
+
+
 class DescribedModel(Protocol):
     """A model as its owner describes it. `example`: JSON of a request, or None."""
 
     @property
-    def inputs(self) -> Sequence[Described]: ...
+    def inputs(self) -> Sequence[DescribedTensor]: ...
     @property
-    def outputs(self) -> Sequence[Described]: ...
+    def outputs(self) -> Sequence[DescribedTensor]: ...
     @property
     def description(self) -> str: ...
     @property
@@ -50,8 +57,10 @@ def signature(model: DescribedModel) -> Json:
     }
 
 
-def _tensor(tensor: Described) -> Json:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+def _tensor(tensor: DescribedTensor) -> Json:
+    """With what is unusual about it."""
+    unusual = ({} if tensor.batched else {"batched": False}) | ({"optional": True} if tensor.optional else {})
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)} | unusual
 
 
 def document(models: Iterable[Json], *, name: str, release: str, extensions: Collection[str] = ()) -> Json:
@@ -104,8 +113,9 @@ def _generate_paths(path: str, model: Json, tags: list[str]) -> Json:
     if known is None or any(tensor["datatype"] in _NOT_IN_JSON for tensor in [*known["inputs"], *known["outputs"]]):
         return {}
     tensors = {tensor["name"]: _value(_ELEMENT.get(tensor["datatype"], _WHOLE)) for tensor in known["inputs"]}
+    required = [tensor["name"] for tensor in known["inputs"] if not tensor.get("optional")]
     known_to_all = {"id": TEXT, "parameters": ref("Parameters")}
-    row: Json = {"type": "object", "properties": known_to_all | tensors, "required": [*tensors]}
+    row: Json = {"type": "object", "properties": known_to_all | tensors, "required": required}
     one = change("The only answer to one row", row, "Generated", 400, 413, 500, 503, 504, tags=tags)
     names = ", ".join(tensor["name"] for tensor in known["outputs"])
     events = {
@@ -137,7 +147,7 @@ def _request_schema(known: Json) -> Json:
             "inputs": {
                 "type": "array",
                 "items": inputs[0] if count == 1 else {"anyOf": inputs},
-                "minItems": count,
+                "minItems": sum(not tensor.get("optional") for tensor in known["inputs"]),
                 "maxItems": count,
             },
             "outputs": outputs,

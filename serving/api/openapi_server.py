@@ -92,11 +92,17 @@ SERVER_SCHEMAS: Json = {
     "LogSettings": wishes(
         **dict.fromkeys(("log_info", "log_warning", "log_error"), FLAG),
         log_verbose_level=COUNT | {"maximum": 2**31 - 1},
+        log_file={"const": ""},
+        log_format={"const": "default"},
     )
     | {"additionalProperties": False},
     "TraceSettings": wishes(
         trace_level=each({"enum": ["OFF", "TIMESTAMPS"]}) | {"minItems": 1, "maxItems": 1},
         trace_rate=TEXT | {"pattern": "^[1-9][0-9]{0,8}$"},
+        trace_count={"const": "-1"},
+        log_frequency={"const": "0"},
+        trace_file={"const": ""},
+        trace_mode={"const": "opentelemetry"},
     )
     | {"additionalProperties": False},
 }

@@ -119,7 +119,10 @@ class Operations:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage("unknown", path=f"parameters.{given[:100]}")
-        await self._controlling(caller).unload(name)
+        control = self._controlling(caller)
+        # What is not there is unloaded already: Triton says so of any name.
+        if any(model["name"] == name for model in await self.models()):
+            await control.unload(name)
 
     def _controlling(self, caller: Caller) -> ModelControl:
         if self._control is None:

@@ -21,10 +21,11 @@ class Described(Protocol):
 
 
 def check_inputs(declared: Sequence[TensorDescription], given: Sequence[Described]) -> int:
-    """The number of rows, equal for all inputs. BadMessage or BadTensor where the request does not fit the model."""
+    """The number of rows, equal for all inputs; 1 where the model has no such dimension. BadMessage or BadTensor where
+    the request does not fit the model."""
     by_name = {description.name: description for description in declared}
     seen: set[str] = set()
-    rows = 0
+    rows = 1
     for index, tensor in enumerate(given):
         path = f"inputs[{index}]"
         description = by_name.get(tensor.name)
@@ -35,10 +36,12 @@ def check_inputs(declared: Sequence[TensorDescription], given: Sequence[Describe
             raise BadMessage(f"input {tensor.name!r} is given twice", path=path)
         seen.add(tensor.name)
         _check_tensor(description, tensor, path)
+        if not description.batched:
+            continue
         if index and tensor.shape[0] != rows:
             raise BadTensor(f"{tensor.shape[0]} rows, but the first input has {rows}", path=f"{path}.shape[0]")
         rows = tensor.shape[0]
-    if missing := [name for name in by_name if name not in seen]:
+    if missing := [name for name, description in by_name.items() if name not in seen and not description.optional]:
         raise BadMessage(f"missing {', '.join(repr(name) for name in missing)}", path="inputs")
     return rows
 

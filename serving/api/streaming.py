@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from serving.api.asgi import JSON_CONTENT, Send, send_bytes, send_fault
-from serving.api.dispatch import ServedModel
+from serving.api.dispatch import ServedModel, asked_parameters
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.generate import GenerateRequest, write_answer
 from serving.core.backend import Answers, Submitted
@@ -42,6 +42,7 @@ class OneAnswer:
 def begin(model: ServedModel, request: GenerateRequest, tenant: str) -> Answers:
     """Hands the request over, to whichever kind of model it is."""
     facts: dict[str, Any] = {"tenant": tenant, "priority": request.priority, "timeout_ns": request.timeout_ns}
+    facts |= asked_parameters(model, request.parameters)
     if model.generator is not None:
         return model.generator.generate(request.payload, **facts)
     if request.place is not None:

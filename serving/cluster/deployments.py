@@ -86,7 +86,7 @@ class ModelReplica:
         self._gpus = GpuSampler(devices=visible_devices(os.environ))
         if spec.resources.gpus:
             self._gpus.open()
-        predictions = Predictions(spec.labels) if spec.labels else None
+        predictions = Predictions(spec.labels, batched=spec.batched) if spec.labels else None
         wire = WireTimes()
         self._teller = Teller(
             self.engine,

@@ -39,6 +39,7 @@ def served_model(
         backend=recorded or engine,
         sequencer=recorded or engine if isinstance(engine, SequenceEngine) else None,
         generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,
+        takes_parameters=getattr(engine.model, "takes_parameters", False),
         max_body_bytes=max_body_bytes,
         room=Room(max_body_bytes),
         witnesses=tuple(witnesses),
@@ -70,4 +71,4 @@ def learned(engine: AnyEngine) -> dict[str, Any]:
 
 
 def _description(tensor: TensorSpec) -> TensorDescription:
-    return TensorDescription(tensor.name, tensor.datatype, tensor.shape)
+    return TensorDescription(tensor.name, tensor.datatype, tensor.shape, tensor.batched, tensor.optional)

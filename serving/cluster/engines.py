@@ -10,7 +10,7 @@ import numpy as np
 from models.datatypes import numpy_type
 from models.failures import full_story, sentence
 from models.registry import ModelNotLoadable, load_generating, load_model, load_models
-from models.spec import ModelSpec
+from models.spec import ModelSpec, TensorSpec
 from serving.core.observer import Observer
 from serving.runtime.engine import Engine
 from serving.runtime.generation import GeneratingEngine
@@ -54,7 +54,7 @@ async def _opened(
         engine = GeneratingEngine(await asyncio.to_thread(load_generating, spec), observer=observer)
     elif spec.state:
         model = await asyncio.to_thread(load_model, spec.with_state())
-        zeros = {tensor.name: np.zeros((1, *tensor.shape[1:]), numpy_type(tensor.datatype)) for tensor in spec.state}
+        zeros = {tensor.name: _zeros(tensor) for tensor in spec.state}
         engine = SequenceEngine([model], spec, zeros, weights=weights, observer=observer, report=report)
     else:
         models = await asyncio.to_thread(load_models, spec)
@@ -62,3 +62,8 @@ async def _opened(
     async with turn if turn is not None and engine.model.device == "cpu" else nullcontext():
         await engine.open()
     return engine
+
+
+def _zeros(tensor: TensorSpec) -> np.ndarray:
+    """One row, with its dimension where the model has one."""
+    return np.zeros((1, *tensor.row_shape) if tensor.batched else tensor.row_shape, numpy_type(tensor.datatype))

@@ -14,7 +14,7 @@ KEEP_ALIVE_S = 20
 
 def max_ongoing_requests(spec: ModelSpec) -> int:
     """Ray passes on, the engine's queue refuses: so Ray's bound is the queue's and two of the largest batches."""
-    return spec.limits.max_queue_requests + 2 * (spec.limits.max_batch_rows or LARGEST_LEARNED_ROWS)
+    return spec.limits.max_queue_requests + 2 * (spec.max_batch_rows or LARGEST_LEARNED_ROWS)
 
 
 def graceful_shutdown_s(spec: ModelSpec) -> float:

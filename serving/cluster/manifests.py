@@ -16,7 +16,13 @@ from serving.config import ResourceSettings, Settings
 
 RAY_VERSION = "2.60.0"
 IMAGE = "registry.example.com/headway:0.1.0"
-FRONT_NEEDS = ("name", "factory", "inputs", "outputs")  # of a model, for the front to be valid settings and to name it
+FRONT_NEEDS = (
+    "name",
+    "factory",
+    "batched",
+    "inputs",
+    "outputs",
+)  # of a model, for the front to name it, in valid settings
 
 HEADER = """\
 # Rendered by `headway render {file} --to kuberay`: change the settings and render again, see deploy/README.md.
@@ -215,7 +221,7 @@ def _settings_of_front(settings: Settings) -> dict[str, Any]:
     mapping = settings.as_mapping()
     # KubeRay would bring back what a client has unloaded.
     mapping.get("server", {}).pop("model_control", None)
-    mapping["models"] = [{key: model[key] for key in FRONT_NEEDS} for model in mapping["models"]]
+    mapping["models"] = [{key: model[key] for key in FRONT_NEEDS if key in model} for model in mapping["models"]]
     return mapping
 
 

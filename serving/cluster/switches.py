@@ -15,9 +15,19 @@ from serving.protocol.errors import BadMessage
 from serving.telemetry.trace import RequestTraces
 
 Settings = dict[str, Any]
-LOG = {"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0}
+LOG = {
+    "log_file": "",
+    "log_info": True,
+    "log_warning": True,
+    "log_error": True,
+    "log_verbose_level": 0,
+    "log_format": "default",
+}
+# Triton's fields that have one value here. Clients read them all, and some write back what they have read.
+LOG_FACTS = {name: LOG[name] for name in ("log_file", "log_format")}
+TRACE_FACTS = {"trace_count": "-1", "log_frequency": "0", "trace_file": "", "trace_mode": "opentelemetry"}
+UNTRACED = {"trace_level": ["OFF"], "trace_rate": "1000", **TRACE_FACTS}
 _LEVELS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
-_TRACE = ("trace_level", "trace_rate")
 CONTROL_IS_OFF = "changing trace and log settings is off on this server; the setting server.settings_control allows it"
 _MOST = 2**31 - 1  # what a rate or level over gRPC can be
 
@@ -50,16 +60,17 @@ class TraceSwitch:
         self._configured = {
             "trace_level": ["TIMESTAMPS" if share else "OFF"],
             "trace_rate": str(round(1 / (share or 1))),
+            **TRACE_FACTS,
         }
         self.settings: Settings = dict(self._configured)
 
     def change(self, changes: Mapping[str, Any]) -> Settings:
+        wanted = checked_trace(changes)
         if self._traces is None:
-            if changes:
+            if any(value not in (None, UNTRACED[name]) for name, value in wanted.items()):
                 raise BadMessage("nobody is sent traces; the setting server.trace_endpoint names who is")
-            return {"trace_level": ["OFF"]}
+            return UNTRACED
         if changes:
-            wanted = checked_trace(changes)
             self.settings |= {name: value or self._configured[name] for name, value in wanted.items()}
             is_on = self.settings["trace_level"] == ["TIMESTAMPS"]
             self._traces.share = 1 / int(self.settings["trace_rate"]) if is_on else 0.0
@@ -98,27 +109,34 @@ class ClusterSwitches:
 
 
 def checked_log(changes: Mapping[str, Any]) -> Settings:
-    """Raises BadMessage."""
+    """Those that say something: None, as Triton's clients send it, leaves a setting as it is. Raises BadMessage."""
     for name, value in changes.items():
         if name not in LOG:
-            raise BadMessage(f"has no effect here; these have: {', '.join(LOG)}", path=name[:100])
-        if name == "log_verbose_level":
+            raise BadMessage(f"is no log setting; there are: {', '.join(LOG)}", path=name[:100])
+        if name in LOG_FACTS:
+            _check_fact(name, value, LOG_FACTS[name])
+        elif value is None:
+            continue
+        elif name == "log_verbose_level":
             if type(value) is not int or not 0 <= value <= _MOST:
                 raise BadMessage(f"must be a whole number from 0 to {_MOST}", path=name)
         elif type(value) is not bool:
             raise BadMessage("must be true or false", path=name)
-    return dict(changes)
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def checked_trace(changes: Mapping[str, Any]) -> Settings:
     """In the shapes that are told; None for what goes back to the server's settings. Raises BadMessage."""
     checked: Settings = {}
     for name, value in changes.items():
-        if name not in _TRACE:
-            raise BadMessage(f"has no effect here; these have: {', '.join(_TRACE)}", path=name[:100])
+        if name not in UNTRACED:
+            raise BadMessage(f"is no trace setting; there are: {', '.join(UNTRACED)}", path=name[:100])
         values = value if isinstance(value, list) else [value]
         if value is None or not values:
             checked[name] = None
+        elif name in TRACE_FACTS:
+            _check_fact(name, values[0] if len(values) == 1 else value, TRACE_FACTS[name])
+            checked[name] = TRACE_FACTS[name]
         elif name == "trace_level":
             if values not in (["OFF"], ["TIMESTAMPS"]):
                 raise BadMessage("must be OFF or TIMESTAMPS", path=name)
@@ -129,3 +147,9 @@ def checked_trace(changes: Mapping[str, Any]) -> Settings:
                 raise BadMessage("must be a whole number: one request of so many is traced", path=name)
             checked[name] = rate
     return checked
+
+
+def _check_fact(name: str, value: object, fact: object) -> None:
+    """Setting what is so already is no error."""
+    if value is not None and (value != fact or type(value) is not type(fact)):
+        raise BadMessage(f"is {str(fact)!r} on this server, and nothing else has an effect here", path=name)

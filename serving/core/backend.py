@@ -1,6 +1,6 @@
 """What a protocol needs of whatever answers requests: the local engine, or a fake of it."""
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from serving.core.outcome import Outcome
@@ -42,7 +42,13 @@ class Generating(Protocol):
     """What answers requests with any number of answers each."""
 
     def generate(
-        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+        self,
+        payload: object,
+        *,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> Answers:
         """Hands over one request, as `Backend.submit`. timeout_ns: for waiting; what has begun goes on."""
         ...
@@ -68,6 +74,7 @@ class Sequencing(Protocol):
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> Submitted:
         """As `Backend.submit`; answered after the requests of its sequence that were handed over before."""
         ...
@@ -83,6 +90,7 @@ class Backend(Protocol):
         priority: int = 0,
         timeout_ns: int | None = None,
         age_ns: int = 0,
+        parameters: Mapping[str, object] | None = None,
     ) -> Submitted:
         """Hands over one request; must be called on the event loop. Never raises for what a client did.
 
@@ -91,6 +99,7 @@ class Backend(Protocol):
         priority: 0 is the model's default, 1 the most urgent, larger numbers less so (Triton's order).
         timeout_ns: the client's own limit; beyond it an answer is worth nothing.
         age_ns: how long it has been under way, as far as is known; limits count from then.
+        parameters: what else the client said, given only for models that take parameters; here and below.
         """
         ...
 

@@ -134,8 +134,8 @@ def lay_out_raw(only: TensorDescription, body: bytes) -> RequestLayout:
     """A body that is nothing but one row of the only input's data: the shape follows from its length."""
     path = f"input {only.name!r}"
     body_bytes = len(body)
-    unknown = [index for index, size in enumerate(only.shape) if size < 0 and index > 0]
-    shape = [1, *only.shape[1:]]
+    shape = [*only.row_shape] if not only.batched else [1, *only.row_shape]
+    unknown = [index for index, size in enumerate(shape) if size < 0]
     if len(unknown) > 1:
         raise BadTensor("a raw binary request needs an input with at most one variable dimension", path=path)
     if only.datatype == "BYTES":

@@ -14,11 +14,19 @@ Tensor = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class TensorDescription:
-    """What a model says of one input or output; -1 in `shape` is a dimension of any size, `shape[0]` the rows."""
+    """What a model says of one input or output; -1 in `shape` is a dimension of any size, `shape[0]` the rows, unless
+    the model is not `batched`: then its requests count as one row. `optional`: a request may leave this input out."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    batched: bool = True
+    optional: bool = False
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Of one row: of the whole tensor, where there are no rows."""
+        return self.shape[1:] if self.batched else self.shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ What those methods raise is caught whatever it is. Much of this runs in threads 
 and then nobody would be told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
+
+import numpy as np
 
 from models.base import InvalidInput as UnusableInput
 from models.base import Model, Prepared, Tensors
@@ -14,11 +16,18 @@ from serving.core.errors import InvalidInput, ModelError, ServingError
 from serving.core.request import Request
 from serving.runtime.checking import check_declared, check_rows
 
+Parameters = Mapping[str, object] | None
 
-def prepared(model: Model, inputs: Tensors) -> Prepared | ServingError:
-    """The request as it is collated, or why it cannot be."""
+
+def prepared(model: Model, inputs: Tensors, parameters: Parameters = None) -> Prepared | ServingError:
+    """The request as it is collated, or why it cannot be. parameters: where the model takes some; requests share a
+    batch only if theirs are equal."""
     try:
-        return model.prepare(inputs)
+        part = model.prepare(inputs if model.spec.batched else _as_one_row(inputs))
+        if parameters is None:
+            return part
+        said = frozenset((name, type(value), value) for name, value in parameters.items())
+        return part._replace(group=(part.group, said), parameters=parameters)
     except UnusableInput as error:
         return InvalidInput(str(error))
     except BaseException as error:
@@ -38,7 +47,10 @@ def split_one_by_one_if_need_be(
         if len(parts) == 1:
             return [as_model_error(error)]
     else:
-        return [_checked(model, answer, request) for answer, request in zip(answers, requests, strict=True)]
+        checked = cast(list[Tensors | ServingError], answers)  # what is not finished was checked with its batch
+        if model.finishes:
+            checked = [_checked(model, answer, request) for answer, request in zip(answers, requests, strict=True)]
+        return checked if model.spec.batched else [_without_row(answer) for answer in checked]
     alone: list[Tensors | ServingError] = []
     row = 0
     for request in requests:
@@ -49,9 +61,6 @@ def split_one_by_one_if_need_be(
 
 
 def _checked(model: Model, answer: Tensors | BaseException, request: Request) -> Tensors | ServingError:
-    """What is not finished was checked with its batch."""
-    if not model.finishes:
-        return cast(Tensors, answer)
     try:
         if isinstance(answer, BaseException):
             return as_model_error(answer)
@@ -60,6 +69,15 @@ def _checked(model: Model, answer: Tensors | BaseException, request: Request) ->
     except ModelError as error:
         return error
     return answer
+
+
+def _without_row(answer: Tensors | ServingError) -> Tensors | ServingError:
+    return answer if isinstance(answer, ServingError) else {name: array[0] for name, array in answer.items()}
+
+
+def _as_one_row(tensors: Tensors) -> Tensors:
+    """A model without a batch dimension meets the runtime as one whose batches have a single row."""
+    return {name: array[np.newaxis] for name, array in tensors.items()}
 
 
 def as_model_error(error: BaseException) -> ModelError:

@@ -1,6 +1,7 @@
 """Adds up what the statistics extension of the protocol reports."""
 
 from serving.core.batch import Batch
+from serving.core.clock import Calendar, Clock
 from serving.core.outcome import Timings
 from serving.core.statistics import BatchStatistics, ModelStatistics
 from serving.runtime.forwarding import Forwarded
@@ -9,7 +10,8 @@ from serving.runtime.forwarding import Forwarded
 class Bookkeeper:
     """Completed requests are added batch by batch, all others one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, calendar: Clock | None = None) -> None:
+        self._calendar = calendar or Calendar()
         self.statistics = ModelStatistics()
         self.missed = 0
         self.busy_ns = 0
@@ -25,6 +27,7 @@ class Bookkeeper:
     def completed(self, count: int, queue_ns: int, timings: Timings) -> None:
         """`count` requests of one batch, which together waited `queue_ns`."""
         statistics = self.statistics
+        statistics.last_inference_ms = self._calendar.now_ns() // 1_000_000
         statistics.queue.add(queue_ns, count)
         statistics.compute_input.add(timings.prepare_ns * count, count)
         statistics.compute_infer.add(timings.compute_ns * count, count)

@@ -34,9 +34,9 @@ def check_declared(outputs: object, declared: Sequence[TensorSpec]) -> None:
         if tensor.name not in found:
             raise ModelError(f"the model returned no output {tensor.name!r}")
         array = _array(tensor.name, found[tensor.name])
-        if array.shape[1:] != tensor.shape[1:] and not tensor.fits(array.shape):
+        if array.shape[1:] != tensor.row_shape and not tensor.fits(array.shape):
             raise ModelError(
-                f"the model returned shape {list(array.shape)} for output {tensor.name!r}, "
+                f"the model returned shape {tensor.shown(array.shape)} for output {tensor.name!r}, "
                 f"declared as {list(tensor.shape)}"
             )
         if not is_of(array, tensor.datatype):

@@ -65,7 +65,7 @@ class Engine:
         lengths = self.model.lengths()
         self.batcher = Batcher(
             LatencyModel(lengths=lengths),
-            Sizes(largest_rows=self.spec.limits.max_batch_rows or LARGEST_ROWS, lengths=lengths),
+            Sizes(largest_rows=self.spec.max_batch_rows or LARGEST_ROWS, lengths=lengths),
             lane_count=len(models),
             max_requests=self.spec.limits.max_queue_requests,
             weights=weights,
@@ -143,6 +143,7 @@ class Engine:
         priority: int = 0,
         timeout_ns: int | None = None,
         age_ns: int = 0,
+        parameters: Mapping[str, object] | None = None,
     ) -> Ticket:
         """See `core.backend.Backend.submit`."""
         now_ns = self._clock.now_ns()
@@ -162,10 +163,10 @@ class Engine:
         if self.model.prepares:
             ticket.stage = Stage.PREPARING
             self._preparing += 1
-            work = partial(prepared, self.model, cast(Tensors, payload))
+            work = partial(prepared, self.model, cast(Tensors, payload), parameters)
             self._methods.prepare(ticket, work, partial(self._offer_or_fail, ticket))
         else:
-            self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload)))
+            self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload), parameters))
         return ticket
 
     def statistics(self) -> ModelStatistics:

@@ -7,7 +7,7 @@ up a short one, or side by side. Why steps of different requests are not batched
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from operator import attrgetter
 from typing import Any, cast
 
@@ -44,6 +44,7 @@ class Generation:
         self, payload: Tensors, tenant: str, arrived_ns: int, withdraw: "Callable[[Generation], None]"
     ) -> None:
         self.payload = payload
+        self.more: dict[str, object] = {}  # arguments for the model beside its inputs
         self.tenant = tenant
         self.arrived_ns = arrived_ns
         self.place = (0, 0)  # rank, and number among those of equal rank
@@ -184,11 +185,18 @@ class GeneratingEngine:
     # -- requests come and go ---------------------------------------------------------------------------------
 
     def generate(
-        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+        self,
+        payload: object,
+        *,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> Generation:
         """See `core.backend.Generating.generate`."""
         now_ns = self._clock.now_ns()
         generation = Generation(cast(Tensors, payload), tenant, now_ns, self._withdraw)
+        generation.more = {} if parameters is None else {"parameters": parameters}
         if refusal := self._refusal():
             self._refuse(tenant, refusal)
             if isinstance(refusal, Rejected) and refusal.reason is Reason.QUEUE_FULL:
@@ -262,7 +270,7 @@ class GeneratingEngine:
         began_ns = self._clock.now_ns()
         answers: Any = None
         try:
-            answers = generation.took(await self._steps.begin(generation.payload))
+            answers = generation.took(await self._steps.begin(generation.payload, generation.more))
             while True:
                 await generation.room.acquire()
                 answer = generation.took(await self._steps.next_of(answers))

@@ -168,7 +168,10 @@ class SequenceEngine(Engine):
         return turn
 
     def _first_state(self, rows: int) -> Tensors:
-        return _kept({name: np.repeat(row, rows, axis=0) for name, row in self._first_row.items()})
+        rows_of_each = self._first_row.items()
+        if not self.spec.batched:
+            return _kept({name: row.copy() for name, row in rows_of_each})
+        return _kept({name: np.repeat(row, rows, axis=0) for name, row in rows_of_each})
 
     def _needs_start(self, id: int | str) -> str:
         """In Triton's words."""

@@ -4,7 +4,7 @@ side in an event loop of their own.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from models.base import GeneratingModel, Tensors
@@ -33,8 +33,8 @@ class Steps(Protocol):
 
     def close(self) -> None: ...
 
-    async def begin(self, inputs: Tensors) -> Step:
-        """Calls the model's `generate`; the result is to be given to the others."""
+    async def begin(self, inputs: Tensors, more: Mapping[str, object]) -> Step:
+        """Calls the model's `generate`; the result is to be given to the others. more: arguments beside the inputs."""
         ...
 
     async def next_of(self, answers: Any) -> Step:
@@ -62,8 +62,8 @@ class StepsInTurn:
     def close(self) -> None:
         self._thread.close()
 
-    async def begin(self, inputs: Tensors) -> Step:
-        return await self._in_turn(lambda: iter(cast(Iterator[Tensors], self._model.generate(_own(inputs)))))
+    async def begin(self, inputs: Tensors, more: Mapping[str, object]) -> Step:
+        return await self._in_turn(lambda: iter(cast(Iterator[Tensors], self._model.generate(_own(inputs), **more))))
 
     async def next_of(self, answers: Iterator[Tensors]) -> Step:
         return await self._in_turn(lambda: next(answers, NO_MORE))
@@ -133,8 +133,8 @@ class StepsSideBySide:
         self._steps_loop.run_until_complete(self._steps_loop.shutdown_asyncgens())
         self._steps_loop.close()
 
-    async def begin(self, inputs: Tensors) -> Step:
-        return await self._there(self._begun(inputs))
+    async def begin(self, inputs: Tensors, more: Mapping[str, object]) -> Step:
+        return await self._there(self._begun(inputs, more))
 
     async def next_of(self, answers: AsyncIterator[Tensors]) -> Step:
         return await self._there(anext(answers, NO_MORE))
@@ -166,8 +166,8 @@ class StepsSideBySide:
             error = bearable(raised)
         return Step(result, self._clock.now_ns() - began_ns), error
 
-    async def _begun(self, inputs: Tensors) -> AsyncIterator[Tensors]:
-        return aiter(cast(AsyncIterator[Tensors], self._model.generate(_own(inputs))))
+    async def _begun(self, inputs: Tensors, more: Mapping[str, object]) -> AsyncIterator[Tensors]:
+        return aiter(cast(AsyncIterator[Tensors], self._model.generate(_own(inputs), **more)))
 
     async def _closed(self, answers: Any) -> None:
         while getattr(answers, "ag_running", False):  # noqa: ASYNC110 - the step that was cancelled, on its way out

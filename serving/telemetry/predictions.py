@@ -15,11 +15,13 @@ MOST_ROWS = 8  # of one answer
 
 
 class Predictions:
-    """A `core.witness.Witness`. labels: by output; the first output of them that an answer has is the one counted."""
+    """A `core.witness.Witness`. labels: by output; the first output of them that an answer has is the one counted.
+    batched: its first dimension are rows, each with a label; else there is one label for all of it."""
 
-    def __init__(self, labels: Mapping[str, Sequence[str]], *, per_s: int = PER_S) -> None:
+    def __init__(self, labels: Mapping[str, Sequence[str]], *, per_s: int = PER_S, batched: bool = True) -> None:
         self.counts: Counter[str] = Counter()
         self._labels = labels
+        self._batched = batched
         self._allowance = Allowance(per_s)
 
     def answered(self, exchange: Exchange) -> None:
@@ -35,6 +37,7 @@ class Predictions:
                     return
 
     def _count(self, scores: np.ndarray, labels: Sequence[str]) -> None:
+        scores = scores if self._batched else scores[np.newaxis]
         rows = scores[:MOST_ROWS].reshape(min(MOST_ROWS, scores.shape[0]), -1)
         numbers = rows.astype(np.float32) if rows.dtype.kind == "V" else rows  # BF16 has no order of its own
         for best in numbers.argmax(axis=1).tolist():

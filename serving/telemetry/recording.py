@@ -132,18 +132,21 @@ class Recorded:
         tenant: str = "",
         priority: int = 0,
         timeout_ns: int | None = None,
+        **more: Any,
     ) -> Submitted:
         self._note(payload, tenant, priority, timeout_ns)
         submitted: Submitted = self._engine.submit_in(
-            place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns
+            place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **more
         )
         return submitted
 
     def generate(
-        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None
+        self, payload: object, *, tenant: str = "", priority: int = 0, timeout_ns: int | None = None, **more: Any
     ) -> Answers:
         self._note(payload, tenant, priority, timeout_ns)
-        answers: Answers = self._engine.generate(payload, tenant=tenant, priority=priority, timeout_ns=timeout_ns)
+        answers: Answers = self._engine.generate(
+            payload, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **more
+        )
         return answers
 
     def statistics(self) -> ModelStatistics:

@@ -83,6 +83,7 @@ class EchoBackend:
         priority: int = 0,
         timeout_ns: int | None = None,
         age_ns: int = 0,
+        parameters: Mapping[str, object] | None = None,
     ) -> "EchoTicket":
         assert isinstance(payload, dict)
         self.submissions.append(Submission(payload, rows, tenant, priority, timeout_ns, age_ns))

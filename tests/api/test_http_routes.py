@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from urllib.parse import unquote
 
 import pytest
 
@@ -25,7 +26,8 @@ def get(app, path: str, root_path: str = "", method: str = "GET") -> tuple[int, 
     async def send(event):
         sent.append(event)
 
-    scope = {"type": "http", "method": method, "path": path, "root_path": root_path, "headers": []}
+    scope = {"type": "http", "method": method, "root_path": root_path, "headers": []}
+    scope |= {"path": unquote(path), "raw_path": path.encode()}  # as servers do
     asyncio.run(app(scope, receive, send))
     return sent[0]["status"], json.loads(sent[1]["body"])
 
@@ -52,6 +54,36 @@ def test_the_route_is_found_wherever_the_application_is_mounted(path: str, root_
 def test_the_mount_point_itself_is_the_models_metadata() -> None:
     assert get(APP, "/", "/v2/models/m")[1]["versions"] == ["3"]
     assert get(APP, "", "/v2/models/m")[1]["versions"] == ["3"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/models/a%2Db", "/v2/models/a%2db/infer", "/v2/m%6Fdels/a-b/ready", "/v2/models/%61-b/versions/1/stats"],
+)
+def test_a_name_with_percent_escapes_that_never_finds_its_model_is_told_how_it_is_spelt(path: str) -> None:
+    """The load balancer compares paths as they stand, so it comes to the front, though the model is ready elsewhere. A
+    real Triton decodes no names and answers 404 too."""
+
+    async def models() -> list[dict[str, object]]:
+        return [{"name": "a-b", "version": "1", "state": "READY"}, {"name": "c", "version": "1", "state": "LOADING"}]
+
+    front = FrontApp(Operations(models))
+    status, told = get(front, path)
+    assert status == 404
+    assert told["error"].endswith(f"'{path}' is not decoded on its way; ask for {unquote(path)}")
+    assert get(front, "/v2/models/%63")[0] == 404  # waiting would not help
+    assert get(front, "/v2/models/c/infer%20")[0] == 503
+    assert get(front, "/v2/models/a-b")[0] == 503
+    assert "unknown model: 'd'" in get(front, "/v2/models/%64")[1]["error"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/%6D", "/v2/models/m/con%66ig", "/v2/m%6Fdels/m/versions/%33"])
+def test_percent_escapes_are_decoded_where_the_model_is_in_the_same_process(path: str) -> None:
+    async def models() -> list[dict[str, object]]:
+        return [{"name": "m", "version": "3", "state": "READY"}]
+
+    assert get(APP, path)[1]["name"] == "m"
+    assert get(FrontApp(Operations(models), apps={"m": APP}), path)[1]["name"] == "m"
 
 
 def test_another_models_path_is_not_ours() -> None:

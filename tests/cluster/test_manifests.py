@@ -126,6 +126,14 @@ def test_the_settings_in_a_manifest_are_those_of_the_file(demo: Settings) -> Non
     assert names == [spec.name for spec in demo.model_specs()]
 
 
+def test_the_front_of_a_manifest_knows_models_without_a_batch_dimension_too() -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [3]}
+    settings = settings_of(batched=False, inputs=[tensor], outputs=[tensor])
+    front, _ = yaml.safe_load(manifests.serve_config(settings))["applications"]
+    (spec,) = Settings.model_validate(front["args"]["settings"]).model_specs()
+    assert (spec.batched, spec.inputs[0].shape) == (False, (3,))
+
+
 def test_head_and_workers_start_with_the_same_environment(demo: Settings) -> None:
     cluster = yaml.safe_load(manifests.kuberay(demo))["spec"]["rayClusterConfig"]
     expected = ray_environment(demo, haproxy=True)

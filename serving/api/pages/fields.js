@@ -13,10 +13,13 @@ const NOT_IN_JSON = ["FP16", "BF16"];
 const LOOKS_LIKE_A_FILE = /image|photo|picture|jpe?g|png|audio|sound|speech|wav|video|file|document/i;
 
 export const product = (sizes) => sizes.reduce((all, size) => all * size, 1);
+// A model without a dimension of rows is asked for all of a tensor at once.
+const rowsOf = (input) => (input.batched === false ? 0 : 1);
+const rowOf = (input) => input.shape.slice(rowsOf(input));
 export const byteSize = (datatype, shape) => BYTES_PER_ELEMENT[datatype] * product(shape);
 
 export function fieldFor(input, example, changed) {
-  const row = input.shape.slice(1);
+  const row = rowOf(input);
   const variable = row.filter((size) => size < 0).length;
   const elements = product(row.filter((size) => size > 0));
   const said = example && example.name === input.name ? example.data : undefined;
@@ -95,7 +98,7 @@ function dropZone(hint, changed) {
 
 function boxes(input, said, changed) {
   const given = (said || []).flat(Infinity);
-  const every = Array.from({ length: product(input.shape.slice(1)) }, (_, index) =>
+  const every = Array.from({ length: product(rowOf(input)) }, (_, index) =>
     make("input", { type: "text", inputmode: "decimal", value: given[index] ?? 0, "aria-label": `${input.name} ${index + 1}`, oninput: changed }));
   return {
     element: make("fieldset", { class: "field" }, legend(input), make("div", { class: "grid" }, ...every)),
@@ -105,7 +108,7 @@ function boxes(input, said, changed) {
 
 function switches(input, said, changed) {
   const given = (said || []).flat(Infinity);
-  const every = Array.from({ length: product(input.shape.slice(1)) }, (_, index) => {
+  const every = Array.from({ length: product(rowOf(input)) }, (_, index) => {
     const one = make("input", { type: "checkbox", onchange: changed });
     one.checked = Boolean(given[index]);
     return one;
@@ -120,7 +123,7 @@ function switches(input, said, changed) {
 function typedNumbers(input, said, changed) {
   const id = `field-${input.name}`;
   const text = make("textarea", { id, class: "numbers", spellcheck: "false", placeholder: "1, 2, 3", oninput: changed });
-  const count = product(input.shape.slice(1).map((size) => (size < 0 ? 8 : size)));
+  const count = product(rowOf(input).map((size) => (size < 0 ? 8 : size)));
   const fill = (one) => () => { text.value = Array.from({ length: count }, one).join(", "); changed(); };
   const random = () => (/^FP/.test(input.datatype) ? (Math.random() * 2 - 1).toFixed(3) : Math.floor(Math.random() * 10));
   const zero = () => (input.datatype === "BOOL" ? "false" : 0);
@@ -133,7 +136,7 @@ function typedNumbers(input, said, changed) {
 }
 
 function rawNumbers(input, changed) {
-  const shape = input.shape.map((size, index) => (index === 0 ? 1 : size));
+  const shape = input.shape.map((size, index) => (index < rowsOf(input) ? 1 : size));
   const free = shape.filter((size) => size < 0).length;
   const drop = dropZone("Drop a file of raw little-endian numbers; without one, zeros are sent", changed);
   const sizes = make("input", { type: "text", value: shape.map((size) => (size < 0 ? 1 : size)).join(" × "), oninput: changed, hidden: !free,
@@ -155,8 +158,8 @@ const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 
 // The shape follows from the number of elements where one size is open; several open ones are 1 but for the last.
 function shaped(input, parts) {
-  const known = product(input.shape.slice(1).filter((size) => size > 0));
-  const open = input.shape.map((size, index) => (index > 0 && size < 0 ? index : 0)).filter(Boolean);
+  const known = product(rowOf(input).filter((size) => size > 0));
+  const open = input.shape.map((size, index) => (index >= rowsOf(input) && size < 0 ? index : -1)).filter((index) => index >= 0);
   const shape = input.shape.map((size) => (size < 0 ? 1 : size));
   if (open.length) shape[open[open.length - 1]] = Math.floor(parts.length / known);
   if (parts.length === 0 || product(shape) !== parts.length) {
@@ -176,7 +179,7 @@ function source(part) {
 }
 
 const fits = (wanted, shape) => wanted.length === shape.length && wanted.every((size, index) => size < 0 ? shape[index] > 0 : size === shape[index]);
-const note = (input) => make("small", {}, `${input.datatype}, ${shapeText(input.shape.slice(1)) || "one value"}`);
+const note = (input) => make("small", {}, `${input.datatype}, ${shapeText(rowOf(input)) || "one value"}`);
 const legend = (input) => make("legend", {}, input.name, note(input));
 const legendLabel = (input) => make("label", {}, input.name, note(input));
 
