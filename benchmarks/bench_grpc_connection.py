@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_grpc_connection [--calls N] [--rounds R]
 
-No sockets, no engine. 32 calls come in one read, each with 4 KB, as from HAProxy; their heads are recognised. Compare only
-with numbers of the same run and machine, interleaved: run it in turns in two checkouts.
+No sockets, no engine. 32 calls come in one read, each with 4 KB, as from HAProxy; their heads are recognised. Compare
+only with numbers of the same run and machine, interleaved: run it in turns in two checkouts.
 """
 
 import argparse
