@@ -105,7 +105,8 @@ class GrpcConnection(GrpcReceiver):
             pending = self._service.submit(message, call.head, call.age_ns)
         except NotHere:
             self._start_clock(call)
-            call.answering = self._loop.create_task(self._tell(call, message))
+            if self._streams.get(call.id) is call:
+                call.answering = self._loop.create_task(self._tell(call, message))
         except Exception as error:
             self._fail(call, fault(error, "a model"))
         else:
