@@ -63,6 +63,8 @@ class GrpcReceiver(Http2Connection[Head]):
         received: bytes | bytearray = payload
         if stream.received:
             self._keep(stream, payload)
+            if self._streams.get(stream.id) is not stream:
+                return
             received = stream.received
         try:
             size = message_size(received, self._max_message_bytes)
@@ -148,4 +150,5 @@ class GrpcReceiver(Http2Connection[Head]):
             return
         call.kept = len(inflated)
         self._weigh(call)
-        self._answer(call, inflated)
+        if self._streams.get(call.id) is call:
+            self._answer(call, inflated)
