@@ -111,6 +111,7 @@ TASK_OWNERS = {
     "serving.runtime.tasks": "the one helper that starts tasks",
     "serving.api.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
     "serving.api.grpc_connection": "one task per call that is no plain infer request, ended with it; failures are told",
+    "serving.api.grpc_receiving": "one task per compressed message of a call that takes one, ended with it",
     "serving.runtime.generation": "one task per generation, which ends as one outcome whatever it raises",
     "serving.cluster.dashboard": "one task for the life of the front; whatever it meets it logs, and goes on",
     "serving.cluster.grpc_door": "opens a port once, and logs why it could not",

@@ -6,27 +6,24 @@ measurements that led here: docs/decisions/0006-grpc-without-grpc.md.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from struct import Struct
 from urllib.parse import quote
 
-from serving.api.age import HERE
 from serving.api.faults import DEADLINE_PASSED, CallFailed, Fault
 from serving.api.grpc_call import Call, Head
-from serving.api.grpc_message import CUT_OFF, ONE_MESSAGE, PREFIX_BYTES, message_coding, message_size, prefix
+from serving.api.grpc_message import PREFIX_BYTES, prefix
 from serving.api.grpc_pending import REQUEST_ID, Pending, fault
+from serving.api.grpc_receiving import GrpcReceiver
 from serving.api.grpc_service import INFER, STREAM, WATCH, GrpcService
 from serving.api.grpc_tells import NotHere
-from serving.api.http2_connection import MAX_HEADER_BYTES, Http2Connection
-from serving.api.http2_sending import CREDIT_STEP, LAST
+from serving.api.http2_connection import Http2Connection
+from serving.api.http2_sending import LAST
 from serving.core.outcome import Outcome
 from serving.protocol import http2
-from serving.protocol.compression import inflate
-from serving.protocol.errors import BadMessage, TooLarge
 
 MAX_TEXT = 1000
-SMALL_BYTES = 4096  # of a compressed message that is inflated at once
 TOO_MUCH_WAITS = Fault(
     503, "more waits on this connection than may; send less at a time, and read what is answered", (), 1_000_000_000
 )
@@ -42,7 +39,7 @@ _OPENING = Struct(f">HBBBI{len(_ANSWER)}sHBBBIBI")
 Unary = Callable[[bytes], Awaitable[bytes]]
 
 
-class GrpcConnection(Http2Connection[Head]):
+class GrpcConnection(GrpcReceiver):
     """A client's connection. others: further unary calls by path, beside the service's. heads: what is known of header
     blocks, shared by all."""
 
@@ -55,19 +52,11 @@ class GrpcConnection(Http2Connection[Head]):
         connections: "set[Http2Connection[Head]]",
         heads: dict[bytes, Head],
     ) -> None:
-        reader = http2.HeaderReader(Head, heads, MAX_HEADER_BYTES)
-        # Room for the largest message even while credit for the one before has not been given back yet.
-        super().__init__(reader, max_message_bytes + PREFIX_BYTES + CREDIT_STEP, connections)
+        super().__init__(max_message_bytes=max_message_bytes, connections=connections, heads=heads)
         self._service = service
-        self._max_message_bytes = max_message_bytes
         self._others = others
-        self._age_ns = 0  # of the head that was read last
 
-    # -- what comes -------------------------------------------------------------------------------------------
-
-    def _read_head(self, block: bytes) -> Head:
-        block, self._age_ns = HERE.split_block(block)
-        return super()._read_head(block)
+    # -- calls begin and end ----------------------------------------------------------------------------------
 
     def _begin(self, id: int, head: Head) -> None:
         call = self._streams[id] = Call(id, head, self._stream_window, self._receive_window, self._age_ns)
@@ -85,10 +74,6 @@ class GrpcConnection(Http2Connection[Head]):
                 call.more, call.received = asyncio.Event(), bytearray()
                 call.answering = self._loop.create_task(self._converse(call))
 
-    def _refuse(self, id: int, error: BadMessage) -> None:
-        call = self._streams[id] = Call(id, Head(()), self._stream_window, self._receive_window, 0)
-        self._fail(call, fault(error, "headers"))
-
     def _start_clock(self, call: Call) -> None:
         """From here on the call ends when its deadline passes, whatever it waits for."""
         call.start_clock()
@@ -101,94 +86,6 @@ class GrpcConnection(Http2Connection[Head]):
     def _expire(self, call: Call) -> None:
         self._fail(call, DEADLINE_PASSED)
 
-    def _take_bytes(self, stream: Call, payload: bytes) -> None:
-        if stream.more is not None:
-            self._keep(stream, payload)
-            stream.more.set()
-            return
-        if stream.answering is not None:
-            self._fail(stream, ONE_MESSAGE)
-            return
-        received: bytes | bytearray = payload
-        if stream.received:
-            self._keep(stream, payload)
-            received = stream.received
-        try:
-            size = message_size(received, self._max_message_bytes)
-        except CallFailed as failed:
-            self._fail(stream, failed.fault)
-            return
-        if size is None or len(received) < size:
-            if received is payload:
-                self._keep(stream, payload)
-        elif len(received) > size:
-            self._fail(stream, ONE_MESSAGE)
-        else:
-            self._take_message(stream, received)
-
-    def _keep(self, call: Call, payload: bytes) -> None:
-        if call.received is None:
-            call.received = bytearray()
-        call.received += payload
-        call.kept = len(call.received)
-        self._weigh(call)
-
-    def _take_message(self, call: Call, received: bytes | bytearray) -> None:
-        """The only one of its call."""
-        flag, size = received[0], len(received)
-        message = received[PREFIX_BYTES:] if isinstance(received, bytes) else self._cut(call, received, size)
-        if flag:
-            call.answering = self._loop.create_task(self._answer_compressed(call, flag, message))
-        else:
-            self._answer(call, message)
-
-    def _cut(self, call: Call, received: bytearray, size: int) -> bytes:
-        """The first message of what was kept, which is that long with its prefix."""
-        message = bytes(memoryview(received)[PREFIX_BYTES:size])
-        del received[:size]
-        call.kept = len(received)
-        self._weigh(call)
-        return message
-
-    def _end_of_bytes(self, stream: Call) -> None:
-        if stream.more is not None:
-            stream.more.set()
-        elif stream.answering is None:
-            self._fail(stream, CUT_OFF if stream.received else Fault(400, "the call has no message"))
-
-    async def _messages(self, call: Call) -> AsyncIterator[bytes]:
-        """Of a call that takes several, each cut off and inflated when the one before has been taken: who sends faster
-        than we answer has to wait, since only what was taken makes room."""
-        more, received = call.more, call.received
-        assert more is not None
-        assert received is not None
-        while True:
-            size = message_size(received, self._max_message_bytes)
-            if size is not None and size <= len(received):
-                flag, message = received[0], self._cut(call, received, size)
-                yield await self._inflated(call, flag, message) if flag else message
-                if self._streams.get(call.id) is call:
-                    self._credit(call, size)
-            elif not call.is_over:
-                more.clear()
-                await more.wait()
-            elif received:
-                raise CallFailed(CUT_OFF)
-            else:
-                return
-
-    async def _inflated(self, call: Call, flag: int, message: bytes) -> bytes:
-        """Raises CallFailed. What may become large does not hold up the event loop."""
-        coding = message_coding(flag, call.head.coding)
-        try:
-            if len(message) <= SMALL_BYTES:
-                return inflate(message, coding, self._max_message_bytes)
-            return await self._loop.run_in_executor(None, inflate, message, coding, self._max_message_bytes)
-        except TooLarge as error:
-            raise CallFailed(fault(error, "a compressed message")) from None
-        except BadMessage as error:
-            raise CallFailed(Fault(500, str(error))) from None  # gRPC's specification calls it INTERNAL
-
     def _withdraw(self, stream: Call) -> None:
         if stream.answering is not None:
             stream.answering.cancel()
@@ -200,16 +97,6 @@ class GrpcConnection(Http2Connection[Head]):
 
     # -- calls ------------------------------------------------------------------------------------------------
 
-    async def _answer_compressed(self, call: Call, flag: int, message: bytes) -> None:
-        try:
-            inflated = await self._inflated(call, flag, message)
-        except CallFailed as failed:
-            self._fail(call, failed.fault)
-            return
-        call.kept = len(inflated)
-        self._weigh(call)
-        self._answer(call, inflated)
-
     def _answer(self, call: Call, message: bytes) -> None:
         if call.head.path != INFER or self._service.takes_long(message):
             call.answering = self._loop.create_task(self._tell(call, message))
@@ -218,7 +105,8 @@ class GrpcConnection(Http2Connection[Head]):
             pending = self._service.submit(message, call.head, call.age_ns)
         except NotHere:
             self._start_clock(call)
-            call.answering = self._loop.create_task(self._tell(call, message))
+            if self._streams.get(call.id) is call:
+                call.answering = self._loop.create_task(self._tell(call, message))
         except Exception as error:
             self._fail(call, fault(error, "a model"))
         else:
@@ -316,7 +204,6 @@ class GrpcConnection(Http2Connection[Head]):
             self._push(call)
 
     def _fail(self, call: Call, fault: Fault, more: bytes = b"") -> None:
-        """Ends the call with an error; messages that have not left yet are lost with it. more: further trailers."""
         if self._streams.get(call.id) is not call:
             return
         text = quote(fault.text[:MAX_TEXT], safe=_UNQUOTED, errors="replace").encode()

@@ -54,7 +54,6 @@ class FrameSender(asyncio.Protocol):
         self._blocked: dict[int, None] = {}  # streams that wait for the connection, in the order of their turns
         self._held = 0
         self._max_held = max_held
-        self._is_weighed = False
 
     def _overflow(self, stream: Any) -> None:
         """For the subclass: ends the stream, which holds too much of what a connection may."""
@@ -177,17 +176,11 @@ class FrameSender(asyncio.Protocol):
     # -- what waits -------------------------------------------------------------------------------------------
 
     def _weigh(self, stream: Any) -> None:
-        """Counts what the stream holds now; called wherever that changes."""
+        """Counts what the stream holds now; called wherever that changes. Too much ends the calls that hold the most,
+        this one too. One alone may hold as much as its message or answer is long."""
         held = stream.kept + len(stream.sending) - stream.sent
         self._held += held - stream.held
         stream.held = held
-        if self._held > self._max_held and not self._is_weighed:
-            self._is_weighed = True
-            self._loop.call_soon(self._shed)
-
-    def _shed(self) -> None:
-        """Ends the calls that hold the most. One alone may hold as much as its message or answer is long."""
-        self._is_weighed = False
         while self._held > self._max_held:
             largest = max(self._streams.values(), key=lambda stream: stream.held)
             if largest.held == self._held:

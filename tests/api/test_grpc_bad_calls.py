@@ -1,12 +1,16 @@
 """A bad call ends alone: the calls beside it on the connection, other clients' behind HAProxy, are answered."""
 
 import gzip
+import socket
 
 import pytest
-from hpack import Encoder
+from hpack import Decoder, Encoder
 
 from serving.api.grpc_service import STREAM
 from serving.protocol import http2
+from serving.testing.backend import EchoBackend
+from tests.api.conftest import model
+from tests.api.grpc_serving import grpc_serving
 from tests.api.test_grpc_connection import HEADERS, MAX_MESSAGE_BYTES, Peer, data, infer, story
 
 TOO_LARGE = b"\0" + (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big")
@@ -137,3 +141,33 @@ def test_what_is_marked_as_compressed_says_how_or_fails_as_grpc_has_it(
         assert headers.get("grpc-accept-encoding") == ("identity,deflate,gzip" if code == 12 else None)
 
     told()
+
+
+def answer_of(port: int, coding: str, body: bytes) -> dict[str, str]:
+    """The headers and trailers that a call gets over a socket of its own."""
+    told: dict[str, str] = {}
+    block = Encoder().encode([*HEADERS, *([("grpc-encoding", coding)] if coding else [])])
+    call = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block) + data(1, body)
+    decoder, came = Decoder(), b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(http2.PREFACE + http2.settings([]) + call)
+        while "grpc-status" not in told:
+            came += connection.recv(65_536)
+            while len(came) >= http2.FRAME_BYTES:
+                size, kind, _, _ = http2.read_frame_head(came, 0)
+                if len(came) < http2.FRAME_BYTES + size:
+                    break
+                payload, came = came[http2.FRAME_BYTES : http2.FRAME_BYTES + size], came[http2.FRAME_BYTES + size :]
+                if kind == http2.HEADERS:
+                    told |= dict(decoder.decode(payload))
+    return told
+
+
+@pytest.mark.parametrize("door", ["plain", "fast"])
+def test_both_doors_call_a_compressed_message_without_its_coding_internal(door: str) -> None:
+    served = model("m", ("x", "FP32", (-1, -1)), backend=EchoBackend())
+    small = framed(gzip.compress(infer()[5:]))
+    with grpc_serving([served], door=door) as server:
+        codes = [answer_of(server.port, coding, small)["grpc-status"] for coding in ("", "identity", "gzip")]
+        damaged = answer_of(server.port, "gzip", framed(b"no gzip"))["grpc-status"]
+    assert (codes, damaged) == (["13", "13", "0"], "13")
