@@ -23,8 +23,8 @@ def served_model(
     recorded: Recorded | None = None,
     **more: Any,
 ) -> ServedModel:
-    """recorded: the same engine, where its requests are to be noted. more: `regions`, `totals`, `trace` and
-    `wire` of `ServedModel`."""
+    """recorded: the same engine, where its requests are to be noted. more: `of_failures`, `regions`, `totals`, `trace`
+    and `wire` of `ServedModel`."""
     spec = engine.spec
     return ServedModel(
         name=spec.name,
