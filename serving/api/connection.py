@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.api.age import HERE
 from serving.api.asgi import JSON_CONTENT
-from serving.api.beside import beside
+from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
 from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
@@ -216,7 +216,7 @@ class InferConnection(HttpToolsProtocol):
             self._answer_fault(refusal)
             return
         json_bytes = self._head.json_bytes
-        if self._dispatch.takes_long(body, json_bytes):
+        if len(body) > LONG_BYTES and self._dispatch.takes_long(body, json_bytes):
             beside(partial(self._dispatch.read, body, json_bytes)).add_done_callback(self._submit_read)
             return
         try:

@@ -7,7 +7,6 @@ as for HTTP. What is no inference is in `grpc_tells.py`.
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
-from typing import NamedTuple
 
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ServedModel
@@ -40,14 +39,7 @@ INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer",
 
 # Hands a call to the process that serves the model: method, message, model, call.
 Relay = Callable[[str, bytes, str, Call], Answering]
-
-
-class ReadMessage(NamedTuple):
-    """A request whose values are read."""
-
-    request: Split
-    planned: Planned
-    payload: dict[str, Tensor]
+Read = tuple[Split, Planned, dict[str, Tensor]]  # a request, what its head decides, and its values
 
 
 class GrpcService:
@@ -98,7 +90,10 @@ class GrpcService:
         began_ns = now_ns()
         held = self._held(message) if len(message) > COUNTED_BYTES else None
         try:
-            return self._hand_over(self._read(message), call, age_ns, began_ns, held)
+            request = split(message)
+            planned = self._plan(request.head)
+            payload = planned.dispatch.payload(planned.layout, request)
+            return self._hand_over(request, planned, payload, call, age_ns, began_ns, held)
         except Exception:
             if held is not None:
                 held.give_back()
@@ -110,14 +105,22 @@ class GrpcService:
         held.take(len(message))
         return held
 
-    def _read(self, message: bytes) -> ReadMessage:
+    def _read(self, message: bytes) -> Read:
         """In any thread."""
         request = split(message)
         planned = self._plan(request.head)
-        return ReadMessage(request, planned, planned.dispatch.payload(planned.layout, request))
+        return request, planned, planned.dispatch.payload(planned.layout, request)
 
-    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> Pending:
-        request, planned, payload = read
+    def _hand_over(
+        self,
+        request: Split,
+        planned: Planned,
+        payload: dict[str, Tensor],
+        call: Call,
+        age_ns: int,
+        began_ns: int,
+        held: Held | None,
+    ) -> Pending:
         plan = planned.plan
         limit_ns = _limit_ns(plan, call)
         tenant = self._tenant(call)
@@ -248,7 +251,7 @@ class GrpcService:
         held = self._held(message)
         try:
             read = await beside(partial(self._read, message))
-            return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns, held)
+            return self._hand_over(*read, call, age_ns + now_ns() - began_ns, began_ns, held)
         except BaseException:  # also where the client has left
             held.give_back()
             raise
