@@ -152,8 +152,7 @@ class Pending(NamedTuple):
             status = found.status
             raise CallFailed(found) from None
         finally:
-            if self.held is not None:
-                self.held.give_back()
+            self._give_back()
             if model.witnesses:
                 named = self.id or self.request_id
                 tell(model, "grpc", named, self.tenant, status, outcome, self.trace, self.began_ns, settled_ns)

@@ -7,6 +7,7 @@ as for HTTP. What is no inference is in `grpc_tells.py`.
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ServedModel
@@ -39,7 +40,14 @@ INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer",
 
 # Hands a call to the process that serves the model: method, message, model, call.
 Relay = Callable[[str, bytes, str, Call], Answering]
-Read = tuple[Split, Planned, dict[str, Tensor]]  # a request, what its head decides, and its values
+
+
+class ReadMessage(NamedTuple):
+    """A request whose values are read."""
+
+    request: Split
+    planned: Planned
+    payload: dict[str, Tensor]
 
 
 class GrpcService:
@@ -90,10 +98,7 @@ class GrpcService:
         began_ns = now_ns()
         held = self._held(message) if len(message) > COUNTED_BYTES else None
         try:
-            request = split(message)
-            planned = self._plan(request.head)
-            payload = planned.dispatch.payload(planned.layout, request)
-            return self._hand_over(request, planned, payload, call, age_ns, began_ns, held)
+            return self._hand_over(self._read(message), call, age_ns, began_ns, held)
         except Exception:
             if held is not None:
                 held.give_back()
@@ -105,22 +110,14 @@ class GrpcService:
         held.take(len(message))
         return held
 
-    def _read(self, message: bytes) -> Read:
+    def _read(self, message: bytes) -> ReadMessage:
         """In any thread."""
         request = split(message)
         planned = self._plan(request.head)
-        return request, planned, planned.dispatch.payload(planned.layout, request)
+        return ReadMessage(request, planned, planned.dispatch.payload(planned.layout, request))
 
-    def _hand_over(
-        self,
-        request: Split,
-        planned: Planned,
-        payload: dict[str, Tensor],
-        call: Call,
-        age_ns: int,
-        began_ns: int,
-        held: Held | None,
-    ) -> Pending:
+    def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> Pending:
+        request, planned, payload = read
         plan = planned.plan
         limit_ns = _limit_ns(plan, call)
         tenant = self._tenant(call)
@@ -251,7 +248,7 @@ class GrpcService:
         held = self._held(message)
         try:
             read = await beside(partial(self._read, message))
-            return self._hand_over(*read, call, age_ns + now_ns() - began_ns, began_ns, held)
+            return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns, held)
         except BaseException:  # also where the client has left
             held.give_back()
             raise
