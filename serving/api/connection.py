@@ -204,6 +204,11 @@ class InferConnection(HttpToolsProtocol):
             return
         missing = self._missing_bytes - len(data)
         self._missing_bytes = max(missing, 0)
+        if missing > 0 and not self._since_s:
+            self._expect_rest()
+        elif missing <= 0:
+            self._since_s = 0.0
+        self._come_bytes += len(data)
         self._turn = Turn.UVICORN if missing >= 0 else Turn.UVICORN_FOR_GOOD
         super().data_received(data)
 
@@ -353,6 +358,9 @@ class InferConnection(HttpToolsProtocol):
             self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
             return
         self._is_last = True
+        if self._turn is Turn.UVICORN and self.cycle.response_started:
+            self.transport.close()
+            return
         has_head, self._turn = self._turn is Turn.BODY, Turn.SERVER
         if has_head:
             self._id, self._request_id = "", self._head.request_id or new_id()
