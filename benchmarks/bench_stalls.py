@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_stalls [--mib N] [--only WORD] [--rounds N]
 
-A beat that is due every millisecond runs beside each request; printed are the longest time between two beats, and how
-long the request took: of several rounds the least, since whatever else the machine does only adds. Compare only with
-numbers of the same run and machine.
+A beat that is due every millisecond runs beside each request; printed are the most CPU time that the process took
+between two beats, and in all: of several rounds the least, since whatever else the machine does only adds. Compare only
+with numbers of the same machine.
 """
 
 import argparse
@@ -146,25 +146,25 @@ def _classes(count: int) -> bytes:
 
 
 async def measure(run: Run, datatype: str) -> tuple[float, float]:
-    """The longest stall and the time of the request, in seconds."""
+    """The longest stall and the whole request, in seconds of CPU."""
     tensors = (TensorDescription("x", datatype, (-1, -1)),)
     longest = 0.0
 
     async def beat() -> None:
         nonlocal longest
         while True:
-            begun = time.perf_counter()
+            begun = time.process_time()
             await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - begun - 0.001)
+            longest = max(longest, time.process_time() - begun)
 
     served = ServedModel(
         name="m", inputs=tensors, outputs=tensors, backend=EchoBackend(lambda values: values), max_body_bytes=1 << 30
     )
     beating = asyncio.get_running_loop().create_task(beat())
     await asyncio.sleep(0.01)
-    begun = time.perf_counter()
+    begun = time.process_time()
     await run(served)
-    took = time.perf_counter() - begun
+    took = time.process_time() - begun
     await asyncio.sleep(0.01)
     beating.cancel()
     return longest, took

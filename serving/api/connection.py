@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.api.age import HERE
 from serving.api.asgi import JSON_CONTENT
-from serving.api.beside import beside
+from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
 from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
@@ -205,6 +205,11 @@ class InferConnection(HttpToolsProtocol):
             return
         missing = self._missing_bytes - len(data)
         self._missing_bytes = max(missing, 0)
+        if missing > 0 and not self._since_s:
+            self._expect_rest()
+        elif missing <= 0:
+            self._since_s = 0.0
+        self._come_bytes += len(data)
         self._turn = Turn.UVICORN if missing >= 0 else Turn.UVICORN_FOR_GOOD
         super().data_received(data)
 
@@ -217,7 +222,7 @@ class InferConnection(HttpToolsProtocol):
             self._answer_fault(refusal)
             return
         json_bytes = self._head.json_bytes
-        if self._dispatch.takes_long(body, json_bytes):
+        if len(body) > LONG_BYTES and self._dispatch.takes_long(body, json_bytes):
             beside(partial(self._dispatch.read, body, json_bytes)).add_done_callback(self._submit_read)
             return
         try:
@@ -354,6 +359,9 @@ class InferConnection(HttpToolsProtocol):
             self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
             return
         self._is_last = True
+        if self._turn is Turn.UVICORN and self.cycle.response_started:
+            self.transport.close()
+            return
         has_head, self._turn = self._turn is Turn.BODY, Turn.SERVER
         if has_head:
             self._id, self._request_id = "", self._head.request_id or new_id()

@@ -152,14 +152,16 @@ class Pending(NamedTuple):
         settled_ns = now_ns()
         dispatch, plan, _ = self.planned
         writing = beside(partial(dispatch.message, plan, outcome, self.id))
-        await asyncio.wait([writing])
-        return self._answer(outcome, writing.result, settled_ns)
+        try:
+            await asyncio.wait([writing])
+        finally:
+            self._give_back()
+        return self.answer(outcome, writing.result, settled_ns)
 
-    def answer(self, outcome: Outcome) -> bytes:
-        """A ModelInferResponse. Raises CallFailed. Tells the witnesses."""
-        return self._answer(outcome, None, now_ns())
-
-    def _answer(self, outcome: Outcome, written: Callable[[], bytes] | None, settled_ns: int) -> bytes:
+    def answer(self, outcome: Outcome, written: Callable[[], bytes] | None = None, settled_ns: int = 0) -> bytes:
+        """A ModelInferResponse. Raises CallFailed. Tells the witnesses. written, settled_ns: where it has been written
+        already, beside the loop, and since when."""
+        settled_ns = settled_ns or now_ns()
         model = self.planned.dispatch.model
         status = 200
         try:

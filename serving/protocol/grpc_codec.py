@@ -47,6 +47,7 @@ _ID, _RAW_INPUT = 0x1A, 0x3A
 _OUTPUT, _RAW_OUTPUT = b"\x2a", b"\x32"
 _IN_STREAM, _STREAM_ERROR = b"\x12", b"\x0a"
 _MAX_HEADS = 256
+_COUNTED = range(MAX_FIELDS + 1)
 # Which field of InferTensorContents holds values of a datatype.
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -82,14 +83,13 @@ def split(message: bytes) -> Split:
 def _split_in_order(message: bytes) -> Split | None:
     """None where a field is out of order or unknown, or an id is given twice: rare, and right by the general way.
     Raises BadMessage for more than MAX_FIELDS before it reads the rest."""
-    position, end, last, count = 0, len(message), 0, 0
+    position, end, last = 0, len(message), 0
     id, id_start, id_end = "", 0, 0
-    while position < end and (tag := message[position]) != _RAW_INPUT:
+    for _ in _COUNTED:
+        if position >= end or (tag := message[position]) == _RAW_INPUT:
+            break
         if tag & 7 != 2 or not last <= tag < _RAW_INPUT or (tag == _ID and id_end):
             return None
-        count += 1
-        if count > MAX_FIELDS:
-            raise too_many_fields()
         last = tag
         start = position
         length = message[position + 1]
@@ -99,6 +99,8 @@ def _split_in_order(message: bytes) -> Split | None:
         position += length
         if tag == _ID:
             id, id_start, id_end = message[position - length : position].decode(), start, position
+    else:
+        raise too_many_fields()
     head_end = position
     raws: list[Span] = []
     while position < end:

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from serving.protocol.errors import BadMessage, BadTensor
-from serving.protocol.json_pieces import has_numbers_beyond_json, leaves, pieces, take_apart
+from serving.protocol.json_pieces import PIECE_BYTES, has_numbers_beyond_json, leaves, pieces, take_apart
 from serving.protocol.messages import Tensor
 from serving.protocol.tensors import MAX_RANK, NOT_IN_JSON, as_bytes, numpy_dtype, object_array
 
@@ -116,6 +116,10 @@ def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...],
     if depth == 0 or depth > MAX_RANK:
         raise BadTensor(f"data must be a list, flat or nested, at most {MAX_RANK} deep", path=f"{path}.data")
     count = prod(shape)
+    if len(data) <= PIECE_BYTES:
+        elements = _elements(data, datatype, depth, path, 0)
+        _check_count(len(elements), count, path)
+        return array_of(elements, datatype, shape, path)
     # Every element but the last has a comma: what is said to be larger than that is wrong, and not allocated.
     flat = np.empty(min(count, (len(data) + 1) // 2), numpy_dtype(datatype))
     found = 0
@@ -124,9 +128,13 @@ def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...],
         part = array_of(values, datatype, (len(values),), path)
         flat[found : found + len(part)] = part[: max(0, len(flat) - found)]
         found += len(part)
+    _check_count(found, count, path)
+    return flat.reshape(shape)
+
+
+def _check_count(found: int, count: int, path: str) -> None:
     if found != count:
         raise BadTensor(f"{found} elements, but the shape needs {count}", path=f"{path}.data")
-    return flat.reshape(shape)
 
 
 def _elements(piece: bytes | memoryview, datatype: str, depth: int, path: str, before: int) -> list[Any]:

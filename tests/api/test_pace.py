@@ -90,6 +90,22 @@ def test_a_head_that_begins_behind_another_request_has_a_clock_too() -> None:
     talk(story)
 
 
+@pytest.mark.parametrize("cut", [0, 3])
+def test_a_body_that_drips_to_uvicorn_loses_its_connection(cut: int) -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        connection = one.connection
+        assert isinstance(connection, InferConnection)
+        request = infer(BODY, "Accept-Encoding: gzip")
+        await one.send(request[: len(request) - len(BODY) + cut])
+        assert connection._turn is Turn.UVICORN
+        late(connection)
+        assert [status for status, _ in await one.answers(1)] == [408]
+        assert one.wire.closed
+        one.hang_up()
+
+    talk(story)
+
+
 class Skipping(asyncio.SelectorEventLoop):
     """A loop whose clock a test moves on."""
 
