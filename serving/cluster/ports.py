@@ -25,8 +25,8 @@ def grpc_ports() -> range:
 
 
 def replicas_environment(http_port: int, taken: Collection[int]) -> dict[str, str]:
-    """For Ray: the part of its ranges that the replicas of this server use. It follows `http_port`; neighbours differ. A
-    part where somebody listens already is passed over, unless there is no other."""
+    """For Ray: the part of its ranges that the replicas of this server use. It follows `http_port`; neighbours differ.
+    A part where somebody listens already is passed over, unless there is no other."""
     wanted = [(http_port + step) % PARTS for step in range(PARTS)]
     free = (part for part in wanted if not any(port in ports for ports in _ports_of(part) for port in taken))
     http, grpc, _ = _ports_of(next(free, wanted[0]))
