@@ -136,6 +136,7 @@ class ModelSpec:
     tolerance: by how much outputs may then differ from those in float32, as a share of each output's largest value.
     labels: class labels by output name.
     example: JSON of one request's `inputs`, used in the curl line.
+    batched: requests may share a batch, since tensors have a dimension of rows; as the inputs say.
     """
 
     name: str
@@ -157,9 +158,12 @@ class ModelSpec:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: str = ""
     example: str | None = None
+    batched: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         """Raises ValueError with all that is wrong, a line each."""
+        # Kept, since every request asks for it.
+        object.__setattr__(self, "batched", all(tensor.batched for tensor in self.inputs))
         mistakes = [*self._mistakes(), *self._mistakes_of_state()]
         if mistakes:
             raise ValueError("\n".join(mistakes))
@@ -212,11 +216,6 @@ class ModelSpec:
             taken.add(tensor.name)
             if tensor.datatype == "BYTES" or -1 in tensor.row_shape:
                 yield f"state: {tensor.name!r} must be numbers of a fixed shape, to begin with zeros"
-
-    @property
-    def batched(self) -> bool:
-        """Requests may share a batch: tensors have a dimension of rows."""
-        return all(tensor.batched for tensor in self.inputs)
 
     @property
     def max_batch_rows(self) -> int | None:
