@@ -137,6 +137,7 @@ class ModelSpec:
     labels: class labels by output name.
     example: JSON of one request's `inputs`, used in the curl line.
     folder: of the settings: the factory may lie there, and relative paths in options begin there.
+    batched: requests may share a batch, since tensors have a dimension of rows; as the inputs say.
     """
 
     name: str
@@ -159,9 +160,12 @@ class ModelSpec:
     description: str = ""
     example: str | None = None
     folder: str | None = field(default=None, compare=False)
+    batched: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         """Raises ValueError with all that is wrong, a line each."""
+        # Kept, since every request asks for it.
+        object.__setattr__(self, "batched", all(tensor.batched for tensor in self.inputs))
         mistakes = [*self._mistakes(), *self._mistakes_of_state()]
         if mistakes:
             raise ValueError("\n".join(mistakes))
@@ -214,11 +218,6 @@ class ModelSpec:
             taken.add(tensor.name)
             if tensor.datatype == "BYTES" or -1 in tensor.row_shape:
                 yield f"state: {tensor.name!r} must be numbers of a fixed shape, to begin with zeros"
-
-    @property
-    def batched(self) -> bool:
-        """Requests may share a batch: tensors have a dimension of rows."""
-        return all(tensor.batched for tensor in self.inputs)
 
     @property
     def max_batch_rows(self) -> int | None:

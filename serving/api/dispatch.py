@@ -7,6 +7,7 @@ kept by head: the common request costs one look-up and one view per tensor.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from serving.api.beside import LONG_BYTES, LONG_ELEMENTS
@@ -186,14 +187,14 @@ class Dispatch:
             payload |= self.read_shared(plan.layout.shared)
         if plan.place is not None:
             return self.submit_in(plan.place, payload, plan, tenant, plan.timeout_ns)
-        return self._submit(
+        submit = partial(self._submit, **plan.more) if plan.more else self._submit
+        return submit(
             payload,
             rows=plan.rows,
             tenant=tenant,
             priority=plan.priority,
             timeout_ns=plan.timeout_ns,
             age_ns=age_ns,
-            **plan.more,
         )
 
     def submit_in(

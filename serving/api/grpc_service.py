@@ -138,14 +138,10 @@ class GrpcService:
         if plan.place is not None:
             submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
         else:
-            submitted = planned.dispatch.model.backend.submit(
-                payload,
-                rows=plan.rows,
-                tenant=tenant,
-                priority=plan.priority,
-                timeout_ns=limit_ns,
-                age_ns=age_ns,
-                **plan.more,
+            submit = planned.dispatch.model.backend.submit
+            submit = partial(submit, **plan.more) if plan.more else submit
+            submitted = submit(
+                payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, age_ns=age_ns
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
