@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from serving.cluster.debug import LOOK_S, StackDump, state, threads
-from serving.cluster.snapshots import Teller
+from serving.cluster.loop_watch import TICK_S, LoopWatch
+from serving.cluster.snapshots import Teller, cpu_ns
 from serving.runtime.engine import Engine
 from serving.telemetry.recorder import Recorder
 from serving.testing.models import ScriptedModel
@@ -65,3 +66,35 @@ def test_every_thread_is_told_with_its_name_and_where_it_stands() -> None:
     found = threads()
     main = next(stack for name, stack in found.items() if name.startswith("MainThread"))
     assert "test_every_thread_is_told" in " ".join(main)
+
+
+def test_how_long_the_loop_stood_still_is_measured_while_it_is_watched_and_not_otherwise() -> None:
+    def compute(cpu_ms: float) -> None:
+        until_ns = cpu_ns() + int(cpu_ms * 1e6)
+        while cpu_ns() < until_ns:
+            pass
+
+    async def turns() -> None:
+        """Of the loop, until the watch has ticked after whatever happened before."""
+        await asyncio.sleep(2 * TICK_S)
+
+    async def story() -> None:
+        watch = LoopWatch()
+        assert watch.told() == {"watched_s": 0, "longest_stall_ms": 0, "longest_own_stall_ms": 0}
+        watch.watch(60)
+        compute(60)
+        await turns()
+        assert watch.told()["longest_stall_ms"] >= watch.told()["longest_own_stall_ms"] >= 50
+        watch.watch(60)
+        compute(60)
+        assert watch.told()["longest_own_stall_ms"] >= 50, "also where it is asked before it ticks"
+        for seconds in (0, -1, float("nan")):
+            watch.watch(seconds)
+            await turns()
+            before = watch.told()
+            compute(60)
+            await turns()
+            assert watch.told() == before, "it has ended"
+        watch.close()
+
+    asyncio.run(story())
