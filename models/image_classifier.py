@@ -11,13 +11,12 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.base import InvalidInput
+from models.picture import READABLE, middle_of
 from models.spec import ModelSpec, TensorSpec
 from models.weights import load_weights, packaged_file
 
 SIZE = 224  # the network's input is SIZE x SIZE
 SHORTER_SIDE = 256  # the photograph is scaled to this before its middle is cut out
-MOST_PIXELS = 50_000_000  # a small file may unpack to gigabytes
 
 
 def imagenet_labels() -> tuple[str, ...]:
@@ -35,7 +34,7 @@ SPEC = ModelSpec(
         TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 1000)),
     ),
     labels={"probabilities": imagenet_labels()},
-    description="EfficientNet-Lite0 on ImageNet: the bytes of a JPEG or PNG to a label and its probability.",
+    description=f"EfficientNet-Lite0 on ImageNet: the bytes of a {READABLE} to a label and its probability.",
 )
 
 
@@ -53,7 +52,7 @@ class ImageClassifier(nn.Module):
         self._labels = np.array([label.encode() for label in imagenet_labels()], dtype=object)
 
     def prepare(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {"pixels": np.stack([decoded(content) for content in inputs["image"][:, 0]])}
+        return {"pixels": np.stack([middle_of(content, SIZE, SHORTER_SIDE) for content in inputs["image"][:, 0]])}
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         scaled = (pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0
@@ -72,27 +71,6 @@ class ImageClassifier(nn.Module):
         file = BytesIO()
         Image.new("RGB", (SIZE, SIZE), (90, 120, 60)).save(file, "JPEG")
         return {"image": np.array([[file.getvalue()]], dtype=object)}
-
-
-def decoded(content: bytes) -> np.ndarray:
-    """The middle of a JPEG or PNG, scaled to [SIZE, SIZE, 3] bytes. Raises `InvalidInput`."""
-    try:
-        with Image.open(BytesIO(content), formats=("JPEG", "PNG")) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise InvalidInput(f"image: {width} x {height} pixels; at most {MOST_PIXELS:,} are accepted")
-            # A JPEG can be unpacked at half, quarter or eighth size, which is most of the work saved.
-            image.draft("RGB", (2 * SHORTER_SIDE, 2 * SHORTER_SIDE))
-            rgb = image.convert("RGB")
-    except InvalidInput:
-        raise
-    except Exception as error:  # Pillow raises a dozen kinds for broken files, and all of them mean this
-        raise InvalidInput(f"image: not a readable JPEG or PNG ({type(error).__name__})") from error
-    width, height = rgb.size
-    side = min(width, height) * SIZE / SHORTER_SIDE
-    left, top = (width - side) / 2, (height - side) / 2
-    middle = rgb.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return np.asarray(middle)
 
 
 def _fuse_norms(network: nn.Module) -> None:

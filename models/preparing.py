@@ -23,12 +23,12 @@ def has_fixed_shapes(inputs: Sequence[TensorSpec]) -> bool:
 
 def prepare_fixed(inputs: Tensors) -> Prepared:
     """For models of fixed shapes, where the protocol has checked all but the number of rows."""
-    return Prepared(inputs, _rows(inputs), None, 1)
+    return Prepared(inputs, rows_of(inputs), None, 1)
 
 
 def prepare_variable(tensors: Tensors, pads: Pads, max_length: int | None = None) -> Prepared:
     """For variable shapes: equal shapes, apart from the padded dimension, form a group."""
-    rows, length = _rows(tensors), 1
+    rows, length = rows_of(tensors), 1
     group: list[object] = []
     for name, array in tensors.items():
         if name not in pads:
@@ -86,7 +86,8 @@ def resized(example: Prepared, rows: int, length: int, pads: Pads) -> Prepared:
     return Prepared(tensors, rows, example.group, length if pads else 1)
 
 
-def _rows(tensors: Tensors) -> int:
+def rows_of(tensors: Tensors) -> int:
+    """The rows that all these tensors have. Raises `InvalidInput` where they differ, or where there are none."""
     rows = -1
     for array in tensors.values():
         if rows != len(array) and rows >= 0:

@@ -3,11 +3,13 @@
 import inspect
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, cast
 
 from models.base import GeneratingModel, Model
+from models.beside import import_beside
 from models.generating import PlainGenerating
+from models.options import with_paths
+from models.signals import signals_left_alone
 from models.spec import ModelSpec
 
 MODEL_METHODS = ("prepare", "collate", "forward", "split", "sample", "lengths", "close")
@@ -30,9 +32,9 @@ def load_model(spec: ModelSpec, lane_index: int = 0) -> Model:
     A factory with a parameter named `spec` is also given the spec; one named `lane_index`, which of the lanes in this
     process it is for. Call this in the thread that will run `forward`.
     """
-    factory = find_factory(spec.factory)
-    made = _make(factory, spec, lane_index)
-    if _is_torch_module(made):
+    with signals_left_alone(spec.name):
+        made = _make(find_factory(spec.factory, spec.folder), spec, lane_index)
+    if _is_made_of_torch(made):
         from models.pytorch.runner import load_module
 
         return load_module(spec, cast(Any, made), lane_index=lane_index)
@@ -47,27 +49,28 @@ def load_model(spec: ModelSpec, lane_index: int = 0) -> Model:
 
 def load_generating(spec: ModelSpec) -> GeneratingModel:
     """As `load_model`, for a spec that is `decoupled`: what the factory makes has a method `generate`."""
-    made = _make(find_factory(spec.factory), spec)
+    with signals_left_alone(spec.name):
+        made = _make(find_factory(spec.factory, spec.folder), spec)
     if not callable(getattr(made, "generate", None)):
         raise ModelNotLoadable(
             f"{spec.factory} made a {type(made).__name__} without a method `generate`, which `decoupled: true` needs"
         )
-    if _is_torch_module(made):
+    if _is_made_of_torch(made):
         from models.pytorch.generating import load_generating_module
 
         return load_generating_module(spec, cast(Any, made))
     return PlainGenerating(spec, made)
 
 
-def find_factory(import_string: str) -> Callable[..., object]:
-    """The object that `package.module:attribute` names."""
+def find_factory(import_string: str, folder: str | None = None) -> Callable[..., object]:
+    """The object that `package.module:attribute` names. folder: of the settings, where the module may lie."""
     module_name, _, attribute = import_string.partition(":")
     try:
-        found: Any = import_module(module_name)
+        found: Any = import_beside(module_name, folder)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise ModelNotLoadable(
-                f"{import_string}: no module is named {error.name!r}; is it on PYTHONPATH?"
+                f"{import_string}: no module is named {error.name!r}, neither beside the settings nor on PYTHONPATH"
             ) from error
         raise  # the module is there; what it imports is not, and its own message says so best
     for part in attribute.split("."):
@@ -81,7 +84,7 @@ def find_factory(import_string: str) -> Callable[..., object]:
 
 
 def _make(factory: Callable[..., object], spec: ModelSpec, lane_index: int = 0) -> object:
-    options = dict(spec.options)
+    options = with_paths(spec.options, spec.folder)
     try:
         signature = inspect.signature(factory)
     except ValueError:  # made in C: it can only be tried
@@ -92,10 +95,17 @@ def _make(factory: Callable[..., object], spec: ModelSpec, lane_index: int = 0) 
     try:
         signature.bind(**options)
     except TypeError as error:
-        raise ModelNotLoadable(f"{spec.factory}{signature} does not take the options {options}: {error}") from error
+        # Not their values: what stops a start is shown to clients too.
+        named, taken = ", ".join(spec.options) or "none", ", ".join(signature.parameters) or "none"
+        raise ModelNotLoadable(
+            f"{spec.factory} does not take the options {named}: {error}; its parameters are: {taken}"
+        ) from error
     return factory(**options)
 
 
-def _is_torch_module(made: object) -> bool:
-    torch = sys.modules.get("torch")  # not imported: then nothing can be a module of it
-    return torch is not None and isinstance(made, torch.nn.Module)
+def _is_made_of_torch(made: object) -> bool:
+    if "torch" not in sys.modules:  # then nothing can be a module of it
+        return False
+    from models.pytorch.kinds import is_served
+
+    return is_served(made)

@@ -115,6 +115,7 @@ class ModelSpec:
     tolerance: by how much outputs may then differ from those in float32, as a share of each output's largest value.
     labels: class labels by output name.
     example: JSON of one request's `inputs`, used in the curl line.
+    folder: of the settings: the factory may lie there, and relative paths in options begin there.
     """
 
     name: str
@@ -136,6 +137,7 @@ class ModelSpec:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: str = ""
     example: str | None = None
+    folder: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Raises ValueError with all that is wrong, a line each."""

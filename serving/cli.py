@@ -4,7 +4,6 @@ What takes long to import (Ray, torch) is imported by the command that needs it,
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -266,12 +265,11 @@ def _check_factories(settings: Settings) -> None:
 
     source = settings.source
     assert source is not None
-    sys.path.insert(0, str(source.folder))
     mistakes = []
     for index, model in enumerate(settings.models):
         key = ("models", index, "factory")
         try:
-            find_factory(model.factory)
+            find_factory(model.factory, settings.folder)
         except Exception as error:  # the module is somebody's code: importing it may raise anything
             mistakes.append(f"{source.locate(key)}: {_told(error)}")
     if mistakes:

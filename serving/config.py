@@ -6,6 +6,7 @@ and meaning is listed in docs/configuration.md, which `headway settings --markdo
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -333,8 +334,13 @@ class Settings(Section):
         """The file they were read from, if they were."""
         return self._source
 
+    @property
+    def folder(self) -> str | None:
+        """The folder of that file: models may lie beside it."""
+        return str(self._source.folder) if self._source else None
+
     def model_specs(self) -> tuple[ModelSpec, ...]:
-        return tuple(model.spec() for model in self.models)
+        return tuple(replace(model.spec(), folder=self.folder) for model in self.models)
 
     def tenant_weights(self, model: str) -> dict[str, float]:
         """Weights by tenant of the model of this name."""

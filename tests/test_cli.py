@@ -78,6 +78,14 @@ def test_a_model_beside_its_settings_is_found(own_model: Path) -> None:
     assert headway("check-config", str(own_model), "--import").exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["models", "serving", "json", "queue"])
+def test_a_file_beside_the_settings_may_have_any_name(own_model: Path, name: str) -> None:
+    (own_model.parent / "ours_beside_the_file.py").rename(own_model.parent / f"{name}.py")
+    own_model.write_text(own_model.read_text().replace("ours_beside_the_file", name))
+    result = headway("check-config", str(own_model), "--import")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("factory", "told"),
     [

@@ -1,5 +1,6 @@
 """Settings from a file: what is right is taken as it is, what is wrong is named with its line."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,16 @@ def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
     only = Settings.model_validate(settings.as_mapping("other"))
     assert [spec.name for spec in only.model_specs()] == ["other"]
     assert only.model_specs()[0].labels == {"y": ("cat", "dog")}
+
+
+def test_models_know_the_folder_of_their_settings_also_in_another_process(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(GOOD)
+    settings = load_settings(file)
+    assert [spec.folder for spec in settings.model_specs()] == [str(tmp_path)]
+    assert [spec.folder for spec in pickle.loads(pickle.dumps(settings)).model_specs()] == [str(tmp_path)]
+    carried = Settings.model_validate(settings.as_mapping())
+    assert [spec.folder for spec in carried.model_specs()] == [None], "a manifest is read on another machine"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ def check_outputs(outputs: Tensors, declared: Sequence[TensorSpec], rows: int, l
 
     length: the length of the request where outputs may be as long as the padded inputs.
     """
+    if not isinstance(outputs, dict):
+        raise BrokenPromise(f"`finish` returned a {type(outputs).__name__}; return a dict of numpy arrays by output")
     for tensor in declared:
         array = outputs.get(tensor.name)
         if array is None:
@@ -44,6 +46,33 @@ def check_rows(outputs: Tensors, rows: int) -> None:
                 f"forward returned {name!r} with shape {list(array.shape)} for {rows} rows of input; "
                 "the first dimension must be the rows"
             )
+
+
+def check_prepared(made: object, rows: int) -> None:
+    """What `prepare` returned for a request of so many rows: arrays by name, each with these rows."""
+    if not isinstance(made, dict) or not made:
+        what = "an empty dict" if isinstance(made, dict) else f"a {type(made).__name__}"
+        raise BrokenPromise(f"`prepare` returned {what}; return a dict of numpy arrays, which `forward` gets in order")
+    for name, array in made.items():
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+            what = "Python objects" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            raise BrokenPromise(f"`prepare` returned {what} for {name!r}; return a numpy array of numbers")
+        if array.ndim == 0 or len(array) != rows:
+            raise BrokenPromise(
+                f"`prepare` returned {name!r} with shape {list(array.shape)} for {rows} row(s) of input; "
+                "the first dimension must be the rows"
+            )
+
+
+def check_example(example: object, declared: Sequence[TensorSpec]) -> None:
+    """What `example` returned: one row or more of every declared input."""
+    if not isinstance(example, dict):
+        raise BrokenPromise(f"`example` returned a {type(example).__name__}; return a dict of numpy arrays by input")
+    for tensor in declared:
+        array = example.get(tensor.name)
+        if not isinstance(array, np.ndarray) or array.ndim == 0 or not len(array):
+            what = "nothing" if array is None else f"a {type(array).__name__}"
+            raise BrokenPromise(f"`example` returned {what} for input {tensor.name!r}; return a numpy array of one row")
 
 
 def lengthened(short: Tensors, short_length: int, long: Tensors, long_length: int) -> frozenset[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from models.pytorch.cuda import CudaDevice, Device
+from models.pytorch.kinds import frozen
 from models.spec import ModelSpec, Resources
 
 log = logging.getLogger(__name__)
@@ -41,20 +42,20 @@ def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: in
     return torch.device("cpu")
 
 
-def place(
-    spec: ModelSpec, module: torch.nn.Module, device: Device | None = None, *, lane_index: int = 0
-) -> tuple[torch.nn.Module, Device | None, int]:
-    """The module where it is to compute, ready to; that device, None for the CPU; and how many threads it has there.
+def device_for(spec: ModelSpec, lane_index: int = 0) -> Device | None:
+    """The device that the spec asks for; None for the CPU."""
+    home = choose_device(spec.resources, lane_index)
+    return CudaDevice(home) if home.type == "cuda" else None
 
-    device: to be used instead of what the spec asks for."""
-    if device is None and (home := choose_device(spec.resources, lane_index)).type == "cuda":
-        device = CudaDevice(home)
+
+def place(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> tuple[torch.nn.Module, int]:
+    """The module where it is to compute, ready to; and how many threads it has there."""
     # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
     threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
     set_threads(threads)
     if device:
         module = move(spec.name, module, spec.resources, device)
-    return module.eval().requires_grad_(False), device, threads
+    return frozen(module), threads
 
 
 def move(name: str, module: torch.nn.Module, resources: Resources, device: Device) -> torch.nn.Module:

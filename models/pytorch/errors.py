@@ -23,6 +23,24 @@ FROM_THE_DEVICE = (
     "cuFFT error",
     "NCCL error",
 )
+# What is said besides where the message tells nothing to people who have not read our code: (signs of it, what to do).
+ADVICE = (
+    (
+        (
+            "does not require grad and does not have a grad_fn",
+            "Inference tensors cannot be saved for backward",
+            "requires_grad=True on inference tensor",
+            "update to inference tensor outside InferenceMode",
+        ),
+        "Modules are served in inference mode and with frozen weights. To use autograd in `forward`, begin it with "
+        "`with torch.inference_mode(False), torch.enable_grad():` and work on `x.clone()` of each input",
+    ),
+    (
+        ("Guard failed",),
+        "The program was exported for these sizes only. Export it with a first dimension of any size: "
+        "`dynamic_shapes={'x': {0: torch.export.Dim.DYNAMIC}}`, where `x` is the parameter of `forward`",
+    ),
+)
 
 
 def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
@@ -40,6 +58,10 @@ def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
         return OutOfDeviceMemory(_first_line(error))
     if isinstance(error, RuntimeError) and any(sign in text for sign in FROM_THE_DEVICE) and not device_works():
         return DeviceLost(_first_line(error))
+    if isinstance(error, RuntimeError | AssertionError):
+        for signs, advice in ADVICE:
+            if any(sign in text for sign in signs):
+                return RuntimeError(f"{_first_line(error).rstrip('.')}. {advice}")
     return error
 
 

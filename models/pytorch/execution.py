@@ -6,6 +6,7 @@ An execution gets requests and gives host arrays back; the runner knows nothing 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from models.base import Bucket, Collected, Prepared, Tensors
@@ -62,7 +63,7 @@ class DirectExecution:
         with torch.inference_mode():
             results = named(self.compute(*[from_numpy(array) for array in batch.values()]), self._output_names)
             keep = self._keep
-            return {name: to_numpy(result) for name, result in results.items() if keep is None or name in keep}
+            return {name: _on_host(name, result) for name, result in results.items() if keep is None or name in keep}
 
     def collect(self, launched: object) -> Collected:
         return Collected(launched)  # type: ignore[arg-type]
@@ -72,6 +73,17 @@ class DirectExecution:
 
     def close(self) -> None:
         self.compute = closed
+
+
+def _on_host(name: str, result: torch.Tensor) -> np.ndarray:
+    try:
+        return to_numpy(result)
+    except AttributeError:
+        raise not_a_tensor(name, result) from None
+
+
+def not_a_tensor(name: str, result: object) -> TypeError:
+    return TypeError(f"forward returned a {type(result).__name__} for output {name!r}; return a tensor")
 
 
 def closed(*_: object) -> Any:
@@ -89,8 +101,17 @@ def named(result: object, output_names: Sequence[str]) -> dict[str, torch.Tensor
         raise TypeError(
             f"forward returned a {type(result).__name__}; return a tensor, a tuple of tensors, or a dict by name"
         )
+    fields = getattr(result, "_fields", ())
+    if fields and set(output_names) <= set(fields):  # a named tuple says itself which is which
+        return {name: getattr(result, name) for name in output_names}
     if len(result) != len(output_names):
         raise ValueError(
             f"forward returned {len(result)} tensor(s), but {len(output_names)} are declared: {', '.join(output_names)}"
+        )
+    misplaced = [name for name, field in zip(output_names, fields, strict=False) if name != field and name in fields]
+    if misplaced:
+        raise ValueError(
+            f"forward returned a named tuple ({', '.join(fields)}) in which output {misplaced[0]!r} stands in another"
+            f" place than declared ({', '.join(output_names)}); give its fields the names of the outputs"
         )
     return dict(zip(output_names, result, strict=True))

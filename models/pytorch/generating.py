@@ -8,8 +8,9 @@ import torch
 
 from models.base import Tensors
 from models.pytorch.cuda import Device
-from models.pytorch.device import place
+from models.pytorch.device import device_for, place
 from models.pytorch.errors import translate
+from models.pytorch.kinds import materialise
 from models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,9 @@ log = logging.getLogger(__name__)
 def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGenerating":
     """Moves the module to its device and says where it runs. The module finds the device in `self.device` if it sets
     nothing of that name itself."""
-    module, device, threads = place(spec, module)
+    device = device_for(spec)
+    materialise(spec.name, module)
+    module, threads = place(spec, module, device)
     if not hasattr(module, "device"):
         module.device = device.home if device else torch.device("cpu")  # type: ignore[assignment]
     model = TorchGenerating(spec, module, device)

@@ -15,7 +15,7 @@ import torch
 from models.base import Bucket, Collected, Prepared
 from models.collate import Pads, collate
 from models.pytorch.cuda import Device
-from models.pytorch.execution import Compute, closed, named
+from models.pytorch.execution import Compute, closed, named, not_a_tensor
 from models.pytorch.slab import Layout, input_layout, output_layout
 
 SLOTS = 2  # batches in flight
@@ -187,9 +187,12 @@ class PipelinedExecution:
 
     def _results(self, compute: Compute, inputs: Tensors) -> Tensors:
         results = named(compute(*inputs.values()), self._output_names)
-        if self._keep is None:
-            return results
-        return {name: result for name, result in results.items() if name in self._keep}
+        if self._keep is not None:
+            results = {name: result for name, result in results.items() if name in self._keep}
+        for name, result in results.items():
+            if not isinstance(result, torch.Tensor):
+                raise not_a_tensor(name, result)
+        return results
 
     def _give_back(self, slot: Slot) -> None:
         if slot in self._slots:

@@ -1,13 +1,12 @@
 """A user's `nn.Module` as a `models.base.Model`: how the module's optional methods meet batches and devices."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 
-from models.base import Bucket, Collected, InvalidInput, Prepared, Tensors
+from models.base import Bucket, Collected, DeviceLost, InvalidInput, Prepared, Tensors
 from models.collate import Pads, split_rows
 from models.preparing import (
     has_fixed_shapes,
@@ -16,30 +15,33 @@ from models.preparing import (
     prepare_fixed,
     prepare_variable,
     resized,
+    rows_of,
 )
-from models.pytorch.checking import BrokenPromise, check_outputs, check_rows, lengthened
+from models.pytorch.checking import BrokenPromise, check_example, check_outputs, check_prepared, check_rows, lengthened
 from models.pytorch.cuda import Device
-from models.pytorch.device import place
+from models.pytorch.device import device_for, place
 from models.pytorch.errors import translate
 from models.pytorch.execution import DirectExecution, Execution
+from models.pytorch.hooks import hooks_of
+from models.pytorch.kinds import Made, as_module, materialise
 from models.pytorch.pipeline import PipelinedExecution
+from models.pytorch.tensors import from_numpy
 from models.pytorch.tuning import Tuning
 from models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
-Method = Callable[[Tensors], Tensors]
 
-
-def load_module(
-    spec: ModelSpec, module: torch.nn.Module, device: Device | None = None, *, lane_index: int = 0
-) -> "TorchModel":
+def load_module(spec: ModelSpec, made: Made, device: Device | None = None, *, lane_index: int = 0) -> "TorchModel":
     """Moves the module to its device, tries it, and says where it runs.
 
     lane_index: of several that serve the model in this process, each on a GPU of its own.
     device: an asynchronous device to use instead of what the spec asks for.
     """
-    module, device, threads = place(spec, module, device, lane_index=lane_index)
+    device = device or device_for(spec, lane_index)
+    module = as_module(made, device.home if device else torch.device("cpu"))
+    materialise(spec.name, module, lambda: _sample_tensors(spec, module))
+    module, threads = place(spec, module, device)
     model = TorchModel(spec, module, _execution(spec, module, device), device)
     model.check()
     log.info("model %s: %s on %s, %d thread(s)", spec.name, type(module).__name__, model.device, threads)
@@ -48,8 +50,13 @@ def load_module(
 
 def _execution(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> Execution:
     names = [tensor.name for tensor in spec.outputs]
-    keep = None if hasattr(module, "finish") else frozenset(names)
+    keep = None if hooks_of(module).finish else frozenset(names)
     return PipelinedExecution(module, device, names, keep) if device else DirectExecution(module, names, keep)
+
+
+def _sample_tensors(spec: ModelSpec, module: torch.nn.Module) -> list[torch.Tensor]:
+    model = TorchModel(spec, module, DirectExecution(module, []))
+    return [from_numpy(array) for array in model.try_sample(1, model.lengths()[0]).tensors.values()]
 
 
 class TorchModel:
@@ -66,16 +73,15 @@ class TorchModel:
         self.asynchronous = execution.asynchronous
         self._execution = execution
         self._tuning = Tuning(spec, module, execution)
-        self._user_prepare: Method | None = getattr(module, "prepare", None)
-        self._user_finish: Method | None = getattr(module, "finish", None)
-        self._example: Callable[[], Tensors] | None = getattr(module, "example", None)
+        hooks = hooks_of(module)
+        self._user_prepare, self._user_finish, self._example = hooks.prepare, hooks.finish, hooks.example
         self.prepares = self._user_prepare is not None
         self.finishes = self._user_finish is not None
-        self._max_length: int | None = getattr(module, "max_length", None)
+        self._max_length = hooks.max_length
         self._inputs = tuple(tensor.name for tensor in spec.inputs)
         self._pads: Pads = {tensor.name: tensor.pad for tensor in spec.inputs if tensor.pad is not None}
         if self.prepares:
-            self._pads = dict(getattr(module, "pad", {}))
+            self._pads = hooks.pad or {}
         self._fixed = not self.prepares and has_fixed_shapes(spec.inputs)
         self._lengths = length_buckets(self._max_length) if self._pads else (1,)
         self._padded_outputs: frozenset[str] = frozenset()
@@ -83,7 +89,10 @@ class TorchModel:
 
     def prepare(self, inputs: Tensors) -> Prepared:
         if self._user_prepare is not None:
-            return prepare_variable(self._user_prepare(inputs), self._pads, self._max_length)
+            rows = rows_of(inputs)
+            made = self._user_prepare(inputs)
+            check_prepared(made, rows)
+            return prepare_variable(made, self._pads, self._max_length)
         if len(self._inputs) > 1:  # the module takes them by position, the client sent them in any order
             inputs = {name: inputs[name] for name in self._inputs}
         if self._fixed:
@@ -116,7 +125,9 @@ class TorchModel:
 
     def sample(self, rows: int, length: int) -> Prepared:
         if self._example is not None:
-            return resized(self.prepare(self._example()), rows, length, self._pads)
+            example = self._example()
+            check_example(example, self.spec.inputs)
+            return resized(self.prepare(example), rows, length, self._pads)
         if self.prepares:
             # Nobody but the user knows what `prepare` accepts; one made-up row shows whether zeros are good enough.
             made_up = self.prepare(made_up_inputs(self.spec.inputs, 1, self._lengths[0]))
@@ -149,10 +160,10 @@ class TorchModel:
 
         Also learns which outputs are as long as the padded inputs, to cut them later.
         """
-        rows = min(2, self.spec.limits.max_batch_rows or 2)
         shortest = self._lengths[0]
+        rows = self._rows_to_check(shortest)
         lengths = {shortest // 2 or 1, shortest} if self._pads else {shortest}
-        parts = [self._try_sample(rows, length) for length in sorted(lengths)]
+        parts = [self.try_sample(rows, length) for length in sorted(lengths)]
         outputs = [self.forward(self.collate([part], Bucket(rows, part.length))) for part in parts]
         if len(parts) == 2:
             self._padded_outputs = lengthened(outputs[0], parts[0].length, outputs[1], parts[1].length)
@@ -164,21 +175,40 @@ class TorchModel:
             (answer,) = self.split(output, [part])
             check_outputs(answer, self.spec.outputs, rows, None)
 
-    def _try_sample(self, rows: int, length: int) -> Prepared:
+    def _rows_to_check(self, length: int) -> int:
+        """2; or 1 where the module cannot compute 2, which warming up finds too. Raises what it raises for one."""
+        self.forward(self.collate([self.try_sample(1, length)], Bucket(1, length)))
+        if self.spec.limits.max_batch_rows == 1:
+            return 1
+        try:
+            self.forward(self.collate([self.try_sample(2, length)], Bucket(2, length)))
+        except DeviceLost:
+            raise
+        except Exception as error:
+            log.info("model %s: 2 rows fail, so 1 is checked: %s", self.spec.name, error)
+            return 1
+        return 2
+
+    def try_sample(self, rows: int, length: int) -> Prepared:
+        """As `sample`. Raises `BrokenPromise` with a sentence where the module's own methods are in the way."""
         textual = [tensor.name for tensor in self.spec.inputs if tensor.datatype == "BYTES"]
         if textual and not self.prepares:
             raise BrokenPromise(
                 f"input {textual[0]!r} is BYTES: the module needs a method `prepare` to make it numbers"
             )
         try:
-            part = self.sample(rows, length)
+            return self.sample(rows, length)
         except InvalidInput as error:
             hint = "its own `example`" if self._example else "made-up input: give the module a method `example`"
             raise BrokenPromise(f"`prepare` refuses {hint} ({error})") from error
-        wrong = [name for name, array in part.tensors.items() if not isinstance(array, np.ndarray)]
-        if wrong:
-            raise BrokenPromise(f"`prepare` must return numpy arrays; {wrong[0]!r} is none")
-        return part
+        except BrokenPromise:
+            raise
+        except Exception as error:
+            which = "its own `example`" if self._example else "made-up input (a method `example` gives valid input)"
+            raise BrokenPromise(
+                f"`prepare` fails on {which}: {type(error).__name__}: {error}. It is called with the inputs of a"
+                " request; a method of that name that does something else needs another name"
+            ) from error
 
     def _raise(self, error: Exception) -> NoReturn:
         translated = translate(error, self._device.works if self._device else lambda: True)

@@ -1,5 +1,6 @@
 """The ASGI handiwork both applications share: bodies in, answers out, and the scopes that are no HTTP."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -90,13 +91,21 @@ def text_header(headers: HeaderMap, name: bytes) -> str:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """A body that is a JSON object, or empty, which counts as an empty one."""
+    """A body that is a JSON object, or empty, which counts as an empty one. NaN and infinities are numbers, written as
+    Python's json does."""
     if not body.strip():
         return {}
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadMessage(f"not valid JSON: {error}") from None
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise BadMessage(f"not valid JSON: {error}") from None
+        try:
+            value = json.loads(body)
+            if b"\\u" in body:
+                json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, as orjson does
+        except (ValueError, RecursionError):
+            raise BadMessage(f"not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadMessage("not a JSON object")
     return value

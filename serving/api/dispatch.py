@@ -25,7 +25,7 @@ from serving.protocol.reply import HeaderBlock, ReplyFormat, ReplyWriter
 
 MAX_KEPT_FORMS = 256
 SHARED_MEMORY_IS_OFF = "shared memory is off on this server; the setting server.shared_memory allows it"
-_MAX_PARAMETER = 2**63
+_MAX_PARAMETER = 2**64  # Triton's are UINT64
 # Printable ASCII without escapes; any other id takes the general way.
 _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
 
@@ -185,22 +185,8 @@ class Dispatch:
             self._form(formats),
             whole_number(layout.parameters, "priority"),
             whole_number(layout.parameters, "timeout") * 1000 or None,
-            self._place(layout.parameters),
+            sequence_place(self.model, layout.parameters),
         )
-
-    def _place(self, parameters: Mapping[str, object]) -> SequencePlace | None:
-        id = parameters.get("sequence_id", 0)
-        if type(id) not in (int, str):
-            raise BadMessage("must be a number or a text", path="parameters.sequence_id")
-        if not id:
-            return None
-        if self.model.sequencer is None:
-            raise BadMessage("this model keeps no state, so there are no sequences", path="parameters.sequence_id")
-        flags = [parameters.get(name, False) for name in ("sequence_start", "sequence_end")]
-        for name, flag in zip(("sequence_start", "sequence_end"), flags, strict=True):
-            if type(flag) is not bool:
-                raise BadMessage("must be true or false", path=f"parameters.{name}")
-        return SequencePlace(id, *flags)  # type: ignore[arg-type]
 
     def _plan_raw(self, body: bytes) -> Plan:
         if len(self.model.inputs) != 1:
@@ -230,9 +216,26 @@ class Dispatch:
         return chosen
 
 
+def sequence_place(model: ServedModel, parameters: Mapping[str, object]) -> SequencePlace | None:
+    """Where in which sequence a request to a model with state belongs. To any other model these are parameters that it
+    does not know. Raises BadMessage."""
+    if model.sequencer is None:
+        return None
+    id = parameters.get("sequence_id", 0)
+    if type(id) not in (int, str):
+        raise BadMessage("must be a number or a text", path="parameters.sequence_id")
+    if not id:
+        return None
+    flags = [parameters.get(name, False) for name in ("sequence_start", "sequence_end")]
+    for name, flag in zip(("sequence_start", "sequence_end"), flags, strict=True):
+        if type(flag) is not bool:
+            raise BadMessage("must be true or false", path=f"parameters.{name}")
+    return SequencePlace(id, *flags)  # type: ignore[arg-type]
+
+
 def whole_number(parameters: Mapping[str, object], name: str) -> int:
     """A parameter that is a count, 0 where it was not given. Raises BadMessage."""
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
-        raise BadMessage("must be a whole number from 0 to 2^63 - 1", path=f"parameters.{name}")
+        raise BadMessage("must be a whole number from 0 to 2^64 - 1", path=f"parameters.{name}")
     return value

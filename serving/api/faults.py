@@ -14,6 +14,7 @@
 | LaneLost, BatchTimeout, not ready | 503 | UNAVAILABLE |
 | Rejected | 503 with Retry-After | UNAVAILABLE with grpc-retry-pushback-ms |
 | Expired | 504 | DEADLINE_EXCEEDED |
+| Rejected, since the call's own deadline would pass | 503 with Retry-After | DEADLINE_EXCEEDED |
 | OutOfMemory | 507 | RESOURCE_EXHAUSTED |
 
 OutOfMemory: trying again elsewhere helps as little as here, so it must not look like 503.
@@ -29,6 +30,7 @@ from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnknownRegi
 
 Headers = tuple[tuple[bytes, bytes], ...]
 _SECOND_NS = 1_000_000_000
+WAY_BACK = 4  # of a deadline up to such a part is kept for the answer's way, as `runtime/engine.py` has it
 # The first class that matches counts, so the narrower ones come first.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLarge, 413),
@@ -92,9 +94,23 @@ def fault_of_grpc(code: int, text: str) -> Fault:
     return Fault(status, text)
 
 
-def fault_of_outcome(outcome: Outcome) -> Fault:
-    """What an outcome other than Completed means to the client."""
+def _is_beyond(needs_ns: int | None, limit_ns: int) -> bool:
+    """Whether an answer that needs so long is too late for its client. Without a number its deadline is the reason."""
+    return needs_ns is None or needs_ns > limit_ns - limit_ns // WAY_BACK
+
+
+DEADLINE_PASSED = Fault(504, "the deadline of this call has passed")
+
+
+def fault_of_outcome(outcome: Outcome, limit_ns: int | None = None) -> Fault:
+    """What an outcome other than Completed means to the client.
+
+    limit_ns: how long after its arrival its answer is worth something, over a wire whose clients know only one word for
+    a deadline that they miss. gRPC's retry policies repeat what is UNAVAILABLE, within a deadline that cannot be met.
+    """
     match outcome:
+        case Rejected(Reason.DEADLINE_HOPELESS) if limit_ns and _is_beyond(outcome.needs_ns, limit_ns):
+            return Fault(504, f"request refused: {Reason.DEADLINE_HOPELESS.value}")
         case Failed(error):
             return fault_of_error(error)
         case Rejected(Reason.TOO_LARGE, limit=limit):

@@ -1,21 +1,22 @@
 """Triton's generate extension: a flat JSON object in and out, one field per tensor; for people with curl, and for
-models of texts. A request carries one row."""
+models of texts. A request carries one row. Fields that are no inputs are parameters of the request."""
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any, NamedTuple
 
 import orjson
 
 from serving.api.asgi import json_object
-from serving.api.dispatch import ServedModel, whole_number
+from serving.api.dispatch import ServedModel, sequence_place, whole_number
+from serving.core.backend import SequencePlace
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
 from serving.protocol.json_codec import read_values, write_values
-from serving.protocol.messages import Tensor, TensorDescription
+from serving.protocol.messages import Parameter, Tensor, TensorDescription
 from serving.protocol.reply import OutputFormat, fitting
 from serving.protocol.tensors import NOT_IN_JSON, element_count
-
-_OURS = ("id", "parameters")
 
 
 class GenerateRequest(NamedTuple):
@@ -23,25 +24,36 @@ class GenerateRequest(NamedTuple):
     priority: int
     timeout_ns: int | None
     id: str
+    parameters: dict[str, Parameter]
+    place: SequencePlace | None
 
 
 def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
-    """Raises BadMessage or BadTensor."""
+    """Raises BadMessage or BadTensor. Names of inputs come first: `id` and `parameters` mean what the protocol says
+    only where no input is called so."""
     fields = json_object(body)
-    names = [tensor.name for tensor in model.inputs]
-    for name in fields:
-        if name not in names and name not in _OURS:
-            known = ", ".join(repr(known) for known in names)
-            raise BadMessage(f"unknown field, the model takes {known}", path=name[:100])
-    parameters = fields.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise BadMessage("must be an object", path="parameters")
-    id = fields.get("id", "")
+    payload = {tensor.name: _tensor(tensor, fields) for tensor in model.inputs}
+    others = {name: value for name, value in fields.items() if name not in payload}
+    id = others.pop("id", "")
     if not isinstance(id, str):
         raise BadMessage("must be a text", path="id")
-    payload = {tensor.name: _tensor(tensor, fields) for tensor in model.inputs}
+    nested = others.pop("parameters", {})
+    if not isinstance(nested, dict):
+        raise BadMessage("must be an object", path="parameters")
+    inputs = ", ".join(repr(tensor.name) for tensor in model.inputs)
+    for name, value in others.items():
+        _check_parameter(value, name, f"no input (the model takes {inputs}), so a parameter, which ")
+    for name, value in nested.items():
+        _check_parameter(value, f"parameters.{name}")
+    parameters = others | nested
     timeout_ns = whole_number(parameters, "timeout") * 1000 or None
-    return GenerateRequest(payload, whole_number(parameters, "priority"), timeout_ns, id)
+    priority, place = whole_number(parameters, "priority"), sequence_place(model, parameters)
+    return GenerateRequest(payload, priority, timeout_ns, id, parameters, place)
+
+
+def _check_parameter(value: object, path: str, what: str = "") -> None:
+    if not isinstance(value, bool | int | float | str):
+        raise BadMessage(f"{what}must be a number, a text, true or false", path=path[:100])
 
 
 def _tensor(described: TensorDescription, fields: Mapping[str, Any]) -> Tensor:
@@ -49,21 +61,30 @@ def _tensor(described: TensorDescription, fields: Mapping[str, Any]) -> Tensor:
         raise BadMessage("is missing", path=described.name)
     if described.datatype in NOT_IN_JSON:
         raise BadTensor(f"{described.datatype} cannot travel as JSON; use infer", path=described.name)
-    value = fields[described.name]
-    flat = list(_leaves(value)) if isinstance(value, list) else [value]
+    flat = list(_leaves(fields[described.name], described.name))
     shape = _shape(described, len(flat))
     element_count(shape, described.name)
-    return read_values(orjson.dumps(flat), described.datatype, shape, described.name)
+    return read_values(_list(flat), described.datatype, shape, described.name)
 
 
-def _leaves(values: list[Any]) -> Iterator[Any]:
-    """Without recursion: a client says how deep it nests."""
-    stack = [iter(values)]
+def _list(values: list[Any]) -> bytes:
+    """As JSON; NaN, infinities (null to orjson) and whole numbers beyond 64 bits as Python's json writes them."""
+    with suppress(orjson.JSONEncodeError):
+        if b"null" not in (data := orjson.dumps(values)):
+            return data
+    return json.dumps(values).encode()
+
+
+def _leaves(value: Any, name: str) -> Iterator[Any]:
+    """The values in a list of lists, or the only one. Without recursion: a client says how deep it nests."""
+    stack = [iter([value])]
     while stack:
         for value in stack[-1]:
             if isinstance(value, list):
                 stack.append(iter(value))
                 break
+            if isinstance(value, dict):
+                raise BadTensor("an object is no value of a tensor", path=f"{name}.data")
             yield value
         else:
             stack.pop()
@@ -86,11 +107,12 @@ def write_answer(model: ServedModel, values: Any, id: str) -> bytes:
     if not isinstance(values, dict):
         raise BadOutput(f"the model gave a {type(values).__name__}, not its outputs by name")
     head: dict[str, Any] = {"id": id} if id else {}
-    parts = [orjson.dumps(head | {"model_name": model.name, "model_version": model.version})[:-1]]
+    head |= {"model_name": model.name, "model_version": model.version}
+    parts = [orjson.dumps({name: fact for name, fact in head.items() if name not in values})[1:-1]]
     for described in model.outputs:
         if described.name not in values:
             raise BadOutput(f"the model returned no output {described.name!r}")
         array = fitting(values[described.name], OutputFormat(described.name, described.datatype, False))
         data = write_values(array, described.datatype, f"output {described.name!r}")
         parts.append(orjson.dumps(described.name) + b":" + (data[1:-1] if array.size == 1 else data))
-    return b",".join(parts) + b"}"
+    return b"{" + b",".join(filter(None, parts)) + b"}"

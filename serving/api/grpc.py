@@ -25,17 +25,19 @@ _AGE = HEADER.decode()
 
 
 class AioCall:
-    """`grpc_service.Call` of a grpc.aio context."""
+    """`grpc_service.Call` of a grpc.aio context. age_ns: how old the call was when it came, which is taken off its
+    deadline; 0 where the engine does that."""
 
-    __slots__ = ("_context", "_request_id")
+    __slots__ = ("_age_ns", "_context", "_request_id")
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, age_ns: int = 0) -> None:
         self._context = context
+        self._age_ns = age_ns
         self._request_id = ""
 
     def time_left_ns(self) -> int | None:
         left_s = self._context.time_remaining()
-        return None if left_s is None else max(1, int(left_s * _SECOND_NS))
+        return None if left_s is None else max(1, int(left_s * _SECOND_NS) - self._age_ns)
 
     def metadata(self, name: str) -> str:
         for key, value in self._context.invocation_metadata() or ():
@@ -59,7 +61,7 @@ class Calls:
         tells = {path: grpc.unary_unary_rpc_method_handler(self._telling(path)) for path in self._service.tells}
         return tells | {
             INFER: grpc.unary_unary_rpc_method_handler(self.infer),
-            STREAM: grpc.stream_stream_rpc_method_handler(self._stream),
+            STREAM: grpc.stream_stream_rpc_method_handler(self.stream),
             WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
         }
 
@@ -72,7 +74,7 @@ class Calls:
         except CallFailed as failed:
             return await _abort(context, failed.fault, named)
 
-    async def _stream(self, messages: AsyncIterator[bytes], context: Any) -> None:
+    async def stream(self, messages: AsyncIterator[bytes], context: Any, age_ns: int = 0) -> None:
         writing = asyncio.Lock()
 
         async def send(message: bytes) -> None:
@@ -80,7 +82,7 @@ class Calls:
                 await context.write(message)
 
         try:
-            await self._service.stream(messages, send, AioCall(context))
+            await self._service.stream(messages, send, AioCall(context, age_ns))
         except CallFailed as failed:
             await _abort(context, failed.fault)
 
@@ -98,18 +100,20 @@ class Calls:
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the handler when a call's head is there. The age of an infer request is that of its head: a body that comes
-    slowly costs its client nothing."""
+    """Finds the handler when a call's head is there. The age of a call is that of its head: a body that comes slowly
+    costs its client nothing."""
 
     def __init__(self, calls: Calls) -> None:
-        self._infer = calls.infer
+        self._calls = calls
         self._method_handlers = calls.handlers()  # Ray Serve reads the names of its services off it
 
     def service(self, details: Any) -> Any:
-        if details.method == INFER:
+        if details.method in (INFER, STREAM):
             stamp = next((value for name, value in details.invocation_metadata if name == _AGE), "")
             age_ns = HERE.age_ns(stamp.encode())
-            return grpc.unary_unary_rpc_method_handler(partial(self._infer, age_ns=age_ns))
+            if details.method == INFER:
+                return grpc.unary_unary_rpc_method_handler(partial(self._calls.infer, age_ns=age_ns))
+            return grpc.stream_stream_rpc_method_handler(partial(self._calls.stream, age_ns=age_ns))
         return self._method_handlers.get(details.method)
 
 

@@ -72,6 +72,30 @@ class Answering(Protocol):
     def cancel(self) -> None: ...
 
 
+class RemoteStream(Protocol):
+    """A stream of requests to a model that another process serves."""
+
+    async def write(self, message: bytes) -> None:
+        """Sends a request. Raises CallFailed."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next answer, a ModelStreamInferResponse. Raises CallFailed, also at the end."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
+class Relay(Protocol):
+    """The way to models that other processes serve."""
+
+    def __call__(self, method: str, message: bytes, model: str, call: Call) -> Answering:
+        """Hands the call to the process that serves the model."""
+        ...
+
+    def stream(self, model: str, call: Call) -> RemoteStream: ...
+
+
 class Refused(NamedTuple):
     """A request that was refused before it was submitted."""
 
@@ -85,7 +109,8 @@ class Refused(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A submitted request on its way to an answer. request_id: of its call. began_ns: when its message was there."""
+    """A submitted request on its way to an answer. request_id: of its call. began_ns: when its message was there.
+    limit_ns: how long its client waits."""
 
     submitted: Submitted
     planned: Planned
@@ -94,6 +119,7 @@ class Pending(NamedTuple):
     trace: str
     tenant: str
     began_ns: int
+    limit_ns: int | None
 
     async def result(self) -> bytes:
         return self.answer(await self.submitted)
@@ -108,7 +134,7 @@ class Pending(NamedTuple):
         status = 200
         try:
             if type(outcome) is not Completed:
-                raise CallFailed(fault_of_outcome(outcome))
+                raise CallFailed(fault_of_outcome(outcome, self.limit_ns))
             message = self.planned.dispatch.message(self.planned.plan, outcome, self.id)
             model.wire.encode.add(now_ns() - settled_ns)
             return message

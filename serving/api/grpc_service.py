@@ -4,12 +4,12 @@
 as for HTTP. What is no inference is in `grpc_tells.py`.
 """
 
-import asyncio
+import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
 from serving.api.dispatch import Plan, ServedModel
 from serving.api.exchange import now_ns
-from serving.api.faults import CallFailed, Fault, fault_of_outcome, not_ready, unavailable_model, unknown_model
+from serving.api.faults import CallFailed, not_ready, unavailable_model, unknown_model
 from serving.api.gate import Caller
 from serving.api.grpc_pending import (
     RELAYED,
@@ -21,22 +21,21 @@ from serving.api.grpc_pending import (
     PendingGeneration,
     Planned,
     Refused,
+    Relay,
     fault,
 )
+from serving.api.grpc_stream import STREAM_WINDOW, Conversation
 from serving.api.grpc_tells import GrpcTells, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
-from serving.core.outcome import Cancelled, Completed
 from serving.protocol.errors import BadMessage
-from serving.protocol.grpc_codec import GrpcLayout, error_in_stream, in_stream, split
-from serving.protocol.pb import HEALTH, SERVICE, decode, encode
+from serving.protocol.grpc_codec import GrpcLayout, split
+from serving.protocol.pb import HEALTH, SERVICE
 
-EMPTY_FINAL = "triton_enable_empty_final_response"
-STREAM_WINDOW = 256  # requests of one stream that wait for their answers; then we stop reading
+__all__ = ["INFER", "STREAM", "STREAM_WINDOW", "WATCH", "GrpcService"]
 INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 
-# Hands a call to the process that serves the model: method, message, model, call.
-Relay = Callable[[str, bytes, str, Call], Answering]
+_A_NAME = re.compile(r"[A-Za-z0-9._-]+")  # as HAProxy and gRPC's metadata take it
 
 
 class GrpcService:
@@ -84,7 +83,7 @@ class GrpcService:
             )
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
-        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns)
+        return Pending(submitted, planned, request.id, call.request_id(), trace, tenant, began_ns, limit_ns)
 
     def _tenant(self, call: Call) -> str:
         return call.metadata(self._tenant_header) if self._tenant_header else ""
@@ -106,45 +105,13 @@ class GrpcService:
     async def stream(
         self, messages: AsyncIterable[bytes], send: Callable[[bytes], Awaitable[None]], call: Call
     ) -> None:
-        """Answers a stream of requests in their order; they are submitted as they come, so that they share batches.
+        """Answers a stream of requests. Raises CallFailed. See `Conversation`."""
+        await Conversation(self, send, call).run(messages)
 
-        What goes wrong with one request is told in the stream, which goes on; a client that sends the metadata
-        `triton_grpc_error: true` wants the stream to end with it instead: then CallFailed.
-        """
-        waiting: asyncio.Queue[tuple[Answering, bytes] | None] = asyncio.Queue(STREAM_WINDOW)
-        window = asyncio.Semaphore(STREAM_WINDOW)
-        strict = call.metadata("triton_grpc_error") == "true"
-
-        async def answer() -> None:
-            while (item := await waiting.get()) is not None:
-                answering, message = item
-                try:
-                    response = in_stream(await answering.result())
-                except CallFailed as failed:
-                    if strict:
-                        raise
-                    response = error_in_stream(failed.fault.text, *_named(message))
-                await send(response)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(answer())
-                async for message in messages:
-                    if self._generates and (generation := self._generation(message, call)):
-                        await window.acquire()
-                        group.create_task(self._tell_generation(generation, send, window, strict=strict))
-                        continue
-                    await waiting.put((await self._begin(message, call), message))
-                await waiting.put(None)
-        except* CallFailed as failed:
-            raise failed.exceptions[0] from None
-        finally:
-            while not waiting.empty():
-                if (item := waiting.get_nowait()) is not None:
-                    item[0].cancel()
-
-    def _generation(self, message: bytes, call: Call) -> "PendingGeneration | None":
+    def generation(self, message: bytes, call: Call) -> PendingGeneration | None:
         """Submits a request for a model that generates; None for any other, and for one that cannot be submitted."""
+        if not self._generates:
+            return None
         began_ns = now_ns()
         try:
             request = split(message)
@@ -162,38 +129,6 @@ class GrpcService:
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         return PendingGeneration(answers, planned, request.id, call, tenant, began_ns)
 
-    async def _tell_generation(
-        self,
-        generation: "PendingGeneration",
-        send: Callable[[bytes], Awaitable[None]],
-        window: asyncio.Semaphore,
-        *,
-        strict: bool,
-    ) -> None:
-        """Its answers in their order, as they come; those of other requests may come between them, as with Triton."""
-        ended: Fault | None = fault_of_outcome(Cancelled())
-        try:
-            async for values in generation.answers:
-                await send(in_stream(generation.message(values), is_final=False))
-            outcome = generation.answers.outcome
-            if type(outcome) is not Completed:
-                raise CallFailed(fault_of_outcome(outcome))  # type: ignore[arg-type]
-            if generation.planned.layout.parameters.get(EMPTY_FINAL):
-                name = generation.planned.dispatch.model.name
-                empty = {"model_name": name, "model_version": generation.planned.dispatch.model.version}
-                await send(in_stream(encode("ModelInferResponse", empty | {"id": generation.id})))
-            ended = None
-        except CallFailed as failed:
-            ended = failed.fault
-            if strict:
-                raise
-            name = generation.planned.dispatch.model.name
-            await send(error_in_stream(failed.fault.text, name, generation.id))
-        finally:
-            generation.answers.cancel()
-            generation.tell(ended)
-            window.release()
-
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
         try:
             return self.submit(message, call, age_ns)
@@ -203,8 +138,17 @@ class GrpcService:
             return Refused(fault(error, "a model"))
 
     async def _elsewhere(self, absent: NotHere, method: str, message: bytes, call: Call) -> Answering:
-        """The load balancer sends calls to their model; here come those whose model it could not read, or not reach."""
-        for model in await self._server.models():
+        found = await self.relay_for(absent, call)
+        return found if isinstance(found, Refused) else found(method, message, absent.name, call)
+
+    async def relay_for(self, absent: NotHere, call: Call) -> "Relay | Refused":
+        """What brings calls about a model of another process there, or why nothing does.
+
+        The load balancer sends calls to their model. To the front come those whose model it could not read, or not
+        reach; to a replica those whose stream began with another model, and of those the front knows more.
+        """
+        known = await self._server.models()
+        for model in known:
             if model["name"] == absent.name and absent.version in ("", model["version"]):
                 if not model.get("wanted", True):
                     return Refused(unavailable_model(absent.name))
@@ -212,7 +156,10 @@ class GrpcService:
                 if model["state"] != "READY" or call.metadata(RELAYED):
                     return Refused(not_ready(absent.name, str(model["state"])))
                 if self._relay is not None:
-                    return self._relay(method, message, absent.name, call)
+                    return self._relay
+        of_front = self._dispatches and all(model["name"] != absent.name for model in known)
+        if of_front and self._relay is not None and not call.metadata(RELAYED) and _A_NAME.fullmatch(absent.name):
+            return self._relay
         return Refused(unknown_model(absent.name, absent.version))
 
     # -- everything else --------------------------------------------------------------------------------------
@@ -228,15 +175,6 @@ class GrpcService:
         except Exception as error:
             answering = Refused(fault(error, method))
         return await answering.result()
-
-
-def _named(message: bytes) -> tuple[str, str]:
-    """Model and id of a request that could not be submitted, as far as they can be read."""
-    try:
-        request = decode("ModelInferRequest", message)
-    except BadMessage:
-        return "", ""
-    return request.model_name, request.id
 
 
 def _limit_ns(plan: Plan, call: Call) -> int | None:

@@ -1,73 +1,51 @@
-"""HTTP/2 as a server speaks it: frames, windows and streams, on one connection. What a stream means it does not know.
+"""HTTP/2 as a server speaks it: streams, and the states they go through. What a stream means it does not know.
 
-A subclass is told of calls and of their bytes; it hands over data and trailers. What is said in one turn of the event
-loop leaves in one write.
+A subclass is told of calls and of their bytes; it hands over data and trailers. Held against RFC 9113 by the cases of
+h2spec (tests/api/test_http2_conformance.py) and by floods of all kinds (test_http2_floods.py).
 """
 
-import asyncio
-import logging
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from serving.api.http2_gone import GoneStreams
+from serving.api.http2_receiving import MAX_FRAME_BYTES, FrameReceiver, H
+from serving.api.http2_sending import CREDIT_STEP
 from serving.protocol import http2
-from serving.protocol.errors import BadMessage
+from serving.protocol.errors import BadMessage, TooLarge
 
-_log = logging.getLogger(__name__)
 MAX_STREAMS = 1024  # open at a time on one connection
 MAX_HEADER_BYTES = 64 * 1024
-MAX_FRAME_BYTES = 1 << 20
-CREDIT_STEP = 1 << 20  # how much is consumed before the sender is told that there is room again
-LAST = http2.END_HEADERS | http2.END_STREAM
-
-H = TypeVar("H")
+MIN_HELD_BYTES = 64 << 20
+HELD_WINDOWS = 4  # how many of the largest messages may wait on one connection, in pieces or as answers
 
 
-class Stream(Generic[H]):
-    """One call: `head` is what was made of its headers."""
-
-    __slots__ = ("head", "id", "is_over", "sending", "sent", "trailers", "window")
-
-    def __init__(self, id: int, head: H, window: int) -> None:
-        self.id = id
-        self.head = head
-        self.window = window  # how many bytes the client is ready to take
-        self.is_over = False  # the client has said all it wants to say
-        self.sending = b""  # data of which the first `sent` bytes are out
-        self.sent = 0
-        self.trailers: bytes | None = None  # what ends the stream when the data are out
-
-
-class Http2Connection(asyncio.Protocol, Generic[H]):
+class Http2Connection(FrameReceiver[H]):
     """receive_window: how much of a stream may arrive before the subclass makes room. connections: all open ones."""
 
     def __init__(
         self, reader: http2.HeaderReader[H], receive_window: int, connections: "set[Http2Connection[H]]"
     ) -> None:
-        self._reader = reader
         self._receive_window = min(http2.LARGEST_WINDOW, max(http2.DEFAULT_WINDOW, receive_window))
+        super().__init__(reader, max(MIN_HELD_BYTES, HELD_WINDOWS * self._receive_window))
         self._connections = connections
-        self._streams: dict[int, Any] = {}
-        self._last_stream = 0
-        self._unread = b""
-        self._has_preface = False
-        self._block: tuple[int, int, bytes] | None = None  # stream, flags and bytes of an unfinished header block
+        self._gone = GoneStreams()
         self._consumed = 0
-        self._window = http2.DEFAULT_WINDOW
-        self._stream_window = http2.DEFAULT_WINDOW
-        self._max_frame = http2.SMALLEST_MAX_FRAME
-        self._out: list[bytes] = []
-        self._is_leaving = False
 
     # -- for the subclass to say ------------------------------------------------------------------------------
 
     def _read_head(self, block: bytes) -> H:
-        """Of a stream that begins, or trailers. Raises BadMessage."""
+        """Of a stream that begins. Raises as `HeaderReader.read`."""
         return self._reader.read(block)
 
     def _begin(self, id: int, head: H) -> None:
         """A new stream: puts one into `_streams`."""
         raise NotImplementedError
 
-    def _take_bytes(self, stream: Any, payload: bytes, *, is_last: bool) -> None:
+    def _refuse(self, id: int, error: BadMessage) -> None:
+        """A new stream whose head cannot be taken: answers it."""
+        raise NotImplementedError
+
+    def _take_bytes(self, stream: Any, payload: bytes) -> None:
+        """`is_over` says whether these are the last."""
         raise NotImplementedError
 
     def _end_of_bytes(self, stream: Any) -> None:
@@ -81,8 +59,7 @@ class Http2Connection(asyncio.Protocol, Generic[H]):
     # -- the transport's events -------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
+        super().connection_made(transport)
         self._connections.add(self)
         self._send(
             http2.settings(
@@ -97,180 +74,132 @@ class Http2Connection(asyncio.Protocol, Generic[H]):
         )
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._is_closed = True
         self._connections.discard(self)
         for stream in list(self._streams.values()):
             self._drop(stream)
-
-    def data_received(self, data: bytes) -> None:
-        data = self._unread + data if self._unread else data
-        try:
-            self._unread = data[self._read(data) :]
-        except BadMessage as error:
-            _log.debug("closing a connection: %s", error)
-            self._send(http2.goaway(self._last_stream, http2.PROTOCOL_ERROR))
-            self._flush()
-            self._transport.close()
 
     def leave(self) -> None:
         """Takes no new calls, and closes when those that run are answered."""
         self._is_leaving = True
         self._send(http2.goaway(self._last_stream, http2.NO_ERROR))
 
-    # -- frames in --------------------------------------------------------------------------------------------
+    # -- frames of streams ------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes) -> int:
-        """How many bytes were understood. Raises BadMessage for what is no HTTP/2 of a client."""
-        offset, end = 0, len(data)
-        if not self._has_preface:
-            if not http2.PREFACE.startswith(data[: len(http2.PREFACE)]):
-                raise BadMessage("not HTTP/2")
-            if end < len(http2.PREFACE):
-                return 0
-            self._has_preface = True
-            offset = len(http2.PREFACE)
-        while offset + http2.FRAME_BYTES <= end:
-            size, kind, flags, id = http2.read_frame_head(data, offset)
-            if size > MAX_FRAME_BYTES:
-                raise BadMessage("the frame is too large")
-            start = offset + http2.FRAME_BYTES
-            if start + size > end:
-                break
-            offset = start + size
-            self._take(kind, flags, id, data[start:offset])
-        return offset
-
-    def _take(self, kind: int, flags: int, id: int, payload: bytes) -> None:
-        if self._block is not None and kind != http2.CONTINUATION:
-            raise BadMessage("a header block was not continued")
-        if kind == http2.DATA:
-            self._take_data(flags, id, payload)
-        elif kind == http2.HEADERS:
-            self._block = (id, flags, http2.unpadded(payload, flags))
-            self._end_block(flags)
-        elif kind == http2.CONTINUATION:
-            if self._block is None or self._block[0] != id:
-                raise BadMessage("a continuation of nothing")
-            self._block = (id, self._block[1], self._block[2] + payload)
-            self._end_block(flags)
-        elif kind == http2.WINDOW_UPDATE:
-            self._widen(id, http2.number(payload))
-        elif kind == http2.RST_STREAM:
-            http2.number(payload)
-            if (stream := self._streams.get(id)) is not None:
-                self._drop(stream)
-        elif kind == http2.SETTINGS and flags & http2.ACK:
-            self._reader.end_table()
-        elif kind == http2.SETTINGS:
-            self._adopt(http2.read_settings(payload))
-        elif kind == http2.PING and not flags & http2.ACK:
-            self._send(http2.frame(http2.PING, http2.ACK, 0, payload[:8].ljust(8, b"\0")))
-        elif kind == http2.PUSH_PROMISE:
-            raise BadMessage("a client cannot promise")
-
-    def _end_block(self, flags: int) -> None:
-        assert self._block is not None
-        id, first_flags, block = self._block
-        if len(block) > MAX_HEADER_BYTES:
-            raise BadMessage("the headers are too large")
-        if not flags & http2.END_HEADERS:
+    def _take_block(self, id: int, flags: int, block: bytes) -> None:
+        """Of a stream that begins, or what a client says after its data, which can only end its part."""
+        ends = bool(flags & http2.END_STREAM)
+        stream = self._streams.get(id)
+        if stream is not None:
+            self._reader.read_trailers(block)
+            if stream.is_over or not ends:
+                code = http2.STREAM_CLOSED if stream.is_over else http2.PROTOCOL_ERROR
+                raise http2.StreamFault(code, "headers in the middle of a stream")
+            self._end_stream(stream)
             return
-        self._block = None
-        head = self._read_head(block)
-        if id in self._streams:  # trailers of a client: they can only end its part
-            if first_flags & http2.END_STREAM:
-                self._end_of_bytes(self._streams[id])
+        if id <= self._last_stream:
+            self._reader.skip(block)
+            self._gone.check(id, ends=ends)
             return
-        if not id % 2 or id <= self._last_stream:
-            # An answered call may still get its end; anything else was never begun.
-            if id % 2 and id <= self._last_stream:
-                return
-            raise BadMessage("a client's streams are odd")
+        if id > self._last_stream + 2:
+            self._gone.skip(self._last_stream + 2 if self._last_stream else 1, id)
         self._last_stream = id
-        if self._is_leaving or len(self._streams) >= MAX_STREAMS:
-            self._send(http2.reset(id, http2.REFUSED_STREAM))
-            return
-        self._begin(id, head)
-        if first_flags & http2.END_STREAM and id in self._streams:
-            self._end_of_bytes(self._streams[id])
+        try:
+            head = self._read_head(block)
+        except TooLarge as error:
+            self._refuse(id, error)
+        else:
+            if head.malformed:
+                raise http2.StreamFault(http2.PROTOCOL_ERROR, head.malformed)
+            if self._is_leaving or len(self._streams) >= MAX_STREAMS:
+                self._spend(1)
+                raise http2.StreamFault(http2.REFUSED_STREAM, "too many streams, or leaving")
+            self._begin(id, head)
+        if ends:
+            if (begun := self._streams.get(id)) is not None:
+                self._end_stream(begun)
+            else:
+                self._gone.check(id, ends=True)
 
     def _take_data(self, flags: int, id: int, payload: bytes) -> None:
-        self._consumed += len(payload)
+        size = len(payload)
+        self._consumed += size
         if self._consumed >= CREDIT_STEP:
             self._send(http2.window_update(0, self._consumed))
             self._consumed = 0
         stream = self._streams.get(id)
         if stream is None:
-            return  # of a call that has been answered, or withdrawn
+            self._check_begun(id)
+            self._gone.check(id, ends=bool(flags & http2.END_STREAM))
+            return
+        stream.room -= size
+        if stream.is_over or stream.room < 0:
+            code = http2.STREAM_CLOSED if stream.is_over else http2.FLOW_CONTROL_ERROR
+            raise http2.StreamFault(code, "data after the end, or beyond the window")
         if flags & http2.PADDED:
             payload = http2.unpadded(payload, flags & http2.PADDED)
-        self._take_bytes(stream, payload, is_last=bool(flags & http2.END_STREAM))
+            self._credit(stream, size - len(payload))
+        if flags & http2.END_STREAM:
+            stream.is_over = True
+        elif not payload:
+            self._spend(1)
+        if stream.head.content_length is not None:
+            stream.arrived += len(payload)
+            self._check_length(stream)
+        if payload:
+            self._take_bytes(stream, payload)
+        if stream.is_over and self._streams.get(id) is stream:
+            self._end_of_bytes(stream)
 
-    def _widen(self, id: int, credit: int) -> None:
+    def _end_stream(self, stream: Any) -> None:
+        stream.is_over = True
+        self._check_length(stream)
+        self._end_of_bytes(stream)
+
+    def _check_length(self, stream: Any) -> None:
+        length = stream.head.content_length
+        if length is not None and (stream.arrived > length or (stream.is_over and stream.arrived < length)):
+            raise http2.StreamFault(http2.PROTOCOL_ERROR, "content-length is not the length of the data")
+
+    def _check_begun(self, id: int) -> None:
+        if id == 0 or id % 2 == 0 or id > self._last_stream:
+            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a frame of a stream that was never begun")
+
+    def _take_credit(self, id: int, credit: int) -> None:
         if id == 0:
-            self._window += credit
-            for stream in list(self._streams.values()):
-                if stream.sending:
-                    self._push(stream)
-        elif (found := self._streams.get(id)) is not None:
-            found.window += credit
-            if found.sending:
-                self._push(found)
+            if not credit:
+                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a window grows by nothing")
+            self._widen(credit)
+        elif (stream := self._streams.get(id)) is not None:
+            if not credit:
+                raise http2.StreamFault(http2.PROTOCOL_ERROR, "a window grows by nothing")
+            self._widen_stream(stream, credit)
+        else:
+            self._check_begun(id)
 
-    def _adopt(self, settings: list[tuple[int, int]]) -> None:
-        for key, value in settings:
-            if key == http2.INITIAL_WINDOW_SIZE:
-                if value > http2.LARGEST_WINDOW:
-                    raise BadMessage("the window is too large")
-                change, self._stream_window = value - self._stream_window, value
-                for stream in list(self._streams.values()):
-                    stream.window += change
-                    if stream.sending:
-                        self._push(stream)
-            elif key == http2.MAX_FRAME_SIZE:
-                self._max_frame = max(http2.SMALLEST_MAX_FRAME, min(value, MAX_FRAME_BYTES))
-        self._send(http2.frame(http2.SETTINGS, http2.ACK, 0))
+    def _take_reset(self, id: int) -> None:
+        self._check_begun(id)
+        self._resets += 1
+        self._gone.left(id)
+        if (stream := self._streams.get(id)) is not None:
+            self._drop(stream)
 
-    # -- frames out -------------------------------------------------------------------------------------------
-
-    def _push(self, stream: Any) -> None:
-        """Sends what the client has room for, and the end if nothing is left."""
-        sending, sent = stream.sending, stream.sent
-        while size := min(len(sending) - sent, self._max_frame, max(0, stream.window), max(0, self._window)):
-            stream.window -= size
-            self._window -= size
-            self._send(http2.frame(http2.DATA, 0, stream.id, sending[sent : sent + size]))
-            sent += size
-        stream.sent = sent
-        if sent == len(sending):
-            stream.sending, stream.sent = b"", 0
-            if stream.trailers is not None:
-                self._finish(stream, stream.trailers)
-
-    def _queue(self, stream: Any, data: bytes) -> None:
-        """Sends these bytes when those before them are out."""
-        stream.sending, stream.sent = stream.sending[stream.sent :] + data if stream.sending else data, 0
-        self._push(stream)
+    # -- streams end ------------------------------------------------------------------------------------------
 
     def _finish(self, stream: Any, block: bytes) -> None:
-        del self._streams[stream.id]
-        self._send(http2.frame(http2.HEADERS, LAST, stream.id, block))
+        super()._finish(stream, block)
         if not stream.is_over:
             # The answer is complete although the client still speaks: it may stop.
             self._send(http2.reset(stream.id, http2.NO_ERROR))
+            self._gone.cut(stream.id)
+
+    def _reset(self, id: int, code: int) -> None:
+        """Ends one stream for a fault of the protocol."""
+        self._send(http2.reset(id, code))
+        self._gone.cut(id)
+        if (stream := self._streams.get(id)) is not None:
+            self._drop(stream)
 
     def _drop(self, stream: Any) -> None:
-        del self._streams[stream.id]
+        self._forget(stream)
         self._withdraw(stream)
-
-    def _send(self, data: bytes) -> None:
-        """At the end of this turn of the loop, in one write with all else that is answered in it."""
-        self._out.append(data)
-        if len(self._out) == 1:
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if out and not self._transport.is_closing():
-            self._transport.write(b"".join(out))
-            if self._is_leaving and not self._streams:
-                self._transport.close()

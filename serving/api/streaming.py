@@ -44,6 +44,9 @@ def begin(model: ServedModel, request: GenerateRequest, tenant: str) -> Answers:
     facts: dict[str, Any] = {"tenant": tenant, "priority": request.priority, "timeout_ns": request.timeout_ns}
     if model.generator is not None:
         return model.generator.generate(request.payload, **facts)
+    if request.place is not None:
+        assert model.sequencer is not None
+        return OneAnswer(model.sequencer.submit_in(request.place, request.payload, rows=1, **facts))
     return OneAnswer(model.backend.submit(request.payload, rows=1, **facts))
 
 

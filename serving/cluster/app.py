@@ -3,7 +3,6 @@
 Referenced by import path from manifests (`serving.cluster.app:model_application`), called directly by the launcher.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -46,7 +45,7 @@ def front(settings: Settings, *, gpus: bool) -> Application:
         max_ongoing_requests=1000,
         logging_config=LOGGING,
     )
-    return deployment.bind(settings.as_mapping(), configured, gpus=gpus)
+    return deployment.bind(settings, configured, gpus=gpus)
 
 
 def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:
@@ -95,9 +94,3 @@ def deploy(settings: Settings, *, gpus: bool, only: str | None = None, free: Map
         if only in (None, name)
     ]
     serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def add_to_path(folder: str) -> None:
-    """Models that live beside their configuration are importable."""
-    if folder not in sys.path:
-        sys.path.insert(0, folder)

@@ -25,10 +25,10 @@ logger = logging.getLogger("ray.serve")
 
 
 class Control:
-    """See `api.operations.ModelControl`. settings: as plain data. gpus: as `app.applications` takes it. changed: called
-    when a model has come or gone."""
+    """See `api.operations.ModelControl`. settings: these, or the same as plain data. gpus: as `app.applications`
+    takes it. changed: called when a model has come or gone."""
 
-    def __init__(self, settings: dict[str, Any], *, gpus: bool, changed: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings | dict[str, Any], *, gpus: bool, changed: Callable[[], None]) -> None:
         self._settings = Settings.model_validate(settings)
         self._gpus = gpus
         self._grpc = bool(peer_header()) and bool(self._settings.server.grpc_port)

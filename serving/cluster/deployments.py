@@ -198,8 +198,8 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, settings: dict[str, Any], configured: dict[str, dict[str, Any]], *, gpus: bool) -> None:
-        server = Settings.model_validate(settings).server
+    async def __init__(self, settings: Settings, configured: dict[str, dict[str, Any]], *, gpus: bool) -> None:
+        server = settings.server
         catalog = Catalog(configured, explicit=server.model_control)
         self.collector = collector = Collector({model: facts["version"] for model, facts in configured.items()})
 

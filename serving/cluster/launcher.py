@@ -18,6 +18,7 @@ from serving.api.secret import VARIABLE as SECRET
 from serving.cluster.doctor import Verdict, check_ports
 from serving.cluster.environment import grpc_options, ray_environment, serves_grpc, uses_haproxy
 from serving.cluster.limits import KEEP_ALIVE_S
+from serving.cluster.path import claim_python_path
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
 from serving.cluster.processes import StopSignal, descendants, end
 from serving.config import Settings
@@ -70,18 +71,20 @@ class Cluster:
         # All processes of the Ray that starts here inherit it; on another they share Ray's own token.
         if self._owns_ray:
             os.environ[SECRET] = token_hex(16)
-        path = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(path)
+        for folder in claim_python_path(self.folder):
+            self._say(f"WARNING: PYTHONPATH: {folder} hides a package of Headway's and is left out")
         self._say("starting Ray …")
         # It says how to turn its token authentication off, at every start: nobody should.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         import ray
         from ray import serve
+        from ray.job_config import JobConfig
 
-        from serving.cluster.app import add_to_path, deploy
+        from serving.cluster.app import deploy
 
-        add_to_path(self.folder)
         ray.init(
+            # Else Ray puts the folder where this was started first on its workers' path, before the standard library.
+            job_config=JobConfig(_client_job=True),
             address=server.ray_address or "local",  # not whatever Ray happens to run on this machine
             num_cpus=self._cpus() if self._owns_ray else None,
             include_dashboard=False if self._owns_ray else None,

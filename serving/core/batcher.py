@@ -88,7 +88,8 @@ class Batcher:
         lane idles and nobody waits: computing then costs nobody anything, and is the only way to learn that a model
         which was slow has become fast again.
 
-        waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared).
+        waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared), or
+            have been computed and not answered (they are being finished).
         """
         if request.rows > self.sizes.largest_rows:
             return Rejected(Reason.TOO_LARGE, retry_after_ns=0, limit=self.sizes.largest_rows)
@@ -96,10 +97,12 @@ class Batcher:
             return Rejected(Reason.QUEUE_FULL, retry_after_ns=self.backlog_ns(request.length))
         if request.deadline_ns - request.arrived_ns >= NO_DEADLINE_NS:
             return None
-        missed_by_ns = self._earliest_done_ns(request, now_ns) - request.deadline_ns
+        done_ns = self._earliest_done_ns(request, now_ns)
+        missed_by_ns = done_ns - request.deadline_ns
         if missed_by_ns <= 0 or not (waiting_elsewhere or self.queue or all(lane.batches for lane in self._lanes)):
             return None
-        return Rejected(Reason.DEADLINE_HOPELESS, retry_after_ns=max(missed_by_ns, self.backlog_ns(request.length)))
+        retry_after_ns = max(missed_by_ns, self.backlog_ns(request.length))
+        return Rejected(Reason.DEADLINE_HOPELESS, retry_after_ns, needs_ns=done_ns - request.arrived_ns)
 
     def offer(self, request: Request) -> None:
         """Puts an admitted request into the queue."""

@@ -57,11 +57,13 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """limit: how much would have been taken, where a number says it."""
+    """limit: how much would have been taken, where a number says it. needs_ns: how long after its arrival the request
+    could be answered at the earliest, where that was too late."""
 
     reason: Reason
     retry_after_ns: int
     limit: int | None = None
+    needs_ns: int | None = None
 
 
 Outcome = Completed | Failed | Expired | Cancelled | Rejected

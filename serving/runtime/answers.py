@@ -1,8 +1,8 @@
 """Where the user's own methods meet requests: what `prepare` makes of one, and what a forward pass gave, cut into the
 answers of its requests.
 
-What those methods raise is caught whatever it is. Much of this runs in a thread pool, whose futures cannot carry a
-StopIteration (the request would wait for ever) and whose SystemExit would end the event loop.
+What those methods raise is caught whatever it is. Much of this runs in threads that a SystemExit would end,
+and then nobody would be told.
 """
 
 from collections.abc import Sequence

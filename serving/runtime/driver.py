@@ -208,6 +208,10 @@ class Driver:
             left_ns = min(began_ns) + self._forward_timeout_ns - now_ns
             self._watchdog = self._loop.call_later(left_ns / 1e9, self._watch)
 
+    def give_up(self, why: str) -> None:
+        """No lane takes a batch any more; what they compute comes back."""
+        self.lost = why
+
     def _lose(self, lane: AnyLane, why: str) -> None:
         self.lost = why
         batches, self._in_flight[lane.index] = self._in_flight[lane.index], []

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import cast
 
@@ -22,6 +21,7 @@ from serving.runtime.answers import prepared, split_one_by_one_if_need_be
 from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.driver import Driver, hop_ns
 from serving.runtime.forwarding import Forwarded
+from serving.runtime.methods import MethodThreads
 from serving.runtime.ticket import Stage, Ticket
 from serving.scaling.signals import Reading
 
@@ -78,8 +78,16 @@ class Engine:
         self._books = Bookkeeper()
         self._open_tickets: set[Ticket] = set()
         self._preparing = 0
+        self._finishing = 0
         self._way_ns = 0  # how long requests are under way before they come here
-        self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix=f"prepare-{self.spec.name}")
+        self._methods = MethodThreads(
+            prepare_threads if self.model.prepares or self.model.finishes else 0,
+            self.spec.name,
+            self._clock,
+            limit_s=self.spec.limits.forward_timeout_s,
+            on_expired=self.requests_expired,
+            on_stuck=self._give_up,
+        )
         self._last_id = 0
         self._accepting = False
         self._empty = asyncio.Event()
@@ -91,6 +99,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         await self._driver.open(budget_ns=self._budget_ns, report=self._report)
         self._raise_hopeless_budget()
+        self._methods.open(budget_ns=self._budget_ns)
         self._accepting = True
 
     async def drain(self, timeout_s: float) -> int:
@@ -112,7 +121,8 @@ class Engine:
         """Ends the threads. Call `drain` first."""
         self._accepting = False
         self._driver.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._methods.close()
+        self._fail_all(LaneLost("the server is shutting down"))
 
     async def __aenter__(self) -> "Engine":
         await self.open()
@@ -152,8 +162,8 @@ class Engine:
         if self.model.prepares:
             ticket.stage = Stage.PREPARING
             self._preparing += 1
-            job = self._loop.run_in_executor(self._pool, prepared, self.model, cast(Tensors, payload))
-            job.add_done_callback(partial(self._prepared, ticket))
+            work = partial(prepared, self.model, cast(Tensors, payload))
+            self._methods.prepare(ticket, work, partial(self._offer_or_fail, ticket))
         else:
             self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload)))
         return ticket
@@ -198,6 +208,8 @@ class Engine:
         dead = self._driver.dead_lane()
         if dead is not None:
             raise LaneLost(f"a thread of lane {dead} has died")
+        if not self._methods.is_alive():
+            raise LaneLost("a thread for the model's own `prepare` and `finish` has died")
 
     # -- requests come and go ---------------------------------------------------------------------------------
 
@@ -224,16 +236,7 @@ class Engine:
             return Rejected(Reason.DRAINING, retry_after_ns=1_000_000_000)
         if ticket.expires_ns <= now_ns:
             return Expired(waited_ns=now_ns - ticket.arrived_ns)
-        return self.batcher.admit(ticket, now_ns, waiting_elsewhere=self._preparing)
-
-    def _prepared(self, ticket: Ticket, job: asyncio.Future[Prepared | ServingError]) -> None:
-        """A preparation in the pool is over; its client may have gone meanwhile."""
-        if ticket.stage is not Stage.PREPARING:
-            return
-        if job.cancelled():
-            self._end(ticket, Failed(LaneLost("the server is shutting down")))
-        else:
-            self._offer_or_fail(ticket, job.result())
+        return self.batcher.admit(ticket, now_ns, waiting_elsewhere=self._preparing + self._finishing)
 
     def _offer_or_fail(self, ticket: Ticket, part: Prepared | ServingError) -> None:
         if isinstance(part, ServingError):
@@ -259,6 +262,7 @@ class Engine:
             self.ledger.end_queued(outcome)
             if ticket.stage is Stage.PREPARING:
                 self._preparing -= 1
+                self._methods.withdraw(ticket)
             else:
                 self.batcher.cancel(ticket)
         self._open_tickets.discard(ticket)
@@ -289,8 +293,9 @@ class Engine:
         for outputs, members in done.pieces:
             riders = tickets[members.start : members.stop]
             if self.model.finishes:
-                job = self._loop.run_in_executor(self._pool, split_one_by_one_if_need_be, self.model, outputs, riders)
-                job.add_done_callback(partial(self._finished, riders, done))
+                work = partial(split_one_by_one_if_need_be, self.model, outputs, riders)
+                self._finishing += len(riders)
+                self._methods.finish(work, partial(self._finished, riders, done))
             else:
                 self._complete(riders, done, split_one_by_one_if_need_be(self.model, outputs, riders))
 
@@ -308,14 +313,9 @@ class Engine:
         for ticket in [one for one in self._open_tickets if one.stage is not Stage.IN_FLIGHT]:
             self._fail(ticket, LaneLost(why))
 
-    def _finished(
-        self, riders: Sequence[Ticket], done: Forwarded, job: asyncio.Future[list[Tensors | ServingError]]
-    ) -> None:
-        if job.cancelled():
-            for ticket in riders:
-                self._fail(ticket, LaneLost("the server is shutting down"))
-        else:
-            self._complete(riders, done, job.result())
+    def _finished(self, riders: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]) -> None:
+        self._finishing -= len(riders)
+        self._complete(riders, done, answers)
 
     def _complete(self, riders: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]) -> None:
         """Answers one piece of a batch; whose client has left, or whose lane was given up meanwhile, has ended."""
@@ -346,6 +346,16 @@ class Engine:
     def _fail(self, ticket: Ticket, error: ServingError) -> None:
         if ticket.stage is not Stage.ENDED:
             self._end(ticket, Failed(error))
+
+    def _give_up(self) -> None:
+        """A `prepare` or `finish` does not return: as with a forward pass that does not, nothing more is begun."""
+        why = f"the model's own `prepare` or `finish` did not return within {self.spec.limits.forward_timeout_s:g} s"
+        self._driver.give_up(why)
+        self._fail_all(LaneLost(why))
+
+    def _fail_all(self, error: ServingError) -> None:
+        for ticket in list(self._open_tickets):
+            self._fail(ticket, error)
 
     def _raise_hopeless_budget(self) -> None:
         alone_ns = self.batcher.latency.bound_ns(1, self.batcher.sizes.lengths[-1])

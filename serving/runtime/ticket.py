@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class Stage(Enum):
     """Where an accepted request stands; it only moves down this list."""
 
-    PREPARING = "its model's own `prepare` runs in the pool"
+    PREPARING = "its model's own `prepare` runs, or it waits for that"
     QUEUED = "it waits for its batch"
     IN_FLIGHT = "its batch was cut"
     ENDED = "it has its outcome"

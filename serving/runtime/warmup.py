@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import cast
 
-from models.base import Bucket, Model, OutOfDeviceMemory, PipelinedModel, TunableModel
+from models.base import Bucket, DeviceLost, Model, OutOfDeviceMemory, PipelinedModel, TunableModel
 from serving.core.clock import Clock
 from serving.core.latency import LatencyModel
 from serving.core.sizes import Sizes
@@ -62,11 +62,13 @@ class Climb:
         self._report = report
 
     def run(self, sizes: Sizes) -> dict[Bucket, list[int]]:
-        """What each shape took, a few times. Lowers `sizes.largest_rows` to what the device has memory for."""
+        """What each shape took, a few times. Lowers `sizes.largest_rows` to what the device has memory for, and to what
+        the model can compute."""
         measured: dict[Bucket, list[int]] = {}
         began_ns = self._clock.now_ns()
         for length in self._model.lengths():
             best = disappointments = 0.0
+            works = 0  # rows, of this length
             for rows in sizes.row_ladder or ladder(sizes.largest_rows):
                 if rows > sizes.largest_rows:
                     break
@@ -76,6 +78,15 @@ class Climb:
                     sizes.largest_rows = max(1, rows // 2)
                     self._report(f"{rows} x {length}: out of memory, going on with at most {sizes.largest_rows} rows")
                     break
+                except DeviceLost:
+                    raise
+                except Exception as error:
+                    if not works:
+                        raise
+                    sizes.largest_rows = self._most_rows(works, rows, length)
+                    self._report(_bounded(sizes.largest_rows, length, error))
+                    break
+                works = rows
                 measured[Bucket(rows, length)] = times_ns
                 took_ns = min(times_ns)
                 throughput = rows / took_ns
@@ -88,6 +99,19 @@ class Climb:
                     break
         return measured
 
+    def _most_rows(self, works: int, fails: int, length: int) -> int:
+        """The most rows that can be computed, between a number that works and one that fails."""
+        while fails - works > 1:
+            middle = (works + fails) // 2
+            try:
+                self._measure(middle, length)
+                works = middle
+            except DeviceLost:
+                raise
+            except Exception:
+                fails = middle
+        return works
+
     def _measure(self, rows: int, length: int) -> list[int]:
         """A few runs back to back, after one that is not counted (first runs allocate and compile)."""
         model, bucket = self._model, Bucket(rows, length)
@@ -95,22 +119,33 @@ class Climb:
         times_ns: list[int] = []
         ahead = cast(PipelinedModel, model).launch(model.collate(parts, bucket)) if model.asynchronous else None
         began_ns = self._clock.now_ns()
-        for attempt in range(REPEATS + 1):
-            staged = model.collate(parts, bucket)
-            if model.asynchronous:
-                behind = cast(PipelinedModel, model).launch(staged)
+        try:
+            for attempt in range(REPEATS + 1):
+                staged = model.collate(parts, bucket)
+                if model.asynchronous:
+                    behind = cast(PipelinedModel, model).launch(staged)
+                    first, ahead = ahead, behind
+                    cast(PipelinedModel, model).collect(first)
+                else:
+                    began_ns = self._clock.now_ns()
+                    model.forward(staged)
+                now_ns = self._clock.now_ns()
+                if attempt:
+                    times_ns.append(max(1, now_ns - began_ns))
+                began_ns = now_ns
+        finally:
+            if model.asynchronous:  # also after a failure: what was launched holds memory until it is collected
                 cast(PipelinedModel, model).collect(ahead)
-                ahead = behind
-            else:
-                began_ns = self._clock.now_ns()
-                model.forward(staged)
-            now_ns = self._clock.now_ns()
-            if attempt:
-                times_ns.append(max(1, now_ns - began_ns))
-            began_ns = now_ns
-        if model.asynchronous:
-            cast(PipelinedModel, model).collect(ahead)
         return times_ns
+
+
+def _bounded(rows: int, length: int, error: Exception) -> str:
+    shape = f"{rows + 1} rows" if length == 1 else f"{rows + 1} rows of length {length}"
+    cause = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"WARNING: {shape} and more fail ({type(error).__name__}: {cause}): batches have at most {rows} rows. "
+        f"`limits.max_batch_rows: {rows}` in the settings says so without trying"
+    )
 
 
 async def warm_up_in_lane(

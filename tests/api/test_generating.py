@@ -14,7 +14,8 @@ import tritonclient.grpc as triton
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from models.reference import linear_spec, repeat_spec, words_spec
+from models.reference import echo_spec, linear_spec, repeat_spec, words_spec
+from models.spec import ModelSpec, TensorSpec
 from serving.api.grpc import Calls
 from serving.api.grpc_service import STREAM
 from serving.protocol.pb import encode
@@ -29,8 +30,15 @@ PATIENCE_S = 20
 def served() -> Iterator[House]:
     slow = words_spec(name="slow-words", options={"step_ms": 20})
     failing = repeat_spec(options={"raise_on_value": 13})
-    with house(failing, words_spec(), slow, linear_spec(), repeat_spec(name="other")) as running:
+    named = echo_of("named", *((name, "INT64", (-1, 1)) for name in ("id", "parameters", "priority", "timeout")))
+    floats = echo_of("floats", ("x", "FP32", (-1, 16)), ("t", "FP64", (-1, 1)))
+    with house(failing, words_spec(), slow, linear_spec(), repeat_spec(name="other"), named, floats) as running:
         yield running
+
+
+def echo_of(name: str, *tensors: tuple[str, str, tuple[int, ...]]) -> ModelSpec:
+    described = tuple(TensorSpec(name=name, datatype=datatype, shape=shape) for name, datatype, shape in tensors)
+    return echo_spec(name=name, inputs=described, outputs=described)
 
 
 def of(values: list[int]) -> list[triton.InferInput]:
@@ -177,7 +185,10 @@ def test_a_model_with_one_answer_can_be_asked_the_short_way_too(served: House) -
     ("model", "body", "said"),
     [
         ("words", {}, "text: is missing"),
-        ("words", {"text": "a", "sampling": 1}, "sampling: unknown field"),
+        ("words", {"text": "a", "sampling": {"top": 1}}, "sampling: no input (the model takes 'text')"),
+        ("words", {"text": "a", "sampling": None}, "sampling: no input"),
+        ("words", {"text": "a", "sampling": [1]}, "sampling: no input"),
+        ("words", {"text": "a", "parameters": {"sampling": [1]}}, "parameters.sampling: must be"),
         ("words", {"text": 4}, "text.data"),
         ("words", {"text": ["a", "b"]}, "text: 2 values"),
         ("words", {"text": []}, "text: 0 values"),
@@ -188,6 +199,11 @@ def test_a_model_with_one_answer_can_be_asked_the_short_way_too(served: House) -
         ("linear", {"x": [1, 2]}, "x: 2 values"),
         ("repeat", {"in": 2**40}, "expected int <= 2147483647"),
         ("repeat", {"in": [[{}]]}, "in.data"),
+        ("repeat", {"in": {"a": 1}}, "in.data"),
+        ("repeat", {"in": None}, "in.data"),
+        ("linear", {"x": [None] * 16}, "x.data"),
+        ("words", {"text": "a", "priority": 2**64}, "parameters.priority"),
+        ("words", {"text": "a", "timeout": -1}, "parameters.timeout"),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused_with_its_path(served: House, model: str, body, said: str) -> None:
@@ -195,6 +211,37 @@ def test_a_request_that_does_not_fit_is_refused_with_its_path(served: House, mod
         refused = post(served, f"{model}/{way}", body)
         assert refused.status_code == 400
         assert said in refused.json()["error"]
+
+
+@pytest.mark.parametrize("way", ["generate", "generate_stream"])
+def test_inputs_may_be_called_as_the_fields_of_the_protocol(served: House, way: str) -> None:
+    """Triton itself cannot be asked this: it reads a text in `id`."""
+    answer = post(served, f"named/{way}", {"id": 7, "parameters": 9, "priority": 3, "timeout": [4]}).text
+    assert json.loads(answer.removeprefix("data: ")) == {
+        "model_name": "named",
+        "model_version": "1",
+        **{"id": 7, "parameters": 9, "priority": 3, "timeout": 4},
+    }
+
+
+def test_nan_and_infinities_are_numbers_as_in_infer(served: House) -> None:
+    x = "[NaN, Infinity, -Infinity" + ", 0.5" * 13 + "]"
+    answer = httpx.post(f"http://{served.http}/v2/models/floats/generate", content=f'{{"x": {x}, "t": NaN}}')
+    assert answer.status_code == 200
+    assert str(json.loads(answer.text)["x"][:4]) == "[nan, inf, -inf, 0.5]"
+    for body in (
+        '{"x": [NaN}',
+        '{"x": [NaN], "\\ud800": 1}',
+        '{"x": NaN, "y": ' + "[" * 5000,
+        b'{"x": NaN, "\xff": 1}',
+    ):
+        assert httpx.post(f"http://{served.http}/v2/models/floats/generate", content=body).status_code == 400
+
+
+def test_fields_that_are_no_inputs_are_parameters_of_the_request(served: House) -> None:
+    """As in Triton's generate extension, where both places count."""
+    for more in ({"temperature": 0.5, "stop": "no", "echo": True, "n": 3}, {"parameters": {"temperature": 0.5}}):
+        assert post(served, "words/generate", {"text": "noon", **more}).json()["word"] == "noon"
 
 
 def test_json_nested_deeper_than_python_goes_is_no_fault_of_ours(served: House) -> None:

@@ -170,6 +170,26 @@ def test_each_outcome_has_its_code(triton, backend, outcome, code: str, text: st
     assert triton.infer("two", two_inputs()).as_numpy("b").tolist() == [[1]]
 
 
+@pytest.mark.parametrize(
+    ("needs_ns", "timeout_s", "code"),
+    [
+        (2_000_000_000, 1.0, "DEADLINE_EXCEEDED"),
+        (900_000_000, 1.0, "DEADLINE_EXCEEDED"),  # there is the way back, too
+        (100_000_000, 1.0, "UNAVAILABLE"),  # the model's own budget is shorter: another try may help
+        (2_000_000_000, None, "UNAVAILABLE"),
+    ],
+)
+def test_a_deadline_that_cannot_be_met_is_no_reason_to_try_again(stub, backend, needs_ns, timeout_s, code: str) -> None:
+    backend.script = [Rejected(Reason.DEADLINE_HOPELESS, 1_500_000_000, needs_ns=needs_ns)]
+    request = service_pb2.ModelInferRequest(model_name="echo_INT32")
+    request.inputs.add(name="x", datatype="INT32", shape=[1, 1], contents={"int_contents": [1]})
+    with pytest.raises(grpc.RpcError, match="the deadline cannot be met") as caught:
+        stub.ModelInfer(request, timeout=timeout_s)
+    assert caught.value.code().name == code
+    trailers = [key for key, _ in caught.value.trailing_metadata()]
+    assert ("grpc-retry-pushback-ms" in trailers) == (code == "UNAVAILABLE")
+
+
 def test_who_is_refused_learns_when_to_come_back(stub, backend) -> None:
     backend.script = [Rejected(Reason.QUEUE_FULL, 1_500_000_000)]
     request = service_pb2.ModelInferRequest(model_name="echo_INT32")
@@ -215,9 +235,16 @@ def test_bytes_that_are_no_message_are_refused(server, backend) -> None:
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_model_without_state_has_no_sequences(triton) -> None:
-    with pytest.raises(InferenceServerException, match="keeps no state"):
-        triton.infer("two", two_inputs(), sequence_id=5, sequence_start=True)
+@pytest.mark.parametrize("id", [5, 2**63 - 1, "a"])
+def test_a_model_without_state_ignores_sequences_as_any_parameter_that_it_does_not_know(triton, id) -> None:
+    result = triton.infer("two", two_inputs(), sequence_id=id, sequence_start=True, sequence_end=True)
+    assert result.as_numpy("a").tolist() == triton.infer("two", two_inputs()).as_numpy("a").tolist()
+
+
+@pytest.mark.parametrize("most", [2**63, 2**64 - 1])
+def test_priorities_are_unsigned_numbers_of_64_bits(triton, backend, most: int) -> None:
+    triton.infer("two", two_inputs(), priority=most)
+    assert backend.submissions[-1].priority == most
 
 
 def test_server_and_models_tell_of_themselves(triton, backend) -> None:

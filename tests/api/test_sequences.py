@@ -125,3 +125,36 @@ def test_parameters_that_are_none_are_refused_with_their_path(served: House, par
     body = {"inputs": [{"name": "x", "datatype": "INT32", "shape": [1, 1], "data": [1]}], "parameters": parameters}
     refused = httpx.post(f"http://{served.http}/v2/models/accumulate/infer", json=body)
     assert (refused.status_code, said in refused.json()["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("wire", ["http", "grpc"])
+@pytest.mark.parametrize("limits", [{"priority": 2**64 - 1}, {"timeout": 2**63 - 1}])
+def test_the_largest_numbers_that_triton_takes_are_taken_by_every_kind_of_model(served: House, wire, limits) -> None:
+    client = http_client if wire == "http" else grpc_client
+    zeros = client.InferInput("x", [1, 1024], "FP32")
+    zeros.set_data_from_numpy(np.zeros((1, 1024), np.float32))
+    with client.InferenceServerClient(getattr(served, wire)) as connected:
+        assert connected.infer("noop", [zeros], **limits).as_numpy("y").tolist() == [[0.0]]
+        first = {"sequence_id": 77, "sequence_start": True, "sequence_end": True}
+        answer = connected.infer("simple_sequence", given(client, 3), **first, **limits)
+        assert answer.as_numpy("OUTPUT").tolist() == [[4]]
+
+
+@pytest.mark.parametrize("wrong", [2**64, -1, 1.5, "1", True])
+@pytest.mark.parametrize("name", ["priority", "timeout"])
+def test_what_is_no_such_number_is_refused_with_its_path(served: House, name: str, wrong: object) -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1024], "data": [0.0] * 1024}
+    refused = httpx.post(
+        f"http://{served.http}/v2/models/noop/infer", json={"inputs": [tensor], "parameters": {name: wrong}}
+    )
+    assert refused.status_code == 400
+    assert refused.json()["error"] == f"parameters.{name}: must be a whole number from 0 to 2^64 - 1"
+
+
+def test_a_sequence_can_be_continued_by_generate_whose_other_fields_are_parameters(served: House) -> None:
+    url = f"http://{served.http}/v2/models/accumulate/generate"
+    place = {"sequence_id": "by hand", "sequence_start": True}
+    assert httpx.post(url, json={"x": 4, **place}).json()["sum"] == 4
+    assert httpx.post(url, json={"x": 3, "parameters": {"sequence_id": "by hand"}}).json()["sum"] == 7
+    refused = httpx.post(url, json={"x": 3})
+    assert (refused.status_code, "sequence_id" in refused.json()["error"]) == (400, True)

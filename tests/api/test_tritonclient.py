@@ -158,9 +158,16 @@ def test_a_version_may_be_named_but_must_be_ours(triton) -> None:
         triton.infer("two", two_inputs(), model_version="9")
 
 
-def test_a_model_without_state_has_no_sequences(triton) -> None:
-    with pytest.raises(InferenceServerException, match="keeps no state"):
-        triton.infer("two", two_inputs(), sequence_id=5, sequence_start=True)
+@pytest.mark.parametrize("id", [5, 2**64 - 1, "a"])
+def test_a_model_without_state_ignores_sequences_as_any_parameter_that_it_does_not_know(triton, id) -> None:
+    result = triton.infer("two", two_inputs(), sequence_id=id, sequence_start=True, sequence_end=True)
+    assert result.as_numpy("a").tolist() == triton.infer("two", two_inputs()).as_numpy("a").tolist()
+
+
+@pytest.mark.parametrize("most", [2**63, 2**64 - 1])
+def test_priorities_are_unsigned_numbers_of_64_bits(triton, backend, most: int) -> None:
+    triton.infer("two", two_inputs(), priority=most)
+    assert backend.submissions[-1].priority == most
 
 
 def test_server_and_model_metadata_are_what_clients_read(triton) -> None:

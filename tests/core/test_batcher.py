@@ -160,6 +160,8 @@ def test_a_request_that_cannot_make_it_even_if_served_next_is_refused_at_the_doo
     assert refused is not None
     assert refused.reason is Reason.DEADLINE_HOPELESS
     assert refused.retry_after_ns > 0
+    assert refused.needs_ns is not None
+    assert refused.needs_ns > ms(20)
     assert b.admit(request(at_ms=1, budget_ms=200), ms(1)) is None
 
 

@@ -88,7 +88,7 @@ def test_what_is_no_picture_is_the_clients_fault(classifier: Model, photographs:
     animation = BytesIO()
     Image.new("L", (8, 8)).save(animation, "GIF")
     for content in (b"", b"not a picture", photographs["china"][:5000], animation.getvalue()):
-        with pytest.raises(InvalidInput, match="not a readable JPEG or PNG"):
+        with pytest.raises(InvalidInput, match="not a readable JPEG, PNG, WebP or TIFF"):
             classifier.prepare({"image": bytes_of(content)})
 
 
@@ -134,6 +134,46 @@ def test_texts_of_different_lengths_share_a_batch_and_answer_the_same(embedder: 
     assert len({part.group for part in parts}) == 1
     assert max(part.length for part in parts) == 256
     assert_batched_equals_unbatched(embedder, requests, atol=1e-5, rtol=0)
+
+
+LONG_TEXTS = {
+    "words": b"the train leaves at noon. " * 2_000,
+    "one word": b"a" * 60_000,
+    "spaces, then words": b" " * 20_000 + b"hello " * 1_000,
+    "long words": (b"x" * 90 + b" ") * 1_000,
+    "words too long to be known": (b"x" * 120 + b" ") * 30,
+    "no spaces": "漢字".encode() * 10_000,
+    "accents on their own": "e\u0301 ".encode() * 10_000,
+    "a character cut in two where the limit is": b"ab" + "漢".encode() * 40_000,
+}
+
+
+@pytest.mark.parametrize("kind", LONG_TEXTS)
+def test_a_long_text_is_cut_to_the_same_tokens_as_if_all_of_it_were_read(embedder: Model, kind: str) -> None:
+    text = LONG_TEXTS[kind]
+    module = embedder._user_prepare.__self__  # type: ignore[attr-defined]
+    expected = module._tokenizer.encode(text.decode()).ids
+    (beside, found) = embedder.prepare({"text": bytes_of(b"short", text)}).tensors["token_ids"]
+    assert found[: len(expected)].tolist() == expected
+    assert beside[1] != 0
+
+
+def test_a_text_of_any_length_costs_no_more_than_a_long_one(embedder: Model) -> None:
+    class Read(bytes):
+        """A text that notes how much of it is asked for."""
+
+        most = 0
+
+        def __getitem__(self, part: slice) -> bytes:  # type: ignore[override]
+            Read.most = max(Read.most, part.stop)
+            return bytes.__getitem__(self, part)
+
+        def decode(self, *_: object) -> str:
+            raise AssertionError("all of it was read")
+
+    part = embedder.prepare({"text": np.array([[Read(b" " * (1 << 24))]], dtype=object)})
+    assert part.length <= 2
+    assert 0 < Read.most <= 4 * 101 * 256
 
 
 def test_text_that_is_not_utf8_is_the_clients_fault(embedder: Model) -> None:

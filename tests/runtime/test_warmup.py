@@ -1,13 +1,15 @@
 """How far a model's batch sizes are climbed, on a clock that only the model moves."""
 
-from models.base import Tensors
+import pytest
+
+from models.base import Collected, DeviceLost, Tensors
 from models.spec import Limits
 from serving.core.latency import LatencyModel
 from serving.core.sizes import Sizes
 from serving.runtime.driver import HOP_NS, nearer
 from serving.runtime.warmup import warm_up
 from serving.testing.clock import ManualClock
-from serving.testing.models import ScriptedModel, Staged
+from serving.testing.models import AsynchronousModel, ScriptedModel, Staged
 
 MS = 1_000_000
 
@@ -72,3 +74,73 @@ def test_what_later_sizes_and_lengths_take_changes_nothing_of_what_was_measured_
     for length in latency.lengths:
         for rows in (1, 8, 64):
             assert latency.predict_ns(rows, length) == MS // 2 + 10_000 * rows
+
+
+class LimitedModel(TimedModel):
+    """Fails for batches of more rows than `most`, and of fewer than `fewest`."""
+
+    def __init__(self, clock: ManualClock, most: int, fewest: int = 1, error: type[Exception] = RuntimeError) -> None:
+        super().__init__(clock, 1, 0)
+        self._most, self._fewest, self._error = most, fewest, error
+
+    def forward(self, staged: object) -> Tensors:
+        assert isinstance(staged, Staged)
+        if not self._fewest <= len(staged.x) <= self._most:
+            raise self._error(f"{len(staged.x)} rows are not possible\nmore")
+        return super().forward(staged)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 16, 20, 31, 63])
+def test_a_model_that_cannot_take_more_rows_is_bounded_there_and_says_so(most: int) -> None:
+    clock, said = ManualClock(), list[str]()
+    latency, sizes = LatencyModel(), Sizes(largest_rows=64)
+    warm_up(LimitedModel(clock, most), latency, sizes, clock, budget_ns=None, report=said.append)
+    assert sizes.largest_rows == most
+    assert said[-1] == (
+        f"WARNING: {most + 1} rows and more fail (RuntimeError: {_failed_first(most)} rows are not possible): batches "
+        f"have at most {most} rows. `limits.max_batch_rows: {most}` in the settings says so without trying"
+    )
+    assert latency.predict_ns(1, 1) == MS
+
+
+def _failed_first(most: int) -> int:
+    return next(rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows > most)
+
+
+def test_a_model_that_cannot_take_one_row_stops_the_start() -> None:
+    clock, sizes = ManualClock(), Sizes(largest_rows=64)
+    with pytest.raises(RuntimeError, match="1 rows are not possible"):
+        warm_up(LimitedModel(clock, most=8, fewest=8), LatencyModel(), sizes, clock, budget_ns=None)
+
+
+def test_a_device_that_is_lost_while_sizes_are_tried_is_no_limit() -> None:
+    clock, sizes = ManualClock(), Sizes(largest_rows=64)
+    with pytest.raises(DeviceLost):
+        warm_up(LimitedModel(clock, most=4, error=DeviceLost), LatencyModel(), sizes, clock, budget_ns=None)
+
+
+def test_what_was_launched_is_collected_also_where_a_size_fails() -> None:
+    """What is not collected keeps its place on the device for ever."""
+    clock, said = ManualClock(), list[str]()
+    model, sizes = FailingLaunches(most=5), Sizes(largest_rows=64)
+    warm_up(model, LatencyModel(), sizes, clock, budget_ns=None, report=said.append)
+    assert sizes.largest_rows == 5
+    assert model.under_way == 0
+
+
+class FailingLaunches(AsynchronousModel):
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most, self.under_way, self._tried = most, 0, 0
+
+    def launch(self, staged: object) -> object:
+        assert isinstance(staged, Staged)
+        self._tried += 1
+        if len(staged.x) > self._most and self._tried % 2:
+            raise RuntimeError("too many rows")
+        self.under_way += 1
+        return super().launch(staged)
+
+    def collect(self, launched: object) -> Collected:
+        self.under_way -= 1
+        return super().collect(launched)

@@ -1,0 +1,124 @@
+"""Microseconds of CPU per gRPC call in the fast door alone: HTTP/2 in, a backend that answers at once, HTTP/2 out.
+
+    python -m benchmarks.bench_grpc_connection [--calls N] [--rounds R]
+
+No sockets, no engine. 32 calls come in one read, each with 4 KB, as from HAProxy; their heads are recognised. Compare only
+with numbers of the same run and machine, interleaved: run it in turns in two checkouts.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable
+
+import numpy as np
+from hpack import Encoder
+
+from serving.api.dispatch import ServedModel
+from serving.api.grpc_connection import GrpcConnection
+from serving.api.grpc_service import INFER, GrpcService
+from serving.api.operations import Operations
+from serving.core.outcome import Completed, Outcome
+from serving.protocol import http2
+from serving.protocol.messages import TensorDescription
+from serving.protocol.pb import message
+from serving.testing.backend import QUEUE_NS, TIMINGS, EchoBackend
+
+TOGETHER = 32
+ARRAY = np.arange(1024, dtype=np.float32).reshape(1, 1024)
+HEADERS = [
+    (":method", "POST"), (":scheme", "http"), (":path", INFER), (":authority", "127.0.0.1:8001"),
+    ("content-type", "application/grpc"), ("te", "trailers"), ("grpc-accept-encoding", "identity, deflate, gzip"),
+    ("user-agent", "grpc-python/1.66.1 grpc-c/43.0.0 (linux; chttp2)"),
+]  # fmt: skip
+
+
+class Answered:
+    """A request that is answered when it is handed over."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    def then(self, callback: Callable[[Outcome], None]) -> None:
+        callback(self._outcome)
+
+    def cancel(self) -> None:
+        """It is over."""
+
+
+class AtOnce(EchoBackend):
+    def submit(self, payload: object, **facts: object) -> Answered:  # type: ignore[override]
+        return Answered(Completed(payload, QUEUE_NS, TIMINGS))
+
+
+class Sink:
+    """A transport that counts what it is given."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self.bytes += len(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        raise SystemExit("the connection was closed")
+
+
+def reads(count: int) -> list[bytes]:
+    request = message("ModelInferRequest")(model_name="m", id="7")
+    request.inputs.add(name="x", datatype="FP32", shape=ARRAY.shape)
+    request.raw_input_contents.append(ARRAY.tobytes())
+    content = request.SerializeToString()
+    body = b"\0" + len(content).to_bytes(4, "big") + content
+    encoder = Encoder()
+    encoder.header_table_size = 0
+    encoder.encode([])
+    head = encoder.encode(HEADERS)
+
+    def call(id: int) -> bytes:
+        headers = http2.frame(http2.HEADERS, http2.END_HEADERS, id, head)
+        return headers + http2.frame(http2.DATA, http2.END_STREAM, id, body)
+
+    ids = range(1, 2 * count, 2)
+    return [b"".join(map(call, ids[at : at + TOGETHER])) for at in range(0, count, TOGETHER)]
+
+
+async def run(count: int, rounds: int) -> None:
+    described = (TensorDescription("x", "FP32", (-1, 1024)),)
+
+    async def models() -> list[dict[str, object]]:
+        return []
+
+    served = ServedModel(name="m", inputs=described, outputs=described, backend=AtOnce())
+    service = GrpcService([served], Operations(models))
+    prepared = reads(count)
+    for _ in range(rounds):
+        connection = GrpcConnection(service, max_message_bytes=1 << 20, others={}, connections=set(), heads={})
+        sink = Sink()
+        connection.connection_made(sink)
+        room = http2.window_update(0, http2.LARGEST_WINDOW - http2.DEFAULT_WINDOW)
+        hello = http2.settings([(http2.INITIAL_WINDOW_SIZE, http2.LARGEST_WINDOW)])
+        connection.data_received(http2.PREFACE + hello + http2.frame(http2.SETTINGS, http2.ACK, 0) + room)
+        began = time.process_time_ns()
+        for read in prepared:
+            connection.data_received(read)
+            await asyncio.sleep(0)
+        took_us = (time.process_time_ns() - began) / count / 1000
+        await asyncio.sleep(0)
+        assert sink.bytes > count * ARRAY.nbytes
+        print(f"{took_us:.2f} µs per call")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    asyncio.run(run(arguments.calls, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Why a model could not be loaded, in a sentence that may be shown to anybody: it has no traceback and no value of an
+option."""
+
+import re
+import traceback
+from pathlib import Path
+
+from models.beside import PRIVATE
+from models.options import without_values
+from models.spec import ModelSpec
+
+LONGEST = 2000  # characters: torch lists every missing weight
+OUR_SENTENCES = ("ModelNotLoadable", "BrokenPromise", "DoesNotFit")  # by name, since two come with torch
+
+
+def sentence(spec: ModelSpec, error: BaseException) -> str:
+    """What went wrong and, if that was in the model's own code, in which line of it."""
+    text = str(error).strip()[:LONGEST]
+    if type(error).__name__ not in OUR_SENTENCES:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if _is_theirs(frame.filename, spec)]
+        if own:
+            text += f" ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+    return _public(text, spec)
+
+
+def full_story(spec: ModelSpec, error: BaseException) -> str:
+    """The traceback, for the log: without the values of options too."""
+    return _public("".join(traceback.format_exception(error)), spec)
+
+
+def _is_theirs(filename: str, spec: ModelSpec) -> bool:
+    path = Path(filename)
+    if spec.folder is not None and path.is_relative_to(spec.folder):
+        return "site-packages" not in path.parts
+    return False
+
+
+def _public(text: str, spec: ModelSpec) -> str:
+    return without_values(re.sub(rf"{PRIVATE}\d+\.", "", text), spec.options, spec.folder)

@@ -1,0 +1,58 @@
+"""What factories make of PyTorch: modules, TorchScript, exported programs, lazy modules. Each becomes a module that
+only computes."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from models.pytorch.checking import BrokenPromise
+
+log = logging.getLogger(__name__)
+
+Made = nn.Module | torch.export.ExportedProgram
+
+
+def is_served(made: object) -> bool:
+    """Whether this can be loaded as a module."""
+    return isinstance(made, nn.Module | torch.export.ExportedProgram)
+
+
+def as_module(made: Made, home: torch.device) -> nn.Module:
+    """The module itself. An exported program names devices in its code, so it is moved before it becomes one."""
+    if isinstance(made, nn.Module):
+        return made
+    if home.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        made = move_to_device_pass(made, home)
+    return made.module()
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The module in evaluation mode, and its weights without gradients."""
+    with suppress(NotImplementedError):  # an exported program stays in the mode in which it was exported
+        module.eval()
+    for parameter in module.parameters():  # not `requires_grad_` of the module, which TorchScript does not have
+        parameter.requires_grad_(False)
+    return module
+
+
+def materialise(name: str, module: nn.Module, inputs: Callable[[], Sequence[torch.Tensor]] | None = None) -> None:
+    """Gives lazy layers their weights by one forward pass, as PyTorch does.
+
+    inputs: of that pass; None where there is no forward pass. Raises `BrokenPromise` for weights that exist nowhere.
+    """
+    weights = [*module.parameters(), *module.buffers()]
+    if any(tensor.is_meta for tensor in weights if not is_lazy(tensor)):
+        raise BrokenPromise("weights on the device `meta` hold no values: load them in the factory")
+    if not any(map(is_lazy, weights)):
+        return
+    if inputs is None:
+        raise BrokenPromise("lazy layers have no weights yet: load them, or call the module once, in the factory")
+    log.warning("model %s: its lazy layers get random weights now: the factory loaded none for them", name)
+    with torch.no_grad():
+        module.eval()(*inputs())

@@ -1,0 +1,103 @@
+"""Who waits for a model's own `prepare` and `finish`, which run in threads.
+
+Requests wait here as they do in the queue: tenants take turns, each tenant's go by rank. Those that are withdrawn, or
+whose deadline passes, leave at once. Knows nothing of what the methods do, nor of what becomes of a request.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from serving.core.clock import Clock
+from serving.core.queue import RequestQueue, Shape
+from serving.core.request import Request
+from serving.runtime.calls import Call, CallThreads
+
+SWEEP_S = 0.05  # how often deadlines are looked at while somebody waits, where no budget asks for more
+ANY_SHAPE: Shape = (None, 1)
+
+
+class MethodThreads:
+    """on_expired: told of requests whose deadline passed before they were prepared. The rest as `CallThreads`."""
+
+    def __init__(
+        self,
+        count: int,
+        name: str,
+        clock: Clock,
+        *,
+        limit_s: float,
+        on_expired: Callable[[Sequence[Request], int], None],
+        on_stuck: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._on_expired = on_expired
+        self._to_prepare = RequestQueue()
+        self._prepares: dict[Request, Call] = {}  # all that are not done
+        self._finishes: deque[Call] = deque()
+        names = [f"prepare-{name}-{index}" for index in range(count)]
+        self._threads = CallThreads(names, clock, self._next_call, limit_s=limit_s, on_stuck=on_stuck)
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def open(self, *, budget_ns: int | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sweep_s = SWEEP_S if budget_ns is None else min(SWEEP_S, max(0.005, budget_ns / 4e9))
+        self._threads.open()
+
+    def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._threads.close()
+
+    def is_alive(self) -> bool:
+        return self._threads.is_alive()
+
+    def prepare(self, request: Request, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Has `work` done when it is this request's turn."""
+
+        def prepared(result: Any) -> None:
+            del self._prepares[request]
+            then(result)
+
+        self._prepares[request] = Call(work, prepared)
+        self._to_prepare.add(request, ANY_SHAPE)
+        self._threads.fill()
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+
+    def finish(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Has `work` done before anything is prepared: these have waited the longest."""
+        self._finishes.append(Call(work, then))
+        self._threads.fill()
+
+    def withdraw(self, request: Request) -> None:
+        """It need not be prepared any more."""
+        call = self._prepares.pop(request, None)
+        if call is not None:
+            call.forget()
+            self._to_prepare.remove(request, ANY_SHAPE)
+
+    def _next_call(self) -> Call | None:
+        if self._finishes:
+            return self._finishes.popleft()
+        if self._to_prepare:
+            return self._prepares[self._next_to_prepare()]
+        return None
+
+    def _next_to_prepare(self) -> Request:
+        """Of the tenant whose turn was the longest ago, whoever ranks first."""
+        by_tenant = self._to_prepare.lines[ANY_SHAPE]
+        tenant = next(iter(by_tenant))
+        (request,) = self._to_prepare.take(ANY_SHAPE, tenant, 0, 1)
+        if tenant in by_tenant:
+            by_tenant[tenant] = by_tenant.pop(tenant)
+        return request
+
+    def _sweep(self) -> None:
+        """Nobody learns of a passed deadline only because a `prepare` takes long."""
+        now_ns = self._clock.now_ns()
+        due = [request for request in self._prepares if request.deadline_ns < now_ns]
+        if due:
+            self._on_expired(due, now_ns)
+        self._sweeper = self._loop.call_later(self._sweep_s, self._sweep) if self._prepares else None

@@ -1,0 +1,134 @@
+"""Why a model cannot be opened: one sentence, fit for clients, and the whole story in the log."""
+
+import asyncio
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.registry import ModelNotLoadable
+from models.spec import ModelSpec, TensorSpec
+from serving.cluster.engines import open_engine
+
+SECRET = "hunter2-and-more"
+
+
+def refusal(tmp_path: Path, code: str, **fields: Any) -> ModelNotLoadable:
+    """What opening a model says whose factory `make` is this code."""
+    (tmp_path / "project.py").write_text(code)
+    x = TensorSpec(name="x", datatype="FP32", shape=(-1, 2))
+    options = {"token": SECRET} | fields.pop("options", {})
+    spec = ModelSpec(
+        name="m", factory="project:make", options=options, inputs=(x,), outputs=(x,), folder=str(tmp_path), **fields
+    )
+    with pytest.raises(ModelNotLoadable) as caught:
+        asyncio.run(open_engine(spec))
+    return caught.value
+
+
+@pytest.fixture(autouse=True)
+def _each_its_own_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "project", raising=False)
+
+
+RAISING = "def make(token):\n    raise ValueError(f'no access with {token}')\n"
+
+
+def test_what_a_factory_raises_is_a_sentence_with_its_line_and_without_a_secret(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, logger="ray.serve"):
+        told = refusal(tmp_path, RAISING)
+    assert str(told) == "ValueError: no access with <options.token> (project.py, line 2)"
+    assert told.__cause__ is None
+    assert told.__context__ is None, "what is chained is printed too"
+    (message,) = caplog.messages
+    assert message.startswith("model m cannot be served\nTraceback")
+    assert 'project.py", line 2, in make' in message
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def make(): ...", "does not take the options token: got an unexpected keyword argument 'token'"),
+        ("def make(token, depth): ...", "missing a required argument: 'depth'; its parameters are: token, depth"),
+        ("def make(token): return {'token': token}", "project:make made a dict: neither a torch.nn.Module nor"),
+        ("import sys\ndef make(token): sys.exit(token)", r"SystemExit: <options.token> \(project.py, line 2\)"),
+        ("def make(token): raise KeyError(token)", r"KeyError: '<options.token>' \(project.py, line 1\)"),
+        ("def make(token): open('/' + token)", "FileNotFoundError: .*'/<options.token>'"),
+        ("def make(token): assert not token", r"^AssertionError \(project.py, line 1\)"),
+        ("syntax error", "SyntaxError: invalid syntax"),
+        ("import no_such_module", r"ModuleNotFoundError: No module named 'no_such_module' \(project.py, line 1\)"),
+        (
+            "from torch import nn\ndef make(token):\n    class M(nn.Module):\n"
+            "        def forward(self, x):\n            raise RuntimeError(token)\n    return M()",
+            r"RuntimeError: <options.token> \(project.py, line 5\)",
+        ),
+    ],
+)
+def test_whatever_goes_wrong_is_a_sentence_without_a_secret(code: str, words: str, tmp_path: Path) -> None:
+    told = refusal(tmp_path, code)
+    assert SECRET not in str(told)
+    with pytest.raises(ModelNotLoadable, match=words):
+        raise told
+
+
+def test_a_generating_model_is_told_of_likewise(tmp_path: Path) -> None:
+    told = refusal(tmp_path, RAISING, decoupled=True)
+    assert str(told) == "ValueError: no access with <options.token> (project.py, line 2)"
+
+
+SIGNALS = """
+import signal
+from signal import signal as set_handler
+import torch
+
+def handler(*_): ...
+at_import = signal.signal(signal.SIGUSR2, handler)
+
+class Scorer(torch.nn.Module):
+    def __init__(self, token):
+        super().__init__()
+        self.before = signal.signal(signal.SIGTERM, handler)
+        set_handler(signal.SIGINT, handler)
+    def forward(self, x):
+        return 2 * x
+make = Scorer
+"""
+
+
+def test_a_factory_that_sets_signal_handlers_is_served_and_the_handlers_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import signal
+
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)]
+    real = signal.signal
+    (tmp_path / "project.py").write_text(SIGNALS)
+    x = TensorSpec(name="x", datatype="FP32", shape=(-1, 2))
+    spec = ModelSpec(
+        name="m", factory="project:make", options={"token": ""}, inputs=(x,), outputs=(x,), folder=str(tmp_path)
+    )
+
+    async def story() -> None:
+        engine = await open_engine(spec)
+        assert engine.is_ready()
+        await engine.drain(timeout_s=1)
+        engine.close()
+
+    with caplog.at_level(logging.WARNING, logger="models"):
+        asyncio.run(story())
+    assert threading.current_thread() is threading.main_thread()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)] == before
+    assert signal.signal is real
+    told = [message for message in caplog.messages if "handler" in message]
+    assert told == [
+        f"model m: a handler for {name} is left out: signals are the server's"
+        for name in ("SIGUSR2", "SIGTERM", "SIGINT")
+    ]
