@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -54,6 +55,7 @@ class HostileFile:
 def _load(load: Load, path: Path, answers: Connection) -> None:
     os.environ["HEADWAY_CACHE"] = str(path.parent / "cache")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    warnings.simplefilter("ignore")
     before = _status_bytes("VmHWM")
     # What grows without end ends as a MemoryError of this process, and not of the machine.
     most = _status_bytes("VmSize") + 2 * MEMORY_MIB * MIB

@@ -133,6 +133,7 @@ class Peer:
     async def after(self) -> Answer:
         """What became of the connection: whether a well-behaved call is still answered right on it."""
         if not self.ended.is_set() and self.goaway is None:
+            self._next = 2**20 + 1  # beyond whatever was begun by hand
             answer = await self.call(good())
             if answer.what != "closed" and self.goaway is None:
                 return Answer("served" if answer.what == "OK" else f"not served: {answer.what}", answer.text)
@@ -173,6 +174,8 @@ class Peer:
         self._more_credit.set()
 
     def _change(self, settings: dict[int, int]) -> None:
+        if (size := settings.get(http2.HEADER_TABLE_SIZE)) is not None:
+            self._encoder.header_table_size = min(size, 4096)
         if (size := settings.get(http2.INITIAL_WINDOW_SIZE)) is not None:
             for id in self._credit.keys() - {0}:
                 self._credit[id] += size - self._initial

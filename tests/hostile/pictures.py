@@ -15,7 +15,7 @@ from tests.hostile.inputs import MIB, Answer, Doors, Hostile, Send, seeded, word
 KIND = "pictures"
 READ = words("200")
 UNREADABLE = words("400")
-EITHER = words("200", "400")
+EITHER = words("200", "400", "413")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112
 
