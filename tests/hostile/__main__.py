@@ -27,7 +27,7 @@ ALONE_MIB = 2  # a server in one process takes no more than 4
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__.partition("\n")[0])
-    kinds = [*LOADED, *SENT]
+    kinds = [*SENT, *LOADED]
     parser.add_argument("--only", action="append", choices=kinds, help="this kind, and others named so; else all")
     parser.add_argument("--alone", action="store_true", help="servers in one process without Ray: up within seconds")
     parser.add_argument("--mib", type=int, default=16, help="size of what is large, below the server's 64 (16)")
@@ -37,16 +37,18 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run(chosen: argparse.Namespace, say: Say) -> list[Report]:
-    kinds = chosen.only or [*LOADED, *SENT]
-    reports = [_told(run_files(kind, corpus(0), say), chosen, say) for kind, corpus in LOADED.items() if kind in kinds]
+    kinds = chosen.only or [*SENT, *LOADED]
+    reports: list[Report] = []
     sent = {kind: corpus for kind, corpus in SENT.items() if kind in kinds}
-    if not sent:
-        return reports
-    size = min(chosen.mib, ALONE_MIB if chosen.alone else 60) * MIB
-    place: Callable[[Say], Any] = Alone if chosen.alone else Served
-    with place(say) as running, Bystanders(running.doors) as bystanders:
-        for kind, corpus in sent.items():
-            reports.append(_told(run_kind(kind, corpus(size), running, bystanders, say), chosen, say))
+    if sent:
+        size = min(chosen.mib, ALONE_MIB if chosen.alone else 60) * MIB
+        place: Callable[[Say], Any] = Alone if chosen.alone else Served
+        with place(say) as running, Bystanders(running.doors) as bystanders:
+            for kind, corpus in sent.items():
+                reports.append(_told(run_kind(kind, corpus(size), running, bystanders, say), chosen, say))
+    for kind, corpus in LOADED.items():
+        if kind in kinds:
+            reports.append(_told(run_files(kind, corpus(0), say), chosen, say))
     return reports
 
 

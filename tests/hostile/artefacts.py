@@ -32,7 +32,10 @@ def corpus(size: int) -> list[HostileFile]:
             written("names.safetensors", lambda: safetensors({"../\0/a": _entry()}, bytes(8))), load_weights,
             words(CLEAR, "loaded"),
         ),
-        HostileFile("no tensors", KIND, written("empty.safetensors", lambda: safetensors({}, b"")), load_weights, words(CLEAR, "loaded")),
+        HostileFile(
+            "no tensors", KIND, written("empty.safetensors", lambda: safetensors({}, b"")), load_weights,
+            words(CLEAR, "loaded"),
+        ),
     ]  # fmt: skip
 
 
@@ -101,7 +104,7 @@ def _runs_code() -> bytes:
 def _zipped(**members: bytes) -> bytes:
     file = BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
+        for name, content in (members | {"archive__version": b"3"}).items():
             archive.writestr(name.replace("__", "/").replace("_", "."), content)
     return file.getvalue()
 
@@ -115,8 +118,8 @@ def _pickles() -> Files:
         "a pickle cut off": lambda: _runs_code()[:-3],
         "nothing": lambda: b"",
         "random bytes": lambda: seeded("pickle").randbytes(10_000),
-        "an archive with a pickle that runs code": lambda: _zipped(archive__data_pkl=_runs_code(), archive__version=b"3"),
-        "an archive with a bomb": lambda: _zipped(archive__data_pkl=bytes(1024 * MIB), archive__version=b"3"),
+        "an archive with a pickle that runs code": lambda: _zipped(archive__data_pkl=_runs_code()),
+        "an archive with a bomb": lambda: _zipped(archive__data_pkl=bytes(1024 * MIB)),
         "an archive of nothing": lambda: _zipped(),
     }  # fmt: skip
     return {

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from tests.hostile.inputs import MIB, Answer
 
-PATIENCE_S = 10.0
+CPU_S = 5  # in which it is loaded or refused
+PATIENCE_S = 60.0  # on a busy machine
 MEMORY_MIB = 512
 Load = Callable[[Path], object]
 Make = Callable[[Path], Path]
@@ -43,7 +45,8 @@ class HostileFile:
                 told = ours.recv() if ours.poll(PATIENCE_S) else Answer(f"not loaded within {PATIENCE_S:g} s")
             except EOFError:
                 process.join()
-                told = Answer(f"process ended: {process.exitcode}")
+                slow = process.exitcode == -signal.SIGXCPU
+                told = Answer(f"took more than {CPU_S} s" if slow else f"process ended: {process.exitcode}")
             finally:
                 process.kill()
                 process.join()
@@ -60,6 +63,7 @@ def _load(load: Load, path: Path, answers: Connection) -> None:
     # What grows without end ends as a MemoryError of this process, and not of the machine.
     most = _status_bytes("VmSize") + 2 * MEMORY_MIB * MIB
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
     try:
         load(path)
         answer = Answer("loaded")

@@ -35,7 +35,7 @@ async def exchange(address: Address, parts: Iterable[bytes], *, pause_s: float =
         return Answer("two answers", second) if second else answer
     finally:
         writing.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        with contextlib.suppress(asyncio.CancelledError, OSError):
             await writing
         writer.transport.abort()
 
@@ -58,15 +58,27 @@ async def _answer(reader: asyncio.StreamReader) -> Answer:
             lines = await reader.readuntil(HEAD_END)
     except asyncio.IncompleteReadError as error:
         return Answer("closed") if not error.partial else Answer("no HTTP", repr(error.partial[:80]))
-    except ConnectionError:
+    except OSError:
         return Answer("closed")
     status = lines.split(b" ", 2)[1].decode("latin-1")
+    if b"\r\ntransfer-encoding: chunked" in lines.lower():
+        return _told(status, await _rest(reader))
     length = next((line for line in lines.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
     try:
         content = await reader.readexactly(int(length.split(b":")[1]))
     except (asyncio.IncompleteReadError, ConnectionError):
         return Answer(f"{status} cut off")
     return _told(status, content)
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the server is silent or closes."""
+    parts: list[bytes] = []
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(0.2):
+            while part := await reader.read(MIB):
+                parts.append(part)
+    return b"".join(parts)
 
 
 async def _second(reader: asyncio.StreamReader) -> str:

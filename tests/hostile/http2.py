@@ -40,6 +40,7 @@ class Peer:
         self._streams: dict[int, Told] = {}
         self._credit = {0: http2.DEFAULT_WINDOW}
         self._initial = http2.DEFAULT_WINDOW
+        self.max_frame = http2.SMALLEST_MAX_FRAME  # of what the server takes
         self._more_credit = asyncio.Event()
         self._encoder, self._decoder = Encoder(), Decoder(max_header_list_size=MIB)
         self._next = 1
@@ -176,6 +177,7 @@ class Peer:
     def _change(self, settings: dict[int, int]) -> None:
         if (size := settings.get(http2.HEADER_TABLE_SIZE)) is not None:
             self._encoder.header_table_size = min(size, 4096)
+        self.max_frame = settings.get(http2.MAX_FRAME_SIZE, self.max_frame)
         if (size := settings.get(http2.INITIAL_WINDOW_SIZE)) is not None:
             for id in self._credit.keys() - {0}:
                 self._credit[id] += size - self._initial

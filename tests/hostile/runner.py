@@ -1,4 +1,4 @@
-"""Sends one kind of hostile inputs while bystanders ask, and judges answers, processes, memory, event loops and them."""
+"""Sends one kind of hostile inputs while bystanders ask; judges answers, processes, memory, event loops and them."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from tests.hostile.files import HostileFile
 from tests.hostile.inputs import MIB, Answer, Hostile
 from tests.hostile.places import Place, memory_bytes, settled, total_bytes
 
-ANSWER_S = 30.0  # for one input; by then it has been answered or given up
+ANSWER_S = 20.0  # for one input; by then it has been answered or given up
 KIND_S = 60.0  # for all of one kind: what is left over is a failure
 BASELINE_S = 3.0
 WATCH_S = 60.0
@@ -84,7 +84,7 @@ def run_kind(kind: str, inputs: Sequence[Hostile], place: Place, bystanders: Bys
         "before": before / MIB, "peak": max(most, default=0) / MIB, "after": total_bytes(after) / MIB,
     }  # fmt: skip
     report.seconds = time.monotonic() - began_s
-    _judge(report, bound, sorted({str(replica["balance"]) for replica in after}))
+    judge(report, bound, sorted({str(replica["balance"]) for replica in after}))
     return report
 
 
@@ -94,7 +94,7 @@ def run_files(kind: str, inputs: Sequence[HostileFile], say: Say) -> Report:
     for hostile in inputs:
         one_s = time.monotonic()
         told = Told(hostile.name, hostile.answer(), time.monotonic() - one_s)
-        _judge_answer(told, hostile.right)
+        judge_answer(told, hostile.right)
         report.inputs.append(told)
         for failure in told.failures:
             say(f"  {kind}: {told.name}: {failure}")
@@ -113,7 +113,7 @@ def _send(hostile: Hostile, place: Place, noise_ms: float) -> tuple[Told, set[in
     began_s = time.monotonic()
     answer = asyncio.run(answer_of(hostile, place))
     told = Told(hostile.name, answer, time.monotonic() - began_s)
-    _judge_answer(told, hostile.right)
+    judge_answer(told, hostile.right)
     replicas = place.look(WATCH_S)
     told.stall_ms, told.own_stall_ms = stalls(replicas)
     if told.own_stall_ms > STALL_MS + noise_ms:
@@ -131,13 +131,15 @@ async def answer_of(hostile: Hostile, place: Place) -> Answer:
         return Answer(f"no connection: {type(error).__name__}", str(error))
 
 
-def _judge_answer(told: Told, right: frozenset[str]) -> None:
+def judge_answer(told: Told, right: frozenset[str]) -> None:
+    """Adds to its failures what no answer should be."""
     if told.answer.what not in right:
         expected = ", ".join(sorted(right))
         told.failures.append(f"{told.answer.what}: {told.answer.text[:160]!r}, not one of {expected[:120]}")
 
 
-def _judge(report: Report, bound: int, balances: list[str]) -> None:
+def judge(report: Report, bound: int, balances: list[str]) -> None:
+    """Adds what is wrong with the kind as a whole. bound: of memory afterwards. balances: what ledgers say."""
     memory = report.memory_mib
     if memory["after"] > bound / MIB:
         report.failures.append(f"memory: {memory['before']:.0f} MiB before, {memory['after']:.0f} MiB afterwards")

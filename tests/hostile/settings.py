@@ -113,7 +113,7 @@ def _values() -> Cases:
         "a shape of text": "inputs: [{name: x, datatype: FP32, shape: all}]",
         "a shape of nothing": "inputs: [{name: x, datatype: FP32, shape: []}]",
         "a shape of 10,000 dimensions": f"inputs: [{{name: x, datatype: FP32, shape: [-1{', 2' * 10_000}]}}]",
-        "two inputs of one name": "inputs: [{name: x, datatype: FP32, shape: [-1]}, {name: x, datatype: FP32, shape: [-1]}]",
+        "two inputs of one name": f"inputs: [{', '.join(['{name: x, datatype: FP32, shape: [-1]}'] * 2)}]",
         "replicas by the million million": "replicas: 1000000000000000",
         "no replicas": "replicas: 0",
         "half a replica": "replicas: 0.5",

@@ -1,4 +1,4 @@
-"""Tensors: shapes that are odd, negative or overflow, wrong types and sizes, and shared memory that is not as it says."""
+"""Tensors: shapes that are odd, negative or overflow, wrong types and sizes, shared memory that is not as it says."""
 
 import itertools
 import json
@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from serving.protocol import http2
 from serving.protocol.pb import message
 from tests.hostile.http import exchange, head
 from tests.hostile.http2 import Peer, prefixed
-from tests.hostile.inputs import REFUSED, Answer, Doors, Hostile, Send, words
+from tests.hostile.inputs import Answer, Doors, Hostile, Send, words
 
 KIND = "tensors"
 WRONG = words("400")
@@ -61,6 +60,12 @@ SHAPES: dict[str, tuple[Any, frozenset[str]]] = {
 
 
 def _as_json() -> list[Hostile]:
+    def classified(classes: int) -> Send:
+        return asked({"data": [1, 2]}, outputs=[{"name": "y", "parameters": {"classification": classes}}])
+
+    def with_parameter(name: str, value: object) -> Send:
+        return asked({"data": [1, 2]}, parameters={name: value})
+
     cases: dict[str, tuple[Send, frozenset[str]]] = {
         f"a shape {name}": (asked({"shape": shape, "data": [1, 2]}), right) for name, (shape, right) in SHAPES.items()
     } | {
@@ -79,12 +84,12 @@ def _as_json() -> list[Hostile]:
         "the same input twice": (asked('{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]},' * 2 + "{}"), WRONG),
         "an output that is none": (asked({"data": [1, 2]}, outputs=[{"name": "z"}]), WRONG),
         "the same output twice": (asked({"data": [1, 2]}, outputs=[{"name": "y"}] * 2), words("200", "400")),
-        "classes without number": (asked({"data": [1, 2]}, outputs=[{"name": "y", "parameters": {"classification": -1}}]), WRONG),
-        "a great many classes": (asked({"data": [1, 2]}, outputs=[{"name": "y", "parameters": {"classification": 2**62}}]), words("200", "400")),
-        "a timeout of 2^80": (asked({"data": [1, 2]}, parameters={"timeout": 2**80}), words("200", "400")),
-        "a negative timeout": (asked({"data": [1, 2]}, parameters={"timeout": -1}), words("200", "400")),
-        "a priority of text": (asked({"data": [1, 2]}, parameters={"priority": "high"}), words("200", "400")),
-        "a sequence for a model without state": (asked({"data": [1, 2]}, parameters={"sequence_id": 2**64}), words("200", "400")),
+        "classes without number": (classified(-1), WRONG),
+        "a great many classes": (classified(2**62), words("200", "400")),
+        "a timeout of 2^80": (with_parameter("timeout", 2**80), words("200", "400")),
+        "a negative timeout": (with_parameter("timeout", -1), words("200", "400")),
+        "a priority of text": (with_parameter("priority", "high"), words("200", "400")),
+        "a sequence for a model without state": (with_parameter("sequence_id", 2**64), words("200", "400")),
     }  # fmt: skip
     return [Hostile(f"{name}, as JSON", KIND, send, right) for name, (send, right) in cases.items()]
 
@@ -257,7 +262,8 @@ def _shared() -> list[Hostile]:
         "a region without a key": {"key": None},
     }
     return [
-        *(Hostile(f"an input {name}", KIND, with_region(spanned(**span)), words("400")) for name, span in spans.items()),
+        *(Hostile(f"an input {name}", KIND, with_region(spanned(**span)), words("400"))
+          for name, span in spans.items()),
         *(Hostile(f"an output {name}", KIND, with_region(spanned(output=True, **span)), words("400"))
           for name, span in spans.items() if "not the shape's" not in name),
         *(Hostile(name, KIND, with_region(registered(**changes)), found) for name, changes in regions.items()),
