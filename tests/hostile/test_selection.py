@@ -33,8 +33,8 @@ CHOSEN = {
     ),
     "frames": (
         "DATA on no stream", "HEADERS of an even stream", "CONTINUATION of nothing", "a frame of 16 MB",
-        "credit of nothing", "a number without end", "an entry that is not in the table", "a preface of HTTP/1.1", "rubbish",
-        "a flood of PING", "a header block that never ends, full",
+        "credit of nothing", "a number without end", "an entry that is not in the table", "a preface of HTTP/1.1",
+        "rubbish", "a flood of PING", "a header block that never ends, full",
     ),
     "messages": (
         "a second message", "a byte after the message", "compressed without a coding", "half a message", "rubbish",
