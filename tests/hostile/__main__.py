@@ -8,6 +8,7 @@ beyond the machine's own noise, and every other client was answered right. Exit 
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
             f"{time.monotonic() - began_s:6.1f} s  {text}", file=sys.stderr if chosen.json else sys.stdout, flush=True
         )
 
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the server ends with it
     reports = run(chosen, say)
     failures = [f"{report.kind}: {failure}" for report in reports for failure in report.all_failures()]
     say(f"{sum(len(report.inputs) for report in reports)} inputs, {len(failures)} failures")

@@ -79,7 +79,7 @@ def _compressed(size: int) -> list[Hostile]:
         "gzip and rubbish": (lambda: good + b"rubbish", "gzip", words("400")),
         "gzip that is none": (infer, "gzip", words("400")),
         "gzip of nothing": (lambda: b"", "gzip", words("400")),
-        "raw deflate": (lambda: zlib.compress(infer(), wbits=-15), "deflate", words("400")),
+        "raw deflate": (lambda: zlib.compress(infer(), wbits=-15), "deflate", FITS),
         "gzip of gzip": (lambda: gzip.compress(good, mtime=0), "gzip, gzip", words("415")),
         "coding br": (infer, "br", words("415")),
         "a coding of 8 KiB": (infer, "x" * 8000, words("415", "400", "400 bare", "431 bare")),
