@@ -39,7 +39,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
     tells."""
 
     async def state(query: str) -> tuple[str, bytes]:
-        watch = map(_seconds, parse_qs(query).get("watch_loop_s", [])[:1])
+        watch = [_seconds(text) for text in parse_qs(query).get("watch_loop_s", [])[:1]]
         cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state", *watch))
         models = [
             {

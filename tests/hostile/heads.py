@@ -98,9 +98,6 @@ def _cases() -> dict[str, Case]:
         "an id of control characters": (_with(b"X-Request-Id: \x1b[31m\x07"), BODY),
         "two hosts": (_with(b"Host: elsewhere"), BODY),
         "an upgrade to h2c": (_with(b"Connection: Upgrade", b"Upgrade: h2c", b"HTTP2-Settings: A"), BODY),
-        "an upgrade with a request for a body": (
-            _with(b"Connection: Upgrade", b"Upgrade: x", length=b"%d" % len(SMUGGLED)), SMUGGLED,
-        ),
         "an upgrade to a websocket": (_with(b"Connection: Upgrade", b"Upgrade: websocket"), BODY),
         "continue, please": (_with(b"Expect: 100-continue"), BODY),
         "another expectation": (_with(b"Expect: the-unexpected"), BODY),
@@ -122,10 +119,16 @@ def _slow() -> dict[str, Case]:
     def dripping(door: Callable[[Doors], Address], *parts: bytes) -> Send:
         return at_once(door, *parts, pause_s=0.05)
 
+    def in_pieces(door: Callable[[Doors], Address], *parts: bytes) -> Send:
+        return at(door, *parts, pause_s=0.05)
+
     def idle(door: Callable[[Doors], Address], *parts: bytes) -> Send:
         return at_once(door, *parts, pause_s=2.0)
 
+    upgraded = _with(b"Connection: Upgrade", b"Upgrade: x", length=b"%d" % len(SMUGGLED))
     return {
+        # Its body comes later than its head: what is read as the body, and what as the next request?
+        "an upgrade with a request for a body": (in_pieces, (upgraded, SMUGGLED), words(REFUSED_HEAD)),
         "heads that drip": (dripping, slowly, words(REFUSED_HEAD, "no HTTP")),
         "bodies that drip": (dripping, (head("numbers", 10_000), *slowly), words(REFUSED_HEAD, "no HTTP")),
         "connections that say nothing": (idle, (b"",), words(REFUSED_HEAD, "no HTTP")),

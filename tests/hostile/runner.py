@@ -12,7 +12,7 @@ from tests.hostile.files import HostileFile
 from tests.hostile.inputs import MIB, Answer, Hostile
 from tests.hostile.places import Place, memory_bytes, settled, total_bytes
 
-ANSWER_S = 20.0  # for one input; by then it has been answered or given up
+ANSWER_S = 10.0  # for one input; by then it has been answered or given up
 KIND_S = 60.0  # for all of one kind: what is left over is a failure
 BASELINE_S = 3.0
 WATCH_S = 60.0
