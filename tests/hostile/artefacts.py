@@ -105,7 +105,8 @@ def _zipped(**members: bytes) -> bytes:
     file = BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in (members | {"archive__version": b"3"}).items():
-            archive.writestr(name.replace("__", "/").replace("_", "."), content)
+            entry = zipfile.ZipInfo(name.replace("__", "/").replace("_", "."))  # dated 1980, always
+            archive.writestr(entry, content, compress_type=zipfile.ZIP_DEFLATED)
     return file.getvalue()
 
 
