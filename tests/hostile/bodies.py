@@ -43,9 +43,11 @@ def posted(make: Callable[[], bytes], **headers: str) -> Send:
     return send
 
 
-def written(*parts: bytes, ends: bool = True) -> Send:
+def written(*parts: bytes, ends: bool = True, directly: bool = False) -> Send:
+    """directly: to the replica, where HAProxy would wait for what does not fit into its buffer."""
+
     async def send(doors: Doors) -> Answer:
-        return await exchange(doors.http, parts, ends=ends)
+        return await exchange(doors.direct_http["numbers"] if directly else doors.http, parts, ends=ends)
 
     return send
 
@@ -170,7 +172,7 @@ def _lengths() -> list[Hostile]:
         "a chunk with a size beyond 64 bits": (written(chunked, b"f" * 40 + b"\r\n" + body), refused),
         "chunks without an end": (written(chunked, whole[:-5]), words("400", "400 bare", "closed")),
         "a chunk's extension of a MiB": (
-            written(chunked, whole.replace(b"\r\n", b";" + b"e" * MIB + b"\r\n", 1), ends=False),
+            written(chunked, whole.replace(b"\r\n", b";" + b"e" * MIB + b"\r\n", 1), ends=False, directly=True),
             words("200", "400", "400 bare", "closed", "413 bare"),
         ),
         "many trailers": (
