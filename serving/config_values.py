@@ -76,6 +76,8 @@ def _json(text: str) -> str:
         json.loads(text)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
+    except RecursionError:
+        raise ValueError("is JSON that is nested too deeply") from None
     return text
 
 

@@ -271,6 +271,49 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> 
     assert all(told.startswith("my.yaml") for told in mistakes_of(tmp_path, text))
 
 
+def laughs(line: str) -> str:
+    """Twelve lines that stand for 9 to the power of 11, each repeating the one before nine times."""
+    repeated = (line.format(number=number, before=", ".join([f"*a{number - 1}"] * 9)) for number in range(1, 12))
+    return "a0: &a0 {a: 1}\n" + "".join(repeated) + GOOD
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (laughs("a{number}: &a{number} [{before}]\n"), "holds more than 50,000 values, aliases counted each time"),
+        (laughs("a{number}: &a{number}\n  <<: [{before}]\n"), "holds more than 50,000 values"),
+        ("models: [&m {options: *m}]\n", "an alias stands within what it names"),
+        ("models: &m\n  *m : 1\n", "an alias stands within what it names"),
+        (GOOD + f"    options: {{a: {'[' * 10_000}\n", "is nested too deeply"),
+        (GOOD + f"    options: {{a: {'[' * 500 + ']' * 500}}}\n", "is nested too deeply"),
+        (GOOD + "    options: {a: 2024-99-99}\n", "is not valid YAML: month must be in 1..12"),
+        (GOOD + f"    example: '{'[' * 100_000}'\n", "is JSON that is nested too deeply"),
+        (GOOD + "#" * 2**20, "has more than 1,048,576 characters"),
+    ],
+    ids=["laughs", "laughs by merging", "itself", "itself as a key", "deep", "less deep", "a date", "JSON", "large"],
+)
+def test_what_would_take_all_memory_or_time_is_refused_at_once(tmp_path: Path, text: str, told: str) -> None:
+    (mistake,) = mistakes_of(tmp_path, text)
+    assert mistake.startswith("my.yaml")
+    assert told in mistake
+
+
+def test_aliases_are_for_what_is_the_same_in_several_models(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    again = "\n".join(line.replace("doubler", "tripler") for line in GOOD.splitlines()[3:])
+    file.write_text(f"{GOOD}    limits: &l {{max_queue_requests: 7}}\n{again}\n    limits: *l\n")
+    assert [model.limits.max_queue_requests for model in load_settings(file).models] == [7, 7]
+
+
+def test_of_very_many_mistakes_the_first_are_told_and_long_ones_are_cut(tmp_path: Path) -> None:
+    told = mistakes_of(tmp_path, "".join(f"k{number}: 1\n" for number in range(100)) + GOOD)
+    assert len(told) == 51
+    assert told[0].startswith("my.yaml:1: k0: unknown key")
+    assert told[-1] == "... and 50 mistakes more"
+    (long,) = mistakes_of(tmp_path, GOOD.replace("doubler", "d" * 10_000))
+    assert len(long) < 1100
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read: No such file"):
         load_settings(tmp_path / "none.yaml")

@@ -36,6 +36,7 @@ from serving.cluster.engines import open_engine
 from serving.cluster.environment import cors, gate
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
+from serving.cluster.loop_watch import LoopWatch
 from serving.cluster.machine import available_cores
 from serving.cluster.pages import admin_token, admin_token_here, debug_pages, metric_pages
 from serving.cluster.snapshots import Teller, memory_bytes
@@ -83,6 +84,7 @@ class ModelReplica:
         )
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
+        self._loop_watch = LoopWatch()
         self._gpus = GpuSampler(devices=visible_devices(os.environ))
         if spec.resources.gpus:
             self._gpus.open()
@@ -151,8 +153,12 @@ class ModelReplica:
         except BadMessage as error:
             return str(error)
 
-    async def debug_state(self) -> dict[str, Any]:
-        return debug.state(self.engine, self._teller.snapshot())
+    async def debug_state(self, watch_loop_s: float | None = None) -> dict[str, Any]:
+        """watch_loop_s: what is told of the loop's stalls starts over, and is measured for so long."""
+        told = debug.state(self.engine, self._teller.snapshot()) | {"loop": self._loop_watch.told()}
+        if watch_loop_s is not None:
+            self._loop_watch.watch(watch_loop_s)
+        return told
 
     async def stacks(self) -> dict[str, Any]:
         """Where everything in this replica stands."""
@@ -189,6 +195,7 @@ class ModelReplica:
             self.engine.close()
             self._gpus.close()
             self._stack_dump.close()
+            self._loop_watch.close()
 
 
 @serve.deployment

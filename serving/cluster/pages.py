@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 from serving.api.front import LivePage
 from serving.cluster import decisions
 from serving.cluster.collector import Collector, targets
+from serving.protocol.errors import BadMessage
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
 from serving.text_file import UnreadableText, read_text
 
@@ -33,10 +34,14 @@ def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]
 
 def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
     """`/debug/state`: every model with its replicas in full and the latest scaling decisions; `/debug/stacks`: where
-    every thread and task of every replica stands. Only for whoever sits on the machine."""
+    every thread and task of every replica stands. Only for whoever sits on the machine.
+
+    `/debug/state?watch_loop_s=30` has replicas measure for so long how their event loops stand still; the next look
+    tells."""
 
     async def state(query: str) -> tuple[str, bytes]:
-        cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state"))
+        watch = [_seconds(text) for text in parse_qs(query).get("watch_loop_s", [])[:1]]
+        cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state", *watch))
         models = [
             {
                 "name": model.name,
@@ -65,6 +70,13 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
 def admin_token_here(path: str | None) -> str:
     """The same in a replica, whose machine need not have the file; "" then."""
     return admin_token(path) if path is not None and Path(path).is_file() else ""
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadMessage(f"{text[:20]!r} is no number of seconds", path="watch_loop_s") from None
 
 
 def admin_token(path: str | None) -> str:

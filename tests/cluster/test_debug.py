@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from serving.cluster.debug import LOOK_S, StackDump, state, threads
-from serving.cluster.snapshots import Teller
+from serving.cluster.loop_watch import TICK_S, LoopWatch
+from serving.cluster.pages import debug_pages
+from serving.cluster.snapshots import Teller, cpu_ns
+from serving.protocol.errors import BadMessage
 from serving.runtime.engine import Engine
 from serving.telemetry.recorder import Recorder
+from serving.telemetry.snapshot import ClusterSnapshot
 from serving.testing.models import ScriptedModel
 
 
@@ -65,3 +70,57 @@ def test_every_thread_is_told_with_its_name_and_where_it_stands() -> None:
     found = threads()
     main = next(stack for name, stack in found.items() if name.startswith("MainThread"))
     assert "test_every_thread_is_told" in " ".join(main)
+
+
+def test_how_long_the_loop_stood_still_is_measured_while_it_is_watched_and_not_otherwise() -> None:
+    def compute(cpu_ms: float) -> None:
+        until_ns = cpu_ns() + int(cpu_ms * 1e6)
+        while cpu_ns() < until_ns:
+            pass
+
+    async def turns() -> None:
+        """Of the loop, until the watch has ticked after whatever happened before."""
+        await asyncio.sleep(2 * TICK_S)
+
+    async def story() -> None:
+        watch = LoopWatch()
+        assert watch.told() == {"watched_s": 0, "longest_stall_ms": 0, "longest_own_stall_ms": 0}
+        watch.watch(60)
+        compute(60)
+        await turns()
+        assert watch.told()["longest_stall_ms"] >= watch.told()["longest_own_stall_ms"] >= 50
+        watch.watch(60)
+        compute(60)
+        assert watch.told()["longest_own_stall_ms"] >= 50, "also where it is asked before it ticks"
+        for seconds in (0, -1, float("nan")):
+            watch.watch(seconds)
+            await turns()
+            before = watch.told()
+            compute(60)
+            await turns()
+            assert watch.told() == before, "it has ended"
+        watch.close()
+
+    asyncio.run(story())
+
+
+def test_the_page_of_the_state_asks_replicas_to_watch_their_loops_for_as_long_as_it_says() -> None:
+    asked: list[tuple[object, ...]] = []
+
+    class Nobody:
+        async def snapshot(self) -> ClusterSnapshot:
+            return ClusterSnapshot(models=(), took_ns=0)
+
+        async def ask(self, *what: object) -> dict[str, object]:
+            asked.append(what)
+            return {}
+
+    async def story() -> None:
+        page = debug_pages(Nobody())["/debug/state"]  # type: ignore[arg-type]
+        for query in ("", "watch_loop_s=30", "watch_loop_s=0.5&watch_loop_s=7"):
+            assert await page(query) == ("application/json", b'{\n "models": []\n}')
+        with pytest.raises(BadMessage, match="watch_loop_s: 'long' is no number of seconds"):
+            await page("watch_loop_s=long")
+
+    asyncio.run(story())
+    assert asked == [("debug_state",), ("debug_state", 30.0), ("debug_state", 0.5)]

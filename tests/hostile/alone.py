@@ -1,0 +1,61 @@
+"""The servers of `served/headway.yaml` in one process, told what to do by lines: for `places.Alone`.
+
+    python -m tests.hostile.alone
+
+Writes where it listens, and for each line that it reads how it is; a number in that line is how many seconds it is to
+watch its event loop.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from serving.api.regions import Regions
+from serving.cluster.loop_watch import LoopWatch
+from serving.cluster.snapshots import memory_bytes
+from serving.config import load_settings
+from tests.hostile.places import SETTINGS
+from tests.house import House, house
+
+
+def balance(running: House) -> str:
+    """ "good", or what is wrong with a ledger."""
+    try:
+        for engine in running.engines.values():
+            engine.ledger.check()
+    except AssertionError as error:
+        return str(error)
+    return "good"
+
+
+async def told(running: House, watch: LoopWatch, line: str) -> dict[str, Any]:
+    facts = {"model": "all", "pid": os.getpid(), "memory_bytes": memory_bytes(), "balance": balance(running)}
+    facts["loop"] = watch.told()
+    if line != "look":
+        watch.watch(float(line))
+    return facts
+
+
+def main() -> None:
+    sys.path.insert(0, str(SETTINGS.parent))
+    specs = load_settings(SETTINGS).model_specs()
+    with tempfile.TemporaryDirectory() as folder, house(*specs, regions=Regions(Path(folder))) as running:
+        watch = LoopWatch()
+        addresses = {"http": address(running.http), "grpc": address(running.grpc)}
+        print(json.dumps(addresses), flush=True)
+        for line in sys.stdin:
+            answer = asyncio.run_coroutine_threadsafe(told(running, watch, line.strip()), running.loop)
+            print(json.dumps(answer.result()), flush=True)
+
+
+def address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+if __name__ == "__main__":
+    main()

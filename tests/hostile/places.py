@@ -1,0 +1,186 @@
+"""Where hostile inputs are sent: a real `headway serve`, or its servers in one process without Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from serving.cluster.ports import DISTANCE, grpc_ports, listening_ports
+from tests.hostile.inputs import Address, Doors
+from tests.patience import eventually
+
+SETTINGS = Path(__file__).with_name("served") / "headway.yaml"
+MODELS = ("numbers", "texts", "pictures")
+HOST = "127.0.0.1"
+HTTP, GRPC = (HOST, 18461), (HOST, 18463)
+START_S, STOP_S, ANSWER_S = 180.0, 60.0, 60.0
+DIRECT_HTTP = range(30000, 31001)  # where Ray Serve has replicas listen
+Replica = dict[str, Any]
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for what asks itself
+
+
+class Place(Protocol):
+    """A running server, whose replicas can be looked at."""
+
+    doors: Doors
+
+    def find_doors(self) -> None:
+        """Again, where replicas have been replaced."""
+        ...
+
+    def look(self, watch_s: float | None = None) -> list[Replica]:
+        """Of all replicas: `pid`, `memory_bytes`, `balance` and `loop`, see `serving.cluster.loop_watch`. Waits until
+        each of them answers. watch_s: what is told of loops starts over, and is measured for so long."""
+        ...
+
+
+class Served:
+    """`headway serve` with a Ray of its own, on fixed ports, in a process group of its own."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - closed in __exit__
+
+    def __enter__(self) -> Self:
+        self._say("starting headway serve ...")
+        command = [sys.executable, "-m", "serving", "serve", str(SETTINGS)]
+        self._process = subprocess.Popen(
+            command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True, cwd=Path(__file__).parents[2]
+        )
+        try:
+            eventually(self._is_ready, patience_s=START_S, beside=self.log)
+            self.find_doors()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._log.close()
+
+    def find_doors(self) -> None:
+        replicas = {replica["model"]: replica["pid"] for replica in self.look()}
+        ports = {model: listening_ports(Path(f"/proc/{pid}")) for model, pid in replicas.items()}
+        fast = {port + DISTANCE for port in grpc_ports()}
+        self.doors = Doors(
+            http=HTTP,
+            grpc=GRPC,
+            direct_http={model: _one(found & set(DIRECT_HTTP)) for model, found in ports.items()},
+            fast={model: _one(found & fast) for model, found in ports.items()},
+        )
+
+    def look(self, watch_s: float | None = None) -> list[Replica]:
+        query = "" if watch_s is None else f"?watch_loop_s={watch_s:g}"
+        return eventually(lambda: self._replicas(query), _are_all, patience_s=ANSWER_S, beside=self.log)
+
+    def log(self) -> str:
+        return Path(self._log.name).read_text()[-2000:]
+
+    def _replicas(self, query: str) -> list[Replica]:
+        try:
+            with _DIRECTLY.open(f"http://{HTTP[0]}:{HTTP[1]}/debug/state{query}", timeout=10) as response:
+                models = json.load(response)["models"]
+        except (OSError, ValueError):
+            return []
+        return [replica | {"model": model["name"]} for model in models for replica in model["replicas"]]
+
+    def _is_ready(self) -> bool:
+        assert self._process.poll() is None, f"headway serve has ended: {self.log()}"
+        return "Headway is ready" in self.log() and _are_all(self._replicas(""))
+
+
+class Alone:
+    """The servers in one process without Ray, `tests.hostile.alone`: up within seconds, and takes 4 MiB at most."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - closed in __exit__
+
+    def __enter__(self) -> Self:
+        self._say("starting servers in one process ...")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.alone"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        told = self._tell("")
+        http, grpc = tuple(told["http"]), tuple(told["grpc"])
+        self.doors = Doors(http, grpc, dict.fromkeys(MODELS, http), dict.fromkeys(MODELS, grpc))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def find_doors(self) -> None:
+        """Its process is never replaced."""
+
+    def look(self, watch_s: float | None = None) -> list[Replica]:
+        replica: Replica = self._tell("look" if watch_s is None else f"{watch_s:g}")
+        return [replica]
+
+    def _tell(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if line:
+            print(line, file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        assert answer, f"the server has ended: {self._process.wait()} {Path(self._log.name).read_text()[-2000:]}"
+        told: dict[str, Any] = json.loads(answer)
+        return told
+
+
+def memory_bytes(pids: list[int]) -> int:
+    """Resident, of these processes together; those that have ended hold none."""
+    total = 0
+    for pid in pids:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            continue
+    return total
+
+
+def settled(place: Place, bound_bytes: int, patience_s: float) -> list[Replica]:
+    """The replicas as soon as they hold no more memory together than this, or when patience ends."""
+    give_up_s = time.monotonic() + patience_s
+    while True:
+        replicas = place.look()
+        if total_bytes(replicas) <= bound_bytes or time.monotonic() > give_up_s:
+            return replicas
+        time.sleep(0.5)
+
+
+def total_bytes(replicas: list[Replica]) -> int:
+    return sum(int(replica["memory_bytes"]) for replica in replicas)
+
+
+def _are_all(replicas: list[Replica]) -> bool:
+    return {replica["model"] for replica in replicas} == set(MODELS)
+
+
+def _one(ports: set[int]) -> Address:
+    (port,) = ports
+    return HOST, port

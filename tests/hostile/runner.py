@@ -1,0 +1,173 @@
+"""Sends one kind of hostile inputs while bystanders ask; judges answers, processes, memory, event loops and them."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.hostile.bystanders import Bystanders, Seen
+from tests.hostile.files import HostileFile
+from tests.hostile.inputs import MIB, Answer, Hostile
+from tests.hostile.places import Place, memory_bytes, settled, total_bytes
+
+ANSWER_S = 10.0  # for one input; by then it has been answered or given up
+KIND_S = 60.0  # for all of one kind: what is left over is a failure
+BASELINE_S = 3.0
+WATCH_S = 60.0
+STALL_MS = 100.0
+SETTLE_S = 20.0
+MEMORY_SHARE, MEMORY_ROOM = 0.10, 64 * MIB
+# What a kind may take meanwhile, where nothing that is sent is large: None for the others.
+PEAK_ROOM = {"frames": 256 * MIB, "heads": 256 * MIB}
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Told:
+    """Of one input: what was answered, and how long the loop stood still meanwhile. failures: what is wrong with it."""
+
+    name: str
+    answer: Answer
+    seconds: float
+    stall_ms: float = 0.0
+    own_stall_ms: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Report:
+    """Of one kind. failures: of the kind as a whole; those of its inputs stand there. baseline_*: without inputs."""
+
+    kind: str
+    inputs: list[Told] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    baseline_stall_ms: float = 0.0
+    baseline_own_stall_ms: float = 0.0
+    memory_mib: dict[str, float] = field(default_factory=dict)
+    bystanders: Seen = field(default_factory=Seen)
+
+    def all_failures(self) -> list[str]:
+        return [*self.failures, *(f"{told.name}: {one}" for told in self.inputs for one in told.failures)]
+
+
+def run_kind(kind: str, inputs: Sequence[Hostile], place: Place, bystanders: Bystanders, say: Say) -> Report:
+    report = Report(kind)
+    began_s = time.monotonic()
+    bystanders.begin()
+    place.look(WATCH_S)
+    time.sleep(BASELINE_S)
+    replicas = place.look(WATCH_S)
+    report.baseline_stall_ms, report.baseline_own_stall_ms = stalls(replicas)
+    before = total_bytes(replicas)
+    pids = {replica["pid"] for replica in replicas}
+    with peak(sorted(pids)) as most:
+        for hostile in inputs:
+            if time.monotonic() > began_s + KIND_S:
+                left = len(inputs) - len(report.inputs)
+                report.failures.append(f"{left} inputs were not sent: those before took {KIND_S:g} s")
+                break
+            told, now = _send(hostile, place, report.baseline_own_stall_ms)
+            if now != pids:
+                told.failures.append("a replica has ended and was replaced")
+                place.find_doors()
+            pids = now
+            report.inputs.append(told)
+            for failure in told.failures:
+                say(f"  {kind}: {told.name}: {failure}")
+    bound = int(before * (1 + MEMORY_SHARE)) + MEMORY_ROOM
+    after = settled(place, bound, SETTLE_S)
+    report.bystanders = bystanders.end()
+    report.memory_mib = {
+        "before": before / MIB, "peak": max(most, default=0) / MIB, "after": total_bytes(after) / MIB,
+    }  # fmt: skip
+    report.seconds = time.monotonic() - began_s
+    judge(report, bound, sorted({str(replica["balance"]) for replica in after}))
+    return report
+
+
+def run_files(kind: str, inputs: Sequence[HostileFile], say: Say) -> Report:
+    report = Report(kind)
+    began_s = time.monotonic()
+    for hostile in inputs:
+        one_s = time.monotonic()
+        told = Told(hostile.name, hostile.answer(), time.monotonic() - one_s)
+        judge_answer(told, hostile.right)
+        report.inputs.append(told)
+        for failure in told.failures:
+            say(f"  {kind}: {told.name}: {failure}")
+    report.seconds = time.monotonic() - began_s
+    return report
+
+
+def stalls(replicas: list[dict[str, object]]) -> tuple[float, float]:
+    """The longest of all replicas, in ms, and the longest that their own computing explains."""
+    loops: list[dict[str, float]] = [replica["loop"] for replica in replicas]  # type: ignore[misc]
+    return max(one["longest_stall_ms"] for one in loops), max(one["longest_own_stall_ms"] for one in loops)
+
+
+def _send(hostile: Hostile, place: Place, noise_ms: float) -> tuple[Told, set[int]]:
+    """With the processes of the replicas afterwards. noise_ms: how long loops stand still anyhow."""
+    began_s = time.monotonic()
+    answer = asyncio.run(answer_of(hostile, place))
+    told = Told(hostile.name, answer, time.monotonic() - began_s)
+    judge_answer(told, hostile.right)
+    replicas = place.look(WATCH_S)
+    told.stall_ms, told.own_stall_ms = stalls(replicas)
+    if told.own_stall_ms > STALL_MS + noise_ms:
+        told.failures.append(f"the event loop stood still for {told.own_stall_ms:.0f} ms ({answer.what})")
+    return told, {replica["pid"] for replica in replicas}
+
+
+async def answer_of(hostile: Hostile, place: Place) -> Answer:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await hostile.send(place.doors)
+    except TimeoutError:
+        return Answer(f"no answer within {ANSWER_S:g} s")
+    except OSError as error:
+        return Answer(f"no connection: {type(error).__name__}", str(error))
+
+
+def judge_answer(told: Told, right: frozenset[str]) -> None:
+    """Adds to its failures what no answer should be."""
+    if told.answer.what not in right:
+        expected = ", ".join(sorted(right))
+        told.failures.append(f"{told.answer.what}: {told.answer.text[:160]!r}, not one of {expected[:120]}")
+
+
+def judge(report: Report, bound: int, balances: list[str]) -> None:
+    """Adds what is wrong with the kind as a whole. bound: of memory afterwards. balances: what ledgers say."""
+    memory = report.memory_mib
+    if memory["after"] > bound / MIB:
+        report.failures.append(f"memory: {memory['before']:.0f} MiB before, {memory['after']:.0f} MiB afterwards")
+    room = PEAK_ROOM.get(report.kind)
+    if room is not None and memory["peak"] > memory["before"] + room / MIB:
+        report.failures.append(f"memory: {memory['before']:.0f} MiB before, {memory['peak']:.0f} MiB meanwhile")
+    if balances != ["good"]:
+        report.failures.append(f"ledgers do not balance: {balances}")
+    if report.bystanders.wrong:
+        report.failures.append(f"bystanders were answered wrongly: {dict(report.bystanders.wrong)}")
+    if not report.bystanders.right:
+        report.failures.append("no bystander was answered")
+
+
+@contextmanager
+def peak(pids: list[int]) -> Iterator[list[int]]:
+    """A list that grows by what these processes hold together, twenty times a second."""
+    seen: list[int] = []
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.05):
+            seen.append(memory_bytes(pids))
+
+    sampling = threading.Thread(target=sample)
+    sampling.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        sampling.join()
