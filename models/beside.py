@@ -95,7 +95,8 @@ class Project:
         """Pickles of whole modules name classes as `models.Net`: what our package lacks is looked for in theirs."""
 
         def lent(attribute: str) -> Any:
-            if attribute.startswith("__"):
+            # Our own submodules are ours, also before they are imported.
+            if attribute.startswith("__") or _is_in(OURS, f"{name}.{attribute}"):
                 raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
             return getattr(import_module(f"{self.package}.{name}"), attribute)
 

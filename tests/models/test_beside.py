@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+import loadtest
 import models.base
 import models.spec
+import serving
 from models.beside import PRIVATE, import_beside
 from models.registry import ModelNotLoadable, find_factory
 
@@ -22,7 +24,8 @@ def _path_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     yield
-    models.__dict__.pop("__getattr__", None)
+    for package in (models, loadtest, serving):
+        package.__dict__.pop("__getattr__", None)
     models.__dict__.pop("nets", None)
     for name in set(sys.modules) - before:
         if name.startswith((PRIVATE, "shop", "helper", "models.nets")):
@@ -156,6 +159,21 @@ def test_a_whole_model_that_was_pickled_is_found_under_the_name_it_had(tmp_path:
     assert type(pickle.loads(pickle.dumps(found))) is type(found)
     with pytest.raises(AttributeError, match="Other"):
         models.Other  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_submodule_of_ours_is_ours_also_before_it_is_imported_and_where_theirs_has_one_of_the_name(
+    tmp_path: Path,
+) -> None:
+    project(tmp_path, loadtest="recording = arrivals = 'theirs'\n", shop="def make(): ...\n")
+    script = f"""
+        from models.registry import find_factory
+        find_factory('shop:make', {str(tmp_path)!r})
+        from loadtest import recording
+        import loadtest.arrivals
+        print(recording.__name__, loadtest.arrivals.__name__)
+        """
+    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "loadtest.recording loadtest.arrivals\n"
 
 
 def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_the_name(tmp_path: Path) -> None:
