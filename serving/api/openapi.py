@@ -95,7 +95,8 @@ def _model_paths(model: Json, extensions: Collection[str]) -> Json:
         request = _request_schema(known)
         example = known["example"]
     infer["requestBody"] = body(request, example=example)
-    infer["responses"] = answers("InferResponse", 400, 413, 415, 500, 503, 504)
+    refusals = (501,) if known and known["decoupled"] else ()  # it is asked with generate and generate_stream
+    infer["responses"] = answers("InferResponse", 400, 413, 415, 500, *refusals, 503, 504)
     paths = {
         path: read("Inputs, outputs and version", "ModelMetadata", tags=tags),
         f"{path}/ready": read("Whether the model is ready", "ModelReady", 503, tags=tags),

@@ -32,7 +32,7 @@ def _control_paths(models: Sequence[str]) -> Json:
     tags = ["models come and go"]
     parameters = [_in_path("model", TEXT | {"enum": [*models]})]
     given = wishes(parameters=wishes(unload_dependents=FLAG))
-    errors = (400, 404, 500, 503)
+    errors = (400, 403, 404, 500, 503)
     return {
         f"/v2/repository/models/{{model}}/{verb}": {
             **change(summary, given, "Nothing", *errors, required=False, tags=tags),
@@ -52,18 +52,18 @@ def _region_paths(kind: str, registered: str, registration: str) -> Json:
     forget = "Forgets it; requests that use it are still answered"
     return {
         f"{all_of_them}/status": read("The registered regions", registered, tags=tags),
-        f"{all_of_them}/unregister": change("Forgets all regions", None, "Nothing", tags=tags),
+        f"{all_of_them}/unregister": change("Forgets all regions", None, "Nothing", 403, tags=tags),
         f"{one}/status": read("One region", registered, 404, tags=tags) | {"parameters": parameters},
         f"{one}/register": {
-            **change("Registers memory that a client has made", ref(registration), "Nothing", 400, tags=tags),
+            **change("Registers memory that a client has made", ref(registration), "Nothing", 400, 403, tags=tags),
             "parameters": parameters,
         },
-        f"{one}/unregister": change(forget, None, "Nothing", tags=tags) | {"parameters": parameters},
+        f"{one}/unregister": change(forget, None, "Nothing", 403, tags=tags) | {"parameters": parameters},
     }
 
 
 def settings(summary: str, schema: str, **more: Any) -> Json:
-    changed = change(f"Changes it: {summary.lower()}", ref(schema), schema, 400, 503, **more)
+    changed = change(f"Changes it: {summary.lower()}", ref(schema), schema, 400, 403, 503, **more)
     return read(summary, schema, **more) | changed
 
 

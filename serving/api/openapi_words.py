@@ -10,10 +10,12 @@ COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 FLAG: Json = {"type": "boolean"}
 ERRORS: Mapping[int, str] = {
     400: "the request is malformed or does not fit the model; the text begins with the path of the field",
+    403: "only for callers on the machine itself, or with the admin token as a bearer token",
     404: "there is none of that name",
     413: "the body is larger than the server's limit",
     415: "an unknown Content-Encoding",
     500: "the model failed",
+    501: "not offered: a model that gives any number of answers is asked with generate or generate_stream",
     503: "not ready, or too busy; Retry-After says when to come back",
     504: "the deadline passed in the queue",
 }

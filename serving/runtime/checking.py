@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.base import Model, datatype_of, is_of
-from models.spec import TensorSpec
+from models.spec import ModelSpec, TensorSpec
 from serving.core.errors import ModelError
 
 
@@ -45,6 +45,14 @@ def check_declared(outputs: object, declared: Sequence[TensorSpec]) -> None:
             )
         if tensor.datatype == "BYTES" and array.dtype.kind != "S":
             _check_texts(tensor.name, array.flat)
+
+
+def check_generated(outputs: object, spec: ModelSpec) -> None:
+    """Raises ModelError where one answer of a generation came otherwise than declared; it has rows only where the model
+    is batched."""
+    if not spec.batched:
+        outputs = {name: _array(name, value)[np.newaxis] for name, value in _by_name(outputs).items()}
+    check_declared(outputs, spec.outputs)
 
 
 def _by_name(outputs: object) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from serving.core.request import NO_DEADLINE_NS, rank
 from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import as_model_error
 from serving.runtime.bookkeeping import Bookkeeper
-from serving.runtime.checking import check_declared
+from serving.runtime.checking import check_generated
 from serving.runtime.steps import NO_MORE, Step, steps_of
 from serving.scaling.signals import Reading
 
@@ -276,7 +276,7 @@ class GeneratingEngine:
                 answer = generation.took(await self._steps.next_of(answers))
                 if answer is NO_MORE:
                     break
-                check_declared(answer, self.spec.outputs)
+                check_generated(answer, self.spec)
                 if not generation.given:
                     generation.first_ns = self._clock.now_ns() - generation.arrived_ns
                 generation.given += 1

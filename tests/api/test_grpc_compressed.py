@@ -81,11 +81,11 @@ class Counting:
         self.taken = 0
         self.answered = asyncio.Event()
 
-    def submit(self, message: bytes, call: object) -> Held:
+    async def read_and_submit(self, message: bytes, call: object) -> Held:
         self.taken += 1
         return Held(self.answered)
 
-    def generation(self, message: bytes, call: object) -> None:
+    async def generation(self, message: bytes, call: object) -> None:
         return None
 
 

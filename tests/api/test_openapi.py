@@ -90,7 +90,9 @@ def test_whatever_is_sent_is_answered_as_described_and_never_by_a_fault_of_ours(
             response = case.call()
             statuses[response.status_code] += 1
             timed_out = response.status_code == 504 and "timeout" in str(case.body)  # the limit was the client's own
-            assert response.status_code < 500 or timed_out, response.text
+            # A model that gives any number of answers says so, and how it is asked.
+            asks_otherwise = response.status_code == 501 and "decoupled" in response.text
+            assert response.status_code < 500 or timed_out or asks_otherwise, response.text
             case.validate_response(response, checks=CHECKS)
 
         probe()
