@@ -8,6 +8,7 @@ DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
     "BF16", "BYTES",
 )  # fmt: skip
+LARGEST_SIZE = 2**31 - 1  # of a dimension: more fits into no memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class TensorSpec:
             )
         if any(size == 0 or size < -1 for size in self.shape):
             raise ValueError(f"shape: sizes are positive, or -1 for variable; got {list(self.shape)}")
+        if any(size > LARGEST_SIZE for size in self.shape):
+            raise ValueError(f"shape: sizes are at most {LARGEST_SIZE}; got {list(self.shape)}")
         if self.pad is not None and not self.batched:
             raise ValueError("pad: requests that never share a batch need not be filled up")
         if self.pad is not None and (len(self.shape) < 2 or self.shape[1] != -1):

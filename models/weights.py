@@ -10,6 +10,8 @@ import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -21,14 +23,29 @@ State = dict[str, torch.Tensor]
 LEGACY_ENDINGS = (".pth", ".pt", ".bin", ".ckpt")
 
 
+class UnreadableWeights(ValueError):
+    """A file is no checkpoint that can be read. The text names it."""
+
+
 def load_weights(path: Path | str) -> State:
-    """The tensors of a checkpoint by name, on the CPU."""
+    """The tensors of a checkpoint by name, on the CPU. Raises UnreadableWeights, or OSError."""
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    if path.suffix in LEGACY_ENDINGS:
-        return _load_converted(path)
-    raise ValueError(f"{path.name}: neither .safetensors nor one of {', '.join(LEGACY_ENDINGS)}")
+    if path.suffix not in (".safetensors", *LEGACY_ENDINGS):
+        raise UnreadableWeights(f"{path.name}: neither .safetensors nor one of {', '.join(LEGACY_ENDINGS)}")
+    if path.is_dir():
+        raise UnreadableWeights(f"{path.name}: a folder, not a file")
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else _load_converted(path)
+    except (OSError, UnreadableWeights):
+        raise
+    except UnpicklingError as error:  # torch's own text tells how to load it all the same
+        raise UnreadableWeights(
+            f"{path.name}: no checkpoint, or one that holds more than tensors, whose loading could run code; "
+            "save the `state_dict()` of a module"
+        ) from error
+    except Exception as error:  # of as many types as the loaders have
+        line = next(iter(str(error).splitlines()), "")
+        raise UnreadableWeights(f"{path.name}: cannot be read: {type(error).__name__}: {line}") from error
 
 
 def packaged_file(package: str, *parts: str, install: str) -> Path:
@@ -75,12 +92,22 @@ def _load_converted(path: Path) -> State:
 
 
 def _read_legacy(path: Path) -> State:
+    _check_archive(path)
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path.name}: not a flat dictionary of tensors")
+        raise UnreadableWeights(f"{path.name}: not a flat dictionary of tensors")
     # Cloned, since safetensors refuses tensors that share memory.
     return {str(name): value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def _check_archive(path: Path) -> None:
+    """torch stores its archives uncompressed; a compressed one may be far larger than the file that holds it."""
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as archive:
+        if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+            raise UnreadableWeights(f"{path.name}: a compressed archive; torch.save writes them uncompressed")
 
 
 def _write_atomically(state: State, target: Path) -> None:

@@ -11,6 +11,8 @@ MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
+LARGEST_BYTES = 16 << 20
+
 
 class UnreadableText(ValueError):
     """The file cannot be read as text. Says why, without its name."""
@@ -19,9 +21,12 @@ class UnreadableText(ValueError):
 def read_text(path: Path) -> str:
     """The file's text, without a byte order mark and with `\\n` at the end of each line. Raises `UnreadableText`."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(LARGEST_BYTES + 1)  # some files never end
     except OSError as error:
         raise UnreadableText(f"cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST_BYTES:
+        raise UnreadableText(f"is larger than {LARGEST_BYTES >> 20} MiB, which no text of this kind is")
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

@@ -103,3 +103,9 @@ def test_a_file_without_labels_is_a_mistake(content: str | None, told: str, tmp_
     (tmp_path / "my.yaml").write_text(SETTINGS)
     with pytest.raises(SettingsError, match=f"classes.txt {told}"):
         load_settings(tmp_path / "my.yaml")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero here")
+def test_a_file_without_an_end_is_refused_and_not_read_on() -> None:
+    with pytest.raises(UnreadableText, match="is larger than 16 MiB"):
+        read_text(Path("/dev/zero"))

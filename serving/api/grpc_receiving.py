@@ -5,8 +5,10 @@ several the bytes stay as they came until somebody asks for the next message, so
 """
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from serving.api.age import HERE
+from serving.api.beside import beside
 from serving.api.faults import CallFailed, Fault
 from serving.api.grpc_call import Call, Head
 from serving.api.grpc_message import CUT_OFF, ONE_MESSAGE, PREFIX_BYTES, message_coding, message_size
@@ -136,7 +138,7 @@ class GrpcReceiver(Http2Connection[Head]):
         try:
             if len(message) <= SMALL_BYTES:
                 return inflate(message, coding, self._max_message_bytes)
-            return await self._loop.run_in_executor(None, inflate, message, coding, self._max_message_bytes)
+            return await beside(partial(inflate, message, coding, self._max_message_bytes))
         except TooLarge as error:
             raise CallFailed(fault(error, "a compressed message")) from None
         except BadMessage as error:

@@ -223,6 +223,8 @@ class FrameReceiver(FrameSender, Generic[H]):
                 raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "the priority of no stream")
             if len(payload) != 5:
                 raise http2.StreamFault(http2.FRAME_SIZE_ERROR, "a priority has 5 bytes")
+        elif kind == http2.GOAWAY and len(payload) < 8:
+            raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "a goodbye has at least 8 bytes")
         elif kind in (http2.PUSH_PROMISE, http2.CONTINUATION):
             raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a promise of a client, or a continuation of nothing")
 

@@ -50,12 +50,23 @@ _BACKEND = re.compile(r"^backend grpc-(?!front$).*\n(?:[ \t#].*\n|\n)*", re.MULT
 _SERVER = re.compile(r"^ *server (\S+) (\S+):(\d+) proto h2((?!.* backup\b).*)\n", re.MULTILINE)
 _DEFAULT = re.compile(r"^( *default_backend ).*$", re.MULTILINE)
 # Enough bytes to be sure that the frame with the name has come; less only in a complete message. A client may open a
-# stream long before its first message, and HAProxy would break off what exceeds the time.
+# stream long before its first message, and HAProxy would break off what exceeds the time. A call that ends before its
+# message does names no model, and gRPC's runtime in the front would wait for the rest for ever.
+_CUT_OFF = "the call ends before its message does"
 _ROUTING = f"""\
     {MARK} the model's name is field 1 of the message.
     acl names_application req.hdr(application) -m found
     acl about_a_model path_beg /inference.GRPCInferenceService/Model
-    http-request wait-for-body time 1h at-least 12 if about_a_model !names_application
+    acl is_a_stream path /inference.GRPCInferenceService/ModelStreamInfer
+    http-request wait-for-body time 20s at-least 12 if about_a_model !names_application !is_a_stream
+    http-request wait-for-body time 1h at-least 12 if is_a_stream !names_application
+    acl is_short req.body_len lt 12
+    http-request set-var(txn.said) req.body,bytes(1,4),hex,hex2i if about_a_model is_short !is_a_stream
+    acl is_cut_off req.body_len lt 5
+    acl is_cut_off req.body_len,sub(txn.said) lt 5
+    http-request set-var(txn.cut_off) bool(true) if about_a_model !names_application is_short is_cut_off !is_a_stream
+    http-request return status 200 content-type application/grpc hdr grpc-status 3 hdr grpc-message "{_CUT_OFF}" \
+if {{ var(txn.cut_off) -m found }}
     http-request set-var(txn.model) req.body,ungrpc(1) if about_a_model !names_application
     acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
     http-request set-header application %[var(txn.model)] if is_a_name !names_application

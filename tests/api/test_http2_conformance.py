@@ -121,6 +121,7 @@ CASES = [
     Case("6.5.2 a wrong value that another follows",
          [http2.settings([(http2.INITIAL_WINDOW_SIZE, 2**31), (http2.INITIAL_WINDOW_SIZE, 1)])], connection=F),
     Case("6.8 GOAWAY of a stream", [frame(http2.GOAWAY, 1, bytes(8))], connection=P),
+    Case("6.8 GOAWAY of 3 bytes", [frame(http2.GOAWAY, 0, bytes(3))], connection=http2.FRAME_SIZE_ERROR),
     Case("6.8 GOAWAY with an unknown code", [frame(http2.GOAWAY, 0, b"\0\0\0\0\0\0\0\xff")]),
     # 6.7: PING
     Case("6.7 PING of a stream", [frame(http2.PING, 1, bytes(8))], connection=P),

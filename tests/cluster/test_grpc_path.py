@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import hpack
 import pytest
 
 from serving.api.age import HEADER, machine
@@ -19,6 +20,7 @@ from serving.api.operations import Operations
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.haproxy import DISTANCE, edited, keys, real_binary
 from serving.core.clock import Calendar
+from serving.protocol import http2
 from serving.protocol.pb import SERVICE, decode, encode
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
@@ -102,6 +104,7 @@ def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) ->
                 at.channel = channel
                 at.infer = partial(channel.unary_unary(INFER), timeout=10)
                 at.stream = partial(channel.stream_stream(STREAM), timeout=10)
+                at.address = sockets[1].getsockname()
                 at.began_ns = Calendar.now_ns()
                 await story(at)
         finally:
@@ -137,6 +140,42 @@ async def test_nobody_can_say_for_themselves_how_old_their_call_is(at: SimpleNam
     for _ in range(3):
         await at.infer(MESSAGE, metadata=[(HEADER.decode(), AN_HOUR_AGO), ("more", "1"), (HEADER.decode(), "0")])
     assert all(0 < age <= Calendar.now_ns() - at.began_ns for age in ages(at))
+
+
+async def answered(address: tuple[str, int], path: str, body: bytes) -> dict[str, str]:
+    """The headers that answer a call which ends with this body, whatever it is."""
+    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "m"}
+    block = hpack.Encoder().encode((fields | {"content-type": "application/grpc", "te": "trailers"}).items())
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0, b""))
+        writer.write(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block))
+        writer.write(http2.frame(http2.DATA, http2.END_STREAM, 1, body))
+        async with asyncio.timeout(10):
+            while True:
+                size, kind, _, _ = http2.read_frame_head(await reader.readexactly(http2.FRAME_BYTES), 0)
+                payload = await reader.readexactly(size)
+                if kind == http2.HEADERS:
+                    return dict(hpack.Decoder().decode(payload))
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@path
+async def test_a_call_that_ends_before_its_message_does_is_refused_at_once(at: SimpleNamespace) -> None:
+    for path_ in (INFER, INFER.replace("ModelInfer", "ModelReady")):
+        for body in (b"", infer(2)[:3], infer(2)[:5], infer(2)[:9]):
+            found = await answered(at.address, path_, body)
+            assert (found["grpc-status"], found["grpc-message"]) == ("3", "the call ends before its message does")
+    assert (await at.infer(MESSAGE)) is not None
+
+
+@path
+async def test_a_short_message_that_is_whole_and_a_stream_without_any_are_no_mistake(at: SimpleNamespace) -> None:
+    found = await answered(at.address, INFER.replace("ModelInfer", "ModelStatistics"), bytes(5))
+    assert found.get("grpc-status", "0") == "0"
+    assert [answer async for answer in at.stream(iter([]))] == []
 
 
 @path

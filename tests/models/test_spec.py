@@ -18,6 +18,7 @@ Y = TensorSpec(name="y", datatype="FP32", shape=(-1, 1))
         ({"shape": ()}, "must begin with -1"),
         ({"shape": (1, 4)}, "must begin with -1"),
         ({"shape": (-1, 0)}, "sizes are positive"),
+        ({"shape": (-1, 10**30)}, "sizes are at most 2147483647"),
         ({"shape": (-1, 4), "pad": 0}, "only a variable second dimension"),
         ({"shape": (-1,), "pad": 0}, "only a variable second dimension"),
     ],

