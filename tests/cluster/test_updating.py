@@ -19,6 +19,7 @@ from serving.config import load_settings
 from tests.cluster.conftest import NOOP, SLOW, settings_file, started
 from tests.cluster.test_serving import replica_processes
 from tests.cluster.traffic import GRPC, HTTP, Traffic, address, asked_once
+from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 
@@ -58,10 +59,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize("room", ROOM)
-def test_an_update_loses_no_request_however_late_haproxy_learns_of_it(
-    cluster: Cluster, room: str, tmp_path: Path
-) -> None:
-    settings = load_settings(settings_file(tmp_path, NOOP, NEXT if room == "beside" else PAIR))
+def test_an_update_loses_no_request_however_late_haproxy_learns_of_it(cluster: Cluster, room: str) -> None:
+    settings = load_settings(settings_file(Path(cluster.folder), NOOP, NEXT if room == "beside" else PAIR))
 
     async def story() -> dict[str, Counter[str]]:
         old = set(replica_processes("pair"))
@@ -78,8 +77,9 @@ def test_an_update_loses_no_request_however_late_haproxy_learns_of_it(
             over_grpc = await stack.enter_async_context(Traffic("pair", clients=4, wire=GRPC))
             await over_http.until_answered(20)
             await asyncio.to_thread(deploy, settings, gpus=False, only="pair", free=ROOM[room])
-            while old & set(replica_processes("pair")):
-                await asyncio.sleep(0.2)
+            await asyncio.to_thread(
+                eventually, lambda: old & set(replica_processes("pair")), lambda left: not left, 120
+            )
             await over_http.until_answered(20)
             await over_grpc.until_answered(20)
             waked = Counter([await asked_once(client, "pair", wire) for wire, client in idle.items()])
