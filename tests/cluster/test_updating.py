@@ -31,7 +31,6 @@ exec {real} "$@"
 LATE = """
 import time
 from pathlib import Path
-from types import ModuleType
 from models.reference import slow
 
 def late(spec, flag="", **options):
@@ -157,7 +156,7 @@ def test_a_model_whose_new_code_fails_goes_on_with_the_old_and_its_entry_says_wh
     flag.unlink()
     assert "the weights are gone" in failure
     assert outcomes == {"ok"}
-    assert states(triton)["single"] == ("READY", "RuntimeError: the weights are gone (late.py, line 10)")
+    assert states(triton)["single"] == ("READY", "RuntimeError: the weights are gone (late.py, line 9)")
     triton.load_model("single")
     assert states(triton)["single"] == ("READY", "")
 
