@@ -175,36 +175,33 @@ class Dispatch:
 
     def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "", age_ns: int = 0) -> Submitted:
         """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
-        return self._hand_over(plan, plan.layout.read(body, head_bytes), tenant, age_ns)
+        return self._submit_read(plan, plan.layout.read(body, head_bytes), tenant, age_ns)
 
     def submit_read(self, request: ReadRequest, tenant: str = "", age_ns: int = 0) -> tuple[Plan, Submitted]:
         """The same of a request that is read already; its plan has its places in shared memory now."""
         plan = self.placed(request.plan)
-        return plan, self._hand_over(plan, request.payload, tenant, age_ns)
+        return plan, self._submit_read(plan, request.payload, tenant, age_ns)
 
-    def _hand_over(self, plan: Plan, payload: dict[str, Tensor], tenant: str, age_ns: int) -> Submitted:
+    def _submit_read(self, plan: Plan, payload: dict[str, Tensor], tenant: str, age_ns: int) -> Submitted:
         if plan.layout.shared:
             payload |= self.read_shared(plan.layout.shared)
-        if plan.place is not None:
-            return self.submit_in(plan.place, payload, plan, tenant, plan.timeout_ns)
-        submit = partial(self._submit, **plan.more) if plan.more else self._submit
-        return submit(
-            payload,
-            rows=plan.rows,
-            tenant=tenant,
-            priority=plan.priority,
-            timeout_ns=plan.timeout_ns,
-            age_ns=age_ns,
-        )
+        return self.hand_over(plan, payload, tenant, plan.timeout_ns, age_ns)
 
-    def submit_in(
-        self, place: SequencePlace, payload: object, plan: Plan, tenant: str, timeout_ns: int | None
+    def hand_over(
+        self, plan: Plan, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None, age_ns: int
     ) -> Submitted:
-        """Of a request that has a place in a sequence."""
-        assert self.model.sequencer is not None
-        return self.model.sequencer.submit_in(
-            place, payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=timeout_ns, **plan.more
-        )
+        """Submits a request whose inputs are all there, to its place in a sequence if it has one.
+
+        timeout_ns: how long its client waits; over gRPC the call may leave less than the plan says.
+        """
+        rows, priority = plan.rows, plan.priority
+        if plan.place is not None:
+            assert self.model.sequencer is not None
+            return self.model.sequencer.submit_in(
+                plan.place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **plan.more
+            )
+        submit = partial(self._submit, **plan.more) if plan.more else self._submit
+        return submit(payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, age_ns=age_ns)
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Headers and body of the answer. Raises BadOutput or BadTensor."""

@@ -135,14 +135,7 @@ class GrpcService:
         plan = planned.plan
         limit_ns = _limit_ns(plan, call)
         tenant = self._tenant(call)
-        if plan.place is not None:
-            submitted = planned.dispatch.submit_in(plan.place, payload, plan, tenant, limit_ns)
-        else:
-            submit = planned.dispatch.model.backend.submit
-            submit = partial(submit, **plan.more) if plan.more else submit
-            submitted = submit(
-                payload, rows=plan.rows, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, age_ns=age_ns
-            )
+        submitted = planned.dispatch.hand_over(plan, payload, tenant, limit_ns, age_ns)
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
         trace = call.metadata(TRACEPARENT)
         ids = request.id, call.request_id()
