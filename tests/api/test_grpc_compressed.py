@@ -4,11 +4,11 @@ import asyncio
 import gzip
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from serving.api.beside import beside
 from serving.api.grpc_call import Head
 from serving.api.grpc_stream import STREAM_BYTES, Conversation
 from serving.protocol import http2
@@ -113,16 +113,17 @@ def test_a_stream_takes_no_more_than_may_wait() -> None:
 
 @story
 async def test_a_message_that_is_large_is_inflated_beside_the_event_loop(peer: Peer, backend: EchoBackend) -> None:
-    free = threading.Event()
-    threads = ThreadPoolExecutor(1)
-    asyncio.get_running_loop().set_default_executor(threads)
-    threads.submit(free.wait)  # no inflation begins
     noise = np.random.default_rng(0).standard_normal((1, 4000)).astype(np.float32)
+    one, other = threading.Event(), threading.Event()
+    busy = [beside(one.wait), beside(other.wait)]  # both threads: no inflation begins
     try:
         peer.send(peer.headers(1, grpc_encoding="gzip"), data(1, compressed(of(noise))))
         peer.send(peer.headers(3), data(3, infer()))
         assert list(await peer.answers()) == [3]
+        one.set()  # a single thread does the rest, in its order
+        await beside(int)
+        assert (await peer.answers())[1][0]["grpc-status"] == "0"
     finally:
-        free.set()
-    await asyncio.to_thread(int)  # stands behind it
-    assert (await peer.answers())[1][0]["grpc-status"] == "0"
+        one.set()
+        other.set()
+        await asyncio.gather(*busy)
