@@ -11,6 +11,7 @@ from functools import partial
 from struct import Struct
 from urllib.parse import quote
 
+from serving.api.beside import LONG_BYTES
 from serving.api.faults import DEADLINE_PASSED, CallFailed, Fault
 from serving.api.grpc_call import Call, Head
 from serving.api.grpc_message import PREFIX_BYTES, prefix
@@ -98,7 +99,7 @@ class GrpcConnection(GrpcReceiver):
     # -- calls ------------------------------------------------------------------------------------------------
 
     def _answer(self, call: Call, message: bytes) -> None:
-        if call.head.path != INFER or self._service.takes_long(message):
+        if call.head.path != INFER or (len(message) > LONG_BYTES and self._service.takes_long(message)):
             call.answering = self._loop.create_task(self._tell(call, message))
             return
         try:
@@ -114,7 +115,7 @@ class GrpcConnection(GrpcReceiver):
             pending.submitted.then(partial(self._infer_is_over, call, pending))
 
     def _infer_is_over(self, call: Call, pending: Pending, outcome: Outcome) -> None:
-        if pending.takes_long(outcome):
+        if not pending.planned.plan.form.is_plain and pending.takes_long(outcome):
             call.answering = self._loop.create_task(self._answer_beside(call, pending, outcome))
             return
         named = _NAME + http2.string(pending.request_id.encode("latin-1"))

@@ -7,13 +7,13 @@ as for HTTP. What is no inference is in `grpc_tells.py`.
 import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
-from typing import NamedTuple
 
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ServedModel
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, not_ready, unavailable_model, unknown_model
 from serving.api.gate import Caller
+from serving.api.grpc_openings import Openings
 from serving.api.grpc_pending import (
     RELAYED,
     TRACEPARENT,
@@ -33,7 +33,7 @@ from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.api.room import COUNTED_BYTES, Held, Room
 from serving.protocol.errors import BadMessage
-from serving.protocol.grpc_codec import GrpcLayout, Split, split
+from serving.protocol.grpc_codec import GrpcLayout, split
 from serving.protocol.messages import Tensor
 from serving.protocol.pb import HEALTH, SERVICE
 
@@ -43,12 +43,7 @@ INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer",
 _A_NAME = re.compile(r"[A-Za-z0-9._-]+")  # as HAProxy and gRPC's metadata take it
 
 
-class ReadMessage(NamedTuple):
-    """A request whose values are read."""
-
-    request: Split
-    planned: Planned
-    payload: dict[str, Tensor]
+ReadMessage = tuple[str, Planned, dict[str, Tensor]]  # a request's id, its plan, its inputs by name
 
 
 class GrpcService:
@@ -68,6 +63,7 @@ class GrpcService:
         self._server = operations
         self._tenant_header = tenant_header.lower()
         self._planned: Recall[Planned] = Recall()
+        self._openings = Openings()
         self._room = next((dispatch.model.room for dispatch in self._dispatches.values()), Room())
         inputs = [tensor for dispatch in self._dispatches.values() for tensor in dispatch.model.inputs]
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in inputs)
@@ -126,20 +122,24 @@ class GrpcService:
 
     def _read(self, message: bytes) -> ReadMessage:
         """In any thread."""
+        known = self._openings.find(message)
+        if known is not None:
+            return known.id, known.planned, known.read(message)
         request = split(message)
         planned = self._plan(request.head)
-        return ReadMessage(request, planned, planned.dispatch.payload(planned.layout, request))
+        payload = planned.dispatch.payload(planned.layout, request)
+        self._openings.keep(request, planned)
+        return request.id, planned, payload
 
     def _hand_over(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> Pending:
-        request, planned, payload = read
-        plan = planned.plan
+        id, planned, payload = read
+        dispatch, plan, _ = planned
         limit_ns = _limit_ns(plan, call)
         tenant = self._tenant(call)
-        submitted = planned.dispatch.hand_over(plan, payload, tenant, limit_ns, age_ns)
-        planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
-        trace = call.metadata(TRACEPARENT)
-        ids = request.id, call.request_id()
-        return Pending(submitted, planned, *ids, trace, tenant, began_ns, limit_ns, held)
+        submitted = dispatch.hand_over(plan, payload, tenant, limit_ns, age_ns)
+        dispatch.model.wire.decode.add(now_ns() - began_ns)
+        request_id, trace = call.request_id(), call.metadata(TRACEPARENT)
+        return Pending(submitted, planned, id, request_id, trace, tenant, began_ns, limit_ns, held)
 
     def _tenant(self, call: Call) -> str:
         return call.metadata(self._tenant_header) if self._tenant_header else ""
@@ -173,7 +173,7 @@ class GrpcService:
         try:
             held = self._held(message) if len(message) > COUNTED_BYTES else None
             reading = partial(self._read, message)
-            request, planned, payload = await beside(reading) if self.takes_long(message) else reading()
+            id, planned, payload = await beside(reading) if self.takes_long(message) else reading()
             generator = planned.dispatch.model.generator
         except (BadMessage, NotHere, CallFailed):
             generator = None  # the general way tells why
@@ -186,7 +186,7 @@ class GrpcService:
         limit_ns = _limit_ns(plan, call)
         answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, **plan.more)
         planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
-        return PendingGeneration(answers, planned, request.id, call, tenant, began_ns, held)
+        return PendingGeneration(answers, planned, id, call, tenant, began_ns, held)
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
         try:

@@ -179,7 +179,7 @@ class Http2Connection(FrameReceiver[H]):
 
     def _take_reset(self, id: int) -> None:
         self._check_begun(id)
-        self._resets += 1
+        self._allowance.broken_off += 1
         self._gone.left(id)
         if (stream := self._streams.get(id)) is not None:
             self._drop(stream)

@@ -8,15 +8,12 @@ Frames that cost the client nothing and bring no call forward are counted: a flo
 import logging
 from typing import Any, Generic, Protocol, TypeVar
 
+from serving.api.http2_allowance import Allowance
 from serving.api.http2_sending import FrameSender
 from serving.protocol import http2
 
 _log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 1 << 20
-# Such frames at a time; more may come with each second and with each call that is not broken off. HAProxy sends many
-# clients' frames on one connection.
-IDLE_FRAMES = 10_000
-IDLE_FRAMES_PER_S = 1_000
 # What one connection may do in a turn of the event loop, before others have theirs.
 TURN_STREAMS = 512
 TURN_FIELDS = 4096  # of headers that had to be decoded
@@ -51,16 +48,12 @@ class FrameReceiver(FrameSender, Generic[H]):
         super().__init__(max_held)
         self._reader = reader
         self._last_stream = 0
-        self._resets = 0
         self._unread = bytearray()
         self._needed = 0  # so many bytes make a frame of what is unread
         self._has_preface = False
         self._block: _Block | None = _NOTHING_YET
         self._is_closed = False
         self._is_resting = False  # until the next turn of the loop
-        self._idle_frames = IDLE_FRAMES  # that may still come, as counted
-        self._counted_s = 0.0  # when, and after how many calls that were not broken off
-        self._counted_well = 0
 
     # -- for the subclass to say ------------------------------------------------------------------------------
 
@@ -85,7 +78,7 @@ class FrameReceiver(FrameSender, Generic[H]):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._counted_s = self._loop.time()
+        self._allowance = Allowance(self._loop.time)
 
     def data_received(self, data: bytes) -> None:
         if self._is_closed:
@@ -245,11 +238,4 @@ class FrameReceiver(FrameSender, Generic[H]):
 
     def _spend(self, frames: int) -> None:
         """Counts frames that bring no call forward. Raises ConnectionFault when there have been too many."""
-        self._idle_frames -= frames
-        if self._idle_frames < 0:
-            now_s, well = self._loop.time(), self._last_stream // 2 - self._resets
-            more = int((now_s - self._counted_s) * IDLE_FRAMES_PER_S) + well - self._counted_well
-            self._counted_s, self._counted_well = now_s, well
-            self._idle_frames = min(IDLE_FRAMES, self._idle_frames + more)
-            if self._idle_frames < 0:
-                raise http2.ConnectionFault(http2.ENHANCE_YOUR_CALM, "too many frames that bring no call forward")
+        self._allowance.spend(frames, self._last_stream // 2)

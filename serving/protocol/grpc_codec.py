@@ -121,10 +121,12 @@ def _split_in_order(message: bytes) -> Split | None:
 
 
 class GrpcLayout:
-    """A checked head. `is_reusable`: no values are in it, so that it serves every request with the same head."""
+    """A checked head. `is_reusable`: no values are in it, so that it serves every request with the same head.
+    `only_view`: name, shape, dtype and bytes of its only input, where that is a view of raw contents; else None."""
 
     __slots__ = (
-        "_raw", "_readers", "inputs", "is_reusable", "model_name", "model_version", "outputs", "parameters", "shared"
+        "_raw", "_readers", "inputs", "is_reusable", "model_name", "model_version", "only_view", "outputs",
+        "parameters", "shared",
     )  # fmt: skip
 
     def __init__(self, head: bytes) -> None:
@@ -151,6 +153,10 @@ class GrpcLayout:
             (tensor.name, tensor.shape, numpy_dtype(tensor.datatype) if tensor.is_view else None, tensor.size, tensor)
             for tensor in self._raw
         )
+        self.only_view: tuple[str, tuple[int, ...], np.dtype, int] | None = None
+        if self.is_reusable and len(self.inputs) == len(self._readers) == 1:
+            name, shape, dtype, size, _ = self._readers[0]
+            self.only_view = None if dtype is None else (name, shape, dtype, size)
 
     def read(self, request: Split) -> dict[str, Tensor]:
         """The inputs by name but for the shared ones, as views into the message where possible."""

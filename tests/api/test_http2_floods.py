@@ -7,8 +7,9 @@ import pytest
 from hpack import Encoder
 
 from serving.api.grpc_service import STREAM, STREAM_WINDOW
+from serving.api.http2_allowance import IDLE_FRAMES
 from serving.api.http2_connection import MAX_STREAMS, MIN_HELD_BYTES
-from serving.api.http2_receiving import IDLE_FRAMES, TURN_FIELDS, TURN_STREAMS
+from serving.api.http2_receiving import TURN_FIELDS, TURN_STREAMS
 from serving.api.http2_sending import MAX_TURN, MAX_UNREAD
 from serving.core.errors import ModelError
 from serving.core.outcome import Failed
@@ -78,7 +79,7 @@ def test_as_many_as_an_honest_client_sends_are_borne(flood: str) -> None:
 async def test_calls_that_are_answered_allow_as_many_resets(peer: Peer, backend: EchoBackend) -> None:
     peer.connection._loop = Frozen(peer.connection._loop)  # no time passes, which would allow some more
     open_wide(peer)
-    peer.connection._idle_frames = 100
+    peer.connection._allowance._left = 100
     for first in range(1, 4001, 400):
         frames = [begin(id) + data(id, infer()) for id in range(first, first + 200, 2)]
         frames += [begin(id) + http2.reset(id, http2.CANCEL) for id in range(first + 200, first + 400, 2)]
