@@ -16,8 +16,10 @@ from tests.cluster.conftest import NOOP, PORT, settings_file
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """As they were, afterwards."""
+    """As a terminal gives them (under nohup some are ignored), and afterwards as they were."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
