@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from serving.protocol.errors import BadMessage
+from serving.protocol.joining import joined
 
 PIECE_BYTES = 1 << 17
 MAX_TENSORS = 1024  # of one message that is taken apart
@@ -22,6 +23,7 @@ _STRINGS = re.compile(_STRING, re.DOTALL)
 _UP_TO_COMMA = re.compile(rb'(?:(?:[^",]++|' + _STRING + rb")*+,)*+", re.DOTALL)
 # As long as what they stand for, so that positions stay.
 _STRICT = ((b"NaN", b"1e1"), (b"Infinity", b"1e000001"))
+_IN_WORDS = re.compile(rb"[NaInfity]*+")
 
 
 class _Values(msgspec.Struct):
@@ -46,10 +48,26 @@ class Apart(NamedTuple):
     data: list[memoryview | None]
 
 
-def has_numbers_beyond_json(text: bytes | memoryview) -> bool:
+def has_numbers_beyond_json(text: bytes) -> bool:
     """Whether Python's spelling of NaN and infinity may be in it, which strict JSON does not have."""
-    plain = bytes(text)
-    return b"NaN" in plain or b"Infinity" in plain
+    return any(_has(text, word) for word, _ in _STRICT)
+
+
+def _has(text: bytes, word: bytes) -> bool:
+    return any(text.find(word, start, start + PIECE_BYTES + len(word) - 1) >= 0 for start in range(0, len(text), PIECE_BYTES))
+
+
+def _strictly(text: bytes) -> Iterator[bytes]:
+    """With numbers that strict JSON has in place of the others."""
+    start = 0
+    while start < len(text):
+        # Not amid a word. No number is as long as what follows then.
+        end = _IN_WORDS.match(text, start + PIECE_BYTES, start + 2 * PIECE_BYTES)
+        piece = text[start : end.end() if end else len(text)]
+        for loose, strict in _STRICT:
+            piece = piece.replace(loose, strict)
+        start += len(piece)
+        yield piece
 
 
 def take_apart(message: bytes, tensors: str) -> Apart:
@@ -57,10 +75,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
 
     Raises BadMessage for more than MAX_TENSORS or MAX_REST_BYTES, msgspec's errors and RecursionError for what is no
     such message."""
-    text = message
-    if has_numbers_beyond_json(message):
-        for loose, strict in _STRICT:
-            text = text.replace(loose, strict)
+    text = joined(_strictly(message)) if has_numbers_beyond_json(message) else message
     listed = getattr(_outer(tensors).decode(text), tensors)
     try:
         found = _TENSORS.decode(listed)
