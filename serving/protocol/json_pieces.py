@@ -54,7 +54,9 @@ def has_numbers_beyond_json(text: bytes) -> bool:
 
 
 def _has(text: bytes, word: bytes) -> bool:
-    return any(text.find(word, start, start + PIECE_BYTES + len(word) - 1) >= 0 for start in range(0, len(text), PIECE_BYTES))
+    return any(
+        text.find(word, start, start + PIECE_BYTES + len(word) - 1) >= 0 for start in range(0, len(text), PIECE_BYTES)
+    )
 
 
 def _strictly(text: bytes) -> Iterator[bytes]:

@@ -16,22 +16,33 @@ FREED_AT_ONCE = 1 << 14  # elements
 
 
 class _Owner(np.ndarray):
-    """The memory behind an array that was handed out, of whatever became views of it."""
+    """The memory behind an array that was handed out, and behind whatever became a view of that."""
+
+    __array_priority__ = 1.0  # has `nditer` make arrays of this class
 
     def __del__(self) -> None:
-        if self.base is None:  # no view of another one
+        if self.base is None and self.size > FREED_AT_ONCE:  # no view of another one
             _gone.put(self)  # which may be called from everywhere, also by the garbage collector amid another call
 
 
 _gone: "SimpleQueue[_Owner]" = SimpleQueue()
+_OWNER = np.ndarray.__new__(_Owner, (), object)
 
 
 def empty(count: int, dtype: np.dtype[np.generic]) -> Tensor:
     """As `np.empty`. Objects are all None."""
-    if dtype != object or count <= FREED_AT_ONCE:
+    if dtype.kind != "O" or count <= FREED_AT_ONCE:
         return np.empty(count, dtype)
     _begin()
-    return np.ndarray.__new__(_Owner, (count,), dtype).view(np.ndarray)
+    # `np.empty` would write None everywhere in one call; here a null stands for it, as it may in numpy.
+    made = np.nditer(
+        [_OWNER, None],
+        ["refs_ok"],
+        [["readonly"], ["writeonly", "allocate"]],
+        op_dtypes=[None, dtype],
+        itershape=(count,),
+    ).operands[1]
+    return made.view(np.ndarray)
 
 
 @cache
