@@ -26,6 +26,6 @@ def append(message: BytesIO, part: Any) -> None:
     if memoryview(part).nbytes <= COPIED_BYTES:
         message.write(part)
         return
-    flat = memoryview(np.frombuffer(part, np.uint8))
+    flat: Any = np.frombuffer(part, np.uint8)
     for start in range(0, len(flat), COPIED_BYTES):
         message.write(flat[start : start + COPIED_BYTES])

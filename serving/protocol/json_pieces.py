@@ -48,23 +48,21 @@ class Apart(NamedTuple):
     data: list[memoryview | None]
 
 
-def has_numbers_beyond_json(text: bytes) -> bool:
+def has_numbers_beyond_json(text: bytes, piece_bytes: int = PIECE_BYTES) -> bool:
     """Whether Python's spelling of NaN and infinity may be in it, which strict JSON does not have."""
-    return any(_has(text, word) for word, _ in _STRICT)
-
-
-def _has(text: bytes, word: bytes) -> bool:
     return any(
-        text.find(word, start, start + PIECE_BYTES + len(word) - 1) >= 0 for start in range(0, len(text), PIECE_BYTES)
+        text.find(word, start, start + piece_bytes + len(word) - 1) >= 0
+        for word, _ in _STRICT
+        for start in range(0, len(text), piece_bytes)
     )
 
 
-def _strictly(text: bytes) -> Iterator[bytes]:
-    """With numbers that strict JSON has in place of the others."""
+def strictly(text: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+    """The text in pieces, with numbers that strict JSON has in place of NaN and infinity."""
     start = 0
     while start < len(text):
-        # Not amid a word. No number is as long as what follows then.
-        end = _IN_WORDS.match(text, start + PIECE_BYTES, start + 2 * PIECE_BYTES)
+        # Not cut amid a word. What has only letters of words for longer than that is no number.
+        end = _IN_WORDS.match(text, start + piece_bytes, start + piece_bytes + PIECE_BYTES)
         piece = text[start : end.end() if end else len(text)]
         for loose, strict in _STRICT:
             piece = piece.replace(loose, strict)
@@ -77,7 +75,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
 
     Raises BadMessage for more than MAX_TENSORS or MAX_REST_BYTES, msgspec's errors and RecursionError for what is no
     such message."""
-    text = joined(_strictly(message)) if has_numbers_beyond_json(message) else message
+    text = joined(strictly(message)) if has_numbers_beyond_json(message) else message
     listed = getattr(_outer(tensors).decode(text), tensors)
     try:
         found = _TENSORS.decode(listed)
