@@ -19,7 +19,8 @@ import orjson
 
 from serving.protocol.errors import BadMessage, BadTensor
 from serving.protocol.joining import joined
-from serving.protocol.json_pieces import PIECE_BYTES, has_numbers_beyond_json, leaves, pieces, take_apart
+from serving.protocol.json_hollow import take_apart
+from serving.protocol.json_pieces import PIECE_BYTES, has_numbers_beyond_json, leaves, pieces
 from serving.protocol.messages import Tensor
 from serving.protocol.objects import empty
 from serving.protocol.tensors import MAX_RANK, NOT_IN_JSON, as_bytes, numpy_dtype, object_array

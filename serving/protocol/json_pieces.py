@@ -85,7 +85,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
         complaint, _, path = str(error).partition(" - at `$")
         raise msgspec.ValidationError(f"{complaint} - at `$.{tensors}{path or '`'}") from None
     view = memoryview(message)
-    beginning = _address(text)
+    beginning = address(text)
     parts: list[bytes | memoryview] = []
     data: list[memoryview | None] = []
     offset = 0
@@ -95,7 +95,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
         if not values.data:
             data.append(None)
             continue
-        start = _address(values.data) - beginning
+        start = address(values.data) - beginning
         parts += (view[offset:start], b"null")
         offset = start + memoryview(values.data).nbytes
         data.append(view[start:offset])
@@ -113,10 +113,10 @@ def _outer(tensors: str) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(msgspec.defstruct("_Outer", [(tensors, msgspec.Raw)]))
 
 
-def _address(buffer: bytes | msgspec.Raw) -> int:
+def address(buffer: bytes | memoryview | msgspec.Raw) -> int:
     # msgspec tells what a value looks like, not where it stands; both are views of the same memory.
-    address: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
-    return address
+    found: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
+    return found
 
 
 def pieces(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes | memoryview]:
