@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from io import BytesIO
 from typing import Any
 
 import orjson
@@ -49,10 +50,11 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: 
         if held is not None and len(body) > COUNTED_BYTES:
             held.take(len(body))
         return body
-    parts = [body]
     size = len(body)
     if held is not None:
         held.take(size)
+    whole = BytesIO()  # one join of all at the end would hold up everybody else
+    whole.write(body)
     while True:
         if size > max_bytes:
             raise BodyTooLarge(max_bytes, is_endless=not announced)
@@ -60,14 +62,14 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: 
         if message["type"] != "http.request":
             return None
         part: bytes = message.get("body", b"")
-        parts.append(part)
         size += len(part)
         if held is not None:
             held.take(len(part))
+        whole.write(part)
         if not message.get("more_body", False):
             if size > max_bytes:
                 raise BodyTooLarge(max_bytes)
-            return b"".join(parts)
+            return whole.getvalue()
 
 
 async def _next_part(receive: Receive, began_s: float, received: int) -> Message:

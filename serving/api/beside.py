@@ -11,6 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 LONG_BYTES = 1 << 16  # of a message, from where on reading it may take a millisecond or more
+LONG_ANSWER_BYTES = 1 << 22  # of outputs that are copied as they are
 LONG_ELEMENTS = 1 << 13  # of outputs that are written one by one: as JSON, as BYTES, as classes
 # More would only share the interpreter's lock with the event loop more often.
 _threads = ThreadPoolExecutor(2, thread_name_prefix="messages")

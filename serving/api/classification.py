@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from serving.protocol.messages import Tensor
+from serving.protocol.objects import empty
 
 _AT_ONCE = 1 << 14
 
@@ -15,7 +16,7 @@ def best_classes(scores: Tensor, count: int, labels: Sequence[str] = (), *, batc
     flat = scores.reshape(scores.shape[0] if batched else 1, -1)
     count = min(count, flat.shape[1])
     numbers = flat.astype(np.float32) if flat.dtype.kind == "V" or flat.dtype == np.float16 else flat
-    best = np.empty((flat.shape[0], count), dtype=object)
+    best = empty(flat.shape[0] * count, np.dtype(object)).reshape(flat.shape[0], count)
     for row, texts in zip(numbers, best, strict=True):
         ranking = _ranking(row, count)
         # A little at a time: one call over all of them would hold the interpreter's lock.

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
+from io import BytesIO
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -64,7 +65,7 @@ class InferConnection(HttpToolsProtocol):
         self._heads = heads
         self._turn = Turn.CLIENT
         self._unread = b""  # what arrived and is not looked at yet
-        self._body: list[bytes] = []
+        self._body: BytesIO | None = None  # what has come of one that did not come whole
         self._held = Held(model.model.room)
         self._refusal: Fault | None = None  # of a body whose rest is still on its way, and passed over
         self._since_s = 0.0  # when a head or body began that did not come whole; 0 when none is under way
@@ -160,7 +161,7 @@ class InferConnection(HttpToolsProtocol):
             return
         self._head = head
         self._missing_bytes = head.body_bytes
-        self._body = []
+        self._body = None
         self._gather(data[start:])
 
     def _gather(self, data: bytes) -> None:
@@ -171,31 +172,33 @@ class InferConnection(HttpToolsProtocol):
                 self._expect_rest()
             self._come_bytes += len(data)
             self._missing_bytes = missing
-            self._keep(data)
+            if data and self._has_room(len(data)):
+                self._body = self._body or BytesIO()  # one join of many pieces would hold up everybody else
+                self._body.write(data)
             return
         if missing < 0:
             data, self._unread = data[:missing], data[missing:]
             self.flow.pause_reading()
-        if self._body or len(data) > COUNTED_BYTES:
-            self._keep(data)
-            data = b"".join(self._body) if len(self._body) > 1 else data
-            self._body = []
+        if self._turn is Turn.BODY or len(data) > COUNTED_BYTES:
+            if self._has_room(len(data)) and self._body is not None:
+                self._body.write(data)
+                data, self._body = self._body.getvalue(), None
             self._since_s = 0.0
         self._turn = Turn.SERVER
         self._submit(data)
 
-    def _keep(self, data: bytes) -> None:
-        """A piece of the body, if there is room for it."""
-        if self._refusal is not None:
-            return
-        try:
-            self._held.take(len(data))
-        except CallFailed as failed:
-            self._refusal = failed.fault
-            self._body = []
-            self._held.give_back()
-        else:
-            self._body.append(data)
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes more of the body can be held. Where not, it is refused when all of it has come."""
+        if self._refusal is None:
+            try:
+                self._held.take(size)
+            except CallFailed as failed:
+                self._refusal = failed.fault
+                self._body = None
+                self._held.give_back()
+            else:
+                return True
+        return False
 
     def _pass_on(self, data: bytes) -> None:
         """To uvicorn, as long as it is one request at a time; a client that sends ahead stays with uvicorn."""

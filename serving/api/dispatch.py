@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from serving.api.beside import LONG_BYTES, LONG_ELEMENTS
+from serving.api.beside import LONG_ANSWER_BYTES, LONG_BYTES, LONG_ELEMENTS
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
 from serving.api.regions import Regions, Target
@@ -208,11 +208,20 @@ class Dispatch:
         return self._writer.write(plan.form, self._answer(plan, completed), id)
 
     def writes_long(self, plan: Plan, completed: Completed) -> bool:
-        """Whether `reply` belongs beside the event loop: where many elements are written one by one."""
-        if plan.form.is_plain or plan.targets:
-            return False
+        """Whether `reply` belongs beside the event loop: where many elements are written one by one, or very many
+        bytes copied."""
         values: Any = completed.value
-        return sum(values[name].size for name in plan.form.names if name in values) > LONG_ELEMENTS
+        try:
+            if plan.form.is_plain:
+                size = 0
+                for name in plan.form.names:
+                    size += values[name].nbytes
+                return size > LONG_ANSWER_BYTES
+            if plan.targets:
+                return False
+            return sum(values[name].size for name in plan.form.names if name in values) > LONG_ELEMENTS
+        except (TypeError, LookupError, AttributeError):
+            return False  # no outputs; `reply` says so
 
     def _answer(self, plan: Plan, completed: Completed) -> Any:
         """The outputs as the request wants them told; those for shared memory are written there."""

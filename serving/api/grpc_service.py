@@ -34,6 +34,7 @@ from serving.api.recall import Recall
 from serving.api.room import COUNTED_BYTES, Held, Room
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
+from serving.protocol.grpc_pieces import reads_long
 from serving.protocol.messages import Tensor
 from serving.protocol.pb import HEALTH, SERVICE
 
@@ -82,12 +83,7 @@ class GrpcService:
         """Whether a message is to be read beside the event loop: given to `infer`, not to `submit`."""
         if len(message) <= LONG_BYTES:
             return False
-        if self._has_texts:
-            return True
-        try:
-            return len(split(message).head) > LONG_BYTES
-        except BadMessage:
-            return False
+        return self._has_texts or reads_long(message, LONG_BYTES)
 
     def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
         """Raises BadMessage, NotHere, or CallFailed where there is no room. age_ns: how old the request is; 0 in a

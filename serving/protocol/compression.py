@@ -7,6 +7,7 @@ bounded too, since empty ones take work and give nothing.
 
 import gzip
 import zlib
+from io import BytesIO
 
 from serving.protocol.errors import BadMessage, TooLarge, UnsupportedEncoding
 
@@ -36,7 +37,7 @@ def inflate(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
     beside an event loop. Raises TooLarge beyond `max_bytes`, BadMessage for damaged, cut-off or trailing data and for
     more than MAX_MEMBERS members."""
     view = memoryview(data)
-    parts: list[bytes] = []
+    whole = BytesIO()  # one join at the end would hold the interpreter's lock
     room, offset, members = max_bytes, 0, 0
     while offset < len(view) or not members:
         members += 1
@@ -46,7 +47,7 @@ def inflate(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
         if members > MAX_MEMBERS:
             raise BadMessage(f"the {coding} body has more than {MAX_MEMBERS} members: compress it as one")
         try:
-            offset, part_bytes = _inflate_member(view, offset, _window(view, coding), room, parts)
+            offset, part_bytes = _inflate_member(view, offset, _window(view, coding), room, whole)
         except EOFError:
             raise BadMessage(f"the {coding} body ends too early") from None
         except zlib.error as error:
@@ -54,7 +55,7 @@ def inflate(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
         room -= part_bytes
         if room < 0:
             raise TooLarge(f"the body is larger than {max_bytes} bytes after decompression")
-    return b"".join(parts)
+    return whole.getvalue()
 
 
 def _window(view: memoryview, coding: str) -> int:
@@ -65,8 +66,8 @@ def _window(view: memoryview, coding: str) -> int:
     return _WINDOWS[coding]
 
 
-def _inflate_member(view: memoryview, offset: int, window: int, room: int, parts: list[bytes]) -> tuple[int, int]:
-    """Appends what one member holds to `parts`; where it ends, and how many bytes it gave, at most `room` + 1."""
+def _inflate_member(view: memoryview, offset: int, window: int, room: int, whole: BytesIO) -> tuple[int, int]:
+    """Appends what one member holds to `whole`; where it ends, and how many bytes it gave, at most `room` + 1."""
     inflater = zlib.decompressobj(window)
     piece_bytes, given = _FIRST_PIECE, 0
     while not inflater.eof:
@@ -76,7 +77,7 @@ def _inflate_member(view: memoryview, offset: int, window: int, room: int, parts
         offset += len(piece) - len(inflater.unconsumed_tail) - len(inflater.unused_data)
         piece_bytes = min(2 * piece_bytes, _LARGEST_PIECE)
         if part:
-            parts.append(part)
+            whole.write(part)
             given += len(part)
             if given > room:
                 break

@@ -88,6 +88,25 @@ def fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[F
         start = stop
 
 
+def reads_long(message: bytes, head_bytes: int) -> bool:
+    """Whether reading the request takes long though its raw contents are not looked at: where the rest has more than so
+    many bytes, or is not in order, so that all is copied. Not where it is refused at once."""
+    last, rest_bytes, has_id = b"", 0, False
+    try:
+        for count, one in enumerate(fields(message)):
+            if count > MAX_FIELDS:
+                return False
+            if one.tag != RAW_INPUT:
+                rest_bytes += one.end - one.start
+            is_known = one.tag in _LISTS or one.tag in _NAMES
+            if rest_bytes > head_bytes or not is_known or one.tag < last or (one.tag == ID and has_id):
+                return True
+            last, has_id = one.tag, has_id or one.tag == ID
+    except IndexError:
+        return False
+    return False
+
+
 def too_many_fields() -> BadMessage:
     return BadMessage(f"more than {MAX_FIELDS} inputs, outputs, raw_input_contents and parameters")
 

@@ -7,7 +7,7 @@ Values are read and written in pieces, for the sake of whatever else the process
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 from math import isinf, prod
@@ -18,8 +18,11 @@ import numpy as np
 import orjson
 
 from serving.protocol.errors import BadMessage, BadTensor
-from serving.protocol.json_pieces import PIECE_BYTES, has_numbers_beyond_json, leaves, pieces, take_apart
+from serving.protocol.joining import joined
+from serving.protocol.json_hollow import take_apart
+from serving.protocol.json_pieces import PIECE_BYTES, has_numbers_beyond_json, leaves, pieces
 from serving.protocol.messages import Tensor
+from serving.protocol.objects import empty
 from serving.protocol.tensors import MAX_RANK, NOT_IN_JSON, as_bytes, numpy_dtype, object_array
 
 # What the decoders raise for bytes that no honest client sends; RecursionError is their answer to deep nesting.
@@ -121,7 +124,7 @@ def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...],
         _check_count(len(elements), count, path)
         return array_of(elements, datatype, shape, path)
     # Every element but the last has a comma: what is said to be larger than that is wrong, and not allocated.
-    flat = np.empty(min(count, (len(data) + 1) // 2), numpy_dtype(datatype))
+    flat = empty(min(count, (len(data) + 1) // 2), numpy_dtype(datatype))
     found = 0
     for piece in pieces(data):
         values = _elements(piece, datatype, depth, path, found)
@@ -200,14 +203,23 @@ def array_of(values: Sequence[Any], datatype: str, shape: tuple[int, ...], path:
 
 def write_values(array: Tensor, datatype: str, path: str) -> bytes:
     """A tensor as one flat JSON list."""
+    return joined(written_values(array, datatype, path))
+
+
+def written_values(array: Tensor, datatype: str, path: str) -> Iterator[bytes]:
+    """The same in parts, each written when it is asked for."""
     if datatype in NOT_IN_JSON:
         raise BadTensor(f"{datatype} cannot travel as JSON, ask for binary data", path=path)
     flat = array.ravel()
     if flat.size <= PIECE_ELEMENTS:
-        return _list(flat, datatype, path)
-    starts = range(0, flat.size, PIECE_ELEMENTS)
-    lists = (_list(flat[start : start + PIECE_ELEMENTS], datatype, path) for start in starts)
-    return b"[" + b",".join([one[1:-1] for one in lists]) + b"]"
+        yield _list(flat, datatype, path)
+        return
+    opening = b"["
+    for start in range(0, flat.size, PIECE_ELEMENTS):
+        yield opening
+        yield _list(flat[start : start + PIECE_ELEMENTS], datatype, path)[1:-1]
+        opening = b","
+    yield b"]"
 
 
 def _list(flat: Tensor, datatype: str, path: str) -> bytes:

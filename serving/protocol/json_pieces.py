@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from serving.protocol.errors import BadMessage
+from serving.protocol.joining import joined
 
 PIECE_BYTES = 1 << 17
 MAX_TENSORS = 1024  # of one message that is taken apart
@@ -22,6 +23,7 @@ _STRINGS = re.compile(_STRING, re.DOTALL)
 _UP_TO_COMMA = re.compile(rb'(?:(?:[^",]++|' + _STRING + rb")*+,)*+", re.DOTALL)
 # As long as what they stand for, so that positions stay.
 _STRICT = ((b"NaN", b"1e1"), (b"Infinity", b"1e000001"))
+_IN_WORDS = re.compile(rb"[NaInfity]*+")
 
 
 class _Values(msgspec.Struct):
@@ -46,10 +48,26 @@ class Apart(NamedTuple):
     data: list[memoryview | None]
 
 
-def has_numbers_beyond_json(text: bytes | memoryview) -> bool:
+def has_numbers_beyond_json(text: bytes, piece_bytes: int = PIECE_BYTES) -> bool:
     """Whether Python's spelling of NaN and infinity may be in it, which strict JSON does not have."""
-    plain = bytes(text)
-    return b"NaN" in plain or b"Infinity" in plain
+    return any(
+        text.find(word, start, start + piece_bytes + len(word) - 1) >= 0
+        for word, _ in _STRICT
+        for start in range(0, len(text), piece_bytes)
+    )
+
+
+def strictly(text: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+    """The text in pieces, with numbers that strict JSON has in place of NaN and infinity."""
+    start = 0
+    while start < len(text):
+        # Not cut amid a word. What has only letters of words for longer than that is no number.
+        end = _IN_WORDS.match(text, start + piece_bytes, start + piece_bytes + PIECE_BYTES)
+        piece = text[start : end.end() if end else len(text)]
+        for loose, strict in _STRICT:
+            piece = piece.replace(loose, strict)
+        start += len(piece)
+        yield piece
 
 
 def take_apart(message: bytes, tensors: str) -> Apart:
@@ -57,10 +75,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
 
     Raises BadMessage for more than MAX_TENSORS or MAX_REST_BYTES, msgspec's errors and RecursionError for what is no
     such message."""
-    text = message
-    if has_numbers_beyond_json(message):
-        for loose, strict in _STRICT:
-            text = text.replace(loose, strict)
+    text = joined(strictly(message)) if has_numbers_beyond_json(message) else message
     listed = getattr(_outer(tensors).decode(text), tensors)
     try:
         found = _TENSORS.decode(listed)
@@ -70,7 +85,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
         complaint, _, path = str(error).partition(" - at `$")
         raise msgspec.ValidationError(f"{complaint} - at `$.{tensors}{path or '`'}") from None
     view = memoryview(message)
-    beginning = _address(text)
+    beginning = address(text)
     parts: list[bytes | memoryview] = []
     data: list[memoryview | None] = []
     offset = 0
@@ -80,7 +95,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
         if not values.data:
             data.append(None)
             continue
-        start = _address(values.data) - beginning
+        start = address(values.data) - beginning
         parts += (view[offset:start], b"null")
         offset = start + memoryview(values.data).nbytes
         data.append(view[start:offset])
@@ -98,10 +113,10 @@ def _outer(tensors: str) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(msgspec.defstruct("_Outer", [(tensors, msgspec.Raw)]))
 
 
-def _address(buffer: bytes | msgspec.Raw) -> int:
+def address(buffer: bytes | memoryview | msgspec.Raw) -> int:
     # msgspec tells what a value looks like, not where it stands; both are views of the same memory.
-    address: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
-    return address
+    found: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
+    return found
 
 
 def pieces(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes | memoryview]:

@@ -3,15 +3,17 @@
 For a given choice of outputs the head depends on nothing but their shapes, so it is built once per shape and kept.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from serving.protocol.errors import BadOutput
-from serving.protocol.json_codec import write_values
+from serving.protocol.joining import AT_ONCE_ELEMENTS, append, joined
+from serving.protocol.json_codec import written_values
 from serving.protocol.messages import Tensor
 from serving.protocol.spans import Span
 from serving.protocol.tensors import numpy_dtype, write_tensor
@@ -28,6 +30,14 @@ class HeaderBlock(NamedTuple):
 
     pairs: list[Header]
     block: bytes
+
+
+class PlainHead(NamedTuple):
+    """Of an answer of raw numbers. `join`: puts head and outputs together."""
+
+    headers: HeaderBlock
+    head: bytes
+    join: Callable[[Iterable[Any]], bytes]
 
 
 def encoded(headers: Iterable[Header]) -> bytes:
@@ -63,7 +73,7 @@ class ReplyFormat:
             and all(output.binary and output.datatype != "BYTES" for output in self.outputs)
         )
         self.dtypes = tuple(numpy_dtype(output.datatype) for output in self.outputs)
-        self.heads: dict[tuple[tuple[int, ...], ...], tuple[HeaderBlock, bytes]] = {}
+        self.heads: dict[tuple[tuple[int, ...], ...], PlainHead] = {}
 
 
 class ReplyWriter:
@@ -88,7 +98,7 @@ class ReplyWriter:
         found = form.heads.get(shapes)
         if found is None:
             found = self._plain_head(form, shapes)
-        headers, head = found
+        headers, head, join = found
         parts: list[Any] = [head]  # bytes and arrays: whatever lends its buffer
         for index, array in enumerate(arrays):
             if array.dtype is form.dtypes[index] and array.flags.c_contiguous:
@@ -98,51 +108,55 @@ class ReplyWriter:
         if id:
             # The kept head opens with a brace; the id goes right behind it.
             parts[0] = head = b'{"id":%b,%b' % (orjson.dumps(id), head[1:])
-            body = b"".join(parts)
+            body = join(parts)
             return _headers(len(head) if len(body) > len(head) else None, len(body)), body
-        return headers, b"".join(parts)
+        return headers, join(parts)
 
-    def _plain_head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> tuple[HeaderBlock, bytes]:
+    def _plain_head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> PlainHead:
         descriptions: list[bytes] = []
         body_bytes = 0
         for output, shape, dtype in zip(form.outputs, shapes, form.dtypes, strict=True):
             size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             body_bytes += size
-            descriptions.append(_description(output, shape, b',"parameters":{"binary_data_size":%d}' % size))
+            descriptions.append(_description(output, shape) + b',"parameters":{"binary_data_size":%d}}' % size)
         head = self._opening + b",".join(descriptions) + b"]}"
         # With nothing binary behind it the head is an ordinary JSON answer.
-        found = (_headers(len(head) if body_bytes else None, len(head) + body_bytes), head)
+        headers = _headers(len(head) if body_bytes else None, len(head) + body_bytes)
+        found = PlainHead(headers, head, b"".join if body_bytes <= 8 * AT_ONCE_ELEMENTS else joined)
         if len(form.heads) >= _MAX_HEADS:
             form.heads.clear()
         form.heads[shapes] = found
         return found
 
     def _write_mixed(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str) -> tuple[HeaderBlock, bytes]:
-        descriptions: list[bytes] = []
+        body = BytesIO()
+        body.write(b'{"id":%b,%b' % (orjson.dumps(id), self._opening[1:]) if id else self._opening)
         tail: list[Any] = []
-        tail_bytes = 0
-        for output in form.outputs:
+        for index, output in enumerate(form.outputs):
             if output.name not in values:
                 raise BadOutput(f"the model returned no output {output.name!r}")
             array = fitting(values[output.name], output)
-            if output.span:
-                # Nothing but this: the C++ client takes any parameter for the announcement of binary data.
-                descriptions.append(_description(output, array.shape))
-                continue
-            if output.binary:
+            if index:
+                body.write(b",")
+            body.write(_description(output, array.shape))
+            # An output in shared memory has nothing more: the C++ client takes any parameter for the announcement of
+            # binary data.
+            if not output.span and output.binary:
                 raw = write_tensor(array)
                 size = len(raw) if isinstance(raw, bytes) else raw.nbytes
                 tail.append(raw)
-                tail_bytes += size
-                data = b',"parameters":{"binary_data_size":%d}' % size
-            else:
-                data = b',"data":' + write_values(array, output.datatype, f"output {output.name!r}")
-            descriptions.append(_description(output, array.shape, data))
-        head = self._opening + b",".join(descriptions) + b"]}"
-        if id:
-            head = b'{"id":%b,%b' % (orjson.dumps(id), head[1:])
-        body = b"".join([head, *tail]) if tail_bytes else head
-        return _headers(len(head) if tail_bytes else None, len(body)), body
+                body.write(b',"parameters":{"binary_data_size":%d}' % size)
+            elif not output.span:
+                body.write(b',"data":')
+                for part in written_values(array, output.datatype, f"output {output.name!r}"):
+                    append(body, part)
+            body.write(b"}")
+        body.write(b"]}")
+        head_bytes = body.tell()
+        for raw in tail:
+            append(body, raw)
+        body_bytes = body.tell()
+        return _headers(head_bytes if body_bytes > head_bytes else None, body_bytes), body.getvalue()
 
 
 def fitting(array: Tensor, output: OutputFormat) -> Tensor:
@@ -158,12 +172,12 @@ def fitting(array: Tensor, output: OutputFormat) -> Tensor:
     return array
 
 
-def _description(output: OutputFormat, shape: tuple[int, ...], data: bytes = b"") -> bytes:
-    return b'{"name":%b,"datatype":"%b","shape":%b%b}' % (
+def _description(output: OutputFormat, shape: tuple[int, ...]) -> bytes:
+    """Without the brace at its end: what follows depends on how the values travel."""
+    return b'{"name":%b,"datatype":"%b","shape":%b' % (
         orjson.dumps(output.name),
         output.datatype.encode(),
         orjson.dumps(shape),
-        data,
     )
 
 

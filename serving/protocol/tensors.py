@@ -14,7 +14,9 @@ from mmap import mmap
 import numpy as np
 
 from serving.protocol.errors import BadTensor
+from serving.protocol.joining import joined
 from serving.protocol.messages import Tensor
+from serving.protocol.objects import empty
 
 MAX_RANK = 32
 MAX_ELEMENTS = 2**63 - 1
@@ -105,7 +107,7 @@ def read_bytes(data: bytes | mmap | memoryview, offset: int, size: int, shape: t
     """BYTES elements: each a 32-bit little-endian length and so many bytes."""
     count = prod(shape)
     end = offset + size
-    array = np.empty(count, dtype=object)
+    array = empty(count, numpy_dtype("BYTES"))
     elements: list[bytes] = []
     for index in range(count):
         if len(elements) == _AT_ONCE:
@@ -146,7 +148,7 @@ def write_tensor(array: Tensor) -> Tensor | bytes:
 def write_bytes(array: Tensor) -> bytes:
     flat = array.ravel()
     if flat.size > _AT_ONCE:
-        return b"".join([write_bytes(flat[start : start + _AT_ONCE]) for start in range(0, flat.size, _AT_ONCE)])
+        return joined(write_bytes(flat[start : start + _AT_ONCE]) for start in range(0, flat.size, _AT_ONCE))
     parts: list[bytes] = []
     for element in flat.tolist():
         data = as_bytes(element)

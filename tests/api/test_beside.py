@@ -12,7 +12,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.grpc import service_pb2
 
-from serving.api.beside import LONG_BYTES, LONG_ELEMENTS
+from serving.api.beside import LONG_ANSWER_BYTES, LONG_BYTES, LONG_ELEMENTS
 from serving.protocol.messages import TensorDescription
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
@@ -183,6 +183,38 @@ def test_many_elements_are_written_beside_the_loop(serve, way: str, elements: in
         assert post(server, body, None) == 200
     assert len(NotedText.threads) == elements
     assert {thread == BESIDE for thread in NotedText.threads + labels.threads} == {elements > LONG_ELEMENTS}
+
+
+class NotedAnswer(dict):
+    """Outputs that note in which thread they were asked for last."""
+
+    thread = ""
+
+    def __getitem__(self, name: str) -> object:
+        self.thread = threading.current_thread().name.partition("_")[0]
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("way", ["short", "httptools", "fast", "plain"])
+@pytest.mark.parametrize("more_bytes", [0, 4])
+def test_very_large_raw_answers_are_copied_beside_the_loop(serve, way: str, more_bytes: int) -> None:
+    count = (LONG_ANSWER_BYTES + more_bytes) // 4
+    answer = NotedAnswer(x=np.arange(count, dtype=np.float32).reshape(1, count))
+    served = model("m", ("x", "FP32", (-1, -1)), backend=EchoBackend(lambda _: answer))
+    if way in ("fast", "plain"):
+        x = triton_grpc.InferInput("x", [1, 1], "FP32").set_data_from_numpy(np.zeros((1, 1), np.float32))
+        with (
+            grpc_serving([served], door=way) as running,
+            triton_grpc.InferenceServerClient(running.address) as client,
+        ):
+            assert np.array_equal(client.infer("m", [x]).as_numpy("x"), answer["x"])
+            answer.thread = ""
+            client.infer("m", [x])
+    else:
+        server = serve([served], http=way)
+        body = as_json("[1]", count=1)[0][:-1] + b',"parameters":{"binary_data_output":true}}'
+        assert post(server, body, None) == 200
+    assert (answer.thread == BESIDE) == (more_bytes > 0)
 
 
 def test_a_client_that_leaves_while_its_body_is_read_harms_nobody(serve) -> None:

@@ -9,7 +9,7 @@ from tritonclient.grpc import service_pb2
 from serving.protocol import grpc_pieces
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
-from serving.protocol.grpc_pieces import MAX_FIELDS, field, in_order, take_apart
+from serving.protocol.grpc_pieces import MAX_FIELDS, field, in_order, reads_long, take_apart
 from serving.protocol.json_codec import LARGE_BYTES
 from serving.protocol.json_pieces import MAX_REST_BYTES, PIECE_BYTES
 
@@ -118,6 +118,54 @@ def test_what_is_no_contents_is_bounded_in_a_large_request() -> None:
     for message in (many(inputs=[wide]), many(inputs=[TINY], parameters={"x": {"string_param": "x" * MAX_REST_BYTES}})):
         with pytest.raises(BadMessage, match=f"more than {MAX_REST_BYTES} bytes besides the contents"):
             GrpcLayout(message)
+
+
+def part(**fields: object) -> bytes:
+    return service_pb2.ModelInferRequest(**fields).SerializeToString()
+
+
+RAW = part(raw_input_contents=[bytes(10_000)])
+
+
+@pytest.mark.parametrize(
+    ("message", "long"),
+    [
+        (part(inputs=[TINY]) + RAW, False),
+        (part(id="5", inputs=[TINY, TINY], outputs=[OUTPUT]) + RAW + RAW, False),
+        (part(parameters={"x": {"string_param": "x" * 999}}, inputs=[TINY]) + RAW, True),
+        (request("FP32", 250, fp32_contents=[1.0] * 250), True),
+        (RAW + part(inputs=[TINY]), True),
+        (part(inputs=[TINY]) + part(id="5") + RAW, True),
+        (part(id="5") + part(id="7") + RAW, True),
+        (part(inputs=[TINY]) + b"\x98\x06\xff\x01" + RAW, True),
+        ((part(inputs=[TINY]) + RAW)[:-1], False),
+        (b"\xff" * 10_000, False),
+        (part(inputs=[TINY], raw_input_contents=[b""] * 5000) + b"\xff", False),
+    ],
+    ids=[
+        "views",
+        "more views",
+        "long head",
+        "contents",
+        "raw first",
+        "id behind",
+        "two ids",
+        "unknown",
+        "cut",
+        "none",
+        "many",
+    ],
+)
+def test_what_reading_a_request_copies_is_known_from_its_fields(message: bytes, long: bool) -> None:
+    assert reads_long(message, 999) == long
+
+
+@given(st.lists(st.sampled_from([part(id="5"), part(inputs=[TINY]), part(outputs=[OUTPUT]), RAW]), max_size=6))
+def test_a_request_that_is_not_read_long_has_a_short_head_and_is_in_order(parts: list[bytes]) -> None:
+    message = many() + b"".join(parts)
+    if not reads_long(message, 999):
+        assert len(split(message).head) < 999
+        assert in_order(message) == message
 
 
 def test_fields_are_put_in_order_as_protobuf_would() -> None:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from serving.protocol.binary_codec import decode_request, decode_response
 from serving.protocol.errors import BadMessage
 from serving.protocol.json_codec import LARGE_BYTES, PIECE_ELEMENTS, read_values, write_values
-from serving.protocol.json_pieces import MAX_REST_BYTES, MAX_TENSORS, PIECE_BYTES, leaves, pieces, take_apart
+from serving.protocol.json_pieces import (
+    MAX_REST_BYTES,
+    MAX_TENSORS,
+    PIECE_BYTES,
+    has_numbers_beyond_json,
+    leaves,
+    pieces,
+    strictly,
+    take_apart,
+)
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(['",', '\\",[', "\\", "],[", '"', "\\\\"])
 NUMBERS = st.floats(width=32) | st.integers(-9, 9)
@@ -28,6 +37,26 @@ def test_the_pieces_of_a_list_hold_its_elements(values, piece_bytes: int, ascii:
     text = json.dumps(values, ensure_ascii=ascii, indent=indent).encode()
     parts = [json.loads(bytes(piece)) for piece in pieces(text, piece_bytes)]
     assert repr(list(chain.from_iterable(leaves(part) for part in parts))) == repr(list(leaves(values)))
+
+
+WORDS = st.sampled_from(
+    [b"NaN", b"Infinity", b"-Infinity", b"N", b"Na", b"aN", b"Infinit", b"1", b",", b'"', b"[", b" "]
+)
+
+
+@given(st.lists(WORDS, max_size=40).map(b"".join), st.integers(1, 40))
+def test_numbers_beyond_json_are_found_and_replaced_in_pieces_as_in_one(text: bytes, piece_bytes: int) -> None:
+    assert has_numbers_beyond_json(text, piece_bytes) == (b"NaN" in text or b"Infinity" in text)
+    assert b"".join(strictly(text, piece_bytes)) == text.replace(b"NaN", b"1e1").replace(b"Infinity", b"1e000001")
+
+
+@pytest.mark.parametrize("word", [b"NaN", b"Infinity"])
+def test_a_number_beyond_json_is_found_where_two_pieces_meet(word: bytes) -> None:
+    for before in range(PIECE_BYTES - 9, PIECE_BYTES + 2):
+        text = b" " * before + word + b" " * PIECE_BYTES
+        assert has_numbers_beyond_json(text)
+        assert len(b"".join(strictly(text)).strip()) == len(word)
+        assert max(map(len, strictly(text))) < PIECE_BYTES + 9
 
 
 def test_pieces_are_as_long_as_they_should_be_where_values_are_short() -> None:
