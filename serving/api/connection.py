@@ -22,12 +22,13 @@ from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
 from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
-from serving.api.heads import Head, Heads
+from serving.api.heads import Head, Heads, without_upgrade
 from serving.api.http import ModelApp, server_timing
 from serving.api.pace import TOO_SLOW, patience_s
 from serving.api.room import COUNTED_BYTES, Held
 from serving.core.backend import Submitted
 from serving.core.outcome import Cancelled, Completed, Outcome
+from serving.protocol.errors import BadMessage
 from serving.protocol.reply import HeaderBlock, encoded
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -132,6 +133,13 @@ class InferConnection(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def on_headers_complete(self) -> None:
+        """Called by uvicorn's parser, which would take the body of what still asks for another protocol for the next
+        request: what is raised here ends the connection with a 400."""
+        if self.parser.should_upgrade():
+            raise BadMessage("another protocol is asked for after the first request")
+        super().on_headers_complete()
+
     # -- a request comes --------------------------------------------------------------------------------------
 
     def _begin(self, data: bytes) -> None:
@@ -151,7 +159,7 @@ class InferConnection(HttpToolsProtocol):
             head = self._heads.read(raw)
         if head is None or head.body_bytes is None:
             self._turn = Turn.UVICORN_FOR_GOOD
-            super().data_received(data)
+            super().data_received(data if end < 0 else without_upgrade(data[:end]) + data[end:])
             return
         start = end + 4
         if not head.is_plain:

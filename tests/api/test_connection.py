@@ -212,6 +212,51 @@ def test_after_a_request_whose_end_only_a_parser_finds_the_connection_stays_with
     talk(story)
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "x", "TLS/1.0, IRC/6.9"])
+@pytest.mark.parametrize("body", [BODY, infer()], ids=["a body", "a request for a body"])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_request_that_asks_for_another_protocol_is_answered_as_it_is_and_its_body_is_no_request(
+    protocol: str, body: bytes, is_cut: bool
+) -> None:
+    """Java's client asks for h2c with every request. Behind a proxy the second answer would be another client's."""
+
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        length = JSON_BYTES if body is BODY else None
+        asked = infer(body, "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", length=length)
+        for part in (asked[: -len(body)], asked[-len(body) :]) if is_cut else (asked,):
+            await one.send(part)
+        assert [status for status, _ in await one.answers(2)] == [200 if body is BODY else 400]
+        assert one.wire.closed
+        assert len(backend.submissions) == (body is BODY)
+
+    talk(story)
+
+
+def test_chunks_of_a_request_that_asks_for_another_protocol_are_its_body() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        head, _, chunks = chunked().partition(b"\r\n\r\n")
+        await one.send(head + b"\r\nConnection: Upgrade\r\nUPGRADE: h2c\r\n\r\n")
+        await one.send(chunks)
+        assert [status for status, _ in await one.answers(2)] == [200]
+        assert one.wire.closed
+
+    talk(story)
+
+
+def test_a_wish_for_another_protocol_that_only_a_parser_finds_ends_the_connection() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        await one.send(chunked())
+        assert [status for status, _ in await one.answers(1)] == [200]
+        asked = infer(infer(), "Connection: Upgrade", "Upgrade: x", length=None)
+        await one.send(asked[: -len(infer())])
+        await one.send(asked[-len(infer()) :])
+        assert [status for status, _ in await one.answers(3)] == [200, 400]
+        assert one.wire.closed
+        assert len(backend.submissions) == 1
+
+    talk(story)
+
+
 def test_a_client_that_hangs_up_while_its_request_waits_withdraws_it() -> None:
     async def story(one: Talk, backend: EchoBackend) -> None:
         backend.hold()
