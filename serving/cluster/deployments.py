@@ -232,7 +232,8 @@ class Front:
         self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
         door.entrance.register("/", self.http, lambda: True)
         relay = grpc_relay(server)
-        grpc_door.entrance.register(GrpcService([], operations, relay=relay))
+        calls = GrpcService([], operations, relay=relay)
+        grpc_door.entrance.register(calls, max_message_bytes=server.max_body_bytes)
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
