@@ -43,6 +43,11 @@ _PEER = f"""\
     {MARK} the address of a caller who asks for more than inference.
     http-request set-header {PEER_HEADER} "${{{PEER_KEY}}}-%[src]" unless {{ path_end -i infer }}
 """
+# uvicorn, in the front and in Ray's proxies, takes the body of what asks for another protocol for the next request.
+_NO_UPGRADE = f"""\
+    {MARK} nobody here speaks another protocol.
+    http-request del-header upgrade
+"""
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _BIND = re.compile(r"^ *bind .* proto h2\n *mode http\n", re.MULTILINE)
 # Servers that are a backup already are Ray's proxies.
@@ -128,7 +133,7 @@ def listening(config: str, host: str) -> str:
 def guarded(config: str) -> str:
     """With an end to slow requests, and with the address of callers who ask for more than inference."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
-    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER + HTTP_STATUS, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER + _NO_UPGRADE + HTTP_STATUS, config)
     config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(

@@ -137,6 +137,7 @@ def test_slow_heads_end_and_haproxy_says_who_asks_for_more_than_inference() -> N
     assert frontend[3] == 'http-request set-header x-headway-began "${HEADWAY_AGE_KEY}-%[date(0,us)]"'
     told = f'http-request set-header {PEER_HEADER} "${{HEADWAY_PEER_KEY}}-%[src]" unless {{ path_end -i infer }}'
     assert told in frontend
+    assert "http-request del-header upgrade" in frontend
     over_grpc = [line.strip() for line in edited(CONFIG).splitlines()]
     assert told in over_grpc[over_grpc.index("frontend grpc_frontend") :]
 
