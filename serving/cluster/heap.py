@@ -3,9 +3,9 @@
 What large messages, pictures and batches took is free again when they are answered, but glibc keeps what lies between
 pieces that are in use: a replica that has read some messages of 64 MiB would stay a hundred MiB larger for ever. Asking
 for it back (`malloc_trim`) takes 1 to 25 ms beside the event loop, and pages that are used again have to be fetched
-again. So it is done when the process has grown and is at rest, and a few times in an hour: a model that computes on the
-CPU and rests again and again must not pay for that each time. What lies above all that is in use goes back by itself,
-since there is one arena only (MALLOC_ARENA_MAX, `environment.py`).
+again. So it is done when the process has grown and is at rest, and every half minute in the long run: a model that
+computes on the CPU and rests again and again must not pay for that each time. What lies above all that is in use goes
+back by itself, since there is one arena only (MALLOC_ARENA_MAX, `environment.py`).
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from serving.core.clock import SystemClock
 
 GROWN_SHARE = 0.05
 REST_SHARE = 0.05  # of a core: a process that uses less is at rest
-MOST, EVERY_NS = 8, 300 * 1_000_000_000  # so many times in a row, and once more with each such span
+MOST, EVERY_NS = 8, 30 * 1_000_000_000  # so many times in a row, and once more with each such span
 Trim = Callable[[int], object]
 
 

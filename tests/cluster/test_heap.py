@@ -24,7 +24,7 @@ def test_what_a_process_holds_at_first_is_not_asked_for() -> None:
     assert keeping.is_due(500 * MIB, 0, LOOK_NS)
 
 
-def test_a_process_that_needs_its_memory_again_and_again_is_asked_for_it_a_few_times_in_an_hour() -> None:
+def test_a_process_that_needs_its_memory_again_and_again_is_asked_for_it_only_now_and_then() -> None:
     keeping, times = Keeping(400 * MIB), 0
     looks = 4 * EVERY_NS // LOOK_NS
     for _ in range(looks):
