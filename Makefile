@@ -51,7 +51,7 @@ fix: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-hostile: $(READY) ## hostile inputs of every kind against a real server while others ask it (four minutes; ONLY=heads for a kind)
+hostile: $(READY) ## hostile inputs of every kind against a real server while others ask it (six minutes; ONLY=heads for a kind)
 	$(BIN)/python -m tests.hostile $(if $(ONLY),--only $(ONLY))
 
 sim: $(READY) ## the scheduler against the field, simulated

@@ -49,6 +49,11 @@ class TensorSpec:
             raise ValueError(f"pad: only a variable second dimension can be padded; shape is {list(self.shape)}")
 
     @property
+    def rows_alike(self) -> bool:
+        """Whether all rows are equally large, once they are padded."""
+        return -1 not in self.row_shape[0 if self.pad is None else 1 :]
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """Of one row: all of a request's tensor, where the model is not batched."""
         return self.shape[1:] if self.batched else self.shape

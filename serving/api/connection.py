@@ -23,15 +23,17 @@ from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
 from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
-from serving.api.heads import Head, Heads
+from serving.api.heads import Head, Heads, without_upgrade
 from serving.api.http import ModelApp, server_timing
 from serving.api.pace import TOO_SLOW, patience_s
 from serving.api.room import COUNTED_BYTES, Held
 from serving.core.backend import Submitted
 from serving.core.outcome import Cancelled, Completed, Outcome
+from serving.protocol.errors import BadMessage
 from serving.protocol.reply import HeaderBlock, encoded
 
 MAX_HEAD_BYTES = 64 * 1024
+TOO_LONG = Fault(431, f"the head, or what stands between chunks, is larger than {MAX_HEAD_BYTES} bytes")
 JOIN_BELOW_BYTES = 64 * 1024  # a copy is cheaper than a second buffer, up to here
 
 
@@ -70,6 +72,7 @@ class InferConnection(HttpToolsProtocol):
         self._refusal: Fault | None = None  # of a body whose rest is still on its way, and passed over
         self._since_s = 0.0  # when a head or body began that did not come whole; 0 when none is under way
         self._come_bytes = 0  # of it
+        self._fruitless_bytes = 0  # given to uvicorn since a head or a piece of a body was complete
         self._slow_timer: asyncio.TimerHandle | None = None
         self._missing_bytes = 0  # of the body: ours in BODY, uvicorn's in UVICORN
         self._head: Head
@@ -105,7 +108,7 @@ class InferConnection(HttpToolsProtocol):
             case Turn.UVICORN:
                 self._pass_on(data)
             case Turn.UVICORN_FOR_GOOD:
-                super().data_received(data)
+                self._feed(data)
             case _:  # the next request before this one is answered: it waits, and the client with it
                 self._unread += data
                 self.flow.pause_reading()
@@ -133,6 +136,18 @@ class InferConnection(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def on_headers_complete(self) -> None:
+        """Called by uvicorn's parser, which would take the body of what still asks for another protocol for the next
+        request: what is raised here ends the connection with a 400."""
+        if self.parser.should_upgrade():
+            raise BadMessage("another protocol is asked for after the first request")
+        self._fruitless_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._fruitless_bytes = 0
+        super().on_body(body)
+
     # -- a request comes --------------------------------------------------------------------------------------
 
     def _begin(self, data: bytes) -> None:
@@ -146,13 +161,14 @@ class InferConnection(HttpToolsProtocol):
             return
         self._unread = b""
         self._since_s = 0.0
-        head = None
-        if end >= 0:
-            raw, self._age_ns = HERE.split(data[:end])
-            head = self._heads.read(raw)
-        if head is None or head.body_bytes is None:
+        if end < 0 or end > MAX_HEAD_BYTES:
+            self._refuse(TOO_LONG)
+            return
+        raw, self._age_ns = HERE.split(data[:end])
+        head = self._heads.read(raw)
+        if head.body_bytes is None:
             self._turn = Turn.UVICORN_FOR_GOOD
-            super().data_received(data)
+            self._feed(without_upgrade(data[:end]) + data[end:])
             return
         start = end + 4
         if not head.is_plain:
@@ -215,6 +231,23 @@ class InferConnection(HttpToolsProtocol):
         self._come_bytes += len(data)
         self._turn = Turn.UVICORN if missing >= 0 else Turn.UVICORN_FOR_GOOD
         super().data_received(data)
+
+    def _feed(self, data: bytes) -> None:
+        """To uvicorn, which bounds neither heads nor what stands between the chunks of a body."""
+        self._fruitless_bytes += len(data)
+        super().data_received(data)
+        if self._fruitless_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(TOO_LONG)
+
+    def _refuse(self, fault: Fault) -> None:
+        """Ends a request whose head is unknown or uvicorn's, and the connection."""
+        self._is_last = True
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        self._turn = Turn.SERVER
+        body = fault.body
+        self._write(fault.status, encoded([JSON_CONTENT, (b"content-length", b"%d" % len(body))]), body)
 
     def _submit(self, body: bytes) -> None:
         self._id = ""
@@ -361,17 +394,13 @@ class InferConnection(HttpToolsProtocol):
         if left_s > 0:
             self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
             return
-        self._is_last = True
-        if self._turn is Turn.UVICORN and self.cycle.response_started:
-            self.transport.close()
-            return
-        has_head, self._turn = self._turn is Turn.BODY, Turn.SERVER
-        if has_head:
+        if self._turn is Turn.BODY:
+            self._is_last = True
+            self._turn = Turn.SERVER
             self._id, self._request_id = "", self._head.request_id or new_id()
             self._answer_fault(TOO_SLOW)
         else:
-            body = TOO_SLOW.body
-            self._write(TOO_SLOW.status, encoded([JSON_CONTENT, (b"content-length", b"%d" % len(body))]), body)
+            self._refuse(TOO_SLOW)
 
     def _close_if_idle(self) -> None:
         """One timer that looks again when it may be time, instead of one that is set anew for every request."""

@@ -78,7 +78,7 @@ class Call(Stream[Head]):
             self._ends_ns = now_ns() - self.age_ns + self.head.timeout_ns
 
     def time_left_ns(self) -> int | None:
-        return None if self._ends_ns is None else max(1, self._ends_ns - now_ns())
+        return self.head.timeout_ns if self._ends_ns is None else max(1, self._ends_ns - now_ns())
 
     def metadata(self, name: str) -> str:
         return self.head.metadata(name)

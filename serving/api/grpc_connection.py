@@ -148,22 +148,22 @@ class GrpcConnection(GrpcReceiver):
             self._fail(call, failed.fault, named)
 
     async def _tell(self, call: Call, message: bytes) -> None:
-        path = call.head.path
+        path, named = call.head.path, b""
         try:
             if path == WATCH:
                 await self._service.watch_health(message, partial(self._stream_message, call))
             if path == INFER:
+                named = _NAME + http2.string(call.request_id().encode("latin-1"))
                 # The engine counts the time from the stamp on; a call that is passed on has what its clock leaves.
-                asked, age_ns = (call.head, call.age_ns) if call.timer is None else (call, 0)
-                response = await self._service.infer(message, asked, age_ns)
+                response = await self._service.infer(message, call, call.age_ns if call.timer is None else 0)
             elif path in self._others:
                 response = await self._others[path](message)
             else:
                 response = await self._service.tell(path, message, call)
             self._send_message(call, response)
-            self._end(call, _DONE)
+            self._end(call, _DONE + named)
         except Exception as error:
-            self._fail(call, error.fault if isinstance(error, CallFailed) else fault(error, path))
+            self._fail(call, error.fault if isinstance(error, CallFailed) else fault(error, path), named)
 
     async def _converse(self, call: Call) -> None:
         try:

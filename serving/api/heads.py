@@ -4,6 +4,7 @@ A client repeats its head from request to request, and a proxy in front does not
 the whole connection (httptools) finds faultless is kept, so recognising is as strict as reading.
 """
 
+import re
 from collections.abc import Container
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from serving.protocol.reply import HEADER_LENGTH
 # With any of these the general way is taken: they change how a body is framed or written, or what comes back.
 _UNUSUAL = frozenset((b"content-encoding", b"expect", b"trailer", b"transfer-encoding", b"upgrade"))
 _MAX_DIGITS = 18
+_UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class Head(NamedTuple):
@@ -103,6 +105,13 @@ class Heads:
             headers.get(REQUEST_ID, b""),
             text_header(headers, TRACEPARENT),
         )
+
+
+def without_upgrade(raw: bytes) -> bytes:
+    """The head of a request that asks to go on in another protocol, as that of one which asks for nothing of the kind
+    and is the last of its connection. A server may ignore the wish (RFC 9110, 7.8); httptools takes the body for bytes
+    of the other protocol, and so for the next request."""
+    return _UPGRADE.sub(b"\r\nConnection: close", raw)
 
 
 class _Reader:

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 1 << 20
 # What one connection may do in a turn of the event loop, before others have theirs.
 TURN_STREAMS = 512
-TURN_FIELDS = 4096  # of headers that had to be decoded
+TURN_WORK = 4096  # of headers that had to be decoded, see HeaderReader
 
 
 class RequestHead(Protocol):
@@ -134,7 +134,7 @@ class FrameReceiver(FrameSender, Generic[H]):
                 return 0
             self._has_preface = True
             offset = len(http2.PREFACE)
-        last_stream, last_field = self._last_stream + 2 * TURN_STREAMS, self._reader.fields + TURN_FIELDS
+        last_stream, last_work = self._last_stream + 2 * TURN_STREAMS, self._reader.work + TURN_WORK
         while offset + http2.FRAME_BYTES <= end:
             size, kind, flags, id = http2.read_frame_head(data, offset)
             if size > MAX_FRAME_BYTES:
@@ -154,7 +154,7 @@ class FrameReceiver(FrameSender, Generic[H]):
                     raise
                 _log.exception("a call ends by a bug of ours")
                 self._reset(id, http2.INTERNAL_ERROR)
-            if kind == http2.HEADERS and (self._last_stream > last_stream or self._reader.fields > last_field):
+            if kind != http2.DATA and (self._last_stream > last_stream or self._reader.work > last_work):
                 self._rest()
                 return offset
         self._needed = 0

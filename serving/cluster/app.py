@@ -14,7 +14,15 @@ from ray.serve import Application
 from models.spec import ModelSpec
 from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
-from serving.cluster.deployments import LOGGING, Front, ModelReplica, grpc_relay, model_route, options_of
+from serving.cluster.deployments import (
+    HEALTH_CHECK_PERIOD_S,
+    LOGGING,
+    Front,
+    ModelReplica,
+    grpc_relay,
+    model_route,
+    options_of,
+)
 from serving.cluster.limits import surge_percent
 from serving.cluster.watching import watching
 from serving.config import Settings
@@ -43,6 +51,7 @@ def front(settings: Settings, *, gpus: bool) -> Application:
     deployment = Front.options(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
         logging_config=LOGGING,
     )
     return deployment.bind(settings, configured, gpus=gpus)

@@ -35,6 +35,7 @@ from serving.cluster.door import App
 from serving.cluster.engines import open_engine
 from serving.cluster.environment import cors, gate
 from serving.cluster.grpc_relay import GrpcRelay
+from serving.cluster.heap import Heap, malloc_trim
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.loop_watch import LoopWatch
 from serving.cluster.machine import available_cores
@@ -55,6 +56,8 @@ from serving.telemetry.trace import RequestTraces
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
+# A lane that is lost is noticed within seconds, not after Ray's default of three times ten.
+HEALTH_CHECK_PERIOD_S = 2.0
 # For programs; `headway logs` shows it to people. Ray's own log of requests would see none of ours.
 LOGGING = {"enable_access_log": False, "encoding": "JSON"}
 
@@ -85,6 +88,7 @@ class ModelReplica:
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
         self._loop_watch = LoopWatch()
+        self._heap = Heap(malloc_trim())
         self._gpus = GpuSampler(devices=visible_devices(os.environ))
         if spec.resources.gpus:
             self._gpus.open()
@@ -180,6 +184,7 @@ class ModelReplica:
         return self.engine.is_ready()
 
     def check_health(self) -> None:
+        self._heap.look()
         self.engine.check_health()
         check_memory(memory_bytes(), self.engine.spec.limits.max_memory_mb)
 
@@ -232,7 +237,12 @@ class Front:
         self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
         door.entrance.register("/", self.http, lambda: True)
         relay = grpc_relay(server)
-        grpc_door.entrance.register(GrpcService([], operations, relay=relay))
+        calls = GrpcService([], operations, relay=relay)
+        grpc_door.entrance.register(calls, max_message_bytes=server.max_body_bytes)
+        self._heap = Heap(malloc_trim())
+
+    def check_health(self) -> None:
+        self._heap.look()
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
@@ -271,8 +281,7 @@ def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None, *, sur
         "max_ongoing_requests": max_ongoing_requests(spec),
         "ray_actor_options": {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus},
         "graceful_shutdown_timeout_s": graceful_shutdown_s(spec),
-        # A lane that is lost is noticed within seconds, not after Ray's default of three times ten.
-        "health_check_period_s": 2.0,
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "health_check_timeout_s": 10.0,
         "logging_config": LOGGING,
     }

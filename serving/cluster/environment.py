@@ -48,6 +48,8 @@ def _common() -> dict[str, str]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
         # Ray runs workers, and so replicas and HAProxy, at niceness 15: behind everything else on the machine.
         "RAY_worker_niceness": "0",
+        # Of what glibc keeps for each thread it gives nothing back, even when it is asked (`heap.py`).
+        "MALLOC_ARENA_MAX": "1",
         # Nothing is sent home from a server that others run.
         "RAY_USAGE_STATS_ENABLED": "0",
     }

@@ -6,9 +6,9 @@ Ray Serve routes gRPC by the metadata `application`, which no client of the Open
 read the name itself: it is field 1 of every request about a model. So Ray is told to start `headway-haproxy` in place
 of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH, a public setting): it adds the lines below and becomes the real one.
 Applications are named after their models; what names none goes to the front, and so do compressed messages, which the
-front passes on (`grpc_relay.py`). In a model's replicas calls go to the fast door (`grpc_door.py`). A configuration
-that looks different from what is expected is left alone: everything works then but gRPC without that metadata, and
-/debug. Imports nothing heavy: it runs at every change of a replica.
+front passes on (`grpc_relay.py`). In a replica calls go to the fast door (`grpc_door.py`). A configuration that looks
+different from what is expected is left alone: everything works then but gRPC without that metadata, and /debug. Imports
+nothing heavy: it runs at every change of a replica.
 """
 
 import os
@@ -43,16 +43,21 @@ _PEER = f"""\
     {MARK} the address of a caller who asks for more than inference.
     http-request set-header {PEER_HEADER} "${{{PEER_KEY}}}-%[src]" unless {{ path_end -i infer }}
 """
+# uvicorn, in the front and in Ray's proxies, takes the body of what asks for another protocol for the next request.
+_NO_UPGRADE = f"""\
+    {MARK} nobody here speaks another protocol.
+    http-request del-header upgrade
+"""
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _BIND = re.compile(r"^ *bind .* proto h2\n *mode http\n", re.MULTILINE)
-# Of a model; the front has no fast door. Servers that are a backup already are Ray's proxies.
-_BACKEND = re.compile(r"^backend grpc-(?!front$).*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+# Servers that are a backup already are Ray's proxies.
+_BACKEND = re.compile(r"^backend grpc-.*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _SERVER = re.compile(r"^ *server (\S+) (\S+):(\d+) proto h2((?!.* backup\b).*)\n", re.MULTILINE)
+_REFLECTION = "/grpc.reflection."
 _DEFAULT = re.compile(r"^( *default_backend ).*$", re.MULTILINE)
 # Enough bytes to be sure that the frame with the name has come; less only in a complete message. A client may open a
-# stream long before its first message, and HAProxy would break off what exceeds the time. A call that ends before its
-# message does names no model, and gRPC's runtime in the front would wait for the rest for ever.
-_CUT_OFF = "the call ends before its message does"
+# stream long before its first message, and HAProxy would break off what exceeds the time. The name is looked for behind
+# the message's prefix, and not by `ungrpc`, which finds nothing in a message that is not in HAProxy's buffer in full.
 _ROUTING = f"""\
     {MARK} the model's name is field 1 of the message.
     acl names_application req.hdr(application) -m found
@@ -60,14 +65,7 @@ _ROUTING = f"""\
     acl is_a_stream path /inference.GRPCInferenceService/ModelStreamInfer
     http-request wait-for-body time 20s at-least 12 if about_a_model !names_application !is_a_stream
     http-request wait-for-body time 1h at-least 12 if is_a_stream !names_application
-    acl is_short req.body_len lt 12
-    http-request set-var(txn.said) req.body,bytes(1,4),hex,hex2i if about_a_model is_short !is_a_stream
-    acl is_cut_off req.body_len lt 5
-    acl is_cut_off req.body_len,sub(txn.said) lt 5
-    http-request set-var(txn.cut_off) bool(true) if about_a_model !names_application is_short is_cut_off !is_a_stream
-    http-request return status 200 content-type application/grpc hdr grpc-status 3 hdr grpc-message "{_CUT_OFF}" \
-if {{ var(txn.cut_off) -m found }}
-    http-request set-var(txn.model) req.body,ungrpc(1) if about_a_model !names_application
+    http-request set-var(txn.model) req.body,bytes(5),protobuf(1) if about_a_model !names_application
     acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
     http-request set-header application %[var(txn.model)] if is_a_name !names_application
 {_PEER}{_STAMP}{GRPC_STATUS}"""
@@ -135,7 +133,7 @@ def listening(config: str, host: str) -> str:
 def guarded(config: str) -> str:
     """With an end to slow requests, and with the address of callers who ask for more than inference."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
-    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER + HTTP_STATUS, config)
+    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER + _NO_UPGRADE + HTTP_STATUS, config)
     config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(
@@ -184,10 +182,11 @@ def routed_by_model(config: str) -> str:
 
 
 def _with_fast_door(found: re.Match[str]) -> str:
-    """The replica's fast door, and its plain one for while that is shut."""
+    """The replica's fast door, and its plain one for while that is shut and for reflection, which only that answers."""
     name, host, port, rest = found.groups()
     fast = f"    server {name}-fast {host}:{int(port) + DISTANCE} proto h2{rest}\n"
-    return f"{fast}    server {name} {host}:{port} proto h2{rest} backup\n"
+    plain = f"    server {name} {host}:{port} proto h2{rest} backup\n"
+    return f"    use-server {name} if {{ path_beg {_REFLECTION} }}\n{fast}{plain}"
 
 
 def keys() -> dict[str, str]:

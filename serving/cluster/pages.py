@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -9,6 +10,8 @@ from urllib.parse import parse_qs
 from serving.api.front import LivePage
 from serving.cluster import decisions
 from serving.cluster.collector import Collector, targets
+from serving.cluster.loop_watch import LoopWatch
+from serving.cluster.snapshots import memory_bytes
 from serving.protocol.errors import BadMessage
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
 from serving.text_file import UnreadableText, read_text
@@ -33,14 +36,16 @@ def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]
 
 
 def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
-    """`/debug/state`: every model with its replicas in full and the latest scaling decisions; `/debug/stacks`: where
-    every thread and task of every replica stands. Only for whoever sits on the machine.
+    """`/debug/state`: every model with its replicas in full and the latest scaling decisions, and the front's own
+    process; `/debug/stacks`: where every thread and task of every replica stands. Only for whoever sits on the machine.
 
-    `/debug/state?watch_loop_s=30` has replicas measure for so long how their event loops stand still; the next look
-    tells."""
+    `/debug/state?watch_loop_s=30` has replicas and the front measure for so long how their event loops stand still; the
+    next look tells."""
+    loop_watch = LoopWatch()
 
     async def state(query: str) -> tuple[str, bytes]:
         watch = [_seconds(text) for text in parse_qs(query).get("watch_loop_s", [])[:1]]
+        front = {"pid": os.getpid(), "memory_bytes": memory_bytes(), "loop": loop_watch.told()}
         cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state", *watch))
         models = [
             {
@@ -57,7 +62,9 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
             }
             for model in cluster.models
         ]
-        return "application/json", json.dumps({"models": models}, indent=1).encode()
+        for seconds in watch:
+            loop_watch.watch(seconds)
+        return "application/json", json.dumps({"models": models, "front": front}, indent=1).encode()
 
     async def stacks(query: str) -> tuple[str, bytes]:
         answers = await collector.ask("stacks")

@@ -13,11 +13,14 @@ class Sizes:
     """largest_rows: the most rows the model computes at once; halved when the device runs out of memory.
     lengths: the padded lengths, ascending; (1,) where nothing is padded.
     row_ladder: the padded row counts, ascending, where shapes are compiled ahead; None where any count will do.
+    alike: whether rows of one padded length are equally large. Where they are not, what one batch took says nothing of
+    another's rows, and a large one must not be filled up with more of its kind.
     """
 
     largest_rows: int
     lengths: tuple[int, ...] = (1,)
     row_ladder: tuple[int, ...] | None = None
+    alike: bool = True
 
     def padded_length(self, length: int) -> int:
         if length == self.lengths[0]:
@@ -34,7 +37,9 @@ class Sizes:
     def fastest_rows(self, rows: int, latency: LatencyModel, length: int) -> int:
         """What a batch of `rows` is padded to; more than it must be where kernels are faster with more."""
         padded_rows = self.padded_rows(rows)
-        return padded_rows if self.row_ladder else latency.fastest_rows(padded_rows, length, self.largest_rows)
+        if self.row_ladder or not self.alike:
+            return padded_rows
+        return latency.fastest_rows(padded_rows, length, self.largest_rows)
 
     def computable_rows(self, rows: int) -> int:
         """The largest batch that, padded, is no larger than `rows`."""

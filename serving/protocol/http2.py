@@ -27,6 +27,7 @@ FRAME_BYTES = 9
 PATIENCE = 2
 _MAX_BLOCKS = 512
 _MAX_BLOCK_BYTES = 2048
+_FIELD_BYTES = 8  # take as long to decode as a field, where they are Huffman's code
 
 _FRAME = Struct(">HBBBI")  # the length is 24 bits: its high 16, its low 8
 _SETTING = Struct(">HI")
@@ -132,7 +133,7 @@ class HeaderReader(Generic[T]):
         self._max_bytes = max_bytes
         self._decoder = Decoder(max_header_list_size=PATIENCE * max_bytes)
         self._has_table = True
-        self.fields = 0  # how many were decoded so far, which is the work that it takes
+        self.work = 0  # of decoding so far, in fields; so many bytes are as much as a field
 
     @property
     def longest_block(self) -> int:
@@ -180,13 +181,13 @@ class HeaderReader(Generic[T]):
                 for name, value in self._decoder.decode(block, raw=True)
             )
         except OversizedHeaderListError:
-            self.fields += len(block)
+            self.work += len(block)
             if self._has_table:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, large) from None
             raise TooLarge(large) from None
         except Exception as error:  # whatever the decoder makes of bytes that are none of HPACK's
             raise ConnectionFault(COMPRESSION_ERROR, f"unreadable headers: {error}") from None
-        self.fields += len(headers)
+        self.work += len(headers) + len(block) // _FIELD_BYTES
         if self._has_table and sum(len(name) + len(value) + 32 for name, value in headers) > self._max_bytes:
             raise TooLarge(large)
         return headers

@@ -65,7 +65,11 @@ class Engine:
         lengths = self.model.lengths()
         self.batcher = Batcher(
             LatencyModel(lengths=lengths),
-            Sizes(largest_rows=self.spec.max_batch_rows or LARGEST_ROWS, lengths=lengths),
+            Sizes(
+                largest_rows=self.spec.max_batch_rows or LARGEST_ROWS,
+                lengths=lengths,
+                alike=all(tensor.rows_alike for tensor in self.spec.inputs),
+            ),
             lane_count=len(models),
             max_requests=self.spec.limits.max_queue_requests,
             weights=weights,

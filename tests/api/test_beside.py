@@ -132,7 +132,8 @@ def test_large_messages_are_read_beside_the_loop(door: str, in_stream: bool) -> 
                 (answer,) = client._client_stub.ModelStreamInfer(iter([message]))
                 assert not answer.error_message
             else:
-                client._client_stub.ModelInfer(message)
+                _, call = client._client_stub.ModelInfer.with_call(message, metadata=[("x-request-id", "it")])
+                assert ("x-request-id", "it") in [tuple(one) for one in call.trailing_metadata()]
             size = message.ByteSize()
             assert bytes_on_the_loop(served, size) / size == (0 if beside else 1)
 

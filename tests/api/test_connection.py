@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.api.connection import JOIN_BELOW_BYTES, InferConnection, Turn, short_way
+from serving.api.connection import JOIN_BELOW_BYTES, MAX_HEAD_BYTES, InferConnection, Turn, short_way
 from serving.api.http import ModelApp
 from serving.protocol.binary_codec import encode_request
 from serving.protocol.messages import InferInput, InferRequest
@@ -208,6 +208,90 @@ def test_after_a_request_whose_end_only_a_parser_finds_the_connection_stays_with
         await one.send(infer())
         assert [status for status, _ in await one.answers(2)] == [200, 200]
         assert one.connection._turn is Turn.UVICORN_FOR_GOOD
+
+    talk(story)
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "x", "TLS/1.0, IRC/6.9"])
+@pytest.mark.parametrize("body", [BODY, infer()], ids=["a body", "a request for a body"])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_request_that_asks_for_another_protocol_is_answered_as_it_is_and_its_body_is_no_request(
+    protocol: str, body: bytes, is_cut: bool
+) -> None:
+    """Java's client asks for h2c with every request. Behind a proxy the second answer would be another client's."""
+
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        length = JSON_BYTES if body is BODY else None
+        asked = infer(body, "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", length=length)
+        for part in (asked[: -len(body)], asked[-len(body) :]) if is_cut else (asked,):
+            await one.send(part)
+        assert [status for status, _ in await one.answers(2)] == [200 if body is BODY else 400]
+        assert one.wire.closed
+        assert len(backend.submissions) == (body is BODY)
+
+    talk(story)
+
+
+def test_chunks_of_a_request_that_asks_for_another_protocol_are_its_body() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        head, _, chunks = chunked().partition(b"\r\n\r\n")
+        await one.send(head + b"\r\nConnection: Upgrade\r\nUPGRADE: h2c\r\n\r\n")
+        await one.send(chunks)
+        assert [status for status, _ in await one.answers(2)] == [200]
+        assert one.wire.closed
+
+    talk(story)
+
+
+def test_a_wish_for_another_protocol_that_only_a_parser_finds_ends_the_connection() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        await one.send(chunked())
+        assert [status for status, _ in await one.answers(1)] == [200]
+        asked = infer(infer(), "Connection: Upgrade", "Upgrade: x", length=None)
+        await one.send(asked[: -len(infer())])
+        await one.send(asked[-len(infer()) :])
+        assert [status for status, _ in await one.answers(3)] == [200, 400]
+        assert one.wire.closed
+        assert len(backend.submissions) == 1
+
+    talk(story)
+
+
+ENDLESS = {
+    "a head": (b"POST /v2/models/m/infer HTTP/1.1\r\n", b"x: y\r\n"),
+    "a header": (b"POST /v2/models/m/infer HTTP/1.1\r\nx: ", b"y"),
+    "a path": (b"POST /", b"p"),
+    "a chunk's extension": (chunked()[: -len(b"0\r\n\r\n")] + b"1;", b"e"),
+    "trailers": (chunked()[: -len(b"\r\n")], b"t: v\r\n"),
+}
+
+
+@pytest.mark.parametrize("after", [b"", chunked()], ids=["at first", "after chunks"])
+@pytest.mark.parametrize("what", ENDLESS)
+def test_what_never_ends_and_is_no_body_is_refused(what: str, after: bytes) -> None:
+    begin, more = ENDLESS[what]
+
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        await one.send(after)
+        before = await one.answers(1 if after else 0)
+        await one.send(begin)
+        sent, piece = 0, more * (8192 // len(more))
+        while not one.wire.closed:
+            await one.send(piece)
+            sent += len(piece)
+            assert sent <= MAX_HEAD_BYTES + 2 * len(piece)
+        assert sent >= MAX_HEAD_BYTES - len(begin) - len(piece)
+        assert [status for status, _ in await one.answers(len(before) + 1)] == [200] * len(before) + [431]
+
+    talk(story)
+
+
+def test_a_head_that_is_too_long_is_refused_also_when_it_comes_whole() -> None:
+    async def story(one: Talk, backend: EchoBackend) -> None:
+        await one.send(infer(BODY, f"X-Long: {'x' * MAX_HEAD_BYTES}"))
+        assert [status for status, _ in await one.answers(1)] == [431]
+        assert one.wire.closed
+        assert not backend.submissions
 
     talk(story)
 

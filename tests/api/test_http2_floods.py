@@ -9,7 +9,7 @@ from hpack import Encoder
 from serving.api.grpc_service import STREAM, STREAM_WINDOW
 from serving.api.http2_allowance import IDLE_FRAMES
 from serving.api.http2_connection import MAX_STREAMS, MIN_HELD_BYTES
-from serving.api.http2_receiving import TURN_FIELDS, TURN_STREAMS
+from serving.api.http2_receiving import TURN_STREAMS, TURN_WORK
 from serving.api.http2_sending import MAX_TURN, MAX_UNREAD
 from serving.core.errors import ModelError
 from serving.core.outcome import Failed
@@ -117,25 +117,44 @@ async def test_headers_that_grow_in_their_table_end_the_connection_before_they_f
     assert (kind, payload[4:8]) == (http2.GOAWAY, CALM.to_bytes(4, "big"))
 
 
-@story
-async def test_what_one_connection_does_in_a_turn_of_the_loop_is_bounded(peer: Peer, backend: EchoBackend) -> None:
-    peer.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
-    blocks = {id: b"\x82" * 1500 + http2.header_block([(b"x", b"%d" % id)]) for id in range(1, 401, 2)}
-    wrong = [http2.frame(http2.HEADERS, http2.END_HEADERS, id, block) for id, block in blocks.items()]
-    sent = [*wrong, *(begin(id) + data(id, infer()) for id in range(401, 3401, 2))]
-    turns = 0
-    peer.send(*sent)
-    while peer.connection._is_resting:
-        before = peer.connection._reader.fields, peer.connection._last_stream
-        peer.send(b"")  # what comes meanwhile waits for its turn
-        assert (peer.connection._reader.fields, peer.connection._last_stream) == before
-        await asyncio.sleep(0)
-        assert peer.connection._reader.fields - before[0] <= TURN_FIELDS + 1501
-        assert peer.connection._last_stream - before[1] <= 2 * TURN_STREAMS + 2
-        turns += 1
-    assert turns >= 200 * 1500 // (TURN_FIELDS + 1501)
-    assert peer.connection._last_stream == 3399
-    assert not peer.transport.closed
+def in_two(id: int, block: bytes) -> bytes:
+    """A block of which all but the first byte comes in a frame of its own."""
+    return begin(id, 0, block[:1]) + http2.frame(http2.CONTINUATION, http2.END_HEADERS, id, block[1:])
+
+
+# Of many fields at a byte each, and of one long value in Huffman's code: with so much work each, in fields.
+DEAR: dict[str, tuple[bytes, int]] = {
+    "many fields": (b"\x82" * 1500, 1500),
+    "long values": (Encoder().encode([*HEADERS, ("x-id", "1" * 4000)]), 4000 * 5 // 8 // 8),
+}
+
+
+@pytest.mark.parametrize("frames", [begin, in_two])
+@pytest.mark.parametrize("dear", DEAR)
+def test_what_one_connection_does_in_a_turn_of_the_loop_is_bounded(dear: str, frames: Callable[..., bytes]) -> None:
+    block, work = DEAR[dear]
+
+    @story
+    async def bounded(peer: Peer, backend: EchoBackend) -> None:
+        peer.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
+        blocks = {id: block + http2.header_block([(b"x", b"%d" % id)]) for id in range(1, 401, 2)}
+        wrong = [frames(id, block=one) for id, one in blocks.items()]
+        sent = [*wrong, *(begin(id) + data(id, infer()) for id in range(401, 3401, 2))]
+        turns = 0
+        peer.send(*sent)
+        while peer.connection._is_resting:
+            before = peer.connection._reader.work, peer.connection._last_stream
+            peer.send(b"")  # what comes meanwhile waits for its turn
+            assert (peer.connection._reader.work, peer.connection._last_stream) == before
+            await asyncio.sleep(0)
+            assert peer.connection._reader.work - before[0] <= TURN_WORK + 2 * work
+            assert peer.connection._last_stream - before[1] <= 2 * TURN_STREAMS + 2
+            turns += 1
+        assert turns >= 200 * work // (TURN_WORK + 2 * work)
+        assert peer.connection._last_stream == 3399
+        assert not peer.transport.closed
+
+    bounded()
 
 
 @story

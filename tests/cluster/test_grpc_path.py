@@ -11,13 +11,16 @@ from types import SimpleNamespace
 import grpc
 import hpack
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.api.age import HEADER, machine
 from serving.api.grpc import grpc_server
-from serving.api.grpc_connection import GrpcConnection, Head
+from serving.api.grpc_connection import GrpcConnection, GrpcListener, Head
+from serving.api.grpc_message import CUT_OFF
+from serving.api.grpc_pending import Call
 from serving.api.grpc_service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
-from serving.cluster.grpc_relay import GrpcRelay
+from serving.cluster.grpc_relay import GrpcRelay, Relayed
 from serving.cluster.haproxy import DISTANCE, edited, keys, real_binary
 from serving.core.clock import Calendar
 from serving.protocol import http2
@@ -50,6 +53,7 @@ backend grpc-m
     server m1 127.0.0.1:{plain} proto h2
 """
 MESSAGE = infer(2)[5:]
+LARGER = infer(2_000)[5:]  # which compression shrinks: gRPC sends others as they are
 AN_HOUR_AGO = f"{machine().decode()}-{Calendar.now_ns() // 1000 - 3_600_000_000}"
 
 
@@ -60,17 +64,35 @@ def binary() -> str:
         pytest.skip(str(error))
 
 
-async def front(haproxy_port: int) -> tuple[grpc.aio.Server, int]:
-    """What answers calls whose model HAProxy cannot read: it passes them on, through HAProxy again."""
+class Relay(GrpcRelay):
+    """Counts what it passes on."""
+
+    count = 0
+
+    def __call__(self, method: str, message: bytes, model: str, call: Call) -> Relayed:
+        self.count += 1
+        return super().__call__(method, message, model, call)
+
+
+async def front(relay: Relay) -> tuple[grpc.aio.Server, GrpcListener, int]:
+    """What answers calls whose model HAProxy cannot read: it passes them on, through HAProxy again. Its two doors, and
+    the port of the plain one."""
 
     async def status() -> list[dict[str, object]]:
         return [{"name": "m", "version": "1", "state": "READY"}]
 
-    service = GrpcService([], Operations(status), relay=GrpcRelay(f"127.0.0.1:{haproxy_port}", ""))
-    server = grpc_server(service, max_message_bytes=MAX_MESSAGE_BYTES)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    return server, port
+    service = GrpcService([], Operations(status), relay=relay)
+    while True:
+        server = grpc_server(service, max_message_bytes=MAX_MESSAGE_BYTES)
+        port = server.add_insecure_port("127.0.0.1:0")
+        fast = GrpcListener(service, max_message_bytes=MAX_MESSAGE_BYTES)
+        try:
+            await fast.open("127.0.0.1", port + DISTANCE)
+        except (OSError, OverflowError):  # taken, or beyond the last port
+            await server.stop(None)
+        else:
+            await server.start()
+            return server, fast, port
 
 
 def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) -> Callable[[Path], None]:
@@ -91,7 +113,8 @@ def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) ->
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         http, over_grpc = (one.fileno() for one in sockets)
         address = "{}:{}".format(*sockets[1].getsockname())
-        front_server, front_port = await front(sockets[1].getsockname()[1])
+        at.relay = Relay(f"127.0.0.1:{sockets[1].getsockname()[1]}", "")
+        front_server, front_fast, front_port = await front(at.relay)
         config = folder / "haproxy.cfg"
         plain = fast_port - DISTANCE
         config.write_text(edited(CONFIG.format(http=http, grpc=over_grpc, front=front_port, plain=plain)))
@@ -110,6 +133,7 @@ def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) ->
         finally:
             haproxy.terminate()
             await haproxy.wait()
+            await front_fast.close()
             await front_server.stop(None)
             fast.close()
             for one in sockets:
@@ -164,11 +188,37 @@ async def answered(address: tuple[str, int], path: str, body: bytes) -> dict[str
 
 @path
 async def test_a_call_that_ends_before_its_message_does_is_refused_at_once(at: SimpleNamespace) -> None:
+    whole = infer(2)
     for path_ in (INFER, INFER.replace("ModelInfer", "ModelReady")):
-        for body in (b"", infer(2)[:3], infer(2)[:5], infer(2)[:9]):
-            found = await answered(at.address, path_, body)
-            assert (found["grpc-status"], found["grpc-message"]) == ("3", "the call ends before its message does")
+        for size in (0, 3, 5, 6, 9, 12, 13, len(whole) // 2, len(whole) - 1):
+            found = await answered(at.address, path_, whole[:size])
+            told = CUT_OFF.text if size else "the call has no message"
+            assert (found["grpc-status"], found["grpc-message"]) == ("3", told), size
     assert (await at.infer(MESSAGE)) is not None
+
+
+@path
+async def test_only_calls_whose_model_cannot_be_read_take_the_detour_through_the_front(at: SimpleNamespace) -> None:
+    for numbers in (2, 2_000, 10_000, MAX_MESSAGE_BYTES // 8):
+        assert len(await at.infer(infer(numbers)[5:])) > 4 * numbers
+    assert at.relay.count == 0
+    await at.infer(LARGER, compression=grpc.Compression.Gzip)
+    assert at.relay.count == 1
+
+
+@path
+async def test_the_front_inflates_no_more_than_a_message_may_have(at: SimpleNamespace) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await at.infer(bytes(16 * MAX_MESSAGE_BYTES), compression=grpc.Compression.Gzip)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert at.relay.count == 0
+
+
+@path
+async def test_reflection_is_answered_by_the_fronts_plain_door(at: SimpleNamespace) -> None:
+    ask = reflection_pb2_grpc.ServerReflectionStub(at.channel).ServerReflectionInfo
+    (told,) = [answer async for answer in ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))]
+    assert SERVICE in [service.name for service in told.list_services_response.service]
 
 
 @path
@@ -187,8 +237,9 @@ async def test_requests_of_a_stream_have_no_age(at: SimpleNamespace) -> None:
 
 @path
 async def test_a_compressed_call_is_stamped_and_has_one_name_on_all_of_its_way(at: SimpleNamespace) -> None:
-    call = at.infer(MESSAGE, compression=grpc.Compression.Gzip)
+    call = at.infer(LARGER, compression=grpc.Compression.Gzip)
     await call
+    assert at.relay.count == 1
     (age,) = ages(at)
     assert 0 < age <= Calendar.now_ns() - at.began_ns
     named = dict(await call.trailing_metadata())["x-request-id"]

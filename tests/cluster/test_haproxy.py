@@ -58,20 +58,30 @@ listen stats
 """
 ENDED = "http-error status 502 hdr content-type application/grpc "
 FAST = """\
+    use-server n1 if { path_beg /grpc.reflection. }
     server n1-fast 127.0.0.1:41501 proto h2 check observe layer4
     server n1 127.0.0.1:40001 proto h2 check observe layer4 backup
     server fallback 127.0.0.1:9500 proto h2 check backup
 """
 
 
-def test_routing_changes_only_the_grpc_frontend_and_the_servers_of_models() -> None:
+FRONTS = """\
+    use-server f1 if { path_beg /grpc.reflection. }
+    server f1-fast 127.0.0.1:41500 proto h2 check
+    server f1 127.0.0.1:40000 proto h2 check backup
+"""
+
+
+def test_routing_changes_only_the_grpc_frontend_and_the_servers() -> None:
     before, after = CONFIG.splitlines(), routed_by_model(CONFIG).splitlines()
     added = [line for line in after if line not in before]
     assert [line for line in before if line not in after] == [
         "    default_backend default_grpc_backend",
+        "    server f1 127.0.0.1:40000 proto h2 check",
         "    server n1 127.0.0.1:40001 proto h2 check observe layer4",
     ]
     assert FAST in routed_by_model(CONFIG)
+    assert FRONTS in routed_by_model(CONFIG)
     assert haproxy.DISTANCE == ports.DISTANCE
     assert after.count(f"    default_backend {FRONT_BACKEND}") == 1
     assert after.index(added[0]) == after.index("    mode http", after.index("frontend grpc_frontend")) + 1
@@ -127,6 +137,7 @@ def test_slow_heads_end_and_haproxy_says_who_asks_for_more_than_inference() -> N
     assert frontend[3] == 'http-request set-header x-headway-began "${HEADWAY_AGE_KEY}-%[date(0,us)]"'
     told = f'http-request set-header {PEER_HEADER} "${{HEADWAY_PEER_KEY}}-%[src]" unless {{ path_end -i infer }}'
     assert told in frontend
+    assert "http-request del-header upgrade" in frontend
     over_grpc = [line.strip() for line in edited(CONFIG).splitlines()]
     assert told in over_grpc[over_grpc.index("frontend grpc_frontend") :]
 

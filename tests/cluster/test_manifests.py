@@ -201,7 +201,7 @@ def test_ray_reads_every_variable_we_set(demo: Settings) -> None:
 
     known = Path(constants.__file__).read_text() + Path(usage_constants.__file__).read_text()
     raylet = (Path(ray.__file__).parent / "core/src/ray/raylet/raylet").read_bytes()
-    for variable in ray_environment(demo, haproxy=True):
+    for variable in ray_environment(demo, haproxy=True).keys() - {"MALLOC_ARENA_MAX"}:  # which is for glibc
         own_setting = variable.removeprefix("RAY_").encode()  # those of the raylet itself are lower case, and in C++
         assert f'"{variable}"' in known or own_setting in raylet, (
             f"{variable}: this Ray does not know it; look for its new name"

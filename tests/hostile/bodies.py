@@ -10,7 +10,7 @@ from tests.hostile.inputs import MIB, REFUSED, Answer, Doors, Hostile, Send, see
 
 KIND = "bodies"
 EMPTY_MEMBER = gzip.compress(b"", mtime=0)
-FITS = words(REFUSED, "200")
+READ, WRONG = words("200"), words("400")
 
 
 def tensor(data: str = "[1,2]", shape: str = "[1,2]", name: str = '"x"', more: str = "") -> str:
@@ -72,21 +72,21 @@ def _compressed(size: int) -> list[Hostile]:
     cases: dict[str, tuple[Callable[[], bytes], str, frozenset[str]]] = {
         "gzip bomb of 256 MiB": (lambda: _bomb(31, most), "gzip", words("413")),
         "deflate bomb of 256 MiB": (lambda: _bomb(15, most), "deflate", words("413")),
-        "gzip of just what is allowed": (lambda: _bomb(31, size), "gzip", REFUSED),
-        "many empty gzip members": (lambda: EMPTY_MEMBER * (size // 4 // 20), "gzip", REFUSED),
-        "empty gzip members before a body": (lambda: EMPTY_MEMBER * 10_000 + good, "gzip", FITS),
-        "many gzip members of a byte": (lambda: gzip.compress(b" ", mtime=0) * 100_000, "gzip", REFUSED),
-        "many empty deflate blocks": (lambda: good[:10] + b"\0\0\0\xff\xff" * (MIB // 5), "gzip", REFUSED),
-        "a gzip header of a MiB": (lambda: good[:3] + b"\x08" + good[4:10] + b"n" * MIB + b"\0", "gzip", REFUSED),
+        "gzip of just what is allowed": (lambda: _bomb(31, size), "gzip", WRONG),
+        "many empty gzip members": (lambda: EMPTY_MEMBER * (size // 4 // 20), "gzip", WRONG),
+        "empty gzip members before a body": (lambda: EMPTY_MEMBER * 10_000 + good, "gzip", WRONG),
+        "many gzip members of a byte": (lambda: gzip.compress(b" ", mtime=0) * 100_000, "gzip", WRONG),
+        "many empty deflate blocks": (lambda: good[:10] + b"\0\0\0\xff\xff" * (MIB // 5), "gzip", WRONG),
+        "a gzip header of a MiB": (lambda: good[:3] + b"\x08" + good[4:10] + b"n" * MIB + b"\0", "gzip", WRONG),
         "gzip cut off": (lambda: good[:-9], "gzip", words("400")),
         "gzip with a wrong checksum": (lambda: bytes(one_bad_bit), "gzip", words("400")),
         "gzip and rubbish": (lambda: good + b"rubbish", "gzip", words("400")),
         "gzip that is none": (infer, "gzip", words("400")),
         "gzip of nothing": (lambda: b"", "gzip", words("400")),
-        "raw deflate": (lambda: zlib.compress(infer(), wbits=-15), "deflate", FITS),
+        "raw deflate": (lambda: zlib.compress(infer(), wbits=-15), "deflate", READ),
         "gzip of gzip": (lambda: gzip.compress(good, mtime=0), "gzip, gzip", words("415")),
         "coding br": (infer, "br", words("415")),
-        "a coding of 8 KiB": (infer, "x" * 8000, words("415", "400", "400 bare", "431 bare")),
+        "a coding of 8 KiB": (infer, "x" * 8000, words("415")),
     }
     return [
         Hostile(name, KIND, posted(make, Content_Encoding=coding), right)
@@ -99,16 +99,16 @@ def _json(size: int) -> list[Hostile]:
     wide = f"[1,{count}]"
     noise = seeded("invalid UTF-8").randbytes(1000)
     cases: dict[str, tuple[Callable[[], bytes], frozenset[str]]] = {
-        "plain numbers": (lambda: infer(tensor(array("0.5", count), wide)), FITS),
-        "numbers and one NaN": (lambda: infer(tensor(array("0.5", count, last="NaN"), wide)), FITS),
-        "numbers and one NaN in front": (lambda: infer(tensor(array("0.5", count, first="NaN"), wide)), FITS),
-        "NaN again and again": (lambda: infer(tensor(array("NaN", count), wide)), FITS),
-        "a NaN within a long string": (lambda: infer(tensor("[NaN,2]"), more=text("id", "NaN," * count)), FITS),
+        "plain numbers": (lambda: infer(tensor(array("0.5", count), wide)), READ),
+        "numbers and one NaN": (lambda: infer(tensor(array("0.5", count, last="NaN"), wide)), READ),
+        "numbers and one NaN in front": (lambda: infer(tensor(array("0.5", count, first="NaN"), wide)), READ),
+        "NaN again and again": (lambda: infer(tensor(array("NaN", count), wide)), READ),
+        "a NaN within a long string": (lambda: infer(tensor("[NaN,2]"), more=text("id", "NaN," * count)), WRONG),
         "brackets, never closed": (lambda: b'{"inputs":' + b"[" * size, words("400")),
         "brackets, closed": (lambda: b'{"inputs":' + b"[" * (size // 2) + b"]" * (size // 2) + b"}", words("400")),
         "braces": (lambda: b'{"a":' * (size // 5), words("400")),
-        "data nested a row each": (lambda: infer(tensor(array("[1]", count), wide)), FITS),
-        "data nested deeply": (lambda: infer(tensor("[" * 10_000 + "1,2" + "]" * 10_000)), FITS),
+        "data nested a row each": (lambda: infer(tensor(array("[1]", count), wide)), READ),
+        "data nested deeply": (lambda: infer(tensor("[" * 10_000 + "1,2" + "]" * 10_000)), WRONG),
         "many inputs": (lambda: infer(*["{}"] * (size // 3)), words("400")),
         "many inputs with names": (lambda: infer(*[tensor()] * (size // 70)), words("400")),
         "many outputs": (lambda: infer(more=',"outputs":' + array("{}", size // 3)), words("400")),
@@ -116,23 +116,23 @@ def _json(size: int) -> list[Hostile]:
             lambda: infer(more=',"outputs":' + array('{"name":"y"}', size // 13)),
             words("400"),
         ),
-        "many parameters": (lambda: infer(more=f',"parameters":{{"a":1{keys(size // 12)}}}'), FITS),
-        "many unknown keys": (lambda: infer(more=keys(size // 12)), FITS),
-        "the same key again and again": (lambda: infer(more=text("id", "a") * (size // 9)), FITS),
+        "many parameters": (lambda: infer(more=f',"parameters":{{"a":1{keys(size // 12)}}}'), WRONG),
+        "many unknown keys": (lambda: infer(more=keys(size // 12)), WRONG),
+        "the same key again and again": (lambda: infer(more=text("id", "a") * (size // 9)), WRONG),
         "a long name": (lambda: infer(tensor(name=f'"{size * "n"}"')), words("400")),
-        "a long id": (lambda: infer(more=text("id", "i" * size)), FITS),
-        "a long string of escapes": (lambda: infer(more=text("id", r"\u0041" * (size // 6))), FITS),
-        "white space": (lambda: b" " * size + infer(), FITS),
+        "a long id": (lambda: infer(more=text("id", "i" * size)), WRONG),
+        "a long string of escapes": (lambda: infer(more=text("id", r"\u0041" * (size // 6))), WRONG),
+        "white space": (lambda: b" " * size + infer(), WRONG),
         "strings for numbers": (lambda: infer(tensor(array('"1"', count), wide)), words("400")),
-        "a number of many digits": (lambda: infer(tensor(f"[{count * '9'},2]")), FITS),
-        "an exponent out of bounds": (lambda: infer(tensor("[1e999999999,-1e999999999]")), FITS),
-        "a lone surrogate": (lambda: infer(more=text("id", r"\ud800")), FITS),
-        "a lone surrogate and a NaN": (lambda: infer(tensor("[NaN,2]"), more=text("id", r"\ud800")), FITS),
+        "a number of many digits": (lambda: infer(tensor(f"[{count * '9'},2]")), WRONG),
+        "an exponent out of bounds": (lambda: infer(tensor("[1e999999999,-1e999999999]")), WRONG),
+        "a lone surrogate": (lambda: infer(more=text("id", r"\ud800")), WRONG),
+        "a lone surrogate and a NaN": (lambda: infer(tensor("[NaN,2]"), more=text("id", r"\ud800")), WRONG),
         "a lone surrogate, raw": (lambda: infer(more=text("id", "\ud800")), words("400")),
         "a lone surrogate for a name": (lambda: infer(tensor(name=r'"\udfff"')), words("400")),
         "invalid UTF-8": (lambda: b'{"id":"' + noise + b'",' + infer()[1:], words("400")),
-        "a byte order mark": (lambda: b"\xef\xbb\xbf" + infer(), FITS),
-        "UTF-16": (lambda: infer().decode().encode("utf-16"), FITS),
+        "a byte order mark": (lambda: b"\xef\xbb\xbf" + infer(), WRONG),
+        "UTF-16": (lambda: infer().decode().encode("utf-16"), WRONG),
         "NUL after JSON": (lambda: infer() + b"\0", words("400")),
         "two documents": (lambda: infer() * 2, words("400")),
         "nothing": (lambda: b"", words("400")),
@@ -173,11 +173,11 @@ def _lengths() -> list[Hostile]:
         "chunks without an end": (written(chunked, whole[:-5]), words("400", "400 bare", "closed")),
         "a chunk's extension of a MiB": (
             written(chunked, whole.replace(b"\r\n", b";" + b"e" * MIB + b"\r\n", 1), ends=False, directly=True),
-            words("200", "400", "400 bare", "closed", "413 bare"),
+            words("431"),
         ),
         "many trailers": (
             written(chunked, whole[:-2] + b"".join(b"t%d: v\r\n" % n for n in range(20_000)) + b"\r\n", ends=False),
-            words("200", "400", "400 bare", "closed", "413 bare", "431 bare"),
+            words("400 bare", "431"),
         ),
     }  # fmt: skip
     return [

@@ -1,10 +1,10 @@
-"""Well-behaved clients, in a process of their own: each asks a small question of its model all the while, with Triton's
-client, and compares the answer with the right one."""
+"""Well-behaved clients, in a process of their own: each asks a small question of its model or of the server all the
+while, with Triton's client, and compares the answer with the right one."""
 
 import asyncio
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from multiprocessing.connection import Connection
@@ -18,14 +18,16 @@ from PIL import Image
 from tests.hostile.inputs import Doors
 
 PAUSE_S = 0.02
-GIVE_UP_S = 60.0
+GIVE_UP_S = 10.0
+LEAVE_S = 30.0
+Question = Callable[[Any, Any], Awaitable[str]]  # asks by a client of a wire, and tells what was wrong
 
 
 @dataclass(slots=True)
 class Seen:
-    """Of one kind: how many answers were right, what the others were, and the longest wait."""
+    """Of one kind: how many answers were right, for each client; what the others were; and the longest wait."""
 
-    right: int = 0
+    right: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
 
@@ -44,7 +46,7 @@ class Bystanders:
 
     def __exit__(self, *_: object) -> None:
         self._line.send("leave")
-        self._process.join(GIVE_UP_S)
+        self._process.join(LEAVE_S)
         self._process.kill()
 
     def begin(self) -> None:
@@ -57,17 +59,41 @@ class Bystanders:
         return seen
 
 
-def questions() -> list[tuple[str, str, str, np.ndarray, np.ndarray]]:
-    """Model, input, its datatype, its value, and the right answer."""
+def questions() -> dict[str, Question]:
+    """By what they are about."""
     numbers = np.array([[1.5, -2.0, 3.25]], np.float32)
     file = BytesIO()
     Image.new("RGB", (64, 48), (90, 120, 60)).save(file, "PNG")
     texts = np.array([[b"The train leaves at noon."]], dtype=object)
-    return [
-        ("numbers", "x", "FP32", numbers, numbers),
-        ("texts", "text", "BYTES", texts, np.array([[8]], np.int32)),
-        ("pictures", "image", "BYTES", np.array([[file.getvalue()]], object), np.array([[90, 120, 60]], np.float32)),
-    ]
+    picture = np.array([[file.getvalue()]], object)
+    return {
+        "numbers": _infer("numbers", "x", "FP32", numbers, numbers),
+        "texts": _infer("texts", "text", "BYTES", texts, np.array([[8]], np.int32)),
+        "pictures": _infer("pictures", "image", "BYTES", picture, np.array([[90, 120, 60]], np.float32)),
+        "the server": _is_ready,
+    }
+
+
+def clients() -> set[str]:
+    """Who has to be answered."""
+    return {f"{name} over {wire}" for name in questions() for wire in ("http", "grpc")}
+
+
+def _infer(model: str, name: str, datatype: str, value: np.ndarray, right: np.ndarray) -> Question:
+    async def ask(wire: Any, client: Any) -> str:
+        tensor = wire.InferInput(name, list(value.shape), datatype)
+        tensor.set_data_from_numpy(value)
+        answer = await client.infer(model, [tensor])
+        response = answer.get_response()
+        output = response["outputs"][0]["name"] if wire is over_http else response.outputs[0].name
+        found = answer.as_numpy(output)
+        return "" if np.array_equal(found, right) else f"{found!r} instead of {right!r}"
+
+    return ask
+
+
+async def _is_ready(wire: Any, client: Any) -> str:
+    return "" if await client.is_server_ready() else "not ready"
 
 
 def _ask_all(doors: Doors, line: Connection) -> None:
@@ -77,43 +103,32 @@ def _ask_all(doors: Doors, line: Connection) -> None:
 async def _obey(doors: Doors, line: Connection) -> None:
     while (await asyncio.to_thread(line.recv)) == "begin":
         seen, over = Seen(), asyncio.Event()
-        clients = [
-            asyncio.create_task(_ask(wire, address, question, seen, over))
-            for wire, (host, port) in ((over_http, doors.http), (over_grpc, doors.grpc))
-            for address in (f"{host}:{port}",)
-            for question in questions()
+        asking = [
+            asyncio.create_task(_ask(wire, f"{host}:{port}", f"{name} over {way}", question, seen, over))
+            for way, wire, (host, port) in (("http", over_http, doors.http), ("grpc", over_grpc, doors.grpc))
+            for name, question in questions().items()
         ]
         await asyncio.to_thread(line.recv)
         over.set()
-        await asyncio.gather(*clients)
+        await asyncio.gather(*asking)
         line.send(seen)
 
 
-async def _ask(
-    wire: Any, address: str, question: tuple[str, str, str, np.ndarray, np.ndarray], seen: Seen, over: asyncio.Event
-) -> None:
-    model, name, datatype, value, right = question
+async def _ask(wire: Any, address: str, name: str, question: Question, seen: Seen, over: asyncio.Event) -> None:
     clock: Callable[[], float] = asyncio.get_running_loop().time
     async with wire.InferenceServerClient(address) as client:
         while not over.is_set():
             began_s = clock()
-            tensor = wire.InferInput(name, list(value.shape), datatype)
-            tensor.set_data_from_numpy(value)
             try:
                 async with asyncio.timeout(GIVE_UP_S):
-                    answer = await client.infer(model, [tensor])
-                output = (
-                    answer.get_response()["outputs"][0]["name"]
-                    if wire is over_http
-                    else answer.get_response().outputs[0].name
-                )
-                is_right = np.array_equal(answer.as_numpy(output), right)
-                what = "" if is_right else f"{answer.as_numpy(output)!r} instead of {right!r}"
+                    what = await question(wire, client)
+            except TimeoutError:
+                what = f"no answer within {GIVE_UP_S:g} s"
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
             seen.slowest_s = max(seen.slowest_s, clock() - began_s)
             if what:
-                seen.wrong[f"{model} over {wire.__name__.split('.')[1]}: {what[:200]}"] += 1
+                seen.wrong[f"{name}: {what[:200]}"] += 1
             else:
-                seen.right += 1
+                seen.right[name] += 1
             await asyncio.sleep(PAUSE_S)

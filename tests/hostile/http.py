@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from tests.hostile.inputs import MIB, Address, Answer
 
 HEAD_END = b"\r\n\r\n"
+LINGER_S = 0.3  # in which whatever was taken for another request is answered
+SILENCE_S = 5.0
 
 
 def head(model: str, length: int | None, more: Mapping[str, str] | None = None, path: str = "") -> bytes:
@@ -26,7 +28,7 @@ async def post(address: Address, model: str, body: bytes, **headers: str) -> Ans
 
 async def exchange(address: Address, parts: Iterable[bytes], *, pause_s: float = 0.0, ends: bool = False) -> Answer:
     """Writes the parts, reading meanwhile, and tells the answer. ends: the server is told that nothing follows the last
-    part, and a second answer is looked for."""
+    part, some time after it: until then, and until the server closes, a second answer is looked for."""
     reader, writer = await asyncio.open_connection(*address)
     writing = asyncio.create_task(_write(writer, parts, pause_s, ends))
     try:
@@ -48,6 +50,7 @@ async def _write(writer: asyncio.StreamWriter, parts: Iterable[bytes], pause_s: 
         if pause_s:
             await asyncio.sleep(pause_s)
     if ends:
+        await asyncio.sleep(LINGER_S)
         writer.write_eof()
 
 
@@ -82,9 +85,10 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _second(reader: asyncio.StreamReader) -> str:
-    """The beginning of another answer to what was one request."""
+    """The beginning of another answer to what was one request; "" where the server closes without one, or does nothing
+    of the kind although all is sent."""
     try:
-        async with asyncio.timeout(0.05):
+        async with asyncio.timeout(SILENCE_S):
             return (await reader.read(100)).decode("latin-1")
     except (TimeoutError, ConnectionError):
         return ""

@@ -13,7 +13,7 @@ MIB = 1 << 20
 Address = tuple[str, int]
 
 REFUSED = frozenset({"400", "413"})
-REFUSED_HEAD = frozenset({"400", "400 bare", "431 bare", "431", "414 bare", "501", "501 bare", "closed", "408 bare"})
+REFUSED_HEAD = frozenset({"400", "400 bare", "431", "closed"})
 ENDED = frozenset({"goaway", "closed"})
 
 

@@ -15,7 +15,6 @@ from tests.hostile.inputs import MIB, Answer, Doors, Hostile, Send, seeded, word
 KIND = "pictures"
 READ = words("200")
 UNREADABLE = words("400")
-EITHER = words("200", "400", "413")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112
 
@@ -84,7 +83,7 @@ def _tiff() -> Cases:
     looped[10 + 9 * 12 : 14 + 9 * 12] = struct.pack("<I", 8)
     many_values[10 + 5 * 12 + 4 : 10 + 5 * 12 + 8] = b"\xff\xff\xff\x7f"
     deflated = zlib.compress(bytes(200 * MIB), 9)
-    modes = {mode: saved(image(mode), "TIFF") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F")}
+    modes = {mode: saved(image(mode), "TIFF") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")}
     coded = {
         name: saved(image(), "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")
     }
@@ -94,18 +93,19 @@ def _tiff() -> Cases:
         "TIFF of 2^32 - 1 squared": (tiff(2**32 - 1, 2**32 - 1), UNREADABLE),
         "TIFF of no width": (tiff(0, 8), UNREADABLE),
         "TIFF with pixels elsewhere": (tiff(8, 8, bytes(64), _273=2**31), UNREADABLE),
-        "TIFF with more pixels than there are": (tiff(7000, 7000, bytes(64)), EITHER),
-        "TIFF of one strip that unpacks to 200 MiB": (lambda: tiff(8, 8, deflated, _259=8), EITHER),
-        "TIFF of 64 bits a pixel": (tiff(8, 8, bytes(512), _258=64), EITHER),
+        "TIFF with more pixels than there are": (tiff(7000, 7000, bytes(64)), UNREADABLE),
+        "TIFF of one strip that unpacks to 200 MiB": (lambda: tiff(8, 8, deflated, _259=8), READ),
+        "TIFF of 64 bits a pixel": (tiff(8, 8, bytes(512), _258=64), UNREADABLE),
         "TIFF of a coding that is none": (tiff(8, 8, bytes(64), _259=999), UNREADABLE),
-        "TIFF of LZW rubbish": (tiff(64, 64, seeded("lzw").randbytes(2000), _259=5), EITHER),
-        "TIFF of fax rubbish": (tiff(64, 64, seeded("fax").randbytes(2000), _259=4, _258=1), EITHER),
-        "TIFF of JPEG rubbish": (tiff(64, 64, seeded("jpeg").randbytes(2000), _259=7), EITHER),
-        "TIFF whose directory is followed by itself": (bytes(looped), EITHER),
-        "TIFF with a value of 2^31 numbers": (bytes(many_values), EITHER),
+        "TIFF of LZW rubbish": (tiff(64, 64, seeded("lzw").randbytes(2000), _259=5), UNREADABLE),
+        "TIFF of fax rubbish": (tiff(64, 64, seeded("fax").randbytes(2000), _259=4, _258=1), READ),
+        "TIFF of JPEG rubbish": (tiff(64, 64, seeded("jpeg").randbytes(2000), _259=7), UNREADABLE),
+        "TIFF whose directory is followed by itself": (bytes(looped), READ),
+        "TIFF with a value of 2^31 numbers": (bytes(many_values), UNREADABLE),
         "TIFF of 200 frames": (framed("TIFF", 200), READ),
         "TIFF cut off": (saved(image(), "TIFF")[:200], UNREADABLE),
-        **{f"TIFF of mode {mode}": (content, EITHER) for mode, content in modes.items()},
+        **{f"TIFF of mode {mode}": (content, READ) for mode, content in modes.items()},
+        "TIFF of fractions": (saved(image("F"), "TIFF"), UNREADABLE),
         **{f"TIFF of {name}": (content, READ) for name, content in coded.items()},
     }
 
@@ -118,10 +118,14 @@ def _webp() -> Cases:
     return {
         "WebP": (whole, READ),
         "WebP of 16,384 squared": (bytes(largest), UNREADABLE),
-        "WebP of 7,000 squared": (lambda: saved(image("L", (7000, 7000)), "WEBP", lossless=True, method=0), READ),
+        "WebP of 7,000 squared": (lambda: saved(image("L", (7000, 7000)), "WEBP", lossless=True, method=0), UNREADABLE),
+        "WebP of just what is allowed": (
+            lambda: saved(image(size=(4000, 4000)), "WEBP", lossless=True, method=0),
+            READ,
+        ),
         "WebP of 200 frames": (framed("WEBP", 200), READ),
         "WebP cut off": (whole[: len(whole) // 2], UNREADABLE),
-        "WebP of 4 GiB, it says": (whole[:4] + b"\xff\xff\xff\xff" + whole[8:], EITHER),
+        "WebP of 4 GiB, it says": (whole[:4] + b"\xff\xff\xff\xff" + whole[8:], UNREADABLE),
         "WebP of rubbish": (whole[:20] + seeded("webp").randbytes(500), UNREADABLE),
     }
 
@@ -145,27 +149,32 @@ def _bombs() -> Cases:
     return {
         "PNG of 30,000 x 30,000": (lambda: png(30_000, 30_000, rows=MIB), UNREADABLE),
         "PNG of just what is allowed": (lambda: png(7000, 7000, colour=0, rows=7001 * 7000), READ),
+        "PNG of just what is allowed, in colours": (lambda: png(7000, 7000, rows=21_001 * 7000), READ),
+        "JPEG of just what is allowed, in scans": (
+            lambda: saved(image(size=(7000, 7000)), "JPEG", progressive=True),
+            READ,
+        ),
         "PNG of 2^31 - 1 squared": (png(2**31 - 1, 2**31 - 1), UNREADABLE),
         "PNG of 2^32 - 1 squared": (png(2**32 - 1, 2**32 - 1), UNREADABLE),
-        "PNG of 50 million by 1": (lambda: png(50_000_000, 1, colour=0, rows=50_000_001), EITHER),
-        "PNG with more pixels than it says": (lambda: png(10, 10, rows=200 * MIB), EITHER),
-        "PNG with a comment of 200 MiB": (lambda: png(10, 10, rows=310, more=text), EITHER),
-        "PNG with a profile of 200 MiB": (lambda: png(10, 10, rows=310, more=profile), EITHER),
-        "PNG with 10,000 comments": (lambda: png(10, 10, rows=310, more=chunk(b"tEXt", b"a\0b") * 10_000), EITHER),
+        "PNG of 50 million by 1": (lambda: png(50_000_000, 1, colour=0, rows=50_000_001), READ),
+        "PNG with more pixels than it says": (lambda: png(10, 10, rows=200 * MIB), READ),
+        "PNG with a comment of 200 MiB": (lambda: png(10, 10, rows=310, more=text), UNREADABLE),
+        "PNG with a profile of 200 MiB": (lambda: png(10, 10, rows=310, more=profile), UNREADABLE),
+        "PNG with 10,000 comments": (lambda: png(10, 10, rows=310, more=chunk(b"tEXt", b"a\0b") * 10_000), READ),
         "PNG with 100,000 empty pieces of pixels": (
             lambda: png(10, 10, rows=310, more=chunk(b"IDAT", b"") * 100_000),
-            EITHER,
+            READ,
         ),
         "PNG of 16 bits": (lambda: png(3000, 3000, depth=16, rows=(6 * 3000 + 1) * 3000), READ),
-        "PNG interlaced, of 2,000 squared": (lambda: png(2000, 2000, interlace=1, rows=13 * MIB), EITHER),
+        "PNG interlaced, of 2,000 squared": (lambda: png(2000, 2000, interlace=1, rows=13 * MIB), READ),
         "JPEG of 65,500 squared": (lambda: sized(65_500, 65_500), UNREADABLE),
-        "JPEG of 7,000 squared that holds 64 x 48": (lambda: sized(7000, 7000), EITHER),
+        "JPEG of 7,000 squared that holds 64 x 48": (lambda: sized(7000, 7000), READ),
         "JPEG of 65,000 by 1": (lambda: saved(image(size=(65_000, 1)), "JPEG"), READ),
-        "JPEG with one scan 100 times": (lambda: scans(100), EITHER),
-        "PNG whose tail is 8 MiB of nothing": (lambda: saved(image()) + bytes(8 * MIB), EITHER),
+        "JPEG with one scan 100 times": (lambda: scans(100), READ),
+        "PNG whose tail is 8 MiB of nothing": (lambda: saved(image()) + bytes(8 * MIB), READ),
         "a picture among 8 MiB of comments": (
             lambda: b"\xff\xd8" + (b"\xff\xfe\xff\xff" + bytes(65_533)) * 128 + saved(image(), "JPEG")[2:],
-            EITHER,
+            READ,
         ),
     }  # fmt: skip
 
@@ -184,20 +193,20 @@ def _broken() -> Cases:
         "random bytes": (noise.randbytes(10_000), UNREADABLE),
         "PNG cut in its pixels": (png_file[:-30], UNREADABLE),
         "PNG cut in its header": (png_file[:20], UNREADABLE),
-        "JPEG cut in its pixels": (jpeg_file[: len(jpeg_file) * 2 // 3], EITHER),
+        "JPEG cut in its pixels": (jpeg_file[: len(jpeg_file) * 2 // 3], UNREADABLE),
         "JPEG cut in its header": (jpeg_file[:100], UNREADABLE),
-        "JPEG of flipped bits": (bytes(flipped), EITHER),
+        "JPEG of flipped bits": (bytes(flipped), UNREADABLE),
         "PNG of no width": (png(0, 10), UNREADABLE),
         "PNG of no height": (png(10, 0), UNREADABLE),
         "PNG without pixels": (png(10, 10), UNREADABLE),
         "PNG with wrong checksums": (png_file.replace(b"IDAT", b"IDAT\0", 1), UNREADABLE),
         "PNG of a depth that is none": (png(10, 10, depth=7, rows=310), UNREADABLE),
         "PNG of colours that are none": (png(10, 10, colour=5, rows=310), UNREADABLE),
-        "PNG of a palette that is missing": (png(10, 10, colour=3, rows=110), EITHER),
+        "PNG of a palette that is missing": (png(10, 10, colour=3, rows=110), UNREADABLE),
         "PNG with a chunk of 2 GiB": (SIGNATURE + b"\x7f\xff\xff\xffIHDR", UNREADABLE),
         "PNG with a negative chunk": (SIGNATURE + b"\xff\xff\xff\xffIHDR" + bytes(20), UNREADABLE),
-        "JPEG with a segment longer than itself": (jpeg_file[:2] + b"\xff\xe1\xff\xff" + jpeg_file[2:], EITHER),
-        "JPEG with a segment of no length": (jpeg_file[:2] + b"\xff\xe1\0\0" + jpeg_file[2:], EITHER),
+        "JPEG with a segment longer than itself": (jpeg_file[:2] + b"\xff\xe1\xff\xff" + jpeg_file[2:], UNREADABLE),
+        "JPEG with a segment of no length": (jpeg_file[:2] + b"\xff\xe1\0\0" + jpeg_file[2:], READ),
     }
 
 
@@ -221,25 +230,25 @@ def _odd() -> Cases:
     return {
         **{f"EXIF orientation {value}": (turned(value), READ) for value in range(10)},
         **{f"PNG's orientation {value}": (turned(value, "PNG"), READ) for value in (3, 6)},
-        "EXIF of rubbish": (with_exif(seeded("exif").randbytes(500)), EITHER),
-        "EXIF of nothing": (with_exif(b""), EITHER),
-        "EXIF that leads to itself": (with_exif(loop), EITHER),
-        "EXIF of 5,000 orientations": (with_exif(many[:65_000]), EITHER),
-        "EXIF beyond its end": (with_exif(b"II*\0" + struct.pack("<I", 2**31)), EITHER),
+        "EXIF of rubbish": (with_exif(seeded("exif").randbytes(500)), READ),
+        "EXIF of nothing": (with_exif(b""), READ),
+        "EXIF that leads to itself": (with_exif(loop), READ),
+        "EXIF of 5,000 orientations": (with_exif(many[:65_000]), READ),
+        "EXIF beyond its end": (with_exif(b"II*\0" + struct.pack("<I", 2**31)), READ),
         **{f"PNG of mode {mode}": (content, READ) for mode, content in modes.items()},
         "PNG of a palette with transparency": (saved(palette, transparency=bytes(range(256))), READ),
         "PNG of a palette with one clear colour": (saved(palette, transparency=3), READ),
         "PNG of a palette of one colour, and others used": (
-            png(10, 10, colour=3, rows=110, more=chunk(b"PLTE", bytes(3))), EITHER,
+            png(10, 10, colour=3, rows=110, more=chunk(b"PLTE", bytes(3))), READ,
         ),
-        "PNG of a palette of 2 bytes": (png(10, 10, colour=3, rows=110, more=chunk(b"PLTE", b"\1\2")), EITHER),
+        "PNG of a palette of 2 bytes": (png(10, 10, colour=3, rows=110, more=chunk(b"PLTE", b"\1\2")), READ),
         "PNG with more transparency than colours": (
             png(10, 10, colour=3, rows=110, more=chunk(b"PLTE", bytes(3)) + chunk(b"tRNS", bytes(300))),
-            EITHER,
+            UNREADABLE,
         ),
-        "PNG of gamma 0": (png(10, 10, rows=310, more=chunk(b"gAMA", bytes(4))), EITHER),
-        "PNG of a profile that is none": (saved(image(), icc_profile=b"rubbish" * 100), EITHER),
-        "PNG of 200 frames": (framed("PNG", 200), EITHER),
+        "PNG of gamma 0": (png(10, 10, rows=310, more=chunk(b"gAMA", bytes(4))), READ),
+        "PNG of a profile that is none": (saved(image(), icc_profile=b"rubbish" * 100), READ),
+        "PNG of 200 frames": (framed("PNG", 200), READ),
         "JPEG of CMYK": (saved(image("CMYK", colour=(1, 2, 3, 4)), "JPEG"), READ),
         "JPEG of grey": (saved(image("L"), "JPEG"), READ),
         "JPEG of one pixel": (saved(image(size=(1, 1)), "JPEG"), READ),

@@ -18,11 +18,13 @@ from tests.patience import eventually
 
 SETTINGS = Path(__file__).with_name("served") / "headway.yaml"
 MODELS = ("numbers", "texts", "pictures")
+FRONT = "front"  # a replica of no model, where calls and requests come in that name none
 HOST = "127.0.0.1"
 HTTP, GRPC = (HOST, 18461), (HOST, 18463)
 START_S, STOP_S, ANSWER_S = 180.0, 60.0, 60.0
 DIRECT_HTTP = range(30000, 31001)  # where Ray Serve has replicas listen
 Replica = dict[str, Any]
+Memory = dict[str, int]  # of processes, in bytes, by what they serve
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for what asks itself
 
 
@@ -74,12 +76,12 @@ class Served:
     def find_doors(self) -> None:
         replicas = {replica["model"]: replica["pid"] for replica in self.look()}
         ports = {model: listening_ports(Path(f"/proc/{pid}")) for model, pid in replicas.items()}
-        fast = {port + DISTANCE for port in grpc_ports()}
+        grpc = set(grpc_ports())
         self.doors = Doors(
             http=HTTP,
             grpc=GRPC,
             direct_http={model: _one(found & set(DIRECT_HTTP)) for model, found in ports.items()},
-            fast={model: _one(found & fast) for model, found in ports.items()},
+            fast={model: _one({p + DISTANCE for p in found & grpc} & found) for model, found in ports.items()},
         )
 
     def look(self, watch_s: float | None = None) -> list[Replica]:
@@ -92,10 +94,11 @@ class Served:
     def _replicas(self, query: str) -> list[Replica]:
         try:
             with _DIRECTLY.open(f"http://{HTTP[0]}:{HTTP[1]}/debug/state{query}", timeout=10) as response:
-                models = json.load(response)["models"]
+                told = json.load(response)
         except (OSError, ValueError):
             return []
-        return [replica | {"model": model["name"]} for model in models for replica in model["replicas"]]
+        front = told["front"] | {"model": FRONT, "balance": "good"}
+        return [front, *(one | {"model": model["name"]} for model in told["models"] for one in model["replicas"])]
 
     def _is_ready(self) -> bool:
         assert self._process.poll() is None, f"headway serve has ended: {self.log()}"
@@ -163,22 +166,23 @@ def memory_bytes(pids: list[int]) -> int:
     return total
 
 
-def settled(place: Place, bound_bytes: int, patience_s: float) -> list[Replica]:
-    """The replicas as soon as they hold no more memory together than this, or when patience ends."""
+def settled(place: Place, bounds: Memory, patience_s: float) -> list[Replica]:
+    """The replicas as soon as none holds more memory than this, or when patience ends."""
     give_up_s = time.monotonic() + patience_s
     while True:
         replicas = place.look()
-        if total_bytes(replicas) <= bound_bytes or time.monotonic() > give_up_s:
+        held = memory_of(replicas)
+        if all(held[name] <= bound for name, bound in bounds.items()) or time.monotonic() > give_up_s:
             return replicas
         time.sleep(0.5)
 
 
-def total_bytes(replicas: list[Replica]) -> int:
-    return sum(int(replica["memory_bytes"]) for replica in replicas)
+def memory_of(replicas: list[Replica]) -> Memory:
+    return {replica["model"]: int(replica["memory_bytes"]) for replica in replicas}
 
 
 def _are_all(replicas: list[Replica]) -> bool:
-    return {replica["model"] for replica in replicas} == set(MODELS)
+    return {replica["model"] for replica in replicas} == {*MODELS, FRONT}
 
 
 def _one(ports: set[int]) -> Address:

@@ -6,15 +6,25 @@ from typing import Any
 import pytest
 
 from tests.hostile.__main__ import main, options
-from tests.hostile.bystanders import Seen
+from tests.hostile.bystanders import Seen, clients
 from tests.hostile.inputs import MIB, Answer, words
-from tests.hostile.runner import Report, Told, judge, judge_answer, stalls
+from tests.hostile.runner import Report, Told, bounds, judge, judge_answer, memory_told, stalls
+
+RIGHT = Counter(dict.fromkeys(clients(), 2))
+
+
+def memory(after: float = 105.0, peak: float = 120.0) -> dict[str, dict[str, float]]:
+    """after: of one process of two."""
+    return {
+        "all together": {"before": 200.0, "peak": 100.0 + peak, "after": 100.0 + after},
+        "front": {"before": 100.0, "after": 100.0},
+        "numbers": {"before": 100.0, "after": after},
+    }
 
 
 def report(**changes: Any) -> Report:
     """Of a kind with which all is well."""
-    memory = {"before": 100.0, "peak": 120.0, "after": 105.0}
-    made = Report("frames", memory_mib=memory, bystanders=Seen(right=10))
+    made = Report("frames", memory_mib=memory(), bystanders=Seen(RIGHT))
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -24,19 +34,34 @@ def report(**changes: Any) -> Report:
     ("changes", "balances", "said"),
     [
         ({}, ["good"], ""),
-        ({"memory_mib": {"before": 100, "peak": 120, "after": 111}}, ["good"], "111 MiB afterwards"),
-        ({"memory_mib": {"before": 100, "peak": 400, "after": 100}}, ["good"], "400 MiB meanwhile"),
-        ({"memory_mib": {"before": 100, "peak": 400, "after": 100}, "kind": "bodies"}, ["good"], ""),
+        ({"memory_mib": memory(after=111)}, ["good"], "memory of numbers: 100 MiB before, 111 MiB afterwards"),
+        ({"memory_mib": memory(peak=400)}, ["good"], "500 MiB meanwhile"),
+        ({"memory_mib": memory(peak=400), "kind": "bodies"}, ["good"], ""),
+        ({"afterwards_own_stall_ms": 101.0}, ["good"], "afterwards the event loop stood still for 101 ms"),
         ({}, ["good", "one request was never ended"], "never ended"),
-        ({"bystanders": Seen(right=9, wrong=Counter({"numbers: 503": 1}))}, ["good"], "numbers: 503"),
-        ({"bystanders": Seen()}, ["good"], "no bystander was answered"),
+        ({"bystanders": Seen(RIGHT, Counter({"numbers over grpc: 503": 1}))}, ["good"], "numbers over grpc: 503"),
+        (
+            {"bystanders": Seen(Counter({one: 2 for one in RIGHT if one != "texts over http"}))},
+            ["good"],
+            "without any answer: ['texts over http']",
+        ),
     ],
 )
-def test_a_kind_is_judged_by_memory_ledgers_and_bystanders(changes: Any, balances: list[str], said: str) -> None:
+def test_a_kind_is_judged_by_memory_stalls_ledgers_and_bystanders(changes: Any, balances: list[str], said: str) -> None:
     judged = report(**changes)
-    judge(judged, 110 * MIB, balances)
+    judge(judged, balances)
     assert bool(judged.failures) == bool(said)
     assert said in "".join(judged.failures)
+
+
+def test_memory_is_told_of_each_process_and_of_all() -> None:
+    before, after = {"numbers": 100 * MIB, "front": 50 * MIB}, {"numbers": 90 * MIB, "front": 55 * MIB}
+    assert bounds(before) == {"numbers": 110 * MIB, "front": 55 * MIB}
+    assert memory_told(before, after, 300 * MIB) == {
+        "all together": {"before": 150, "peak": 300, "after": 145},
+        "front": {"before": 50, "after": 55},
+        "numbers": {"before": 100, "after": 90},
+    }
 
 
 def test_an_answer_that_nobody_expected_is_a_failure_of_its_input() -> None:

@@ -5,10 +5,10 @@ import struct
 from collections.abc import Callable
 
 from tests.hostile.http import exchange, head
-from tests.hostile.inputs import REFUSED, Answer, Doors, Hostile, Send, seeded, words
+from tests.hostile.inputs import Answer, Doors, Hostile, Send, seeded, words
 
 KIND = "texts"
-FITS = words(REFUSED, "200")
+READ, WRONG = words("200"), words("400")
 
 
 def asked(make: Callable[[], list[bytes]], *, rows: int | None = None, raw: Callable[[], bytes] | None = None) -> Send:
@@ -78,10 +78,10 @@ def corpus(size: int) -> list[Hostile]:
     }
     return [
         *(
-            Hostile(f"{name}, {size >> 20} MiB", KIND, asked(lambda make=make: [make().encode()]), FITS)
+            Hostile(f"{name}, {size >> 20} MiB", KIND, asked(lambda make=make: [make().encode()]), READ)
             for name, make in large.items()
         ),
-        *(Hostile(name, KIND, asked(lambda text=text: [text.encode()]), words("200")) for name, text in small.items()),
+        *(Hostile(name, KIND, asked(lambda text=text: [text.encode()]), READ) for name, text in small.items()),
         *(
             Hostile(f"{name}, as JSON", KIND, as_json(lambda text=text: text), words("200"))
             for name, text in small.items()
@@ -91,8 +91,8 @@ def corpus(size: int) -> list[Hostile]:
             Hostile(name, KIND, asked(list, rows=rows, raw=raw), words("400"))
             for name, (rows, raw) in framed.items()
         ),
-        Hostile("rows of nothing", KIND, asked(lambda: [b""] * (size // 16)), FITS),
-        Hostile("rows of a letter", KIND, asked(lambda: [b"a"] * (size // 16)), FITS),
-        Hostile("one row of many MiB among short ones", KIND, asked(lambda: [b"a", b"b" * (size // 2)]), FITS),
-        Hostile("many words, as JSON", KIND, as_json(lambda: "word " * (size // 5)), FITS),
+        Hostile("rows of nothing", KIND, asked(lambda: [b""] * (size // 16)), WRONG),
+        Hostile("rows of a letter", KIND, asked(lambda: [b"a"] * (size // 16)), WRONG),
+        Hostile("one row of many MiB among short ones", KIND, asked(lambda: [b"a", b"b" * (size // 2)]), READ),
+        Hostile("many words, as JSON", KIND, as_json(lambda: "word " * (size // 5)), READ),
     ]  # fmt: skip

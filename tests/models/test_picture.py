@@ -305,8 +305,21 @@ def test_a_small_file_with_very_many_pixels_is_refused_before_it_is_unpacked(kin
     """Its head alone decides: what follows is nothing."""
     content = announcing(kind, side)
     assert len(content) < 10_000
-    with pytest.raises(InvalidInput, match=r"pixels; at most 50,000,000 are accepted"):
+    with pytest.raises(InvalidInput, match=r"pixels; at most (50,000,000|16,000,000 of a WEBP) are accepted"):
         picture.middle_of(content, 224, 256)
+
+
+@pytest.mark.parametrize(("side", "is_read"), [(4000, True), (4001, False)])
+def test_a_webp_has_a_bound_of_its_own_since_no_other_thread_runs_while_its_pixels_are_copied(
+    side: int, is_read: bool
+) -> None:
+    file = BytesIO()
+    Image.new("RGB", (side, side), (90, 120, 60)).save(file, "WEBP", lossless=True, method=0)
+    if is_read:
+        assert picture.middle_of(file.getvalue(), 4, 4)[0, 0].tolist() == [90, 120, 60]
+    else:
+        with pytest.raises(InvalidInput, match="4001 x 4001 pixels; at most 16,000,000 of a WEBP are accepted"):
+            picture.middle_of(file.getvalue(), 4, 4)
 
 
 def announcing(kind: str, side: int) -> bytes:

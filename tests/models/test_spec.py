@@ -46,6 +46,23 @@ def test_a_model_says_what_is_wrong_with_it(fields: dict[str, Any], words: str) 
         ModelSpec(**{"name": "m", "factory": "a.b:c", "inputs": (X,), "outputs": (Y,)} | fields)
 
 
+@pytest.mark.parametrize(
+    ("shape", "pad", "alike"),
+    [
+        ((-1, 4), None, True),
+        ((-1,), None, True),
+        ((-1, -1), None, False),
+        ((-1, -1), 0, True),
+        ((-1, -1, 3), 0, True),
+        ((-1, -1, -1), 0, False),
+    ],
+)
+def test_rows_are_alike_where_their_shape_is_fixed_or_padded(
+    shape: tuple[int, ...], pad: int | None, alike: bool
+) -> None:
+    assert TensorSpec(name="x", datatype="FP32", shape=shape, pad=pad).rows_alike is alike
+
+
 def test_limits_and_resources_are_positive() -> None:
     for fields in ({"max_batch_rows": 0}, {"max_queue_requests": 0}, {"forward_timeout_s": 0}, {"max_memory_mb": 0}):
         with pytest.raises(ValueError, match=next(iter(fields))):
