@@ -14,10 +14,10 @@ from collections.abc import Callable
 import numpy as np
 from hpack import Encoder
 
-from serving.api.dispatch import ServedModel
 from serving.api.grpc_connection import GrpcConnection
 from serving.api.grpc_service import INFER, GrpcService
 from serving.api.operations import Operations
+from serving.api.served import ServedModel
 from serving.core.outcome import Completed, Outcome
 from serving.protocol import http2
 from serving.protocol.messages import TensorDescription

@@ -17,11 +17,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from serving.api.dispatch import ServedModel
 from serving.api.faults import CallFailed
 from serving.api.grpc_service import GrpcService
 from serving.api.http import ModelApp
 from serving.api.operations import Operations
+from serving.api.served import ServedModel
 from serving.protocol.messages import TensorDescription
 from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend

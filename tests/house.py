@@ -12,7 +12,6 @@ import uvicorn
 
 from models.spec import ModelSpec
 from serving.api.connection import short_way
-from serving.api.dispatch import ServedModel
 from serving.api.front import FrontApp
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
@@ -22,6 +21,7 @@ from serving.api.metadata import told_statistics
 from serving.api.openapi import signature
 from serving.api.operations import ModelList, Operations
 from serving.api.regions import Regions
+from serving.api.served import ServedModel
 from serving.cluster.describe import served_model
 from serving.cluster.engines import AnyEngine, open_engine
 from serving.telemetry.recorder import Recorder

@@ -5,7 +5,7 @@ kept by head: the common request costs one look-up and one view per tensor.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,17 +13,15 @@ from typing import Any, NamedTuple
 from serving.api.beside import LONG_BYTES, LONG_ELEMENTS
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
-from serving.api.regions import Regions, Target
-from serving.api.room import Room
+from serving.api.regions import Target
+from serving.api.served import ServedModel
 from serving.api.signature import check_inputs, choose_outputs
-from serving.core.backend import Backend, Generating, SequencePlace, Sequencing, Submitted
+from serving.core.backend import SequencePlace, Submitted
 from serving.core.outcome import Completed
-from serving.core.statistics import ModelStatistics, WireTimes
-from serving.core.witness import Witness
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
 from serving.protocol.layout import RequestLayout, TensorLayout, lay_out, lay_out_raw
-from serving.protocol.messages import Tensor, TensorDescription
+from serving.protocol.messages import Tensor
 from serving.protocol.reply import HeaderBlock, ReplyFormat, ReplyWriter
 
 MAX_KEPT_FORMS = 256
@@ -32,57 +30,6 @@ _OURS = frozenset({"priority", "timeout", "sequence_id", "sequence_start", "sequ
 _MAX_PARAMETER = 2**64  # Triton's are UINT64
 # Printable ASCII without escapes; any other id takes the general way.
 _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
-    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
-    `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
-    `backend` refuses requests that come without what they need.
-    `takes_parameters`: the backend is to be given the request's own parameters.
-    `witnesses` are told of every request, `of_failures` of those that end with a status from 500.
-    `regions`: the shared memory that requests may refer to; None where they may not. `totals`: the statistics of
-    all its replicas, where there are others than this one. `trace`: reads and changes what is traced of it, see
-    `operations.Switches`. `wire`: what its messages took, counted here. `room`: for the bodies of its requests."""
-
-    name: str
-    backend: Backend
-    generator: Generating | None = None
-    sequencer: Sequencing | None = None
-    inputs: tuple[TensorDescription, ...]
-    outputs: tuple[TensorDescription, ...]
-    version: str = "1"
-    platform: str = "pytorch"
-    description: str = ""
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    example: str | None = None
-    config: Callable[[], dict[str, Any]] = dict
-    takes_parameters: bool = False
-    max_body_bytes: int = 64 * 1024 * 1024
-    witnesses: tuple[Witness, ...] = ()
-    of_failures: Witness | None = None
-    regions: Regions | None = None
-    totals: Callable[[], Awaitable[ModelStatistics]] | None = None
-    trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
-    wire: WireTimes = field(default_factory=WireTimes)
-    room: Room = field(default_factory=Room)
-
-    async def statistics(self) -> ModelStatistics:
-        """Of all replicas."""
-        return await self.totals() if self.totals else self.backend.statistics()
-
-    @property
-    def decoupled(self) -> bool:
-        return self.generator is not None
-
-    @property
-    def batched(self) -> bool:
-        """Tensors have a dimension of rows."""
-        return all(tensor.batched for tensor in self.inputs)
-
-    @property
-    def stateful(self) -> bool:
-        return self.sequencer is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from serving.api.asgi import json_object
-from serving.api.dispatch import ServedModel, sequence_place, whole_number
+from serving.api.dispatch import sequence_place, whole_number
+from serving.api.served import ServedModel
 from serving.core.backend import SequencePlace
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
 from serving.protocol.json_codec import read_values, write_values

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
 
 from serving.api.beside import LONG_BYTES, beside
-from serving.api.dispatch import Plan, ServedModel
+from serving.api.dispatch import Plan
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, not_ready, unavailable_model, unknown_model
 from serving.api.gate import Caller
@@ -32,6 +32,7 @@ from serving.api.grpc_tells import GrpcTells, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.api.room import COUNTED_BYTES, Held, Room
+from serving.api.served import ServedModel
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
 from serving.protocol.messages import Tensor

@@ -7,12 +7,13 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 
-from serving.api.dispatch import Dispatch, ServedModel
+from serving.api.dispatch import Dispatch
 from serving.api.faults import CallFailed, Fault
 from serving.api.gate import Caller
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.operations import Operations
 from serving.api.region_memory import Kind
+from serving.api.served import ServedModel
 from serving.protocol.grpc_codec import parameters_of
 from serving.protocol.pb import HEALTH, SERVICE, decode, encode
 

@@ -30,7 +30,7 @@ from serving.api.asgi import (
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.cors import Cors
 from serving.api.disconnect import DisconnectWatch
-from serving.api.dispatch import Dispatch, ServedModel
+from serving.api.dispatch import Dispatch
 from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, now_ns, tell
 from serving.api.faults import (
     INTERNAL,
@@ -49,6 +49,7 @@ from serving.api.gate import Caller, Gate
 from serving.api.generate import read_request
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.room import Held
+from serving.api.served import ServedModel
 from serving.api.streaming import begin, tell_all, tell_one
 from serving.core.backend import Answers
 from serving.core.outcome import Cancelled, Completed, Outcome

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from serving.api.asgi import JSON_CONTENT, Send, send_bytes, send_fault
-from serving.api.dispatch import ServedModel, asked_parameters
+from serving.api.dispatch import asked_parameters
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.generate import GenerateRequest, write_answer
+from serving.api.served import ServedModel
 from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed, Outcome
 from serving.protocol.reply import Header

@@ -15,11 +15,11 @@ import tritonclient.http
 import uvicorn
 
 from serving.api.connection import short_way
-from serving.api.dispatch import ServedModel
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
 from serving.api.metadata import told_statistics
 from serving.api.operations import Operations
+from serving.api.served import ServedModel
 from serving.protocol.messages import TensorDescription
 from serving.testing.backend import EchoBackend
 from tests.api.triton_clients import connect
