@@ -186,10 +186,7 @@ class ModelApp:
             await send({"type": "http.response.start", "status": 200, "headers": answer})
             await send({"type": "http.response.body", "body": content})
             wire.encode.add(now_ns() - settled_ns)
-        if self.model.witnesses or fault is not None:
-            status = 200 if fault is None else fault.status
-            called, trace = id or request_id.decode("latin-1"), text_header(headers, TRACEPARENT)
-            tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, settled_ns)
+        self._witness(headers, id or request_id.decode("latin-1"), tenant, fault, outcome, began_ns, settled_ns)
 
     async def _generate(self, headers: HeaderMap, receive: Receive, send: Send, *, streams: bool) -> None:
         began_ns = now_ns()
@@ -210,7 +207,7 @@ class ModelApp:
             work = partial(read_request, self.model, body)
             request = await beside(work) if is_long else work()
             id = request.id
-            answers = begin(self.model, request, tenant)
+            answers = begin(self.dispatch, request, tenant)
             self.model.wire.decode.add(now_ns() - began_ns)
             if streams:
                 fault = await self._watch.outcome(tell_all(self.model, answers, id, send, own, self.fault), receive)
@@ -225,9 +222,22 @@ class ModelApp:
             outcome = answers and (answers.outcome or Cancelled())
             if fault is None and type(outcome) is not Completed:
                 fault = fault_of_outcome(cast(Outcome, outcome))
-            status = 200 if fault is None else fault.status
-            called, trace = id or own[1].decode("latin-1"), text_header(headers, TRACEPARENT)
-            tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, now_ns())
+            self._witness(headers, id or own[1].decode("latin-1"), tenant, fault, outcome, began_ns, now_ns())
+
+    def _witness(
+        self,
+        headers: HeaderMap,
+        id: str,
+        tenant: str,
+        fault: Fault | None,
+        outcome: Outcome | None,
+        began_ns: int,
+        settled_ns: int,
+    ) -> None:
+        """Tells the witnesses of a request that was answered, well or with this fault."""
+        if self.model.witnesses or fault is not None:
+            status, trace = 200 if fault is None else fault.status, text_header(headers, TRACEPARENT)
+            tell(self.model, "http", id, tenant, status, outcome, trace, began_ns, settled_ns)
 
     async def _tell_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
