@@ -71,7 +71,7 @@ def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"") -
 def over_grpc(request: Any) -> Run:
     encoded = request.SerializeToString()
 
-    async def nobody() -> list[dict[str, object]]:
+    async def nobody() -> list[ModelEntry]:
         return []
 
     async def run(served: ServedModel) -> None:

@@ -150,11 +150,11 @@ class FrontApp:
         raw = (scope.get("raw_path") or b"").decode("latin-1")
         is_escaped = bool(raw) and f"/v2/models/{name}" not in raw
         for model in await self._server.models():
-            if model["name"] == name and is_escaped:
+            if model.name == name and is_escaped:
                 return escaped_path(raw, path)
-            if model["name"] == name and model.get("wanted", True):
-                return not_ready(name, str(model.get("state", "UNAVAILABLE")))
-            if model["name"] == name:
+            if model.name == name and model.wanted:
+                return not_ready(name, model.state)
+            if model.name == name:
                 return unavailable_model(name)
         return unknown_model(name)
 

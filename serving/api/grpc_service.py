@@ -215,15 +215,15 @@ class GrpcService:
         """
         known = await self._server.models()
         for model in known:
-            if model["name"] == absent.name and absent.version in ("", model["version"]):
-                if not model.get("wanted", True):
+            if model.is_called(absent.name, absent.version):
+                if not model.wanted:
                     return Refused(unavailable_model(absent.name))
                 # HAProxy sends a call that was passed on back here where it knows no replica of the model.
-                if model["state"] != "READY" or call.metadata(RELAYED):
-                    return Refused(not_ready(absent.name, str(model["state"])))
+                if not model.is_ready or call.metadata(RELAYED):
+                    return Refused(not_ready(absent.name, model.state))
                 if self._relay is not None:
                     return self._relay
-        of_front = self._dispatches and all(model["name"] != absent.name for model in known)
+        of_front = self._dispatches and all(model.name != absent.name for model in known)
         if of_front and self._relay is not None and not call.metadata(RELAYED) and _A_NAME.fullmatch(absent.name):
             return self._relay
         return Refused(unknown_model(absent.name, absent.version))

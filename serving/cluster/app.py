@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve import Application
 
 from models.spec import ModelSpec
+from serving.api.entry import ModelEntry
 from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import LOGGING, Front, ModelReplica, grpc_relay, model_route, options_of
@@ -39,7 +40,9 @@ def applications(
 
 
 def front(settings: Settings, *, gpus: bool) -> Application:
-    configured = {spec.name: {"version": spec.version, "signature": signature(spec)} for spec in settings.model_specs()}
+    configured = [
+        ModelEntry(name=spec.name, version=spec.version, signature=signature(spec)) for spec in settings.model_specs()
+    ]
     deployment = Front.options(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,

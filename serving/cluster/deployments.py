@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from ray.serve.config import AutoscalingConfig
 
 from models.spec import ModelSpec
 from serving.api.cuda_driver import cuda_driver
+from serving.api.entry import ModelEntry
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
-from serving.api.operations import ModelList, Operations
+from serving.api.operations import Operations
 from serving.api.regions import Regions
 from serving.cluster import debug, decisions, door, grpc_door, measuring
 from serving.cluster.catalog import Catalog
@@ -136,11 +138,12 @@ class ModelReplica:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         logger.info("%s ready on %s", spec.name, self.engine.model.device)
 
-    async def entries(self) -> ModelList:
+    async def entries(self) -> list[ModelEntry]:
         """What the repository index says of the only model here."""
         spec = self.engine.spec
-        state = "READY" if self.engine.is_ready() else "UNAVAILABLE"
-        return [{"name": spec.name, "version": spec.version, "state": state}]
+        return [
+            ModelEntry(name=spec.name, version=spec.version, state="READY" if self.engine.is_ready() else "UNAVAILABLE")
+        ]
 
     async def statistics(self) -> ModelStatistics:
         """Of this replica."""
@@ -203,10 +206,10 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, settings: Settings, configured: dict[str, dict[str, Any]], *, gpus: bool) -> None:
+    async def __init__(self, settings: Settings, configured: Sequence[ModelEntry], *, gpus: bool) -> None:
         server = settings.server
         catalog = Catalog(configured, explicit=server.model_control)
-        self.collector = collector = Collector({model: facts["version"] for model, facts in configured.items()})
+        self.collector = collector = Collector({entry.name: entry.version for entry in configured})
 
         def changed() -> None:
             catalog.forget()
@@ -248,10 +251,10 @@ def grpc_relay(server: ServerSettings) -> GrpcRelay | None:
     return GrpcRelay(f"{server.own_host}:{server.grpc_port}", server.tenant_header) if server.grpc_port else None
 
 
-async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -> list[dict[str, Any]]:
     """The entries of `model_stats`."""
     found = await collector.statistics()
-    return [model_statistics(name, facts["version"], found[name]) for name, facts in configured.items()]
+    return [model_statistics(entry.name, entry.version, found[entry.name]) for entry in configured]
 
 
 def own_folder() -> Path:

@@ -13,6 +13,7 @@ import hpack
 import pytest
 
 from serving.api.age import HEADER, machine
+from serving.api.entry import ModelEntry
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcConnection, Head
 from serving.api.grpc_service import INFER, STREAM, GrpcService
@@ -63,8 +64,8 @@ def binary() -> str:
 async def front(haproxy_port: int) -> tuple[grpc.aio.Server, int]:
     """What answers calls whose model HAProxy cannot read: it passes them on, through HAProxy again."""
 
-    async def status() -> list[dict[str, object]]:
-        return [{"name": "m", "version": "1", "state": "READY"}]
+    async def status() -> list[ModelEntry]:
+        return [ModelEntry(name="m", version="1", state="READY")]
 
     service = GrpcService([], Operations(status), relay=GrpcRelay(f"127.0.0.1:{haproxy_port}", ""))
     server = grpc_server(service, max_message_bytes=MAX_MESSAGE_BYTES)
