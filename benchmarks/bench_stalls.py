@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed
 from serving.api.grpc_service import GrpcService
 from serving.api.http import ModelApp
