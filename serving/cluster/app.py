@@ -5,6 +5,7 @@ Referenced by import path from manifests (`serving.cluster.app:model_application
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -48,7 +49,7 @@ def front(settings: Settings, *, gpus: bool) -> Application:
         max_ongoing_requests=1000,
         logging_config=LOGGING,
     )
-    return deployment.bind(settings, configured, gpus=gpus)
+    return deployment.bind(settings, configured, deploy=partial(deploy, settings, gpus=gpus))
 
 
 def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:

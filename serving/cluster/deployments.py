@@ -30,7 +30,7 @@ from serving.api.regions import Regions
 from serving.cluster import debug, decisions, door, grpc_door, measuring
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
-from serving.cluster.control import Control
+from serving.cluster.control import Control, Deploy
 from serving.cluster.dashboard import Dashboard
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
@@ -206,7 +206,7 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, settings: Settings, configured: Sequence[ModelEntry], *, gpus: bool) -> None:
+    async def __init__(self, settings: Settings, configured: Sequence[ModelEntry], *, deploy: Deploy) -> None:
         server = settings.server
         catalog = Catalog(configured, explicit=server.model_control)
         self.collector = collector = Collector({entry.name: entry.version for entry in configured})
@@ -220,7 +220,7 @@ class Front:
             name=server.name,
             counts=partial(model_counts, collector, configured),
             regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if server.shared_memory else None,
-            control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
+            control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
             gate=gate(admin_token(server.admin_token_file)),
         )
