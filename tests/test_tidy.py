@@ -57,7 +57,7 @@ THIRD_PARTY = {
         *(f"models.{name}" for name in ("image_classifier", "text_embedder", "mlp", "weights")),
     ),
     "starlette": ("serving.api", "serving.cluster"),
-    "uvicorn": ("serving.api.connection", "serving.cluster.door"),
+    "uvicorn": ("serving.api.uvicorn_parts",),
     "httptools": ("serving.api.heads",),
     "pydantic": ("serving.config", "serving.config_mistakes", "serving.config_values", "serving.explain"),
     "pydantic_core": ("serving.config_mistakes",),
