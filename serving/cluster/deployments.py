@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
+from models.cores import usable_cores
 from models.spec import ModelSpec
 from serving.api.cuda_driver import cuda_driver
 from serving.api.entry import ModelEntry
@@ -39,7 +40,6 @@ from serving.cluster.environment import cors, gate
 from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.loop_watch import LoopWatch
-from serving.cluster.machine import available_cores
 from serving.cluster.pages import admin_token, admin_token_here, debug_pages, metric_pages
 from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
@@ -82,7 +82,7 @@ class ModelReplica:
             weights=weights,
             observer=recorder,
             report=lambda text: logger.info("%s: %s", spec.name, text),
-            turn=measuring.turn(own_folder(), available_cores()),
+            turn=measuring.turn(own_folder(), usable_cores()),
         )
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
