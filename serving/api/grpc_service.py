@@ -34,6 +34,7 @@ from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.api.room import COUNTED_BYTES, Held, Room
 from serving.api.served import ServedModel
+from serving.names import NAME_CHARACTERS
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
 from serving.protocol.messages import Tensor
@@ -42,7 +43,7 @@ from serving.protocol.pb import HEALTH, SERVICE
 __all__ = ["INFER", "STREAM", "STREAM_WINDOW", "WATCH", "GrpcService"]
 INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 
-_A_NAME = re.compile(r"[A-Za-z0-9._-]+")  # as HAProxy and gRPC's metadata take it
+_A_NAME = re.compile(f"[{NAME_CHARACTERS}]+")  # as HAProxy and gRPC's metadata take it
 
 
 T = TypeVar("T", covariant=True)

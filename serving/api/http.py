@@ -53,6 +53,7 @@ from serving.api.served import ServedModel
 from serving.api.streaming import begin, tell_all, tell_one
 from serving.core.backend import Answers
 from serving.core.outcome import Cancelled, Completed, Outcome
+from serving.names import MODELS, model_path
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
 from serving.protocol.reply import HEADER_LENGTH, Header
@@ -64,7 +65,7 @@ _log = logging.getLogger(__name__)
 _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
 _TRACE = "/trace/setting"
-_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?")
+_MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
 
 class ModelApp:
@@ -95,7 +96,7 @@ class ModelApp:
             "/stats": self._tell_statistics,
         }
         self._generates = {"/generate": False, "/generate_stream": True}
-        prefixes = (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}")
+        prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
         tails = (*self._tells, _INFER, _TRACE, *self._generates)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
@@ -298,7 +299,7 @@ class ModelApp:
         """The operation behind a path that is not literally ours: mounted under a prefix, which servers leave in
         `path` or cut off from it, or with a slash at the end."""
         for candidate in (path, root_path + path):
-            start = candidate.find("/v2/models/")
+            start = candidate.find(MODELS)
             operation = self._operations.get(candidate[max(start, 0) :].rstrip("/"))
             if operation is not None:
                 return operation

@@ -8,6 +8,7 @@ from serving.api.entry import ModelEntry
 from serving.api.openapi_server import SERVER_SCHEMAS, server_paths, settings
 from serving.api.openapi_words import COUNT, FLAG, TEXT, Json, answers, body, change, each, fields, read, ref, wishes
 from serving.api.signature import Described
+from serving.names import model_path
 
 _ELEMENT: Mapping[str, Json] = {
     "BOOL": FLAG,
@@ -86,7 +87,7 @@ def document(models: Iterable[ModelEntry], *, name: str, release: str, extension
 
 
 def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
-    path, tags = f"/v2/models/{model.name}", [model.name]
+    path, tags = model_path(model.name), [model.name]
     infer: Json = {"summary": f"Inference by {model.name}", "tags": tags}
     request = ref("InferRequest")
     example = None

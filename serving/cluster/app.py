@@ -16,12 +16,11 @@ from models.spec import ModelSpec
 from serving.api.entry import ModelEntry
 from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
-from serving.cluster.deployments import LOGGING, Front, ModelReplica, grpc_relay, model_route, options_of
+from serving.cluster.deployments import LOGGING, Front, ModelReplica, grpc_relay, options_of
 from serving.cluster.limits import surge_percent
 from serving.cluster.watching import watching
 from serving.config import Settings
-
-FRONT = "front"
+from serving.names import FRONT, model_path
 
 
 def applications(
@@ -37,7 +36,7 @@ def applications(
     for spec in settings.model_specs():
         if not gpus and spec.resources.gpus:
             spec = replace(spec, resources=replace(spec.resources, gpus=0.0))
-        yield spec.name, model_route(spec.name), model(settings, spec, free=free)
+        yield spec.name, model_path(spec.name), model(settings, spec, free=free)
 
 
 def front(settings: Settings, *, gpus: bool) -> Application:

@@ -18,6 +18,7 @@ from serving.cluster.collector import serve_details
 from serving.cluster.environment import peer_header
 from serving.cluster.probes import POLL_S, NeverUp, answers, hears, is_ready_over_grpc, replacing
 from serving.config import Settings
+from serving.names import model_path
 
 PATIENCE_S = 600.0  # as `headway serve` has at the start
 
@@ -87,7 +88,7 @@ class Control:
 
     def _is_gone(self, name: str) -> bool:
         """Whether HAProxy sends requests to the model's replicas no more."""
-        if answers(f"{self._settings.server.url}/v2/models/{name}/ready"):
+        if answers(f"{self._settings.server.url}{model_path(name)}/ready"):
             return False
         return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
 

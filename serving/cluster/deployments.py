@@ -47,6 +47,7 @@ from serving.cluster.watching import Watching, recorded, witnesses
 from serving.config import ServerSettings, Settings
 from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
+from serving.names import model_path
 from serving.protocol.errors import BadMessage
 from serving.telemetry.failures import FailureLog
 from serving.telemetry.gpu import GpuSampler, visible_devices
@@ -127,7 +128,7 @@ class ModelReplica:
         self.http: App = ModelApp(
             served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
         )
-        door.entrance.register(model_route(spec.name), self.http, self.takes_requests)
+        door.entrance.register(model_path(spec.name), self.http, self.takes_requests)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
@@ -260,10 +261,6 @@ async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -
 def own_folder() -> Path:
     """One for each Ray on a machine, so that what one server has registered or kept is unknown to the next."""
     return Path(get_serve_logs_dir()).parents[1] / "headway"
-
-
-def model_route(name: str) -> str:
-    return f"/v2/models/{name}"
 
 
 def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None, *, surge: int = 0) -> dict[str, Any]:

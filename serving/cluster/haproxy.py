@@ -21,17 +21,17 @@ from pathlib import Path
 from serving.api import age
 from serving.api.secret import key
 from serving.cluster.haproxy_errors import GRPC_STATUS, HTTP_STATUS, with_clear_errors
+from serving.names import FRONT, NAME_CHARACTERS
+from serving.port_ranges import FAST_GRPC_DISTANCE
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 HOST = "HEADWAY_HOST"  # where HAProxy listens, if not where Ray says
 SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
-FRONT = "front"
 FRONT_BACKEND = f"grpc-{FRONT}"
 MARK = "# Headway:"
 PEER_HEADER = "x-headway-peer"  # as serving/api/gate.py reads it
 # The keys that tell HAProxy's headers from a client's own, as variables of its environment: its file holds no secret.
 AGE_KEY, PEER_KEY = "HEADWAY_AGE_KEY", "HEADWAY_PEER_KEY"
-DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
 
 # The last of the headers, where replicas look for it. Over gRPC after the wait for the message: a stream may take long.
 _STAMP = f"""\
@@ -46,7 +46,7 @@ _PEER = f"""\
 _FRONTEND = re.compile(r"^frontend grpc_frontend\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _BIND = re.compile(r"^ *bind .* proto h2\n *mode http\n", re.MULTILINE)
 # Of a model; the front has no fast door. Servers that are a backup already are Ray's proxies.
-_BACKEND = re.compile(r"^backend grpc-(?!front$).*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_BACKEND = re.compile(rf"^backend grpc-(?!{FRONT}$).*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _SERVER = re.compile(r"^ *server (\S+) (\S+):(\d+) proto h2((?!.* backup\b).*)\n", re.MULTILINE)
 _DEFAULT = re.compile(r"^( *default_backend ).*$", re.MULTILINE)
 # Enough bytes to be sure that the frame with the name has come; less only in a complete message. A client may open a
@@ -68,7 +68,7 @@ _ROUTING = f"""\
     http-request return status 200 content-type application/grpc hdr grpc-status 3 hdr grpc-message "{_CUT_OFF}" \
 if {{ var(txn.cut_off) -m found }}
     http-request set-var(txn.model) req.body,ungrpc(1) if about_a_model !names_application
-    acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
+    acl is_a_name var(txn.model) -m reg ^[{NAME_CHARACTERS}]+$
     http-request set-header application %[var(txn.model)] if is_a_name !names_application
 {_PEER}{_STAMP}{GRPC_STATUS}"""
 
@@ -186,7 +186,7 @@ def routed_by_model(config: str) -> str:
 def _with_fast_door(found: re.Match[str]) -> str:
     """The replica's fast door, and its plain one for while that is shut."""
     name, host, port, rest = found.groups()
-    fast = f"    server {name}-fast {host}:{int(port) + DISTANCE} proto h2{rest}\n"
+    fast = f"    server {name}-fast {host}:{int(port) + FAST_GRPC_DISTANCE} proto h2{rest}\n"
     return f"{fast}    server {name} {host}:{port} proto h2{rest} backup\n"
 
 

@@ -19,8 +19,9 @@ from serving.api.grpc_connection import GrpcConnection, Head
 from serving.api.grpc_service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
 from serving.cluster.grpc_relay import GrpcRelay
-from serving.cluster.haproxy import DISTANCE, edited, keys, real_binary
+from serving.cluster.haproxy import edited, keys, real_binary
 from serving.core.clock import Calendar
+from serving.port_ranges import FAST_GRPC_DISTANCE
 from serving.protocol import http2
 from serving.protocol.pb import SERVICE, decode, encode
 from serving.testing.backend import EchoBackend
@@ -94,7 +95,7 @@ def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) ->
         address = "{}:{}".format(*sockets[1].getsockname())
         front_server, front_port = await front(sockets[1].getsockname()[1])
         config = folder / "haproxy.cfg"
-        plain = fast_port - DISTANCE
+        plain = fast_port - FAST_GRPC_DISTANCE
         config.write_text(edited(CONFIG.format(http=http, grpc=over_grpc, front=front_port, plain=plain)))
         started = asyncio.create_subprocess_exec(
             binary(), "-db", "-f", str(config), pass_fds=(http, over_grpc), env=os.environ | keys()

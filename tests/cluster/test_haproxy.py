@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster import haproxy, ports
 from serving.cluster.haproxy import (
     FRONT_BACKEND,
     MARK,
@@ -72,7 +71,6 @@ def test_routing_changes_only_the_grpc_frontend_and_the_servers_of_models() -> N
         "    server n1 127.0.0.1:40001 proto h2 check observe layer4",
     ]
     assert FAST in routed_by_model(CONFIG)
-    assert haproxy.DISTANCE == ports.DISTANCE
     assert after.count(f"    default_backend {FRONT_BACKEND}") == 1
     assert after.index(added[0]) == after.index("    mode http", after.index("frontend grpc_frontend")) + 1
     assert MARK in added[0]

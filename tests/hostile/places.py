@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from serving.cluster.ports import DISTANCE, grpc_ports, listening_ports
+from serving.cluster.ports import grpc_ports, listening_ports
+from serving.port_ranges import FAST_GRPC_DISTANCE, RAY_HTTP
 from tests.hostile.inputs import Address, Doors
 from tests.patience import eventually
 
@@ -21,7 +22,6 @@ MODELS = ("numbers", "texts", "pictures")
 HOST = "127.0.0.1"
 HTTP, GRPC = (HOST, 18461), (HOST, 18463)
 START_S, STOP_S, ANSWER_S = 180.0, 60.0, 60.0
-DIRECT_HTTP = range(30000, 31001)  # where Ray Serve has replicas listen
 Replica = dict[str, Any]
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for what asks itself
 
@@ -74,11 +74,11 @@ class Served:
     def find_doors(self) -> None:
         replicas = {replica["model"]: replica["pid"] for replica in self.look()}
         ports = {model: listening_ports(Path(f"/proc/{pid}")) for model, pid in replicas.items()}
-        fast = {port + DISTANCE for port in grpc_ports()}
+        fast = {port + FAST_GRPC_DISTANCE for port in grpc_ports()}
         self.doors = Doors(
             http=HTTP,
             grpc=GRPC,
-            direct_http={model: _one(found & set(DIRECT_HTTP)) for model, found in ports.items()},
+            direct_http={model: _one(found & set(RAY_HTTP)) for model, found in ports.items()},
             fast={model: _one(found & fast) for model, found in ports.items()},
         )
 
