@@ -14,10 +14,11 @@ from collections.abc import Callable
 import numpy as np
 from hpack import Encoder
 
-from serving.api.dispatch import ServedModel
+from serving.api.entry import ModelEntry
 from serving.api.grpc_connection import GrpcConnection
 from serving.api.grpc_service import INFER, GrpcService
 from serving.api.operations import Operations
+from serving.api.served import ServedModel
 from serving.core.outcome import Completed, Outcome
 from serving.protocol import http2
 from serving.protocol.messages import TensorDescription
@@ -89,7 +90,7 @@ def reads(count: int) -> list[bytes]:
 async def run(count: int, rounds: int) -> None:
     described = (TensorDescription("x", "FP32", (-1, 1024)),)
 
-    async def models() -> list[dict[str, object]]:
+    async def models() -> list[ModelEntry]:
         return []
 
     served = ServedModel(name="m", inputs=described, outputs=described, backend=AtOnce())

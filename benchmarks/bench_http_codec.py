@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
-from serving.api.dispatch import ServedModel
 from serving.api.http import ModelApp
+from serving.api.served import ServedModel
 from serving.core.outcome import Completed, Outcome
 from serving.core.statistics import ModelStatistics
 from serving.protocol.binary_codec import encode_request

@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from serving.api.dispatch import ServedModel
+from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed
 from serving.api.grpc_service import GrpcService
 from serving.api.http import ModelApp
 from serving.api.operations import Operations
+from serving.api.served import ServedModel
 from serving.protocol.messages import TensorDescription
 from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend
@@ -71,7 +72,7 @@ def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"") -
 def over_grpc(request: Any) -> Run:
     encoded = request.SerializeToString()
 
-    async def nobody() -> list[dict[str, object]]:
+    async def nobody() -> list[ModelEntry]:
         return []
 
     async def run(served: ServedModel) -> None:

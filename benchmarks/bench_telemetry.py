@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.bench_engine import SPEC, run
 from models.registry import load_model
-from serving.api.dispatch import ServedModel
 from serving.api.exchange import new_id, now_ns, tell
+from serving.api.served import ServedModel
 from serving.cluster.snapshots import Teller
 from serving.core.batch import Batch
 from serving.core.observer import Observer, SilentObserver

@@ -21,7 +21,8 @@ from loadtest.shot import Shot
 from loadtest.spec import BadSpec
 from loadtest.tally import Tally
 from loadtest.users import use
-from loadtest.wires import NoMetadata, open_wire
+from loadtest.wires import NoMetadata
+from loadtest.wires.opening import open_wire
 from loadtest.workload import prepare
 
 # A shot costs 35 to 80 µs of a core here, so that this is about half of one: `python -m benchmarks.loadtest`.

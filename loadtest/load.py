@@ -7,7 +7,8 @@ from typing import Any
 
 from loadtest.arrivals import ARRIVALS
 from loadtest.distribution import Distribution
-from loadtest.scenario import Scenario, load
+from loadtest.loading import load
+from loadtest.scenario import Scenario
 from loadtest.scenario_file import from_table
 from loadtest.spec import BadSpec, parse
 from loadtest.wires import WIRES, Address

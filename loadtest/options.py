@@ -9,7 +9,7 @@ from loadtest.arrivals import ARRIVALS
 from loadtest.distribution import KINDS
 from loadtest.fleet import enough
 from loadtest.load import Load
-from loadtest.scenario import load as load_scenario
+from loadtest.loading import load as load_scenario
 from loadtest.spec import BadSpec, usage
 from loadtest.wires import WIRES
 

@@ -1,14 +1,11 @@
-"""What is asked: a class with weighted tasks, as people write them for locust, and how one is found in a file.
+"""What is asked: a class with weighted tasks, as people write them for locust.
 
 A task returns the inputs of one request instead of sending it, so that the same task can be shot on a schedule, by
-users who wait for their answers, or by locust. Loading imports the file: it is code, and runs."""
+users who wait for their answers, or by locust."""
 
-import importlib.util
-import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
@@ -140,43 +137,3 @@ class Scenario:
                 text[position] = self.photograph(side) if side else self.sentence(words or "lognormal(12, 0.6)")
             made[tensor.name] = text
         return made
-
-
-def load(path: Path) -> type[Scenario]:
-    """The scenario in a `.toml`, `.py` or recorded `.jsonl` file; `file.py:Name` for one of several. Raises BadSpec."""
-    name = ""
-    if path.name.partition(".py:")[2]:
-        name = path.name.partition(".py:")[2]
-        path = path.with_name(path.name.partition(":")[0])
-    if not path.is_file():
-        raise BadSpec(f"scenario: there is no file {path}")
-    if path.suffix == ".toml":
-        from loadtest.scenario_file import read  # it makes Scenarios itself
-
-        return read(path)
-    if path.suffix == ".jsonl":
-        from loadtest import recording
-
-        return recording.read(path)
-    return _from_python(path, name)
-
-
-def _from_python(path: Path, name: str) -> type[Scenario]:
-    specification = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
-    if specification is None or specification.loader is None:
-        raise BadSpec(f"scenario: expected a .py, .toml or .jsonl file, got {path}")
-    module = importlib.util.module_from_spec(specification)
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        raise BadSpec(f"scenario: {path} cannot be imported: {type(error).__name__}: {error}") from error
-    found = {
-        key: value
-        for key, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, Scenario) and value.__module__ == module.__name__
-    }
-    if name and name not in found:
-        raise BadSpec(f"scenario: {path} has no Scenario {name!r}; it has {', '.join(found) or 'none'}")
-    if not name and len(found) != 1:
-        raise BadSpec(f"scenario: {path} has {', '.join(found) or 'no Scenario'}; name one with {path}:NAME")
-    return found[name] if name else next(iter(found.values()))

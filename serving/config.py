@@ -28,11 +28,9 @@ from serving.config_values import (
     Weight,
     WholeOrNumber,
 )
+from serving.port_ranges import FAST_GRPC, RAY_GRPC, RAY_HTTP
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
-
-RAY_REPLICAS_PORTS = (range(30000, 31001), range(40000, 41001))  # Ray Serve's ranges for HTTP and gRPC
-FAST_GRPC_PORTS = range(41500, 42501)  # of the replicas' fast doors
 
 
 class Section(BaseModel):
@@ -164,9 +162,9 @@ class ServerSettings(Section):
     @checks_all(mode="after")
     def _check(self) -> Self:
         for key, port, other in (("http_port", self.http_port, 8000), ("grpc_port", self.grpc_port or 0, 8001)):
-            if port in FAST_GRPC_PORTS:
+            if port in FAST_GRPC:
                 raise ValueError(f"{key}: {port} is used by replicas, for gRPC from HAProxy; take {other}, say")
-            if port in self.ray_ports or any(port in ports for ports in RAY_REPLICAS_PORTS):
+            if port in self.ray_ports or port in RAY_HTTP or port in RAY_GRPC:
                 raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")

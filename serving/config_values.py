@@ -8,14 +8,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
+from serving.names import FRONT, NAME_CHARACTERS
 from serving.text_file import UnreadableText, read_lines
 
-PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+PATH_SEGMENT = re.compile(rf"[A-Za-z0-9][{NAME_CHARACTERS}]{{0,99}}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
 # With what else would answer to the name.
 RESERVED_NAMES = {
-    "front": "the application that answers what belongs to no model",
+    FRONT: "the application that answers what belongs to no model",
     "stats": "GET /v2/models/stats tells the statistics of all models",
     "inference.GRPCInferenceService": "grpc.health.v1 tells under it of the whole server",
 }

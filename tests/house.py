@@ -12,7 +12,7 @@ import uvicorn
 
 from models.spec import ModelSpec
 from serving.api.connection import short_way
-from serving.api.dispatch import ServedModel
+from serving.api.entry import ModelEntry
 from serving.api.front import FrontApp
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
@@ -20,8 +20,9 @@ from serving.api.grpc_service import GrpcService
 from serving.api.http import ModelApp
 from serving.api.metadata import told_statistics
 from serving.api.openapi import signature
-from serving.api.operations import ModelList, Operations
+from serving.api.operations import Operations
 from serving.api.regions import Regions
+from serving.api.served import ServedModel
 from serving.cluster.describe import served_model
 from serving.cluster.engines import AnyEngine, open_engine
 from serving.telemetry.recorder import Recorder
@@ -91,7 +92,7 @@ class House:
         served = [await self._serve(spec) for spec in self._specs]
         apps = {model.name: ModelApp(model, gate=self._offers["gate"]) for model in served}
 
-        async def status() -> ModelList:
+        async def status() -> list[ModelEntry]:
             return [_entry(model) for model in served]
 
         async def counts() -> list[dict[str, object]]:
@@ -131,13 +132,9 @@ class House:
         return served_model(engine, MAX_BODY_BYTES, dict, regions=self._regions, trace=trace)
 
 
-def _entry(model: ServedModel) -> dict[str, object]:
-    return {
-        "name": model.name,
-        "version": model.version,
-        "state": "READY" if model.backend.is_ready() else "UNAVAILABLE",
-        "signature": signature(model),
-    }
+def _entry(model: ServedModel) -> ModelEntry:
+    state = "READY" if model.backend.is_ready() else "UNAVAILABLE"
+    return ModelEntry(name=model.name, version=model.version, state=state, signature=signature(model))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The ways a shot can travel, one file each, behind one small protocol; `open_wire` picks by name."""
+"""The ways a shot can travel, one file each, behind one small protocol; `opening.py` picks by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,14 +74,3 @@ class Address:
     @property
     def authority(self) -> str:
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-
-def open_wire(name: str, address: Address) -> Wire:
-    """Must be called where the event loop runs."""
-    if name == "grpc":
-        from loadtest.wires.grpc import GrpcWire  # its packages are an extra
-
-        return GrpcWire(address)
-    from loadtest.wires.http import HttpWire
-
-    return HttpWire(address, name.removeprefix("http-"))

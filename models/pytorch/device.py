@@ -4,17 +4,15 @@ import logging
 import math
 import os
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 
+from models.cores import usable_cores
 from models.pytorch.cuda import CudaDevice, Device
 from models.pytorch.kinds import frozen
 from models.spec import ModelSpec, Resources
 
 log = logging.getLogger(__name__)
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class DoesNotFit(Exception):
@@ -51,7 +49,7 @@ def device_for(spec: ModelSpec, lane_index: int = 0) -> Device | None:
 def place(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> tuple[torch.nn.Module, int]:
     """The module where it is to compute, ready to; and how many threads it has there."""
     # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
-    threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
+    threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cores())
     set_threads(threads)
     if device:
         module = move(spec.name, module, spec.resources, device)
@@ -101,26 +99,8 @@ def thread_count(asked_cpus: float, usable_cpus: float) -> int:
     return max(1, math.floor(min(asked_cpus, usable_cpus)))
 
 
-def usable_cpus(cgroup: Path = CGROUP) -> float:
-    """Cores this process may really use. torch heeds neither the affinity's change nor a container's quota."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(float(affinity), _cgroup_quota(cgroup))
-
-
 def set_threads(threads: int) -> None:
     """More threads than cores make each batch wait for the slowest: fewer is safe, more is not."""
     torch.set_num_threads(threads)
     with suppress(RuntimeError):  # torch allows this once per process, before its first parallel work
         torch.set_num_interop_threads(1)  # one batch at a time: nothing to run beside it
-
-
-def _cgroup_quota(root: Path) -> float:
-    """Cores allowed by the container's CPU quota (cgroup v2, then v1); infinite where there is none."""
-    with suppress(OSError, ValueError):
-        quota, period = (root / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with suppress(OSError, ValueError):
-        quota_us = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
-        period_us = int((root / "cpu" / "cpu.cfs_period_us").read_text())
-        return quota_us / period_us if quota_us > 0 else math.inf
-    return math.inf

@@ -15,8 +15,6 @@ from functools import partial
 from io import BytesIO
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
 from serving.api.age import HERE
 from serving.api.asgi import JSON_CONTENT
 from serving.api.beside import LONG_BYTES, beside
@@ -27,6 +25,7 @@ from serving.api.heads import Head, Heads, without_upgrade
 from serving.api.http import ModelApp, server_timing
 from serving.api.pace import TOO_SLOW, patience_s
 from serving.api.room import COUNTED_BYTES, Held
+from serving.api.uvicorn_parts import UvicornConnection, status_lines
 from serving.core.backend import Submitted
 from serving.core.outcome import Cancelled, Completed, Outcome
 from serving.protocol.errors import BadMessage
@@ -55,7 +54,7 @@ class Turn(Enum):
     UVICORN_FOR_GOOD = "where one request ends and the next begins only uvicorn's parser can tell"
 
 
-class InferConnection(HttpToolsProtocol):
+class InferConnection(UvicornConnection):
     """Made by `short_way`. `uvicorn` are the arguments that its server gives every connection."""
 
     def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
@@ -91,7 +90,7 @@ class InferConnection(HttpToolsProtocol):
 
     # -- asyncio calls ----------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         # Plain asyncio forgets it on what a listening socket like Ray's and uvicorn's accepts. What uvicorn writes in
         # two pieces, head and body, would then lie for 40 ms until the client has acknowledged the first.
@@ -351,7 +350,7 @@ class InferConnection(HttpToolsProtocol):
             self._common = self.server_state.default_headers
             self._common_block = encoded(self._common)
         closing = b"connection: close\r\n\r\n" if self._is_last else b"\r\n"
-        parts = [STATUS_LINE[status], self._common_block, headers, closing, body]
+        parts = [status_lines[status], self._common_block, headers, closing, body]
         if len(body) < JOIN_BELOW_BYTES:
             self.transport.write(b"".join(parts))
         else:

@@ -5,99 +5,38 @@ kept by head: the common request costs one look-up and one view per tensor.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from serving.api.beside import LONG_ANSWER_BYTES, LONG_BYTES, LONG_ELEMENTS
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
-from serving.api.regions import Regions, Target
-from serving.api.room import Room
+from serving.api.regions import Target
+from serving.api.served import ServedModel
 from serving.api.signature import check_inputs, choose_outputs
-from serving.core.backend import Backend, Generating, SequencePlace, Sequencing, Submitted
+from serving.api.terms import Terms, asked
+from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed
-from serving.core.statistics import ModelStatistics, WireTimes
-from serving.core.witness import Witness
 from serving.protocol.binary_codec import head_of
 from serving.protocol.errors import BadMessage, BadOutput
 from serving.protocol.layout import RequestLayout, TensorLayout, lay_out, lay_out_raw
-from serving.protocol.messages import Tensor, TensorDescription
+from serving.protocol.messages import Tensor
 from serving.protocol.reply import HeaderBlock, ReplyFormat, ReplyWriter
 
 MAX_KEPT_FORMS = 256
 SHARED_MEMORY_IS_OFF = "shared memory is off on this server; the setting server.shared_memory allows it"
-_OURS = frozenset({"priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output"})
-_MAX_PARAMETER = 2**64  # Triton's are UINT64
 # Printable ASCII without escapes; any other id takes the general way.
 _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
-    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
-    `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
-    `backend` refuses requests that come without what they need.
-    `takes_parameters`: the backend is to be given the request's own parameters.
-    `witnesses` are told of every request, `of_failures` of those that end with a status from 500.
-    `regions`: the shared memory that requests may refer to; None where they may not. `totals`: the statistics of
-    all its replicas, where there are others than this one. `trace`: reads and changes what is traced of it, see
-    `operations.Switches`. `wire`: what its messages took, counted here. `room`: for the bodies of its requests."""
-
-    name: str
-    backend: Backend
-    generator: Generating | None = None
-    sequencer: Sequencing | None = None
-    inputs: tuple[TensorDescription, ...]
-    outputs: tuple[TensorDescription, ...]
-    version: str = "1"
-    platform: str = "pytorch"
-    description: str = ""
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    example: str | None = None
-    config: Callable[[], dict[str, Any]] = dict
-    takes_parameters: bool = False
-    max_body_bytes: int = 64 * 1024 * 1024
-    witnesses: tuple[Witness, ...] = ()
-    of_failures: Witness | None = None
-    regions: Regions | None = None
-    totals: Callable[[], Awaitable[ModelStatistics]] | None = None
-    trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
-    wire: WireTimes = field(default_factory=WireTimes)
-    room: Room = field(default_factory=Room)
-
-    async def statistics(self) -> ModelStatistics:
-        """Of all replicas."""
-        return await self.totals() if self.totals else self.backend.statistics()
-
-    @property
-    def decoupled(self) -> bool:
-        return self.generator is not None
-
-    @property
-    def batched(self) -> bool:
-        """Tensors have a dimension of rows."""
-        return all(tensor.batched for tensor in self.inputs)
-
-    @property
-    def stateful(self) -> bool:
-        return self.sequencer is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """`targets`: where outputs go that are not sent; these belong to one request. `more`: arguments for the backend
-    that only some models want."""
+class Plan(Terms):
+    """What a head decides. `targets`: the outputs that are written to shared memory; they belong to one request."""
 
     layout: RequestLayout
-    rows: int
     form: ReplyFormat
-    priority: int
-    timeout_ns: int | None
-    place: SequencePlace | None = None  # only in requests to a model with state
     targets: tuple[Target, ...] = ()
-    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ReadRequest(NamedTuple):
@@ -188,20 +127,27 @@ class Dispatch:
         return self.hand_over(plan, payload, tenant, plan.timeout_ns, age_ns)
 
     def hand_over(
-        self, plan: Plan, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None, age_ns: int
+        self, terms: Terms, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None, age_ns: int
     ) -> Submitted:
         """Submits a request whose inputs are all there, to its place in a sequence if it has one.
 
-        timeout_ns: how long its client waits; over gRPC the call may leave less than the plan says.
+        timeout_ns: how long its client waits; over gRPC the call may leave less than the terms say.
         """
-        rows, priority = plan.rows, plan.priority
-        if plan.place is not None:
+        rows, priority = terms.rows, terms.priority
+        if terms.place is not None:
             assert self.model.sequencer is not None
             return self.model.sequencer.submit_in(
-                plan.place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **plan.more
+                terms.place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **terms.more
             )
-        submit = partial(self._submit, **plan.more) if plan.more else self._submit
+        submit = partial(self._submit, **terms.more) if terms.more else self._submit
         return submit(payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, age_ns=age_ns)
+
+    def generate(self, terms: Terms, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None) -> Answers:
+        """Submits a request to a model that generates: it may be answered any number of times."""
+        assert self.model.generator is not None
+        return self.model.generator.generate(
+            payload, tenant=tenant, priority=terms.priority, timeout_ns=timeout_ns, **terms.more
+        )
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Headers and body of the answer. Raises BadOutput or BadTensor."""
@@ -239,15 +185,7 @@ class Dispatch:
         formats = choose_outputs(
             self.model.outputs, layout.outputs, bool(layout.parameters.get("binary_data_output", False))
         )
-        return Plan(
-            layout,
-            rows,
-            self._form(formats),
-            whole_number(layout.parameters, "priority"),
-            whole_number(layout.parameters, "timeout") * 1000 or None,
-            sequence_place(self.model, layout.parameters),
-            more=asked_parameters(self.model, layout.parameters),
-        )
+        return Plan(layout=layout, form=self._form(formats), **asked(self.model, layout.parameters, rows))
 
     def _plan_raw(self, body: bytes) -> Plan:
         if len(self.model.inputs) != 1:
@@ -256,14 +194,8 @@ class Dispatch:
             )
         layout = lay_out_raw(self.model.inputs[0], body)
         rows = check_inputs(self.model.inputs, layout.inputs)
-        return Plan(
-            layout,
-            rows,
-            self._form(choose_outputs(self.model.outputs, (), True)),
-            0,
-            None,
-            more=asked_parameters(self.model, {}),
-        )
+        form = self._form(choose_outputs(self.model.outputs, (), True))
+        return Plan(layout=layout, form=form, **asked(self.model, {}, rows))
 
     def _form(self, formats: tuple[Any, ...]) -> ReplyFormat:
         form = self._forms.get(formats)
@@ -283,40 +215,3 @@ class Dispatch:
                 scores = chosen[output.name]
                 chosen[output.name] = best_classes(scores, output.classes, labels, batched=self.model.batched)
         return chosen
-
-
-def sequence_place(model: ServedModel, parameters: Mapping[str, object]) -> SequencePlace | None:
-    """Where in which sequence a request to a model with state belongs. To any other model these are parameters that it
-    does not know. Raises BadMessage."""
-    if model.sequencer is None:
-        return None
-    id = parameters.get("sequence_id", 0)
-    if type(id) not in (int, str):
-        raise BadMessage("must be a number or a text", path="parameters.sequence_id")
-    if not id:
-        return None
-    flags = [parameters.get(name, False) for name in ("sequence_start", "sequence_end")]
-    for name, flag in zip(("sequence_start", "sequence_end"), flags, strict=True):
-        if type(flag) is not bool:
-            raise BadMessage("must be true or false", path=f"parameters.{name}")
-    return SequencePlace(id, *flags)  # type: ignore[arg-type]
-
-
-def asked_parameters(model: ServedModel, parameters: Mapping[str, object]) -> dict[str, Any]:
-    """The request's own parameters as an argument for the backend of a model that takes them: those without a meaning
-    in the protocol. Raises BadMessage."""
-    if not model.takes_parameters:
-        return {}
-    own = {name: value for name, value in parameters.items() if name not in _OURS and not name.startswith("triton_")}
-    for name, value in own.items():
-        if not isinstance(value, bool | int | float | str):
-            raise BadMessage("must be a number, a text, true or false", path=f"parameters.{name[:100]}")
-    return {"parameters": own}
-
-
-def whole_number(parameters: Mapping[str, object], name: str) -> int:
-    """A parameter that is a count, 0 where it was not given. Raises BadMessage."""
-    value = parameters.get(name, 0)
-    if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
-        raise BadMessage("must be a whole number from 0 to 2^64 - 1", path=f"parameters.{name}")
-    return value

@@ -3,7 +3,7 @@
 import os
 from itertools import count
 
-from serving.api.dispatch import ServedModel
+from serving.api.served import ServedModel
 from serving.core.clock import SystemClock
 from serving.core.outcome import Outcome
 from serving.core.witness import Exchange

@@ -3,12 +3,14 @@
 | fact | HTTP | gRPC |
 |---|---|---|
 | BadMessage, BadTensor, InvalidInput, Rejected(TOO_LARGE) | 400 | INVALID_ARGUMENT |
+| no credentials, or unknown ones | 401 | UNAUTHENTICATED |
 | only from the machine itself, or with the admin token | 403 | PERMISSION_DENIED |
 | unknown model, version, path or region | 404 | NOT_FOUND |
-| wrong verb | 405 with Allow | – |
-| too slow | 408 with `Connection: close` | – |
+| wrong verb | 405 with Allow | UNIMPLEMENTED |
+| too slow | 408 with `Connection: close` | DEADLINE_EXCEEDED |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
+| a caller's own limit is reached | 429 with Retry-After | RESOURCE_EXHAUSTED with grpc-retry-pushback-ms |
 | Cancelled | 499 | CANCELLED |
 | ModelError, BadOutput, a bug of ours | 500 | INTERNAL |
 | NotOneAnswer, an operation of the protocol that this server leaves out | 501 | UNIMPLEMENTED |
@@ -27,11 +29,11 @@ import orjson
 
 from serving.core.errors import InvalidInput, LaneLost, ModelError, NotOneAnswer, OutOfMemory, ServingError
 from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected
+from serving.core.request import WAY_BACK_PART
 from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnknownRegion, UnsupportedEncoding
 
 Headers = tuple[tuple[bytes, bytes], ...]
 _SECOND_NS = 1_000_000_000
-WAY_BACK = 4  # of a deadline up to such a part is kept for the answer's way, as `runtime/engine.py` has it
 # The first class that matches counts, so the narrower ones come first.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLarge, 413),
@@ -48,8 +50,10 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-# The numbers of gRPC's status codes, which are part of its protocol.
-_GRPC_CODE = {400: 3, 403: 7, 404: 5, 405: 12, 413: 8, 415: 12, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4, 507: 8}
+# The numbers of gRPC's status codes, which are part of its protocol. First the statuses that google/rpc/code.proto
+# maps, then those for which gRPC has no code of their own.
+_GRPC_CODE = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4}
+_GRPC_CODE |= {405: 12, 408: 4, 413: 8, 415: 12, 507: 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,15 @@ class Fault:
     @property
     def grpc_code(self) -> int:
         return _GRPC_CODE[self.status]
+
+    @property
+    def grpc_trailers(self) -> Headers:
+        """gRPC's headers among `headers`, and the pushback: gRPC's own way to say when to come back. Its clients
+        heed it where they retry by themselves."""
+        own = tuple(header for header in self.headers if header[0].startswith(b"grpc-"))
+        if self.retry_after_ns is None:
+            return own
+        return (*own, (b"grpc-retry-pushback-ms", b"%d" % max(1, self.retry_after_ns // 1_000_000)))
 
     @property
     def body(self) -> bytes:
@@ -98,7 +111,7 @@ def fault_of_grpc(code: int, text: str) -> Fault:
 
 def _is_beyond(needs_ns: int | None, limit_ns: int) -> bool:
     """Whether an answer that needs so long is too late for its client. Without a number its deadline is the reason."""
-    return needs_ns is None or needs_ns > limit_ns - limit_ns // WAY_BACK
+    return needs_ns is None or needs_ns > limit_ns - limit_ns // WAY_BACK_PART
 
 
 DEADLINE_PASSED = Fault(504, "the deadline of this call has passed")

@@ -38,10 +38,11 @@ from serving.api.gate import Caller, http_caller
 from serving.api.openapi import document
 from serving.api.operations import Operations, Settings
 from serving.api.pages import PAGES, Page
+from serving.names import MODELS, model_path
 
 _log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 64 * 1024
-_MODEL = re.compile(r"/v2/models/([^/]+)(?:/.*)?")
+_MODEL = re.compile(rf"{MODELS}([^/]+)(?:/.*)?")
 _CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 _REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
 _SETTINGS = ("/v2/trace/setting", "/v2/logging")
@@ -148,13 +149,13 @@ class FrontApp:
         """A known model gets here while its own replicas are not reachable yet, or no longer; or ever, if the path has
         percent escapes, since load balancers compare paths as they stand."""
         raw = (scope.get("raw_path") or b"").decode("latin-1")
-        is_escaped = bool(raw) and f"/v2/models/{name}" not in raw
+        is_escaped = bool(raw) and model_path(name) not in raw
         for model in await self._server.models():
-            if model["name"] == name and is_escaped:
+            if model.name == name and is_escaped:
                 return escaped_path(raw, path)
-            if model["name"] == name and model.get("wanted", True):
-                return not_ready(name, str(model.get("state", "UNAVAILABLE")))
-            if model["name"] == name:
+            if model.name == name and model.wanted:
+                return not_ready(name, model.state)
+            if model.name == name:
                 return unavailable_model(name)
         return unknown_model(name)
 

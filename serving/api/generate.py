@@ -4,28 +4,28 @@ models of texts. A request carries one row. Fields that are no inputs are parame
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from serving.api.asgi import json_object
-from serving.api.dispatch import ServedModel, sequence_place, whole_number
-from serving.core.backend import SequencePlace
+from serving.api.served import ServedModel
+from serving.api.terms import Terms, asked
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
 from serving.protocol.json_codec import read_values, write_values
-from serving.protocol.messages import Parameter, Tensor, TensorDescription
+from serving.protocol.messages import Tensor, TensorDescription
 from serving.protocol.reply import OutputFormat, fitting
 from serving.protocol.tensors import NOT_IN_JSON, element_count
 
 
-class GenerateRequest(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest(Terms):
+    """One row of inputs, and what is asked with it."""
+
     payload: dict[str, Tensor]
-    priority: int
-    timeout_ns: int | None
     id: str
-    parameters: dict[str, Parameter]
-    place: SequencePlace | None
 
 
 def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
@@ -47,10 +47,7 @@ def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
         _check_parameter(value, name, f"no input (the model takes {inputs}), so a parameter, which ")
     for name, value in nested.items():
         _check_parameter(value, f"parameters.{name}")
-    parameters = others | nested
-    timeout_ns = whole_number(parameters, "timeout") * 1000 or None
-    priority, place = whole_number(parameters, "priority"), sequence_place(model, parameters)
-    return GenerateRequest(payload, priority, timeout_ns, id, parameters, place)
+    return GenerateRequest(payload=payload, id=id, **asked(model, others | nested, rows=1))
 
 
 def _check_parameter(value: object, path: str, what: str = "") -> None:

@@ -118,9 +118,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> Any:
-    if fault.retry_after_ns is not None:
-        # gRPC's own way to say when to come back; its clients heed it where they retry by themselves.
-        trailers = (*trailers, ("grpc-retry-pushback-ms", str(max(1, fault.retry_after_ns // 1_000_000))))
+    trailers += tuple((name.decode(), value.decode()) for name, value in fault.grpc_trailers)
     await context.abort(_CODES[fault.grpc_code], fault.text.encode(errors="replace").decode(), trailers)
 
 

@@ -209,10 +209,7 @@ class GrpcConnection(GrpcReceiver):
             return
         text = quote(fault.text[:MAX_TEXT], safe=_UNQUOTED, errors="replace").encode()
         trailers = [(b"grpc-status", b"%d" % fault.grpc_code), (b"grpc-message", text)]
-        if fault.retry_after_ns is not None:
-            trailers.append((b"grpc-retry-pushback-ms", b"%d" % max(1, fault.retry_after_ns // 1_000_000)))
-        trailers += [header for header in fault.headers if header[0].startswith(b"grpc-")]
-        block = http2.header_block(trailers) + more
+        block = http2.header_block([*trailers, *fault.grpc_trailers]) + more
         self._finish(call, block if call.has_headers else _ANSWER + block)
         if call.answering is not None and call.answering is not asyncio.current_task():
             call.answering.cancel()

@@ -8,10 +8,11 @@ from typing import NamedTuple, Protocol
 
 from serving.api import exchange
 from serving.api.beside import beside
-from serving.api.dispatch import Dispatch, Plan, ServedModel
+from serving.api.dispatch import Dispatch, Plan
 from serving.api.exchange import now_ns, tell
 from serving.api.faults import INTERNAL, CallFailed, Fault, fault_of_error, fault_of_outcome
 from serving.api.room import Held
+from serving.api.served import ServedModel
 from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed, Outcome, Timings
 from serving.protocol.errors import BadOutput

@@ -7,9 +7,10 @@ as for HTTP. What is no inference is in `grpc_tells.py`.
 import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
+from typing import Protocol, TypeVar
 
 from serving.api.beside import LONG_BYTES, beside
-from serving.api.dispatch import Plan, ServedModel
+from serving.api.dispatch import Plan
 from serving.api.exchange import now_ns
 from serving.api.faults import CallFailed, not_ready, unavailable_model, unknown_model
 from serving.api.gate import Caller
@@ -32,6 +33,8 @@ from serving.api.grpc_tells import GrpcTells, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.api.room import COUNTED_BYTES, Held, Room
+from serving.api.served import ServedModel
+from serving.names import NAME_CHARACTERS
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
 from serving.protocol.grpc_pieces import reads_long
@@ -41,10 +44,17 @@ from serving.protocol.pb import HEALTH, SERVICE
 __all__ = ["INFER", "STREAM", "STREAM_WINDOW", "WATCH", "GrpcService"]
 INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 
-_A_NAME = re.compile(r"[A-Za-z0-9._-]+")  # as HAProxy and gRPC's metadata take it
+_A_NAME = re.compile(f"[{NAME_CHARACTERS}]+")  # as HAProxy and gRPC's metadata take it
 
 
+T = TypeVar("T", covariant=True)
 ReadMessage = tuple[str, Planned, dict[str, Tensor]]  # a request's id, its plan, its inputs by name
+
+
+class Submitting(Protocol[T]):
+    """Submits a request that was read, `age_ns` old when its reading began at `began_ns`."""
+
+    def __call__(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> T: ...
 
 
 class GrpcService:
@@ -68,7 +78,6 @@ class GrpcService:
         self._room = next((dispatch.model.room for dispatch in self._dispatches.values()), Room())
         inputs = [tensor for dispatch in self._dispatches.values() for tensor in dispatch.model.inputs]
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in inputs)
-        self._generates = any(dispatch.model.generator for dispatch in self._dispatches.values())
         self._telling = GrpcTells(self._dispatches, operations)
         self.tells = self._telling.methods
         self.watch_health = self._telling.watch_health
@@ -105,15 +114,26 @@ class GrpcService:
 
     async def read_and_submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
         """As `submit`; a message that takes long is read beside the event loop."""
-        if not self.takes_long(message):
-            return self.submit(message, call, age_ns)
+        return await self._read_for(self._hand_over, message, call, age_ns)
+
+    async def begin_in_stream(self, message: bytes, call: Call) -> Pending | PendingGeneration:
+        """As `read_and_submit`, where a model that generates may give any number of answers."""
+        return await self._read_for(self._begin_or_hand_over, message, call, 0)
+
+    async def _read_for(self, submit: Submitting[T], message: bytes, call: Call, age_ns: int) -> T:
+        """Reads a message once and submits it. It holds its room until it ends, or cannot be submitted."""
         began_ns = now_ns()
-        held = self._held(message)
+        held = self._held(message) if len(message) > COUNTED_BYTES else None
         try:
-            read = await beside(partial(self._read, message))
-            return self._hand_over(read, call, age_ns + now_ns() - began_ns, began_ns, held)
+            if self.takes_long(message):
+                read = await beside(partial(self._read, message))
+                age_ns += now_ns() - began_ns
+            else:
+                read = self._read(message)
+            return submit(read, call, age_ns, began_ns, held)
         except BaseException:  # also where the client has left
-            held.give_back()
+            if held is not None:
+                held.give_back()
             raise
 
     def _read(self, message: bytes) -> ReadMessage:
@@ -136,6 +156,18 @@ class GrpcService:
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         request_id, trace = call.request_id(), call.metadata(TRACEPARENT)
         return Pending(submitted, planned, id, request_id, trace, tenant, began_ns, limit_ns, held)
+
+    def _begin_or_hand_over(
+        self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None
+    ) -> Pending | PendingGeneration:
+        id, planned, payload = read
+        dispatch, plan, _ = planned
+        if dispatch.model.generator is None:
+            return self._hand_over(read, call, age_ns, began_ns, held)
+        tenant = self._tenant(call)
+        answers = dispatch.generate(plan, payload, tenant, _limit_ns(plan, call))
+        dispatch.model.wire.decode.add(now_ns() - began_ns)
+        return PendingGeneration(answers, planned, id, call, tenant, began_ns, held)
 
     def _tenant(self, call: Call) -> str:
         return call.metadata(self._tenant_header) if self._tenant_header else ""
@@ -160,30 +192,6 @@ class GrpcService:
         """Answers a stream of requests. Raises CallFailed. See `Conversation`."""
         await Conversation(self, send, call).run(messages)
 
-    async def generation(self, message: bytes, call: Call) -> PendingGeneration | None:
-        """Submits a request for a model that generates; None for any other, and for one that cannot be submitted."""
-        if not self._generates:
-            return None
-        began_ns = now_ns()
-        held = None
-        try:
-            held = self._held(message) if len(message) > COUNTED_BYTES else None
-            reading = partial(self._read, message)
-            id, planned, payload = await beside(reading) if self.takes_long(message) else reading()
-            generator = planned.dispatch.model.generator
-        except (BadMessage, NotHere, CallFailed):
-            generator = None  # the general way tells why
-        if generator is None:
-            if held is not None:
-                held.give_back()
-            return None
-        plan = planned.plan
-        tenant = self._tenant(call)
-        limit_ns = _limit_ns(plan, call)
-        answers = generator.generate(payload, tenant=tenant, priority=plan.priority, timeout_ns=limit_ns, **plan.more)
-        planned.dispatch.model.wire.decode.add(now_ns() - began_ns)
-        return PendingGeneration(answers, planned, id, call, tenant, began_ns, held)
-
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
         try:
             return await self.read_and_submit(message, call, age_ns)
@@ -204,15 +212,15 @@ class GrpcService:
         """
         known = await self._server.models()
         for model in known:
-            if model["name"] == absent.name and absent.version in ("", model["version"]):
-                if not model.get("wanted", True):
+            if model.is_called(absent.name, absent.version):
+                if not model.wanted:
                     return Refused(unavailable_model(absent.name))
                 # HAProxy sends a call that was passed on back here where it knows no replica of the model.
-                if model["state"] != "READY" or call.metadata(RELAYED):
-                    return Refused(not_ready(absent.name, str(model["state"])))
+                if not model.is_ready or call.metadata(RELAYED):
+                    return Refused(not_ready(absent.name, model.state))
                 if self._relay is not None:
                     return self._relay
-        of_front = self._dispatches and all(model["name"] != absent.name for model in known)
+        of_front = self._dispatches and all(model.name != absent.name for model in known)
         if of_front and self._relay is not None and not call.metadata(RELAYED) and _A_NAME.fullmatch(absent.name):
             return self._relay
         return Refused(unknown_model(absent.name, absent.version))

@@ -24,11 +24,9 @@ STREAM_BYTES = 64 << 20  # of their messages, inflated; one alone may be larger
 class Requests(Protocol):
     """Where a conversation's requests go; `GrpcService`."""
 
-    async def read_and_submit(self, message: bytes, call: Call) -> Pending:
-        """Raises BadMessage, or NotHere."""
+    async def begin_in_stream(self, message: bytes, call: Call) -> Pending | PendingGeneration:
+        """Reads and submits a request. Raises BadMessage, NotHere, or CallFailed where there is no room."""
         ...
-
-    async def generation(self, message: bytes, call: Call) -> PendingGeneration | None: ...
 
     async def relay_for(self, absent: NotHere, call: Call) -> Relay | Refused: ...
 
@@ -55,10 +53,11 @@ class Conversation:
                 answers = group.create_task(self._answer())
                 async for message in messages:
                     await self._room.acquire()
-                    if generation := await self._requests.generation(message, self._call):
-                        group.create_task(self._tell_generation(generation))
+                    begun = await self._begin(message, group)
+                    if isinstance(begun, PendingGeneration):
+                        group.create_task(self._tell_generation(begun))
                         continue
-                    self._waiting.put_nowait((await self._begin(message, group), message))
+                    self._waiting.put_nowait((begun, message))
                     self._held_bytes += len(message)
                     while self._held_bytes > STREAM_BYTES:
                         self._has_let_go.clear()
@@ -76,9 +75,9 @@ class Conversation:
             for remote in self._remote.values():
                 remote.close()
 
-    async def _begin(self, message: bytes, group: asyncio.TaskGroup) -> Answering:
+    async def _begin(self, message: bytes, group: asyncio.TaskGroup) -> Answering | PendingGeneration:
         try:
-            return await self._requests.read_and_submit(message, self._call)
+            return await self._requests.begin_in_stream(message, self._call)
         except NotHere as absent:
             return await self._ask_remote(absent, message, group)
         except Exception as error:

@@ -7,12 +7,13 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 
-from serving.api.dispatch import Dispatch, ServedModel
+from serving.api.dispatch import Dispatch
 from serving.api.faults import CallFailed, Fault
 from serving.api.gate import Caller
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.operations import Operations
 from serving.api.region_memory import Kind
+from serving.api.served import ServedModel
 from serving.protocol.grpc_codec import parameters_of
 from serving.protocol.pb import HEALTH, SERVICE, decode, encode
 
@@ -85,8 +86,8 @@ class GrpcTells:
             model = dispatch.model
             ready = asked.version in ("", model.version) and model.backend.is_ready()
         else:
-            entries = [model for model in await self._server.models() if model["name"] == asked.name]
-            ready = any(entry["state"] == "READY" and asked.version in ("", entry["version"]) for entry in entries)
+            entries = await self._server.models()
+            ready = any(entry.is_ready and entry.is_called(asked.name, asked.version) for entry in entries)
         return encode("ModelReadyResponse", {"ready": ready})
 
     async def _tell_metadata(self, message: bytes) -> bytes:
@@ -183,8 +184,8 @@ class GrpcTells:
         if service in ("", SERVICE):
             return _NOT_SERVING if await self._server.waiting() else _SERVING
         for model in await self._server.models():
-            if model["name"] == service:
-                return _SERVING if model["state"] == "READY" else _NOT_SERVING
+            if model.name == service:
+                return _SERVING if model.is_ready else _NOT_SERVING
         return _SERVICE_UNKNOWN
 
 

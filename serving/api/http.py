@@ -30,7 +30,7 @@ from serving.api.asgi import (
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.cors import Cors
 from serving.api.disconnect import DisconnectWatch
-from serving.api.dispatch import Dispatch, ServedModel
+from serving.api.dispatch import Dispatch
 from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, now_ns, tell
 from serving.api.faults import (
     INTERNAL,
@@ -49,9 +49,11 @@ from serving.api.gate import Caller, Gate
 from serving.api.generate import read_request
 from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
 from serving.api.room import Held
+from serving.api.served import ServedModel
 from serving.api.streaming import begin, tell_all, tell_one
 from serving.core.backend import Answers
 from serving.core.outcome import Cancelled, Completed, Outcome
+from serving.names import MODELS, model_path
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
 from serving.protocol.reply import HEADER_LENGTH, Header
@@ -63,7 +65,7 @@ _log = logging.getLogger(__name__)
 _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
 _TRACE = "/trace/setting"
-_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?")
+_MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
 
 class ModelApp:
@@ -94,7 +96,7 @@ class ModelApp:
             "/stats": self._tell_statistics,
         }
         self._generates = {"/generate": False, "/generate_stream": True}
-        prefixes = (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}")
+        prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
         tails = (*self._tells, _INFER, _TRACE, *self._generates)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
@@ -185,10 +187,7 @@ class ModelApp:
             await send({"type": "http.response.start", "status": 200, "headers": answer})
             await send({"type": "http.response.body", "body": content})
             wire.encode.add(now_ns() - settled_ns)
-        if self.model.witnesses or fault is not None:
-            status = 200 if fault is None else fault.status
-            called, trace = id or request_id.decode("latin-1"), text_header(headers, TRACEPARENT)
-            tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, settled_ns)
+        self._witness(headers, id or request_id.decode("latin-1"), tenant, fault, outcome, began_ns, settled_ns)
 
     async def _generate(self, headers: HeaderMap, receive: Receive, send: Send, *, streams: bool) -> None:
         began_ns = now_ns()
@@ -209,7 +208,7 @@ class ModelApp:
             work = partial(read_request, self.model, body)
             request = await beside(work) if is_long else work()
             id = request.id
-            answers = begin(self.model, request, tenant)
+            answers = begin(self.dispatch, request, tenant)
             self.model.wire.decode.add(now_ns() - began_ns)
             if streams:
                 fault = await self._watch.outcome(tell_all(self.model, answers, id, send, own, self.fault), receive)
@@ -224,9 +223,22 @@ class ModelApp:
             outcome = answers and (answers.outcome or Cancelled())
             if fault is None and type(outcome) is not Completed:
                 fault = fault_of_outcome(cast(Outcome, outcome))
-            status = 200 if fault is None else fault.status
-            called, trace = id or own[1].decode("latin-1"), text_header(headers, TRACEPARENT)
-            tell(self.model, "http", called, tenant, status, outcome, trace, began_ns, now_ns())
+            self._witness(headers, id or own[1].decode("latin-1"), tenant, fault, outcome, began_ns, now_ns())
+
+    def _witness(
+        self,
+        headers: HeaderMap,
+        id: str,
+        tenant: str,
+        fault: Fault | None,
+        outcome: Outcome | None,
+        began_ns: int,
+        settled_ns: int,
+    ) -> None:
+        """Tells the witnesses of a request that was answered, well or with this fault."""
+        if self.model.witnesses or fault is not None:
+            status, trace = 200 if fault is None else fault.status, text_header(headers, TRACEPARENT)
+            tell(self.model, "http", id, tenant, status, outcome, trace, began_ns, settled_ns)
 
     async def _tell_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -287,7 +299,7 @@ class ModelApp:
         """The operation behind a path that is not literally ours: mounted under a prefix, which servers leave in
         `path` or cut off from it, or with a slash at the end."""
         for candidate in (path, root_path + path):
-            start = candidate.find("/v2/models/")
+            start = candidate.find(MODELS)
             operation = self._operations.get(candidate[max(start, 0) :].rstrip("/"))
             if operation is not None:
                 return operation

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from serving.api.dispatch import ServedModel
+from serving.api.served import ServedModel
 from serving.core.statistics import Duration, ModelStatistics
 from serving.protocol.messages import TensorDescription
 

@@ -4,9 +4,11 @@ tensors. Pure: from what is known of the models to plain data."""
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from serving.api.entry import ModelEntry
 from serving.api.openapi_server import SERVER_SCHEMAS, server_paths, settings
 from serving.api.openapi_words import COUNT, FLAG, TEXT, Json, answers, body, change, each, fields, read, ref, wishes
 from serving.api.signature import Described
+from serving.names import model_path
 
 _ELEMENT: Mapping[str, Json] = {
     "BOOL": FLAG,
@@ -63,11 +65,11 @@ def _tensor(tensor: DescribedTensor) -> Json:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)} | unusual
 
 
-def document(models: Iterable[Json], *, name: str, release: str, extensions: Collection[str] = ()) -> Json:
-    """models: as `front.FrontApp` knows them; of one without a `signature` only the path is said. extensions: of the
+def document(models: Iterable[ModelEntry], *, name: str, release: str, extensions: Collection[str] = ()) -> Json:
+    """models: of one without a `signature` only the paths are described. extensions: of the
     protocol, that this server offers."""
     models = list(models)
-    paths = server_paths(extensions, [model["name"] for model in models])
+    paths = server_paths(extensions, [model.name for model in models])
     for model in models:
         paths |= _model_paths(model, extensions)
     return {
@@ -84,14 +86,14 @@ def document(models: Iterable[Json], *, name: str, release: str, extensions: Col
     }
 
 
-def _model_paths(model: Json, extensions: Collection[str]) -> Json:
-    path, tags = f"/v2/models/{model['name']}", [model["name"]]
-    infer: Json = {"summary": f"Inference by {model['name']}", "tags": tags}
+def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
+    path, tags = model_path(model.name), [model.name]
+    infer: Json = {"summary": f"Inference by {model.name}", "tags": tags}
     request = ref("InferRequest")
     example = None
-    if known := model.get("signature"):
+    if known := model.signature:
         infer["description"] = known["description"]
-        infer["x-model"] = {key: model[key] for key in ("name", "version", "state")} | known
+        infer["x-model"] = {"name": model.name, "version": model.version, "state": model.state} | known
         request = _request_schema(known)
         example = known["example"]
     infer["requestBody"] = body(request, example=example)
@@ -109,8 +111,8 @@ def _model_paths(model: Json, extensions: Collection[str]) -> Json:
     return paths | _generate_paths(path, model, tags)
 
 
-def _generate_paths(path: str, model: Json, tags: list[str]) -> Json:
-    known = model.get("signature")
+def _generate_paths(path: str, model: ModelEntry, tags: list[str]) -> Json:
+    known = model.signature
     if known is None or any(tensor["datatype"] in _NOT_IN_JSON for tensor in [*known["inputs"], *known["outputs"]]):
         return {}
     tensors = {tensor["name"]: _value(_ELEMENT.get(tensor["datatype"], _WHOLE)) for tensor in known["inputs"]}

@@ -3,10 +3,11 @@
 What a setting has not allowed is refused with the name of that setting. Refusals are raised: CallFailed or BadMessage.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from serving.api.dispatch import SHARED_MEMORY_IS_OFF
+from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed, left_out, unknown_model
 from serving.api.gate import Caller, Gate
 from serving.api.metadata import server_metadata, statistics
@@ -14,7 +15,6 @@ from serving.api.region_memory import Kind
 from serving.api.regions import NO_DRIVER, Regions, unknown_region
 from serving.protocol.errors import BadMessage
 
-ModelList = list[dict[str, Any]]
 Settings = dict[str, Any]
 MODEL_CONTROL_IS_OFF = "loading and unloading are off on this server; the setting server.model_control allows them"
 # Nothing depends on a model here, so whether dependents go too makes no difference.
@@ -45,14 +45,13 @@ class Switches(Protocol):
 
 
 class Operations:
-    """`models` gives one dict per model: `name`, `version`, `state` (READY, LOADING, UNLOADING or UNAVAILABLE), and
-    optionally `reason`, `signature` (`openapi.signature`) and `wanted`, false for a model that was unloaded.
-    `counts`: an entry of `model_stats` for each. `strict_readiness`: ready only while every wanted model is.
-    `regions`, `control`, `switches`: None where that is not allowed. `gate`: which callers may change anything."""
+    """`models` gives the entry of every model, `counts` an entry of `model_stats` for each. `strict_readiness`: ready
+    only while every wanted model is. `regions`, `control`, `switches`: None where that is not allowed. `gate`: which
+    callers may change anything."""
 
     def __init__(
         self,
-        models: Callable[[], Awaitable[ModelList]],
+        models: Callable[[], Awaitable[Sequence[ModelEntry]]],
         *,
         name: str = "headway",
         counts: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None,
@@ -88,16 +87,14 @@ class Operations:
         """The models for which the server does not call itself ready."""
         if not self._strict_readiness:
             return []
-        return [
-            model["name"] for model in await self.models() if model["state"] != "READY" and model.get("wanted", True)
-        ]
+        return [model.name for model in await self.models() if model.wanted and not model.is_ready]
 
     async def index(self, *, only_ready: bool) -> list[dict[str, str]]:
         """The repository index."""
         return [
-            {key: str(model.get(key, "")) for key in ("name", "version", "state", "reason")}
+            {"name": model.name, "version": model.version, "state": model.state, "reason": model.reason}
             for model in await self.models()
-            if not only_ready or model["state"] == "READY"
+            if not only_ready or model.is_ready
         ]
 
     async def statistics(self) -> dict[str, Any]:
@@ -121,7 +118,7 @@ class Operations:
                 raise BadMessage("unknown", path=f"parameters.{given[:100]}")
         control = self._controlling(caller)
         # What is not there is unloaded already: Triton says so of any name.
-        if any(model["name"] == name for model in await self.models()):
+        if any(model.name == name for model in await self.models()):
             await control.unload(name)
 
     def _controlling(self, caller: Caller) -> ModelControl:
@@ -161,7 +158,7 @@ class Operations:
     async def trace(self, changes: Mapping[str, Any], caller: Caller, model: str = "") -> Settings:
         """Of this model, or of all for ""."""
         switches = self._switching("the trace extension", changes, caller)
-        if model and model not in [known["name"] for known in await self.models()]:
+        if model and model not in [known.name for known in await self.models()]:
             raise CallFailed(unknown_model(model))
         return await switches.trace(changes, model)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from serving.api.asgi import JSON_CONTENT, Send, send_bytes, send_fault
-from serving.api.dispatch import ServedModel, asked_parameters
+from serving.api.dispatch import Dispatch
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.generate import GenerateRequest, write_answer
+from serving.api.served import ServedModel
 from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed, Outcome
 from serving.protocol.reply import Header
@@ -39,16 +39,11 @@ class OneAnswer:
         self._submitted.cancel()
 
 
-def begin(model: ServedModel, request: GenerateRequest, tenant: str) -> Answers:
-    """Hands the request over, to whichever kind of model it is."""
-    facts: dict[str, Any] = {"tenant": tenant, "priority": request.priority, "timeout_ns": request.timeout_ns}
-    facts |= asked_parameters(model, request.parameters)
-    if model.generator is not None:
-        return model.generator.generate(request.payload, **facts)
-    if request.place is not None:
-        assert model.sequencer is not None
-        return OneAnswer(model.sequencer.submit_in(request.place, request.payload, rows=1, **facts))
-    return OneAnswer(model.backend.submit(request.payload, rows=1, **facts))
+def begin(dispatch: Dispatch, request: GenerateRequest, tenant: str) -> Answers:
+    """Submits the request, to whichever kind of model it is."""
+    if dispatch.model.generator is not None:
+        return dispatch.generate(request, request.payload, tenant, request.timeout_ns)
+    return OneAnswer(dispatch.hand_over(request, request.payload, tenant, request.timeout_ns, age_ns=0))
 
 
 async def tell_one(model: ServedModel, answers: Answers, id: str, send: Send, own: Header) -> None:

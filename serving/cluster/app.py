@@ -5,6 +5,7 @@ Referenced by import path from manifests (`serving.cluster.app:model_application
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -12,22 +13,14 @@ from ray import serve
 from ray.serve import Application
 
 from models.spec import ModelSpec
+from serving.api.entry import ModelEntry
 from serving.api.openapi import signature
 from serving.cluster.autoscale import autoscaling_config
-from serving.cluster.deployments import (
-    HEALTH_CHECK_PERIOD_S,
-    LOGGING,
-    Front,
-    ModelReplica,
-    grpc_relay,
-    model_route,
-    options_of,
-)
+from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, Front, ModelReplica, grpc_relay, options_of
 from serving.cluster.limits import surge_percent
 from serving.cluster.watching import watching
 from serving.config import Settings
-
-FRONT = "front"
+from serving.names import FRONT, model_path
 
 
 def applications(
@@ -43,18 +36,20 @@ def applications(
     for spec in settings.model_specs():
         if not gpus and spec.resources.gpus:
             spec = replace(spec, resources=replace(spec.resources, gpus=0.0))
-        yield spec.name, model_route(spec.name), model(settings, spec, free=free)
+        yield spec.name, model_path(spec.name), model(settings, spec, free=free)
 
 
 def front(settings: Settings, *, gpus: bool) -> Application:
-    configured = {spec.name: {"version": spec.version, "signature": signature(spec)} for spec in settings.model_specs()}
+    configured = [
+        ModelEntry(name=spec.name, version=spec.version, signature=signature(spec)) for spec in settings.model_specs()
+    ]
     deployment = Front.options(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         logging_config=LOGGING,
     )
-    return deployment.bind(settings, configured, gpus=gpus)
+    return deployment.bind(settings, configured, deploy=partial(deploy, settings, gpus=gpus))
 
 
 def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import serve
 
+from serving.api.entry import ModelEntry, State
 from serving.cluster.probes import short_cause
 from serving.core.clock import SystemClock
 
@@ -20,9 +21,9 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """`name`: READY, LOADING, UNLOADING or UNAVAILABLE. `wanted`: False for a model that a client has unloaded."""
+    """What Ray Serve says of a model; see `ModelEntry`."""
 
-    name: str
+    name: State
     reason: str = ""
     wanted: bool = True
 
@@ -31,14 +32,14 @@ class Catalog:
     """Answers from memory for a second, so that health checks do not load the controller. While the controller does not
     answer, the last known state stands: models serve on without it.
 
-    configured: `version` and `signature` of every model, by name.
+    configured: the entry of every model; its state is what Ray Serve says.
     explicit: clients load and unload models, so one that is not deployed was unloaded.
     ask: the controller's answer, blocking.
     """
 
     def __init__(
         self,
-        configured: dict[str, dict[str, Any]],
+        configured: Sequence[ModelEntry],
         *,
         explicit: bool = False,
         ask: Callable[[], Any] = serve.status,
@@ -46,13 +47,12 @@ class Catalog:
         self._configured = configured
         self._explicit = explicit
         self._ask = ask
-        unasked = ModelState("UNAVAILABLE", UNASKED)
-        self._known = [entry(name, facts, unasked) for name, facts in configured.items()]
+        self._known = [replace(entry, state="UNAVAILABLE", reason=UNASKED) for entry in configured]
         self._asked_ns: int | None = None
         self._looking: asyncio.Future[Any] | None = None
 
-    async def models(self) -> list[dict[str, Any]]:
-        """`{name, version, signature, state, reason, wanted}` for every model of the configuration."""
+    async def models(self) -> list[ModelEntry]:
+        """The entry of every model of the configuration."""
         now_ns = SystemClock.now_ns()
         if self._asked_ns is None or now_ns - self._asked_ns > FRESH_NS:
             if self._looking is None:
@@ -81,14 +81,15 @@ class Catalog:
             self._asked_ns = SystemClock.now_ns()
 
 
-def entries(configured: dict[str, dict[str, Any]], status: Any, *, explicit: bool = False) -> list[dict[str, Any]]:
+def entries(configured: Sequence[ModelEntry], status: Any, *, explicit: bool = False) -> list[ModelEntry]:
     """What the repository index says of each model, from Ray Serve's status."""
     found = []
-    for name, facts in configured.items():
-        application = status.applications.get(name)
+    for entry in configured:
+        application = status.applications.get(entry.name)
         deployments = application.deployments.values() if application else ()
         running = sum(one.replica_states.get("RUNNING", 0) for one in deployments)
-        found.append(entry(name, facts, model_state(application, running=running, explicit=explicit)))
+        state = model_state(application, running=running, explicit=explicit)
+        found.append(replace(entry, state=state.name, reason=state.reason, wanted=state.wanted))
     return found
 
 
@@ -110,7 +111,3 @@ def model_state(application: Any | None, *, running: int, explicit: bool = False
     if status in ("DEPLOYING", "NOT_STARTED"):
         return ModelState("READY") if running else ModelState("LOADING", application.message)
     return ModelState("READY" if running else "UNAVAILABLE", short_cause(application))
-
-
-def entry(name: str, facts: dict[str, Any], state: ModelState) -> dict[str, Any]:
-    return {"name": name, **facts, "state": state.name, "reason": state.reason, "wanted": state.wanted}

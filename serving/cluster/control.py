@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 from ray import serve
 
@@ -18,19 +18,26 @@ from serving.cluster.collector import serve_details
 from serving.cluster.environment import peer_header
 from serving.cluster.probes import POLL_S, NeverUp, answers, hears, is_ready_over_grpc, replacing
 from serving.config import Settings
+from serving.names import model_path
 
 PATIENCE_S = 600.0  # as `headway serve` has at the start
 
 logger = logging.getLogger("ray.serve")
 
 
-class Control:
-    """See `api.operations.ModelControl`. settings: these, or the same as plain data. gpus: as `app.applications`
-    takes it. changed: called when a model has come or gone."""
+class Deploy(Protocol):
+    """Deploys models of the settings; see `app.deploy`."""
 
-    def __init__(self, settings: Settings | dict[str, Any], *, gpus: bool, changed: Callable[[], None]) -> None:
-        self._settings = Settings.model_validate(settings)
-        self._gpus = gpus
+    def __call__(self, *, only: str) -> None: ...
+
+
+class Control:
+    """See `api.operations.ModelControl`. deploy: into the running Ray. changed: called when a model has come or
+    gone."""
+
+    def __init__(self, settings: Settings, *, deploy: Deploy, changed: Callable[[], None]) -> None:
+        self._settings = settings
+        self._deploy = deploy
         self._grpc = bool(peer_header()) and bool(self._settings.server.grpc_port)
         self._changed = changed
         self._locks = {model.name: asyncio.Lock() for model in self._settings.models}
@@ -40,11 +47,8 @@ class Control:
     async def load(self, name: str) -> None:
         async with self._lock(name):
             logger.info("%s: loading", name)
-            # At the call: that module defines what is deployed, this one among it.
-            from serving.cluster.app import deploy
-
             before = await asyncio.to_thread(replicas_of, name)
-            await asyncio.to_thread(deploy, self._settings, gpus=self._gpus, only=name)
+            await asyncio.to_thread(self._deploy, only=name)
             try:
                 await self._until(name, partial(self._is_up, before=before), "loaded")
             finally:
@@ -84,7 +88,7 @@ class Control:
 
     def _is_gone(self, name: str) -> bool:
         """Whether HAProxy sends requests to the model's replicas no more."""
-        if answers(f"{self._settings.server.url}/v2/models/{name}/ready"):
+        if answers(f"{self._settings.server.url}{model_path(name)}/ready"):
             return False
         return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
 

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
+from models.cores import usable_cores
 from models.spec import ModelSpec
 from serving.api.cuda_driver import cuda_driver
+from serving.api.entry import ModelEntry
 from serving.api.grpc_service import GrpcService
 from serving.api.http import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
-from serving.api.operations import ModelList, Operations
+from serving.api.operations import Operations
 from serving.api.regions import Regions
 from serving.cluster import debug, decisions, door, grpc_door, measuring
 from serving.cluster.catalog import Catalog
 from serving.cluster.collector import Collector
-from serving.cluster.control import Control
+from serving.cluster.control import Control, Deploy
 from serving.cluster.dashboard import Dashboard
 from serving.cluster.describe import served_model
 from serving.cluster.door import App
@@ -38,7 +41,6 @@ from serving.cluster.grpc_relay import GrpcRelay
 from serving.cluster.heap import Heap, malloc_trim
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.loop_watch import LoopWatch
-from serving.cluster.machine import available_cores
 from serving.cluster.pages import admin_token, admin_token_here, debug_pages, metric_pages
 from serving.cluster.snapshots import Teller, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
@@ -46,6 +48,7 @@ from serving.cluster.watching import Watching, recorded, witnesses
 from serving.config import ServerSettings, Settings
 from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
+from serving.names import model_path
 from serving.protocol.errors import BadMessage
 from serving.telemetry.failures import FailureLog
 from serving.telemetry.gpu import GpuSampler, visible_devices
@@ -83,7 +86,7 @@ class ModelReplica:
             weights=weights,
             observer=recorder,
             report=lambda text: logger.info("%s: %s", spec.name, text),
-            turn=measuring.turn(own_folder(), available_cores()),
+            turn=measuring.turn(own_folder(), usable_cores()),
         )
         self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
@@ -129,7 +132,7 @@ class ModelReplica:
         self.http: App = ModelApp(
             served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
         )
-        door.entrance.register(model_route(spec.name), self.http, self.takes_requests)
+        door.entrance.register(model_path(spec.name), self.http, self.takes_requests)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
         # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
@@ -140,11 +143,12 @@ class ModelReplica:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         logger.info("%s ready on %s", spec.name, self.engine.model.device)
 
-    async def entries(self) -> ModelList:
+    async def entries(self) -> list[ModelEntry]:
         """What the repository index says of the only model here."""
         spec = self.engine.spec
-        state = "READY" if self.engine.is_ready() else "UNAVAILABLE"
-        return [{"name": spec.name, "version": spec.version, "state": state}]
+        return [
+            ModelEntry(name=spec.name, version=spec.version, state="READY" if self.engine.is_ready() else "UNAVAILABLE")
+        ]
 
     async def statistics(self) -> ModelStatistics:
         """Of this replica."""
@@ -208,10 +212,10 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, settings: Settings, configured: dict[str, dict[str, Any]], *, gpus: bool) -> None:
+    async def __init__(self, settings: Settings, configured: Sequence[ModelEntry], *, deploy: Deploy) -> None:
         server = settings.server
         catalog = Catalog(configured, explicit=server.model_control)
-        self.collector = collector = Collector({model: facts["version"] for model, facts in configured.items()})
+        self.collector = collector = Collector({entry.name: entry.version for entry in configured})
 
         def changed() -> None:
             catalog.forget()
@@ -222,7 +226,7 @@ class Front:
             name=server.name,
             counts=partial(model_counts, collector, configured),
             regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if server.shared_memory else None,
-            control=Control(settings, gpus=gpus, changed=changed) if server.model_control else None,
+            control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
             gate=gate(admin_token(server.admin_token_file)),
         )
@@ -258,19 +262,15 @@ def grpc_relay(server: ServerSettings) -> GrpcRelay | None:
     return GrpcRelay(f"{server.own_host}:{server.grpc_port}", server.tenant_header) if server.grpc_port else None
 
 
-async def model_counts(collector: Collector, configured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -> list[dict[str, Any]]:
     """The entries of `model_stats`."""
     found = await collector.statistics()
-    return [model_statistics(name, facts["version"], found[name]) for name, facts in configured.items()]
+    return [model_statistics(entry.name, entry.version, found[entry.name]) for entry in configured]
 
 
 def own_folder() -> Path:
     """One for each Ray on a machine, so that what one server has registered or kept is unknown to the next."""
     return Path(get_serve_logs_dir()).parents[1] / "headway"
-
-
-def model_route(name: str) -> str:
-    return f"/v2/models/{name}"
 
 
 def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None, *, surge: int = 0) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from models.base import TunableModel
 from models.spec import TensorSpec
-from serving.api.dispatch import ServedModel
 from serving.api.room import Room
+from serving.api.served import ServedModel
 from serving.cluster.engines import AnyEngine
 from serving.core.witness import Witness
 from serving.protocol.messages import TensorDescription

@@ -16,9 +16,10 @@ from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from pathlib import Path
 
+from models.cores import usable_cores
 from serving.cluster.environment import haproxy_binary, haproxy_launcher
 from serving.cluster.keeping import Unsafe, home, home_trouble, kept_folder
-from serving.cluster.machine import available_cores, available_memory_bytes
+from serving.cluster.machine import available_memory_bytes
 from serving.config import ServerSettings, Settings
 from serving.telemetry.gpu import read_once
 from serving.telemetry.snapshot import GpuReading
@@ -75,7 +76,7 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
     yield from check_driver(driver_readings())
     if local:
         wanted_cpus = sum(spec.resources.cpus * spec.replicas for spec in specs)
-        yield check_cores(available_cores(), wanted_cpus)
+        yield check_cores(usable_cores(), wanted_cpus)
         yield check_memory(available_memory_bytes(), replicas=sum(spec.replicas for spec in specs))
         yield check_folders(home_trouble(home()))
         yield check_disk("/tmp", shutil.disk_usage("/tmp").free)

@@ -16,14 +16,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvicorn.config
 from starlette.middleware import Middleware
 
 from serving.api.asgi import send_bytes
 from serving.api.connection import short_way
 from serving.api.http import ModelApp
+from serving.api.uvicorn_parts import replace_default_protocol
 
-AUTO = "uvicorn.protocols.http.auto:AutoHTTPProtocol"
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 HEALTHZ = "/-/healthz"  # where Ray's HAProxy configuration asks
@@ -101,15 +100,14 @@ def connection(**uvicorn: Any) -> asyncio.Protocol:
 def shorten(app: App) -> str:
     """Makes the HTTP server that this process is about to start use our connections. Returns in words how it went.
 
-    Ray leaves uvicorn's choice of a protocol at "auto", so that name is what is given another meaning, in uvicorn's
-    own table of names. Where that table is gone or another parser would be in charge, all stays as it is, only slower.
+    Ray leaves uvicorn's choice of a protocol at "auto", so that name is what is given another meaning. Where uvicorn
+    means another parser by it, all stays as it is, only slower.
     """
     if not isinstance(app, ModelApp):
         return "none are expected"
-    if uvicorn.config.HTTP_PROTOCOLS.get("auto") != AUTO:
+    if not replace_default_protocol(f"{__name__}:{connection.__name__}"):
         return "through uvicorn, whose choice of a protocol has changed"
     entrance.connection = short_way(app)
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{connection.__name__}"
     return "the short way"
 
 

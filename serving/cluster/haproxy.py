@@ -21,17 +21,17 @@ from pathlib import Path
 from serving.api import age
 from serving.api.secret import key
 from serving.cluster.haproxy_errors import GRPC_STATUS, HTTP_STATUS, with_clear_errors
+from serving.names import FRONT, NAME_CHARACTERS
+from serving.port_ranges import FAST_GRPC_DISTANCE
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 HOST = "HEADWAY_HOST"  # where HAProxy listens, if not where Ray says
 SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
-FRONT = "front"
 FRONT_BACKEND = f"grpc-{FRONT}"
 MARK = "# Headway:"
 PEER_HEADER = "x-headway-peer"  # as serving/api/gate.py reads it
 # The keys that tell HAProxy's headers from a client's own, as variables of its environment: its file holds no secret.
 AGE_KEY, PEER_KEY = "HEADWAY_AGE_KEY", "HEADWAY_PEER_KEY"
-DISTANCE = 1500  # of the fast door's port from Ray's: as in ports.py, which this file does without
 
 # The last of the headers, where replicas look for it. Over gRPC after the wait for the message: a stream may take long.
 _STAMP = f"""\
@@ -66,7 +66,7 @@ _ROUTING = f"""\
     http-request wait-for-body time 20s at-least 12 if about_a_model !names_application !is_a_stream
     http-request wait-for-body time 1h at-least 12 if is_a_stream !names_application
     http-request set-var(txn.model) req.body,bytes(5),protobuf(1) if about_a_model !names_application
-    acl is_a_name var(txn.model) -m reg ^[A-Za-z0-9._-]+$
+    acl is_a_name var(txn.model) -m reg ^[{NAME_CHARACTERS}]+$
     http-request set-header application %[var(txn.model)] if is_a_name !names_application
 {_PEER}{_STAMP}{GRPC_STATUS}"""
 
@@ -184,7 +184,7 @@ def routed_by_model(config: str) -> str:
 def _with_fast_door(found: re.Match[str]) -> str:
     """The replica's fast door, and its plain one for while that is shut and for reflection, which only that answers."""
     name, host, port, rest = found.groups()
-    fast = f"    server {name}-fast {host}:{int(port) + DISTANCE} proto h2{rest}\n"
+    fast = f"    server {name}-fast {host}:{int(port) + FAST_GRPC_DISTANCE} proto h2{rest}\n"
     plain = f"    server {name} {host}:{port} proto h2{rest} backup\n"
     return f"    use-server {name} if {{ path_beg {_REFLECTION} }}\n{fast}{plain}"
 

@@ -32,6 +32,7 @@ from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, 
 from serving.cluster.processes import Interrupted, StopSignal, descendants, end
 from serving.config import Settings
 from serving.direct import ask
+from serving.names import FRONT, model_path
 
 READY_TIMEOUT_S = 600.0
 DRAIN_S = 3.0
@@ -147,7 +148,7 @@ class Cluster:
         wait = stop.wait if stop else _pause
         from ray import serve
 
-        waiting = {"front", *(spec.name for spec in self._settings.model_specs())}
+        waiting = {FRONT, *(spec.name for spec in self._settings.model_specs())}
         give_up_s = time.monotonic() + READY_TIMEOUT_S
         while waiting:
             if wait(POLL_S):
@@ -156,7 +157,7 @@ class Cluster:
             for name in sorted(waiting):
                 if self._is_up(name, applications.get(name)):
                     waiting.discard(name)
-                    if name != "front":
+                    if name != FRONT:
                         self._say(f"{name} is up")
             if time.monotonic() > give_up_s:
                 raise StartFailed(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}")
@@ -167,13 +168,13 @@ class Cluster:
         url = self.url()
         lines = [f"Headway is ready at {url}", *self._grpc_announcement()]
         for spec in self._settings.model_specs():
-            facts = get_json(f"{url}/v2/models/{spec.name}/config")["parameters"]
+            facts = get_json(f"{url}{model_path(spec.name)}/config")["parameters"]
             door, device = (facts[key]["string_value"] for key in ("door", "device"))
             count = f"{'up to ' if self._settings.model(spec.name).scaling else ''}{spec.replicas} replica(s)"
             lines.append(f"  {spec.name}: ready on {device}, {door} door, {count}")
         for spec in self._settings.model_specs():
             if spec.example:
-                lines += ["try it:", f"  curl -s {url}/v2/models/{spec.name}/infer -d '{spec.example.strip()}'"]
+                lines += ["try it:", f"  curl -s {url}{model_path(spec.name)}/infer -d '{spec.example.strip()}'"]
         return lines
 
     def url(self) -> str:
@@ -207,7 +208,7 @@ class Cluster:
         if not self._owns_ray:
             if not ray.is_initialized():
                 return
-            for name in ("front", *(spec.name for spec in self._settings.model_specs())):
+            for name in (FRONT, *(spec.name for spec in self._settings.model_specs())):
                 serve.delete(name, _blocking=False)
             ray.shutdown()
             return
@@ -231,7 +232,7 @@ class Cluster:
             count = expected(application)
         except NeverUp as error:
             raise StartFailed(f"{name} did not start: {error}") from None
-        if name == "front":
+        if name == FRONT:
             return count > 0 and answers(f"{self.url()}/v2/health/ready")
         return count > 0 and hears(self.url(), name, count)
 

@@ -13,6 +13,7 @@ import yaml
 from serving.cluster.environment import grpc_options, ray_environment
 from serving.cluster.limits import KEEP_ALIVE_S, graceful_shutdown_s
 from serving.config import ResourceSettings, Settings
+from serving.names import FRONT, model_path
 
 RAY_VERSION = "2.60.0"
 IMAGE = "registry.example.com/headway:0.1.0"
@@ -178,7 +179,7 @@ def network_policy(settings: Settings) -> str:
 def serve_config(settings: Settings) -> str:
     """What `serve deploy` and `serveConfigV2` take: the front and one application per model."""
     front = {
-        "name": "front",
+        "name": FRONT,
         "route_prefix": "/",
         "import_path": "serving.cluster.app:front_application",
         "args": {"settings": _settings_of_front(settings)},
@@ -186,7 +187,7 @@ def serve_config(settings: Settings) -> str:
     models = [
         {
             "name": model.name,
-            "route_prefix": f"/v2/models/{model.name}",
+            "route_prefix": model_path(model.name),
             "import_path": "serving.cluster.app:model_application",
             "args": {"model": model.name, "settings": settings.as_mapping(model.name)},
         }

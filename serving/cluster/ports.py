@@ -2,7 +2,7 @@
 
 So HAProxy, on whichever node, knows it from its own configuration (`haproxy.py`). Ray does not tell user code that
 port; the kernel does: it is the one port in Ray's range on which this process listens and did not before. (Ray's own
-ports come from the kernel's range, which includes that one.) Standard library only.
+ports come from the kernel's range, which includes that one.)
 
 Two servers on one machine must not use the same ports for their replicas: gRPC's servers share a port without a word
 (SO_REUSEPORT), and the calls of one server's clients would reach the other's models. So each takes a part of the range.
@@ -12,10 +12,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-DISTANCE = 1500
+from serving.port_ranges import FAST_GRPC, FAST_GRPC_DISTANCE, RAY_GRPC, RAY_HTTP
+
 ALONE = "HEADWAY_ALONE"  # the environment variable that the launcher sets where Ray will never have another machine
 LISTENING = "0A"
-HTTP_FIRST, GRPC_FIRST, PART, PARTS = 30000, 40000, 110, 9
+PART, PARTS = 110, 9
 
 
 def addresses(loopback: str, node: str) -> list[str]:
@@ -26,8 +27,8 @@ def addresses(loopback: str, node: str) -> list[str]:
 
 def grpc_ports() -> range:
     """Ray's range for replicas' gRPC servers."""
-    first = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT", "40000"))
-    last = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT", "41000"))
+    first = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT", RAY_GRPC[0]))
+    last = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT", RAY_GRPC[-1]))
     return range(first, last + 1)
 
 
@@ -47,7 +48,7 @@ def replicas_environment(http_port: int, taken: Collection[int]) -> dict[str, st
 
 def _ports_of(part: int) -> tuple[range, range, range]:
     """For HTTP, gRPC and its fast door."""
-    firsts = (HTTP_FIRST, GRPC_FIRST, GRPC_FIRST + DISTANCE)
+    firsts = (RAY_HTTP.start, RAY_GRPC.start, FAST_GRPC.start)
     http, grpc, fast = (range(first + part * PART, first + (part + 1) * PART) for first in firsts)
     return http, grpc, fast
 
@@ -85,4 +86,4 @@ def fast_port(before: set[int]) -> int | None:
     """Where the fast door of this replica belongs; None if the port of its gRPC server cannot be told. before: what the
     process listened on when there was no such server."""
     found = (listening_ports() - before) & set(grpc_ports())
-    return found.pop() + DISTANCE if len(found) == 1 else None
+    return found.pop() + FAST_GRPC_DISTANCE if len(found) == 1 else None

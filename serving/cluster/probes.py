@@ -11,6 +11,7 @@ import grpc
 
 from serving.core.clock import SystemClock
 from serving.direct import GRPC_OPTIONS, ask
+from serving.names import model_path
 from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
@@ -62,7 +63,7 @@ def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) ->
     heard: set[str] = set()
     for _ in range(4 * count):
         try:
-            with ask(f"{url}/v2/models/{model}/config", timeout_s=2) as response:
+            with ask(f"{url}{model_path(model)}/config", timeout_s=2) as response:
                 replica = json.load(response)["parameters"]["replica"]["string_value"]
         except OSError:
             return False

@@ -14,7 +14,7 @@ from serving.core.latency import LatencyModel
 from serving.core.ledger import Ledger
 from serving.core.observer import Observer, SilentObserver
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
-from serving.core.request import NO_DEADLINE_NS, Request, rank
+from serving.core.request import NO_DEADLINE_NS, WAY_BACK_PART, Request, rank
 from serving.core.sizes import Sizes
 from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import prepared, split_one_by_one_if_need_be
@@ -30,7 +30,6 @@ LARGEST_ROWS = 128  # where the model's owner sets no limit
 PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
 SMALLEST_BUDGET_IN_BATCHES = 2.5  # a budget below what one request alone may take would refuse everybody
 WAYS_REMEMBERED = 64  # requests
-LONGEST_WAY = 4  # the way back takes a quarter of a budget at most
 SCHEDULING_ALLOWANCE_NS = 2_000_000  # for event loops and threads to take turns, whatever the model does
 
 
@@ -228,7 +227,7 @@ class Engine:
         if expires_ns < deadline_ns:
             deadline_ns = expires_ns
         if deadline_ns - began_ns < NO_DEADLINE_NS:
-            deadline_ns -= min(self._way_ns, (deadline_ns - began_ns) // LONGEST_WAY)
+            deadline_ns -= min(self._way_ns, (deadline_ns - began_ns) // WAY_BACK_PART)
         rank_ns = rank(began_ns, deadline_ns, priority, self._budget_ns or PRIORITY_STEP_NS)
         return Ticket(
             self._last_id, tenant, rows, began_ns, deadline_ns, expires_ns, rank_ns, payload, withdraw=self._withdraw

@@ -15,11 +15,12 @@ import tritonclient.http
 import uvicorn
 
 from serving.api.connection import short_way
-from serving.api.dispatch import ServedModel
+from serving.api.entry import ModelEntry
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
 from serving.api.metadata import told_statistics
 from serving.api.operations import Operations
+from serving.api.served import ServedModel
 from serving.protocol.messages import TensorDescription
 from serving.testing.backend import EchoBackend
 from tests.api.triton_clients import connect
@@ -36,13 +37,13 @@ def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBa
 def operations_of(models: Sequence[ServedModel], **more: object) -> Operations:
     """What a server with these models is asked beside inference."""
 
-    async def status() -> list[dict[str, object]]:
+    async def status() -> list[ModelEntry]:
         return [
-            {
-                "name": served.name,
-                "version": served.version,
-                "state": "READY" if served.backend.is_ready() else "UNAVAILABLE",
-            }
+            ModelEntry(
+                name=served.name,
+                version=served.version,
+                state="READY" if served.backend.is_ready() else "UNAVAILABLE",
+            )
             for served in models
         ]
 

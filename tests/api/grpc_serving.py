@@ -5,10 +5,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from serving.api.dispatch import ServedModel
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
+from serving.api.served import ServedModel
 from tests.api.conftest import operations_of
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

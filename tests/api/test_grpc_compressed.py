@@ -81,12 +81,9 @@ class Counting:
         self.taken = 0
         self.answered = asyncio.Event()
 
-    async def read_and_submit(self, message: bytes, call: object) -> Held:
+    async def begin_in_stream(self, message: bytes, call: object) -> Held:
         self.taken += 1
         return Held(self.answered)
-
-    async def generation(self, message: bytes, call: object) -> None:
-        return None
 
 
 def test_a_stream_takes_no_more_than_may_wait() -> None:

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 from serving.api.disconnect import DisconnectWatch
+from serving.api.entry import ModelEntry
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
 from serving.api.operations import Operations
@@ -64,8 +65,8 @@ def test_a_name_with_percent_escapes_that_never_finds_its_model_is_told_how_it_i
     """The load balancer compares paths as they stand, so it comes to the front, though the model is ready elsewhere. A
     real Triton decodes no names and answers 404 too."""
 
-    async def models() -> list[dict[str, object]]:
-        return [{"name": "a-b", "version": "1", "state": "READY"}, {"name": "c", "version": "1", "state": "LOADING"}]
+    async def models() -> list[ModelEntry]:
+        return [ModelEntry(name="a-b", version="1", state="READY"), ModelEntry(name="c", version="1", state="LOADING")]
 
     front = FrontApp(Operations(models))
     status, told = get(front, path)
@@ -79,8 +80,8 @@ def test_a_name_with_percent_escapes_that_never_finds_its_model_is_told_how_it_i
 
 @pytest.mark.parametrize("path", ["/v2/models/%6D", "/v2/models/m/con%66ig", "/v2/m%6Fdels/m/versions/%33"])
 def test_percent_escapes_are_decoded_where_the_model_is_in_the_same_process(path: str) -> None:
-    async def models() -> list[dict[str, object]]:
-        return [{"name": "m", "version": "3", "state": "READY"}]
+    async def models() -> list[ModelEntry]:
+        return [ModelEntry(name="m", version="3", state="READY")]
 
     assert get(APP, path)[1]["name"] == "m"
     assert get(FrontApp(Operations(models), apps={"m": APP}), path)[1]["name"] == "m"
@@ -93,7 +94,7 @@ def test_another_models_path_is_not_ours() -> None:
 
 def test_a_known_model_that_is_not_reachable_is_not_ready_rather_than_unknown() -> None:
     async def models():
-        return [{"name": name, "version": "1", "state": state} for name, state in states.items()]
+        return [ModelEntry(name=name, version="1", state=state) for name, state in states.items()]
 
     states = {"late": "LOADING", "gone": "READY"}
     front = FrontApp(Operations(models))

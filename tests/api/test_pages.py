@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from serving.api.entry import ModelEntry
 from serving.api.front import FrontApp
 from serving.api.gate import Gate
 from serving.api.operations import Operations
@@ -22,7 +23,7 @@ def status(
     async def page(query: str) -> tuple[str, bytes]:
         return "text/plain", b"secret"
 
-    async def models() -> list[dict[str, Any]]:
+    async def models() -> list[ModelEntry]:
         return []
 
     shown = {"/debug/state": page, "/metrics": page}

@@ -121,10 +121,10 @@ class Generator(EchoBackend):
         return Twice(payload)
 
 
-def generating() -> tuple[Notes, object]:
+def generating(**more: object) -> tuple[Notes, object]:
     notes = Notes()
     backend = Generator()
-    return notes, model("m", ("x", "FP32", (-1, 2)), backend=backend, generator=backend, witnesses=(notes,))
+    return notes, model("m", ("x", "FP32", (-1, 2)), backend=backend, generator=backend, witnesses=(notes,), **more)
 
 
 def test_a_generation_over_http_is_told_once_and_its_answer_named(serve: Callable[..., Server]) -> None:

@@ -18,7 +18,7 @@ from benchmarks.arena.picture import picture
 from benchmarks.arena.report import Arena, markdown
 from benchmarks.arena.scenarios import FORMS, scenario_of
 from benchmarks.arena.servers.work import OBJECTIVE_MS, WORKS
-from loadtest.scenario import load
+from loadtest.loading import load
 from serving.config import load_settings
 from serving.protocol.messages import TensorDescription
 

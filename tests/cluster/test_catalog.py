@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from serving.api.entry import ModelEntry
 from serving.cluster.catalog import UNASKED, Catalog, ModelState, model_state
 
-CONFIGURED = {"m": {"version": "1"}}
+CONFIGURED = [ModelEntry(name="m", version="1")]
 
 
 def application(status: str, message: str = "") -> SimpleNamespace:
@@ -44,8 +45,8 @@ def test_what_is_not_there_was_unloaded_where_clients_may_do_that() -> None:
     assert model_state(None, running=0) == ModelState("UNAVAILABLE", "not deployed")
 
 
-def states(models: list[dict[str, object]]) -> list[tuple[object, object]]:
-    return [(model["state"], model["reason"]) for model in models]
+def states(models: list[ModelEntry]) -> list[tuple[object, object]]:
+    return [(model.state, model.reason) for model in models]
 
 
 def test_all_who_ask_wait_for_the_first_answer_and_one_question_serves_them() -> None:

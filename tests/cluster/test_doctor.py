@@ -7,7 +7,7 @@ import pytest
 
 from serving.cluster import doctor
 from serving.cluster.doctor import Verdict
-from serving.cluster.machine import available_cores, available_memory_bytes
+from serving.cluster.machine import available_memory_bytes
 from serving.config import ServerSettings
 from serving.telemetry.snapshot import GpuReading
 
@@ -19,21 +19,6 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, 8.0),
-        ({"cpu.max": "max 100000\n"}, 8.0),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "1600000 100000\n"}, 8.0),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8.0),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-    ],
-)
-def test_a_containers_quota_counts_and_not_the_hosts_cores(tmp_path: Path, files: dict[str, str], cores: float) -> None:
-    assert available_cores(tree(tmp_path, files), affinity=8) == cores
 
 
 def test_a_containers_memory_limit_counts_if_it_is_less_than_what_is_free(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.api.age import HEADER, machine
+from serving.api.entry import ModelEntry
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcConnection, GrpcListener, Head
 from serving.api.grpc_message import CUT_OFF
@@ -21,8 +22,9 @@ from serving.api.grpc_pending import Call
 from serving.api.grpc_service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
 from serving.cluster.grpc_relay import GrpcRelay, Relayed
-from serving.cluster.haproxy import DISTANCE, edited, keys, real_binary
+from serving.cluster.haproxy import edited, keys, real_binary
 from serving.core.clock import Calendar
+from serving.port_ranges import FAST_GRPC_DISTANCE
 from serving.protocol import http2
 from serving.protocol.pb import SERVICE, decode, encode
 from serving.testing.backend import EchoBackend
@@ -78,8 +80,8 @@ async def front(relay: Relay) -> tuple[grpc.aio.Server, GrpcListener, int]:
     """What answers calls whose model HAProxy cannot read: it passes them on, through HAProxy again. Its two doors, and
     the port of the plain one."""
 
-    async def status() -> list[dict[str, object]]:
-        return [{"name": "m", "version": "1", "state": "READY"}]
+    async def status() -> list[ModelEntry]:
+        return [ModelEntry(name="m", version="1", state="READY")]
 
     service = GrpcService([], Operations(status), relay=relay)
     while True:
@@ -87,7 +89,7 @@ async def front(relay: Relay) -> tuple[grpc.aio.Server, GrpcListener, int]:
         port = server.add_insecure_port("127.0.0.1:0")
         fast = GrpcListener(service, max_message_bytes=MAX_MESSAGE_BYTES)
         try:
-            await fast.open("127.0.0.1", port + DISTANCE)
+            await fast.open("127.0.0.1", port + FAST_GRPC_DISTANCE)
         except (OSError, OverflowError):  # taken, or beyond the last port
             await server.stop(None)
         else:
@@ -116,7 +118,7 @@ def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) ->
         at.relay = Relay(f"127.0.0.1:{sockets[1].getsockname()[1]}", "")
         front_server, front_fast, front_port = await front(at.relay)
         config = folder / "haproxy.cfg"
-        plain = fast_port - DISTANCE
+        plain = fast_port - FAST_GRPC_DISTANCE
         config.write_text(edited(CONFIG.format(http=http, grpc=over_grpc, front=front_port, plain=plain)))
         started = asyncio.create_subprocess_exec(
             binary(), "-db", "-f", str(config), pass_fds=(http, over_grpc), env=os.environ | keys()

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from serving.api.entry import ModelEntry
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
@@ -36,8 +37,8 @@ def request(name: str, id: str, value: float = 1.0, **parameters: bool) -> bytes
 def replica(served: Any, port: int) -> GrpcListener:
     """Knows its own model only, and reaches the other replica as through HAProxy."""
 
-    async def own() -> list[dict[str, object]]:
-        return [{"name": served.name, "version": "1", "state": "READY"}]
+    async def own() -> list[ModelEntry]:
+        return [ModelEntry(name=served.name, version="1", state="READY")]
 
     service = GrpcService(
         [served], Operations(own), tenant_header="x-tenant", relay=GrpcRelay(f"127.0.0.1:{port}", "x-tenant")
@@ -51,8 +52,8 @@ def two_models(story: Callable[[SimpleNamespace], Coroutine[object, object, None
     async def run() -> None:
         at = SimpleNamespace(here=EchoBackend(), far=EchoBackend(), words=Generator())
 
-        async def both() -> list[dict[str, object]]:
-            return [{"name": name, "version": "1", "state": "READY"} for name in ("far", "words")]
+        async def both() -> list[ModelEntry]:
+            return [ModelEntry(name=name, version="1", state="READY") for name in ("far", "words")]
 
         served = [
             model("far", TENSOR, backend=at.far),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster import haproxy, ports
 from serving.cluster.haproxy import (
     FRONT_BACKEND,
     MARK,
@@ -82,7 +81,6 @@ def test_routing_changes_only_the_grpc_frontend_and_the_servers() -> None:
     ]
     assert FAST in routed_by_model(CONFIG)
     assert FRONTS in routed_by_model(CONFIG)
-    assert haproxy.DISTANCE == ports.DISTANCE
     assert after.count(f"    default_backend {FRONT_BACKEND}") == 1
     assert after.index(added[0]) == after.index("    mode http", after.index("frontend grpc_frontend")) + 1
     assert MARK in added[0]

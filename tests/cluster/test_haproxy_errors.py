@@ -15,9 +15,10 @@ import pytest
 
 from serving.api.grpc_service import INFER
 from serving.cluster.environment import ray_environment
-from serving.cluster.haproxy import DISTANCE, edited, keys, real_binary
+from serving.cluster.haproxy import edited, keys, real_binary
 from serving.cluster.haproxy_errors import with_clear_errors
 from serving.config import Settings
+from serving.port_ranges import FAST_GRPC_DISTANCE
 from tests.api.test_grpc_connection import infer
 from tests.patience import eventually
 
@@ -118,7 +119,8 @@ class Behind:
             grpc=grpc_fd,
             servers="\n".join(f"    server s{i} 127.0.0.1:{one.port}" for i, one in enumerate(self.over_http)),
             grpc_servers="\n".join(
-                f"    server s{i} 127.0.0.1:{one.port - DISTANCE} proto h2" for i, one in enumerate(self.over_grpc)
+                f"    server s{i} 127.0.0.1:{one.port - FAST_GRPC_DISTANCE} proto h2"
+                for i, one in enumerate(self.over_grpc)
             ),
         )
         config = folder / "haproxy.cfg"

@@ -8,13 +8,13 @@ import pytest
 from serving.api.grpc_connection import GrpcListener
 from serving.cluster.ports import (
     ALONE,
-    DISTANCE,
     addresses,
     fast_port,
     listening_ports,
     parse_listening,
     replicas_environment,
 )
+from serving.port_ranges import FAST_GRPC_DISTANCE
 from tests.api.grpc_serving import service_of
 
 TABLE = """\
@@ -45,7 +45,7 @@ def test_another_port_of_the_process_in_rays_range_is_not_taken_for_its_grpc_ser
             ports = sorted(one.getsockname()[1] for one in (earlier, server))
             for name, port in zip(("MIN", "MAX"), ports, strict=True):
                 monkeypatch.setenv(f"RAY_SERVE_DIRECT_INGRESS_{name}_GRPC_PORT", str(port))
-            assert fast_port(before) == server.getsockname()[1] + DISTANCE
+            assert fast_port(before) == server.getsockname()[1] + FAST_GRPC_DISTANCE
             assert fast_port(set()) is None
 
 
@@ -86,7 +86,7 @@ def test_replicas_of_two_servers_on_one_machine_have_ports_of_their_own(other: i
 
 def test_a_part_where_somebody_listens_is_passed_over_and_the_last_one_is_never_refused() -> None:
     wanted = ranges(replicas_environment(8000, ()))
-    for taken in (wanted["HTTP"][3], wanted["GRPC"][-1], wanted["GRPC"][0] + DISTANCE):
+    for taken in (wanted["HTTP"][3], wanted["GRPC"][-1], wanted["GRPC"][0] + FAST_GRPC_DISTANCE):
         found = ranges(replicas_environment(8000, {taken}))
         assert found["HTTP"][0] != wanted["HTTP"][0]
     assert ranges(replicas_environment(8000, set(range(30000, 43000)))) == wanted

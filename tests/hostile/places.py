@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from serving.cluster.ports import DISTANCE, grpc_ports, listening_ports
+from serving.cluster.ports import grpc_ports, listening_ports
+from serving.port_ranges import FAST_GRPC_DISTANCE, RAY_HTTP
 from tests.hostile.inputs import Address, Doors
 from tests.patience import eventually
 
@@ -22,7 +23,6 @@ FRONT = "front"  # a replica of no model, where calls and requests come in that 
 HOST = "127.0.0.1"
 HTTP, GRPC = (HOST, 18461), (HOST, 18463)
 START_S, STOP_S, ANSWER_S = 180.0, 60.0, 60.0
-DIRECT_HTTP = range(30000, 31001)  # where Ray Serve has replicas listen
 Replica = dict[str, Any]
 Memory = dict[str, int]  # of processes, in bytes, by what they serve
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for what asks itself
@@ -80,8 +80,8 @@ class Served:
         self.doors = Doors(
             http=HTTP,
             grpc=GRPC,
-            direct_http={model: _one(found & set(DIRECT_HTTP)) for model, found in ports.items()},
-            fast={model: _one({p + DISTANCE for p in found & grpc} & found) for model, found in ports.items()},
+            direct_http={model: _one(found & set(RAY_HTTP)) for model, found in ports.items()},
+            fast={model: _one({p + FAST_GRPC_DISTANCE for p in found & grpc} & found) for model, found in ports.items()},
         )
 
     def look(self, watch_s: float | None = None) -> list[Replica]:

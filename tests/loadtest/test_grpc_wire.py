@@ -12,7 +12,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.shooter import shoot
 from loadtest.shot import Shot
-from loadtest.wires import Address, NoMetadata, open_wire
+from loadtest.wires import Address, NoMetadata
+from loadtest.wires.opening import open_wire
 from loadtest.workload import Prepared, infer_inputs
 from serving.protocol.messages import InferRequest, TensorDescription
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.scenario import load
+from loadtest.loading import load
 from loadtest.wires import Address
 from loadtest.wires.http import HttpWire
 from loadtest.workload import prepare

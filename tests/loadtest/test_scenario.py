@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.loading import load
 from loadtest.samples import photograph, sentence
-from loadtest.scenario import Scenario, load
+from loadtest.scenario import Scenario
 from loadtest.spec import BadSpec
 
 CLASS = """

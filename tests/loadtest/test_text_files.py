@@ -8,8 +8,8 @@ import pytest
 
 from loadtest import objective
 from loadtest.arrivals import schedule
+from loadtest.loading import load
 from loadtest.result import BadResult, read_result, write_result
-from loadtest.scenario import load
 from loadtest.shot import Shot, read_shots, write_shots
 from loadtest.spec import BadSpec
 from loadtest.sweep import read_any

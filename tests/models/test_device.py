@@ -5,13 +5,12 @@ import logging
 import math
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from models import mlp
-from models.pytorch.device import DoesNotFit, check_room, choose_device, thread_count, usable_cpus, weights_bytes
+from models.pytorch.device import DoesNotFit, check_room, choose_device, thread_count, weights_bytes
 from models.registry import load_models
 from models.spec import Resources
 
@@ -89,20 +88,3 @@ def test_a_missing_gpu_is_loudly_said_and_the_cpu_serves(caplog: pytest.LogCaptu
 )
 def test_threads_are_what_was_asked_within_what_there_is(asked: float, usable: float, threads: int) -> None:
     assert thread_count(asked, usable) == threads
-
-
-def test_a_containers_quota_counts_in_either_generation_of_cgroups(tmp_path: Path) -> None:
-    second, first, none = tmp_path / "v2", tmp_path / "v1", tmp_path / "none"
-    second.mkdir()
-    (second / "cpu.max").write_text("50000 100000\n")
-    (first / "cpu").mkdir(parents=True)
-    (first / "cpu" / "cpu.cfs_quota_us").write_text("25000\n")
-    (first / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert usable_cpus(second) == 0.5
-    assert usable_cpus(first) == 0.25
-    assert usable_cpus(none) >= 1
-
-
-def test_no_quota_means_the_affinity(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert usable_cpus(tmp_path) == usable_cpus(tmp_path / "nothing")

@@ -1,0 +1,13 @@
+"""Opens a wire by its name."""
+
+from loadtest.wires import Address, Wire
+from loadtest.wires.http import HttpWire
+
+
+def open_wire(name: str, address: Address) -> Wire:
+    """Must be called where the event loop runs."""
+    if name == "grpc":
+        from loadtest.wires.grpc import GrpcWire  # its packages are an extra
+
+        return GrpcWire(address)
+    return HttpWire(address, name.removeprefix("http-"))

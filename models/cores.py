@@ -1,0 +1,33 @@
+"""CPU cores that this process may really use: a container's quota is less than what its machine has."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores(root: Path = CGROUP, affinity: int | None = None) -> float:
+    """The fewer of two: cores this process may run on, and the quota of its control group (version 2 or 1).
+
+    affinity: the first of them; None: it is asked for."""
+    cores = float(affinity or _affinity())
+    quota = numbers(root / "cpu.max") or [
+        *numbers(root / "cpu" / "cpu.cfs_quota_us"),
+        *numbers(root / "cpu" / "cpu.cfs_period_us"),
+    ]
+    if len(quota) == 2 and quota[0] > 0:
+        return min(cores, quota[0] / quota[1])
+    return cores
+
+
+def numbers(path: Path) -> Sequence[int]:
+    """The numbers in a control group's file; none if there is no such file or it says "max"."""
+    try:
+        return [int(word) for word in path.read_text().split()]
+    except (OSError, ValueError):
+        return []
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,82 @@
+"""Terms of a request: all that it asks of the model's backend beside its tensors, the same for every wire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from serving.api.served import ServedModel
+from serving.core.backend import SequencePlace
+from serving.protocol.errors import BadMessage
+
+_OURS = frozenset({"priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output"})
+_MAX_PARAMETER = 2**64  # Triton's are UINT64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """place: in a sequence, only of requests to a model with state. more: arguments for the backend that only some
+    models want."""
+
+    rows: int
+    priority: int = 0
+    timeout_ns: int | None = None
+    place: SequencePlace | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Asked(TypedDict):
+    """The fields of `Terms`, for values that hold more."""
+
+    rows: int
+    priority: int
+    timeout_ns: int | None
+    place: SequencePlace | None
+    more: Mapping[str, Any]
+
+
+def asked(model: ServedModel, parameters: Mapping[str, object], rows: int) -> Asked:
+    """The terms that a request's parameters state. Raises BadMessage."""
+    return {
+        "rows": rows,
+        "priority": _whole_number(parameters, "priority"),
+        "timeout_ns": _whole_number(parameters, "timeout") * 1000 or None,
+        "place": _sequence_place(model, parameters),
+        "more": _own_parameters(model, parameters),
+    }
+
+
+def _sequence_place(model: ServedModel, parameters: Mapping[str, object]) -> SequencePlace | None:
+    """Where in which sequence a request to a model with state belongs. To any other model these are parameters that it
+    does not know. Raises BadMessage."""
+    if model.sequencer is None:
+        return None
+    id = parameters.get("sequence_id", 0)
+    if type(id) not in (int, str):
+        raise BadMessage("must be a number or a text", path="parameters.sequence_id")
+    if not id:
+        return None
+    flags = [parameters.get(name, False) for name in ("sequence_start", "sequence_end")]
+    for name, flag in zip(("sequence_start", "sequence_end"), flags, strict=True):
+        if type(flag) is not bool:
+            raise BadMessage("must be true or false", path=f"parameters.{name}")
+    return SequencePlace(id, *flags)  # type: ignore[arg-type]
+
+
+def _own_parameters(model: ServedModel, parameters: Mapping[str, object]) -> dict[str, Any]:
+    """The request's own parameters as an argument for the backend of a model that takes them: those without a meaning
+    in the protocol. Raises BadMessage."""
+    if not model.takes_parameters:
+        return {}
+    own = {name: value for name, value in parameters.items() if name not in _OURS and not name.startswith("triton_")}
+    for name, value in own.items():
+        if not isinstance(value, bool | int | float | str):
+            raise BadMessage("must be a number, a text, true or false", path=f"parameters.{name[:100]}")
+    return {"parameters": own}
+
+
+def _whole_number(parameters: Mapping[str, object], name: str) -> int:
+    """A parameter that is a count, 0 where it was not given. Raises BadMessage."""
+    value = parameters.get(name, 0)
+    if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
+        raise BadMessage("must be a whole number from 0 to 2^64 - 1", path=f"parameters.{name}")
+    return value

@@ -1,0 +1,69 @@
+"""All that is used of uvicorn's private parts: its connection, and its table of protocols by name.
+
+uvicorn promises nothing about them, so `pyproject.toml` bounds its version, and `tests/api/test_uvicorn_parts.py` says
+which of them a new version has changed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+AUTO = "uvicorn.protocols.http.auto:AutoHTTPProtocol"
+status_lines: list[bytes] | dict[int, bytes] = STATUS_LINE
+
+
+class Cycle(Protocol):
+    """One request that uvicorn answers."""
+
+    response_started: bool
+    response_complete: bool
+
+
+class Flow(Protocol):
+    """Backpressure of a connection, in both directions."""
+
+    write_paused: bool
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Parser(Protocol):
+    """Of requests."""
+
+    def should_upgrade(self) -> bool: ...
+
+
+class Shared(Protocol):
+    """What all connections of a server share. default_headers: of every answer, a new list each second."""
+
+    default_headers: list[tuple[bytes, bytes]]
+    total_requests: int
+
+
+class UvicornConnection(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn is not followed
+    """uvicorn's connection, with the attributes that ours relies on. cycle: None before the first request that is
+    uvicorn's."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    server_state: Shared
+    flow: Flow
+    cycle: Cycle | None
+    parser: Parser
+    timeout_keep_alive: float
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+    _unset_keepalive_if_required: Callable[[], None]
+
+
+def replace_default_protocol(path: str) -> bool:
+    """Has servers whose protocol is "auto" make their connections with the function at this import path. False where
+    uvicorn means something else by that name than expected: then all stays as it is."""
+    if uvicorn.config.HTTP_PROTOCOLS.get("auto") != AUTO:
+        return False
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = path
+    return True

@@ -1,0 +1,25 @@
+"""No module imports itself by way of others, wherever in a file its imports stand."""
+
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+
+from tests.test_tidy import ALL, imports
+
+
+def graph() -> dict[str, set[str]]:
+    """The modules that each module imports, those inside of functions included."""
+    modules = {source.module for source in ALL}
+    return {source.module: {name for _, name in imports(source) if name in modules} - {source.module} for source in ALL}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        TopologicalSorter(graph()).prepare()
+    except CycleError as circle:
+        pytest.fail(f"a circle of imports: {' -> '.join(reversed(circle.args[1]))}; pass a value or a function down")
+
+
+def test_a_circle_of_imports_is_noticed() -> None:
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph() | {"loadtest.spec": {"loadtest.loading"}}).prepare()
