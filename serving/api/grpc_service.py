@@ -35,7 +35,6 @@ from serving.api.recall import Recall
 from serving.api.room import COUNTED_BYTES, Held, Room
 from serving.api.served import ServedModel
 from serving.names import NAME_CHARACTERS
-from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
 from serving.protocol.grpc_pieces import reads_long
 from serving.protocol.messages import Tensor

@@ -18,6 +18,7 @@ from serving.api.uvicorn_parts import (
     AUTO,
     Cycle,
     Flow,
+    Parser,
     Shared,
     UvicornConnection,
     replace_default_protocol,
@@ -25,7 +26,9 @@ from serving.api.uvicorn_parts import (
 )
 
 ROOT = Path(__file__).parents[2]
-CALLED = ("connection_made", "connection_lost", "data_received", "resume_writing", "shutdown", "on_headers_complete", "on_body")
+CALLED = (
+    "connection_made", "connection_lost", "data_received", "resume_writing", "shutdown", "on_headers_complete", "on_body",
+)  # fmt: skip
 GONE = f"uvicorn {version('uvicorn')} has no {{}}, which serving/api/connection.py relies on"
 
 
@@ -71,7 +74,7 @@ def lacking(thing: object, expected: type) -> list[str]:
 
 @pytest.mark.parametrize(
     ("part", "expected"),
-    [("", UvicornConnection), ("cycle", Cycle), ("flow", Flow), ("server_state", Shared)],
+    [("", UvicornConnection), ("cycle", Cycle), ("flow", Flow), ("server_state", Shared), ("parser", Parser)],
 )
 def test_the_installed_uvicorn_has_every_attribute_that_is_relied_on(part: str, expected: type) -> None:
     connection = opened()

@@ -81,7 +81,10 @@ class Served:
             http=HTTP,
             grpc=GRPC,
             direct_http={model: _one(found & set(RAY_HTTP)) for model, found in ports.items()},
-            fast={model: _one({p + FAST_GRPC_DISTANCE for p in found & grpc} & found) for model, found in ports.items()},
+            fast={
+                model: _one({port + FAST_GRPC_DISTANCE for port in found & grpc} & found)
+                for model, found in ports.items()
+            },
         )
 
     def look(self, watch_s: float | None = None) -> list[Replica]:
