@@ -1,4 +1,4 @@
-"""When a batch is cut and who rides, in milliseconds. The device takes 5 ms and 1 ms a row unless said otherwise."""
+"""Tests when a batch is cut and which requests it contains. A batch takes 5 ms plus 1 ms per row unless stated."""
 
 from random import Random
 
@@ -13,7 +13,7 @@ from tests.core.stories import batcher, ms, request
 
 
 def cut(of, at_ms: float) -> Batch:
-    """The batch a free lane gets now."""
+    """Returns the batch that lane 0 gets at this time."""
     batch = of.cut(0, ms(at_ms)).batch
     assert batch is not None
     return batch
@@ -47,7 +47,7 @@ def test_everything_that_arrived_meanwhile_rides_in_the_next_batch() -> None:
     assert cut(b, 6).requests == waiting
 
 
-@pytest.mark.parametrize("at_ms", [1, 100])  # while the first is computed, and when it has long overrun
+@pytest.mark.parametrize("at_ms", [1, 100])  # while the first batch is computed, and after it has overrun
 def test_a_full_batch_is_cut_ahead_for_a_device_that_queues_and_a_smaller_one_is_not(at_ms: float) -> None:
     b = batcher(batches_per_lane=2, fills_ahead=True)
     b.offer(request())
@@ -58,7 +58,7 @@ def test_a_full_batch_is_cut_ahead_for_a_device_that_queues_and_a_smaller_one_is
     b.offer(request(at_ms=1))
     assert len(cut(b, at_ms).requests) == 8
     b.offer(request(at_ms=1))
-    assert b.cut(0, ms(at_ms)).batch is None  # two are all that a lane holds
+    assert b.cut(0, ms(at_ms)).batch is None  # a lane holds at most two batches
 
 
 def test_the_next_batch_is_cut_only_shortly_before_the_lane_is_free() -> None:

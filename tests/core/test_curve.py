@@ -1,4 +1,4 @@
-"""Batch time over rows: pooled so that it rises, padded where larger batches are faster."""
+"""Tests the curve of batch time over rows: it never falls, and batches are padded where larger ones are faster."""
 
 from random import Random
 

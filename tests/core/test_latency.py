@@ -1,4 +1,4 @@
-"""What the latency model must get right, each a small story in numbers. Laws are in milliseconds, noise is seeded."""
+"""Tests the latency model on simulated devices. Batch times are functions in milliseconds; noise is seeded."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -35,7 +35,7 @@ def warmed(law: Law, rng: Random, noise: float = 0.02) -> LatencyModel:
 
 
 def work(model: LatencyModel, law: Law, rng: Random, batches: int, sizes: Sequence[int], noise: float = 0.02) -> float:
-    """Runs batches of random sizes; returns the share that stayed within its bound."""
+    """Runs batches of random sizes and returns the share of them that stayed within their bounds."""
     within = 0
     for _ in range(batches):
         rows = rng.choice(sizes)
@@ -134,7 +134,7 @@ def test_a_shift_seen_at_one_size_only_is_believed_for_all() -> None:
 
 
 def test_a_slow_start_is_not_held_against_the_sizes_that_did_not_run_after_it() -> None:
-    """While small batches ran everything was slow; then only a size never seen before ran, at full speed."""
+    """Runs small batches on a slow device, then only a size never run before at full speed."""
     rng = Random(4)
     model = warmed(affine, rng)
     work(model, lambda rows: 3.5 * affine(rows), rng, 12, (1, 2, 4))
@@ -147,7 +147,7 @@ def test_a_slow_start_is_not_held_against_the_sizes_that_did_not_run_after_it() 
 def test_a_larger_size_than_seems_to_pay_is_tried_again_now_and_then() -> None:
     rng = Random(5)
     model = warmed(affine, rng)
-    work(model, lambda rows: 3.0 * affine(rows), rng, 20, (64,))  # slow for a while, and then it does not run
+    work(model, lambda rows: 3.0 * affine(rows), rng, 20, (64,))  # slow for a while, then not run any more
     work(model, affine, rng, 200, (32,))
     ran = set()
     for _ in range(400):
@@ -248,7 +248,7 @@ OBSERVATIONS = st.lists(
 
 @settings(max_examples=60)
 @given(OBSERVATIONS)
-@example([(1, 8, 94906265), (2, 8, 2)])  # rounding alone made four rows a nanosecond faster than one
+@example([(1, 8, 94906265), (2, 8, 2)])  # rounding made four rows a nanosecond faster than one
 def test_more_rows_or_a_longer_length_never_take_less_time(observations: list[tuple[int, int, int]]) -> None:
     model = LatencyModel(lengths=(8, 16, 32))
     for rows, length, took_ns in observations:

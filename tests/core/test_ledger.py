@@ -1,4 +1,4 @@
-"""The law of the house."""
+"""Tests the invariant of the ledger."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which shape goes next. A batch takes 2 ms and 0.01 ms per row and token, unless said otherwise."""
+"""Tests which shape is cut next. A batch takes 2 ms plus 0.01 ms per row and token unless stated."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ LENGTHS = (8, 16, 32, 64)
 
 
 def texts(waiting: dict[int, int], *, budget_ms: float | None = 100.0) -> Batcher:
-    """So many texts of each length, all from the start."""
+    """Returns a batcher with this many texts of each length in its queue, all of which arrived at 0 ms."""
     b = batcher(fixed_ms=2.0, per_row_ms=0.01, max_rows=16, lengths=LENGTHS)
     for length, count in waiting.items():
         for _ in range(count):
@@ -76,7 +76,7 @@ def test_riding_along_makes_nobody_late() -> None:
 
 
 class Asked(LatencyModel):
-    """Counts how often it is asked how long a batch takes."""
+    """A latency model that counts the calls of `predict_ns`."""
 
     count = 0
 
@@ -99,7 +99,7 @@ def test_what_a_cut_costs_does_not_grow_with_the_number_of_shapes(kind: str, bud
         cut(b, 10)
         return asked.count
 
-    lengths_asked = 1 if kind == "group" else 800  # once each whether a deadline can still be met
+    lengths_asked = 1 if kind == "group" else 800  # one call per length to check its deadlines
     assert questions(900) <= questions(100) + lengths_asked
 
 

@@ -1,6 +1,6 @@
-"""A device quicker than what the host does per batch: then batches are what is short, not the device. In milliseconds.
+"""Tests batching where the host's work per batch, not the device, is the bottleneck.
 
-The device takes 0.2 ms for any batch, the host 1 ms to bring it there and back.
+The device takes 0.2 ms for any batch, the host 1 ms to copy it there and back.
 """
 
 from serving.core.batch import CutReason
@@ -23,7 +23,7 @@ def test_no_second_batch_is_cut_before_the_first_is_back() -> None:
     b.offer(request())
     found = b.cut(0, ms(0.1))
     assert found.batch is None
-    assert found.ask_again_ns is None  # the first, when it is back, is what changes the answer
+    assert found.ask_again_ns is None  # only the end of the first batch can change the result
     b.settle(first, ms(1.2))
     assert b.cut(0, ms(1.2)).batch is not None
 

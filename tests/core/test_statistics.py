@@ -1,4 +1,4 @@
-"""Statistics of several replicas become those of their model: every count and every duration is summed."""
+"""Tests that the statistics of several replicas are summed, each count and each duration."""
 
 from dataclasses import asdict
 
@@ -6,7 +6,10 @@ from serving.core.statistics import BatchStatistics, Duration, ModelStatistics, 
 
 
 def replica(first: int, *, last_ms: int, batches: dict[int, int]) -> ModelStatistics:
-    """Every field with a number of its own, counted up from `first`. batches: the first number by rows of a batch."""
+    """Returns statistics with a different number in each field, counted up from `first`.
+
+    batches: the first number of each batch size, by its rows.
+    """
     success, fail, queue, compute_input, compute_infer, compute_output = durations(first + 2, 6)
     return ModelStatistics(
         inference_count=first,
@@ -27,7 +30,7 @@ def durations(first: int, how_many: int) -> list[Duration]:
 
 
 def numbers(statistics: ModelStatistics) -> dict[str, int]:
-    """All of them, flat, by their path."""
+    """Returns all numbers of the statistics by their path."""
     flat: dict[str, int] = {}
 
     def walk(path: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""Whose turn a seat is, beside a tenant that asks for more than its share. The device takes 2 ms and 0.3 ms a row."""
+"""Tests how a batch is divided if a tenant asks for more than its share. A batch takes 2 ms plus 0.3 ms per row."""
 
 from serving.core.batcher import Batcher
 from tests.core.stories import batcher, ms, request
@@ -17,7 +17,7 @@ def test_a_flood_does_not_stretch_the_batch_beyond_four_fifths_of_the_throughput
     batch = crowded(victims=7, flood=150).cut(0, 0).batch
     assert batch is not None
     assert sum(one.tenant != "flood" for one in batch.requests) == 7
-    # Half the budget is 20 ms, 60 rows, 3 a ms; four fifths of that need 17 rows or 7.1 ms.
+    # Half of the budget is 20 ms: 60 rows at 3 rows per ms. Four fifths of this throughput need 17 rows or 7.1 ms.
     assert 15 <= batch.rows <= 19
 
 

@@ -1,4 +1,7 @@
-"""The window rule: the largest batch that makes it, unless an earlier start loses fewer. 5 ms and 1 ms a row."""
+"""Tests the window: the largest batch that is in time, unless an earlier start loses fewer requests.
+
+A batch takes 5 ms plus 1 ms per row.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +49,7 @@ def test_with_priorities_mixed_a_window_is_full_of_requests_that_make_it(
     line.sort(key=lambda one: one.rank_ns)
     these = seats(max_rows=max_rows)
     window = find_window(line, these, comes_next=False)
-    if min(one.deadline_ns for one in line) >= these.finish_ns(1):  # nobody is hopeless by itself
+    if min(one.deadline_ns for one in line) >= these.finish_ns(1):  # each request could be in time alone
         able = [one for one in line if one.deadline_ns >= these.finish_ns(window.rows)]
         assert len(able) >= window.rows
         if window.start:
@@ -73,7 +76,7 @@ def test_requests_with_several_rows_count_by_rows() -> None:
 
 
 def test_in_a_rush_that_passes_the_oldest_ride_in_a_short_batch_and_the_others_still_make_the_next() -> None:
-    # Two who have 10 ms left came in a clump, eight came since at one in 4 ms: four seats now, six in 9 ms.
+    # Two requests with 10 ms left arrived together, eight more since then, one per 4 ms: 4 rows fit now, 6 in 9 ms.
     line = [request(at_ms=-30, budget_ms=40) for _ in range(2)]
     line += [request(at_ms=-28 + 4 * number, budget_ms=40) for number in range(8)]
     now_then_next = find_window(line, seats())
@@ -84,7 +87,7 @@ def test_in_a_rush_that_passes_the_oldest_ride_in_a_short_batch_and_the_others_s
 
 
 def test_in_lasting_overload_the_largest_batch_goes_whoever_is_passed_over() -> None:
-    # Four come in every ms, and no batch serves more than one in one.
+    # Four requests arrive per ms, and no batch serves more than one per ms.
     line = [request(at_ms=-40 + number / 4, budget_ms=50) for number in range(160)]
     assert find_window(line, seats()) == find_window(line, seats(), comes_next=False)
 
