@@ -1,4 +1,4 @@
-"""What one window after the other makes of the target, and what is said about it."""
+"""Tests the target and its reason after successive windows."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ WAITING = replace(CALM, wait_ns=400_000_000, busy_ratio=1.0)
 
 
 def story(*windows: Signal, current: int = 4, memory: Memory | None = None) -> list[Target]:
-    """One decision per second; what was wanted is there at once."""
+    """Returns one decision per second. Replicas start and stop immediately."""
     memory = memory or Memory()
     targets = []
     for second, signal in enumerate(windows, 1):
@@ -50,7 +50,7 @@ def test_a_long_queue_asks_for_more_even_if_it_goes_fast() -> None:
 def test_misses_ask_for_more_only_if_the_devices_are_busy() -> None:
     missing = replace(CALM, missed=20)
     assert story(*[missing] * 3)[-1] == Target(
-        replicas=5, cause=Cause.MISSES, reason="20 of 100 requests found no time or place"
+        replicas=5, cause=Cause.MISSES, reason="20 of 100 requests expired or were refused"
     )
     assert story(*[replace(missing, busy_ratio=0.2)] * 3)[-1].cause is Cause.STEADY
 
@@ -66,7 +66,7 @@ def test_ten_minutes_of_little_work_end_what_is_too_much_and_keep_air() -> None:
     went = next(second for second, target in enumerate(targets) if target.replicas < 4)
     assert went == 600
     assert (targets[went].replicas, targets[went].cause) == (3, Cause.IDLE)
-    assert targets[went].reason == "1.20 devices' work for 600 s: 3 would do"
+    assert targets[went].reason == "1.20 devices' work for 600 s: 3 replicas suffice"
 
 
 def test_a_moment_of_pressure_starts_the_ten_minutes_again() -> None:

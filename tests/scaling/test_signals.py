@@ -1,4 +1,4 @@
-"""Counters of replicas become what happened in a window."""
+"""Tests that the readings of replicas are combined into the signal of a window."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Days of traffic: scaling follows what is real, ignores noise, and never swings."""
+"""Tests scaling over simulated days: it follows the load, ignores noise and never oscillates."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ def daily(low: float, high: float) -> Callable[[int], float]:
 
 
 def wandering(seed: int, low: float, high: float) -> Callable[[int], float]:
-    """A new level every few minutes, with steps in between and a burst of some seconds now and then."""
+    """Returns a load with a new level every five minutes and random bursts of some seconds."""
     random = Random(f"wandering {seed}")
     levels = [random.uniform(low, high) for _ in range(3 * DAY_S // 300 + 1)]
     bursts = {random.randrange(3 * DAY_S) for _ in range(200)}
@@ -77,7 +77,7 @@ def test_a_wandering_load_never_makes_it_go_down_and_soon_up_again(seed: int) ->
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_model_that_makes_wait_at_half_load_already_is_not_tried_with_fewer_again_and_again(seed: int) -> None:
-    """Its budget is tight: three replicas are idle enough to be four's successors, and too slow to be."""
+    """Each replica is slow above half load: three replicas would have spare capacity, but would make requests wait."""
     story = simulate(flat(1.75 * PER_REPLICA), DAY_S, seed, extra_wait_s=0.3)
     assert len(story.changes) <= 2
 
