@@ -75,4 +75,4 @@ def test_kinds_without_end_are_forgotten_again(caplog: pytest.LogCaptureFixture)
     log = FailureLog(LOGGER, model="scorer")
     for number in range(3 * MOST_KINDS):
         told(log, failed(type(f"Odd{number}", (Exception,), {})()))
-    assert len(log._told) == MOST_KINDS
+    assert len(log._logged) == MOST_KINDS
