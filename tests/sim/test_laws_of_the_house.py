@@ -1,6 +1,6 @@
-"""What must hold in every world, whatever arrives and whatever breaks. The adapter checks the ledger at every event.
+"""Tests invariants of the core in simulations with random arrivals and failures. The ledger is checked at each event.
 
-A failure names its seed; the same seed replays it.
+The message of a failure contains the seed; set the environment variable SEED to replay it.
 """
 
 import os
@@ -29,7 +29,7 @@ def world(setting: Setting, load: float, seed: int, count: int = 1500, **stream:
 
 
 def assert_everyone_ended_once(run: Run, seed: int) -> None:
-    assert End.NONE not in run.ends, f"seed {seed}: somebody never got an answer"
+    assert End.NONE not in run.ends, f"seed {seed}: a request was never answered"
     assert run.answered_twice == 0, f"seed {seed}"
 
 
@@ -67,7 +67,7 @@ def test_the_laws_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_laws_hold_and_nobody_starves_with_priorities_and_without_deadlines(seed: int) -> None:
-    """Without a latency budget: some clients give up within 15 ms, some within ten minutes, some never."""
+    """Simulates a model without a latency budget: clients give up after 15 ms, after ten minutes, or never."""
     step_ns = 100_000_000
     streams = [
         Stream(rate_per_ms=0.3 * SET_A.capacity_per_ms(), budget_ns=budget_ns, priority=priority, step_ns=step_ns)
@@ -79,11 +79,13 @@ def test_the_laws_hold_and_nobody_starves_with_priorities_and_without_deadlines(
     assert_everyone_ended_once(run, seed)
     assert run.started_expired == 0, f"seed {seed}"
     patient = [one for one in workload.requests if one.expires_ns - one.arrived_ns > step_ns]
-    assert all(run.ends[one.id] is End.COMPLETED for one in patient), "who has time is answered"
+    assert all(run.ends[one.id] is End.COMPLETED for one in patient), "a patient client was not answered"
     batch_ns = 2 * SET_A.law.mean_ns(SET_A.max_rows)
-    latest_ns = 0  # the latest rank that was answered before, and when
+    latest_ns = 0  # the latest rank answered so far
     for one in sorted(patient, key=lambda one: run.finished_ns[one.id]):
-        assert one.rank_ns >= latest_ns - step_ns - batch_ns, f"seed {seed}: overtaken by one that came much later"
+        assert one.rank_ns >= latest_ns - step_ns - batch_ns, (
+            f"seed {seed}: overtaken by a request that arrived much later"
+        )
         latest_ns = max(latest_ns, one.rank_ns)
 
 

@@ -1,4 +1,4 @@
-"""The dashboard's hour: what happened between two looks, in points that can be added up."""
+"""Tests the history of the dashboard: the points between two snapshots, and their sums."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ S = 1_000_000_000
 
 
 def served(completed: int, *, rows: int = 0, latency_ms: float = 8, **counts: Any) -> dict[str, Any]:
-    """What a replica tells after so many requests."""
+    """Returns the statistics and counts of a replica after `completed` requests."""
     counted = Counts(**counts)
     for _ in range(completed):
         counted.request_ns.add(ms(latency_ms))
@@ -116,9 +116,9 @@ def test_a_gpu_shared_by_two_replicas_is_counted_once_and_absent_without_one() -
 
 def test_busy_is_the_share_of_its_lanes_and_cost_what_its_time_costs() -> None:
     def look(busy_ms: float, hours: float) -> ClusterSnapshot:
-        told = served(1, rows=4)
-        told["counts"].batch_ns.add(ms(busy_ms))
-        return cluster(replica(lanes=2, price_per_hour=36.0, uptime_ns=int(hours * 3600 * S), **told))
+        fields = served(1, rows=4)
+        fields["counts"].batch_ns.add(ms(busy_ms))
+        return cluster(replica(lanes=2, price_per_hour=36.0, uptime_ns=int(hours * 3600 * S), **fields))
 
     (point,) = looked(History(), look(1000, 1), look(6000, 1 + 5 / 3600)).points("scorer")
     assert point["busy"] == 0.5
@@ -131,7 +131,7 @@ def test_another_history_goes_on_where_one_has_ended_without_what_is_too_old() -
     after = History()
     after.restore(json.loads(json.dumps(before.lines())), since_s=1005.0)
     assert after.points("scorer") == before.points("scorer", 1005.0)
-    after.add(looks[3], at_s=1100.0, now_ns=0)  # only says where counting begins
+    after.add(looks[3], at_s=1100.0, now_ns=0)  # the first snapshot only is the base of the counts
     after.add(cluster(replica(**served(35))), at_s=1105.0, now_ns=5 * S)
     assert [point["at"] for point in after.points()] == [1010.0, 1015.0, 1105.0]
     assert after.points()[-1]["ended"] == {"completed": 5}

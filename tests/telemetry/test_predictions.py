@@ -1,4 +1,4 @@
-"""What a labelled model says most often, from a sample of its answers."""
+"""Tests the counts of predicted classes in a sample of a model's answers."""
 
 import ml_dtypes
 import numpy as np

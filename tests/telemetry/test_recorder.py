@@ -1,4 +1,4 @@
-"""What an engine tells is counted: with a real engine and a scripted model."""
+"""Tests that the events of an engine are counted, with a real engine and a scripted model."""
 
 import asyncio
 

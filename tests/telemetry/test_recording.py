@@ -1,4 +1,4 @@
-"""Requests that were recorded: what is noted of them, what is not, and that the same can be asked again."""
+"""Tests the recording of requests: what is recorded, what is not, and that the requests can be replayed."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ SECRET = "a secret of Ärger"
 
 
 async def written(recording: Recording) -> None:
-    """Lines wait for a moment, and are then written in a thread."""
+    """Waits until all lines are written by the thread."""
     for _ in range(1000):
         if not recording._lines._is_due:
             return
@@ -34,7 +34,7 @@ async def written(recording: Recording) -> None:
 
 
 def recorded(folder: Path, requests: list[dict[str, Any]], *, most_bytes: int = 1 << 20, model: str = "m") -> Recording:
-    """These requests, asked of a backend that echoes."""
+    """Submits these requests to an echoing backend and returns their recording."""
     recording = Recording(folder, model=model, datatypes=DATATYPES, most_bytes=most_bytes)
     backend = Recorded(EchoBackend(), recording)
 

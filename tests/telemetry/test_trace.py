@@ -1,4 +1,4 @@
-"""Spans as a collector receives them: read from the bytes of OTLP."""
+"""Tests the spans that a collector receives, decoded from the bytes of OTLP."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def exported(*exchanges: Exchange, share: float) -> list:
-    """The spans that reached a collector."""
+    """Exports these exchanges and returns the spans that a collector received."""
     with Stub() as collector:
 
         async def story() -> None:
