@@ -5,12 +5,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """A monotonic clock."""
+
     def now_ns(self) -> int:
         """Returns nanoseconds of a monotonic clock. Its zero is arbitrary: only differences are meaningful."""
         ...
 
 
 class SystemClock:
+    """The monotonic clock of the operating system."""
+
     now_ns = staticmethod(time.monotonic_ns)
 
 

@@ -15,7 +15,7 @@ from serving.core.seats import Seats
 from serving.core.sizes import Sizes
 
 LARGEST_SHARE = 0.9  # the rest of the time is left for noise
-SCARCE_SHARE = 0.8  # if the most urgent request waited for at least this share of its time, lanes are scarce
+SCARCE_SHARE = 0.8  # if the most urgent request waited for more than this share of its time, lanes are scarce
 STEP_AFTER_MISS = 0.3
 STEP_WHEN_SCARCE = 0.2
 STEP_OTHERWISE = -0.004  # after a few hundred batches without scarcity, batches are no longer deferred

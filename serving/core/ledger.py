@@ -8,6 +8,8 @@ from serving.core.outcome import Completed, Outcome
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
+    """The counts of a ledger. ended: requests by the name of their outcome."""
+
     received: int
     queued: int
     in_flight: int

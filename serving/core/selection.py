@@ -158,9 +158,9 @@ def _all_make_it(line: Line, window: Window, seats: Seats) -> bool:
 
 
 def _first_alone(queue: RequestQueue, shape: Shape, seats: Seats) -> tuple[list[Request], list[Request]]:
-    """Takes the first request by rank as a batch of its own, or as late if it would be.
+    """Takes the first request by rank, for the case that it has more rows than a batch should have.
 
-    For a request with more rows than a batch should have.
+    Returns it as a batch of its own, or in the list of late requests if it would miss its deadline.
     """
     first = min((line[0] for line in queue.lines[shape].values()), key=by_rank)
     queue.remove(first, shape)

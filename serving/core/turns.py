@@ -1,7 +1,8 @@
 """Divides a batch between several tenants: its size, and the order in which tenants get rows.
 
-The order is weighted fair queueing: each row goes to the tenant with the least device time per weight. A tenant that
-asks for more than its share (a flood) neither enlarges the batches of others nor takes their rows. No request is
+The order is weighted fair queueing: the next request always comes from the tenant with the least device time per weight
+(`core/fairness.py`). A tenant that asks for more than its share (a flood) gets the rows that the others leave, and
+enlarges the batch only up to the size at which the device still has `FLOODED_SHARE` of its throughput. No request is
 dropped in favour of another tenant's: it is dropped only if it could not meet its deadline even alone.
 """
 

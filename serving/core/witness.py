@@ -34,4 +34,4 @@ class Witness(Protocol):
     """An observer of answered requests."""
 
     def answered(self, exchange: Exchange) -> None:
-        """Called on the event loop for each request. To ignore a request must take no more than about a microsecond."""
+        """Called on the event loop for each request, so ignoring one must take no more than about a microsecond."""

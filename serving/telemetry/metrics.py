@@ -24,6 +24,8 @@ NS_TO_US = 1e-3
 
 
 class Kind(Enum):
+    """The type of a metric in Prometheus' text format."""
+
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"

@@ -164,7 +164,7 @@ def _bytes(array: np.ndarray) -> int | None:
 
 
 def hashed(tenant: str, key: bytes) -> str:
-    """Returns a keyed hash of the tenant, equal for equal keys; "" (no tenant) stays ""."""
+    """Returns a keyed hash of the tenant, the same for the same tenant and key; "" (no tenant) stays ""."""
     return tenant and blake2b(tenant.encode(), key=key, digest_size=6).hexdigest()
 
 

@@ -18,6 +18,8 @@ TIMINGS = Timings(prepare_ns=10_000, compute_ns=2_000_000, finish_ns=10_000, bat
 
 @dataclass(frozen=True, slots=True)
 class Submission:
+    """The arguments of one call of `EchoBackend.submit`."""
+
     payload: Arrays
     rows: int
     tenant: str
