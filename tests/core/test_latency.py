@@ -45,7 +45,7 @@ def work(model: LatencyModel, law: Law, rng: Random, batches: int, sizes: Sequen
     return within / batches
 
 
-def test_before_any_batch_nothing_is_known() -> None:
+def test_before_the_first_batch_predictions_are_zero() -> None:
     model = LatencyModel()
     assert model.predict_ns(8) == model.bound_ns(8) == 0
     assert model.best_rows(32) == 32
@@ -82,7 +82,7 @@ def test_the_bound_learns_noise_that_is_far_from_normal() -> None:
 
 
 @pytest.mark.parametrize("stall_share", [0.0, 0.05, 0.3])
-def test_what_is_planned_with_holds_for_seven_batches_of_eight(stall_share: float) -> None:
+def test_seven_of_eight_batches_keep_the_planned_time(stall_share: float) -> None:
     rng = Random(8)
     model = warmed(affine, rng)
     stalling = lambda rows: affine(rows) + (rng.expovariate(0.1) if rng.random() < stall_share else 0.0)  # noqa: E731
@@ -158,7 +158,7 @@ def test_a_larger_size_than_seems_to_pay_is_tried_again_now_and_then() -> None:
     assert model.best_rows(64, efficiency=0.97) == 64
 
 
-def test_thousands_of_batches_of_one_size_do_not_ruin_the_slope() -> None:
+def test_thousands_of_batches_of_one_size_do_not_spoil_the_slope() -> None:
     rng = Random(5)
     model = warmed(affine, rng)
     work(model, affine, rng, 3000, [7])
@@ -166,7 +166,7 @@ def test_thousands_of_batches_of_one_size_do_not_ruin_the_slope() -> None:
         assert model.predict_ns(rows) == pytest.approx(ms(affine(rows)), rel=0.07)
 
 
-def test_steps_of_the_device_are_learned_where_batches_fall() -> None:
+def test_steps_in_the_batch_time_are_learned_at_the_sizes_that_run() -> None:
     rng = Random(6)
     model = warmed(staircase, rng)
     work(model, staircase, rng, 1000, [8, 15, 16, 17, 31, 32, 33])
@@ -175,7 +175,7 @@ def test_steps_of_the_device_are_learned_where_batches_fall() -> None:
     assert model.best_rows(64) in (16, 32, 64)
 
 
-def test_one_absurdly_slow_batch_moves_nothing() -> None:
+def test_one_extremely_slow_batch_is_ignored() -> None:
     rng = Random(8)
     model = warmed(affine, rng)
     work(model, affine, rng, 200, range(1, 17))

@@ -36,7 +36,7 @@ def test_with_a_quick_host_a_second_batch_is_cut_while_the_first_computes() -> N
     assert b.cut(0, ms(0.1)).batch is not None
 
 
-def test_a_full_second_batch_leaves_all_the_same() -> None:
+def test_a_full_second_batch_is_cut_although_the_host_is_slow() -> None:
     b = beside_a_slow_host()
     b.offer(request())
     b.cut(0, 0)
@@ -47,7 +47,7 @@ def test_a_full_second_batch_leaves_all_the_same() -> None:
     assert batch.reason is CutReason.FULL
 
 
-def test_who_might_be_late_rides_for_giving_up_spares_the_host_nothing() -> None:
+def test_a_request_that_might_be_late_is_computed_because_dropping_it_saves_the_host_nothing() -> None:
     b = beside_a_slow_host()
     tight, easy = request(at_ms=0, budget_ms=1.1), request(at_ms=0, budget_ms=10)
     b.offer(tight)
@@ -58,7 +58,7 @@ def test_who_might_be_late_rides_for_giving_up_spares_the_host_nothing() -> None
     assert not found.expired
 
 
-def test_who_is_late_already_is_given_up() -> None:
+def test_a_request_that_is_late_already_expires() -> None:
     b = beside_a_slow_host()
     late, easy = request(at_ms=0, budget_ms=1), request(at_ms=0, budget_ms=10)
     b.offer(late)

@@ -53,7 +53,7 @@ def test_every_number_is_summed_and_the_last_inference_is_the_latest() -> None:
     assert numbers(total([one, other])) == expected | {".last_inference_ms": 500}
 
 
-def test_batch_sizes_that_only_one_replica_had_are_there_too() -> None:
+def test_batch_sizes_of_only_one_replica_are_included() -> None:
     summed = total([replica(1, last_ms=1, batches={1: 10, 2: 20}), replica(1, last_ms=1, batches={2: 30, 4: 40})])
     inputs = {rows: batch.compute_input.count for rows, batch in summed.by_batch_rows.items()}
     assert inputs == {1: 10, 2: 20 + 30, 4: 40}
@@ -69,5 +69,5 @@ def test_summing_changes_nothing_of_what_was_summed() -> None:
     assert numbers(total(parts)) == numbers(total(reversed(parts)))
 
 
-def test_no_replica_is_nothing() -> None:
+def test_the_statistics_of_no_replica_are_zero() -> None:
     assert total([]) == ModelStatistics()

@@ -51,7 +51,7 @@ def test_every_request_ends_exactly_once_and_none_that_expired_is_computed(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_laws_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int) -> None:
+def test_the_invariants_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int) -> None:
     lengths = (16, 32, 64, 128)
     law = Affine(0.01, 2.0)
     streams = [
@@ -66,7 +66,7 @@ def test_the_laws_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_laws_hold_and_nobody_starves_with_priorities_and_without_deadlines(seed: int) -> None:
+def test_the_invariants_hold_and_no_request_starves_with_priorities_and_without_deadlines(seed: int) -> None:
     """Simulates a model without a latency budget: clients give up after 15 ms, after ten minutes, or never."""
     step_ns = 100_000_000
     streams = [
@@ -89,7 +89,7 @@ def test_the_laws_hold_and_nobody_starves_with_priorities_and_without_deadlines(
         latest_ns = max(latest_ns, one.rank_ns)
 
 
-def test_a_full_queue_refuses_and_loses_nobody() -> None:
+def test_a_full_queue_refuses_requests_and_loses_none() -> None:
     policy = Headway(SET_A.law, 8, max_requests=20)
     stream = Stream(rate_per_ms=2.0, budget_ns=10**10)
     run = simulate(single(1000, 1, stream), policy, Device(law=SET_A.law), seed=1)
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_world_to_the_nanosecond() -> None:
     assert first.finished_ns != other.finished_ns
 
 
-def test_a_device_that_turns_slower_is_followed_and_little_late_work_is_done() -> None:
+def test_when_the_device_becomes_slower_the_prediction_follows_and_little_late_work_is_done() -> None:
     workload = world(SET_C, 0.7, seed=3, count=8000)
     shift_at_ns = workload.requests[2000].arrived_ns
     device = Device(law=SET_C.law, shift=2.0, shift_at_ns=shift_at_ns)

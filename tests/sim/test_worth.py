@@ -28,7 +28,7 @@ def test_in_overload_nine_tenths_of_what_is_possible_are_answered_in_time(settin
 
 
 @pytest.mark.parametrize("setting", SETS, ids=lambda setting: setting.name)
-def test_below_capacity_nobody_waits_longer_than_under_greed(setting: Setting) -> None:
+def test_below_capacity_the_mean_latency_is_that_of_greedy_batching(setting: Setting) -> None:
     ours = run_at(setting, headway(setting), poisson, 0.5, count=COUNT, seed=2)
     theirs = run_at(setting, greedy(setting), poisson, 0.5, count=COUNT, seed=2)
     assert ours.mean_ms <= 1.01 * theirs.mean_ms
@@ -56,7 +56,7 @@ def test_a_device_that_stalls_now_and_then_does_not_make_batches_collapse(stall_
     assert run.rows / run.batches >= 15
 
 
-def test_sealing_batches_by_the_clock_collapses_where_cutting_just_in_time_does_not() -> None:
+def test_batching_by_a_timer_collapses_where_cutting_just_in_time_does_not() -> None:
     assert run_at(SET_B, ServeBatch, poisson, 0.6, count=COUNT, seed=4).in_time < 0.5
     assert run_at(SET_B, headway(SET_B), poisson, 0.6, count=COUNT, seed=4).in_time == 1.0
 

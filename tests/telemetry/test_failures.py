@@ -71,7 +71,7 @@ def test_failures_outside_the_models_code_are_not_logged(caplog: pytest.LogCaptu
     assert not caplog.records
 
 
-def test_kinds_without_end_are_forgotten_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_remembered_kinds_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = FailureLog(LOGGER, model="scorer")
     for number in range(3 * MOST_KINDS):
         answer(log, failed(type(f"Odd{number}", (Exception,), {})()))

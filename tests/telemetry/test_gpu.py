@@ -43,7 +43,7 @@ def test_what_the_driver_does_not_report_is_absent_and_not_zero() -> None:
     assert reading == GpuReading(**reported)  # type: ignore[arg-type]
 
 
-def test_activities_are_of_the_time_since_the_last_look_and_absent_before_hopper() -> None:
+def test_activities_are_averages_since_the_last_reading_and_absent_before_hopper() -> None:
     gpu = ScriptedGpu(activity={SM: 80.0, TENSOR: 40.0})
     (opened,) = open_gpus(ScriptedNvml(gpu), None)
     gpu.activity[SM] = 90.0
@@ -52,7 +52,7 @@ def test_activities_are_of_the_time_since_the_last_look_and_absent_before_hopper
     assert read(ScriptedGpu())[0].sm_active_ratio is None
 
 
-def test_after_a_sample_that_failed_activities_begin_anew() -> None:
+def test_after_a_failed_sample_activities_need_two_new_samples() -> None:
     gpu = ScriptedGpu(activity={SM: 80.0})
     (opened,) = open_gpus(ScriptedNvml(gpu), None)
     gpu.silent = frozenset({"nvmlGpmSampleGet"})
@@ -87,7 +87,7 @@ def test_only_gpus_that_the_process_may_use_are_read() -> None:
     assert visible_devices({"CUDA_VISIBLE_DEVICES": "1, GPU-7,-1,2"}) == ("1", "GPU-7")
 
 
-def test_the_sampler_reads_in_a_thread_of_its_own_and_gives_everything_back() -> None:
+def test_the_sampler_reads_in_a_thread_of_its_own_and_frees_everything() -> None:
     nvml = ScriptedNvml(ScriptedGpu(activity={SM: 80.0}))
     threads: list[str] = []
     twice = threading.Event()

@@ -41,7 +41,7 @@ def test_a_traceback_is_shown_and_a_line_that_is_no_json_stays_as_it_is(tmp_path
 @pytest.mark.parametrize(
     "bad", ["\x1b[2J", "\x9b1m", "\n2026-01-01 all is well", "\r", "\u2028", "\u202e", "\x07", "\ud800"]
 )
-def test_what_a_client_chose_is_shown_without_moving_the_terminal_or_making_lines(tmp_path: Path, bad: str) -> None:
+def test_text_from_clients_cannot_control_the_terminal_or_forge_lines(tmp_path: Path, bad: str) -> None:
     raw = line("12:00:01", f"done; request {bad}id", exc_text=f"ValueError: {bad}x")
     (tmp_path / "replica_a.log").write_text(raw + f"printed {bad.strip()}x\n".encode(errors="replace").decode())
     lines = LogFiles(tmp_path).new_lines()
@@ -55,7 +55,7 @@ def test_what_a_client_chose_is_shown_without_moving_the_terminal_or_making_line
         assert all(part.isprintable() for part in one.text.split("\n"))
 
 
-def test_a_file_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+def test_a_file_that_was_replaced_is_read_from_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "replica_a.log"
     path.write_text(line("1", "a long line before the file was rotated away") * 3)
     logs = LogFiles(tmp_path)

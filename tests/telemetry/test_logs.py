@@ -86,12 +86,12 @@ def test_a_refusal_says_why(kept: tuple[logging.Logger, Kept]) -> None:
     assert record.getMessage() == "scorer: rejected 503 in 60.0 ms, queue_full; request abc-1"
 
 
-def test_what_could_not_be_read_is_logged_too(kept: tuple[logging.Logger, Kept]) -> None:
+def test_a_message_that_cannot_be_decoded_is_logged_too(kept: tuple[logging.Logger, Kept]) -> None:
     (record,) = logged(*kept, exchange(status=400, outcome=None), lines=1)
     assert record.outcome == "unreadable"
 
 
-def test_under_load_it_is_a_sample_that_says_for_how_many_it_stands(kept: tuple[logging.Logger, Kept]) -> None:
+def test_under_load_it_is_a_sample_with_the_number_of_requests_per_line(kept: tuple[logging.Logger, Kept]) -> None:
     good = [exchange(ended_ns=ms(1060) + ms(number)) for number in range(2500)]  # 1000 per second
     bad = [exchange(status=503, outcome=Rejected(Reason.QUEUE_FULL, 0), ended_ns=one.ended_ns) for one in good]
     records = logged(*kept, *[one for pair in zip(good, bad, strict=True) for one in pair], per_s=5, lines=30)

@@ -13,7 +13,7 @@ def test_the_first_to_come_are_counted_under_their_names() -> None:
     assert counts_by_name["acme"].device_ns == 5.0
 
 
-def test_made_up_tenants_are_one_and_bounded() -> None:
+def test_made_up_tenants_are_counted_together_and_bounded() -> None:
     table = TenantTable()
     for number in range(5000):
         table.count(f"made-up-{number}", 1)
@@ -23,7 +23,7 @@ def test_made_up_tenants_are_one_and_bounded() -> None:
     assert counts_by_name[OTHER].requests > 4900
 
 
-def test_a_tenant_of_the_settings_or_with_much_traffic_is_named_even_then() -> None:
+def test_a_tenant_of_the_settings_or_with_much_traffic_is_named_beside_many_made_up_ones() -> None:
     table = TenantTable(["gold"])
     for number in range(3000):
         table.count(f"made-up-{number}", 1)
