@@ -64,7 +64,7 @@ async def saturate(engine: Engine, payloads: Payloads, *, in_flight: int, second
     began, done_before = perf_counter_ns(), done
     batches, busy_ns = engine.statistics().execution_count, engine.reading().busy_ns
     await asyncio.sleep(seconds * 3 / 4)
-    while done == done_before and not failures:  # a rate needs an answer, however slow the device is
+    while done == done_before and not failures:  # noqa: ASYNC110  # a rate needs an answer, however slow the device is
         await asyncio.sleep(seconds / 4)
     took_ns, rows = perf_counter_ns() - began, done - done_before
     batches, busy_ns = engine.statistics().execution_count - batches, engine.reading().busy_ns - busy_ns

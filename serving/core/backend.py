@@ -1,4 +1,4 @@
-"""What a protocol needs of whatever answers requests: the local engine, or a fake of it."""
+"""The interfaces between a protocol (HTTP or gRPC) and the engine that answers its requests, or a fake engine."""
 
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -8,24 +8,24 @@ from serving.core.statistics import ModelStatistics
 
 
 class Submitted(Protocol):
-    """The caller's hold on a request. Use one of two: await it, or leave a callback with `then`."""
+    """The caller's handle on a submitted request. Await it or register a callback with `then`, not both."""
 
     def __await__(self) -> Generator[Any, None, Outcome]:
-        """The outcome. Cancelling the task that awaits withdraws the request."""
+        """Returns the outcome. Cancelling the task that awaits withdraws the request."""
         ...
 
     def then(self, callback: Callable[[Outcome], None]) -> None:
-        """Calls `callback` once with the outcome, on the event loop: at once if the request has ended already."""
+        """Calls `callback` once with the outcome, on the event loop; immediately if the request has already ended."""
         ...
 
     def cancel(self) -> None:
-        """Withdraws the request, unless it has ended already; it ends as Cancelled."""
+        """Withdraws the request unless it has already ended. It then ends as Cancelled."""
         ...
 
 
 class Answers(Protocol):
-    """The answers to one request of a model that generates: iterate over them, then `outcome` says how it ended
-    (Completed without a value, if all went well)."""
+    """The answers to one request of a generating model. Iterate over them; afterwards `outcome` is how the request
+    ended (Completed without a value if it succeeded)."""
 
     outcome: Outcome | None
 
@@ -34,12 +34,12 @@ class Answers(Protocol):
     async def __anext__(self) -> object: ...
 
     def cancel(self) -> None:
-        """Withdraws the request, also while it generates; what it has given stays readable."""
+        """Withdraws the request, even while it generates. Answers produced so far stay readable."""
         ...
 
 
 class Generating(Protocol):
-    """What answers requests with any number of answers each."""
+    """An engine that gives any number of answers to each request."""
 
     def generate(
         self,
@@ -50,12 +50,15 @@ class Generating(Protocol):
         timeout_ns: int | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> Answers:
-        """Hands over one request, as `Backend.submit`. timeout_ns: for waiting; what has begun goes on."""
+        """Submits one request; the arguments are those of `Backend.submit`.
+
+        timeout_ns: limits only the time in the queue; a generation that has begun is not interrupted.
+        """
         ...
 
 
 class SequencePlace(NamedTuple):
-    """Which sequence a request belongs to, and whether it is the first or the last of it."""
+    """The sequence that a request belongs to, and whether the request is its first or its last."""
 
     id: int | str
     starts: bool
@@ -63,7 +66,7 @@ class SequencePlace(NamedTuple):
 
 
 class Sequencing(Protocol):
-    """What answers requests that build on the ones before them."""
+    """An engine whose requests depend on the earlier requests of the same sequence."""
 
     def submit_in(
         self,
@@ -76,11 +79,16 @@ class Sequencing(Protocol):
         timeout_ns: int | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> Submitted:
-        """As `Backend.submit`; answered after the requests of its sequence that were handed over before."""
+        """Submits one request of a sequence; the other arguments are those of `Backend.submit`.
+
+        It is answered after all requests of its sequence that were submitted before it.
+        """
         ...
 
 
 class Backend(Protocol):
+    """An engine that answers each request once."""
+
     def submit(
         self,
         payload: object,
@@ -92,19 +100,20 @@ class Backend(Protocol):
         age_ns: int = 0,
         parameters: Mapping[str, object] | None = None,
     ) -> Submitted:
-        """Hands over one request; must be called on the event loop. Never raises for what a client did.
+        """Submits one request. Call it on the event loop. A client's mistake never makes it raise.
 
-        payload: what the model takes: `dict[str, numpy.ndarray]`, every array `[rows, ...]`.
+        payload: the model's input, `dict[str, numpy.ndarray]`, each array of shape `[rows, ...]`.
         rows: the leading dimension, at least 1.
-        priority: 0 is the model's default, 1 the most urgent, larger numbers less so (Triton's order).
-        timeout_ns: the client's own limit; beyond it an answer is worth nothing.
-        age_ns: how long it has been under way, as far as is known; limits count from then.
-        parameters: what else the client said, given only for models that take parameters; here and below.
+        priority: 0 is the model's default, 1 the most urgent, larger numbers are less urgent (Triton's order).
+        timeout_ns: the client's own time limit; an answer after it is useless.
+        age_ns: how long ago the request arrived at the server, as far as known; time limits count from its arrival.
+        parameters: the request's parameters, passed only to models that take parameters. The same holds for the
+            other interfaces of this module.
         """
         ...
 
     def statistics(self) -> ModelStatistics: ...
 
     def is_ready(self) -> bool:
-        """Can take requests now: warmed up, lanes alive, not draining."""
+        """Returns whether it accepts requests now: it is warmed up, has live lanes and is not draining."""
         ...

@@ -1,4 +1,4 @@
-"""A batch: requests bound for one forward pass, fixed for ever once cut."""
+"""A batch: the requests of one forward pass. Once the batch is cut, its requests do not change."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,7 +7,7 @@ from serving.core.request import Request
 
 
 class CutReason(Enum):
-    """Why a batch left with what it had."""
+    """The reason why a batch was cut with the rows that it has."""
 
     IDLE = "the lane was idle: waiting would only have added latency"
     FULL = "the batch had all the rows that pay off"
@@ -17,9 +17,9 @@ class CutReason(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Batch:
-    """`padded_rows` x `length` is what the device computes, `rows` of it is asked for.
+    """The requests of one forward pass. The device computes `padded_rows` x `length`; `rows` of them are requested.
 
-    start_ns: when the lane was expected to begin; finish_ns: by when it is planned to be done.
+    start_ns: when the lane is expected to begin computing it. finish_ns: when it is planned to be done.
     """
 
     id: int
@@ -31,18 +31,18 @@ class Batch:
     cut_ns: int
     start_ns: int
     finish_ns: int
-    charged_ns: int  # what its tenants were charged for it; the settlement corrects it
+    charged_ns: int  # device time charged to its tenants at the cut; corrected when the batch is done
     reason: CutReason
 
 
 @dataclass(slots=True)
 class Cut:
-    """The answer to "may this lane have a batch now?".
+    """The result of `Batcher.cut`.
 
-    batch: the batch, already out of the queue; None if there is none to be had now.
-    expired: requests that can no longer make it; they have left the queue and want an answer.
-    ask_again_ns: with no batch, the instant from which asking again makes sense; None: only an arrival or a
-        finished batch changes the answer.
+    batch: the batch, already removed from the queue; None if none is to be cut now.
+    expired: requests that can no longer meet their deadlines, already removed from the queue. The caller answers them.
+    ask_again_ns: without a batch, the instant from which another call may return one; None if only an arrival or a
+        finished batch can change the result.
     """
 
     batch: Batch | None = None

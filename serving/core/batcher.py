@@ -1,14 +1,16 @@
-"""Decides when a batch is cut and what rides in it. All scheduling state lives here.
+"""Decides when a batch is cut and which requests it contains. All scheduling state lives here.
 
-Pure: time arrives as `now_ns`, decisions leave as values. Deciding is marking: when `cut` returns, the requests have
-left the queue and the lane counts as busy. Whoever drives it (the engine, a simulation) calls
+The module is pure: time comes in as `now_ns`, decisions are returned as values. A decision takes effect at once: when
+`cut` returns a batch, its requests have left the queue and the lane counts as busy. The driver (the engine or a
+simulation) calls
 
-    offer / cancel   when a client comes or goes
-    cut              when a lane could take a batch, until it says there is none
+    offer / cancel   when a request arrives or is withdrawn
+    cut              when a lane could take a batch, repeatedly until it returns none
     settle           when a batch is done
 
-A lane holds at most two batches: one computing, one being prepared. The second is cut only when the first is about to
-be done, so that late arrivals still ride. One lane never waits; of several, an idle one may (`core/deferral.py`).
+A lane holds at most two batches: one that is computed and one that is prepared. The second is cut only when the first
+is about to be done, so that late arrivals can still join it. With one lane, an idle lane never waits; with several, it
+may wait for more requests (`core/deferral.py`).
 """
 
 from collections import deque
@@ -29,7 +31,7 @@ ANSWERS_REMEMBERED = 8  # batches
 
 
 class Lane:
-    """What the batcher knows of one lane: its batches, oldest first, and when it last finished one."""
+    """The batcher's state of one lane: its batches, oldest first, and the instant at which it last finished one."""
 
     __slots__ = ("batches", "done_ns")
 
@@ -44,14 +46,14 @@ class Lane:
 class Batcher:
     """The queue and the lanes of one model.
 
-    sizes: which batch shapes exist and the most rows a batch may have.
-    weights: share of device time by tenant, 1.0 unless named.
+    sizes: the possible batch shapes and the most rows of a batch.
+    weights: relative share of device time by tenant; 1.0 for tenants not named.
     max_requests: the most requests that may wait.
-    lead_ns: how long before a lane is free its next batch should be cut; the time that preparing takes.
-    lag_ns: how long after a cut an idle lane begins to compute; whoever drives this measures it.
-    answer_ns: how long after a batch is done the last of its answers is out, see `answered`.
-    batches_per_lane: 2 to prepare one batch while another computes, 1 not to.
-    fills_ahead: a lane's second batch is cut as soon as it would be full, so that its device finds it waiting; else
+    lead_ns: how long before a lane is free its next batch is cut: the time that preparing a batch takes.
+    lag_ns: time from the cut until an idle lane begins to compute, measured and set by the driver.
+    answer_ns: average time from the end of a batch until its last answer is sent, see `answered`.
+    batches_per_lane: 2 to prepare a batch while another is computed, 1 to have only one batch at a time.
+    fills_ahead: cut a lane's second batch as soon as it would be full, so that the device finds it ready; otherwise
         only when the lane is about to be free.
     """
 
@@ -82,14 +84,14 @@ class Batcher:
         self._batch_count = 0
 
     def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:
-        """Why the request may not enter, or None. Changes nothing.
+        """Returns None if the request is admitted, otherwise the rejection. Changes no state.
 
-        A deadline is a reason only where no schedule could meet it; the rest is decided at the cut. And not while a
-        lane idles and nobody waits: computing then costs nobody anything, and is the only way to learn that a model
-        which was slow has become fast again.
+        A deadline is a reason to reject only if no schedule could meet it; all else is decided at the cut. Even such a
+        request is admitted if a lane is idle and no request waits: computing it delays no other request, and it is the
+        only way to learn that a model that was slow has become fast again.
 
-        waiting_elsewhere: requests already admitted that have not been offered yet (they are being prepared), or
-            have been computed and not answered (they are being finished).
+        waiting_elsewhere: number of admitted requests that are not in the queue: not offered yet because they are
+            being prepared, or computed and not answered yet.
         """
         if request.rows > self.sizes.largest_rows:
             return Rejected(Reason.TOO_LARGE, retry_after_ns=0, limit=self.sizes.largest_rows)
@@ -111,11 +113,11 @@ class Batcher:
         self.queue.add(request, self._shape(request))
 
     def cancel(self, request: Request) -> bool:
-        """Takes a waiting request out; False if it does not wait (any more)."""
+        """Removes a waiting request from the queue; returns False if it is not in the queue."""
         return self.queue.remove(request, self._shape(request))
 
     def cut(self, lane_index: int, now_ns: int) -> Cut:
-        """A batch for this lane, if this is the time for one. See `Cut`."""
+        """Cuts a batch for this lane if one is to be cut now. See `Cut`."""
         lane = self._lanes[lane_index]
         if len(lane.batches) >= self._batches_per_lane or not self.queue:
             return Cut()
@@ -131,14 +133,14 @@ class Batcher:
                 if now_ns < start_ns - self.lead_ns:
                     return Cut(ask_again_ns=start_ns - self.lead_ns)
                 if now_ns > start_ns + self.lead_ns:
-                    return Cut()  # it overran: nobody knows when the lane will be free, so nothing is sealed behind it
+                    return Cut()  # the current batch overran: when the lane will be free is unknown, so cut none for it
             start_ns = max(start_ns, now_ns)
         if self._deferral is not None and len(self.queue.lines) == 1:
             due_ns = self._due_ns(self._deferral, start_ns)
             if due_ns > start_ns:
                 return Cut(ask_again_ns=due_ns)
         expired: list[Request] = []
-        # Answers take time to go out: deadlines are held against a batch as if it began so much later.
+        # Sending answers takes time. Deadlines are compared as if the batch began that much later.
         late_ns = start_ns + self.answer_ns
         if spares_nothing:
             expired = self._take_late(now_ns)
@@ -157,14 +159,17 @@ class Batcher:
         return Cut(batch=self._mark(selection, lane_index, now_ns, start_ns), expired=expired)
 
     def expire(self, now_ns: int) -> list[Request]:
-        """Takes out those that can no longer make it, while no lane asks for a batch."""
+        """Removes and returns the requests that can no longer meet their deadlines; for use while no lane asks."""
         return self._take_hopeless(max(now_ns, self._first_free_ns()) + self.answer_ns)
 
     def settle(self, batch: Batch, now_ns: int, *, computed_ns: int = 0, learn: bool = True) -> int:
-        """The batch is done; its lane is free for what follows it. Returns how long it occupied the lane, in ns.
+        """Removes a finished batch from its lane. Returns how long it occupied the lane, in ns.
 
-        computed_ns: without what came before computing, where known: behind another batch that takes no time.
-        learn: False for a batch that says nothing about the next (it failed, or was computed in pieces).
+        Corrects what its tenants were charged, teaches the latency model and renews the plan of the lane's next batch.
+
+        computed_ns: the time of computing without the staging before it, 0 if unknown. It is what the latency model
+            learns if the lane was idle at the cut; behind another batch staging overlaps with that batch.
+        learn: False if the batch's time says nothing about later batches (it failed, or was bisected).
         """
         lane = self._lanes[batch.lane_index]
         lane.batches.remove(batch)
@@ -182,11 +187,11 @@ class Batcher:
         return occupied_ns
 
     def answered(self, after_ns: int) -> None:
-        """All answers of a batch were given, so long after it was done."""
+        """Averages into `answer_ns` the time from the end of a batch until its last answer was sent."""
         self.answer_ns += (after_ns - self.answer_ns) // ANSWERS_REMEMBERED
 
     def backlog_ns(self, length: int = 1) -> int:
-        """How long the lanes need for what waits, at their best throughput; the hint when to come again."""
+        """Returns how long the lanes need for all waiting requests at their best throughput; sent as the retry hint."""
         rows = self.queue.rows
         if not rows:
             return 0
@@ -196,25 +201,30 @@ class Batcher:
         return batch_ns * -(-rows // best_rows) // len(self._lanes)
 
     def row_ns(self) -> int:
-        """Device time for a row of the largest shape, in a batch of the best size."""
+        """Returns the device time in ns for one row of the largest shape, in a batch of the best size."""
         length = self.sizes.lengths[-1]
         best_rows = self.sizes.useful_rows(self.latency, length)
         return self.latency.predict_ns(self.sizes.padded_rows(best_rows), length) // best_rows
 
     def _is_one_full(self) -> bool:
-        """Whether so many wait that some shape has all the rows that pay off: late arrivals would change little."""
+        """Returns whether some shape certainly has a full batch waiting, so that later arrivals would change little.
+
+        With n shapes, n full batches of rows in the queue suffice (pigeonhole principle).
+        """
         full_rows = self.sizes.useful_rows(self.latency, self.sizes.lengths[0])
         return self.queue.rows >= full_rows * len(self.queue.lines)
 
     def _is_host_slower(self) -> bool:
-        """Whether getting a batch to the device and back takes longer than computing all that pays off: what the host
-        does per batch is then what is short, and one batch of those who come meanwhile spares it a second."""
+        """Returns whether the host's work for a batch takes longer than the device's work for a full one.
+
+        The host is then the bottleneck, and fewer, larger batches save its time: a single batch of all requests that
+        arrive while another is under way replaces two."""
         length = self.sizes.lengths[0]
         full_rows = self.sizes.useful_rows(self.latency, length)
         return self.latency.predict_ns(self.sizes.padded_rows(full_rows), length) < self.lag_ns
 
     def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
-        """When it can be expected to be done if it is served next."""
+        """Returns the instant at which the request is expected to be answered if it is served next and alone."""
         length = self.sizes.padded_length(request.length)
         alone_ns = self.latency.predict_ns(self.sizes.padded_rows(request.rows), length)
         return max(now_ns + self.lag_ns, self._first_free_ns()) + alone_ns + self.answer_ns
@@ -224,7 +234,10 @@ class Batcher:
         return lanes[0].free_ns() if len(lanes) == 1 else min(lane.free_ns() for lane in lanes)
 
     def _due_ns(self, deferral: Deferral, start_ns: int) -> int:
-        """Of requests of a single shape: of several, which will ride is known only once they are selected."""
+        """Returns the instant at which the next batch should be cut, given that a single shape waits.
+
+        With several shapes it is known only after the selection which requests the batch would contain.
+        """
         [((_, length), by_tenant)] = self.queue.lines.items()
         first = min(chain.from_iterable(by_tenant.values()), key=by_deadline)
         all_idle = not any(lane.batches for lane in self._lanes)
@@ -234,18 +247,20 @@ class Batcher:
         return (request.group, self.sizes.padded_length(request.length))
 
     def _take_hopeless(self, start_ns: int) -> list[Request]:
-        """Removes those that can be expected to be late even if they are served next and alone."""
+        """Removes and returns the requests expected to be late even if served next and alone."""
         one_row = self.sizes.padded_rows(1)
         return self.queue.take_due(lambda length: start_ns + self.latency.predict_ns(one_row, length))
 
     def _take_late(self, now_ns: int) -> list[Request]:
-        """Removes those that are late already."""
+        """Removes and returns the requests whose deadlines have passed."""
         return self.queue.take_due(lambda length: now_ns)
 
     def _try_one(self, hopeless: list[Request], now_ns: int) -> Selection | None:
-        """Where the lane would idle because nobody can make it: the one with most time left, if its client waits.
+        """Selects one of the `hopeless` requests for a lane that would otherwise idle: the one with the latest deadline
+        whose client still waits; None if there is none.
 
-        It may be late, but refusing everybody would go on for ever: a plan too careful gets bolder only by computing.
+        It may be late. But if all requests were refused, this would never end: only computing can show the latency
+        model that its prediction is too long.
         """
         waiting = [request for request in hopeless if request.expires_ns > now_ns]
         if not waiting:
@@ -278,7 +293,7 @@ class Batcher:
         return batch
 
     def _charge(self, batch: Batch, device_ns: int) -> None:
-        """Each tenant pays for its rows."""
+        """Charges the device time to the tenants in proportion to their rows."""
         tenants = {request.tenant for request in batch.requests}
         if len(tenants) == 1:
             self.shares.charge(tenants.pop(), device_ns)

@@ -1,20 +1,24 @@
-"""The only place that asks what time it is. Everything else is told: `now_ns` is an argument."""
+"""The clocks. Only this module reads the time; all other code of the core receives `now_ns` as an argument."""
 
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
+    """A monotonic clock."""
+
     def now_ns(self) -> int:
-        """Nanoseconds on a clock that never runs backwards; its zero means nothing."""
+        """Returns nanoseconds of a monotonic clock. Its zero is arbitrary: only differences are meaningful."""
         ...
 
 
 class SystemClock:
+    """The monotonic clock of the operating system."""
+
     now_ns = staticmethod(time.monotonic_ns)
 
 
 class Calendar:
-    """Nanoseconds since 1970: what other processes of this machine see too, but it may be set."""
+    """The time of day in nanoseconds since 1970. All processes of a machine share it, but it can be set and so jump."""
 
     now_ns = staticmethod(time.time_ns)

@@ -1,9 +1,13 @@
-"""Batch time as a function of rows, for one padded length: measured cells, pooled into a rising piecewise line.
+"""Batch time as a function of rows, for one padded length: a non-decreasing, piecewise linear curve.
 
-Real batch times do not rise: kernels are chosen by size, and 13 rows can take half as long again as 16. Such a batch is
-padded, so what it takes is the least of its own time and that of any larger size, which rises; noise is pooled away.
-Between cells it interpolates, beyond them it follows a robust affine fit with a non-negative slope and intercept,
-joined to the outermost cell. Times are in whatever unit they are given in; no drift and no margin here.
+Measured batch times do not always rise with rows: kernels are chosen by size, and 13 rows can take half as long again
+as 16. Such a batch is padded to the larger size. The time of a size is therefore the minimum of its own time and that
+of any larger size, which is non-decreasing by construction; isotonic regression removes the noise that remains.
+Between measured sizes the curve interpolates linearly. Outside them it follows an affine fit with non-negative slope
+and intercept (weighted least squares with Huber weights), scaled to meet the outermost measurement.
+
+Measurements of similar sizes share a cell (see `cell_key`), so memory is bounded. Each cell holds a moving average.
+Times have the unit in which they are added. Drift and margins are not part of the curve (see `core/latency.py`).
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -11,23 +15,24 @@ from math import ceil, log
 
 from serving.core.isotonic import isotonic
 
-FULL_WEIGHT = 20.0  # a cell forgets at this rate: its mean is over about this many batches
-SINGLE_CELL_FIXED_SHARE = 0.5  # with one size measured, half its time is taken to be fixed cost: larger ones get tried
-WARM_AFTER = 3  # the first runs of a size may compile or page in: until then a much faster one replaces what was seen
+FULL_WEIGHT = 20.0  # the effective number of batches that a cell's moving average covers
+SINGLE_CELL_FIXED_SHARE = 0.5  # with one size measured, half its time is taken as fixed cost: larger ones are tried
+WARM_AFTER = 3  # the first runs of a size may compile or page in: up to this weight a much faster run replaces the mean
 MUCH_FASTER = 1.5
-REFIT_AFTER = 16  # the fit moves slowly and is not cheap: it is renewed with a new cell, or after this many batches
-PADDING_PAYS = 0.95  # a larger size must take no more than this share of the smaller one's time
-KNOWN_WEIGHT = 2.0  # a size says whether to pad once it was seen so often: the first run of any may be slow
-STALE_AFTER = 200  # batches of other sizes, after which what a size took is hearsay
-PECULIAR = 1.5  # a size may be so much faster or slower than its neighbours for its kernel's sake
-HUBER_LIMIT = 0.05  # relative residual beyond which a cell counts for less in the fit
+REFIT_AFTER = 16  # the fit moves slowly and is costly: it is renewed after this many batches, or with a new cell
+PADDING_PAYS = 0.95  # padding pays if the larger size takes less than this share of the smaller one's time
+KNOWN_WEIGHT = 2.0  # only sizes of this weight decide about padding, because the first run of a size may be slow
+STALE_AFTER = 200  # batches of other sizes after which a measurement counts as stale
+PECULIAR = 1.5  # factor by which a size may differ from its neighbours because of its kernel
+HUBER_LIMIT = 0.05  # relative residual beyond which a cell is weighted down in the fit
 
 
 def cell_key(rows: int) -> int:
-    """Exact up to 32 rows, then coarser with size, so that memory stays bounded whatever sizes come.
+    """Returns the key of the cell of this size: one cell per size up to 32 rows, then coarser, so memory is bounded.
 
-    Eight bins per doubling, each ending at a multiple of its width as device tiles do; that last size, the likely one
-    for a full batch or a rung of the warm-up, has a cell to itself: it often lies just before a step.
+    Each doubling of rows has eight bins. A bin ends at a multiple of its width, as device tiles do. The last size of a
+    bin has a cell of its own, because full batches and warm-up sizes tend to be such multiples, and the time per batch
+    often jumps right after them.
     """
     before = rows - 1
     octave = max(before.bit_length() - 4, 0)
@@ -36,29 +41,35 @@ def cell_key(rows: int) -> int:
 
 
 class Cell:
+    """The moving averages of rows and time over batches of similar size; weight: how many batches they stand for."""
+
     __slots__ = ("mean", "rows", "seen", "weight")
 
     def __init__(self, rows: float, mean: float, seen: int) -> None:
         self.rows = rows
         self.mean = mean
         self.weight = 1.0
-        self.seen = seen  # how many batches the curve had taken in then
+        self.seen = seen  # how many batches had been added to the curve at this cell's last measurement
 
 
 CellState = tuple[float, float, float] | None  # rows, mean, weight; None: there was no cell
 
 
 class Curve:
-    """at(rows) -> time and rows_within(time) -> rows, its inverse. Meaningless while `is_empty()`."""
+    """The curve `at(rows) -> time` and its inverse `rows_within(time) -> rows`. Undefined while `is_empty()`.
+
+    Invariant: `knots` (rows) increase and `times` do not decrease. Adding a batch is O(log n) for n cells, or O(n) at
+    the next evaluation if the cells have to be pooled again. An evaluation is a bisection, O(log n).
+    """
 
     __slots__ = ("_cells", "_faster", "_fit", "_fit_age", "_fresh", "_keys", "_rises", "_taken", "knots", "times")
 
     def __init__(self) -> None:
         self._cells: dict[int, Cell] = {}
         self._keys: list[int] = []
-        self._faster: dict[int, int] = {}  # by key of a size: the larger size to pad it to
-        self._fresh = True  # `knots` and `times` are what pooling the cells would give
-        self._rises = True  # pooling found nothing to pool
+        self._faster: dict[int, int] = {}  # by cell key: the larger size to pad to
+        self._fresh = True  # `knots` and `times` are up to date with the cells
+        self._rises = True  # the means were non-decreasing at the last pooling: nothing was pooled
         self._fit: tuple[float, float] | None = None
         self._fit_age = 0
         self._taken = 0
@@ -72,19 +83,19 @@ class Curve:
         return [self._cells[key] for key in self._keys]
 
     def weight_at(self, rows: int) -> float:
-        """How many batches the cell of this size stands for; one at most where that is long ago."""
+        """Returns how many batches the cell of this size stands for; at most one if its measurements are stale."""
         cell = self._cells.get(cell_key(rows))
         if cell is None:
             return 0.0
         return cell.weight if self._taken - cell.seen <= STALE_AFTER else min(cell.weight, 1.0)
 
     def remember(self, rows: int) -> CellState:
-        """The state of this size's cell, for `restore`."""
+        """Returns the state of this size's cell, for `restore`; None without a cell."""
         cell = self._cells.get(cell_key(rows))
         return (cell.rows, cell.mean, cell.weight) if cell else None
 
     def restore(self, rows: int, state: CellState) -> None:
-        """Unlearns what `add` did to this size's cell since then."""
+        """Resets this size's cell to a state returned by `remember`. The last cell of a curve is never removed."""
         self._fresh, self._fit = False, None
         key = cell_key(rows)
         cell = self._cells.get(key)
@@ -97,7 +108,7 @@ class Curve:
             self._keys.remove(key)
 
     def add(self, rows: int, time: float, *, doubtful: bool = False) -> None:
-        """Takes in one batch; a doubtful one moves its cell only little."""
+        """Adds the measurement of one batch. A doubtful one moves the average of its cell with the smallest step."""
         self._fit_age += 1
         self._taken += 1
         key = cell_key(rows)
@@ -119,10 +130,10 @@ class Curve:
         self._fresh = self._fresh and self._renew_in_place(key, cell)
 
     def tension(self, rows: int) -> float:
-        """How far this size's time lies outside what its neighbours allow, as a logarithm; 0 within.
+        """Returns how far this size's time lies outside the bounds set by its neighbours, as a logarithm; 0 within.
 
-        A larger batch takes longer, and longer per row never: so the neighbours' times, and those scaled to these rows,
-        bound it from both sides, give or take what kernels differ by.
+        A larger batch takes no less time in total and no more time per row. So the neighbours' times, and these scaled
+        to this number of rows, bound the time from both sides, with a tolerance of `PECULIAR` for different kernels.
         """
         key = cell_key(rows)
         index = bisect_left(self._keys, key)
@@ -141,7 +152,7 @@ class Curve:
         return 0.0
 
     def scale(self, rows: int, factor: float) -> None:
-        """Multiplies what this size is taken to take."""
+        """Multiplies the mean time of this size's cell by `factor`."""
         key = cell_key(rows)
         cell = self._cells[key]
         cell.mean *= factor
@@ -159,7 +170,10 @@ class Curve:
         self._fresh = True
 
     def _padded_means(self, cells: list[Cell]) -> list[float]:
-        """What batches of these sizes take if each is padded to a larger size wherever that is clearly faster."""
+        """Returns the mean time of each cell if batches are padded to a larger size wherever that is clearly faster.
+
+        This is a running minimum from the largest size down. Also renews `_faster`. The cells are in order of size.
+        """
         means: list[float] = []
         self._faster.clear()
         least, least_rows = float("inf"), 0
@@ -176,7 +190,10 @@ class Curve:
         return means
 
     def _renew_in_place(self, key: int, cell: Cell) -> bool:
-        """Where the means rise by themselves, and still do, pooling would change nothing but this cell's own entry."""
+        """Updates only this cell's entry if the means were and remain non-decreasing; returns False if not.
+
+        Pooling would then change no other entry. This saves the O(n) pass after nearly every batch.
+        """
         times = self.times
         index = bisect_left(self._keys, key)
         if not self._rises or (index and times[index - 1] > cell.mean):
@@ -187,12 +204,13 @@ class Curve:
         return True
 
     def fastest_rows(self, rows: int) -> int:
-        """The size to compute a batch of so many rows at: a larger one where that was seen to be clearly faster."""
+        """Returns the size to pad a batch of `rows` to: a larger one if it was measured to be clearly faster."""
         if not self._fresh:
             self.pool()
         return self._faster.get(cell_key(rows), rows) if self._faster else rows
 
     def at(self, rows: float) -> float:
+        """Returns the time of a batch of `rows`: interpolated between cells, extrapolated outside them."""
         if not self._fresh:
             self.pool()
         knots = self.knots
@@ -207,7 +225,7 @@ class Curve:
         return low + (self.times[index] - low) * (rows - before) / (knots[index] - before)
 
     def rows_within(self, time: float) -> float:
-        """The most rows that take no longer than `time`; infinite where more rows cost nothing more."""
+        """Returns the most rows that take no longer than `time`; infinite if additional rows take no more time."""
         if not self._fresh:
             self.pool()
         times = self.times
@@ -222,7 +240,7 @@ class Curve:
         return before + (self.knots[index] - before) * (time - low) / (times[index] - low)
 
     def fit(self) -> tuple[float, float]:
-        """(fixed, per row): least squares on relative errors, outlying cells counting for less."""
+        """Returns (fixed time, time per row), fitted by least squares on relative errors with Huber weights."""
         if self._fit is None or self._fit_age >= REFIT_AFTER:
             self.pool()
             self._fit = self._robust_fit()
@@ -230,11 +248,13 @@ class Curve:
         return self._fit
 
     def _beyond(self, rows: float, edge: int) -> float:
+        """Extrapolates from the cell at index `edge` (0 or -1) in proportion to the affine fit."""
         fixed, per_row = self.fit()
-        # The quotient first: it is at least one where there are more rows, to the last bit.
+        # Compute the quotient first: it is at least 1 for more rows even after rounding, so the curve never falls.
         return self.times[edge] * ((fixed + per_row * rows) / (fixed + per_row * self.knots[edge]))
 
     def _robust_fit(self) -> tuple[float, float]:
+        """Fits by least squares, then once more with Huber weights from the residuals if one exceeds the limit."""
         knots, times = self.knots, self.times
         if len(knots) == 1:
             fixed = SINGLE_CELL_FIXED_SHARE * times[0]
@@ -249,7 +269,7 @@ class Curve:
 
 
 def _affine(xs: list[float], ys: list[float], weights: list[float]) -> tuple[float, float]:
-    """Weighted least squares of y = fixed + per_row * x with neither below zero."""
+    """Returns the weighted least-squares fit (fixed, per_row) of y = fixed + per_row * x, both non-negative."""
     mass = sum(weights)
     mean_x = sum(w * x for w, x in zip(weights, xs, strict=True)) / mass
     mean_y = sum(w * y for w, y in zip(weights, ys, strict=True)) / mass

@@ -1,17 +1,17 @@
-"""What can go wrong while serving, by fact and not by status code (the wires translate in `api/faults.py`).
+"""The errors with which a request can fail. They carry no status codes: `api/faults.py` maps them for both protocols.
 
 ServingError
-├── ModelError            the model raised for this request; its batch-mates were answered
-├── InvalidInput          the model's own `prepare` refused the input: the client's to mend
-│   └── NotOneAnswer      the model gives any number of answers, and exactly one was asked for
+├── ModelError            the model raised for this request; the other requests of the batch were answered
+├── InvalidInput          the model's `prepare` rejected the input; the client has to correct it
+│   └── NotOneAnswer      the model gives any number of answers, but the client asked for exactly one
 ├── LaneLost              the thread or device that ran the batch is gone; another replica may answer
-├── BatchTimeout          the model did not come back within its limit
-└── OutOfMemory           the device has no room even for this request alone
+│   └── BatchTimeout      the forward pass did not return within its time limit
+└── OutOfMemory           the device's memory is too small even for this request alone
 """
 
 
 class ServingError(Exception):
-    """Base of everything a request can fail with. `str(error)` may be shown to the client."""
+    """The base of all errors with which a request can fail. `str(error)` may be sent to the client."""
 
 
 class ModelError(ServingError):
@@ -19,20 +19,20 @@ class ModelError(ServingError):
 
 
 class InvalidInput(ServingError):
-    """The input has the right type and shape, and still cannot be used (a JPEG that is none, say)."""
+    """The input has the right type and shape but is not usable, for example bytes that are not a JPEG image."""
 
 
 class NotOneAnswer(InvalidInput):
-    """The model gives any number of answers to a request; this one was asked for in a way that knows exactly one."""
+    """The model gives any number of answers, but the request was sent by a method that returns exactly one."""
 
 
 class LaneLost(ServingError):
-    """The lane that ran the request is unusable. Safe to try again: inference has no side effects."""
+    """The lane that ran the request is unusable. Retrying is safe because inference has no side effects."""
 
 
 class BatchTimeout(LaneLost):
-    """The forward pass did not return within the model's limit; the lane is given up."""
+    """The forward pass did not return within the model's time limit; the lane is abandoned."""
 
 
 class OutOfMemory(ServingError):
-    """Even alone the request does not fit into the device's memory."""
+    """The request does not fit into the device's memory, not even alone."""

@@ -1,10 +1,14 @@
-"""Pools measurements so that they never fall: the closest rising sequence, by weighted least squares."""
+"""Isotonic regression: the non-decreasing sequence closest to given values in weighted least squares."""
 
 from collections.abc import Sequence
 
 
 def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The non-decreasing sequence nearest to `values` (pool adjacent violators; weights are positive)."""
+    """Returns the non-decreasing sequence that minimizes the weighted squared distance to `values`.
+
+    Uses the pool-adjacent-violators algorithm, O(n): a value below its predecessor is merged with it into a block of
+    their weighted mean, repeatedly while the block before is larger. weights: positive, one per value.
+    """
     means: list[float] = []
     masses: list[float] = []
     counts: list[int] = []

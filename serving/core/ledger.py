@@ -1,4 +1,4 @@
-"""The law of the house: every request received has ended exactly once, or is queued, or is in flight."""
+"""The ledger of requests. Its invariant: each received request has ended exactly once, or is queued, or in flight."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,6 +8,8 @@ from serving.core.outcome import Completed, Outcome
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
+    """The counts of a ledger. ended: requests by the name of their outcome."""
+
     received: int
     queued: int
     in_flight: int
@@ -16,7 +18,7 @@ class LedgerSnapshot:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts requests through their life. `check` raises if the law does not hold."""
+    """Counts requests by state. `check` raises AssertionError if the invariant does not hold."""
 
     received: int = 0
     queued: int = 0
@@ -28,12 +30,12 @@ class Ledger:
         self.queued += 1
 
     def refuse(self, outcome: Outcome) -> None:
-        """A request that ended at the door and was never queued."""
+        """Counts a request that was refused at admission and so never queued."""
         self.received += 1
         self.ended[type(outcome).__name__] += 1
 
     def depart(self, count: int) -> None:
-        """`count` requests left the queue in a batch."""
+        """Moves `count` requests of a batch from queued to in flight."""
         self.queued -= count
         self.in_flight += count
 
@@ -46,7 +48,7 @@ class Ledger:
         self.ended[type(outcome).__name__] += 1
 
     def complete(self, count: int) -> None:
-        """`count` requests of one batch were answered."""
+        """Counts `count` requests of one batch as completed."""
         self.in_flight -= count
         self.ended[Completed.__name__] += count
 

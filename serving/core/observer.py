@@ -1,6 +1,6 @@
-"""What happened, told in values. Logic tells an observer; it never touches a metric or a log format.
+"""The interface by which the engine notifies metrics and logs of events. The engine itself knows no metric and no log.
 
-The common case, an answered request, is told by the batch: whatever is done per request is paid for by every request.
+Completed requests, the common case, are reported per batch, because work per request would add to each request's cost.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,30 @@ from serving.core.request import Request
 
 
 class Observer(Protocol):
+    """An observer of one engine. All methods are called on the event loop."""
+
     def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
-        """Requests of one batch were answered; `waits_ns` is how long each was queued, in no order. May sort them."""
+        """Called with the completed requests of one batch.
+
+        waits_ns: how long each was queued, in no particular order. The observer may sort this list.
+        """
 
     def request_ended(self, tenant: str, outcome: Outcome) -> None:
-        """One request of this tenant ended otherwise than Completed."""
+        """Called when a request of this tenant has ended with an outcome other than Completed."""
 
     def generated(self, tenant: str, queue_ns: int, first_ns: int, total_ns: int, answers: int) -> None:
-        """All these answers to one request of a model that generates are there. The times are from its arrival: to its
-        seat, to the first answer (0 without any), to the end."""
+        """Called when a request of a generating model has completed, with its number of answers.
+
+        The times count from the request's arrival: until its generation began (queue_ns), until its first answer
+        (first_ns, 0 without answers) and until its end (total_ns).
+        """
 
     def batch_settled(self, batch: Batch, occupied_ns: int, copied_in_ns: int = 0, copied_out_ns: int = 0) -> None:
-        """A batch came back from its lane, which it occupied for so long. It was copied to the device and back, by the
-        device's clock, where it has one."""
+        """Called when a batch is done.
+
+        occupied_ns: how long it occupied its lane. copied_in_ns, copied_out_ns: time of the copies to the device and
+            back by the device's clock; 0 if it has none.
+        """
 
     def lane_lost(self, lane_index: int, why: str) -> None: ...
 
@@ -32,6 +43,8 @@ class Observer(Protocol):
 
 
 class SilentObserver:
+    """An observer that does nothing."""
+
     def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
         pass
 

@@ -1,4 +1,4 @@
-"""The five ways a request ends. Every request ends exactly once, in one of them."""
+"""The five outcomes of a request. Each request ends exactly once, with one of them."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,7 +8,7 @@ from serving.core.errors import ServingError
 
 
 class Reason(Enum):
-    """Why a request was refused at the door."""
+    """The reason why a request was refused at admission. The values are part of messages to clients."""
 
     QUEUE_FULL = "the queue is full"
     DEADLINE_HOPELESS = "the deadline cannot be met even if the request is served next"
@@ -18,7 +18,7 @@ class Reason(Enum):
 
 
 class Timings(NamedTuple):
-    """Where a batch, and so each request in it, spent its time, in nanoseconds; shared by all its requests."""
+    """The durations of a batch's phases in nanoseconds; shared by all its requests."""
 
     prepare_ns: int
     compute_ns: int
@@ -28,7 +28,9 @@ class Timings(NamedTuple):
 
 @dataclass(slots=True)
 class Completed:
-    """The only one made on the hot path, and therefore not `frozen`, which costs half a microsecond.
+    """The request was computed.
+
+    Not `frozen` because it is the only outcome made on the hot path, and `frozen` costs half a microsecond.
 
     queue_ns: how long the request waited until its batch was cut.
     """
@@ -40,25 +42,31 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """The request failed with this error."""
+
     error: ServingError
 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Its deadline passed, or became impossible, while it waited: it was never computed."""
+    """The request was never computed because its deadline passed, or became impossible to meet, while it waited."""
 
     waited_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    pass
+    """The client withdrew the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """limit: how much would have been taken, where a number says it. needs_ns: how long after its arrival the request
-    could be answered at the earliest, where that was too late."""
+    """The request was refused at admission.
+
+    retry_after_ns: hint for the client when to try again.
+    limit: the largest value that is accepted, if the reason is a limit with a number.
+    needs_ns: the earliest time after its arrival at which the request could be answered, if that is too late.
+    """
 
     reason: Reason
     retry_after_ns: int

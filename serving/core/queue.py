@@ -1,8 +1,8 @@
-"""Waiting requests: one sorted line per shape and tenant.
+"""The queue of waiting requests: one sorted line per shape and tenant.
 
-A line is a list kept in order of rank, which is not that of deadlines where priorities differ or deadlines are far. At
-a few thousand entries, inserting into or deleting from the middle of a list moves a few kilobytes of pointers, which
-beats any tree, and bisection needs what a heap cannot give: the i-th.
+A line is a list in order of rank. This differs from the order of deadlines if priorities differ or deadlines are far
+away. With a few thousand entries, inserting into or deleting from the middle of a list is O(n), but moves only a few
+kilobytes of pointers and so is faster than a tree. A heap would not do: bisection needs access to the i-th entry.
 """
 
 from bisect import bisect_left, insort
@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from serving.core.request import Request
 
-Shape = tuple[Hashable, int]  # (group, padded length): what can be computed together without padding anyone further
+Shape = tuple[Hashable, int]  # (group, padded length); requests of equal shape share a batch without further padding
 NEVER_NS = 1 << 63
 
 by_rank = attrgetter("rank_ns")
@@ -19,7 +19,7 @@ by_deadline = attrgetter("deadline_ns")
 
 
 class Line(list[Request]):
-    """Requests in order of rank. No deadline in it is earlier than `earliest_ns`."""
+    """Requests in order of rank. Invariant: no deadline in it is earlier than `earliest_ns` (a lower bound)."""
 
     __slots__ = ("earliest_ns",)
 
@@ -29,9 +29,9 @@ class Line(list[Request]):
 
 
 class RequestQueue:
-    """Lines by shape and tenant, and how many requests and rows wait in all. Empty lines are not kept.
+    """The lines by shape and tenant, and the numbers of waiting requests and rows. Empty lines are not kept.
 
-    No deadline in it is earlier than `earliest_ns`.
+    Invariant: no deadline in the queue is earlier than `earliest_ns`. It is a lower bound, which `take_due` renews.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,7 @@ class RequestQueue:
         return iter(self._requests_by_tenant)
 
     def add(self, request: Request, shape: Shape) -> None:
+        """Inserts a request into its line: O(1) if its rank is the largest, else by bisection."""
         tenant = request.tenant
         by_tenant = self.lines.get(shape)
         if by_tenant is None:
@@ -72,7 +73,7 @@ class RequestQueue:
         self._requests_by_tenant[tenant] = self._requests_by_tenant.get(tenant, 0) + 1
 
     def remove(self, request: Request, shape: Shape) -> bool:
-        """Takes one request out wherever it stands; False if it does not wait here (any more)."""
+        """Removes one request, found by bisection on its rank; returns False if it is not in the queue."""
         line: list[Request] = self.lines.get(shape, {}).get(request.tenant, [])
         index = bisect_left(line, request.rank_ns, key=by_rank)
         while index < len(line) and line[index].rank_ns == request.rank_ns:
@@ -84,7 +85,7 @@ class RequestQueue:
         return False
 
     def take(self, shape: Shape, tenant: str, start: int, stop: int) -> list[Request]:
-        """Takes `line[start:stop]` out."""
+        """Removes and returns `line[start:stop]`."""
         line = self.lines[shape][tenant]
         taken = line[start:stop]
         if taken:
@@ -93,9 +94,12 @@ class RequestQueue:
         return taken
 
     def take_due(self, limit_ns: Callable[[int], int]) -> list[Request]:
-        """Takes out those with a deadline before the limit, wherever in their lines they stand.
+        """Removes and returns all requests whose deadline is before the limit.
 
-        limit_ns: asked for by padded length.
+        The bounds `earliest_ns` let it skip the queue or a line without looking at each request; so without due
+        requests it usually takes O(number of shapes).
+
+        limit_ns: returns the limit for a padded length.
         """
         taken: list[Request] = []
         limits = {length: limit_ns(length) for length in {length for _, length in self.lines}}

@@ -1,25 +1,27 @@
-"""One unit of client work, as the queue sees it. What is in the payload is the model's business."""
+"""A request as the queue sees it, and its rank. The payload is opaque here; only the model reads it."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-# A request without any deadline gets one this far away, so that deadline order is then order of arrival.
+# A request without a deadline gets one this far after its arrival, so that deadline order is then order of arrival.
 NO_DEADLINE_NS = 10**18
 WAY_BACK_PART = 4  # the answer's way back to its client may take a quarter of a deadline at most
 DEFAULT_PRIORITY = 2
-LOWEST_PRIORITY = 10  # larger numbers mean the same: else one request could be told to wait for ever
+LOWEST_PRIORITY = 10  # larger numbers mean the same, because a request of unbounded priority could starve
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request:
-    """Written once at admission and never changed. Not `frozen`: that costs a microsecond per request on the hot path.
+    """A unit of client work. It is never changed after admission.
 
-    rows: leading dimension of its tensors; what it takes of a batch.
-    length: size of its padded dimension (tokens, say), 1 where nothing is padded.
+    Not `frozen` because that costs a microsecond per request on the hot path.
+
+    rows: leading dimension of its tensors; the number of batch rows that it needs.
+    length: size of its padded dimension (for example tokens), 1 if nothing is padded.
     group: only requests of equal group can share a batch.
-    rank_ns: its place among the requests of its tenant, see `rank`.
+    rank_ns: its position among the requests of its tenant, see `rank`.
     deadline_ns: instant after which the answer is late.
-    expires_ns: instant after which the client is gone; never before the deadline.
+    expires_ns: instant after which the client no longer waits; never before the deadline.
     """
 
     id: int
@@ -35,13 +37,16 @@ class Request:
 
 
 def rank(arrived_ns: int, deadline_ns: int, priority: int, step_ns: int) -> int:
-    """Earliest deadline first, where a deadline further away than `step_ns` counts as that far, and each level of
-    priority is worth `step_ns` of waiting.
+    """Returns the rank of a request: smaller goes first.
 
-    The rank never changes while a request waits, and it is bounded by the arrival: a request that arrives more than
-    `step_ns` times (1 + the levels between them) later is never ahead, whatever its deadline. So nobody is starved.
+    The order is earliest deadline first, with two changes: a deadline further away than `step_ns` counts as `step_ns`
+    away, and each level of priority is worth `step_ns` of waiting.
 
-    priority: 1 is the most urgent, larger numbers less so, 0 means the default (the order Triton uses).
+    The rank is constant while a request waits, and bounded by the arrival: a request that arrives later by more than
+    `step_ns` times (1 + the levels of priority between them) is never ahead, whatever its deadline. So no request
+    starves.
+
+    priority: 1 is the most urgent, larger numbers are less urgent, 0 means the default (Triton's order).
     """
     furthest_ns = arrived_ns + step_ns
     rank_ns = deadline_ns if deadline_ns < furthest_ns else furthest_ns

@@ -1,4 +1,4 @@
-"""One batch in the making: what it may hold, and when it is done."""
+"""A batch under construction: how many rows it may have, and when it will be done."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from serving.core.sizes import Sizes
 
 @dataclass(slots=True)
 class Seats:
-    """A batch of padded `length` that starts at `start_ns` and may have `max_rows`."""
+    """A batch of padded `length` that starts at `start_ns` and has at most `max_rows`."""
 
     latency: LatencyModel
     sizes: Sizes
@@ -17,11 +17,12 @@ class Seats:
     max_rows: int
 
     def rows_until(self, deadline_ns: int) -> int:
-        """The most rows, up to `max_rows`, that are done by then."""
+        """Returns the most rows, up to `max_rows`, that are planned to be done by the deadline; 0 if none."""
         slack_ns = deadline_ns - self.start_ns
         return self.sizes.computable_rows(self.latency.largest_feasible_rows(slack_ns, self.length, self.max_rows))
 
     def duration_ns(self, rows: int) -> int:
+        """Returns the planned device time of a batch of `rows`, padding included."""
         return self.latency.plan_ns(self.sizes.padded_rows(rows), self.length)
 
     def finish_ns(self, rows: int) -> int:

@@ -1,11 +1,11 @@
-"""Which shape is computed next, and which shorter ones ride along, where there are several.
+"""Chooses the shape of the next batch, and the shorter shapes that join it, if several shapes wait.
 
-Padding a short text to the length of a long one costs what the difference costs; a batch of its own costs the fixed
-part again. So each shape is offered with the shorter ones for which riding along is cheaper, and the offer that is
-worth the most per unit of time goes, unless another can no longer wait for it.
+Padding a short text to the length of a longer one wastes device time (padding waste); a batch of its own pays the fixed
+cost of a batch again. So for each shape an offer is made: a batch of this shape with those shorter shapes for which
+joining is cheaper. The offer with the highest worth per device time wins, unless another shape can no longer wait.
 
-Clients choose shapes, so there may be as many as requests. Of many only a handful is compared: those whose turn is
-next, and those for which most wait.
+Clients choose the shapes, so there may be as many shapes as requests. At most `COMPARED` are compared: those with the
+oldest requests by rank, and those with the most requests. The comparison is quadratic in their number.
 """
 
 from collections.abc import Iterable
@@ -19,36 +19,43 @@ from serving.core.latency import LatencyModel
 from serving.core.queue import RequestQueue, Shape
 from serving.core.sizes import Sizes
 
-ROUNDS_OF_PATIENCE = 2  # in each of which every shape is served once: nobody is overtaken for longer
-COMPARED = 64  # shapes; where more wait, batches of a request or two are what there is to choose from
-COMPANY = 0.6  # how full a batch of its own is taken to be for a shape that is left to wait
+ROUNDS_OF_PATIENCE = 2  # a round serves each shape once; no request is overtaken for longer than this many rounds
+COMPARED = 64  # shapes; if more than these wait, each has a request or two and the choice matters little
+LATER_FILL = 0.6  # how full a shape's own batch is assumed to be if the shape is left to wait
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Who waits for one shape. due_ns: when the first of them is wanted, or will have waited long enough."""
+    """The waiting requests of one shape.
+
+    due_ns: the instant by which the first of them should be done: its rank, or the end of its patience if earlier.
+    """
 
     shape: Shape
     rows: int
     batch_rows: int  # the most that one batch should take
     due_ns: int
-    worth_ns: float  # device time of a row at its best
-    apart_ns: float  # device time of a row if it waits for a batch of its own shape
+    worth_ns: float  # device time of a row in a batch of the best size
+    apart_ns: float  # device time of a row if it waits for a later batch of its own shape
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One batch that could be next. aboard: rows by shape, its own first."""
+    """A possible next batch. aboard: rows by shape, the batch's own shape first."""
 
     aboard: dict[Shape, int]
-    worth: float  # what its riders would cost at their best over what they cost in it
+    worth: float  # device time of its rows in batches of the best size, divided by its own device time
     duration_ns: int
 
 
 def choose_shape(
     queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: FairShares, start_ns: int
 ) -> dict[Shape, int]:
-    """The shape of the next batch and those that ride along, the longest first, each with the rows meant to ride."""
+    """Returns the rows of the next batch by shape, its own shape (the longest) first, then the shapes that join it.
+
+    Only offers with requests of the least-served tenant are considered. If a shape of that tenant would miss `due_ns`
+    by waiting for the best offer, the best offer that includes the most urgent such shape wins instead.
+    """
     least_served = min(queue.tenants(), key=shares.served_ns)
     waiting = _waiting(queue, _compared(queue, least_served), latency, sizes)
     offers = [_offer(waiting, index, latency, sizes) for index in range(len(waiting))]
@@ -61,14 +68,14 @@ def choose_shape(
         for alone_ns in [latency.plan_ns(sizes.padded_rows(min(one.rows, one.batch_rows)), one.shape[1])]
         if one.due_ns < start_ns + best.duration_ns + alone_ns
     ]
-    # Those aboard the best offer count too: else it would be put off for every other one that is due.
+    # The shapes of the best offer count too; otherwise it would be deferred for each other shape that is due.
     if pressing and (shape := waiting[min(pressing)[1]].shape) not in best.aboard:
         best = max((offer for offer in offers if shape in offer.aboard), key=lambda offer: offer.worth)
     return best.aboard
 
 
 def _compared(queue: RequestQueue, tenant: str) -> Iterable[Shape]:
-    """All shapes, or of many those that this tenant has waited for longest, and those that most requests have."""
+    """Returns all shapes; if there are many, those with this tenant's oldest requests and those with most requests."""
     lines = queue.lines
     if len(lines) <= COMPARED:
         return lines
@@ -79,8 +86,8 @@ def _compared(queue: RequestQueue, tenant: str) -> Iterable[Shape]:
 
 
 def _waiting(queue: RequestQueue, shapes: Iterable[Shape], latency: LatencyModel, sizes: Sizes) -> list[Waiting]:
-    """The longest first."""
-    found = []
+    """Returns the waiting requests of these shapes, the longest shape first."""
+    result = []
     rows_by_shape = {
         shape: sum(request.rows for line in queue.lines[shape].values() for request in line) for shape in shapes
     }
@@ -93,24 +100,25 @@ def _waiting(queue: RequestQueue, shapes: Iterable[Shape], latency: LatencyModel
     for shape, rows in rows_by_shape.items():
         length, batch_rows = shape[1], useful[shape]
         first = min((line[0] for line in queue.lines[shape].values()), key=lambda request: request.rank_ns)
-        # While one batch could take everyone, the device is not pressed and latency counts. Beyond that a shape left
-        # alone fills up until its turn comes.
-        company = rows if backlog <= batch_rows else max(rows, int(COMPANY * batch_rows))
-        company = max(1, min(company, batch_rows))
-        found.append(
+        # While one batch could take all rows, the device has time and latency counts. With a larger backlog, a shape
+        # that waits gets more requests until its own batch is cut.
+        later_rows = rows if backlog <= batch_rows else max(rows, int(LATER_FILL * batch_rows))
+        later_rows = max(1, min(later_rows, batch_rows))
+        result.append(
             Waiting(
                 shape,
                 rows,
                 batch_rows,
                 min(first.rank_ns, first.arrived_ns + ROUNDS_OF_PATIENCE * round_ns),
                 latency.predict_ns(sizes.padded_rows(batch_rows), length) / batch_rows,
-                latency.predict_ns(sizes.padded_rows(company), length) / company,
+                latency.predict_ns(sizes.padded_rows(later_rows), length) / later_rows,
             )
         )
-    return sorted(found, key=lambda one: one.shape[1], reverse=True)
+    return sorted(result, key=lambda waiting: waiting.shape[1], reverse=True)
 
 
 def _offer(waiting: list[Waiting], index: int, latency: LatencyModel, sizes: Sizes) -> Offer:
+    """Returns the offer of the shape at `index`: greedily adds shorter shapes of its group while joining is cheaper."""
     own = waiting[index]
     group, length = own.shape
     rows = min(own.rows, own.batch_rows)
@@ -120,14 +128,14 @@ def _offer(waiting: list[Waiting], index: int, latency: LatencyModel, sizes: Siz
     for other in waiting[index + 1 :]:
         if other.shape[0] != group:
             continue
-        more = min(other.rows, own.batch_rows - rows)
-        if more <= 0:
+        added = min(other.rows, own.batch_rows - rows)
+        if added <= 0:
             break
-        together_ns = latency.predict_ns(sizes.padded_rows(rows + more), length)
-        if together_ns - duration_ns > more * other.apart_ns:
+        together_ns = latency.predict_ns(sizes.padded_rows(rows + added), length)
+        if together_ns - duration_ns > added * other.apart_ns:
             break
-        rows += more
-        aboard[other.shape] = more
-        worth_ns += more * other.worth_ns
+        rows += added
+        aboard[other.shape] = added
+        worth_ns += added * other.worth_ns
         duration_ns = together_ns
     return Offer(aboard, worth_ns / max(duration_ns, 1), duration_ns)

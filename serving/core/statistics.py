@@ -1,4 +1,4 @@
-"""Counts and durations of a model's requests, in the categories of the Open Inference statistics extension."""
+"""The counts and durations of a model's requests, in the categories of the Open Inference statistics extension."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,6 +7,8 @@ from typing import Self
 
 @dataclass(slots=True)
 class Duration:
+    """A number of events and their total time in ns."""
+
     count: int = 0
     ns: int = 0
 
@@ -21,7 +23,7 @@ class Duration:
 
 @dataclass(slots=True)
 class BatchStatistics:
-    """What batches of one size took."""
+    """The durations of batches of one size."""
 
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
@@ -36,7 +38,10 @@ class BatchStatistics:
 
 @dataclass(slots=True)
 class ModelStatistics:
-    """`inference_count` counts rows, `execution_count` batches, every `Duration.count` requests."""
+    """The statistics of one model. `inference_count` counts rows, `execution_count` batches, `Duration.count` requests.
+
+    last_inference_ms: time of day of the last inference, in ms since 1970; 0 before the first.
+    """
 
     inference_count: int = 0
     execution_count: int = 0
@@ -67,9 +72,9 @@ class ModelStatistics:
 
 @dataclass(slots=True)
 class WireTimes:
-    """What the event loop spent on messages of completed and other requests, beside the engine.
+    """The event loop's time for decoding and encoding messages, without the engine's.
 
-    decode: from the whole message to its request in the engine. encode: from the outcome to the answer as bytes.
+    decode: from the complete message to its submission to the engine. encode: from the outcome to the encoded answer.
     """
 
     decode: Duration = field(default_factory=Duration)
@@ -77,8 +82,8 @@ class WireTimes:
 
 
 def total(parts: Iterable[ModelStatistics]) -> ModelStatistics:
-    """Of several replicas, as if they were one."""
-    found = ModelStatistics()
+    """Returns the sum of the statistics of several replicas."""
+    result = ModelStatistics()
     for part in parts:
-        found += part
-    return found
+        result += part
+    return result

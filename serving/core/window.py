@@ -1,13 +1,16 @@
-"""Which requests of a line should ride in the next batch, when not all of them can.
+"""Finds the window of a line: the requests of the next batch, and those to pass over, if not all can be served in time.
 
-Among all start positions the one that allows the largest batch keeps the goodput at its fluid optimum in overload,
-where serving the oldest first collapses. The same trade is made by the early drop of Nexus (Shen et al., SOSP 2019);
-here the batch size it aims at is not configured, it falls out. Yet in a short rush it gives up more than it must: the
-oldest might ride in a short batch, and whoever stays behind still make the next. So between that start and the head of
-the line the one is taken that loses fewest, now and in the batch after it, those counted in who come meanwhile.
+In overload, serving the oldest request first collapses: the batches must be small to meet the earliest deadline, so
+throughput falls. Passing over the oldest requests up to the start that allows the largest batch keeps the goodput at
+its fluid optimum. The early drop of Nexus (Shen et al., SOSP 2019) makes the same trade for a configured batch size;
+here the batch size is a result of the search.
 
-A line is in order of rank. Where that is not the order of deadlines, deadlines say how large the batch may be and who
-is given up, and rank says who of the others rides.
+In a short rush that start loses more than necessary: the oldest requests could be served in a small batch, and the rest
+could still meet their deadlines in the next one. So a few starts between the head of the line and that start are
+compared, and the one is taken that loses the fewest requests in this batch and the next, expected arrivals included.
+
+A line is in order of rank. If this is not the order of deadlines, the deadlines determine the batch size and the
+requests passed over; the rank determines which of the others are in the batch.
 """
 
 from bisect import bisect_left
@@ -21,26 +24,31 @@ from serving.core.seats import Seats
 
 MAX_BATCHES_AHEAD = 16
 STARTS_COMPARED = 4  # besides the head of the line
-OVERLOAD = 1.1  # from so many times what can be borne it is no rush that will pass
+OVERLOAD = 1.1  # arrivals beyond this many times the sustainable rate are overload, not a short rush
 
 
 class Window(NamedTuple):
-    start: int  # how many are passed over, in order of deadlines
-    rows: int  # how many rows the batch should have; at least one request's
-    deadline_ns: int  # which the batch keeps; those ahead of its riders with an earlier one are passed over
+    """The size of a batch and the deadline that it keeps."""
+
+    start: int  # how many requests are passed over, in order of deadlines
+    rows: int  # how many rows the batch should have, at least 1
+    deadline_ns: int  # the earliest deadline that the batch keeps; late requests with an earlier one are passed over
 
 
 def find_window(line: Sequence[Request], seats: Seats, *, comes_next: bool = True) -> Window:
-    """The start and size of the batch to cut. line: in order of rank, not empty, none hopeless by itself.
+    """Returns the start and the size of the batch to cut.
 
-    comes_next: whether those left behind can have the batch after this one; else nothing is known of their chances.
-    Where budgets differ, nobody is passed over as long as all who wait can be served batch after batch: a short batch
-    for a tight deadline is not yet overload.
+    If budgets differ, no request is passed over as long as all waiting requests can be served batch after batch: a
+    small batch for a tight deadline is not yet overload. O(n log n) for n requests (one sort); the searches are
+    bisections.
+
+    line: in order of rank, not empty; each request could meet its deadline alone.
+    comes_next: whether the next batch is for the same line. Otherwise the chances of the requests left are unknown.
     """
-    everyone = min(sum([request.rows for request in line]), seats.max_rows)
-    tightest_ns = min(map(by_deadline, line[:everyone]))
-    if seats.rows_until(tightest_ns) >= everyone:
-        return Window(0, everyone, tightest_ns)
+    wanted_rows = min(sum([request.rows for request in line]), seats.max_rows)
+    tightest_ns = min(map(by_deadline, line[:wanted_rows]))
+    if seats.rows_until(tightest_ns) >= wanted_rows:
+        return Window(0, wanted_rows, tightest_ns)
     by_rank, line = line, sorted(line, key=by_deadline)
     rows_from = [*accumulate((request.rows for request in reversed(line)), initial=0)][::-1]
     budgets_differ = _budgets_differ(line)
@@ -65,9 +73,10 @@ def find_window(line: Sequence[Request], seats: Seats, *, comes_next: bool = Tru
 
 
 def arrival_rate(line: Sequence[Request], now_ns: int) -> float:
-    """Requests per nanosecond, from the later two thirds of those who wait: of the earlier ones, some are gone.
+    """Returns the arrival rate in requests per ns, estimated from the later two thirds of the waiting requests.
 
-    0 where all came this instant.
+    The earlier third is left out because some requests of its time have left the queue. Returns 0 if all these requests
+    arrived at this instant.
     """
     first = len(line) // 3
     elapsed_ns = now_ns - line[first].arrived_ns
@@ -75,13 +84,17 @@ def arrival_rate(line: Sequence[Request], now_ns: int) -> float:
 
 
 def _is_overload(rate: float, typical: Request, seats: Seats) -> bool:
-    """Whether clearly more comes than batches can serve that take half a budget each, the most that can be borne."""
+    """Returns whether clearly more rows arrive than can be served by batches of half a budget each.
+
+    This is the highest sustainable rate: a request that arrives just after a batch began waits for that batch and then
+    needs its own.
+    """
     rows = seats.rows_until(seats.start_ns + (typical.deadline_ns - typical.arrived_ns) // 2)
     return rate * typical.rows * seats.duration_ns(rows) > OVERLOAD * rows
 
 
 def _first_in_rank(line: Sequence[Request], seats: Seats) -> Window:
-    """As many of the first as all make it together; whoever cannot ride with those ahead stays."""
+    """Returns a window of as many first requests as can all meet their deadlines together; the rest stays."""
     deadline_ns, rows, possible_rows = line[0].deadline_ns, 0, seats.rows_until(line[0].deadline_ns)
     for request in line:
         if request.deadline_ns < deadline_ns:
@@ -94,25 +107,30 @@ def _first_in_rank(line: Sequence[Request], seats: Seats) -> Window:
 
 
 def _largest_window(line: Sequence[Request], rows_from: Sequence[int], seats: Seats) -> Window:
-    """The start that allows the largest batch whose earliest deadline still holds; the earliest of equals."""
+    """Returns the window with the largest batch that still meets its earliest deadline; the earliest of equals.
+
+    The rows left behind a start fall along the line and the feasible rows rise, so bisection finds their crossing.
+
+    line: in order of deadlines. rows_from: the sum of rows from each index to the end.
+    """
 
     def feasible_rows(index: int) -> int:
         return seats.rows_until(line[index].deadline_ns)
 
-    # Further along the line fewer rows are left and more of them are feasible: find where the two cross.
-    everywhere = range(len(line))
-    crossing = bisect_left(everywhere, True, key=lambda index: rows_from[index] <= feasible_rows(index))
+    starts = range(len(line))
+    crossing = bisect_left(starts, True, key=lambda index: rows_from[index] <= feasible_rows(index))
     rows = min(rows_from[crossing], seats.max_rows)
     if crossing > 0:
         rows = max(rows, feasible_rows(crossing - 1))
-    start = min(bisect_left(everywhere, True, key=lambda index: feasible_rows(index) >= rows), len(line) - 1)
+    start = min(bisect_left(starts, True, key=lambda index: feasible_rows(index) >= rows), len(line) - 1)
     return Window(start, max(rows, 1), line[start].deadline_ns)
 
 
 def _lost_next(line: Sequence[Request], rows_from: Sequence[int], window: Window, seats: Seats, rate: float) -> int:
-    """How many the next window gives up of those that this one leaves behind and of those who come meanwhile.
+    """Returns how many requests the next window would pass over, of those left behind and those arriving meanwhile.
 
-    rate: of arrivals, in requests per nanosecond; they are taken to be like the last in line.
+    Found by bisection on the number lost. rate: arrivals in requests per ns; they are assumed to be like the last
+    request of the line.
     """
     last = line[-1]
     budget_ns = last.deadline_ns - last.arrived_ns
@@ -134,13 +152,20 @@ def _lost_next(line: Sequence[Request], rows_from: Sequence[int], window: Window
 
 
 def _budgets_differ(line: Sequence[Request]) -> bool:
-    """Whether some have clearly more time than the first; looked at in three places, which is enough to be useful."""
+    """Returns whether some requests have clearly larger budgets than the first.
+
+    A sample of three requests (first, middle, last) is accurate enough and O(1).
+    """
     first_ns = line[0].deadline_ns - line[0].arrived_ns
-    return any(2 * (one.deadline_ns - one.arrived_ns) > 3 * first_ns for one in (line[len(line) // 2], line[-1]))
+    sample = (line[len(line) // 2], line[-1])
+    return any(2 * (request.deadline_ns - request.arrived_ns) > 3 * first_ns for request in sample)
 
 
 def _all_make_it_in_turn(line: Sequence[Request], seats: Seats) -> bool:
-    """Whether batches of the largest feasible size, one after the other, would serve everybody in time."""
+    """Returns whether batches of the largest feasible size, one after the other, would serve all requests in time.
+
+    Looks at most `MAX_BATCHES_AHEAD` batches ahead. line: in order of deadlines.
+    """
     index = elapsed_ns = 0
     for _ in range(MAX_BATCHES_AHEAD):
         rows = free_rows = seats.rows_until(line[index].deadline_ns - elapsed_ns)

@@ -1,4 +1,7 @@
-"""Who is told of a request when its answer leaves: what the engine's observer cannot know, the wire and the client."""
+"""The interface by which a protocol notifies logs and traces of each answered request.
+
+It has the facts that the engine's observer lacks: the protocol, the client's request id and the time of the answer.
+"""
 
 from typing import NamedTuple, Protocol
 
@@ -6,13 +9,14 @@ from serving.core.outcome import Outcome
 
 
 class Exchange(NamedTuple):
-    """One request and its answer, as their wire saw them. No payload is in here.
+    """One request and its answer, as seen by their protocol, without payloads.
 
-    wire: "http" or "grpc". id: the client's name for the request, or one that was made up for it.
-    status: what HTTP would call it, whatever the wire.
-    outcome: None where the message could not be read, so that there was no request.
+    wire: "http" or "grpc". id: the client's id of the request, or a generated one.
+    status: the HTTP status; for gRPC, the equivalent one.
+    outcome: None if the message could not be decoded, so that no request was submitted.
     traceparent: the header of that name (W3C Trace Context), "" without one.
-    began_ns, settled_ns, ended_ns: when the message was there, when its outcome was, and when the answer was written.
+    began_ns, settled_ns, ended_ns: when the message was complete, when the outcome was final, and when the answer was
+        written.
     """
 
     wire: str
@@ -27,5 +31,7 @@ class Exchange(NamedTuple):
 
 
 class Witness(Protocol):
+    """An observer of answered requests."""
+
     def answered(self, exchange: Exchange) -> None:
-        """Called on the event loop for every request: it must decide in a microsecond whether it cares."""
+        """Called on the event loop for each request, so ignoring one must take no more than about a microsecond."""

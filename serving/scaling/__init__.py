@@ -1,1 +1,1 @@
-"""How many replicas a model should have. Pure: readings and the time come in, a target with its cause leaves."""
+"""Autoscaling: decides the number of replicas of a model. Pure: takes readings and the time, returns a target."""

@@ -1,9 +1,9 @@
-"""Decides how many replicas a model should have, and says why. Told in windows of about a second; remembers little.
+"""Decides the target of a model (its number of replicas) and gives the reason, for each window of about a second.
 
-Up is quick and by at most twice: somebody waits. Down is slow and only to what would still have air: a replica that is
-missed a minute later costs a cold start. Between the two lies a wide band in which nothing happens, which is what keeps
-it from swinging: a replica fewer is asked for only while the rest would stay below `load_target`, one more only when
-requests wait longer than they should.
+Scaling up is quick, because requests are waiting, but at most doubles the target. Scaling down is slow and leaves spare
+capacity, because a replica that is needed again a minute later costs a cold start. Between the two lies a wide band
+without changes, which prevents oscillation: the target falls only if the remaining replicas would stay below
+`load_target`, and rises only if requests wait longer than allowed.
 """
 
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from typing import NamedTuple
 from serving.scaling.signals import Signal
 
 SECOND_NS = 1_000_000_000
-SMOOTHING = 0.1  # work is averaged over this part of the time that it must be low for
-SETTLE_NS = 5 * SECOND_NS  # new replicas have to take their part of the queue before more are asked for
-START_NS = 30 * SECOND_NS  # after this long, more are asked for even if those before have not started yet
-MISSES = 0.01  # a larger share of requests without an answer is the queue's fault ...
-MISSES_BUSY = 0.5  # ... if the devices are busy; otherwise more of them would not help
-CLEARLY_LESS = 0.7  # of the work for which that many replicas were too few
+SMOOTHING = 0.1  # time constant of the average of work, as a share of `down_after_ns`
+COOLDOWN_NS = 5 * SECOND_NS  # new replicas get this time to take their part of the queue before the target rises again
+START_NS = 30 * SECOND_NS  # after this time the target may rise again even if replicas have not started yet
+MISSES = 0.01  # a larger share of missed requests calls for more replicas ...
+MISSES_BUSY = 0.5  # ... if devices are busy for at least this share; otherwise more replicas would not help
+CLEARLY_LESS = 0.7  # of the work for which a number of replicas was too few; below it that number is tried again
 
 
 class Cause(StrEnum):
-    """Why the target is what it is."""
+    """The cause of a target."""
 
     STEADY = "steady"
     WAIT = "wait"
@@ -37,7 +37,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """How many replicas, and why, for a person to read."""
+    """The number of replicas wanted, with its cause and a reason for people to read."""
 
     replicas: int
     cause: Cause
@@ -45,7 +45,7 @@ class Target:
 
 
 class Pressure(NamedTuple):
-    """What calls for more replicas: how many times what is allowed, and in words."""
+    """A condition that calls for more replicas. ratio: the measured value divided by the allowed one. why: in words."""
 
     ratio: float
     cause: Cause
@@ -54,10 +54,13 @@ class Pressure(NamedTuple):
 
 @dataclass(slots=True)
 class Memory:
-    """What is remembered from window to window.
+    """The state of the policy between windows. Instants are None while they do not apply.
 
-    work: devices' work, averaged.
-    too_few, too_much_work: so many replicas were too few for so much work, the last time more were needed.
+    work: moving average of `Signal.work`, in devices.
+    too_few, too_much_work: the target and the work when the target was last raised: so few were too few for it.
+    seen_ns: instant of the last window with a reading; 0 before the first.
+    pressed_since_ns: start of the present pressure. low_since_ns: since when fewer replicas would suffice.
+    raised_ns: when the target was last raised. whole_since_ns: since when all replicas of the target report.
     """
 
     work: float = 0.0
@@ -72,13 +75,13 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The rules for one model.
+    """The scaling rules of one model.
 
-    min_replicas, max_replicas: bounds; with 0 a model that nobody asks for goes to sleep.
-    wait_ns: more replicas if a newcomer may expect to wait longer than this.
-    queue_requests: more replicas if on average more requests than this wait at each.
-    up_after_ns, down_after_ns: how long that must hold.
-    load_target: fewer replicas if those that stay would need at most this share of their time.
+    min_replicas, max_replicas: bounds of the target; with a minimum of 0 an unused model is scaled to zero.
+    wait_ns: scale up if a new request is expected to wait longer than this.
+    queue_requests: scale up if more requests than this wait at each replica on average.
+    up_after_ns, down_after_ns: how long a condition must hold before the target rises or falls.
+    load_target: scale down if the remaining replicas would be busy for at most this share of their time.
     """
 
     min_replicas: int
@@ -90,7 +93,10 @@ class Policy:
     load_target: float
 
     def decide(self, signal: Signal, current: int, memory: Memory, now_ns: int) -> Target:
-        """current: how many replicas are wanted now, running or not. Updates `memory`."""
+        """Returns the target after one window. Updates `memory`.
+
+        current: the present target, whether or not its replicas run. now_ns: monotonic time.
+        """
         self._remember(signal, current, memory, now_ns)
         if not self.min_replicas <= current <= self.max_replicas:
             within = min(max(current, self.min_replicas), self.max_replicas)
@@ -104,7 +110,7 @@ class Policy:
         return self._down(signal, current, memory, now_ns)
 
     def _pressures(self, signal: Signal) -> Iterator[Pressure]:
-        """Everything that calls for more replicas."""
+        """Yields all conditions that call for more replicas."""
         if signal.wait_ns > self.wait_ns:
             ratio = signal.wait_ns / self.wait_ns
             yield Pressure(
@@ -119,7 +125,7 @@ class Policy:
         if signal.missed > MISSES * signal.received and signal.busy_ratio >= MISSES_BUSY:
             share = signal.missed / max(signal.received, signal.missed)
             yield Pressure(
-                1.0 + share, Cause.MISSES, f"{signal.missed} of {signal.received} requests found no time or place"
+                1.0 + share, Cause.MISSES, f"{signal.missed} of {signal.received} requests expired or were refused"
             )
 
     def _up(self, pressure: Pressure, signal: Signal, current: int, memory: Memory, now_ns: int) -> Target:
@@ -131,7 +137,7 @@ class Policy:
             return Target(replicas=current, cause=Cause.BOUNDS, reason=f"{why}; no more than {current} are allowed")
         if now_ns - memory.pressed_since_ns < self.up_after_ns:
             return Target(replicas=current, cause=Cause.STEADY, reason=f"{why}; watching whether it lasts")
-        if not _has_settled(memory, now_ns):
+        if not _is_cooled_down(memory, now_ns):
             return Target(replicas=current, cause=Cause.STEADY, reason=f"{why}; the latest replicas are still starting")
         wanted = min(self.max_replicas, max(current + 1, ceil(current * min(2.0, ratio))))
         memory.raised_ns, memory.whole_since_ns, memory.pressed_since_ns = now_ns, None, None
@@ -143,19 +149,19 @@ class Policy:
         if needed >= current:
             memory.low_since_ns = None
             return Target(
-                replicas=current, cause=Cause.STEADY, reason=f"{signal.busy_ratio:.0%} busy, nobody waits long"
+                replicas=current, cause=Cause.STEADY, reason=f"{signal.busy_ratio:.0%} busy, no request waits long"
             )
         if memory.low_since_ns is None:
             memory.low_since_ns = now_ns
         low_ns = now_ns - memory.low_since_ns
-        why = f"{memory.work:.2f} devices' work for {low_ns / 1e9:.0f} s: {needed} would do"
+        why = f"{memory.work:.2f} devices' work for {low_ns / 1e9:.0f} s: {needed} replicas suffice"
         if low_ns < self.down_after_ns:
             return Target(replicas=current, cause=Cause.STEADY, reason=why)
-        memory.low_since_ns = None  # the next step has to earn its own time
+        memory.low_since_ns = None  # the next step down needs its own `down_after_ns`
         return Target(replicas=max(needed, current // 2), cause=Cause.IDLE, reason=why)
 
     def _needed(self, signal: Signal, memory: Memory) -> int:
-        """The fewest replicas that would have air, as far as is known; 0 only while nobody asks at all."""
+        """Returns the fewest replicas that would have spare capacity; 0 only while there are no requests at all."""
         if not (signal.received or signal.queued or signal.busy_ratio):
             return self.min_replicas
         needed = max(1, ceil(memory.work / self.load_target))
@@ -164,7 +170,7 @@ class Policy:
         return max(self.min_replicas, needed)
 
     def _remember(self, signal: Signal, current: int, memory: Memory, now_ns: int) -> None:
-        """Averages the work, and notes since when all wanted replicas have been there."""
+        """Averages the work exponentially and records since when all replicas of the target have reported."""
         if signal.replicas:
             passed_ns = now_ns - memory.seen_ns if memory.seen_ns else self.down_after_ns
             memory.work += (1.0 - exp(-passed_ns / (SMOOTHING * self.down_after_ns))) * (signal.work - memory.work)
@@ -178,8 +184,8 @@ class Policy:
         return f"{self.min_replicas} to {self.max_replicas}"
 
 
-def _has_settled(memory: Memory, now_ns: int) -> bool:
-    """Whether the replicas of the last rise have had their chance."""
+def _is_cooled_down(memory: Memory, now_ns: int) -> bool:
+    """Returns whether the replicas of the last rise have had time to take effect, or have failed to start in time."""
     if memory.raised_ns is None or now_ns - memory.raised_ns >= START_NS:
         return True
-    return memory.whole_since_ns is not None and now_ns - memory.whole_since_ns >= SETTLE_NS
+    return memory.whole_since_ns is not None and now_ns - memory.whole_since_ns >= COOLDOWN_NS

@@ -1,6 +1,6 @@
-"""What scaling goes by: counters that each replica reports, and what they say of one window of time, all together.
+"""The inputs of autoscaling: the readings that replicas report, and the signal computed from them for one window.
 
-Counters only grow, so a report that got lost or came late costs nothing: the next one covers its time too.
+Counters only grow, so a report that is lost or late does no harm: the next one covers its time too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One replica at one instant of its own clock.
+    """The state of one replica at one instant.
 
-    queued: requests that wait now.
-    wait_ns: how long its lanes need for what waits now.
-    busy_ns: device time used since the start, of all lanes together.
-    lanes: how many of them there are.
-    rows: computed since the start; row_ns: device time for one in a batch of the best size, as learned by now.
-    received, missed: requests since the start, and those of them for which there was no time or no place in the queue.
+    at_ns: the instant, by the replica's own monotonic clock.
+    queued: number of waiting requests.
+    wait_ns: how long its lanes need for all waiting requests.
+    busy_ns: device time used since the start, the sum over all lanes.
+    lanes: number of lanes.
+    rows: rows computed since the start. row_ns: estimated device time per row in a batch of the best size.
+    received, missed: requests since the start, and those of them that expired or were refused because the queue was
+        full or no schedule could meet their deadlines.
     """
 
     at_ns: int
@@ -30,12 +32,12 @@ class Reading:
     missed: int
 
     def as_stats(self) -> dict[str, int | float]:
-        """As Ray Serve carries it."""
+        """Returns the reading as the flat dictionary of numbers that Ray Serve transports."""
         return asdict(self)
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, float]) -> "Reading | None":
-        """None where a value is missing: no report of ours, or not the whole of it."""
+        """Returns the reading in `stats`, or None if a value is missing (not one of our reports, or incomplete)."""
         names = [field.name for field in fields(cls)]
         if any(name not in stats for name in names):
             return None
@@ -44,15 +46,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """What scaling saw in one window. Replicas that report nothing (they start, or are gone) are not in it.
+    """The aggregate of all replicas over one window. Replicas that do not report (starting or gone) are left out.
 
-    replicas: how many reported.
-    queued: requests that wait, all together.
-    wait_ns: what a newcomer may expect to wait, the mean of the replicas.
+    replicas: number of replicas that reported.
+    queued: number of waiting requests, the sum over the replicas.
+    wait_ns: expected wait of a new request, the mean over the replicas.
     busy_ratio: share of the window in which a device computed, 0 to 1.
-    load_ratio: the share it would have needed with batches of the best size. Far less than `busy_ratio` where batching
-        pays and few requests come: a device that computes one row after the other is busy, and has room for many more.
-    received, missed: requests of the window; see `Reading`.
+    load_ratio: the share that batches of the best size would have needed. It is far below `busy_ratio` if batching pays
+        and few requests arrive: a device that computes single rows is busy, but has capacity for many more.
+    received, missed: requests in the window; see `Reading`.
     """
 
     replicas: int = 0
@@ -65,12 +67,12 @@ class Signal:
 
     @property
     def work(self) -> float:
-        """How many devices the window's requests would have filled, in batches of the best size."""
+        """The number of devices that the window's requests would have kept busy in batches of the best size."""
         return self.load_ratio * self.replicas
 
 
 def window(pairs: Iterable[tuple[Reading, Reading]]) -> Signal:
-    """What happened between the two readings of each replica."""
+    """Returns the signal of a window from the (earlier, later) readings of each replica; empty without any progress."""
     spans = [(before, after) for before, after in pairs if after.at_ns > before.at_ns]
     if not spans:
         return Signal()

@@ -1,1 +1,1 @@
-"""What is told of serving while it goes on. Knows the core's values; knows no engine, no wire and no Ray."""
+"""Metrics, logs, traces and recordings of serving. Depends on the core's values, not on engine, protocols or Ray."""

@@ -1,4 +1,4 @@
-"""Work that must not hold up the event loop: kept for a moment, then done together in a thread."""
+"""Deferred work that must not block the event loop: items are collected briefly and processed together in a thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,8 +10,11 @@ MOST = 1000
 
 
 class Deferred(Generic[T]):
-    """`work` takes what was put, in order, in a thread; never twice at once. What does not fit while it is stuck is
-    dropped and counted. Idle, it costs nothing."""
+    """A bounded buffer of items that `work` processes in a thread: in order, never two calls at a time.
+
+    wait_s: how long items are collected before a call. most: the most items kept; further ones are dropped and counted
+    in `dropped`. Without items no timer runs.
+    """
 
     def __init__(self, work: Callable[[list[T]], None], *, wait_s: float = WAIT_S, most: int = MOST) -> None:
         self._work = work
@@ -22,7 +25,7 @@ class Deferred(Generic[T]):
         self.dropped = 0
 
     def put(self, one: T) -> None:
-        """On the event loop."""
+        """Adds an item, or drops it if the buffer is full. Call it on the event loop."""
         if len(self._kept) >= self._most:
             self.dropped += 1
             return
@@ -41,11 +44,11 @@ class Deferred(Generic[T]):
         if self._is_due:
             asyncio.get_running_loop().call_later(self._wait_s, self._begin)
         if not job.cancelled():
-            job.result()  # a failure is asyncio's to tell: nobody waits for it
+            job.result()  # raises a failure of `work`, which asyncio then logs, because no caller awaits the job
 
 
 class Allowance:
-    """So many per second and no more."""
+    """A rate limit of `per_s` events per second, in windows of a second. It counts the events that it passes over."""
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
@@ -54,7 +57,10 @@ class Allowance:
         self._passed_over = 0
 
     def take(self, now_ns: int) -> int:
-        """0 if there is none left; else for how many this one stands: itself and those passed over since the last."""
+        """Returns 0 if the limit is reached, else the number of events that this one stands for.
+
+        This is the event itself and those passed over since the last one that was taken.
+        """
         if now_ns >= self._until_ns:
             self._left = self._per_s
             self._until_ns = now_ns + 1_000_000_000

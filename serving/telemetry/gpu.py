@@ -1,6 +1,6 @@
-"""What NVIDIA's driver says of this process' GPUs, once a second, in a thread of its own (NVML; GPM from Hopper on).
+"""Reads the state of this process' GPUs from NVIDIA's driver (NVML, and GPM on Hopper and newer), once a second.
 
-Whatever the driver does not tell is absent. Where it tells nothing at all, one line in the log says why.
+Values that the driver does not report are absent. If it reports nothing at all, one line in the log gives the reason.
 """
 
 import logging
@@ -15,7 +15,7 @@ from serving.telemetry.snapshot import GpuReading
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-# Why the clocks are lower than they could be. That a GPU idles, or that somebody set its clocks, is no trouble.
+# Reasons for reduced clocks. Idling and clocks set by the operator are left out, because they are no problem.
 THROTTLE_REASONS = {
     "power": "nvmlClocksThrottleReasonSwPowerCap",
     "hardware": "nvmlClocksThrottleReasonHwSlowdown",
@@ -32,8 +32,10 @@ GPM_METRICS = {
 
 
 def visible_devices(environment: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The GPUs this process may use, by index or UUID; None: all there are. CUDA stops reading at the first that it
-    does not know, which is how "no GPU" is written (as nothing, or -1)."""
+    """Returns the GPUs in CUDA_VISIBLE_DEVICES, by index or UUID; None if it is not set, which means all GPUs.
+
+    Like CUDA, stops at the first invalid entry. So an empty value or -1 means no GPU.
+    """
     text = environment.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return None
@@ -46,9 +48,11 @@ def visible_devices(environment: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 class GpuSampler:
-    """`readings` are those of the last look, empty before the first. Use it as a context, or `open` and `close` it.
+    """Samples the GPUs in a thread. Use it as a context manager, or call `open` and `close`.
 
-    nvml: finds the module `pynvml`.
+    readings: the latest sample; empty before the first and after a failure.
+    devices: the GPUs by index or UUID; None for all. nvml: imports the module `pynvml`.
+    looked: called in the thread with each sample.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class GpuSampler:
         try:
             nvml = self._nvml()
             nvml.nvmlInit()
-        except Exception as error:  # not installed, no driver, or a container that was not given it
+        except Exception as error:  # not installed, no driver, or a container without access to it
             log.info("no GPU readings: %s", error or type(error).__name__)
             return
         gpus: list[Gpu] = []
@@ -107,13 +111,13 @@ class GpuSampler:
 
 
 class Gpu:
-    """One GPU, or one part of one (MIG), that this process may use."""
+    """A GPU, or a MIG part of one, that this process may use."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self._nvml = nvml
         self._handle = handle
         self._is_part = bool(self._ask("nvmlDeviceIsMigDeviceHandle", handle))
-        # Power, clocks and errors are the whole card's, whoever uses parts of it.
+        # Power, clocks and errors exist only for the whole card, even if this process uses a part.
         self._card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle) if self._is_part else handle
         self._part_id = nvml.nvmlDeviceGetGpuInstanceId(handle) if self._is_part else None
         self._uuid = str(nvml.nvmlDeviceGetUUID(handle))
@@ -123,7 +127,7 @@ class Gpu:
         self._has_sample = bool(self._samples) and self._take_sample()
 
     def read(self) -> GpuReading:
-        """As of now; activities since the last time."""
+        """Returns the present state; the GPM activities are averages since the previous call."""
         nvml, card = self._nvml, self._card
         memory = nvml.nvmlDeviceGetMemoryInfo(self._handle)
         busy = self._ask("nvmlDeviceGetUtilizationRates", self._handle)
@@ -155,15 +159,15 @@ class Gpu:
         for sample in self._samples:
             self._nvml.nvmlGpmSampleFree(sample)
 
-    def _ask(self, question: str, *words: Any) -> Any:
-        """None where this driver, or this GPU, cannot say."""
+    def _ask(self, function: str, *arguments: Any) -> Any:
+        """Calls an NVML function; returns None if the driver or the GPU does not support it."""
         try:
-            return getattr(self._nvml, question)(*words)
+            return getattr(self._nvml, function)(*arguments)
         except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError):
             return None
 
     def _own_memory(self) -> int | None:
-        """None where the driver does not know our process: in containers it may see other numbers than we."""
+        """Returns the bytes used by this process; None if unknown, as in a container with its own process ids."""
         for process in self._ask("nvmlDeviceGetComputeRunningProcesses", self._handle) or ():
             if process.pid == os.getpid() and process.usedGpuMemory is not None:
                 return int(process.usedGpuMemory)
@@ -176,8 +180,8 @@ class Gpu:
         return tuple(name for name, constant in THROTTLE_REASONS.items() if bits & getattr(self._nvml, constant))
 
     def _errors(self, kind: int) -> int | None:
-        found = self._ask("nvmlDeviceGetTotalEccErrors", self._card, kind, self._nvml.NVML_VOLATILE_ECC)
-        return None if found is None else int(found)
+        count = self._ask("nvmlDeviceGetTotalEccErrors", self._card, kind, self._nvml.NVML_VOLATILE_ECC)
+        return None if count is None else int(count)
 
     def _take_sample(self) -> bool:
         if self._part_id is None:
@@ -185,7 +189,7 @@ class Gpu:
         return self._ask("nvmlGpmMigSampleGet", self._card, self._part_id, self._samples[1]) is not None
 
     def _activities(self) -> dict[str, float]:
-        """Between the last sample and one taken now. None on GPUs older than Hopper."""
+        """Returns the GPM activities (0 to 1) between the previous sample and a new one; empty before Hopper."""
         nvml = self._nvml
         if not self._samples:
             return {}
@@ -193,20 +197,20 @@ class Gpu:
         had_sample, self._has_sample = self._has_sample, self._take_sample()
         if not (had_sample and self._has_sample):
             return {}
-        wanted = nvml.c_nvmlGpmMetricsGet_t()
-        wanted.version = nvml.NVML_GPM_METRICS_GET_VERSION
-        wanted.numMetrics = len(GPM_METRICS)
-        wanted.sample1, wanted.sample2 = self._samples
-        for metric, constant in zip(wanted.metrics, GPM_METRICS.values(), strict=False):
+        query = nvml.c_nvmlGpmMetricsGet_t()
+        query.version = nvml.NVML_GPM_METRICS_GET_VERSION
+        query.numMetrics = len(GPM_METRICS)
+        query.sample1, query.sample2 = self._samples
+        for metric, constant in zip(query.metrics, GPM_METRICS.values(), strict=False):
             metric.metricId = getattr(nvml, constant)
-        if self._ask("nvmlGpmMetricsGet", wanted) is None:
+        if self._ask("nvmlGpmMetricsGet", query) is None:
             return {}
-        found = zip(GPM_METRICS, wanted.metrics, strict=False)
-        return {name: metric.value / 100 for name, metric in found if metric.nvmlReturn == nvml.NVML_SUCCESS}
+        results = zip(GPM_METRICS, query.metrics, strict=False)
+        return {name: metric.value / 100 for name, metric in results if metric.nvmlReturn == nvml.NVML_SUCCESS}
 
 
 def open_gpus(nvml: Any, devices: Sequence[str] | None) -> Iterator[Gpu]:
-    """By index or UUID; None: all there are."""
+    """Yields the GPUs given by index or UUID, or all of them if `devices` is None. NVML must be initialized."""
     for name in map(str, range(nvml.nvmlDeviceGetCount())) if devices is None else devices:
         if name.isdecimal():
             yield Gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(int(name)))
@@ -215,7 +219,7 @@ def open_gpus(nvml: Any, devices: Sequence[str] | None) -> Iterator[Gpu]:
 
 
 def read_once(nvml: Any, devices: Sequence[str] | None = None) -> list[GpuReading]:
-    """As of now, without activities, which take two looks. NVML is open already."""
+    """Returns the present state of the GPUs, without GPM activities (which need two samples). NVML must be open."""
     readings = []
     for gpu in open_gpus(nvml, devices):
         readings.append(gpu.read())

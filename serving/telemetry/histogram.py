@@ -1,4 +1,4 @@
-"""Counts by bucket. Knows no unit and no metric."""
+"""A histogram with fixed buckets, for values of any unit."""
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Histogram:
-    """bounds: the upper, inclusive edge of every bucket but the last, which has none; ascending."""
+    """Counts of values by bucket, and their sum (`total`).
+
+    bounds: the inclusive upper bound of each bucket, ascending; the last bucket has none.
+    """
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
@@ -21,8 +24,11 @@ class Histogram:
         self.total += value
 
     def add_sorted(self, values: list[int], shift: int = 0) -> None:
-        """Adds every `value + shift`; `values` ascending, not empty. One look per edge between the smallest and the
-        largest instead of one per value: those of a batch lie close together."""
+        """Adds each `value + shift`. values: ascending, not empty.
+
+        One bisection per bound between the smallest and the largest value instead of one per value, because the values
+        of a batch lie close together.
+        """
         bounds, counts = self.bounds, self.counts
         last = bisect_left(bounds, values[-1] + shift)
         seen = 0
@@ -37,7 +43,7 @@ class Histogram:
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
-        """By linear interpolation within its bucket, as Prometheus does; None without values."""
+        """Returns a quantile by linear interpolation within its bucket, as Prometheus does; None without values."""
         wanted = share * self.count()
         if not wanted:
             return None

@@ -1,7 +1,7 @@
-"""The last hour of every model, for whoever opens the dashboard: what happened between one look at the cluster and the
-next, as plain data. Pure, and bounded: the oldest point leaves when a new one comes.
+"""The history of the last hour for the dashboard: a point per model for each interval between two cluster snapshots.
 
-Points hold counts and not ratios or quantiles, so that a reader can add up as many of them as fit a pixel.
+Pure and bounded: a new point replaces the oldest. Points hold counts, not ratios or quantiles, so that a reader can sum
+as many of them as fit into a pixel.
 """
 
 from collections import Counter, deque
@@ -14,11 +14,11 @@ from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot, ReplicaSn
 from serving.telemetry.tenants import OTHER
 
 EVERY_S = 5.0
-KEPT = 756  # points: an hour, and a little for the page to begin at its edge
-MOST_CLASSES = 10  # of a point; the rest is one
-ALL = ""  # the name under which all models together are kept
+KEPT = 756  # points: an hour, and a few more so that the page's curves begin at its edge
+MOST_CLASSES = 10  # classes per point; the others are summed
+ALL = ""  # the name of the sum of all models
 BOUNDS_MS = tuple(bound / 1e6 for bound in DURATION_NS)
-# What the server does not owe: the client got it wrong. As in the alert on errors, deploy/prometheus/rules.yml.
+# Failures caused by the client, which do not count as errors. The alert in deploy/prometheus/rules.yml does the same.
 _OF_CLIENTS = ("invalid_input", "too_large")
 
 Point = dict[str, Any]
@@ -31,15 +31,15 @@ _COUNTED = (
     "computed",
     "cpu_s",
     "cost",
-)  # what is added up where points are joined
+)  # summed when the points of models are joined
 
 
 @dataclass(slots=True)
 class Totals:
-    """What one replica had counted when it was last looked at."""
+    """The counts of one replica in its latest snapshot. round: number of that snapshot."""
 
     round: int = 0
-    ended: Counter[str] = field(default_factory=Counter)  # by outcome; `invalid` are failures of clients
+    ended: Counter[str] = field(default_factory=Counter)  # by outcome; `invalid` are failures caused by clients
     rows: int = 0
     batches: int = 0
     cuts: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,10 @@ class Totals:
 
 
 class History:
-    """`add` a look every few seconds; `points` tells what happened since an instant. `latest`: the last look."""
+    """The points of all models, made from a snapshot every few seconds.
+
+    kept: the most points per model. latest: the latest snapshot.
+    """
 
     def __init__(self, kept: int = KEPT) -> None:
         self.latest: ClusterSnapshot | None = None
@@ -66,7 +69,7 @@ class History:
         self._looked_ns: int | None = None
 
     def add(self, snapshot: ClusterSnapshot, *, at_s: float, now_ns: int) -> None:
-        """at_s: the time of day, for the reader; now_ns: of a clock that nobody sets, for the rates."""
+        """Adds a snapshot. at_s: time of day in seconds, for the reader. now_ns: monotonic time, for the rates."""
         self.latest = snapshot
         self._round += 1
         before_ns, self._looked_ns = self._looked_ns, now_ns
@@ -74,21 +77,21 @@ class History:
         points = {model.name: self._point(model, seconds) for model in snapshot.models}
         self._forget()
         if before_ns is None:
-            return  # the first look only says where counting begins
+            return  # the first snapshot only is the base of the counts
         for name, point in {**points, ALL: _joined(points.values(), snapshot)}.items():
             line = self._points.setdefault(name, deque(maxlen=self._kept))
             line.append({"at": round(at_s, 1), "seconds": round(seconds, 3), **point})
 
     def points(self, model: str = ALL, since_s: float = 0.0) -> list[Point]:
-        """Those after this instant, oldest first."""
+        """Returns the model's points after this time of day, oldest first."""
         return [point for point in self._points.get(model, ()) if point["at"] > since_s]
 
     def lines(self) -> dict[str, list[Point]]:
-        """All there is, by model, to be restored elsewhere."""
+        """Returns all points by model, for `restore` in another process."""
         return {name: list(line) for name, line in self._points.items()}
 
     def restore(self, lines: Mapping[str, list[Point]], since_s: float) -> None:
-        """What another history had, as far as it happened after this instant."""
+        """Replaces the points by those of another history that are after this time of day."""
         for name, line in lines.items():
             self._points[name] = deque((point for point in line if point["at"] > since_s), maxlen=self._kept)
 
@@ -101,22 +104,22 @@ class History:
             was = self._totals.get(key)
             self._totals[key] = now
             if was is None and replica.uptime_ns > (seconds + 1) * 1e9:
-                was = now  # it has run for long and was never seen: nobody knows when it counted what it did
-            was = was or Totals(cpu_ns=now.cpu_ns)  # what its start took lies before its first requests
+                was = now  # an old replica seen for the first time: when its counts arose is unknown
+            was = was or Totals(cpu_ns=now.cpu_ns)  # leave out the CPU time of its start
             _count(counted, was, now)
-            if seconds and (now.busy_ns or not now.batches):  # models that generate do not tell how long they are busy
+            if seconds and (now.busy_ns or not now.batches):  # generating models do not report a busy time
                 shares.append(min(1.0, (now.busy_ns - was.busy_ns) / (replica.lanes * seconds * 1e9)))
             if replica.cost is not None:
                 counted["cost"] = (counted["cost"] or 0.0) + now.cost - was.cost
         return {**_plain(counted), **_gauges(model), "busy": round(sum(shares) / len(shares), 4) if shares else None}
 
     def _forget(self) -> None:
-        """Replicas that have not been there for as long as points are kept will not come back."""
+        """Removes the totals of replicas that were absent for as long as points are kept."""
         self._totals = {key: seen for key, seen in self._totals.items() if seen.round > self._round - self._kept}
 
 
 def _totals(replica: ReplicaSnapshot, this_round: int) -> Totals:
-    """Copied: the counts of a replica in this process go on."""
+    """Returns a copy of the replica's counts, because those of a replica in this process keep changing."""
     counts, statistics = replica.counts, replica.statistics
     ended: Counter[str] = Counter(completed=statistics.success.count)
     for (outcome, reason), count in counts.ended.items():
@@ -150,21 +153,21 @@ def _count(counted: Point, was: Totals, now: Totals) -> None:
 
 
 def _plain(counted: Mapping[str, Any]) -> Point:
-    """As JSON takes it."""
+    """Returns the point with values that JSON can represent."""
     plain = dict(counted)
     plain["latency"] = {str(bucket): count for bucket, count in sorted(counted["latency"].items())}
     for name in ("ended", "cuts", "tenants"):
         plain[name] = dict(counted[name])
     plain["device_s"] = {tenant: round(spent, 4) for tenant, spent in counted["device_s"].items()}
-    often = counted["classes"].most_common(MOST_CLASSES)
-    rest = counted["classes"].total() - sum(count for _, count in often)
-    plain["classes"] = dict(often) | ({OTHER: rest} if rest else {})
+    most_common = counted["classes"].most_common(MOST_CLASSES)
+    rest = counted["classes"].total() - sum(count for _, count in most_common)
+    plain["classes"] = dict(most_common) | ({OTHER: rest} if rest else {})
     plain["cpu_s"] = round(counted["cpu_s"], 3)
     return plain
 
 
 def _gauges(model: ModelSnapshot) -> Point:
-    """What is so now."""
+    """Returns the values at the instant of the snapshot."""
     replicas = model.replicas
     return {
         "queued": sum(replica.queued for replica in replicas),
@@ -177,30 +180,30 @@ def _gauges(model: ModelSnapshot) -> Point:
 
 
 def _gpus(replicas: tuple[ReplicaSnapshot, ...]) -> Point:
-    """Nothing without a GPU. Several replicas may sit on the same one."""
-    found = {gpu.uuid: gpu for replica in replicas for gpu in replica.gpus}.values()
-    if not found:
+    """Returns the load and memory of all GPUs, each counted once although replicas may share it; empty without one."""
+    gpus = {gpu.uuid: gpu for replica in replicas for gpu in replica.gpus}.values()
+    if not gpus:
         return {}
-    busy = [gpu.busy_ratio for gpu in found if gpu.busy_ratio is not None]
+    busy = [gpu.busy_ratio for gpu in gpus if gpu.busy_ratio is not None]
     return {
         **({"gpu_busy": round(sum(busy) / len(busy), 4)} if busy else {}),
-        "gpu_memory": sum(gpu.memory_used_bytes for gpu in found),
-        "gpu_memory_total": sum(gpu.memory_total_bytes for gpu in found),
+        "gpu_memory": sum(gpu.memory_used_bytes for gpu in gpus),
+        "gpu_memory_total": sum(gpu.memory_total_bytes for gpu in gpus),
     }
 
 
 def _joined(points: Any, snapshot: ClusterSnapshot) -> Point:
-    """All models as one. What they wait differs, so the worst counts; so do the shares of their devices."""
-    found = list(points)
+    """Returns the point of all models together: sums, but the maximum of the waits and of the busy shares."""
+    models = list(points)
     joined: Point = {}
     for name in _COUNTED:
-        values = [point[name] for point in found if point[name] is not None]
+        values = [point[name] for point in models if point[name] is not None]
         joined[name] = _sum(values) if values else None
     for name in ("queued", "memory", "running", "wanted"):
-        joined[name] = sum(point[name] for point in found)
-    busy = [point["busy"] for point in found if point["busy"] is not None]
+        joined[name] = sum(point[name] for point in models)
+    busy = [point["busy"] for point in models if point["busy"] is not None]
     joined["busy"] = max(busy, default=None)
-    joined["wait_ms"] = max((point["wait_ms"] for point in found), default=0.0)
+    joined["wait_ms"] = max((point["wait_ms"] for point in models), default=0.0)
     return joined | _gpus(tuple(replica for model in snapshot.models for replica in model.replicas))
 
 

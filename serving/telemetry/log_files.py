@@ -1,7 +1,7 @@
-"""The replicas' logs, which are JSON for programs, read for people: merged by time, one line each.
+"""Reads the JSON logs of the replicas and formats them for people: merged by time, one line per record.
 
-What a client chose (an id, a tenant) stands in them as it came. For people it is made harmless: a terminal obeys escape
-sequences, and a line break in an id would begin a line that nobody wrote. Programs get the lines unchanged.
+The logs hold text that clients chose (ids, tenants). A terminal would obey escape sequences in it, and a line break in
+an id would forge a log line. So this text is escaped for people; programs get the lines unchanged.
 """
 
 import json
@@ -14,7 +14,7 @@ _WORDS = "replica_*.log"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """at: as it is written in the file; who: the model, or the front, and its replica."""
+    """A record of a log. at: its time as written in the file. who: the model (or the front) and the replica."""
 
     at: str
     level: str
@@ -24,13 +24,14 @@ class Line:
 
 
 class LogFiles:
-    """What was added to the logs in `folder` since it was asked last; replicas may come and go meanwhile."""
+    """A reader of the logs in `folder` that remembers how far it has read each file. Files may appear and disappear."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
         self._read_bytes: dict[Path, int] = {}
 
     def new_lines(self) -> list[Line]:
+        """Returns the complete lines added to all files since the last call, in order of time."""
         lines = [line for path in sorted(self._folder.glob(_WORDS)) for line in self._new_lines(path)]
         return sorted(lines, key=lambda line: line.at)
 
@@ -38,7 +39,7 @@ class LogFiles:
         with path.open("rb") as file:
             begin = self._read_bytes.get(path, 0)
             if begin > path.stat().st_size:
-                begin = 0  # another file took its place
+                begin = 0  # the file was replaced by a new one
             file.seek(begin)
             added = file.read()
         whole = added[: added.rfind(b"\n") + 1]  # the last line may not be complete yet
@@ -48,20 +49,20 @@ class LogFiles:
 
 
 def readable(raw: str, who: str) -> Line:
-    """A line that is no JSON is shown as it is."""
+    """Parses a line of a log. A line that is not JSON becomes the text unchanged, except for escaping."""
     try:
-        told = json.loads(raw)
-        traceback = [f"  {harmless(line)}" for line in str(told.get("exc_text") or "").split("\n") if line]
-        text = "\n".join([harmless(str(told["message"])), *traceback])
-        by = f"{told.get('deployment', who).removesuffix('_ModelReplica')} {told.get('replica', '')}".strip()
-        return Line(harmless(str(told["asctime"])), str(told["levelname"]), harmless(by), text, raw)
+        record = json.loads(raw)
+        traceback = [f"  {harmless(line)}" for line in str(record.get("exc_text") or "").split("\n") if line]
+        text = "\n".join([harmless(str(record["message"])), *traceback])
+        source = f"{record.get('deployment', who).removesuffix('_ModelReplica')} {record.get('replica', '')}".strip()
+        return Line(harmless(str(record["asctime"])), str(record["levelname"]), harmless(source), text, raw)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Line("", "", harmless(who), harmless(raw), raw)
 
 
 def harmless(text: str) -> str:
-    """With everything escaped that a terminal does not show as it is: control characters, line breaks, changes of the
-    writing direction."""
+    """Escapes all characters that a terminal does not show as they are: control characters, line breaks and changes of
+    the writing direction."""
     return (
         text
         if text.isprintable()

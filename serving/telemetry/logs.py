@@ -1,7 +1,7 @@
-"""The log of requests: a sentence for people, and the same as fields for programs. No payload, no header, no secret.
+"""The log of requests: a sentence for people and the same facts as fields for programs. No payload, header or secret.
 
-Under load it is a sample: so many lines a second of requests that went well, as many of those that did not, and each
-says for how many it stands. Lines are written in a thread.
+Under load it is a sample: it has at most a set number of lines per second for successful requests, and as many for
+others. Each line gives the number of requests that it stands for. Lines are written in a thread.
 """
 
 import logging
@@ -12,12 +12,15 @@ from serving.core.witness import Exchange
 from serving.telemetry.deferred import Allowance, Deferred
 from serving.telemetry.recorder import named
 
-MOST_TEXT = 128  # characters of what a client chose: an id, a tenant
+MOST_TEXT = 128  # characters of a text that the client chooses: request id and tenant
 
 
 class RequestLog:
-    """A `core.witness.Witness`. per_s: lines per second, of good answers and of bad ones each. A handler of `logger`
-    that writes JSON finds the fields as attributes of the record."""
+    """A `core.witness.Witness` that logs requests.
+
+    per_s: the most lines per second, for statuses below 400 and for others separately. A JSON handler of `logger` finds
+    the fields as attributes of the log record.
+    """
 
     def __init__(self, logger: logging.Logger, *, model: str, version: str, per_s: int) -> None:
         self._logger = logger
@@ -35,16 +38,16 @@ class RequestLog:
 
     def _write(self, lines: list[tuple[Exchange, int]]) -> None:
         for exchange, stands_for in lines:
-            told = fields(exchange) | {"model": self._model, "version": self._version, "stands_for": stands_for}
+            facts = fields(exchange) | {"model": self._model, "version": self._version, "stands_for": stands_for}
             level = logging.INFO if exchange.status < 500 else logging.WARNING
-            self._logger.log(level, "%s", sentence(told), extra=told)
+            self._logger.log(level, "%s", sentence(facts), extra=facts)
 
 
 def fields(exchange: Exchange) -> dict[str, Any]:
-    """What is logged of a request, beside its model; times in milliseconds."""
+    """Returns the fields that are logged for a request, without its model; times in milliseconds."""
     outcome = exchange.outcome
     kind, reason = ("unreadable", "") if outcome is None else named(outcome)
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "request_id": exchange.id[:MOST_TEXT],
         "tenant": exchange.tenant[:MOST_TEXT],
         "wire": exchange.wire,
@@ -53,10 +56,10 @@ def fields(exchange: Exchange) -> dict[str, Any]:
         "total_ms": _ms(exchange.ended_ns - exchange.began_ns),
     }
     if reason:
-        told["reason"] = reason
+        facts["reason"] = reason
     if isinstance(outcome, Completed):
         timings = outcome.timings
-        told |= {
+        facts |= {
             "queue_ms": _ms(outcome.queue_ns),
             "prepare_ms": _ms(timings.prepare_ns),
             "compute_ms": _ms(timings.compute_ns),
@@ -64,12 +67,12 @@ def fields(exchange: Exchange) -> dict[str, Any]:
             "batch_rows": timings.batch_rows,
         }
     if exchange.traceparent:
-        told["trace_id"] = exchange.traceparent[3:35]
-    return told
+        facts["trace_id"] = exchange.traceparent[3:35]
+    return facts
 
 
 def sentence(told: dict[str, Any]) -> str:
-    """For people: what became of it, how long it took and where."""
+    """Returns the sentence for people: the outcome of the request, its duration and its phases. told: the fields."""
     text = f"{told['model']}: {told['outcome']} {told['status']} in {told['total_ms']:.1f} ms"
     if "reason" in told:
         text += f", {told['reason']}"

@@ -1,7 +1,8 @@
-"""The one table of metrics: name, kind, unit, labels, meaning, and where its value is read in a snapshot.
+"""The table of all metrics: name, kind, unit, labels, meaning, and the function that reads its value from a snapshot.
 
-A replica's metrics carry `model`, `version` and `replica` beside their own labels: a counter then only ever grows, and
-ends with its replica. docs/metrics.md is this table. Triton's names follow at the end, so that its dashboards work.
+A replica's metrics have the labels `model`, `version` and `replica` in addition to their own. So a counter never falls;
+it ends with its replica. docs/metrics.md contains this table. Metrics with Triton's names follow at the end, so that
+Triton's dashboards work.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ NS_TO_US = 1e-3
 
 
 class Kind(Enum):
+    """The type of a metric in Prometheus' text format."""
+
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
@@ -32,8 +35,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """read: its values by its own labels, from a snapshot; `scale` turns them into the metric's unit. What yields
-    nothing is not exported: absent, not zero."""
+    """A metric of a replica or a model.
+
+    read: yields (values of its own labels, value) from a snapshot. If it yields nothing, the metric is not exported:
+        it is absent, not zero.
+    labels: names of its own labels. common: names of the labels that the exporter adds.
+    scale: factor from the value in the snapshot to the metric's unit.
+    """
 
     name: str
     kind: Kind
@@ -72,7 +80,8 @@ def _requests(replica: ReplicaSnapshot) -> Values:
 
 
 def _stages(replica: ReplicaSnapshot) -> Values:
-    """The protocol's names for the stages of a batch are Triton's; these are what they are here."""
+    """Yields the count and the time of each phase, under this project's names instead of those of the statistics
+    (Triton's)."""
     statistics, counts, wire = replica.statistics, replica.counts, replica.wire
     for stage, spent in (
         ("decode", wire.decode),
@@ -140,82 +149,98 @@ OF_REPLICA: tuple[Metric, ...] = (
         kind=Kind.COUNTER,
         labels=("outcome", "reason"),
         read=_requests,
-        meaning="Requests that ended: completed, failed, expired, cancelled or rejected, and why they failed or were "
-        "refused. Messages that could not be read never become requests.",
+        meaning="Requests by outcome (completed, failed, expired, cancelled or rejected) and reason (of a failure or "
+        "rejection). A message that cannot be decoded is not counted, because it never becomes a request.",
     ),
-    _counter("headway_predictions", "Rows computed; what is paid for.", lambda r: r.statistics.inference_count),
+    _counter("headway_predictions", "Rows computed; a prediction is one row.", lambda r: r.statistics.inference_count),
     _histogram(
         "headway_request_seconds",
-        "From a request's arrival in the queue to its answer, of completed requests.",
+        "Time from a request's arrival in the queue to its answer, for completed requests.",
         lambda r: r.counts.request_ns,
         **S,
     ),
     _histogram(
-        "headway_queue_wait_seconds", "The part of that before its batch was cut.", lambda r: r.counts.queue_ns, **S
+        "headway_queue_wait_seconds",
+        "Time from a request's arrival in the queue until its batch was cut.",
+        lambda r: r.counts.queue_ns,
+        **S,
     ),
     Metric(
         name="headway_stage_seconds",
         kind=Kind.SUMMARY,
         labels=("stage",),
         read=_stages,
-        meaning="Where requests spent their time: decode (from the whole message to the queue), queue, prepare "
-        "(collate, and start what the device is to do), copy_in and copy_out (to the device and back; only where that "
-        "has a clock), compute, finish (split, and back to the event loop), encode. A batch's time counts for each of "
-        "its requests.",
+        meaning="Time of requests by phase: decode (from the complete message to the queue), queue, prepare (collate "
+        "and launch), copy_in and copy_out (to the device and back; only if the device has a clock), compute, finish "
+        "(split, and return to the event loop), encode. A batch's time counts for each of its requests.",
         **S,
     ),
     # Models that generate
     _histogram(
         "headway_first_answer_seconds",
-        "From a request's arrival to the first of its answers, of models that generate.",
+        "Time from a request's arrival to its first answer, for generating models.",
         lambda r: r.counts.first_ns,
         **S,
     ),
-    _counter("headway_answers", "Answers that models gave which generate: tokens, say.", lambda r: r.counts.answers),
+    _counter("headway_answers", "Answers of generating models, for example tokens.", lambda r: r.counts.answers),
     # The queue now
-    _gauge("headway_queued_requests", "Requests that wait now.", lambda r: r.queued),
-    _gauge("headway_queued_rows", "Rows that wait now.", lambda r: r.queued_rows),
-    _gauge("headway_in_flight_requests", "Requests whose batch was cut and not answered yet.", lambda r: r.in_flight),
-    _gauge("headway_expected_wait_seconds", "What waits now will take the lanes.", lambda r: r.expected_wait_ns, **S),
-    _gauge("headway_ready", "1 while the replica takes requests.", lambda r: r.ready),
+    _gauge("headway_queued_requests", "Requests waiting now.", lambda r: r.queued),
+    _gauge("headway_queued_rows", "Rows waiting now.", lambda r: r.queued_rows),
+    _gauge("headway_in_flight_requests", "Requests in a batch that is not answered yet.", lambda r: r.in_flight),
+    _gauge(
+        "headway_expected_wait_seconds",
+        "Time that the lanes need for all waiting requests.",
+        lambda r: r.expected_wait_ns,
+        **S,
+    ),
+    _gauge("headway_ready", "1 while the replica accepts requests.", lambda r: r.ready),
     # Batches
     Metric(
         name="headway_batches",
         kind=Kind.COUNTER,
         labels=("reason",),
         read=_cuts,
-        meaning="Batches, by why they left with what they had: idle (the lane was idle), full (all the rows that pay "
-        "off), deadline (one more row would have made a member late), lane_ready (the lane was about to be free).",
+        meaning="Batches by the reason why they were cut: idle (the lane was idle), full (all the rows that pay off), "
+        "deadline (one more row would have made a request late), lane_ready (the lane was about to be free).",
     ),
-    _histogram("headway_batch_rows", "Rows asked for per batch, without padding.", lambda r: r.counts.batch_rows),
+    _histogram("headway_batch_rows", "Rows per batch, without padding.", lambda r: r.counts.batch_rows),
     _histogram(
         "headway_batch_seconds",
-        "How long a batch occupied its lane. The sum is the time the lanes were busy.",
+        "Time that a batch occupied its lane. The sum is the busy time of the lanes.",
         lambda r: r.counts.batch_ns,
         **S,
     ),
     _histogram(
         "headway_batch_bound_ratio",
-        "That time in parts of what was planned for it: above 1 it took longer.",
+        "That time divided by the planned time of the batch; above 1 the batch took longer than planned.",
         lambda r: r.counts.bound_shares,
         **R,
     ),
-    _counter("headway_cells_asked", "Rows times their length, as they were sent.", lambda r: r.counts.cells_asked),
+    _counter("headway_cells_asked", "Rows times length, without padding.", lambda r: r.counts.cells_asked),
     _counter(
         "headway_cells_computed",
-        "Rows times length as computed, padding included: 1 - asked / computed is the waste.",
+        "Rows times length, with padding. The padding waste is 1 - asked / computed.",
         lambda r: r.counts.cells_computed,
     ),
     _gauge("headway_largest_batch_rows", "The most rows a batch may have now.", lambda r: r.largest_batch_rows),
-    _gauge("headway_useful_batch_rows", "Rows beyond which a batch gets no cheaper.", lambda r: r.useful_batch_rows),
+    _gauge(
+        "headway_useful_batch_rows",
+        "Rows beyond which throughput hardly rises (the knee).",
+        lambda r: r.useful_batch_rows,
+    ),
     _gauge(
         "headway_bound_margin_ratio",
-        "By how much the latency model's bound exceeds the time it expects.",
+        "By how much the latency model's bound exceeds its expected time, as a share of that time.",
         lambda r: r.bound_margin,
         **R,
     ),
     _gauge("headway_bound_coverage_ratio", "Share of batches within their bound.", lambda r: r.bound_coverage, **R),
-    _gauge("headway_drift_ratio", "How much slower than first learned everything is now.", lambda r: r.drift, **R),
+    _gauge(
+        "headway_drift_ratio",
+        "Present batch times relative to those first learned; above 1 the device has become slower.",
+        lambda r: r.drift,
+        **R,
+    ),
     _gauge(
         "headway_latency_budget_seconds",
         "The latency budget in force.",
@@ -225,10 +250,10 @@ OF_REPLICA: tuple[Metric, ...] = (
     # Lanes
     _gauge("headway_lanes", "Lanes, each with a loaded model.", lambda r: r.lanes),
     _gauge("headway_batches_in_flight", "Batches on the lanes now.", lambda r: r.batches_in_flight),
-    _counter("headway_lanes_lost", "Lanes given up.", lambda r: r.counts.lanes_lost),
+    _counter("headway_lanes_lost", "Lanes lost.", lambda r: r.counts.lanes_lost),
     _counter(
         "headway_batch_limit_halvings",
-        "How often the device ran out of memory and batches were made smaller.",
+        "How often the largest batch was halved because the device ran out of memory.",
         lambda r: r.counts.limit_halvings,
     ),
     # Tenants
@@ -237,15 +262,15 @@ OF_REPLICA: tuple[Metric, ...] = (
         kind=Kind.COUNTER,
         labels=("tenant",),
         read=_tenants("requests"),
-        meaning="Requests that ended, by tenant. The tenants of the settings and some twenty more have their own name, "
-        "all further ones are `other`; `none` named no tenant.",
+        meaning="Requests that ended, by tenant. The tenants in the settings and about twenty more have their own "
+        "name; all others are `other`. Requests without a tenant are `none`.",
     ),
     Metric(
         name="headway_tenant_device_seconds",
         kind=Kind.COUNTER,
         labels=("tenant",),
         read=_tenants("device_ns"),
-        meaning="Time on the lanes, by tenant.",
+        meaning="Lane time, by tenant.",
         **S,
     ),
     # Process and money
@@ -254,35 +279,49 @@ OF_REPLICA: tuple[Metric, ...] = (
         kind=Kind.GAUGE,
         labels=("node", "device", "door"),
         read=_info,
-        meaning="Always 1: where the replica runs, on what, and whether the fast door is open.",
+        meaning="Always 1. The labels are the replica's node and device, and whether the fast door is open.",
     ),
-    _gauge("headway_uptime_seconds", "Since the replica began.", lambda r: r.uptime_ns, **S),
+    _gauge("headway_uptime_seconds", "Time since the replica started.", lambda r: r.uptime_ns, **S),
     _counter("headway_cpu_seconds", "CPU time of the replica's process.", lambda r: r.cpu_ns, **S),
     _gauge("headway_memory_bytes", "Resident memory of the replica's process.", lambda r: r.memory_bytes, **B),
     _counter(
         "headway_cost",
-        "What the replica has cost, by the prices of the settings, in their currency.",
+        "Cost of the replica by the prices in the settings, in their currency.",
         lambda r: r.cost,
         unit="currency",
     ),
     _gauge(
         "headway_cost_per_thousand_predictions",
-        "Since the replica began. For a window: the increase of cost over that of predictions.",
+        "Cost per thousand rows since the replica started. For a window, divide the increase of cost by that of "
+        "predictions.",
         lambda r: r.cost_per_thousand,
         unit="currency",
     ),
     # GPUs
     _gpu("headway_gpu_busy_ratio", "Share of time with a kernel on the GPU.", "busy_ratio", **R),
-    _gpu("headway_gpu_memory_used_bytes", "GPU memory in use, by everybody.", "memory_used_bytes", **B),
-    _gpu("headway_gpu_memory_total_bytes", "GPU memory there is.", "memory_total_bytes", **B),
-    _gpu("headway_gpu_own_memory_bytes", "GPU memory in use by the replica's process.", "own_memory_bytes", **B),
+    _gpu("headway_gpu_memory_used_bytes", "GPU memory used by all processes.", "memory_used_bytes", **B),
+    _gpu("headway_gpu_memory_total_bytes", "Total GPU memory.", "memory_total_bytes", **B),
+    _gpu("headway_gpu_own_memory_bytes", "GPU memory used by the replica's process.", "own_memory_bytes", **B),
     _gpu(
-        "headway_gpu_sm_active_ratio", "Share of its processors that work (Hopper and newer).", "sm_active_ratio", **R
+        "headway_gpu_sm_active_ratio",
+        "Share of active streaming multiprocessors (Hopper and newer).",
+        "sm_active_ratio",
+        **R,
     ),
-    _gpu("headway_gpu_tensor_active_ratio", "Of its tensor cores (Hopper and newer).", "tensor_active_ratio", **R),
-    _gpu("headway_gpu_dram_busy_ratio", "Of its memory bandwidth (Hopper and newer).", "dram_busy_ratio", **R),
+    _gpu(
+        "headway_gpu_tensor_active_ratio",
+        "Share of active tensor cores (Hopper and newer).",
+        "tensor_active_ratio",
+        **R,
+    ),
+    _gpu(
+        "headway_gpu_dram_busy_ratio",
+        "Share of the memory bandwidth in use (Hopper and newer).",
+        "dram_busy_ratio",
+        **R,
+    ),
     _gpu("headway_gpu_power_watts", "Power drawn.", "power_watts", unit="watts"),
-    _gpu("headway_gpu_power_limit_watts", "Power it may draw.", "power_limit_watts", unit="watts"),
+    _gpu("headway_gpu_power_limit_watts", "Power limit.", "power_limit_watts", unit="watts"),
     _gpu(
         "headway_gpu_energy_joules",
         "Energy used since the driver was loaded.",
@@ -291,23 +330,23 @@ OF_REPLICA: tuple[Metric, ...] = (
         unit="joules",
     ),
     _gpu("headway_gpu_temperature_celsius", "Temperature.", "temperature_celsius", unit="celsius"),
-    _gpu("headway_gpu_sm_clock_hertz", "Clock of its processors.", "sm_clock_hertz", unit="hertz"),
-    _gpu("headway_gpu_memory_clock_hertz", "Clock of its memory.", "memory_clock_hertz", unit="hertz"),
+    _gpu("headway_gpu_sm_clock_hertz", "Clock of the multiprocessors.", "sm_clock_hertz", unit="hertz"),
+    _gpu("headway_gpu_memory_clock_hertz", "Clock of the memory.", "memory_clock_hertz", unit="hertz"),
     Metric(
         name="headway_gpu_throttled",
         kind=Kind.GAUGE,
         labels=("gpu", "reason"),
         read=_throttled,
-        meaning="1 while its clocks are lower than they could be, for this reason.",
+        meaning="1 while the GPU's clocks are reduced for this reason, else 0.",
     ),
     Metric(
         name="headway_gpu_ecc_errors",
         kind=Kind.COUNTER,
         labels=("gpu", "kind"),
         read=_ecc_errors,
-        meaning="Errors of its memory, corrected or not, since the driver was loaded.",
+        meaning="Memory errors since the driver was loaded, corrected or uncorrected.",
     ),
-    _gpu("headway_gpu_divided", "1 where the card is divided into parts (MIG), else 0.", "mig"),
+    _gpu("headway_gpu_divided", "1 if the card is divided into parts (MIG), else 0.", "mig"),
 )
 
 
@@ -318,26 +357,27 @@ def _model_gauge(
 
 
 OF_MODEL: tuple[Metric, ...] = (
-    _model_gauge("headway_model_ready", "1 while the model can be asked.", lambda m: m.state == "READY"),
-    _model_gauge("headway_replicas_running", "Replicas that run.", lambda m: m.running),
-    _model_gauge("headway_replicas_wanted", "Replicas that are to run.", lambda m: m.wanted),
-    _model_gauge("headway_replicas_limit", "The most there may be; absent where fixed.", lambda m: m.limit),
-    _model_gauge("headway_replicas_silent", "Replicas that did not tell their metrics in time.", lambda m: m.silent),
+    _model_gauge("headway_model_ready", "1 while the model accepts requests.", lambda m: m.state == "READY"),
+    _model_gauge("headway_replicas_running", "Running replicas.", lambda m: m.running),
+    _model_gauge("headway_replicas_wanted", "The target: how many replicas should run.", lambda m: m.wanted),
+    _model_gauge("headway_replicas_limit", "The most replicas; absent if their number is fixed.", lambda m: m.limit),
+    _model_gauge("headway_replicas_silent", "Replicas that did not send their metrics in time.", lambda m: m.silent),
 )
 
 
 def _triton(name: str, meaning: str, read: Callable[[ReplicaSnapshot], Values], **more: Any) -> Metric:
-    """Untyped: Prometheus' format wants `_total` behind every counter, and Triton's names have none."""
+    """Returns an untyped metric, because Prometheus' format requires `_total` after a counter's name, which Triton's
+    names lack."""
     return Metric(name=name, kind=Kind.UNTYPED, meaning=meaning, read=read, **more)
 
 
 def _failures(replica: ReplicaSnapshot) -> Values:
-    """By Triton's reasons."""
-    found = dict.fromkeys(("OTHER", "BACKEND", "CANCELED", "REJECTED"), 0)
+    """Yields the requests that were not completed, by Triton's reasons."""
+    failures = dict.fromkeys(("OTHER", "BACKEND", "CANCELED", "REJECTED"), 0)
     for (outcome, reason), count in replica.counts.ended.items():
         kinds = {"rejected": "REJECTED", "expired": "REJECTED", "cancelled": "CANCELED"}
-        found[kinds.get(outcome, "OTHER" if reason == "invalid_input" else "BACKEND")] += count
-    for kind, count in found.items():
+        failures[kinds.get(outcome, "OTHER" if reason == "invalid_input" else "BACKEND")] += count
+    for kind, count in failures.items():
         yield (kind,), count
 
 
@@ -356,38 +396,38 @@ def _gpu_of_triton(name: str, meaning: str, part: str, **more: Any) -> Metric:
 
 
 OF_TRITON: tuple[Metric, ...] = (
-    _triton("nv_inference_request_success", "Completed.", _one(lambda r: r.statistics.success.count)),
+    _triton("nv_inference_request_success", "Completed requests.", _one(lambda r: r.statistics.success.count)),
     _triton("nv_inference_request_failure", "All other requests.", _failures, labels=("reason",)),
     _triton("nv_inference_count", "Rows computed.", _one(lambda r: r.statistics.inference_count)),
     _triton("nv_inference_exec_count", "Forward passes.", _one(lambda r: r.statistics.execution_count)),
-    _triton("nv_inference_pending_request_count", "Requests that wait.", _one(lambda r: r.queued)),
-    _spent("request", "Arrival to answer, all together.", lambda r: r.statistics.success),
-    _spent("queue", "In the queue.", lambda r: r.statistics.queue),
-    _spent("compute_input", "Preparing.", lambda r: r.statistics.compute_input),
-    _spent("compute_infer", "Computing.", lambda r: r.statistics.compute_infer),
-    _spent("compute_output", "Finishing.", lambda r: r.statistics.compute_output),
-    _gpu_of_triton("gpu_utilization", "Busy share of the GPU.", "busy_ratio", unit="ratio"),
-    _gpu_of_triton("gpu_memory_total_bytes", "GPU memory there is.", "memory_total_bytes", unit="bytes"),
+    _triton("nv_inference_pending_request_count", "Requests waiting now.", _one(lambda r: r.queued)),
+    _spent("request", "Total time from arrival to answer.", lambda r: r.statistics.success),
+    _spent("queue", "Total time in the queue.", lambda r: r.statistics.queue),
+    _spent("compute_input", "Total time of the phase prepare.", lambda r: r.statistics.compute_input),
+    _spent("compute_infer", "Total time of the phase compute.", lambda r: r.statistics.compute_infer),
+    _spent("compute_output", "Total time of the phase finish.", lambda r: r.statistics.compute_output),
+    _gpu_of_triton("gpu_utilization", "Share of time with a kernel on the GPU.", "busy_ratio", unit="ratio"),
+    _gpu_of_triton("gpu_memory_total_bytes", "Total GPU memory.", "memory_total_bytes", unit="bytes"),
     _gpu_of_triton("gpu_memory_used_bytes", "GPU memory in use.", "memory_used_bytes", unit="bytes"),
     _gpu_of_triton("gpu_power_usage", "Power drawn.", "power_watts", unit="watts"),
     _gpu_of_triton("gpu_power_limit", "Power limit.", "power_limit_watts", unit="watts"),
-    _gpu_of_triton("energy_consumption", "Since the driver was loaded.", "energy_joules", unit="joules"),
+    _gpu_of_triton("energy_consumption", "Energy used since the driver was loaded.", "energy_joules", unit="joules"),
 )
 
 
 def full_name(metric: Metric) -> str:
-    """As it is asked for in a query."""
+    """Returns the name that Prometheus queries use: with `_total` for counters."""
     return f"{metric.name}_total" if metric.kind is Kind.COUNTER else metric.name
 
 
 def rows(metrics: tuple[Metric, ...] = (*OF_REPLICA, *OF_MODEL, *OF_TRITON)) -> Iterator[tuple[str, ...]]:
-    """(name, kind, unit, own labels, meaning) of each."""
+    """Yields (name, kind, unit, own labels, meaning) of each metric."""
     for metric in metrics:
         yield full_name(metric), metric.kind.value, metric.unit, ", ".join(metric.labels), metric.meaning
 
 
 def markdown() -> str:
-    """The tables of docs/metrics.md."""
+    """Returns the tables of docs/metrics.md."""
     lines = []
     for title, metrics in (("Replicas", OF_REPLICA), ("Models", OF_MODEL), ("Triton's names", OF_TRITON)):
         lines += [f"### {title}", "| Metric | Kind | Unit | Labels | Meaning |", "|---|---|---|---|---|"]

@@ -1,5 +1,7 @@
-"""What a model says most often, where its outputs have class labels: counted for a sample of its answers, so that a
-person sees when it begins to say something else. Only labels are kept, never a text that a model wrote."""
+"""Counts the predicted classes in a sample of a model's answers, so that people can see when their distribution shifts.
+
+Only for outputs with class labels. Only labels are kept, never text that a model generated.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,13 +12,16 @@ from serving.core.outcome import Completed
 from serving.core.witness import Exchange
 from serving.telemetry.deferred import Allowance
 
-PER_S = 10  # answers looked at, of one replica
-MOST_ROWS = 8  # of one answer
+PER_S = 10  # answers sampled per second, for one replica
+MOST_ROWS = 8  # rows counted per answer
 
 
 class Predictions:
-    """A `core.witness.Witness`. labels: by output; the first output of them that an answer has is the one counted.
-    batched: its first dimension are rows, each with a label; else there is one label for all of it."""
+    """A `core.witness.Witness` that counts the class with the highest score.
+
+    labels: the class labels by output name; only the first of these outputs that an answer has is counted.
+    batched: whether the first dimension are rows with a class each; otherwise the whole output has one class.
+    """
 
     def __init__(self, labels: Mapping[str, Sequence[str]], *, per_s: int = PER_S, batched: bool = True) -> None:
         self.counts: Counter[str] = Counter()
@@ -39,6 +44,6 @@ class Predictions:
     def _count(self, scores: np.ndarray, labels: Sequence[str]) -> None:
         scores = scores if self._batched else scores[np.newaxis]
         rows = scores[:MOST_ROWS].reshape(min(MOST_ROWS, scores.shape[0]), -1)
-        numbers = rows.astype(np.float32) if rows.dtype.kind == "V" else rows  # BF16 has no order of its own
+        numbers = rows.astype(np.float32) if rows.dtype.kind == "V" else rows  # BF16 has no argmax
         for best in numbers.argmax(axis=1).tolist():
             self.counts[labels[best] if best < len(labels) else str(best)] += 1

@@ -1,7 +1,7 @@
-"""Snapshots in Prometheus' text format. The only place that knows prometheus-client.
+"""Writes snapshots in Prometheus' text format. Only this module uses prometheus-client.
 
-No registry and no counters of its own: what is exported is read from a snapshot at the moment of the scrape, so metrics
-cost a request nothing but what the replica counts anyway.
+It has no registry and no counters. The values are read from a snapshot when they are scraped, so a request costs no
+more than the counting that the replica does anyway.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,11 +32,12 @@ _FAMILIES: dict[Kind, Any] = {
 
 
 def exposition(snapshot: ClusterSnapshot) -> bytes:
+    """Returns all metrics of the snapshot in Prometheus' text format."""
     return generate_latest(_Families(snapshot))
 
 
 class _Families:
-    """What prometheus-client calls a collector."""
+    """A collector as prometheus-client expects it."""
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self._snapshot = snapshot
@@ -49,12 +50,12 @@ class _Families:
         for metric in OF_MODEL:
             yield from _family(metric, models)
         yield GaugeMetricFamily(
-            "headway_collect_seconds", "How long it took to ask every replica.", self._snapshot.took_ns / 1e9
+            "headway_collect_seconds", "Time to collect the metrics of all replicas.", self._snapshot.took_ns / 1e9
         )
 
 
 def _family(metric: Metric, sources: Sequence[tuple[tuple[str, ...], Any]]) -> Iterator[Any]:
-    """One family, or none where nobody has such a thing."""
+    """Yields the metric family, or nothing if no source has a value for it."""
     family = _FAMILIES[metric.kind](metric.name, metric.meaning, labels=(*metric.common, *metric.labels))
     for common, source in sources:
         for own, value in metric.read(source):
@@ -74,6 +75,7 @@ def _add(family: Any, metric: Metric, labels: list[str], value: Any) -> None:
 
 
 def _buckets(histogram: Histogram, scale: float) -> list[tuple[str, int]]:
+    """Returns (upper bound, cumulative count) of each bucket."""
     edges = [f"{bound * scale:.9g}" for bound in histogram.bounds]
     buckets, below = [], 0
     for edge, count in zip([*edges, "+Inf"], histogram.counts, strict=True):

@@ -1,4 +1,4 @@
-"""Counts what an engine tells of its requests and batches, as plain numbers. Nothing here knows a metric's name."""
+"""Counts the events of an engine's requests and batches as plain numbers, independent of the names of metrics."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from serving.telemetry.histogram import Histogram
 from serving.telemetry.tenants import TenantCounts, TenantTable
 
 MS = 1_000_000
-# Close together where interactive budgets lie, with an edge at the 200 ms that the alert on latency asks about.
+# Dense in the range of interactive budgets, with a bound at 200 ms, which the alert on latency uses.
 DURATION_NS = tuple(
     int(ms * MS) for ms in (0.5, 1, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 1000, 2500, 5000, 10000, 30000)
 )
@@ -29,14 +29,15 @@ def _durations() -> Histogram:
 
 @dataclass(slots=True)
 class Counts:
-    """Since the replica started.
+    """The counts since the replica started.
 
-    ended: requests that were not completed, by (outcome, reason); the reason is "" where there is only one.
+    ended: requests that were not completed, by (outcome, reason); the reason is "" if an outcome has only one.
     cuts: batches by the name of their `CutReason`.
-    first_ns, answers: of models that generate: from a request's arrival to its first answer, and how many there were.
-    copied_in, copied_out: what copying batches to the device and back took, for each of their requests.
-    cells_asked, cells_computed: rows times their length, without and with what was padded.
-    bound_shares: how long batches took, in parts of what the latency model had bounded them to.
+    first_ns, answers: for generating models, the time from a request's arrival to its first answer, and the number of
+        answers.
+    copied_in, copied_out: time of copying batches to the device and back, counted once for each request of a batch.
+    cells_asked, cells_computed: rows times length, without and with padding.
+    bound_shares: the time of batches divided by their planned time.
     """
 
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -58,14 +59,14 @@ class Counts:
 
 
 class Recorder:
-    """A `core.observer.Observer`. tenants: those of the settings."""
+    """A `core.observer.Observer` that counts. tenants: the tenants named in the settings."""
 
     def __init__(self, tenants: Iterable[str] = ()) -> None:
         self._counts = Counts()
         self._tenants = TenantTable(tenants)
 
     def counts(self) -> Counts:
-        """The numbers themselves, not a copy."""
+        """Returns the live counts, not a copy."""
         self._counts.tenants = self._tenants.snapshot()
         return self._counts
 
@@ -125,11 +126,12 @@ class Recorder:
 
 
 def snake(name: str) -> str:
+    """Converts CamelCase to snake_case."""
     return _CAPITAL.sub("_", name).lower()
 
 
 _ERRORS = (ModelError, InvalidInput, LaneLost, BatchTimeout, OutOfMemory)
-# Told as zero from the start: a series that begins with its first failure hides that one from every rate.
+# Exported as zero from the start, because `rate` does not see the first failure of a series that begins with it.
 ENDINGS: tuple[tuple[str, str], ...] = (
     *(("rejected", reason.name.lower()) for reason in Reason),
     *(("failed", snake(error.__name__)) for error in _ERRORS),
@@ -138,7 +140,7 @@ ENDINGS: tuple[tuple[str, str], ...] = (
 
 
 def named(outcome: Outcome) -> tuple[str, str]:
-    """(outcome, reason), both from small sets."""
+    """Returns (outcome, reason) of an outcome, both from small fixed sets."""
     reason = ""
     if isinstance(outcome, Rejected):
         reason = outcome.reason.name.lower()

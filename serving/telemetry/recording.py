@@ -1,7 +1,7 @@
-"""What was asked, so that it can be asked again: per request its instant, shapes, tenant, priority and deadline, as one
-line of JSON. No payload; tenants only as a keyed hash. Off unless a folder is set; written in a thread, bounded.
+"""Records the requests of a replica so that they can be replayed: time, shapes, tenant, priority and deadline.
 
-`python -m loadtest run URL --scenario FILE` plays it.
+A request is one line of JSON, without payload; the tenant is a keyed hash. Recording is off unless a folder is set.
+Files are written in a thread and bounded in size. `python -m loadtest run URL --scenario FILE` replays them.
 """
 
 import json
@@ -20,13 +20,13 @@ from serving.core.statistics import ModelStatistics
 from serving.telemetry.deferred import Deferred
 
 logger = logging.getLogger(__name__)
-PARTS = 8  # files that share the room; the oldest goes when a new one needs it
-MOST_WAITING = 20_000  # requests in memory, of a fifth of a second
+PARTS = 8  # a file holds this part of `most_bytes`; the oldest files are deleted to make room
+MOST_WAITING = 20_000  # requests kept in memory for the next write, at most 0.2 s later
 KEY_FILE = "tenants.key"
 
 
 class Asked(NamedTuple):
-    """inputs: by name, the shape and, for texts and the like, how many bytes in all."""
+    """A recorded request. inputs: by name, the shape and, for BYTES tensors, the total number of bytes."""
 
     at_s: float
     tenant: str
@@ -36,7 +36,10 @@ class Asked(NamedTuple):
 
 
 class Recording:
-    """Of one replica. folder: shared by the replicas of a machine; together they keep to `most_bytes`."""
+    """The recording of one replica.
+
+    folder: shared by the replicas of a machine. most_bytes: the limit of all files in the folder together.
+    """
 
     def __init__(self, folder: Path, *, model: str, datatypes: Mapping[str, str], most_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,21 +53,21 @@ class Recording:
         self._lines: Deferred[Asked] = Deferred(self._write, most=MOST_WAITING)
 
     def note(self, payload: object, tenant: str, priority: int, timeout_ns: int | None) -> None:
-        """On the event loop. Keeps nothing of the payload but how large it is."""
+        """Records a request with the shapes and sizes of its inputs. Call it on the event loop."""
         if isinstance(payload, Mapping):
             inputs = {name: (array.shape, _bytes(array)) for name, array in payload.items()}
             self._lines.put(Asked(time.time(), tenant, priority, timeout_ns, inputs))
 
     @property
     def path(self) -> Path:
-        """Where the next line goes."""
+        """The file that the next line is written to."""
         return self._folder / f"{self._model}_{os.getpid()}_{self._part}.jsonl"
 
     def _write(self, requests: list[Asked]) -> None:
         try:
             self._make_room()
             with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(self._told(one), separators=(",", ":")) + "\n" for one in requests)
+                file.writelines(json.dumps(self._line(one), separators=(",", ":")) + "\n" for one in requests)
             if self.path.stat().st_size > self._most_bytes // PARTS:
                 self._part += 1
             self._is_failing = False
@@ -73,7 +76,7 @@ class Recording:
                 logger.warning("%s: requests are not recorded: %s", self._model, error)
             self._is_failing = True
 
-    def _told(self, asked: Asked) -> dict[str, Any]:
+    def _line(self, asked: Asked) -> dict[str, Any]:
         inputs = {
             name: {"datatype": self._datatypes.get(name, ""), "shape": shape}
             | ({} if size is None else {"bytes": size})
@@ -89,7 +92,7 @@ class Recording:
         }
 
     def _make_room(self) -> None:
-        """Files of replicas that are gone count, too."""
+        """Deletes the oldest files until a new one fits. Files of replicas that no longer exist count too."""
         files = []
         for path in self._folder.glob("*.jsonl"):
             try:
@@ -104,7 +107,7 @@ class Recording:
 
 
 class Recorded:
-    """An engine whose requests are noted as they come: a `Backend`, `Sequencing` and `Generating` as far as it is."""
+    """A wrapper that records the requests of an engine. A `Backend`, `Sequencing` or `Generating` if the engine is."""
 
     def __init__(self, engine: Any, recording: Recording) -> None:
         self._engine = engine
@@ -161,18 +164,21 @@ def _bytes(array: np.ndarray) -> int | None:
 
 
 def hashed(tenant: str, key: bytes) -> str:
-    """The same name for the same tenant wherever the key is the same; "" stays nobody."""
+    """Returns a keyed hash of the tenant, the same for the same tenant and key; "" (no tenant) stays ""."""
     return tenant and blake2b(tenant.encode(), key=key, digest_size=6).hexdigest()
 
 
 def tenant_key(folder: Path) -> bytes:
-    """Made by the first replica that needs it. Whoever deletes it makes the names meaningless for good."""
+    """Returns the key of the tenant hashes, which the first replica that needs it creates in the folder.
+
+    Once the key file is deleted, recorded hashes can no longer be related to tenants.
+    """
     path = folder / KEY_FILE
     own = path.with_suffix(f".{os.getpid()}")
     own.touch(mode=0o600)
     own.write_bytes(os.urandom(32))
     try:
-        os.link(own, path)  # whole or not at all, and never over another's
+        os.link(own, path)  # atomic, and fails if another replica has created the file
     except FileExistsError:
         return path.read_bytes()
     finally:

@@ -1,6 +1,6 @@
-"""What one replica, one model and the whole cluster are like at an instant: plain values that travel between processes.
+"""Snapshots of a replica, a model and the whole cluster: plain values that are sent between processes.
 
-A replica tells of itself in a `ReplicaSnapshot`; whoever shows or exports something reads a `ClusterSnapshot`.
+A replica describes itself in a `ReplicaSnapshot`; dashboards and exporters read a `ClusterSnapshot`.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from serving.telemetry.recorder import Counts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
-    """One GPU as its driver sees it. What the driver does not tell is None; a machine without a GPU has no reading.
+    """The state of one GPU as its driver reports it; None for values that the driver does not report.
 
-    name: the product's.
-    busy_ratio: the share of time with any kernel on the GPU, however small: 1.0 does not mean that it is full.
-    own_memory_bytes: of this process.
-    energy_joules, ecc_corrected, ecc_uncorrected: since the driver was loaded.
-    throttled_by: why its clocks are lower than they could be.
-    mig: the card is divided into parts.
-    sm_active_ratio, tensor_active_ratio, dram_busy_ratio: how much of the GPU works, on average over the last second;
-        from GPM, on Hopper and newer.
+    name: the product name.
+    busy_ratio: share of time with any kernel on the GPU, however small; 1.0 does not mean that it is fully used.
+    own_memory_bytes: memory used by this process.
+    energy_joules, ecc_corrected, ecc_uncorrected: totals since the driver was loaded.
+    throttled_by: reasons for reduced clocks, keys of `gpu.THROTTLE_REASONS`.
+    mig: whether the card is divided into parts (MIG).
+    sm_active_ratio, tensor_active_ratio, dram_busy_ratio: average use of the streaming multiprocessors, the tensor
+        cores and the memory bandwidth over the last second; from GPM, on Hopper and newer.
     """
 
     uuid: str
@@ -47,14 +47,17 @@ class GpuReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSnapshot:
-    """replica, node: as Ray names them; node is the address.
+    """The state of one replica.
 
-    expected_wait_ns: how long the lanes need for what waits.
-    bound_margin, bound_coverage: of the latency model: by how much a batch's bound exceeds its expected time, as a
-        share of it, and the share of batches that kept within.
-    predictions: how often which class was the best, in a sample; empty without labels.
-    wire: what messages cost beside the engine.
-    price_per_hour: of all this replica holds, in the currency of the settings; None without a price.
+    replica, node: Ray's id of the replica and the address of its node.
+    expected_wait_ns: how long the lanes need for all waiting requests.
+    bound_margin, bound_coverage: by how much the latency model's bound of a batch exceeds its expected time, as a share
+        of that time; and the share of batches within their bounds.
+    drift: the latency model's drift factor. budget_ms: the latency budget in force; None without one.
+    cpu_ns, memory_bytes: CPU time and resident memory of the process.
+    predictions: number of predictions by class in a sample; empty without labels.
+    wire: times of decoding and encoding messages.
+    price_per_hour: price of the replica's resources in the currency of the settings; None without a price.
     """
 
     model: str
@@ -89,22 +92,22 @@ class ReplicaSnapshot:
 
     @property
     def cost(self) -> float | None:
-        """What it has cost since it started."""
+        """The cost since the replica started; None without a price."""
         return None if self.price_per_hour is None else self.price_per_hour * self.uptime_ns / 3.6e12
 
     @property
     def cost_per_thousand(self) -> float | None:
-        """Per thousand predictions (rows) since it started; None before the first."""
+        """The cost per thousand predictions (rows) since the start; None before the first or without a price."""
         rows = self.statistics.inference_count
         return None if self.cost is None or not rows else 1000 * self.cost / rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSnapshot:
-    """One model: what Ray says of it, and what its replicas told.
+    """The state of one model as reported by Ray, and the snapshots of its replicas.
 
-    silent: replicas that are there and did not tell in time.
-    wanted, limit: replicas that Ray is to run, and the most it may; limit is None where their number is fixed.
+    silent: number of running replicas that did not answer in time.
+    wanted, limit: target of replicas, and the largest possible target; limit is None if the number is fixed.
     """
 
     name: str
@@ -120,13 +123,13 @@ class ModelSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSnapshot:
-    """took_ns: how long it took to ask everybody."""
+    """The state of all models. took_ns: time that collecting the snapshots took."""
 
     models: tuple[ModelSnapshot, ...]
     took_ns: int
 
     def of_node(self, node: str) -> "ClusterSnapshot":
-        """The same with the replicas of one node only."""
+        """Returns a snapshot with only the replicas of one node."""
         here = (
             replace(model, replicas=tuple(replica for replica in model.replicas if replica.node == node))
             for model in self.models

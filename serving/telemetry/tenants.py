@@ -1,31 +1,40 @@
-"""Which tenants are counted under their own name. Whoever sends requests can make up tenants, and every name is a time
-series for ever: so there is room for a few, and all others are one.
+"""Counts requests by tenant with a bounded number of names.
 
-A name once given is kept: if a tenant moved between its own series and that of the others, both would jump.
+Clients can make up tenants, and each name would be a time series for ever. So only a few tenants are counted under
+their own names; all others are counted together. A tenant that has a name keeps it: if it moved between its own series
+and that of the others, both would jump.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 MOST_NAMES = 20
-LEAST_SHARE = 0.01  # of all requests, for a name of the second half of the room: made-up tenants do not come that often
+LEAST_SHARE = 0.01  # of all requests, to get one of the second half of the names; made-up tenants stay below it
 MAX_CANDIDATES = 256
 MAX_NAME = 64  # characters
 OTHER = "other"
-NOBODY = "none"  # a request that named no tenant
+NOBODY = "none"  # requests without a tenant
 
 
 @dataclass(slots=True)
 class TenantCounts:
-    """requests: that ended, in whatever way; device_ns: what their batches occupied, by their share of the rows."""
+    """The counts of one tenant.
+
+    requests: requests that ended, with any outcome. device_ns: lane time of their batches, by their share of the rows.
+    """
 
     requests: int = 0
     device_ns: float = 0
 
 
 class TenantTable:
-    """known: the tenants of the settings; they have a name from the start. The first to come fill half of the room, the
-    rest is for those that send a good part of the requests."""
+    """The counts by tenant, at most `MOST_NAMES` names beside the known ones.
+
+    The first half of the names goes to the first tenants that send a request, the second half to tenants that send at
+    least `LEAST_SHARE` of the requests (and 100).
+
+    known: the tenants named in the settings, which always have a name.
+    """
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         self.named = {label(tenant): TenantCounts() for tenant in ["", *known]}
@@ -36,7 +45,7 @@ class TenantTable:
         self._requests = 0
 
     def count(self, tenant: str, requests: int) -> None:
-        """`requests` more of this tenant have ended."""
+        """Counts `requests` of this tenant that have ended."""
         self._requests += requests
         self._of(tenant, requests).requests += requests
 
@@ -44,15 +53,15 @@ class TenantTable:
         self._of(tenant, 0).device_ns += device_ns
 
     def snapshot(self) -> dict[str, TenantCounts]:
-        """By label; the others, if there are any, among them."""
-        found = {name: counts for name, counts in self.named.items() if counts.requests}
-        return found | ({OTHER: self.others} if self.others.requests else {})
+        """Returns the counts by label of tenants with requests; those of all tenants without a name under `OTHER`."""
+        active = {name: counts for name, counts in self.named.items() if counts.requests}
+        return active | ({OTHER: self.others} if self.others.requests else {})
 
     def _of(self, tenant: str, requests: int) -> TenantCounts:
         return self.named.get(tenant or NOBODY) or self._newcomer(label(tenant), requests)
 
     def _newcomer(self, name: str, requests: int) -> TenantCounts:
-        if name in self.named:  # cut to length
+        if name in self.named:  # a long name that was truncated
             return self.named[name]
         if len(self.named) >= self._most or name == OTHER:
             return self.others
@@ -63,9 +72,10 @@ class TenantTable:
         self._candidates[name] = seen
         if len(self._candidates) > MAX_CANDIDATES:
             busiest = sorted(self._candidates, key=self._candidates.__getitem__, reverse=True)
-            self._candidates = {one: self._candidates[one] for one in busiest[: MAX_CANDIDATES // 2]}
+            self._candidates = {candidate: self._candidates[candidate] for candidate in busiest[: MAX_CANDIDATES // 2]}
         return self.others
 
 
 def label(tenant: str) -> str:
+    """Returns the label of a tenant: its name, truncated, or `NOBODY` without a tenant."""
     return tenant[:MAX_NAME] or NOBODY

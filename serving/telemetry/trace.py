@@ -1,8 +1,7 @@
-"""Spans of requests, by OpenTelemetry to a collector. The only place that knows OpenTelemetry; off without an endpoint.
+"""Exports spans of requests to a collector with OpenTelemetry. Only this module uses it; off without an endpoint.
 
-A request's stages are known when it has ended, so its spans are made then, in a thread, and only for the requests that
-are sampled: those whose client asks for it (W3C `traceparent` with the sampled flag), and a share of those that come
-without a trace of their own.
+The spans of a request are made after it has ended, when its phases are known, in a thread. Only sampled requests get
+spans: those whose client asks for it (W3C `traceparent` with the sampled flag), and a share of those without a trace.
 """
 
 import logging
@@ -17,15 +16,18 @@ from serving.core.witness import Exchange
 from serving.telemetry.deferred import Allowance, Deferred
 from serving.telemetry.logs import fields
 
-MOST_PER_S = 50  # of one replica: a client that wants everything traced does not get everything
+MOST_PER_S = 50  # traces of one replica, even if clients ask for more
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _log = logging.getLogger(__name__)
-Stage = tuple[str, int, int]  # name, beginning and end
+Stage = tuple[str, int, int]  # a phase: name, beginning and end in ns
 
 
 class RequestTraces:
-    """A `core.witness.Witness`. endpoint: of an OTLP collector over HTTP, `http://host:4318/v1/traces`, say. share: of
-    the requests without a trace of their own. Raises ModuleNotFoundError where the exporter is not installed."""
+    """A `core.witness.Witness` that exports spans. Raises ModuleNotFoundError if the exporter is not installed.
+
+    endpoint: an OTLP collector over HTTP, for example `http://host:4318/v1/traces`.
+    share: the share of requests without a trace of their own that are sampled, 0 to 1.
+    """
 
     def __init__(self, endpoint: str, *, model: str, version: str, share: float) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -50,17 +52,17 @@ class RequestTraces:
             self._kept.put(exchange)
 
     def close(self) -> None:
-        """Sends what is there. Blocks for as long as that takes."""
+        """Exports the remaining spans. Blocks until they are sent."""
         self._provider.shutdown()
 
     def _export(self, exchanges: list[Exchange]) -> None:
         for exchange in exchanges:
             try:
-                self._tell(exchange)
+                self._make_spans(exchange)
             except Exception:
-                _log.exception("a trace could not be made")
+                _log.exception("the spans of a request could not be exported")
 
-    def _tell(self, exchange: Exchange) -> None:
+    def _make_spans(self, exchange: Exchange) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
         attributes: dict[str, Any] = {f"headway.{name}": value for name, value in fields(exchange).items()}
@@ -82,8 +84,10 @@ class RequestTraces:
 
 
 def stages(exchange: Exchange) -> Iterator[Stage]:
-    """What a completed request went through, one after the other. What the engine took is counted back from the instant
-    of the outcome; what is left at the beginning was decoding."""
+    """Yields the phases of a completed request in order; none for other outcomes.
+
+    The engine's phases end at the instant of the outcome and are counted back from it. The time before is decoding.
+    """
     outcome = exchange.outcome
     if not isinstance(outcome, Completed):
         return
@@ -103,8 +107,9 @@ def stages(exchange: Exchange) -> Iterator[Stage]:
 
 
 def is_sampled(traceparent: str) -> bool:
-    found = _TRACEPARENT.fullmatch(traceparent)
-    return found is not None and bool(int(found[3], 16) & 1)
+    """Returns whether a `traceparent` header is valid and has the sampled flag."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match is not None and bool(int(match[3], 16) & 1)
 
 
 def _parent(traceparent: str) -> Any:

@@ -1,1 +1,1 @@
-"""Fakes that ship: a clock moved by hand, models that do as they are told. Held to the contracts of the real ones."""
+"""Fakes for tests: a manual clock, scripted models, backends and drivers. Tests hold them to the real contracts."""

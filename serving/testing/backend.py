@@ -1,4 +1,4 @@
-"""A backend without a model: answers what it is told to, and remembers what it was given."""
+"""A backend without a model: gives scripted answers and records the submitted requests."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
@@ -18,6 +18,8 @@ TIMINGS = Timings(prepare_ns=10_000, compute_ns=2_000_000, finish_ns=10_000, bat
 
 @dataclass(frozen=True, slots=True)
 class Submission:
+    """The arguments of one call of `EchoBackend.submit`."""
+
     payload: Arrays
     rows: int
     tenant: str
@@ -43,10 +45,10 @@ class EchoTicket:
 
 
 class EchoBackend:
-    """Gives every input back under the same name, or what `answer` makes of the inputs.
+    """A backend that answers with its inputs under the same names, or with the result of `answer(inputs)`.
 
-    `script`: outcomes to give first, one per request, before answering begins.
-    `hold()` keeps requests waiting until `release()`; `cancelled` counts those whose caller went away meanwhile.
+    script: the outcomes of the first requests, one per request.
+    `hold()` keeps requests waiting until `release()`; `cancelled` counts those withdrawn meanwhile.
     """
 
     def __init__(self, answer: Callable[[Arrays], Arrays] | None = None, script: Sequence[Outcome] = ()) -> None:
@@ -65,11 +67,11 @@ class EchoBackend:
         self._open = None
 
     def stop_holding(self) -> None:
-        """Later requests pass; those that wait go on waiting. From any thread."""
+        """Lets later requests pass while those that wait go on waiting. May be called from any thread."""
         self._held = False
 
     def release(self) -> None:
-        """Lets everything go. On the event loop only."""
+        """Lets all requests pass. Call it on the event loop."""
         self._held = False
         if self._open is not None:
             self._open.set()

@@ -1,7 +1,9 @@
-"""A clock that stands still until it is moved."""
+"""A clock for tests that only advances on request."""
 
 
 class ManualClock:
+    """A `core.clock.Clock` whose time changes only by `advance`."""
+
     def __init__(self, now_ns: int = 0) -> None:
         self._now_ns = now_ns
 

@@ -1,6 +1,6 @@
-"""A library in place of NVIDIA's driver, made from `cuda_driver.c` by the C compiler of the machine.
+"""Builds a fake of NVIDIA's driver library from `cuda_driver.c` with the machine's C compiler.
 
-tests/api/cuda_stories.py holds it and the real driver to the same promises.
+tests/api/cuda_stories.py runs the same tests on the fake and on the real driver.
 """
 
 import subprocess
@@ -10,7 +10,10 @@ _SOURCE = Path(__file__).with_suffix(".c")
 
 
 def build_driver(folder: Path) -> Path:
-    """The library, in this folder. Raises FileNotFoundError without a compiler, CalledProcessError if it is refused."""
+    """Builds the library in this folder and returns its path.
+
+    Raises FileNotFoundError without a compiler, CalledProcessError if compiling fails.
+    """
     library = folder / "libcuda.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", library, _SOURCE, "-lrt"], check=True)
     return library

@@ -1,4 +1,4 @@
-"""Models that do as they are told: answer the sum of each row, fail where asked, hold still until released."""
+"""Scripted models for tests: answer with the sum of each row, fail where asked, block until released."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -13,17 +13,19 @@ POISON = 666.0  # an input value that makes the whole forward pass fail
 
 
 class Staged(NamedTuple):
-    """A batch as it was asked for, and of how many rows the answer is to be."""
+    """A collated batch. rows: the number of rows of its outputs, padding included."""
 
     x: np.ndarray
     rows: int
 
 
 class ScriptedModel:
-    """Input `x` FP32 [-1, width], output `sum` FP32 [-1, 1].
+    """A model with input `x` FP32 [-1, width] and output `sum` FP32 [-1, 1], the sum of each row.
 
     on_forward: called before each forward pass with its number (from 0) and the batch; may raise.
-    gate: while set to a cleared Event, forward passes wait in it. Warm-up passes by.
+    on_split: called with the sums before they are split; may raise.
+    gate: forward passes block while this Event is cleared. entered: released once per forward pass.
+    batches: rows of each forward pass. Warm-up passes are neither blocked nor counted.
     """
 
     device = "cpu"
@@ -97,10 +99,10 @@ class ScriptedModel:
 
 
 class AsynchronousModel(ScriptedModel):
-    """A `PipelinedModel`: launching only remembers the batch, and all that `ScriptedModel` does, waiting and failing
-    too, is done when it is collected.
+    """A `PipelinedModel`: `launch` only stores the batch; `collect` does the work of `ScriptedModel.forward`, including
+    blocking and failing.
 
-    on_launch: called at each launch with its number (from 0) and the batch; may raise. Warm-up passes by.
+    on_launch: called at each launch except warm-up with its number (from 0) and the batch; may raise.
     """
 
     asynchronous = True

@@ -1,6 +1,6 @@
-"""NVML without a driver: the functions and constants of the module `pynvml` that are used here, over scripted GPUs.
+"""A fake of the module `pynvml` with scripted GPUs: the functions and constants that the project uses.
 
-tests/telemetry/test_gpu.py holds it to the real module's signatures, constants and fields.
+tests/telemetry/test_gpu.py compares its signatures, constants and fields with those of the real module.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class NVMLError(Exception):
-    """As the real one, a number says what; here it is a text."""
+    """The base of NVML errors. The real class holds an error code; the fake holds a text."""
 
 
 class NVMLLibraryMismatchError(Exception):
@@ -19,10 +19,10 @@ class NVMLLibraryMismatchError(Exception):
 
 @dataclass(kw_only=True)
 class ScriptedGpu:
-    """A card, or a part of one where `part_of` says of which.
+    """A GPU, or a MIG part of the GPU `part_of`.
 
-    silent: what the driver refuses to tell about it, by the name of the function.
-    activity: what GPM tells, in percent, by metric.
+    silent: names of the functions that raise "Not Supported" for it.
+    activity: values of GPM metrics in percent, by metric; empty if the GPU does not support GPM.
     """
 
     uuid: str = "GPU-1"
@@ -42,7 +42,11 @@ class ScriptedGpu:
 
 
 class ScriptedNvml:
-    """In place of the module. driver: why there is none; empty where there is one."""
+    """The fake module.
+
+    driver: the error with which `nvmlInit` fails; empty if there is a driver.
+    opened: calls of nvmlInit without nvmlShutdown. samples: GPM samples allocated and not freed.
+    """
 
     NVMLError = NVMLError
     NVMLLibraryMismatchError = NVMLLibraryMismatchError
@@ -179,7 +183,7 @@ class ScriptedNvml:
         return SimpleNamespace(version=0, numMetrics=0, sample1=None, sample2=None, metrics=metrics)
 
     def nvmlGpmMetricsGet(self, metricsGet: Any) -> Any:
-        """What the later sample says; 3, "not supported", for what it does not."""
+        """Fills in the values of the second sample; return code 3 (not supported) for metrics that it lacks."""
         assert metricsGet.version == self.NVML_GPM_METRICS_GET_VERSION, metricsGet
         assert metricsGet.sample1.activity is not None, "the first sample was never taken"
         for metric in metricsGet.metrics[: metricsGet.numMetrics]:

@@ -27,7 +27,8 @@ from serving.api.uvicorn_parts import (
 
 ROOT = Path(__file__).parents[2]
 CALLED = (
-    "connection_made", "connection_lost", "data_received", "resume_writing", "shutdown", "on_headers_complete", "on_body",
+    "connection_made", "connection_lost", "data_received", "resume_writing", "shutdown",
+    "on_headers_complete", "on_body",
 )  # fmt: skip
 GONE = f"uvicorn {version('uvicorn')} has no {{}}, which serving/api/connection.py relies on"
 

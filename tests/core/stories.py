@@ -1,4 +1,4 @@
-"""Readable beginnings for tests of the core."""
+"""Builders of requests, latency models and batchers for the tests of the core, with times in milliseconds."""
 
 from itertools import count
 
@@ -26,7 +26,7 @@ def request(
     timeout_ms: float | None = None,
     priority: int = 0,
 ) -> Request:
-    """A request that arrives `at_ms`; `budget_ms` and `timeout_ms` count from there."""
+    """Returns a request that arrives at `at_ms`; `budget_ms` and `timeout_ms` count from its arrival."""
     arrived_ns = ms(at_ms)
     expires_ns = arrived_ns + (ms(timeout_ms) if timeout_ms is not None else NO_DEADLINE_NS)
     budget_ns = ms(budget_ms) if budget_ms is not None else NO_DEADLINE_NS
@@ -46,7 +46,7 @@ def request(
 
 
 def latency(*, fixed_ms: float, per_row_ms: float, up_to: int = 64, lengths: tuple[int, ...] = (1,)) -> LatencyModel:
-    """A model that has learned `fixed + per_row * rows * length` exactly, with its margin still young."""
+    """Returns a model that has learned `fixed + per_row * rows * length` exactly; its margin has hardly adapted yet."""
     model = LatencyModel(lengths=lengths)
     for length in lengths:
         rows = 1

@@ -1,4 +1,4 @@
-"""When a batch is cut and who rides, in milliseconds. The device takes 5 ms and 1 ms a row unless said otherwise."""
+"""Tests when a batch is cut and which requests it contains. A batch takes 5 ms plus 1 ms per row unless stated."""
 
 from random import Random
 
@@ -13,13 +13,13 @@ from tests.core.stories import batcher, ms, request
 
 
 def cut(of, at_ms: float) -> Batch:
-    """The batch a free lane gets now."""
+    """Returns the batch that lane 0 gets at this time."""
     batch = of.cut(0, ms(at_ms)).batch
     assert batch is not None
     return batch
 
 
-def test_an_idle_lane_does_not_wait_for_company() -> None:
+def test_a_single_idle_lane_does_not_wait_for_more_requests() -> None:
     b = batcher()
     alone = request()
     b.offer(alone)
@@ -36,7 +36,7 @@ def test_nothing_is_cut_while_the_lane_is_busy() -> None:
     assert b.cut(0, ms(1)).batch is None
 
 
-def test_everything_that_arrived_meanwhile_rides_in_the_next_batch() -> None:
+def test_all_requests_that_arrived_meanwhile_are_in_the_next_batch() -> None:
     b = batcher()
     b.offer(request())
     first = cut(b, 0)
@@ -47,7 +47,7 @@ def test_everything_that_arrived_meanwhile_rides_in_the_next_batch() -> None:
     assert cut(b, 6).requests == waiting
 
 
-@pytest.mark.parametrize("at_ms", [1, 100])  # while the first is computed, and when it has long overrun
+@pytest.mark.parametrize("at_ms", [1, 100])  # while the first batch is computed, and after it has overrun
 def test_a_full_batch_is_cut_ahead_for_a_device_that_queues_and_a_smaller_one_is_not(at_ms: float) -> None:
     b = batcher(batches_per_lane=2, fills_ahead=True)
     b.offer(request())
@@ -58,7 +58,7 @@ def test_a_full_batch_is_cut_ahead_for_a_device_that_queues_and_a_smaller_one_is
     b.offer(request(at_ms=1))
     assert len(cut(b, at_ms).requests) == 8
     b.offer(request(at_ms=1))
-    assert b.cut(0, ms(at_ms)).batch is None  # two are all that a lane holds
+    assert b.cut(0, ms(at_ms)).batch is None  # a lane holds at most two batches
 
 
 def test_the_next_batch_is_cut_only_shortly_before_the_lane_is_free() -> None:
@@ -74,7 +74,7 @@ def test_the_next_batch_is_cut_only_shortly_before_the_lane_is_free() -> None:
     assert len(cut(b, early.ask_again_ns / 1e6).requests) == 2
 
 
-def test_nothing_is_sealed_behind_a_batch_that_overruns() -> None:
+def test_no_batch_is_cut_behind_one_that_overruns() -> None:
     b = batcher(batches_per_lane=2, lead_ms=1)
     b.offer(request())
     cut(b, 0)
@@ -105,7 +105,7 @@ def test_a_tight_deadline_keeps_the_batch_short() -> None:
     assert batch.reason is CutReason.DEADLINE
 
 
-def test_the_earliest_deadline_goes_first_whoever_came_first() -> None:
+def test_the_earliest_deadline_goes_first_whatever_the_order_of_arrival() -> None:
     b = batcher(max_rows=1)
     patient, urgent = request(budget_ms=100), request(budget_ms=50)
     b.offer(patient)
@@ -128,7 +128,7 @@ def test_a_batch_is_so_short_that_its_answers_go_out_in_time_too() -> None:
     assert 15 < rows_cut(answers_take_ms=10) <= 22
 
 
-def test_what_cannot_make_it_any_more_expires_and_is_never_computed() -> None:
+def test_a_request_that_can_no_longer_be_in_time_expires_and_is_never_computed() -> None:
     b = batcher()
     hopeless, fine = request(budget_ms=20), request(budget_ms=200)
     b.offer(hopeless)
@@ -139,7 +139,7 @@ def test_what_cannot_make_it_any_more_expires_and_is_never_computed() -> None:
     assert answer.batch.requests == [fine]
 
 
-def test_in_overload_the_largest_batch_that_makes_it_goes_and_the_oldest_are_passed_over() -> None:
+def test_in_overload_the_largest_batch_in_time_is_cut_and_the_oldest_are_passed_over() -> None:
     b = batcher(max_rows=64)
     old = [request(at_ms=0, budget_ms=30) for _ in range(4)]
     fresh = [request(at_ms=18, budget_ms=30) for _ in range(14)]
@@ -151,7 +151,7 @@ def test_in_overload_the_largest_batch_that_makes_it_goes_and_the_oldest_are_pas
     assert answer.batch.requests == fresh
 
 
-def test_a_request_that_cannot_make_it_even_if_served_next_is_refused_at_the_door() -> None:
+def test_a_request_that_would_be_late_even_if_served_next_is_refused_at_admission() -> None:
     b = batcher(max_rows=64)
     for _ in range(32):
         b.offer(request())
@@ -176,7 +176,7 @@ def test_a_lane_that_idles_tries_one_request_even_if_it_will_probably_be_late() 
     assert cut(b, 0).requests == [first]
 
 
-def test_of_those_who_cannot_make_it_an_idle_lane_tries_the_one_with_most_time_and_a_client() -> None:
+def test_of_late_requests_an_idle_lane_tries_the_one_with_most_time_whose_client_waits() -> None:
     b = batcher(fixed_ms=30.0)
     short, gone, patient = request(budget_ms=10), request(timeout_ms=20), request(budget_ms=15)
     for one in (short, gone, patient):
@@ -187,7 +187,7 @@ def test_of_those_who_cannot_make_it_an_idle_lane_tries_the_one_with_most_time_a
     assert set(decision.expired) == {short, gone}
 
 
-def test_where_the_plan_allows_nobody_an_idle_lane_tries_one_all_the_same() -> None:
+def test_where_the_plan_allows_no_request_an_idle_lane_tries_one() -> None:
     b = batcher(fixed_ms=8.0)
     for number in range(200):
         b.latency.observe(1, 1, ms(20.0 if number % 4 == 0 else 8.0))
@@ -202,7 +202,7 @@ def test_where_the_plan_allows_nobody_an_idle_lane_tries_one_all_the_same() -> N
     assert decision.expired == [first]
 
 
-def test_a_model_that_was_slow_and_is_fast_again_is_found_out() -> None:
+def test_a_model_that_was_slow_and_is_fast_again_is_detected() -> None:
     b = batcher(fixed_ms=1.0, per_row_ms=0.1)
     for number in range(100):
         b.latency.observe(1 + number % 8, 1, ms(60.0 if number % 3 else 30.0))
@@ -219,7 +219,7 @@ def test_a_model_that_was_slow_and_is_fast_again_is_found_out() -> None:
     assert b.latency.bound_ns(1) < ms(5)
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
+def test_a_full_queue_refuses_with_a_retry_hint() -> None:
     b = batcher(max_requests=3)
     for _ in range(3):
         b.offer(request())
@@ -235,7 +235,7 @@ def test_a_request_larger_than_any_batch_is_refused_with_the_reason() -> None:
     assert refused.reason is Reason.TOO_LARGE
 
 
-def test_a_request_larger_than_what_pays_off_rides_alone() -> None:
+def test_a_request_larger_than_what_pays_off_is_a_batch_of_its_own() -> None:
     b = batcher(fixed_ms=0.0, per_row_ms=10.0, max_rows=8)
     large, small = request(rows=6), request()
     b.offer(large)
@@ -265,7 +265,7 @@ def test_requests_of_different_groups_never_share_a_batch() -> None:
     assert len(first.requests) == len(second.requests) == 1
 
 
-def test_a_short_text_rides_with_a_long_one_where_that_is_cheaper_than_a_batch_of_its_own() -> None:
+def test_a_short_text_joins_a_long_one_where_that_is_cheaper_than_a_batch_of_its_own() -> None:
     b = batcher(fixed_ms=20.0, per_row_ms=0.1, lengths=(8, 16))
     long, short = request(length=16), request(length=5)
     b.offer(long)
@@ -275,7 +275,7 @@ def test_a_short_text_rides_with_a_long_one_where_that_is_cheaper_than_a_batch_o
     assert batch.length == 16
 
 
-def test_a_short_text_does_not_ride_with_a_long_one_where_padding_costs_more() -> None:
+def test_a_short_text_does_not_join_a_long_one_where_padding_costs_more() -> None:
     b = batcher(fixed_ms=0.1, per_row_ms=1.0, lengths=(8, 64))
     long, short = request(length=60), request(length=5, at_ms=1)
     b.offer(long)
@@ -297,7 +297,7 @@ def test_seats_that_would_be_padding_go_to_late_requests_whose_clients_still_wai
     assert len(answer.expired) == 4
 
 
-def test_priority_goes_first_but_whoever_waits_long_enough_is_not_starved() -> None:
+def test_priority_goes_first_but_no_request_starves() -> None:
     b = batcher(max_rows=1)
     low = request(priority=3, budget_ms=1000)
     b.offer(low)
@@ -367,7 +367,7 @@ WAITING = st.lists(
 
 
 @given(waiting=WAITING, lengths=st.sampled_from([(1,), (1, 8)]), max_rows=st.integers(5, 16))
-def test_whatever_priorities_are_mixed_no_rider_is_late_and_nobody_waits_for_what_has_passed(
+def test_with_mixed_priorities_no_request_in_a_batch_is_late_and_none_waits_past_its_deadline(
     waiting: list[tuple[int, int | None, int, int, str, int]], lengths: tuple[int, ...], max_rows: int
 ) -> None:
     b = batcher(max_rows=max_rows, lengths=lengths, per_row_ms=0.2)

@@ -1,4 +1,4 @@
-"""Batch time over rows: pooled so that it rises, padded where larger batches are faster."""
+"""Tests the curve of batch time over rows: it never falls, and batches are padded where larger ones are faster."""
 
 from random import Random
 
@@ -48,13 +48,13 @@ def test_a_size_never_seen_is_tried_as_it_is() -> None:
     assert one.fastest_rows(12) == 12
 
 
-def test_one_slow_run_of_a_size_does_not_speak_against_it() -> None:
+def test_one_slow_run_of_a_size_does_not_cause_padding() -> None:
     one = curve({8: 2.8, 16: 2.9})
     one.add(13, 9.0)
     assert one.fastest_rows(13) == 13
 
 
-def test_noise_between_neighbours_pads_nobody() -> None:
+def test_noise_between_neighbours_pads_no_batch() -> None:
     one = curve({10: 1.03, 11: 1.0, 12: 1.02})
     assert [one.fastest_rows(rows) for rows in (10, 11, 12)] == [10, 11, 12]
 
@@ -94,7 +94,7 @@ def test_a_size_far_faster_than_a_smaller_or_slower_than_a_larger_one_is_under_t
     assert curve.tension(16) == 0.0
 
 
-def test_what_a_size_took_long_ago_counts_for_one_batch() -> None:
+def test_a_stale_measurement_counts_for_one_batch() -> None:
     curve = Curve()
     for _ in range(10):
         curve.add(64, 30.0)

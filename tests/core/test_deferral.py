@@ -1,4 +1,4 @@
-"""One queue before several lanes: batches are held back where lanes are short, and nowhere else."""
+"""Tests the deferral with several lanes: batches are deferred while lanes are scarce, and only then."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from benchmarks.simulation.field import greedy
 from benchmarks.simulation.headway import Headway
 from benchmarks.simulation.laws import SET_A, SETS, Setting
 from serving.core.batcher import Batcher
-from serving.core.deferral import MOST, Deferral
+from serving.core.deferral import LARGEST_SHARE, Deferral
 from serving.core.latency import LatencyModel
 from serving.core.request import Request
 from serving.core.sizes import Sizes
@@ -18,7 +18,7 @@ SIZES = Sizes(largest_rows=64)
 
 
 def known() -> LatencyModel:
-    """5 ms per batch and 1 ms per row."""
+    """Returns a latency model that has learned 5 ms per batch plus 1 ms per row."""
     latency = LatencyModel()
     for rows in (1, 2, 4, 8, 16, 32, 64):
         for _ in range(4):
@@ -33,29 +33,29 @@ def due_ms(deferral: Deferral, head: Request, rows: int, now_ms: int) -> float:
     return deferral.due_ns(head, rows, 1, LATENCY, SIZES, now_ms * MS) / MS
 
 
-def test_where_lanes_are_there_when_they_are_needed_nobody_waits() -> None:
+def test_without_scarce_lanes_no_batch_is_deferred() -> None:
     deferral = Deferral()
     for _ in range(100):
         assert due_ms(deferral, request(budget_ms=25), rows=1, now_ms=2) == 2
 
 
-def test_after_the_first_in_line_had_to_wait_for_a_lane_batches_are_held_back_for_others_to_join() -> None:
+def test_after_the_most_urgent_request_had_to_wait_for_a_lane_batches_are_deferred() -> None:
     deferral = Deferral()
     for _ in range(10):
         due_ms(deferral, request(budget_ms=25), rows=4, now_ms=14)
     assert deferral.share > 0.7
     early = due_ms(deferral, request(budget_ms=25), rows=1, now_ms=1)
-    assert 10 < early < 17  # it could start at 18 with one more
-    assert due_ms(deferral, request(budget_ms=25), rows=64, now_ms=1) == 1  # nobody could join
+    assert 10 < early < 17  # with one more row it could start at 18 ms at the latest
+    assert due_ms(deferral, request(budget_ms=25), rows=64, now_ms=1) == 1  # the batch is full
     no_deadline = request()
     assert due_ms(deferral, no_deadline, rows=1, now_ms=1) == 1
 
 
-def test_what_is_held_back_by_choice_does_not_count_as_waiting_for_a_lane() -> None:
+def test_deferral_itself_does_not_count_as_waiting_for_a_lane() -> None:
     deferral = Deferral()
     for _ in range(10):
         due_ms(deferral, request(budget_ms=25), rows=4, now_ms=30)
-    assert deferral.share == pytest.approx(MOST, abs=0.01)
+    assert deferral.share == pytest.approx(LARGEST_SHARE, abs=0.01)
     for _ in range(1000):
         due_ns = deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, 0)
         deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, due_ns)
@@ -64,15 +64,15 @@ def test_what_is_held_back_by_choice_does_not_count_as_waiting_for_a_lane() -> N
 
 def test_a_rush_is_over_when_no_lane_has_anything_to_do() -> None:
     deferral = Deferral()
-    deferral.share = MOST
+    deferral.share = LARGEST_SHARE
     for _ in range(5):
         due_ns = deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, 0, all_idle=True)
         deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, due_ns, all_idle=True)
     assert deferral.share == 0.0
 
 
-def test_four_lanes_bear_more_than_lanes_that_take_what_there_is() -> None:
-    """Greed bears 0.66 of the fluid capacity here."""
+def test_four_lanes_sustain_more_load_than_greedy_lanes() -> None:
+    """Compares with greedy lanes, which sustain only 0.66 of the fluid capacity here."""
     ours = run_at(SET_A, lambda: four_lanes(SET_A), poisson, 0.78, count=20_000, seed=5, lanes=4)
     theirs = run_at(SET_A, greedy(SET_A), poisson, 0.78, count=20_000, seed=5, lanes=4)
     assert ours.in_time >= 0.985
@@ -87,7 +87,7 @@ def test_a_busy_lane_gets_no_second_batch_while_another_is_idle() -> None:
 
 
 @pytest.mark.parametrize("setting", SETS, ids=lambda setting: setting.name)
-def test_at_a_fifth_of_the_load_four_lanes_are_as_quick_as_if_nothing_were_held_back(setting: Setting) -> None:
+def test_at_low_load_four_lanes_are_as_fast_as_without_deferral(setting: Setting) -> None:
     ours = run_at(setting, lambda: four_lanes(setting), poisson, 0.25, count=5_000, seed=5, lanes=4)
     theirs = run_at(setting, greedy(setting), poisson, 0.25, count=5_000, seed=5, lanes=4)
     assert ours.mean_ms <= 1.05 * theirs.mean_ms

@@ -1,4 +1,4 @@
-"""The pooled sequence is rising, keeps the weighted mean, and nothing rising is nearer."""
+"""Tests isotonic regression: the result never falls, keeps the weighted mean and is the closest such sequence."""
 
 from itertools import pairwise, product
 

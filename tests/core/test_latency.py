@@ -1,4 +1,4 @@
-"""What the latency model must get right, each a small story in numbers. Laws are in milliseconds, noise is seeded."""
+"""Tests the latency model on simulated devices. Batch times are functions in milliseconds; noise is seeded."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -35,7 +35,7 @@ def warmed(law: Law, rng: Random, noise: float = 0.02) -> LatencyModel:
 
 
 def work(model: LatencyModel, law: Law, rng: Random, batches: int, sizes: Sequence[int], noise: float = 0.02) -> float:
-    """Runs batches of random sizes; returns the share that stayed within its bound."""
+    """Runs batches of random sizes and returns the share of them that stayed within their bounds."""
     within = 0
     for _ in range(batches):
         rows = rng.choice(sizes)
@@ -45,7 +45,7 @@ def work(model: LatencyModel, law: Law, rng: Random, batches: int, sizes: Sequen
     return within / batches
 
 
-def test_before_any_batch_nothing_is_known() -> None:
+def test_before_the_first_batch_predictions_are_zero() -> None:
     model = LatencyModel()
     assert model.predict_ns(8) == model.bound_ns(8) == 0
     assert model.best_rows(32) == 32
@@ -82,7 +82,7 @@ def test_the_bound_learns_noise_that_is_far_from_normal() -> None:
 
 
 @pytest.mark.parametrize("stall_share", [0.0, 0.05, 0.3])
-def test_what_is_planned_with_holds_for_seven_batches_of_eight(stall_share: float) -> None:
+def test_seven_of_eight_batches_keep_the_planned_time(stall_share: float) -> None:
     rng = Random(8)
     model = warmed(affine, rng)
     stalling = lambda rows: affine(rows) + (rng.expovariate(0.1) if rng.random() < stall_share else 0.0)  # noqa: E731
@@ -134,7 +134,7 @@ def test_a_shift_seen_at_one_size_only_is_believed_for_all() -> None:
 
 
 def test_a_slow_start_is_not_held_against_the_sizes_that_did_not_run_after_it() -> None:
-    """While small batches ran everything was slow; then only a size never seen before ran, at full speed."""
+    """Runs small batches on a slow device, then only a size never run before at full speed."""
     rng = Random(4)
     model = warmed(affine, rng)
     work(model, lambda rows: 3.5 * affine(rows), rng, 12, (1, 2, 4))
@@ -147,7 +147,7 @@ def test_a_slow_start_is_not_held_against_the_sizes_that_did_not_run_after_it() 
 def test_a_larger_size_than_seems_to_pay_is_tried_again_now_and_then() -> None:
     rng = Random(5)
     model = warmed(affine, rng)
-    work(model, lambda rows: 3.0 * affine(rows), rng, 20, (64,))  # slow for a while, and then it does not run
+    work(model, lambda rows: 3.0 * affine(rows), rng, 20, (64,))  # slow for a while, then not run any more
     work(model, affine, rng, 200, (32,))
     ran = set()
     for _ in range(400):
@@ -158,7 +158,7 @@ def test_a_larger_size_than_seems_to_pay_is_tried_again_now_and_then() -> None:
     assert model.best_rows(64, efficiency=0.97) == 64
 
 
-def test_thousands_of_batches_of_one_size_do_not_ruin_the_slope() -> None:
+def test_thousands_of_batches_of_one_size_do_not_spoil_the_slope() -> None:
     rng = Random(5)
     model = warmed(affine, rng)
     work(model, affine, rng, 3000, [7])
@@ -166,7 +166,7 @@ def test_thousands_of_batches_of_one_size_do_not_ruin_the_slope() -> None:
         assert model.predict_ns(rows) == pytest.approx(ms(affine(rows)), rel=0.07)
 
 
-def test_steps_of_the_device_are_learned_where_batches_fall() -> None:
+def test_steps_in_the_batch_time_are_learned_at_the_sizes_that_run() -> None:
     rng = Random(6)
     model = warmed(staircase, rng)
     work(model, staircase, rng, 1000, [8, 15, 16, 17, 31, 32, 33])
@@ -175,7 +175,7 @@ def test_steps_of_the_device_are_learned_where_batches_fall() -> None:
     assert model.best_rows(64) in (16, 32, 64)
 
 
-def test_one_absurdly_slow_batch_moves_nothing() -> None:
+def test_one_extremely_slow_batch_is_ignored() -> None:
     rng = Random(8)
     model = warmed(affine, rng)
     work(model, affine, rng, 200, range(1, 17))
@@ -248,7 +248,7 @@ OBSERVATIONS = st.lists(
 
 @settings(max_examples=60)
 @given(OBSERVATIONS)
-@example([(1, 8, 94906265), (2, 8, 2)])  # rounding alone made four rows a nanosecond faster than one
+@example([(1, 8, 94906265), (2, 8, 2)])  # rounding made four rows a nanosecond faster than one
 def test_more_rows_or_a_longer_length_never_take_less_time(observations: list[tuple[int, int, int]]) -> None:
     model = LatencyModel(lengths=(8, 16, 32))
     for rows, length, took_ns in observations:

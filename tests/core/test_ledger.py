@@ -1,4 +1,4 @@
-"""The law of the house."""
+"""Tests the invariant of the ledger."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_a_request_answered_twice_is_noticed() -> None:
         ledger.check()
 
 
-def test_tenants_that_come_and_go_do_not_fill_the_memory() -> None:
+def test_the_number_of_remembered_tenants_is_bounded() -> None:
     shares = FairShares()
     for number in range(2 * MAX_TENANTS_REMEMBERED):
         shares.activate(f"tenant-{number}", active=[], now_ns=number)

@@ -1,4 +1,4 @@
-"""Which shape goes next. A batch takes 2 ms and 0.01 ms per row and token, unless said otherwise."""
+"""Tests which shape is cut next. A batch takes 2 ms plus 0.01 ms per row and token unless stated."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ LENGTHS = (8, 16, 32, 64)
 
 
 def texts(waiting: dict[int, int], *, budget_ms: float | None = 100.0) -> Batcher:
-    """So many texts of each length, all from the start."""
+    """Returns a batcher with this many texts of each length in its queue, all of which arrived at 0 ms."""
     b = batcher(fixed_ms=2.0, per_row_ms=0.01, max_rows=16, lengths=LENGTHS)
     for length, count in waiting.items():
         for _ in range(count):
@@ -27,7 +27,7 @@ def cut(of: Batcher, at_ms: float = 0.0) -> Batch:
     return batch
 
 
-def test_a_full_batch_of_one_shape_goes_before_a_mixed_one_whoever_came_first() -> None:
+def test_a_full_batch_of_one_shape_goes_before_a_mixed_one_whatever_the_order_of_arrival() -> None:
     batch = cut(texts({64: 2, 8: 3, 32: 16}))
     assert batch.length == 32
     assert {one.length for one in batch.requests} == {32}
@@ -40,7 +40,7 @@ def test_a_shape_that_can_no_longer_wait_goes_first() -> None:
     assert batch.length == 64
 
 
-def test_neighbouring_lengths_ride_together_and_distant_ones_do_not() -> None:
+def test_neighbouring_lengths_share_a_batch_and_distant_ones_do_not() -> None:
     b = batcher(fixed_ms=2.0, per_row_ms=0.01, max_rows=16, lengths=(8, 28, 32))
     for length, count in {8: 10, 28: 8, 32: 8}.items():
         for _ in range(count):
@@ -48,7 +48,7 @@ def test_neighbouring_lengths_ride_together_and_distant_ones_do_not() -> None:
     assert Counter(one.length for one in cut(b).requests) == {32: 8, 28: 8}
 
 
-def test_while_one_batch_can_take_everyone_all_ride_together() -> None:
+def test_while_one_batch_can_take_all_shapes_they_share_it() -> None:
     batch = cut(texts({8: 3, 16: 3}))
     assert batch.rows == 6
 
@@ -67,7 +67,7 @@ def test_without_deadlines_no_shape_is_overtaken_for_ever() -> None:
     assert 0 < now_ms <= 50
 
 
-def test_riding_along_makes_nobody_late() -> None:
+def test_requests_that_join_make_no_other_request_late() -> None:
     b = texts({16: 4}, budget_ms=2.9)
     for _ in range(4):
         b.offer(request(length=8, budget_ms=2.9))
@@ -76,7 +76,7 @@ def test_riding_along_makes_nobody_late() -> None:
 
 
 class Asked(LatencyModel):
-    """Counts how often it is asked how long a batch takes."""
+    """A latency model that counts the calls of `predict_ns`."""
 
     count = 0
 
@@ -99,11 +99,11 @@ def test_what_a_cut_costs_does_not_grow_with_the_number_of_shapes(kind: str, bud
         cut(b, 10)
         return asked.count
 
-    lengths_asked = 1 if kind == "group" else 800  # once each whether a deadline can still be met
+    lengths_asked = 1 if kind == "group" else 800  # one call per length to check its deadlines
     assert questions(900) <= questions(100) + lengths_asked
 
 
-def test_among_many_shapes_the_oldest_go_first_the_fullest_are_seen_and_nobody_is_forgotten() -> None:
+def test_among_many_shapes_the_oldest_go_first_the_fullest_are_compared_and_none_starves() -> None:
     b = texts({})
     for number in range(300):
         b.offer(request(group=f"odd {number}", at_ms=number / 1000))
@@ -125,7 +125,7 @@ def test_among_many_shapes_the_oldest_go_first_the_fullest_are_seen_and_nobody_i
     assert all(abs(places[str(group)] - place) <= 2 for place, group in enumerate(odd))
 
 
-def test_one_that_can_wait_no_longer_is_seen_among_many_shapes() -> None:
+def test_a_shape_that_can_wait_no_longer_is_seen_among_many() -> None:
     b = texts({})
     for number in range(300):
         b.offer(request(group=number))

@@ -1,6 +1,6 @@
-"""A device quicker than what the host does per batch: then batches are what is short, not the device. In milliseconds.
+"""Tests batching where the host's work per batch, not the device, is the bottleneck.
 
-The device takes 0.2 ms for any batch, the host 1 ms to bring it there and back.
+The device takes 0.2 ms for any batch, the host 1 ms to copy it there and back.
 """
 
 from serving.core.batch import CutReason
@@ -23,7 +23,7 @@ def test_no_second_batch_is_cut_before_the_first_is_back() -> None:
     b.offer(request())
     found = b.cut(0, ms(0.1))
     assert found.batch is None
-    assert found.ask_again_ns is None  # the first, when it is back, is what changes the answer
+    assert found.ask_again_ns is None  # only the end of the first batch can change the result
     b.settle(first, ms(1.2))
     assert b.cut(0, ms(1.2)).batch is not None
 
@@ -36,7 +36,7 @@ def test_with_a_quick_host_a_second_batch_is_cut_while_the_first_computes() -> N
     assert b.cut(0, ms(0.1)).batch is not None
 
 
-def test_a_full_second_batch_leaves_all_the_same() -> None:
+def test_a_full_second_batch_is_cut_although_the_host_is_slow() -> None:
     b = beside_a_slow_host()
     b.offer(request())
     b.cut(0, 0)
@@ -47,7 +47,7 @@ def test_a_full_second_batch_leaves_all_the_same() -> None:
     assert batch.reason is CutReason.FULL
 
 
-def test_who_might_be_late_rides_for_giving_up_spares_the_host_nothing() -> None:
+def test_a_request_that_might_be_late_is_computed_because_dropping_it_saves_the_host_nothing() -> None:
     b = beside_a_slow_host()
     tight, easy = request(at_ms=0, budget_ms=1.1), request(at_ms=0, budget_ms=10)
     b.offer(tight)
@@ -58,7 +58,7 @@ def test_who_might_be_late_rides_for_giving_up_spares_the_host_nothing() -> None
     assert not found.expired
 
 
-def test_who_is_late_already_is_given_up() -> None:
+def test_a_request_that_is_late_already_expires() -> None:
     b = beside_a_slow_host()
     late, easy = request(at_ms=0, budget_ms=1), request(at_ms=0, budget_ms=10)
     b.offer(late)

@@ -1,4 +1,4 @@
-"""Statistics of several replicas become those of their model: every count and every duration is summed."""
+"""Tests that the statistics of several replicas are summed, each count and each duration."""
 
 from dataclasses import asdict
 
@@ -6,7 +6,10 @@ from serving.core.statistics import BatchStatistics, Duration, ModelStatistics, 
 
 
 def replica(first: int, *, last_ms: int, batches: dict[int, int]) -> ModelStatistics:
-    """Every field with a number of its own, counted up from `first`. batches: the first number by rows of a batch."""
+    """Returns statistics with a different number in each field, counted up from `first`.
+
+    batches: the first number of each batch size, by its rows.
+    """
     success, fail, queue, compute_input, compute_infer, compute_output = durations(first + 2, 6)
     return ModelStatistics(
         inference_count=first,
@@ -27,7 +30,7 @@ def durations(first: int, how_many: int) -> list[Duration]:
 
 
 def numbers(statistics: ModelStatistics) -> dict[str, int]:
-    """All of them, flat, by their path."""
+    """Returns all numbers of the statistics by their path."""
     flat: dict[str, int] = {}
 
     def walk(path: str, value: object) -> None:
@@ -50,7 +53,7 @@ def test_every_number_is_summed_and_the_last_inference_is_the_latest() -> None:
     assert numbers(total([one, other])) == expected | {".last_inference_ms": 500}
 
 
-def test_batch_sizes_that_only_one_replica_had_are_there_too() -> None:
+def test_batch_sizes_of_only_one_replica_are_included() -> None:
     summed = total([replica(1, last_ms=1, batches={1: 10, 2: 20}), replica(1, last_ms=1, batches={2: 30, 4: 40})])
     inputs = {rows: batch.compute_input.count for rows, batch in summed.by_batch_rows.items()}
     assert inputs == {1: 10, 2: 20 + 30, 4: 40}
@@ -66,5 +69,5 @@ def test_summing_changes_nothing_of_what_was_summed() -> None:
     assert numbers(total(parts)) == numbers(total(reversed(parts)))
 
 
-def test_no_replica_is_nothing() -> None:
+def test_the_statistics_of_no_replica_are_zero() -> None:
     assert total([]) == ModelStatistics()

@@ -1,4 +1,7 @@
-"""The window rule: the largest batch that makes it, unless an earlier start loses fewer. 5 ms and 1 ms a row."""
+"""Tests the window: the largest batch that is in time, unless an earlier start loses fewer requests.
+
+A batch takes 5 ms plus 1 ms per row.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +22,7 @@ def seats(*, fixed_ms: float = 5.0, per_row_ms: float = 1.0, max_rows: int = 64,
     max_rows=st.integers(1, 64),
     fixed=st.integers(1, 20),
 )
-def test_where_nothing_follows_no_other_start_allows_a_larger_batch(
+def test_without_a_next_batch_no_other_start_allows_a_larger_batch(
     budgets: list[int], max_rows: int, fixed: int
 ) -> None:
     line = [request(budget_ms=100, at_ms=budget - 100) for budget in sorted(budgets)]
@@ -39,14 +42,14 @@ def test_where_nothing_follows_no_other_start_allows_a_larger_batch(
     waiting=st.lists(st.tuples(st.integers(10, 120), st.integers(1, 5)), min_size=1, max_size=40),
     max_rows=st.integers(1, 64),
 )
-def test_with_priorities_mixed_a_window_is_full_of_requests_that_make_it(
+def test_with_mixed_priorities_a_window_is_full_of_requests_in_time(
     waiting: list[tuple[int, int]], max_rows: int
 ) -> None:
     line = [request(budget_ms=budget, priority=priority) for budget, priority in waiting]
     line.sort(key=lambda one: one.rank_ns)
     these = seats(max_rows=max_rows)
     window = find_window(line, these, comes_next=False)
-    if min(one.deadline_ns for one in line) >= these.finish_ns(1):  # nobody is hopeless by itself
+    if min(one.deadline_ns for one in line) >= these.finish_ns(1):  # each request could be in time alone
         able = [one for one in line if one.deadline_ns >= these.finish_ns(window.rows)]
         assert len(able) >= window.rows
         if window.start:
@@ -54,7 +57,7 @@ def test_with_priorities_mixed_a_window_is_full_of_requests_that_make_it(
             assert window.rows == max_rows or len([one for one in line if one.deadline_ns >= more]) <= window.rows
 
 
-def test_an_urgent_request_with_time_does_not_hide_that_the_next_has_none() -> None:
+def test_an_urgent_request_with_a_late_deadline_does_not_hide_the_tight_deadline_behind_it() -> None:
     urgent = request(budget_ms=500, priority=1)
     line = [urgent, *(request(budget_ms=15, priority=2) for _ in range(30)), request(budget_ms=500, priority=3)]
     window = find_window(line, seats())
@@ -62,7 +65,7 @@ def test_an_urgent_request_with_time_does_not_hide_that_the_next_has_none() -> N
     assert window.rows >= 8
 
 
-def test_below_capacity_nobody_is_passed_over() -> None:
+def test_below_capacity_no_request_is_passed_over() -> None:
     line = [request(budget_ms=100) for _ in range(5)]
     assert find_window(line, seats())[:2] == (0, 5)
 
@@ -72,8 +75,8 @@ def test_requests_with_several_rows_count_by_rows() -> None:
     assert find_window(line, seats())[:2] == (0, 12)
 
 
-def test_in_a_rush_that_passes_the_oldest_ride_in_a_short_batch_and_the_others_still_make_the_next() -> None:
-    # Two who have 10 ms left came in a clump, eight came since at one in 4 ms: four seats now, six in 9 ms.
+def test_in_a_short_rush_the_oldest_get_a_small_batch_and_the_others_are_in_time_in_the_next() -> None:
+    # Two requests with 10 ms left arrived together, eight more since then, one per 4 ms: 4 rows fit now, 6 in 9 ms.
     line = [request(at_ms=-30, budget_ms=40) for _ in range(2)]
     line += [request(at_ms=-28 + 4 * number, budget_ms=40) for number in range(8)]
     now_then_next = find_window(line, seats())
@@ -83,8 +86,8 @@ def test_in_a_rush_that_passes_the_oldest_ride_in_a_short_batch_and_the_others_s
     assert only_now.start > 0
 
 
-def test_in_lasting_overload_the_largest_batch_goes_whoever_is_passed_over() -> None:
-    # Four come in every ms, and no batch serves more than one in one.
+def test_in_lasting_overload_the_largest_batch_is_cut() -> None:
+    # Four requests arrive per ms, and no batch serves more than one per ms.
     line = [request(at_ms=-40 + number / 4, budget_ms=50) for number in range(160)]
     assert find_window(line, seats()) == find_window(line, seats(), comes_next=False)
 
@@ -101,7 +104,7 @@ def test_the_rate_is_that_of_the_later_two_thirds() -> None:
     assert arrival_rate(line, 0) == 4 / ms(20)
 
 
-def test_seats_last_as_long_as_is_planned() -> None:
+def test_the_duration_of_a_batch_is_the_planned_one() -> None:
     these = seats()
     assert these.duration_ns(10) == these.latency.plan_ns(10)
     assert these.latency.predict_ns(10) < these.duration_ns(10) < these.latency.bound_ns(10)

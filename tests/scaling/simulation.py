@@ -1,7 +1,7 @@
-"""Replicas under load, in windows of a second: arrivals are Poisson, replicas take time to start, budgets are kept.
+"""A simulation of replicas under load in windows of a second: Poisson arrivals, cold starts and latency budgets.
 
-What happens inside a window is averaged: so many rows come, the replicas that run serve what they can, the rest waits,
-and what waits beyond the budget is refused.
+A window is a fluid approximation: the running replicas serve as many requests as they can, the rest waits, and requests
+that would wait beyond the budget are refused.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from serving.scaling.signals import Signal
 PER_REPLICA = 100.0  # requests per second
 BUDGET_S = 0.5
 START_S = 20  # cold start of a replica
-REPORT_S = 2  # a report is up to so old when it is judged
+REPORT_S = 2  # age of a report when the policy sees it
 
 POLICY = Policy(
     min_replicas=3,
@@ -29,7 +29,10 @@ POLICY = Policy(
 
 @dataclass
 class Story:
-    """What happened: (second, replicas before, replicas after, cause) of every change, and requests without answer."""
+    """The result of a simulation. changes: (second, target before, target after, cause) of each change.
+
+    received, missed: requests, and those of them that were refused. replica_seconds: running time of all replicas.
+    """
 
     changes: list[tuple[int, int, int, str]] = field(default_factory=list)
     received: int = 0
@@ -37,7 +40,7 @@ class Story:
     replica_seconds: int = 0
 
     def reversals_s(self) -> list[int]:
-        """Seconds between each change and the one before, where they go in opposite directions."""
+        """Returns the seconds between successive changes in opposite directions."""
         pairs = zip(self.changes, self.changes[1:], strict=False)
         return [now[0] - was[0] for was, now in pairs if (was[2] > was[1]) != (now[2] > now[1])]
 
@@ -45,10 +48,13 @@ class Story:
 def simulate(
     rate: Callable[[int], float], seconds: int, seed: int, policy: Policy = POLICY, extra_wait_s: float = 0.0
 ) -> Story:
-    """rate: requests per second at a second. extra_wait_s: what every replica makes wait at any load above a half."""
+    """Simulates the policy. rate: requests per second as a function of the second.
+
+    extra_wait_s: additional wait at each replica while it is busy for more than half of its time.
+    """
     random, story, memory = Random(seed), Story(), Memory()
     wanted = running = max(1, policy.min_replicas)
-    starting: list[int] = []  # seconds at which they will be there
+    starting: list[int] = []  # the seconds at which starting replicas will run
     waiting = 0.0
     reports = [Signal()] * REPORT_S
     for second in range(1, seconds + 1):
@@ -90,5 +96,5 @@ def simulate(
 
 
 def poisson(random: Random, mean: float) -> int:
-    """A normal approximation: means are in the tens and hundreds, and days have many seconds."""
+    """Returns a random count by the normal approximation, which is accurate enough for means of tens and hundreds."""
     return max(0, round(random.gauss(mean, mean**0.5))) if mean else 0

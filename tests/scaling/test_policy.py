@@ -1,4 +1,4 @@
-"""What one window after the other makes of the target, and what is said about it."""
+"""Tests the target and its reason after successive windows."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ WAITING = replace(CALM, wait_ns=400_000_000, busy_ratio=1.0)
 
 
 def story(*windows: Signal, current: int = 4, memory: Memory | None = None) -> list[Target]:
-    """One decision per second; what was wanted is there at once."""
+    """Returns one decision per second. Replicas start and stop immediately."""
     memory = memory or Memory()
     targets = []
     for second, signal in enumerate(windows, 1):
@@ -34,7 +34,7 @@ def test_a_wait_that_is_over_in_a_moment_changes_nothing() -> None:
     assert {target.replicas for target in story(WAITING, WAITING, CALM, WAITING, WAITING, CALM)} == {4}
 
 
-def test_it_at_most_doubles_at_a_time_and_waits_for_those_it_asked_for() -> None:
+def test_the_target_at_most_doubles_and_waits_for_replicas_that_start() -> None:
     flood = replace(WAITING, wait_ns=90 * SECOND_NS)
     targets = story(*[flood] * 20)
     assert targets[2].replicas == 8
@@ -43,14 +43,14 @@ def test_it_at_most_doubles_at_a_time_and_waits_for_those_it_asked_for() -> None
     assert story(*[flood] * 40)[-1].replicas == 10, "but not for ever"
 
 
-def test_a_long_queue_asks_for_more_even_if_it_goes_fast() -> None:
+def test_a_long_queue_raises_the_target_even_if_it_moves_fast() -> None:
     assert story(*[replace(CALM, queued=4 * 2000)] * 3)[-1].cause is Cause.QUEUE
 
 
-def test_misses_ask_for_more_only_if_the_devices_are_busy() -> None:
+def test_misses_raise_the_target_only_if_the_devices_are_busy() -> None:
     missing = replace(CALM, missed=20)
     assert story(*[missing] * 3)[-1] == Target(
-        replicas=5, cause=Cause.MISSES, reason="20 of 100 requests found no time or place"
+        replicas=5, cause=Cause.MISSES, reason="20 of 100 requests expired or were refused"
     )
     assert story(*[replace(missing, busy_ratio=0.2)] * 3)[-1].cause is Cause.STEADY
 
@@ -61,12 +61,12 @@ def test_the_bounds_hold_and_are_named_as_the_reason() -> None:
     assert (at_most.replicas, at_most.cause) == (10, Cause.BOUNDS)
 
 
-def test_ten_minutes_of_little_work_end_what_is_too_much_and_keep_air() -> None:
+def test_after_ten_minutes_of_little_work_the_target_falls_and_leaves_spare_capacity() -> None:
     targets = story(*[replace(CALM, load_ratio=0.3)] * 610)
     went = next(second for second, target in enumerate(targets) if target.replicas < 4)
     assert went == 600
     assert (targets[went].replicas, targets[went].cause) == (3, Cause.IDLE)
-    assert targets[went].reason == "1.20 devices' work for 600 s: 3 would do"
+    assert targets[went].reason == "1.20 devices' work for 600 s: 3 replicas suffice"
 
 
 def test_a_moment_of_pressure_starts_the_ten_minutes_again() -> None:
@@ -74,7 +74,7 @@ def test_a_moment_of_pressure_starts_the_ten_minutes_again() -> None:
     assert {target.replicas for target in story(*[little] * 590, WAITING, *[little] * 590)} == {4}
 
 
-def test_half_of_many_go_at_a_time() -> None:
+def test_at_most_half_of_the_replicas_are_removed_at_a_time() -> None:
     idle = Signal(replicas=10, received=1)
     assert story(*[idle] * 1300, current=10)[601].replicas == 5
 

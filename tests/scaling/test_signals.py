@@ -1,4 +1,4 @@
-"""Counters of replicas become what happened in a window."""
+"""Tests that the readings of replicas are combined into the signal of a window."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def test_several_lanes_share_the_time() -> None:
     assert window([(two[0], two[1])]).busy_ratio == 0.5
 
 
-def test_a_reading_survives_the_way_through_ray_which_knows_numbers_only() -> None:
+def test_a_reading_survives_the_transport_through_ray_as_numbers() -> None:
     stats = {name: float(value) for name, value in FIRST.as_stats().items()}
     assert Reading.from_stats(stats | {"running_requests": 3.0}) == FIRST
     assert Reading.from_stats({"running_requests": 3.0}) is None

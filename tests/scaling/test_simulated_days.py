@@ -1,4 +1,4 @@
-"""Days of traffic: scaling follows what is real, ignores noise, and never swings."""
+"""Tests scaling over simulated days: it follows the load, ignores noise and never oscillates."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ def daily(low: float, high: float) -> Callable[[int], float]:
 
 
 def wandering(seed: int, low: float, high: float) -> Callable[[int], float]:
-    """A new level every few minutes, with steps in between and a burst of some seconds now and then."""
+    """Returns a load with a new level every five minutes and random bursts of some seconds."""
     random = Random(f"wandering {seed}")
     levels = [random.uniform(low, high) for _ in range(3 * DAY_S // 300 + 1)]
     bursts = {random.randrange(3 * DAY_S) for _ in range(200)}
@@ -40,7 +40,7 @@ def test_a_flat_load_within_the_band_changes_nothing_for_a_day(seed: int, busy: 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_flat_load_above_the_band_is_met_once_and_then_left_alone(seed: int) -> None:
+def test_a_flat_load_above_the_band_is_met_once_and_then_the_target_is_stable(seed: int) -> None:
     story = simulate(flat(4.2 * PER_REPLICA), DAY_S, seed)
     assert [after for _, _, after, _ in story.changes][-1] >= 5
     assert story.reversals_s() == []
@@ -58,7 +58,7 @@ def test_a_tenfold_step_is_answered_within_five_seconds_and_the_refusals_end(see
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_day_with_its_ups_and_downs_turns_no_oftener_than_the_load(seed: int) -> None:
+def test_over_a_day_the_target_changes_direction_no_more_often_than_the_load(seed: int) -> None:
     story = simulate(daily(0.5 * PER_REPLICA, 7 * PER_REPLICA), 3 * DAY_S, seed)
     assert len(story.reversals_s()) <= 6
     assert all(apart_s > 3600 for apart_s in story.reversals_s())
@@ -67,7 +67,7 @@ def test_a_day_with_its_ups_and_downs_turns_no_oftener_than_the_load(seed: int) 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_wandering_load_never_makes_it_go_down_and_soon_up_again(seed: int) -> None:
+def test_with_a_wandering_load_the_target_never_falls_soon_after_it_rose(seed: int) -> None:
     story = simulate(wandering(seed, 1.0 * PER_REPLICA, 6 * PER_REPLICA), 3 * DAY_S, seed)
     downs = [second for second, before, after, _ in story.changes if after < before]
     ups = [second for second, before, after, _ in story.changes if after > before]
@@ -76,14 +76,14 @@ def test_a_wandering_load_never_makes_it_go_down_and_soon_up_again(seed: int) ->
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_model_that_makes_wait_at_half_load_already_is_not_tried_with_fewer_again_and_again(seed: int) -> None:
-    """Its budget is tight: three replicas are idle enough to be four's successors, and too slow to be."""
+def test_a_model_that_is_slow_at_half_load_is_not_scaled_down_again_and_again(seed: int) -> None:
+    """Each replica is slow above half load: three replicas would have spare capacity, but would make requests wait."""
     story = simulate(flat(1.75 * PER_REPLICA), DAY_S, seed, extra_wait_s=0.3)
     assert len(story.changes) <= 2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_model_in_development_sleeps_at_night_and_nobody_is_lost(seed: int) -> None:
+def test_a_model_without_requests_at_night_is_scaled_to_zero_once(seed: int) -> None:
     policy = replace(POLICY, min_replicas=0)
     story = simulate(lambda second: 20.0 if second % DAY_S < DAY_S // 2 else 0.0, DAY_S, seed, policy)
     assert [(before, after, cause) for _, before, after, cause in story.changes] == [(1, 0, Cause.IDLE)]

@@ -1,6 +1,6 @@
-"""What must hold in every world, whatever arrives and whatever breaks. The adapter checks the ledger at every event.
+"""Tests invariants of the core in simulations with random arrivals and failures. The ledger is checked at each event.
 
-A failure names its seed; the same seed replays it.
+The message of a failure contains the seed; set the environment variable SEED to replay it.
 """
 
 import os
@@ -29,7 +29,7 @@ def world(setting: Setting, load: float, seed: int, count: int = 1500, **stream:
 
 
 def assert_everyone_ended_once(run: Run, seed: int) -> None:
-    assert End.NONE not in run.ends, f"seed {seed}: somebody never got an answer"
+    assert End.NONE not in run.ends, f"seed {seed}: a request was never answered"
     assert run.answered_twice == 0, f"seed {seed}"
 
 
@@ -51,7 +51,7 @@ def test_every_request_ends_exactly_once_and_none_that_expired_is_computed(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_laws_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int) -> None:
+def test_the_invariants_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int) -> None:
     lengths = (16, 32, 64, 128)
     law = Affine(0.01, 2.0)
     streams = [
@@ -66,8 +66,8 @@ def test_the_laws_hold_with_several_lanes_tenants_budgets_and_lengths(seed: int)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_laws_hold_and_nobody_starves_with_priorities_and_without_deadlines(seed: int) -> None:
-    """Without a latency budget: some clients give up within 15 ms, some within ten minutes, some never."""
+def test_the_invariants_hold_and_no_request_starves_with_priorities_and_without_deadlines(seed: int) -> None:
+    """Simulates a model without a latency budget: clients give up after 15 ms, after ten minutes, or never."""
     step_ns = 100_000_000
     streams = [
         Stream(rate_per_ms=0.3 * SET_A.capacity_per_ms(), budget_ns=budget_ns, priority=priority, step_ns=step_ns)
@@ -79,15 +79,17 @@ def test_the_laws_hold_and_nobody_starves_with_priorities_and_without_deadlines(
     assert_everyone_ended_once(run, seed)
     assert run.started_expired == 0, f"seed {seed}"
     patient = [one for one in workload.requests if one.expires_ns - one.arrived_ns > step_ns]
-    assert all(run.ends[one.id] is End.COMPLETED for one in patient), "who has time is answered"
+    assert all(run.ends[one.id] is End.COMPLETED for one in patient), "a patient client was not answered"
     batch_ns = 2 * SET_A.law.mean_ns(SET_A.max_rows)
-    latest_ns = 0  # the latest rank that was answered before, and when
+    latest_ns = 0  # the latest rank answered so far
     for one in sorted(patient, key=lambda one: run.finished_ns[one.id]):
-        assert one.rank_ns >= latest_ns - step_ns - batch_ns, f"seed {seed}: overtaken by one that came much later"
+        assert one.rank_ns >= latest_ns - step_ns - batch_ns, (
+            f"seed {seed}: overtaken by a request that arrived much later"
+        )
         latest_ns = max(latest_ns, one.rank_ns)
 
 
-def test_a_full_queue_refuses_and_loses_nobody() -> None:
+def test_a_full_queue_refuses_requests_and_loses_none() -> None:
     policy = Headway(SET_A.law, 8, max_requests=20)
     stream = Stream(rate_per_ms=2.0, budget_ns=10**10)
     run = simulate(single(1000, 1, stream), policy, Device(law=SET_A.law), seed=1)
@@ -104,7 +106,7 @@ def test_the_same_seed_gives_the_same_world_to_the_nanosecond() -> None:
     assert first.finished_ns != other.finished_ns
 
 
-def test_a_device_that_turns_slower_is_followed_and_little_late_work_is_done() -> None:
+def test_when_the_device_becomes_slower_the_prediction_follows_and_little_late_work_is_done() -> None:
     workload = world(SET_C, 0.7, seed=3, count=8000)
     shift_at_ns = workload.requests[2000].arrived_ns
     device = Device(law=SET_C.law, shift=2.0, shift_at_ns=shift_at_ns)

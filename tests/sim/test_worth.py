@@ -1,4 +1,4 @@
-"""What the decisions are worth: bounds that the core keeps in small seeded worlds, wide enough not to be luck."""
+"""Tests the performance of the core's decisions in small seeded simulations, with bounds wide enough to be robust."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_in_overload_nine_tenths_of_what_is_possible_are_answered_in_time(settin
 
 
 @pytest.mark.parametrize("setting", SETS, ids=lambda setting: setting.name)
-def test_below_capacity_nobody_waits_longer_than_under_greed(setting: Setting) -> None:
+def test_below_capacity_the_mean_latency_is_that_of_greedy_batching(setting: Setting) -> None:
     ours = run_at(setting, headway(setting), poisson, 0.5, count=COUNT, seed=2)
     theirs = run_at(setting, greedy(setting), poisson, 0.5, count=COUNT, seed=2)
     assert ours.mean_ms <= 1.01 * theirs.mean_ms
@@ -43,7 +43,10 @@ def test_no_device_time_goes_into_late_answers(setting: Setting) -> None:
 
 @pytest.mark.parametrize(("stall_share", "stall_ms"), [(0.1, 20.0), (0.3, 10.0), (0.5, 10.0)])
 def test_a_device_that_stalls_now_and_then_does_not_make_batches_collapse(stall_share: float, stall_ms: float) -> None:
-    """With a margin in proportion to the batch alone, a twentieth of this was answered in time, in batches of three."""
+    """Guards against a margin proportional to the batch's time alone.
+
+    With such a margin a twentieth of this goodput was reached, in batches of three rows.
+    """
     busy = Setting(name="busy", law=Affine(0.17, 2.0), budget_ms=50.0, max_rows=128)
     device = Device(law=busy.law, noise=0.1, stall_share=stall_share, stall_ms=stall_ms)
     stream = Stream(rate_per_ms=0.6 * busy.capacity_per_ms(), budget_ns=busy.budget_ns)
@@ -53,13 +56,13 @@ def test_a_device_that_stalls_now_and_then_does_not_make_batches_collapse(stall_
     assert run.rows / run.batches >= 15
 
 
-def test_sealing_batches_by_the_clock_collapses_where_cutting_just_in_time_does_not() -> None:
+def test_batching_by_a_timer_collapses_where_cutting_just_in_time_does_not() -> None:
     assert run_at(SET_B, ServeBatch, poisson, 0.6, count=COUNT, seed=4).in_time < 0.5
     assert run_at(SET_B, headway(SET_B), poisson, 0.6, count=COUNT, seed=4).in_time == 1.0
 
 
 def backlogged(setting: Setting, weights: dict[str, float]) -> Run:
-    """Four tenants whose queues are never empty, for 30 batches."""
+    """Simulates 30 batches of four tenants whose queues are never empty."""
     streams = [Stream(rate_per_ms=1000.0, budget_ns=10**13, tenant=tenant) for tenant in "abcd"]
     policy = Headway(setting.law, 32, weights=weights, max_requests=10**6)
     run = simulate(mixed(8 * 32 * 30, 1, streams), policy, Device(law=setting.law), seed=1)
@@ -91,9 +94,9 @@ def test_tenants_within_their_share_keep_their_answers_beside_one_that_floods() 
 
 
 def test_greedy_without_a_limit_takes_as_long_as_theory_says() -> None:
-    """Mean latency of take-all batching, Poisson: close to (3/2) beta/(1-x) + (alpha/2)(x+2)/(1-x^2), x = alpha*rate.
+    """Checks the simulator, not the core, against the mean latency of take-all batching with Poisson arrivals.
 
-    This checks the simulator, not the core.
+    It is close to (3/2) beta/(1-x) + (alpha/2)(x+2)/(1-x^2) with x = alpha*rate.
     """
     setting = SET_A
     x = 0.8

@@ -1,4 +1,4 @@
-"""An exchange with readable defaults."""
+"""A builder of exchanges with defaults for tests."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ COMPLETED = Completed({"secret": "payload"}, ms(20), Timings(ms(1), ms(30), ms(2
 
 
 def exchange(**more: Any) -> Exchange:
-    """Took 60 ms in all: decoding 4, then what COMPLETED says, then encoding 3."""
-    told: dict[str, Any] = {
+    """Returns an exchange of 60 ms: 4 ms of decoding, the phases of COMPLETED and 3 ms of encoding."""
+    fields: dict[str, Any] = {
         "wire": "http",
         "id": "abc-1",
         "tenant": "acme",
@@ -22,4 +22,4 @@ def exchange(**more: Any) -> Exchange:
         "settled_ns": ms(1057),
         "ended_ns": ms(1060),
     }
-    return Exchange(**{**told, **more})
+    return Exchange(**{**fields, **more})

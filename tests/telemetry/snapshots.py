@@ -1,4 +1,4 @@
-"""A replica's snapshot with readable defaults."""
+"""Builders of snapshots with defaults for tests."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot, ReplicaSn
 
 
 def replica(**more: Any) -> ReplicaSnapshot:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "model": "scorer",
         "version": "1",
         "replica": "abc",
@@ -36,11 +36,11 @@ def replica(**more: Any) -> ReplicaSnapshot:
         "statistics": ModelStatistics(),
         "counts": Counts(),
     }
-    return ReplicaSnapshot(**{**told, **more})
+    return ReplicaSnapshot(**{**fields, **more})
 
 
 def cluster(*replicas: ReplicaSnapshot, **more: Any) -> ClusterSnapshot:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": "scorer",
         "version": "1",
         "state": "READY",
@@ -51,4 +51,4 @@ def cluster(*replicas: ReplicaSnapshot, **more: Any) -> ClusterSnapshot:
         "silent": 0,
         "replicas": replicas,
     }
-    return ClusterSnapshot(models=(ModelSnapshot(**{**told, **more}),), took_ns=5_000_000)
+    return ClusterSnapshot(models=(ModelSnapshot(**{**fields, **more}),), took_ns=5_000_000)

@@ -1,4 +1,4 @@
-"""What the replica's log says of failures in a model's code."""
+"""Tests that failures in a model's code are logged with their tracebacks."""
 
 import logging
 
@@ -28,14 +28,14 @@ def failed(error: Exception, levels: int = 6) -> Failed:
     raise AssertionError
 
 
-def told(log: FailureLog, outcome: Outcome, *, id: str = "mine", at_ns: int = 1) -> None:
+def answer(log: FailureLog, outcome: Outcome, *, id: str = "mine", at_ns: int = 1) -> None:
     log.answered(Exchange("http", id, "", 500, outcome, "", 0, 0, at_ns))
 
 
-def test_a_failure_six_calls_deep_is_told_with_its_traceback_and_the_requests_id(
+def test_a_failure_six_calls_deep_is_logged_with_its_traceback_and_the_requests_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told(FailureLog(LOGGER, model="scorer"), failed(ValueError("unlucky")))
+    answer(FailureLog(LOGGER, model="scorer"), failed(ValueError("unlucky")))
     (record,) = caplog.records
     assert record.getMessage() == "scorer: request mine failed in the model's code"
     assert record.levelno == logging.ERROR
@@ -44,35 +44,35 @@ def test_a_failure_six_calls_deep_is_told_with_its_traceback_and_the_requests_id
     assert "in deep\n    raise error" in caplog.text
 
 
-def test_a_kind_of_failure_is_told_once_a_minute_with_how_many_there_were(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_kind_of_failure_is_logged_once_a_minute_with_how_many_there_were(caplog: pytest.LogCaptureFixture) -> None:
     log = FailureLog(LOGGER, model="scorer")
     for number in range(1000):
-        told(log, failed(ValueError(f"unlucky {number}")), at_ns=1 + number)
+        answer(log, failed(ValueError(f"unlucky {number}")), at_ns=1 + number)
     assert len(caplog.records) == 1
-    told(log, failed(ValueError("again")), id="later", at_ns=1 + AGAIN_NS)
+    answer(log, failed(ValueError("again")), id="later", at_ns=1 + AGAIN_NS)
     assert caplog.records[-1].getMessage() == "scorer: request later, and 999 more like it failed in the model's code"
-    told(log, failed(KeyError("another type")), at_ns=2 + AGAIN_NS)
+    answer(log, failed(KeyError("another type")), at_ns=2 + AGAIN_NS)
     assert len(caplog.records) == 3
 
 
-def test_what_a_client_calls_itself_writes_no_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    told(FailureLog(LOGGER, model="scorer"), failed(ValueError()), id="a\nb\x1b[2J" + "c" * 1000)
+def test_an_id_with_line_breaks_and_escapes_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    answer(FailureLog(LOGGER, model="scorer"), failed(ValueError()), id="a\nb\x1b[2J" + "c" * 1000)
     message = caplog.records[0].getMessage()
     assert "\n" not in message
     assert "\x1b" not in message
     assert len(message) < 300
 
 
-def test_nothing_is_told_of_what_is_not_the_models_code(caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_outside_the_models_code_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     log = FailureLog(LOGGER, model="scorer")
-    told(log, Failed(ModelError("the model returned no output 'y'")))
-    told(log, Expired(1))
-    told(log, Completed(None, 0, Timings(0, 0, 0, 1)))
+    answer(log, Failed(ModelError("the model returned no output 'y'")))
+    answer(log, Expired(1))
+    answer(log, Completed(None, 0, Timings(0, 0, 0, 1)))
     assert not caplog.records
 
 
-def test_kinds_without_end_are_forgotten_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_remembered_kinds_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = FailureLog(LOGGER, model="scorer")
     for number in range(3 * MOST_KINDS):
-        told(log, failed(type(f"Odd{number}", (Exception,), {})()))
-    assert len(log._told) == MOST_KINDS
+        answer(log, failed(type(f"Odd{number}", (Exception,), {})()))
+    assert len(log._logged) == MOST_KINDS

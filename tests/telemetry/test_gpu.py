@@ -1,4 +1,4 @@
-"""What the driver says becomes readings, what it does not say is absent, and the fake is like the real module."""
+"""Tests that readings hold the driver's values, that missing values are absent, and that the fake is like pynvml."""
 
 import inspect
 import logging
@@ -33,17 +33,17 @@ def test_a_reading_is_in_the_units_of_its_names() -> None:
     )
     assert (reading.power_watts, reading.power_limit_watts, reading.energy_joules) == (70.0, 140.0, 4200.0)
     assert (reading.sm_clock_hertz, reading.memory_clock_hertz, reading.temperature_celsius) == (1.5e9, 3e9, 40.0)
-    assert reading.throttled_by == ("power",)  # that it idles, bit 1, is no trouble
+    assert reading.throttled_by == ("power",)  # bit 1 (idle) is ignored
     assert (reading.ecc_corrected, reading.ecc_uncorrected, reading.mig) == (2, 0, False)
 
 
-def test_what_the_driver_does_not_tell_is_absent_and_not_zero() -> None:
+def test_what_the_driver_does_not_report_is_absent_and_not_zero() -> None:
     (reading,) = read(ScriptedGpu(silent=REFUSALS))
-    told = {"uuid": "GPU-1", "memory_used_bytes": 3 << 30, "memory_total_bytes": 8 << 30, "busy_ratio": None}
-    assert reading == GpuReading(**told)  # type: ignore[arg-type]
+    reported = {"uuid": "GPU-1", "memory_used_bytes": 3 << 30, "memory_total_bytes": 8 << 30, "busy_ratio": None}
+    assert reading == GpuReading(**reported)  # type: ignore[arg-type]
 
 
-def test_activities_are_of_the_time_since_the_last_look_and_absent_before_hopper() -> None:
+def test_activities_are_averages_since_the_last_reading_and_absent_before_hopper() -> None:
     gpu = ScriptedGpu(activity={SM: 80.0, TENSOR: 40.0})
     (opened,) = open_gpus(ScriptedNvml(gpu), None)
     gpu.activity[SM] = 90.0
@@ -52,7 +52,7 @@ def test_activities_are_of_the_time_since_the_last_look_and_absent_before_hopper
     assert read(ScriptedGpu())[0].sm_active_ratio is None
 
 
-def test_after_a_sample_that_failed_activities_begin_anew() -> None:
+def test_after_a_failed_sample_activities_need_two_new_samples() -> None:
     gpu = ScriptedGpu(activity={SM: 80.0})
     (opened,) = open_gpus(ScriptedNvml(gpu), None)
     gpu.silent = frozenset({"nvmlGpmSampleGet"})
@@ -87,7 +87,7 @@ def test_only_gpus_that_the_process_may_use_are_read() -> None:
     assert visible_devices({"CUDA_VISIBLE_DEVICES": "1, GPU-7,-1,2"}) == ("1", "GPU-7")
 
 
-def test_the_sampler_reads_in_a_thread_of_its_own_and_gives_everything_back() -> None:
+def test_the_sampler_reads_in_a_thread_of_its_own_and_frees_everything() -> None:
     nvml = ScriptedNvml(ScriptedGpu(activity={SM: 80.0}))
     threads: list[str] = []
     twice = threading.Event()
@@ -161,7 +161,7 @@ def test_the_fake_returns_the_fields_that_the_real_structures_have() -> None:
 
 
 @pytest.mark.gpu
-def test_a_real_driver_tells_of_its_memory_and_activity() -> None:
+def test_a_real_driver_reports_its_memory_and_activity() -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

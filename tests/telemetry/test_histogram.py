@@ -1,4 +1,4 @@
-"""Counting by bucket: adding a sorted list at once gives what adding its values one by one gives."""
+"""Tests the histogram, and that adding a sorted list at once equals adding its values one by one."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The dashboard's hour: what happened between two looks, in points that can be added up."""
+"""Tests the history of the dashboard: the points between two snapshots, and their sums."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ S = 1_000_000_000
 
 
 def served(completed: int, *, rows: int = 0, latency_ms: float = 8, **counts: Any) -> dict[str, Any]:
-    """What a replica tells after so many requests."""
+    """Returns the statistics and counts of a replica after `completed` requests."""
     counted = Counts(**counts)
     for _ in range(completed):
         counted.request_ns.add(ms(latency_ms))
@@ -30,7 +30,7 @@ def looked(history: History, *looks: ClusterSnapshot, every_s: int = 5) -> Histo
     return history
 
 
-def test_a_point_says_what_happened_since_the_look_before() -> None:
+def test_a_point_holds_the_counts_since_the_snapshot_before() -> None:
     before = replica(**served(10, rows=40), cpu_ns=2 * S)
     after = replica(
         **served(
@@ -58,7 +58,7 @@ def test_a_point_says_what_happened_since_the_look_before() -> None:
     assert point["cost"] is None
 
 
-def test_the_first_look_only_says_where_counting_begins() -> None:
+def test_the_first_snapshot_is_only_the_base_of_the_counts() -> None:
     assert looked(History(), cluster(replica(**served(10)))).points() == []
 
 
@@ -68,18 +68,18 @@ def test_a_new_replica_counts_from_its_start_and_one_that_was_silent_from_when_i
     assert [point["ended"] for point in history.points("scorer")] == [{"completed": 7}, {"completed": 30}]
 
 
-def test_what_a_replicas_start_took_is_no_use_of_the_cores_while_it_serves() -> None:
+def test_the_cpu_time_of_a_replicas_start_is_left_out() -> None:
     early, later = replica(uptime_ns=3 * S, cpu_ns=30 * S), replica(uptime_ns=8 * S, cpu_ns=34 * S)
     points = looked(History(), cluster(), cluster(early), cluster(later)).points("scorer")
     assert [point["cpu_s"] for point in points] == [0, 4]
 
 
-def test_a_replica_that_ran_unseen_says_nothing_of_when_it_did_its_work() -> None:
+def test_the_counts_of_an_old_replica_seen_for_the_first_time_are_left_out() -> None:
     history = looked(History(), cluster(), cluster(replica(**served(1000))), cluster(replica(**served(1001))))
     assert [point["ended"] for point in history.points("scorer")] == [{}, {"completed": 1}]
 
 
-def test_of_the_classes_that_were_said_the_most_frequent_are_kept_and_the_rest_is_one() -> None:
+def test_the_most_frequent_classes_are_kept_and_the_others_are_summed() -> None:
     said = {f"class {number}": 20 + number for number in range(14)}
     (point,) = looked(History(), cluster(replica()), cluster(replica(predictions=said))).points("scorer")
     assert len(point["classes"]) == 11
@@ -99,7 +99,7 @@ def test_all_models_together_are_their_sum() -> None:
     assert (point["running"], point["wanted"]) == (2, 3)
 
 
-def test_it_keeps_no_more_than_it_was_told_to() -> None:
+def test_it_keeps_no_more_points_than_configured() -> None:
     history = looked(History(kept=3), *(cluster(replica(**served(count))) for count in range(10)))
     assert [point["at"] for point in history.points("scorer")] == [1035, 1040, 1045]
     assert [point["at"] for point in history.points("scorer", since_s=1040)] == [1045]
@@ -116,22 +116,22 @@ def test_a_gpu_shared_by_two_replicas_is_counted_once_and_absent_without_one() -
 
 def test_busy_is_the_share_of_its_lanes_and_cost_what_its_time_costs() -> None:
     def look(busy_ms: float, hours: float) -> ClusterSnapshot:
-        told = served(1, rows=4)
-        told["counts"].batch_ns.add(ms(busy_ms))
-        return cluster(replica(lanes=2, price_per_hour=36.0, uptime_ns=int(hours * 3600 * S), **told))
+        fields = served(1, rows=4)
+        fields["counts"].batch_ns.add(ms(busy_ms))
+        return cluster(replica(lanes=2, price_per_hour=36.0, uptime_ns=int(hours * 3600 * S), **fields))
 
     (point,) = looked(History(), look(1000, 1), look(6000, 1 + 5 / 3600)).points("scorer")
     assert point["busy"] == 0.5
     assert abs(point["cost"] - 0.05) < 1e-9
 
 
-def test_another_history_goes_on_where_one_has_ended_without_what_is_too_old() -> None:
+def test_a_restored_history_continues_without_points_that_are_too_old() -> None:
     looks = [cluster(replica(**served(10 * count))) for count in range(4)]
     before = looked(History(), *looks)
     after = History()
     after.restore(json.loads(json.dumps(before.lines())), since_s=1005.0)
     assert after.points("scorer") == before.points("scorer", 1005.0)
-    after.add(looks[3], at_s=1100.0, now_ns=0)  # only says where counting begins
+    after.add(looks[3], at_s=1100.0, now_ns=0)  # the first snapshot only is the base of the counts
     after.add(cluster(replica(**served(35))), at_s=1105.0, now_ns=5 * S)
     assert [point["at"] for point in after.points()] == [1010.0, 1015.0, 1105.0]
     assert after.points()[-1]["ended"] == {"completed": 5}

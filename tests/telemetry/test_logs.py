@@ -1,4 +1,4 @@
-"""The log of requests: readable, a sample under load, without payloads, and never in the way."""
+"""Tests the log of requests: it is readable, a sample under load, without payloads, and never blocks requests."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ _names = count()
 
 
 class Kept(logging.Handler):
-    """Keeps records; waits at the gate first."""
+    """A handler that keeps records and blocks while its gate is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ async def until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.01)
 
 
-def told(logger: logging.Logger, kept: Kept, *exchanges: Any, per_s: int = 100, lines: int) -> list[Any]:
+def logged(logger: logging.Logger, kept: Kept, *exchanges: Any, per_s: int = 100, lines: int) -> list[Any]:
     async def story() -> None:
         log = RequestLog(logger, model="scorer", version="3", per_s=per_s)
         for one in exchanges:
@@ -63,7 +63,7 @@ def told(logger: logging.Logger, kept: Kept, *exchanges: Any, per_s: int = 100, 
 
 
 def test_a_line_is_a_sentence_for_people_and_fields_for_programs(kept: tuple[logging.Logger, Kept]) -> None:
-    (record,) = told(*kept, exchange(traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01"), lines=1)
+    (record,) = logged(*kept, exchange(traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01"), lines=1)
     assert (
         record.getMessage() == "scorer: completed 200 in 60.0 ms (queue 20.0, compute 30.0, 4 rows); "
         "request abc-1, tenant acme"
@@ -75,33 +75,33 @@ def test_a_line_is_a_sentence_for_people_and_fields_for_programs(kept: tuple[log
 
 
 def test_nothing_of_the_payload_is_logged(kept: tuple[logging.Logger, Kept]) -> None:
-    (record,) = told(*kept, exchange(), lines=1)
+    (record,) = logged(*kept, exchange(), lines=1)
     assert "payload" not in str(record.__dict__)
 
 
 def test_a_refusal_says_why(kept: tuple[logging.Logger, Kept]) -> None:
     refused = exchange(status=503, outcome=Rejected(Reason.QUEUE_FULL, 0), tenant="")
-    (record,) = told(*kept, refused, lines=1)
+    (record,) = logged(*kept, refused, lines=1)
     assert record.levelno == logging.WARNING
     assert record.getMessage() == "scorer: rejected 503 in 60.0 ms, queue_full; request abc-1"
 
 
-def test_what_could_not_be_read_is_logged_too(kept: tuple[logging.Logger, Kept]) -> None:
-    (record,) = told(*kept, exchange(status=400, outcome=None), lines=1)
+def test_a_message_that_cannot_be_decoded_is_logged_too(kept: tuple[logging.Logger, Kept]) -> None:
+    (record,) = logged(*kept, exchange(status=400, outcome=None), lines=1)
     assert record.outcome == "unreadable"
 
 
-def test_under_load_it_is_a_sample_that_says_for_how_many_it_stands(kept: tuple[logging.Logger, Kept]) -> None:
-    good = [exchange(ended_ns=ms(1060) + ms(number)) for number in range(2500)]  # a thousand a second
+def test_under_load_it_is_a_sample_with_the_number_of_requests_per_line(kept: tuple[logging.Logger, Kept]) -> None:
+    good = [exchange(ended_ns=ms(1060) + ms(number)) for number in range(2500)]  # 1000 per second
     bad = [exchange(status=503, outcome=Rejected(Reason.QUEUE_FULL, 0), ended_ns=one.ended_ns) for one in good]
-    records = told(*kept, *[one for pair in zip(good, bad, strict=True) for one in pair], per_s=5, lines=30)
-    assert len(records) == 2 * 3 * 5  # of two kinds, in three seconds begun
+    records = logged(*kept, *[one for pair in zip(good, bad, strict=True) for one in pair], per_s=5, lines=30)
+    assert len(records) == 2 * 3 * 5  # two kinds, five per second, three seconds
     lines = [record.stands_for for record in records if record.status == 200]
-    assert sum(lines) == 2005  # of the third second only its beginning is accounted for yet
+    assert sum(lines) == 2005  # the lines of the third second stand for its first requests only
     assert any("; one of 996" in record.getMessage() for record in records)
 
 
-def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+def test_a_log_that_cannot_be_written_blocks_no_request() -> None:
     gate = threading.Event()
     done: list[int] = []
 
@@ -112,7 +112,7 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     async def story() -> None:
         deferred = Deferred(work, wait_s=0.001, most=10)
         deferred.put(0)
-        await until(lambda: not deferred._kept)  # the thread has it, and is stuck
+        await until(lambda: not deferred._kept)  # the thread has taken it and is blocked
         for number in range(1, 101):
             deferred.put(number)
         assert deferred.dropped == 90

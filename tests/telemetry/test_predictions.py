@@ -1,4 +1,4 @@
-"""What a labelled model says most often, from a sample of its answers."""
+"""Tests the counts of predicted classes in a sample of a model's answers."""
 
 import ml_dtypes
 import numpy as np
@@ -23,14 +23,14 @@ def test_the_best_class_of_every_row_is_counted_by_its_label(dtype: object) -> N
     assert predictions.counts == {"cat": 1, "dog": 2, "2": 1}
 
 
-def test_it_looks_at_so_many_a_second_and_at_the_first_rows() -> None:
+def test_it_samples_a_number_of_answers_per_second_and_their_first_rows() -> None:
     predictions = Predictions(LABELS, per_s=2)
     for at_ms in (0, 1, 2, 3, 1001):
         predictions.answered(exchange(outcome=answer(*[[1, 0]] * 50), ended_ns=ms(2000 + at_ms)))
     assert predictions.counts == {"cat": 3 * 8}
 
 
-def test_what_is_no_answer_or_has_no_labelled_output_counts_nothing() -> None:
+def test_outcomes_without_a_labelled_output_are_not_counted() -> None:
     predictions = Predictions({"others": ("a", "b")})
     for outcome in (None, Cancelled(), answer([1, 0])):
         predictions.answered(exchange(outcome=outcome))

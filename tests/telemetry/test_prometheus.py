@@ -1,4 +1,4 @@
-"""The table of metrics, and what Prometheus reads of a snapshot. Read back with prometheus-client's own parser."""
+"""Tests the table of metrics and the exported text, which prometheus-client's own parser reads back."""
 
 from pathlib import Path
 
@@ -25,12 +25,12 @@ def scraped(snapshot: ClusterSnapshot) -> dict[Sample, float]:
         for sample in family.samples
     }
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    assert len(found) == len(lines), "a series was told twice"
+    assert len(found) == len(lines), "a series was exported twice"
     return found
 
 
 def value(found: dict[Sample, float], name: str, **labels: str) -> float | None:
-    """Of the one series with this name and these labels among its own."""
+    """Returns the value of the only series with this name and, among others, these labels; None without one."""
     values = [
         value
         for (series, own), value in found.items()
@@ -42,8 +42,8 @@ def value(found: dict[Sample, float], name: str, **labels: str) -> float | None:
 
 def served() -> Counts:
     recorder = Recorder()
-    riders = [request(tenant="acme"), request(tenant="acme"), request(tenant="beta")]
-    recorder.requests_completed(riders, [ms(3), ms(180), ms(1)], Timings(ms(1), ms(30), ms(0), 3))
+    requests = [request(tenant="acme"), request(tenant="acme"), request(tenant="beta")]
+    recorder.requests_completed(requests, [ms(3), ms(180), ms(1)], Timings(ms(1), ms(30), ms(0), 3))
     return recorder.counts()
 
 
@@ -58,7 +58,7 @@ def test_a_duration_in_nanoseconds_is_scraped_in_seconds_by_its_bucket() -> None
     assert value(found, "headway_tenant_requests_total", tenant="beta") == 1
 
 
-def test_requests_are_told_by_outcome_and_reason_and_by_tritons_reasons() -> None:
+def test_requests_are_exported_by_outcome_and_reason_and_by_tritons_reasons() -> None:
     statistics = ModelStatistics()
     statistics.success.add(ms(40), 4)
     counts = Counts()
@@ -81,13 +81,13 @@ def test_requests_are_told_by_outcome_and_reason_and_by_tritons_reasons() -> Non
     assert value(found, "nv_inference_request_duration_us") == 40_000
 
 
-def test_stages_on_the_wire_and_in_the_engine_are_told_and_copies_only_where_a_device_has_a_clock() -> None:
+def test_all_phases_are_exported_and_copies_only_where_a_device_has_a_clock() -> None:
     wire = WireTimes(Duration(4, ms(2)), Duration(3, ms(1)))
     counts = Counts()
     stages = {"decode", "queue", "prepare", "compute", "finish", "encode"}
-    for told in (stages, stages | {"copy_in", "copy_out"}):
+    for expected in (stages, stages | {"copy_in", "copy_out"}):
         found = scraped(cluster(replica(wire=wire, counts=counts)))
-        assert {dict(own)["stage"] for name, own in found if name == "headway_stage_seconds_count"} == told
+        assert {dict(own)["stage"] for name, own in found if name == "headway_stage_seconds_count"} == expected
         assert value(found, "headway_stage_seconds_sum", stage="decode") == 0.002
         assert value(found, "headway_stage_seconds_count", stage="encode") == 3
         counts.copied_in.add(ms(1))
@@ -100,7 +100,7 @@ def test_gpus_cost_and_bounds_are_absent_where_there_are_none() -> None:
     assert not {name for name in names if "gpu" in name or "cost" in name or "replicas_limit" in name}
 
 
-def test_gpus_and_cost_are_told_where_there_are_any() -> None:
+def test_gpus_and_cost_are_exported_where_there_are_any() -> None:
     gpu = GpuReading(uuid="GPU-1", busy_ratio=0.5, memory_used_bytes=3, memory_total_bytes=8)
     statistics = ModelStatistics(inference_count=4000)
     found = scraped(cluster(replica(gpus=(gpu,), price_per_hour=2.0, statistics=statistics), limit=10))
@@ -112,7 +112,7 @@ def test_gpus_and_cost_are_told_where_there_are_any() -> None:
     assert value(found, "headway_replicas_limit") == 10
 
 
-def test_replicas_are_told_apart_and_a_node_tells_only_of_its_own() -> None:
+def test_replicas_have_series_of_their_own_and_a_node_exports_only_those_of_its_replicas() -> None:
     two = cluster(replica(queued=3), replica(replica="def", node="10.0.0.2", queued=4), silent=1)
     found = scraped(two)
     assert value(found, "headway_queued_requests", replica="abc") == 3

@@ -1,4 +1,4 @@
-"""What an engine tells is counted: with a real engine and a scripted model."""
+"""Tests that the events of an engine are counted, with a real engine and a scripted model."""
 
 import asyncio
 
@@ -53,7 +53,7 @@ def test_every_request_of_an_engine_is_counted_once_whatever_became_of_it() -> N
     assert counts.tenants["a"].device_ns == counts.batch_ns.total
 
 
-def test_the_ways_a_request_ends_have_names_from_small_sets() -> None:
+def test_outcomes_and_reasons_have_names_from_small_sets() -> None:
     recorder = Recorder()
     for outcome in (
         Rejected(Reason.DEADLINE_HOPELESS, 0),

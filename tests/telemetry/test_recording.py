@@ -1,4 +1,4 @@
-"""Requests that were recorded: what is noted of them, what is not, and that the same can be asked again."""
+"""Tests the recording of requests: what is recorded, what is not, and that the requests can be replayed."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ SECRET = "a secret of Ärger"
 
 
 async def written(recording: Recording) -> None:
-    """Lines wait for a moment, and are then written in a thread."""
+    """Waits until all lines are written by the thread."""
     for _ in range(1000):
         if not recording._lines._is_due:
             return
@@ -34,7 +34,7 @@ async def written(recording: Recording) -> None:
 
 
 def recorded(folder: Path, requests: list[dict[str, Any]], *, most_bytes: int = 1 << 20, model: str = "m") -> Recording:
-    """These requests, asked of a backend that echoes."""
+    """Submits these requests to an echoing backend and returns their recording."""
     recording = Recording(folder, model=model, datatypes=DATATYPES, most_bytes=most_bytes)
     backend = Recorded(EchoBackend(), recording)
 
@@ -57,7 +57,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in texts.splitlines()]
 
 
-def test_of_a_request_its_shape_its_tenants_hash_its_priority_and_its_deadline_are_noted(tmp_path: Path) -> None:
+def test_shape_hashed_tenant_priority_and_deadline_of_a_request_are_recorded(tmp_path: Path) -> None:
     recorded(tmp_path, [request(rows=2, tenant="acme", priority=3, timeout_ns=ms(50))])
     (line,) = lines(tmp_path)
     assert line["inputs"] == {
@@ -77,7 +77,7 @@ def test_neither_payloads_nor_names_of_tenants_are_on_disk(tmp_path: Path) -> No
     assert nobody == ""
 
 
-def test_replicas_of_a_machine_call_a_tenant_the_same_and_other_machines_do_not(tmp_path: Path) -> None:
+def test_replicas_of_a_machine_use_the_same_hash_of_a_tenant_and_other_machines_do_not(tmp_path: Path) -> None:
     for folder, model in (("one", "a"), ("one", "b"), ("two", "a")):
         recorded(tmp_path / folder, [request(tenant="acme")], model=model)
     (first, second), (elsewhere,) = lines(tmp_path / "one"), lines(tmp_path / "two")
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_written_harms_no_request(tmp_path: Path, caplog
     assert [record.message for record in caplog.records if "not recorded" in record.message][1:] == []
 
 
-def test_what_was_recorded_is_a_scenario_of_the_same_requests_in_the_same_order(tmp_path: Path) -> None:
+def test_a_recording_is_a_scenario_of_the_same_requests_in_the_same_order(tmp_path: Path) -> None:
     asked = [request(rows=rows, tenant=tenant, priority=1) for rows, tenant in ((1, "a"), (3, "b"), (1, "a"), (2, "a"))]
     path = recorded(tmp_path, asked).path
     scenario = load(path)

@@ -1,4 +1,4 @@
-"""Spans as a collector receives them: read from the bytes of OTLP."""
+"""Tests the spans that a collector receives, decoded from the bytes of OTLP."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def exported(*exchanges: Exchange, share: float) -> list:
-    """The spans that reached a collector."""
+    """Exports these exchanges and returns the spans that a collector received."""
     with Stub() as collector:
 
         async def story() -> None:
@@ -56,7 +56,7 @@ def test_a_trace_of_the_client_goes_on_with_a_span_per_stage() -> None:
     assert "payload" not in str(root)
 
 
-def test_a_client_that_wants_no_trace_gets_none_whatever_the_share() -> None:
+def test_a_client_that_declines_a_trace_gets_none_whatever_the_share() -> None:
     assert exported(exchange(traceparent=UNSAMPLED), share=1.0) == []
 
 
@@ -79,7 +79,7 @@ def test_a_client_that_wants_everything_traced_does_not_get_everything() -> None
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", "00-1-2-01", f"00-{TRACE}-{PARENT}-xx", SAMPLED + "-more"])
-def test_a_header_that_is_no_trace_is_not_taken_for_one(header: str) -> None:
+def test_an_invalid_traceparent_header_is_not_sampled(header: str) -> None:
     assert not is_sampled(header)
 
 
