@@ -118,7 +118,7 @@ class Hollow(torch.nn.Module):
     ("layer", "told"),
     [
         (lambda: torch.nn.LazyLinear(3), "lazy layers have no weights yet: load them, or call the module once"),
-        (lambda: torch.nn.Linear(3, 3, device="meta"), "weights on the device `meta` hold no values"),
+        (lambda: torch.nn.Linear(3, 3, device="meta"), "weights on the device `meta` have no values"),
     ],
 )
 def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them(layer, told: str) -> None:

@@ -230,7 +230,7 @@ def test_a_named_tuple_is_taken_by_its_names_where_they_are_those_of_the_outputs
 
 def test_a_named_tuple_with_an_output_in_another_place_is_refused_with_its_name() -> None:
     module = Returning(lambda x: HalfSwapped(2 * x, x))
-    with pytest.raises(ValueError, match="in which output 'second' stands in another place than declared"):
+    with pytest.raises(ValueError, match="in which output 'second' is in another place than declared"):
         load_module(spec_of("first", "second"), module)
 
 

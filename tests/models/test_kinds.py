@@ -132,7 +132,9 @@ def test_lazy_layers_get_their_weights_by_one_forward_pass(caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING, logger="models"):
         model = load_module(spec_of(), nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d()))
     assert answer(model).shape == (1, 3)
-    assert caplog.messages == ["model module: its lazy layers get random weights now: the factory loaded none for them"]
+    assert caplog.messages == [
+        "model module: its lazy layers get random weights, since the factory loaded none for them"
+    ]
     assert_batched_equals_unbatched(model)
 
 
@@ -165,7 +167,7 @@ def test_lazy_layers_behind_a_prepare_are_given_what_it_prepares() -> None:
 
 
 def test_weights_that_exist_nowhere_are_refused() -> None:
-    with pytest.raises(BrokenPromise, match="weights on the device `meta` hold no values"):
+    with pytest.raises(BrokenPromise, match="weights on the device `meta` have no values"):
         load_module(spec_of(), nn.Linear(4, 3, device="meta"))
 
 
@@ -222,7 +224,7 @@ def test_a_tensor_on_another_device_is_told_of_with_what_to_do() -> None:
                 "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!\nmore"
             )
 
-    with pytest.raises(RuntimeError, match=r"cuda:0 and cpu\. .* belongs on `x\.device`; .* `map_location`$"):
+    with pytest.raises(RuntimeError, match=r"cuda:0 and cpu\. .* on `x\.device`; .* `map_location`$"):
         load_module(spec_of(), OnTheHost())
 
 

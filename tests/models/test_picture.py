@@ -279,7 +279,7 @@ def test_a_picture_of_any_size_is_seen(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("mode", "kind"), [("I", "TIFF"), ("F", "TIFF")])
 def test_numbers_without_an_agreed_white_are_refused_with_a_sentence(mode: str, kind: str) -> None:
-    with pytest.raises(InvalidInput, match="of which nobody knows which is white; send 8 or 16 bits"):
+    with pytest.raises(InvalidInput, match="for which white is not defined; send 8 or 16 bits"):
         picture.middle_of(file_of(corners_picture().convert(mode), kind), 224, 256)
 
 
