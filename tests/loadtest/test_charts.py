@@ -1,4 +1,4 @@
-"""Numbers in, drawings out: where marks lie, what they say, and what is left out."""
+"""Charts: the positions of marks, their tooltips, and gaps."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from loadtest.charts import Scale, Series, coarser, columns, label, lines, log_t
 
 
 def drawn(svg: str) -> ElementTree.Element:
-    """Also proves that it is well formed."""
+    """Parses a chart, which checks that it is well-formed."""
     return ElementTree.fromstring(svg)
 
 

@@ -1,4 +1,4 @@
-"""The same shots over gRPC, against a small server that answers as its script says."""
+"""Shots over gRPC, against a small scripted server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

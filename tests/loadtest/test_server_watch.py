@@ -1,4 +1,4 @@
-"""The server's own counters, turned into what was going on."""
+"""Reading the server's counters and computing means from them."""
 
 import asyncio
 import json
@@ -108,7 +108,7 @@ def test_drops_are_those_of_the_run_the_most_frequent_first() -> None:
 
 
 def watched(pages: dict[str, bytes], times: int) -> tuple[list[ServerSample | None], list[str]]:
-    """What is seen of a server that has these pages, and which it was asked for."""
+    """Returns the sample of a server with these pages, and the pages that were requested."""
 
     def reply(index: int, head: str) -> bytes:
         page = pages.get(head.split()[1])
@@ -128,7 +128,7 @@ def test_metrics_are_asked_first_and_statistics_where_there_are_none() -> None:
     assert [sample is not None and sample.answered for sample in seen] == [
         42,
         False,
-    ]  # the same once more is nothing new
+    ]  # an unchanged reading is not new
     assert asked == ["/metrics", "/metrics"]
     statistics = json.dumps({"model_stats": [entry(80, 10, 500)]}).encode()
     seen, asked = watched({"/v2/models/m/stats": statistics}, times=2)

@@ -1,4 +1,4 @@
-"""The search for the highest rate, against servers that are only a formula."""
+"""The search for the highest rate, against servers given by a formula."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from tests.loadtest.results import LOAD, run, shot
 
 
 def server(capacity: float) -> Callable[[Load], Run]:
-    """In time up to its capacity, and far too late for everybody beyond."""
+    """Simulates a server that answers in time up to its capacity and is too late for all shots above it."""
 
     def take(load: Load) -> Run:
         return run([shot(at, 20 if load.rate <= capacity else 500) for at in range(0, 1000, 10)])
