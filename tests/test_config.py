@@ -230,7 +230,7 @@ def test_a_model_without_a_batch_dimension_declares_its_shapes_as_they_are(tmp_p
         False, 1, (3, -1), (-1, 4)
     )  # fmt: skip
     (mistake,) = mistakes_of(tmp_path, lone.replace("shape: [-1, 4]", "shape: [-1, -1], pad: 0", 1))
-    assert "models[0].inputs[0].pad: requests that never share a batch" in mistake
+    assert "models[0].inputs[0].pad: must not be set with `batched: false`" in mistake
     (mistake,) = mistakes_of(tmp_path, lone + "    limits: {max_batch_rows: 8}\n")
     assert "models[0].limits.max_batch_rows: a model without a batch dimension" in mistake
 

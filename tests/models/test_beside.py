@@ -1,4 +1,5 @@
-"""A user's project beside the settings: its names, ours and those of the standard library each mean their own."""
+"""Imports of a user's project beside the settings: names of the project, of Headway and of the standard library do not
+conflict."""
 
 import pickle
 import subprocess
@@ -33,7 +34,7 @@ def _path_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def project(folder: Path, **files: str) -> str:
-    """Files by their path, `__` for `/`."""
+    """Writes the files of a project, by their path with `__` for `/`."""
     for name, text in files.items():
         path = folder / f"{name.replace('__', '/').replace('INIT', '__init__')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ def test_a_factory_in_a_file_that_is_named_as_a_module_of_python_is_found(tmp_pa
 
 
 def test_the_folder_comes_after_the_standard_library(tmp_path: Path) -> None:
-    """In a process that has imported nothing yet."""
+    """Runs in a process that has imported nothing yet."""
     project(tmp_path, colorsys="raise RuntimeError('not this one')\n", shop="def make(): return 'made'\n")
     script = f"""
         from models.registry import find_factory

@@ -1,4 +1,4 @@
-"""Requests into a batch, and the exact way back."""
+"""Collating requests into a batch, and splitting its outputs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which device, and how many threads."""
+"""The choice of the device and of the number of threads."""
 
 import gc
 import logging
@@ -60,7 +60,7 @@ def test_an_unloaded_model_gives_its_memory_back() -> None:
     spec = replace(mlp.SPEC, inputs=(wide,), options={"width": 8192}, resources=Resources(gpus=1))
 
     def load_and_unload() -> tuple[int, int]:
-        """What is free of the GPU's memory while the model is there, and after it."""
+        """Returns the free memory of the GPU while the model is loaded, and after it was closed."""
         (model,) = load_models(spec)
         loaded, _ = torch.cuda.mem_get_info()
         model.close()

@@ -1,4 +1,4 @@
-"""What the registry makes of objects with `generate`."""
+"""Loading and running objects with a method `generate`."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ CLOSED: list[str] = []
 
 
 class Powers(torch.nn.Module):
-    """The input times a weight, again and again."""
+    """A generator that multiplies its input by a weight in each step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def test_a_module_generates_on_its_device_and_without_gradients() -> None:
 
 
 class Awaiting(Powers):
-    """The same, with a wait before each answer."""
+    """An async generator like `Powers`, with a wait before each answer."""
 
     async def generate(self, inputs):
         value = torch.from_numpy(inputs["in"].astype(np.float32))
@@ -104,7 +104,7 @@ def test_what_cannot_generate_is_not_loaded_as_if_it_could() -> None:
 
 
 class Hollow(torch.nn.Module):
-    """Its layer has no weights, in one way or another."""
+    """A module whose layer has no weights."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()

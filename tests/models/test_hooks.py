@@ -1,4 +1,4 @@
-"""A module's own names are not taken for hooks, and what a hook returns wrong is told in a sentence."""
+"""The hooks of modules: other attributes of these names are not taken for hooks, and errors in hooks are explained."""
 
 from collections import namedtuple
 from collections.abc import Callable
@@ -124,7 +124,7 @@ def test_hooks_are_recognised_however_they_are_given_to_the_module() -> None:
 
 
 class Preparing(Doubling):
-    """`prepare` returns what the given function makes of the inputs."""
+    """A module whose `prepare` calls the given function."""
 
     def __init__(self, make: Callable[[Tensors], Any]) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ def test_a_method_that_means_something_else_is_told_so(name: str) -> None:
 
     module: Any = Doubling()
     setattr(module, name, helper)
-    with pytest.raises(BrokenPromise, match=rf"`{name}` fails.*: TypeError: .* that does something else needs another"):
+    with pytest.raises(BrokenPromise, match=rf"`{name}` fails.*: TypeError: .* is meant for something else, rename it"):
         load_module(spec_of(), module)
 
 

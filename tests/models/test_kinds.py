@@ -1,4 +1,5 @@
-"""What factories make with PyTorch is served: TorchScript, exported programs, lazy layers, autograd in `forward`."""
+"""Serving the PyTorch objects that factories return: TorchScript, exported programs, lazy layers, autograd in
+`forward`."""
 
 import logging
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def answer(model: Any, x: np.ndarray = ROW) -> np.ndarray:
 
 
 class Network(nn.Module):
-    """Seeded weights, and dropout that must be off."""
+    """A network with seeded weights, and with dropout that must be off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +173,7 @@ def test_weights_that_exist_nowhere_are_refused() -> None:
 
 
 class Saliency(nn.Module):
-    """How much each input counts: the gradient of the output. The given context is that of its autograd."""
+    """Returns the gradient of the output with respect to each input. The given context is that of its autograd."""
 
     def __init__(self, *contexts: Callable[[], Any], backward: bool = False) -> None:
         super().__init__()
@@ -216,7 +217,7 @@ def test_a_model_that_does_as_it_was_told_is_served_with_autograd(device: Any, b
 
 
 def test_a_tensor_on_another_device_is_told_of_with_what_to_do() -> None:
-    """As a GPU says it; here nothing else could."""
+    """Raises the GPU's error text, since no GPU is needed for the test."""
 
     class OnTheHost(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -224,7 +225,7 @@ def test_a_tensor_on_another_device_is_told_of_with_what_to_do() -> None:
                 "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!\nmore"
             )
 
-    with pytest.raises(RuntimeError, match=r"cuda:0 and cpu\. .* on `x\.device`; .* `map_location`$"):
+    with pytest.raises(RuntimeError, match=r"cuda:0 and cpu\. .* on `x\.device`. .* `map_location`$"):
         load_module(spec_of(), OnTheHost())
 
 

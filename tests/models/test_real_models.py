@@ -1,4 +1,4 @@
-"""The models that are served in the demo: they load, they are right, and sharing a batch changes nothing."""
+"""The models of the demo: they load, their answers are correct, and batching does not change them."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -123,7 +123,7 @@ def test_sentences_of_like_meaning_lie_close(embedder: Model) -> None:
         b"Today is a sunny day",
     ]
     embeddings = answer(embedder, {"text": bytes_of(*sentences)})["embedding"]
-    # A wrong weight, activation or pooling moves these numbers, checked against transformers' BertModel.
+    # A wrong weight, activation or pooling changes these numbers, which were checked against transformers' BertModel.
     assert embeddings @ embeddings[0] == pytest.approx([1, 0.6946, 0.9429, 0.2569], abs=1e-3)
 
 
@@ -162,7 +162,7 @@ def test_a_long_text_is_cut_to_the_same_tokens_as_if_all_of_it_were_read(embedde
 
 def test_a_text_of_any_length_costs_no_more_than_a_long_one(embedder: Model) -> None:
     class Read(bytes):
-        """A text that notes how much of it is asked for."""
+        """A text that records how much of it is read."""
 
         most = 0
 

@@ -1,4 +1,4 @@
-"""The numpy models, and how a factory becomes a model."""
+"""The numpy models, and loading a model from its factory."""
 
 import subprocess
 import sys
@@ -99,7 +99,7 @@ def test_a_batch_that_mixes_rows_up_is_found() -> None:
 
 
 def on_gpu(spec: ModelSpec, lane_index: int, missing: bool = False) -> Model:
-    """As a model of somebody's own making says where it is."""
+    """Returns a model of a user's own that reports a GPU as its device."""
     model = reference.noop(spec)
     model.device = "cpu" if missing else f"cuda:{lane_index}"
     return model

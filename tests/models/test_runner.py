@@ -1,4 +1,4 @@
-"""A user's module, through the runner: what it is given, what it may return, and what is said when that is wrong."""
+"""Running a user's module: its inputs, its results, and the errors for wrong results."""
 
 import logging
 from typing import Any
@@ -41,7 +41,7 @@ def answer(model: TorchModel, **inputs: np.ndarray) -> Tensors:
 
 
 class Returning(nn.Module):
-    """Returns what the given function makes of its inputs."""
+    """A module that calls the given function."""
 
     def __init__(self, compute: Any) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def test_dropout_is_off_and_nothing_is_recorded_for_training() -> None:
 
 
 class Doubler(nn.Module):
-    """Text in, text out: one number for each character, doubled."""
+    """A module from text to text: it doubles one number for each character."""
 
     pad = {"codes": 0}  # noqa: RUF012
     max_length = 40
@@ -210,7 +210,7 @@ def test_a_module_is_found_by_its_import_string() -> None:
 
 
 def failing(error: Exception, device: Device | None = None) -> TorchModel:
-    """A model whose module raises this. device: asked whether it still works."""
+    """Returns a model whose module raises this error. device: reports whether it still works."""
 
     def compute(x: torch.Tensor) -> torch.Tensor:
         raise error

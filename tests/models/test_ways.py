@@ -1,4 +1,4 @@
-"""Other ways to compute a module, on the CPU, and whether their outputs are still the same."""
+"""Variants of computing a module, on the CPU, and the differences of their outputs."""
 
 from pathlib import Path
 from typing import Any
