@@ -1,9 +1,9 @@
-"""What it costs to notice that a client has gone while its request waits: four ways, microseconds per request.
+"""Measures the cost of detecting a disconnected client while its request waits: four methods, microseconds per request.
 
     python -m benchmarks.bench_disconnect
 
-`receive()` is shaped like uvicorn's: it waits for an event that is set when the answer is out or the client is away.
-The choice it led to is explained in serving/api/disconnect.py.
+`receive()` works like uvicorn's: it waits for an event that is set when the answer is sent or the client disconnects.
+serving/api/disconnect.py explains the method that was chosen.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Microseconds to read a ModelInferRequest of 4 KB and to write its answer: layouts kept, or not, or no checks.
+"""Microseconds to read a ModelInferRequest of 4 KB and to write its answer: with cached layouts, without, or unchecked.
 
     python -m benchmarks.bench_grpc_codec [--requests N]
 
@@ -45,7 +45,7 @@ def ours(*, keep: bool) -> Callable[[bytes], bytes]:
 
 
 def bare() -> Callable[[bytes], bytes]:
-    """Only protobuf's work: nothing is checked."""
+    """Returns a codec that uses only protobuf, without any checks."""
     request_class, response_class = message("ModelInferRequest"), message("ModelInferResponse")
 
     def turn(received: bytes) -> bytes:

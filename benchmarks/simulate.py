@@ -1,9 +1,9 @@
-"""`python -m benchmarks.simulate`: the core against the rules of other servers, in simulated time.
+"""`python -m benchmarks.simulate`: compares the core with the batching rules of other servers, in simulated time.
 
---quick       a rough answer in seconds
---seed N      another world; every number follows from it
+--quick       rough numbers in seconds
+--seed N      the seed of all random numbers
 --only NAME   one section; may be given several times
---write       also into docs/benchmarks/simulation.md
+--write       writes docs/benchmarks/simulation.md too
 """
 
 import argparse

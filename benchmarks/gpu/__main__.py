@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu`: how much of a GPU's own speed the engine leaves to those who ask.
+"""`python -m benchmarks.gpu`: measures the share of a GPU's speed that remains behind the engine.
 
-Needs torch and numpy; no network, no Ray. About four minutes on one GPU, and never more than eight. Each section is
-printed and written as it is finished; the table comes last, whatever failed. Where there is no GPU the same runs small
-on the CPU, which says nothing about GPUs.
+Needs torch and numpy; no network, no Ray. About four minutes on one GPU, and at most eight. Each section is printed and
+written when it is finished; the table is printed last, even if sections failed. Without a GPU, small models are run on
+the CPU, which allows no conclusion about GPUs.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""perf_analyzer, unmodified, against a Headway of its own: HTTP and gRPC, sync, async and streaming, with and without
+"""Runs perf_analyzer, unmodified, against a Headway server: HTTP and gRPC, sync, async and streaming, with and without
 system shared memory, a decoupled model and sequences.
 
     python -m benchmarks.perf_analyzer [--only WORD ...] [--folder F] [--output FILE]
 
-Fetches the tool the first time (tool.py); takes about three minutes. Exit code 1 if any way did not complete.
+Downloads the tool the first time (tool.py); takes about three minutes. Exit status 1 if any run did not complete.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def is_ready() -> bool:
 
 
 def failures(model: str) -> int:
-    """How many requests the server counts as failed."""
+    """Returns the number of requests that the server counts as failed."""
     with urllib.request.urlopen(f"http://{HTTP}/v2/models/{model}/stats", timeout=10) as answer:
         (told,) = json.load(answer)["model_stats"]
     return int(told["inference_stats"]["fail"]["count"])

@@ -1,4 +1,4 @@
-"""Several tenants, budgets and lengths on one device."""
+"""Sections on several tenants, budgets and lengths on one device."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def fairness(effort: Effort) -> Section:
                     section.target(
                         f"worst victim's p99 beside the aggressor over alone, {case}", 1.3, ratio, at_most=True
                     )
-                # What they had alone, less one in a hundred.
+                # The share that they had alone, minus one percent.
                 wanted = round(alone.in_time - 0.01, 3)
                 section.target(f"worst victim's share in time beside the aggressor, {case}", wanted, beside.in_time)
     return section
@@ -168,7 +168,8 @@ class WorstVictim:
 
 
 def _worst_victim(effort: Effort, setting: Setting, streams: list[Stream], policy: Policy) -> WorstVictim:
-    """As many victims' requests with the aggressor as without, in the same world."""
+    """Measures the worst victim. The number of the victims' requests is the same with and without the aggressor, and so
+    is the seed."""
     victims = sum(stream.rate_per_ms for stream in streams if stream.tenant != AGGRESSOR)
     everyone = sum(stream.rate_per_ms for stream in streams)
     workload = mixed(round(effort.count * everyone / victims), effort.seeds[0], streams)
@@ -178,7 +179,7 @@ def _worst_victim(effort: Effort, setting: Setting, streams: list[Stream], polic
 
 
 def _backlogged(effort: Effort, setting: Setting, weights: dict[str, float]) -> tuple[float, float]:
-    """(Jain of device time per weight, largest difference of it between two tenants in batches)."""
+    """Returns (Jain's index of device time per weight, its largest difference between two tenants, in batches)."""
     budget_ns = 10**13
     streams = [
         Stream(rate_per_ms=20 * setting.capacity_per_ms(), budget_ns=budget_ns, tenant=tenant) for tenant in "abcd"

@@ -1,4 +1,4 @@
-"""One lane, one tenant: how much it bears, what is left of it in overload, how long an answer takes."""
+"""Sections on one lane and one tenant: sustainable rate, goodput in overload, and latency."""
 
 from math import exp, log
 from statistics import fmean
@@ -20,10 +20,11 @@ from benchmarks.simulation.field import (
 from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Setting
 from benchmarks.simulation.report import Section
 
-ONLY_IN_OVERLOAD = ("greedy, drop expired", "AIMD on misses")  # elsewhere like greedy, and hopeless
+# Not measured below overload, where the first is like greedy and the second has almost no goodput.
+ONLY_IN_OVERLOAD = ("greedy, drop expired", "AIMD on misses")
 ONLY_POISSON = ("Nexus lazy", "AIMD on batch time", "Headway, one batch ahead")
 OVERLOADS = (1.0, 1.2, 1.5, 2.0)
-COUNTED_AT_LEAST = 0.01  # a policy that answers nobody in time would make every ratio infinite
+COUNTED_AT_LEAST = 0.01  # the least share in time that is counted, which keeps ratios finite
 
 
 def bearable(effort: Effort) -> Section:
@@ -61,7 +62,7 @@ def bearable(effort: Effort) -> Section:
     for name, loads in table.items():
         section.add(name, *loads, *[""] * (len(columns) - len(loads)))
     for names, wanted in (
-        # Greed is a point of the grid, so what was tuned on another seed counts as no worse than it.
+        # Greedy is a point of the grid, so a policy tuned on another seed is counted at least as good as greedy.
         (("Triton's rule, tuned, drop infeasible", "greedy, drop infeasible"), 0.99),
         (("Triton's rule, tuned", "greedy, no drop"), 1.03),
         (("serve.batch, tuned",), 1.05),
@@ -127,7 +128,7 @@ def latency(effort: Effort) -> Section:
 
 
 def suite(effort: Effort) -> Section:
-    """Goodput over many situations against one static setting for all of them."""
+    """Compares goodput over many situations with one static setting for all of them."""
     points: list[tuple[str, Setting, Arrivals, float]] = []
     for setting in (SET_A, SET_B, SET_C):
         gap = setting.capacity_per_ms() * setting.budget_ms
@@ -163,7 +164,7 @@ def suite(effort: Effort) -> Section:
 
 
 def _count(setting: Setting, effort: Effort) -> int:
-    """More requests where batches are large, so that there are batches enough to learn from."""
+    """Returns the number of requests: more for large batches, so that there are enough batches to learn from."""
     return effort.count * (2 if setting.best_rows() > 40 else 1)
 
 

@@ -1,4 +1,4 @@
-"""Learning, faults, and several lanes."""
+"""Sections on learning, faults, and several lanes."""
 
 from random import Random
 
@@ -14,7 +14,7 @@ from benchmarks.simulation.report import Section
 from benchmarks.simulation.workload import Stream, single
 
 LOAD = 0.7
-WORTH_JUDGING = 700  # batches; with fewer the share of misses is mostly chance
+WORTH_JUDGING = 700  # batches; with fewer, the share of misses is mostly random
 
 
 def learning(effort: Effort) -> Section:
