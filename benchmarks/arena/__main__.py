@@ -1,4 +1,4 @@
-"""`python -m benchmarks.arena`: Headway and every peer under the same work, one table and one picture."""
+"""`python -m benchmarks.arena`: measures Headway and all peers under the same load; writes one table and one chart."""
 
 import argparse
 import datetime
@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> int:
     arguments = read_arguments(words)
     peers = environment(arguments.environment)
     peers.ensure(say)
-    # Ray's sockets lie under this folder and their paths may not be longer than 107 characters.
+    # Ray's sockets are in this folder, and their paths may have at most 107 characters.
     scratch = Path(tempfile.mkdtemp(prefix="hw"))
     try:
         write_triton_repository(scratch / "triton")
@@ -90,7 +90,8 @@ def main(words: Sequence[str]) -> int:
 def _rounds(
     taking_part: Sequence[Contestant], full: Mapping[str, float], arguments: argparse.Namespace
 ) -> tuple[list[Case], dict[str, str]]:
-    """A contestant that fails is left out from then on, and keeps what it has."""
+    """Runs the rounds. A contestant that fails is left out of later rounds and keeps its results. Returns the cases,
+    and the reasons of failure by contestant."""
     cases: list[Case] = []
     missing: dict[str, str] = {}
     end_s = time.monotonic() + arguments.minutes * 60

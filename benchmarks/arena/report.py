@@ -1,4 +1,4 @@
-"""The arena's table in Markdown: circumstances first, every work, and where Headway loses. Pure."""
+"""Formats the arena's results in Markdown: conditions, a table per work, and where Headway loses. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +18,8 @@ _DISTURBED_CORES = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arena:
-    """All that a reader needs to judge the numbers. `capacity`: requests per second that count as full load; all
-    rates are shares of it. `missing`: why, by contestant."""
+    """The results and the conditions of the run. `capacity`: requests per second that count as full load; all rates are
+    shares of it. `missing`: the reason, by contestant."""
 
     cases: Sequence[Case]
     titles: dict[str, str]

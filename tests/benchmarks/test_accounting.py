@@ -1,4 +1,4 @@
-"""Reading /proc: texts in, CPU seconds by process out."""
+"""Parsing /proc and accounting CPU seconds by process."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The arena around its measuring: who takes part, what is asked of them, and what is said of the numbers."""
+"""The parts of the arena around the measurement: contestants, requests, and the report."""
 
 import json
 import random
@@ -30,7 +30,7 @@ TITLES = {"headway": "Headway", "mosec": "Mosec <Rust>", "litserve": "LitServe"}
 
 
 def table(**changes: dict[str, float]) -> list[Case]:
-    """Headway in every situation, and others that differ from it as stated."""
+    """Returns cases of Headway in every situation, and of other servers with the given differences."""
     cases = [replace(CASE, situation=situation) for situation in SITUATIONS]
     return cases + [replace(case, contestant=name, **figures) for name, figures in changes.items() for case in cases]
 

@@ -1,4 +1,4 @@
-"""The GPU benchmark where there is no GPU: it runs, with nothing but torch and numpy, and says that it is no GPU's."""
+"""The GPU benchmark without a GPU: it needs only torch and numpy, and reports that its numbers are not of a GPU."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""The parts of the comparison around the measuring: starting, stopping, requests, arguments."""
+"""The parts of the comparison around the measurement: starting, stopping, requests, arguments."""
 
 import struct
 import sys

@@ -1,4 +1,4 @@
-"""What perf_analyzer is told, what its answer means, and where its C library comes from."""
+"""The arguments of perf_analyzer, the parsing of its output, and the source of its C library."""
 
 from pathlib import Path
 

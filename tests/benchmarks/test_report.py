@@ -1,4 +1,4 @@
-"""Rounds drawn together, ratios, and the words about who is better."""
+"""Summaries over rounds, ratios, and the list of losses."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What wrk prints, read back; and what it is told to do."""
+"""Parsing the output of wrk, and building its command."""
 
 import pytest
 
