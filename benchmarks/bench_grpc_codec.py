@@ -68,9 +68,9 @@ def main() -> None:
     received = request()
     print(f"{'4 KB of FP32, echoed':28s} {'best':>8s} {'worst':>8s}   µs per request, {ROUNDS} rounds of {count}")
     for name, turn in (
-        ("ours, layouts kept", ours(keep=True)),
-        ("ours, layouts made anew", ours(keep=False)),
-        ("protobuf, nothing checked", bare()),
+        ("Headway, layouts cached", ours(keep=True)),
+        ("Headway, layouts not cached", ours(keep=False)),
+        ("protobuf, unchecked", bare()),
     ):
         took = []
         for _ in range(ROUNDS):

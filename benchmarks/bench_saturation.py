@@ -130,8 +130,8 @@ def report(rounds: Sequence[Round], command: str) -> str:
     per_second = median(one.beside_per_second for one in rounds)
     lines += [
         "",
-        f"The bare loop ran beside {per_second:.0f} requests a second to the no-op model: what the clients, HAProxy "
-        "and the codec took from this machine's cores then, the MLP's requests would take too.",
+        f"The bare loop ran beside {per_second:.0f} requests per second to the no-op model, for which the clients, "
+        "HAProxy and the codec used as much CPU as they would for the MLP's requests.",
     ]
     return "\n".join(lines) + "\n"
 

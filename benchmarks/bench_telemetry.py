@@ -60,14 +60,14 @@ class Remembering(Recorder):
 
 def us_alone(rows_per_batch: int, tenants: int, calls: int = 20_000) -> float:
     """Returns the CPU us per request of the recorder alone."""
-    told = Remembering()
-    run(us_per_request(told, rows_per_batch, 3, tenants))
+    recorded = Remembering()
+    run(us_per_request(recorded, rows_per_batch, 3, tenants))
     recorder = Recorder()
     began = time.process_time()
     for _ in range(calls):
-        recorder.batch_settled(*told.settled)
-        recorder.requests_completed(*told.completed)
-    return (time.process_time() - began) * 1e6 / (calls * len(told.completed[0]))
+        recorder.batch_settled(*recorded.settled)
+        recorder.requests_completed(*recorded.completed)
+    return (time.process_time() - began) * 1e6 / (calls * len(recorded.completed[0]))
 
 
 def us_of_log_and_name(calls: int = 200_000) -> tuple[float, float]:
@@ -108,7 +108,7 @@ async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
         teller = Teller(engine, recorder, replica="a", node="b")
         began = time.process_time()
         for _ in range(100):
-            told = teller.snapshot()
+            snapshot = teller.snapshot()
         took = (time.process_time() - began) * 1e4
         model = ModelSnapshot(
             name="noop",
@@ -119,7 +119,7 @@ async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
             wanted=replicas,
             limit=None,
             silent=0,
-            replicas=(told,) * replicas,
+            replicas=(snapshot,) * replicas,
         )
         began = time.process_time()
         for _ in range(10):
@@ -148,8 +148,8 @@ def main() -> None:
             f"{rows:14d} {tenants:9d} {without:24.2f} {with_it:6.2f} {difference:12.2f} {us_alone(rows, tenants):16.2f}"
         )
     logged_us, named_us = us_of_log_and_name()
-    print(f"a request past its sampled log: {logged_us:.2f} us; a name for it in its answer: {named_us:.2f} us")
-    print(f"its stages on the wire: {us_on_the_wire():.2f} us")
+    print(f"notifying the sampled request log: {logged_us:.2f} us; a request id in the answer: {named_us:.2f} us")
+    print(f"timing of decoding and encoding: {us_on_the_wire():.2f} us")
     snapshot_us, text_us, size = run(us_per_scrape(16))
     print(f"a snapshot: {snapshot_us:.0f} us; the text of 16 replicas: {text_us / 1e3:.1f} ms, {size / 1024:.0f} KiB")
 

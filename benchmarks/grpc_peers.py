@@ -117,7 +117,7 @@ def measure(server: Server, options: argparse.Namespace, folder: Path) -> tuple[
         answered = drive(server, options.seconds, options.connections, options.streams, body)
         spent = accounting.spent(before, started.members())
         if not answers(server):
-            raise RuntimeError(f"{server.name} no longer answers rightly")
+            raise RuntimeError(f"{server.name} no longer answers correctly")
     by_process = {name: cpu_s / answered * 1e6 for name, cpu_s in spent.items()}
     return sum(by_process.values()), answered / options.seconds, by_process
 
@@ -135,7 +135,7 @@ def main(say: Callable[[str], None] = print) -> None:
     if not environment.is_complete():
         environment = arena.environment(ROOT / ".headway" / "arena")
     if not environment.is_complete():
-        say("Triton is left out: `python -m benchmarks.peers` makes its environment")
+        say("Triton is skipped: `python -m benchmarks.peers` creates its environment")
     chosen = [server for server in servers(environment) if not options.only or server.name in options.only]
     seen: dict[str, list[float]] = {server.name: [] for server in chosen}
     for _ in range(options.rounds):

@@ -79,6 +79,6 @@ class Load:
         return {**asdict(self), "scenario": scenario}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "Load":
-        scenario = told["scenario"]
-        return cls(**{**told, "scenario": Path(scenario) if isinstance(scenario, str) else scenario})
+    def from_json(cls, fields: Mapping[str, Any]) -> "Load":
+        scenario = fields["scenario"]
+        return cls(**{**fields, "scenario": Path(scenario) if isinstance(scenario, str) else scenario})

@@ -63,11 +63,11 @@ def take(load: Load, progress: Progress = lambda *_: None) -> tuple[Run, Sequenc
             samples.append(sample)
         return sample
 
-    def told(tally: Tally, at_s: float) -> None:
+    def on_tally(tally: Tally, at_s: float) -> None:
         due = at_s >= (samples[-1].at_s if samples else 0.0) + WATCH_S
         progress(tally, at_s, look(at_s) if due and samples else None)
 
-    flown = fly(load, told, began)
+    flown = fly(load, on_tally, began)
     if samples:
         look(max(shot.done_ns or 0 for shot in flown.shots) / 1e9 if flown.shots else 0.0)
     return run_of(load, flown, samples), flown.shots

@@ -44,8 +44,8 @@ def offline(environment: Environment, works: Sequence[str]) -> dict[str, float]:
     """Measures the rows per second of each work without a server."""
     command = [str(environment.python), str(SERVERS / "offline.py"), *works]
     ran = subprocess.run(command, env={**clean(), "PYTHONPATH": MODELS}, capture_output=True, text=True, check=True)
-    told: dict[str, float] = json.loads(ran.stdout)
-    return told
+    rates: dict[str, float] = json.loads(ran.stdout)
+    return rates
 
 
 def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> list[Case]:
@@ -107,7 +107,7 @@ def _case(server: Running, contestant: Contestant, work: str, situation: str, pl
         is_generator_limit=summary.is_generator_limit,
     )
     say(
-        f"  {contestant.name:12}{work:12}{situation:11} {case.planned_per_s:7.0f}/s asked {case.throughput_per_s:7.0f} "
+        f"  {contestant.name:12}{work:12}{situation:11} {case.planned_per_s:7.0f}/s sent {case.throughput_per_s:7.0f} "
         f"answered {case.goodput_per_s:7.0f} in time, p99 {case.p99_ms:8.1f} ms, {case.cpu_us:7.0f} µs CPU"
         + (" (generator late)" if case.is_generator_limit else "")
     )

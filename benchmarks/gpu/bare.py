@@ -47,9 +47,9 @@ class Copies:
     pipelined_ms: float
 
     def __str__(self) -> str:
-        hidden = "too short to tell" if self.hidden_share is None else f"{self.hidden_share:.0%} hidden"
+        hidden = "too short to measure" if self.hidden_share is None else f"{self.hidden_share:.0%} hidden"
         return (
-            f"Copies in {self.in_ms:.3f} ms, out {self.out_ms:.3f} ms, computing {self.compute_ms:.3f} ms, all at once "
+            f"Copies in {self.in_ms:.3f} ms, out {self.out_ms:.3f} ms, computing {self.compute_ms:.3f} ms, pipelined "
             f"{self.pipelined_ms:.3f} ms: {hidden}"
         )
 

@@ -28,8 +28,8 @@ class Differences:
 
     def __str__(self) -> str:
         return (
-            f"in company off by {self.batched:.1e}, through the engine {self.served:.1e}, by its own rounding "
-            f"{self.rounding:.1e}; somebody else's {self.shuffled:.1f}"
+            f"batching changes them by {self.batched:.1e}, the engine by {self.served:.1e}, its own rounding by "
+            f"{self.rounding:.1e}; answers to other requests differ by {self.shuffled:.1f}"
         )
 
     def holds(self, tolerance: float) -> bool:

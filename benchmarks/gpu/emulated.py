@@ -18,7 +18,7 @@ from models.pytorch.runner import load_module
 
 T = TypeVar("T")
 
-EMULATED = "EMULATED: a made-up device that only takes an H200's times. No number here is a GPU's."
+EMULATED = "EMULATED: an emulated device with the times of an H200. No number here was measured on a GPU."
 CALL_NS = 6_000  # the host's time for each call of the device, while it holds the interpreter lock
 BYTES_PER_NS = 50
 EAGER_NS = 4_000_000  # the least time of launching kernel by kernel

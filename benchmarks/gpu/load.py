@@ -86,7 +86,7 @@ async def single_request_ns(engine: Engine, payloads: Payloads, count: int) -> i
         outcome = await engine.submit(payloads[number % len(payloads)], rows=1)
         times.append(perf_counter_ns() - began)
         if not isinstance(outcome, Completed):
-            raise RuntimeError(f"a lone request was not answered: {outcome}")
+            raise RuntimeError(f"a single request was not answered: {outcome}")
     return int(np.median(times))
 
 

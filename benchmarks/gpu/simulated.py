@@ -197,14 +197,14 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", help="mlp, convnet, encoder, transformer; all unless named")
     parser.add_argument("--seconds", type=float, default=1.0, help="of simulated time, for each figure")
     parser.add_argument("--stall", type=float, nargs=2, default=(0.0, 0.0), metavar=("MS", "EVERY"),
-                        help="the host stands still for so long, so often, on average; both in ms")  # fmt: skip
+                        help="the host is blocked for MS ms every EVERY ms, on average")  # fmt: skip
     arguments = parser.parse_args()
     known = worlds()
     if unknown := set(arguments.models or ()) - set(known):
         parser.error(f"--models: {', '.join(sorted(unknown))}: there are {', '.join(known)}")
     stall_ns, stall_every_ns = (int(ms * MS) for ms in arguments.stall)
     began = perf_counter()
-    print("SIMULATED: an H200's times, a host in numbers only. No number here was measured in service.\n")
+    print("SIMULATED: the times of an H200 and a simulated host. No number here was measured on a real server.\n")
     print(f"{'model':12} {'budget':>6} {'load':>5} {'offered':>8} {'ours':>7} {'fixed':>7} {'ratio':>6}   best fixed")
     for name in arguments.models or known:
         world = replace(known[name], stall_ns=stall_ns, stall_every_ns=stall_every_ns)

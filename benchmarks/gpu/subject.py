@@ -155,7 +155,7 @@ class Measured:
         found = await differences(self.engine, self._module, exact, device, self._payloads[:64])
         holds = found.holds(tolerance)
         self._put("correct", {**dataclasses.asdict(found), "tolerance": tolerance, "holds": holds})
-        self.say(f"answers {'hold' if holds else 'DO NOT HOLD'} within {tolerance:g}: {found}")
+        self.say(f"answers {'agree' if holds else 'DO NOT AGREE'} within {tolerance:g}: {found}")
         return holds
 
     async def offline(self) -> None:
@@ -186,7 +186,7 @@ class Measured:
     async def goodput(self) -> None:
         single_ns = await single_request_ns(self.engine, self._payloads, 100)
         budget_ns = goodput.BUDGET_IN_SINGLES * single_ns
-        self.say(f"a lone request takes {single_ns / 1e6:.2f} ms, so the budget is {budget_ns / 1e6:.2f} ms")
+        self.say(f"a single request takes {single_ns / 1e6:.2f} ms, so the budget is {budget_ns / 1e6:.2f} ms")
         points = await goodput.compare(
             self.engine,
             self._payloads,
@@ -226,7 +226,7 @@ class Measured:
             copies = bare.copies(self._module, self._inputs(rows, middle).cpu(), options.seconds / 5)
             self._put("copies", dataclasses.asdict(copies) | {"hidden_share": copies.hidden_share})
             self._put_rates(bare_per_s=compute_per_s * copies.compute_ms / copies.pipelined_ms)
-            self.say(f"torch alone, copies under way beside it: {self._rates['bare_per_s']:.0f} rows/s. {copies}")
+            self.say(f"torch alone, with copies in flight: {self._rates['bare_per_s']:.0f} rows/s. {copies}")
 
     def _inputs(self, rows: int, length: int) -> torch.Tensor:
         return inputs_of(self._payloads, rows, length).to(self.options.device)

@@ -62,12 +62,12 @@ def accuracy(median_ms: float, rate: float, seconds: float) -> None:
 
 def limit(seconds: float) -> None:
     """Runs one generator process at increasing rates, and prints its lateness and its warnings."""
-    print(f"\n{'planned/s':>10}{'sent/s':>10}{'late p50 ms':>13}{'late p99 ms':>13}{'core':>7}  said")
+    print(f"\n{'planned/s':>10}{'sent/s':>10}{'late p50 ms':>13}{'late p99 ms':>13}{'core':>7}  warnings")
     with scripted(0) as url:
         for rate in _RATES:
             load = Load(url=f"{url}/v2/models/m", scenario={"tasks": {"fill": {}}}, rate=rate, seconds=seconds)
             summary = run(replace(load, in_flight=1000))
-            late, said = summary.lateness_ms, "; ".join(summary.warnings).partition(":")[0] or "nothing"
+            late, said = summary.lateness_ms, "; ".join(summary.warnings).partition(":")[0] or "none"
             per_s = summary.sent / summary.duration_s
             print(
                 f"{rate:10.0f}{per_s:10.0f}{late['p50']:13.3f}{late['p99']:13.3f}{summary.generator_share:7.0%}  {said}"

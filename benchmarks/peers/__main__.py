@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> int:
     environment = Environment(arguments.environment)
     environment.ensure(say)
     if foreign := [process.label for process in processes().values() if process.label == "raylet"]:
-        say(f"warning: {len(foreign)} other Ray runs on this machine; its processes take part of what is measured")
+        say(f"warning: {len(foreign)} other Ray clusters run on this machine; they affect the measurement")
     # Ray's sockets are in this folder, and their paths may have at most 107 characters.
     scratch = Path(tempfile.mkdtemp(prefix="hw"))
     try:

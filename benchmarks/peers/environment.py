@@ -65,7 +65,7 @@ class Environment:
         if self.is_complete():
             say(f"peers: using the environment in {self.folder}")
             return
-        say(f"peers: making an environment in {self.folder} (about 2 GB, a few minutes, once)")
+        say(f"peers: creating an environment in {self.folder} (about 2 GB, a few minutes, once)")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         venv.create(self.folder, with_pip=True, clear=False)
         # Installed together: separately, a later package could replace a dependency of an earlier one.

@@ -29,8 +29,8 @@ def offline(environment: Environment, seconds: float) -> tuple[dict[int, float],
     """Measures the MLP without a server. Returns (rows per second by batch size, answer to the common row)."""
     command = [str(environment.python), str(SERVERS / "offline.py"), "--seconds", str(seconds)]
     ran = subprocess.run(command, env=clean(), capture_output=True, text=True, check=True)
-    told = json.loads(ran.stdout)
-    return {int(batch): rows for batch, rows in told["rows_per_s"].items()}, told["answer"]
+    measured = json.loads(ran.stdout)
+    return {int(batch): rows for batch, rows in measured["rows_per_s"].items()}, measured["answer"]
 
 
 def one_round(

@@ -46,7 +46,7 @@ def ratio(value: float, base: float | None) -> str:
 
 
 def markdown(run: Run) -> str:
-    parts = ["# First number: Headway beside its peers", _circumstances(run), disturbances(run)]
+    parts = ["# First number: Headway and its peers", _circumstances(run), disturbances(run)]
     works = [work for work in _WORKS if any(row.work == work for row in run.rows)]
     for work in works:
         parts += [f"## {_WORKS[work]}", _table(run, work)]
@@ -64,10 +64,10 @@ def _circumstances(run: Run) -> str:
     rounds = max((row.rounds for row in run.rows), default=0)
     return (
         f"{run.date}, commit {run.commit}. {'; '.join(facts)}.\n\n    {run.command}\n\n"
-        f"Rounds: {rounds}, of which medians are shown; connections: {run.connections}. Every round starts each server "
-        "anew, one at a time, so a slow minute of the machine meets all of them. CPU is user and system time of all "
-        "processes of that server over answered requests, with the range over the rounds. “× Headway” is the peer's "
-        "number divided by Headway's. Ratios of one run mean something; absolute numbers belong to this machine."
+        f"Rounds: {rounds}, with medians shown; connections: {run.connections}. Every round starts each server again, "
+        "one at a time, so that slow phases of the machine affect all of them. CPU is user and system time of all "
+        "processes of the server per answered request, with the range over the rounds. “× Headway” is the peer's "
+        "number divided by Headway's. Compare ratios within one run; absolute numbers depend on this machine."
     )
 
 
@@ -78,8 +78,8 @@ def disturbances(run: Run) -> str:
         return ""
     worst = max(row.others_cores for row in disturbed)
     return (
-        f"**Disturbed:** for {len(disturbed)} of {len(run.rows)} rows other work took more than {DISTURBED_CORES} of a "
-        f"core (up to {worst:.2f}), and not the same for all. Repeat this run on a quiet machine before quoting it."
+        f"**Disturbed:** for {len(disturbed)} of {len(run.rows)} rows other processes used more than {DISTURBED_CORES} "
+        f"of a core (up to {worst:.2f}), and not equally for all. Repeat this run on a quiet machine before quoting it."
     )
 
 
@@ -120,9 +120,9 @@ def _batching(run: Run) -> str:
         )
         if ours:
             sentences.append(
-                f"Headway serves {ours.per_second / best:.0%} of it while the load generator takes "
-                f"{ours.generator_cores:.2f} and HAProxy {ours.haproxy_cores:.2f} of a core, which the offline loop "
-                "does not have beside it."
+                f"Headway serves {ours.per_second / best:.0%} of it while the load generator uses "
+                f"{ours.generator_cores:.2f} and HAProxy {ours.haproxy_cores:.2f} of a core, which do not run beside "
+                "the offline loop."
             )
     if ours and single:
         gain = ours.per_second / single.per_second

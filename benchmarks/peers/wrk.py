@@ -40,7 +40,7 @@ def command(url: str, script: str, seconds: float, connections: int = CONNECTION
 def parse(output: str, generator_cpu_s: float = 0.0) -> Seen:
     lines = [line for line in output.splitlines() if line.startswith(_MARK)]
     if len(lines) != 1:
-        raise LoadFailed(output.strip()[-2000:] or "wrk said nothing")
+        raise LoadFailed(output.strip()[-2000:] or "wrk printed nothing")
     counts = json.loads(lines[0].removeprefix(_MARK))
     return Seen(
         answered=counts["requests"] - counts["status"],

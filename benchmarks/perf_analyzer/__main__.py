@@ -38,8 +38,8 @@ def is_ready() -> bool:
 def failures(model: str) -> int:
     """Returns the number of requests that the server counts as failed."""
     with urllib.request.urlopen(f"http://{HTTP}/v2/models/{model}/stats", timeout=10) as answer:
-        (told,) = json.load(answer)["model_stats"]
-    return int(told["inference_stats"]["fail"]["count"])
+        (statistics,) = json.load(answer)["model_stats"]
+    return int(statistics["inference_stats"]["fail"]["count"])
 
 
 def run(tool: Tool, way: Way, scratch: Path) -> Result:
@@ -52,7 +52,7 @@ def run(tool: Tool, way: Way, scratch: Path) -> Result:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=RUN_LIMIT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Result(way, failed=failures(way.model) - before, trouble=f"not done after {RUN_LIMIT_S} s")
+        return Result(way, failed=failures(way.model) - before, trouble=f"not finished after {RUN_LIMIT_S} s")
     content = figures.read_text() if figures.exists() else ""
     return result(way, ended.returncode, ended.stdout, content, failures(way.model) - before)
 
@@ -60,7 +60,7 @@ def run(tool: Tool, way: Way, scratch: Path) -> Result:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", nargs="*", default=[], metavar="WORD", help="ways with all of these: http stream noop"
+        "--only", nargs="*", default=[], metavar="WORD", help="only runs with all of these: http stream noop"
     )
     parser.add_argument("--folder", type=Path, default=ROOT / ".headway" / "perf_analyzer", help="of the tool")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks" / "perf-analyzer.md")

@@ -119,18 +119,18 @@ def page(results: Sequence[Result], *, release: str, commit: str, machine: Mappi
     example = " ".join(("perf_analyzer", *results[0].way.arguments, *measuring("figures.csv")))
     return f"""# perf_analyzer against Headway
 
-{good} of {len(results)} ways completed without an error. Written by `python -m benchmarks.perf_analyzer`.
+{good} of {len(results)} runs completed without an error. Written by `python -m benchmarks.perf_analyzer`.
 
 perf_analyzer {release}; commit {commit}; {facts}. All in {seconds:.0f} s.
-The machine is used by others too: the figures say that it works, and roughly how fast; compare servers with
+The machine is shared: the figures show that it works, and roughly how fast; to compare servers, use
 `python -m benchmarks.peers`.
 
 {table(results)}
 
-The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, too little for shared memory to pay;
-`repeat` gives four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and is asked
-in sequences. {CONCURRENCY} requests are under way at a time; windows of at least {WINDOW_REQUESTS} requests are taken
-until three agree. `failed` is what Headway counted. The first row's command:
+The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, too little to gain from shared
+memory; `repeat` sends four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and
+is sent sequences. {CONCURRENCY} requests are in flight at a time; windows of at least {WINDOW_REQUESTS} requests are
+measured until three agree. `failed` is Headway's count. The first row's command:
 
     {example}
 """

@@ -28,13 +28,13 @@ ROW_LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 def fairness(effort: Effort) -> Section:
     section = Section(
         "Fairness",
-        "Eight tenants with a fair share of an eighth each. The victims are 7 of them; alone means without the eighth, "
-        "the aggressor, who asks for ten times its fair share, so that the device is overloaded. Busy victims ask for "
-        "0.7 of their shares, light ones for 0.2. The p99 is that of the worst victim, in ms, over completed requests. "
-        "For light victims its ratio cannot be near 1: alone they hardly ever wait for a large batch. Who comes while "
-        "one batch computes rides in the next, so two batches bound the victims' latency; a p99 of 1.3 times the "
-        "victims' own leaves set C batches of 8.5 ms and 0.85 of the capacity. Headway lets a flood fill batches up to "
-        "the size that has 0.8 of it.",
+        "Eight tenants with a fair share of an eighth each. Seven of them are the victims; alone means without the "
+        "eighth, the aggressor, which sends ten times its fair share, so that the device is overloaded. Busy victims "
+        "send 0.7 of their shares, light ones 0.2. The p99 is of the worst victim, in ms, over completed requests. "
+        "For light victims the ratio cannot be near 1: alone they hardly ever wait for a large batch. A request that "
+        "arrives while one batch is computed is in the next, so two batches bound the victims' latency; a p99 of 1.3 "
+        "times the victims' own limits set C to batches of 8.5 ms and 0.85 of the capacity. Headway lets an overload "
+        "fill batches up to the size that has 0.8 of it.",
         ["policy, victims, set", "p99 alone", "p99 beside", "ratio", "in time alone", "in time beside"],
     )
     for setting in (SET_A, SET_C):
@@ -62,10 +62,10 @@ def fairness(effort: Effort) -> Section:
 def shares(effort: Effort) -> Section:
     section = Section(
         "Shares of backlogged tenants",
-        "Four tenants, none of whose queues is ever empty; nobody is late. Jain's index of device time per weight over "
-        "the whole time, and the largest difference of it between two tenants at any instant, in batches of the "
-        "largest size seen. Overloaded: budget D, so that most requests are dropped, with offers of 0.6, 0.6, 1 and 2 "
-        "times the capacity.",
+        "Four tenants whose queues are never empty; no request is late. Jain's index of device time per weight over "
+        "the whole time, and the largest difference in it between two tenants at any instant, in batches of the "
+        "largest size that occurred. Overloaded: budget D, so that most requests are dropped, with offered loads of "
+        "0.6, 0.6, 1 and 2 times the capacity.",
         ["weights, set", "Jain", "largest gap in batches", "Jain when overloaded"],
     )
     for setting in (SET_A, SET_C):
@@ -107,10 +107,10 @@ def budgets(effort: Effort) -> Section:
 def padding(effort: Effort) -> Section:
     section = Section(
         "Padding",
-        f"Useful share of what the device computes. Fixed shape: set C, batches padded to the ladder {ROW_LADDER}. "
+        f"Share of computed cells that are not padding. Fixed shape: set C, batches padded to the ladder {ROW_LADDER}. "
         "Texts: log-normal lengths, mean 33 tokens, padded to the bucket of the batch; "
         f"{BERT.alpha_ms} ms per token and {BERT.beta_ms} ms per batch, budget 60 ms; "
-        "load 1 is what batches of 64 equal buckets would bear. Coarse "
+        "load 1 is the rate that batches of 64 equal buckets would sustain. Coarse "
         f"buckets {COARSE_LENGTHS}: at best 0.842 useful. Fine: {FINE_LENGTHS}: at best 0.924.",
         ["case", *(f"load {load:g}" for load in PADDING_LOADS)],
     )

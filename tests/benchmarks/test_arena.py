@@ -126,7 +126,7 @@ def test_the_report_says_who_was_missing_disturbed_or_asked_too_late() -> None:
         command="run", date="today",
     )  # fmt: skip
     text = markdown(arena, "arena.svg")
-    assert "in 4 of 8 cases other work took up to 0.5 of a core" in text
+    assert "in 4 of 8 cases other processes used up to 0.5 of a core" in text
     assert "marked ¹" in text
     assert "- LitServe: did not start" in text
     assert "Overload: 2000/s, about twice what a server can do" in text

@@ -66,7 +66,7 @@ def test_a_made_up_gpu_shows_the_hosts_part_and_says_that_it_is_none(tmp_path: P
     code = WITHOUT.format(absent=ABSENT, words=words)
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.rstrip().endswith("No number here is a GPU's.")
+    assert ran.stdout.rstrip().endswith("No number here was measured on a GPU.")
     sections = json.loads((tmp_path / "found.json").read_text())["models"]["mlp"]
     assert sections["load"]["facts"]["execution"] == "CUDA graphs"
     assert sections["rates"]["engine_per_s"] > 0

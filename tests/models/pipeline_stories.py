@@ -165,11 +165,11 @@ STORIES: tuple[Callable[[Device, bool], None], ...] = (
 
 
 def main() -> int:
-    def told(story: Callable[[Device, bool], None], graphs: bool) -> None:
+    def run(story: Callable[[Device, bool], None], graphs: bool) -> None:
         story(CudaDevice(torch.device("cuda", 0)), graphs)
 
     return tell(
-        (f"{story.__name__}{' (graphs)' if graphs else ''}", partial(told, story, graphs))
+        (f"{story.__name__}{' (graphs)' if graphs else ''}", partial(run, story, graphs))
         for story in STORIES
         for graphs in (False, True)
     )

@@ -196,7 +196,7 @@ def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_th
 
 
 @pytest.mark.parametrize(
-    ("factory", "told"),
+    ("factory", "expected"),
     [
         ("models.missing:make", "no module is named 'models.missing'"),
         ("models:missing", "models has no 'missing'"),
@@ -204,9 +204,9 @@ def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_th
         ("nothing:make", "no module is named 'nothing', neither beside the settings nor on PYTHONPATH"),
     ],
 )
-def test_what_is_not_there_is_told_by_the_name_the_user_gave_it(tmp_path: Path, factory: str, told: str) -> None:
+def test_what_is_not_there_is_told_by_the_name_the_user_gave_it(tmp_path: Path, factory: str, expected: str) -> None:
     folder = project(tmp_path, models__INIT="", shop__INIT="")
-    with pytest.raises(ModelNotLoadable, match=told):
+    with pytest.raises(ModelNotLoadable, match=expected):
         find_factory(factory, folder)
 
 

@@ -115,14 +115,14 @@ class Hollow(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "expected"),
     [
         (lambda: torch.nn.LazyLinear(3), "lazy layers have no weights yet: load them, or call the module once"),
         (lambda: torch.nn.Linear(3, 3, device="meta"), "weights on the device `meta` have no values"),
     ],
 )
-def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them(layer, told: str) -> None:
-    with pytest.raises(BrokenPromise, match=told):
+def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them(layer, expected: str) -> None:
+    with pytest.raises(BrokenPromise, match=expected):
         load_generating_module(repeat_spec(), Hollow(layer()))
 
 

@@ -55,8 +55,8 @@ def _torch(model, name: str, output: str) -> Answer:  # type: ignore[no-untyped-
         contents[:, 0] = bodies
         prepared = {key: torch.from_numpy(value) for key, value in model.prepare({name: contents}).items()}
         with torch.inference_mode():
-            told = model(**prepared)
-        rows = (told[output] if output else told).numpy()
+            outputs = model(**prepared)
+        rows = (outputs[output] if output else outputs).numpy()
         return [row.tobytes() for row in rows]
 
     return answer
