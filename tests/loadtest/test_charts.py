@@ -70,7 +70,7 @@ def test_bars_over_names_keep_their_order() -> None:
         named_bars({}, x_title="", y_title=""),
     ],
 )
-def test_nothing_to_draw_is_said_in_words(drawing: str) -> None:
+def test_a_chart_without_data_is_replaced_by_a_text(drawing: str) -> None:
     assert 'class="nothing"' in drawing
 
 

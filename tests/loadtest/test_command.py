@@ -58,7 +58,7 @@ def test_a_closed_loop_runs_as_many_users_as_asked() -> None:
     assert command_line(helpful, "run", "URL", "--users", "3", "--think", "0.01", "--seconds", "0.1") == 0
 
 
-def test_an_unknown_model_is_told_as_the_server_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_model_is_reported_with_the_servers_error(capsys: pytest.CaptureFixture[str]) -> None:
     code = command_line(
         lambda *_: answer(404, b'{"error":"no such model"}'), "run", "URL", "--rate", "1", "--seconds", "1"
     )

@@ -50,7 +50,7 @@ def watched(*more: object) -> str:
     return checked(page("a test", [result(run(shots, server=samples))]))
 
 
-def test_what_a_server_with_metrics_dropped_is_drawn_by_why() -> None:
+def test_requests_dropped_by_a_server_with_metrics_are_shown_by_reason() -> None:
     samples = [
         ServerSample(at_s=0.0, in_buckets=True),
         ServerSample(at_s=1.0, in_buckets=True, by_batch_rows={8: 10}, dropped={"rejected: queue full": 31}),
@@ -81,7 +81,7 @@ def test_names_from_outside_are_text() -> None:
     assert "&lt;script&gt;" in watched()
 
 
-def test_a_generator_that_was_the_limit_is_told_first() -> None:
+def test_a_generator_that_was_the_bottleneck_is_reported_first() -> None:
     text = checked(page("late", [result(run([shot(0, 20, late_ms=15)]))]))
     assert text.index('class="alarm"') < text.index('class="charts"')
 

@@ -98,7 +98,7 @@ def test_a_connection_closed_instead_of_an_answer_is_lost_and_nothing_is_sent_tw
     assert (len(server.heads), server.connections) == (3, 2)
 
 
-def test_a_server_that_says_goodbye_after_an_answer_is_connected_to_anew() -> None:
+def test_a_server_that_closes_after_an_answer_gets_a_new_connection() -> None:
     shots, server = one_after_another([answer(extra="connection: close\r\n")], count=2)
     assert [shot.status for shot in shots] == [200, 200]
     assert server.connections == 2
@@ -110,7 +110,7 @@ def test_bytes_that_are_no_answer_are_an_error_of_that_shot_only() -> None:
     assert shots[1].status == 200
 
 
-def test_nobody_listening_is_an_error_of_each_shot() -> None:
+def test_a_refused_connection_is_an_error_of_each_shot() -> None:
     async def run(url: str) -> list[Shot]:
         return await shoot(HttpWire(Address.parse(url), "binary"), [0, 1 * MS], [request(url)])
 

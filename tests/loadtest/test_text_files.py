@@ -61,7 +61,7 @@ def test_traces_objectives_and_results_are_read(rewritten: Rewrite, tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [TOML.encode("latin-1"), TOML.encode("utf-16")], ids=["Latin-1", "UTF-16"])
-def test_what_is_no_utf8_is_refused_by_its_name(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_refused_by_its_name(content: bytes, tmp_path: Path) -> None:
     for name in ("a.toml", "a.jsonl"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadSpec, match=rf"{name}: 'utf-8' codec can't decode"):

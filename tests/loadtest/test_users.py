@@ -25,7 +25,7 @@ def test_a_user_asks_again_after_each_answer_until_the_time_is_over() -> None:
     assert [shot.planned_ns for shot in shots] == sorted(shot.planned_ns for shot in shots)
 
 
-def test_nobody_asks_whose_first_pause_outlasts_the_run() -> None:
+def test_a_user_whose_first_pause_is_longer_than_the_run_sends_nothing() -> None:
     assert used(range(5), think="1", seconds=0.01) == []
 
 

@@ -51,7 +51,7 @@ def test_a_module_beside_the_settings_is_found(tmp_path: Path) -> None:
     assert made(folder, "shop.ranker:make") == "ranker"
 
 
-def test_a_models_py_beside_the_settings_is_the_users_and_ours_stays_ours(tmp_path: Path) -> None:
+def test_a_models_py_beside_the_settings_does_not_replace_headways_models(tmp_path: Path) -> None:
     folder = project(
         tmp_path,
         models="""
@@ -162,7 +162,7 @@ def test_a_whole_model_that_was_pickled_is_found_under_the_name_it_had(tmp_path:
         models.Other  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_a_submodule_of_ours_is_ours_also_before_it_is_imported_and_where_theirs_has_one_of_the_name(
+def test_a_submodule_of_headway_is_never_taken_from_the_users_package_of_the_same_name(
     tmp_path: Path,
 ) -> None:
     project(tmp_path, loadtest="recording = arrivals = 'theirs'\n", shop="def make(): ...\n")
@@ -177,7 +177,7 @@ def test_a_submodule_of_ours_is_ours_also_before_it_is_imported_and_where_theirs
     assert done.stdout == "loadtest.recording loadtest.arrivals\n"
 
 
-def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_the_name(tmp_path: Path) -> None:
+def test_a_users_module_named_in_a_text_is_found_if_headway_has_none_of_that_name(tmp_path: Path) -> None:
     folder = project(
         tmp_path,
         models__nets__deep="class Net: ...\n",
@@ -204,13 +204,13 @@ def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_th
         ("nothing:make", "no module is named 'nothing', neither beside the settings nor on PYTHONPATH"),
     ],
 )
-def test_what_is_not_there_is_told_by_the_name_the_user_gave_it(tmp_path: Path, factory: str, expected: str) -> None:
+def test_a_missing_module_is_reported_by_the_name_the_user_gave_it(tmp_path: Path, factory: str, expected: str) -> None:
     folder = project(tmp_path, models__INIT="", shop__INIT="")
     with pytest.raises(ModelNotLoadable, match=expected):
         find_factory(factory, folder)
 
 
-def test_an_import_that_fails_inside_the_project_is_told_as_it_is(tmp_path: Path) -> None:
+def test_an_import_that_fails_inside_the_project_is_reported_unchanged(tmp_path: Path) -> None:
     folder = project(tmp_path, models="import shop.missing\n", shop__INIT="", helper="import no_such_module\n")
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'shop\.missing'$"):
         find_factory("models:make", folder)

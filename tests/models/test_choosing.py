@@ -147,7 +147,7 @@ def test_compiled_code_that_is_slower_than_eager_is_dropped(caplog: pytest.LogCa
     assert answer(model, X).shape == (2, 4)
 
 
-def test_which_way_won_and_by_how_much_is_in_the_models_config() -> None:
+def test_the_kept_variants_and_their_speedups_are_in_the_models_config() -> None:
     model = tuned(linear(), bf16_ns=500, compiled_ns=2000, precision="bf16", tolerance=0.05, execution="compiled")
     engine: Any = SimpleNamespace(
         spec=model.spec, model=model, batcher=Batcher(LatencyModel(), Sizes(largest_rows=8)), budget_ms=10.0

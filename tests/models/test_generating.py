@@ -126,7 +126,7 @@ def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them
         load_generating_module(repeat_spec(), Hollow(layer()))
 
 
-def test_a_generator_that_needs_gradients_is_told_how() -> None:
+def test_a_generator_that_needs_gradients_gets_an_error_with_advice() -> None:
     class Climbing(Powers):
         def generate(self, inputs):
             x = torch.ones(1, 1)

@@ -198,7 +198,7 @@ class Saliency(nn.Module):
 
 @pytest.mark.parametrize("contexts", [(), (torch.enable_grad,), (lambda: torch.inference_mode(False),)])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_model_that_uses_autograd_is_told_how(contexts: Any, backward: bool) -> None:
+def test_a_model_that_uses_autograd_gets_an_error_with_advice(contexts: Any, backward: bool) -> None:
     module = Saliency(*contexts, backward=backward)
     if contexts and contexts[0] is not torch.enable_grad:
         assert answer(load_module(spec_of(), module)).tolist() == [[2.0, 2.0, 2.0]]
@@ -209,14 +209,14 @@ def test_a_model_that_uses_autograd_is_told_how(contexts: Any, backward: bool) -
 
 @pytest.mark.parametrize("device", [None, ScriptedDevice()], ids=["directly", "through a pipeline"])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_model_that_does_as_it_was_told_is_served_with_autograd(device: Any, backward: bool) -> None:
+def test_a_model_that_follows_this_advice_is_served_with_autograd(device: Any, backward: bool) -> None:
     module = Saliency(lambda: torch.inference_mode(False), torch.enable_grad, backward=backward)
     model = load_module(spec_of(), module, device)
     assert answer(model).tolist() == [[2.0, 2.0, 2.0]]
     assert_batched_equals_unbatched(model)
 
 
-def test_a_tensor_on_another_device_is_told_of_with_what_to_do() -> None:
+def test_a_tensor_on_another_device_gives_an_error_with_advice() -> None:
     """Raises the GPU's error text, since no GPU is needed for the test."""
 
     class OnTheHost(nn.Module):

@@ -102,7 +102,7 @@ class Hungry(nn.Module):
 
 
 @pytest.mark.parametrize("device", [None, ScriptedDevice()], ids=["cpu", "scripted"])
-def test_what_a_batch_had_got_before_memory_ran_out_is_free_for_its_halves(device: ScriptedDevice | None) -> None:
+def test_memory_of_a_batch_that_ran_out_of_memory_is_free_for_its_halves(device: ScriptedDevice | None) -> None:
     module = Hungry()
     model = load_module(spec_of(gpus=0.0), module, device)
     part = model.prepare({"x": np.ones((4, 4), np.float32)})

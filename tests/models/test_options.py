@@ -103,7 +103,7 @@ SECRET = "s3cr3t-tok/en"
         ({"on": True, "off": None}, "True, None", "True, None"),
     ],
 )
-def test_a_text_is_told_without_the_values_of_options(options: dict[str, Any], text: str, public: str) -> None:
+def test_a_text_is_shown_without_the_values_of_options(options: dict[str, Any], text: str, public: str) -> None:
     assert without_values(text, options) == public
 
 

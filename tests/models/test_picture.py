@@ -59,7 +59,7 @@ def test_a_picture_is_turned_upright_as_its_metadata_say(kind: str, orientation:
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(value: int) -> None:
+def test_an_invalid_orientation_is_ignored(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
     assert near(seen(file_of(corners_picture(), "JPEG", exif=exif)), UPRIGHT)
@@ -68,7 +68,7 @@ def test_an_orientation_that_does_not_exist_turns_nothing(value: int) -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"nonsense"])
-def test_broken_metadata_turn_nothing(kind: str, exif: bytes) -> None:
+def test_broken_metadata_are_ignored(kind: str, exif: bytes) -> None:
     assert near(seen(file_of(corners_picture(), kind, exif=exif)), UPRIGHT)
 
 

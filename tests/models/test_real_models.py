@@ -47,7 +47,7 @@ def photographs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("gpus", [0.0, pytest.param(1.0, marks=pytest.mark.gpu)])
-def test_the_mlp_answers_the_same_in_company(gpus: float) -> None:
+def test_the_mlp_answers_the_same_in_a_batch(gpus: float) -> None:
     model = load_model(replace(mlp.SPEC, resources=Resources(gpus=gpus)))
     assert_batched_equals_unbatched(model)
 
@@ -59,7 +59,7 @@ def test_the_mlp_has_the_same_weights_each_time() -> None:
     assert np.array_equal(first["y"], second["y"])
 
 
-def test_photographs_are_told_apart(classifier: Model, photographs: dict[str, bytes]) -> None:
+def test_different_photographs_get_different_labels(classifier: Model, photographs: dict[str, bytes]) -> None:
     found = answer(classifier, {"image": bytes_of(photographs["flower"], photographs["china"])})
     assert found["label"].tolist() == [[b"daisy"], [b"palace"]]
     assert found["probabilities"].argmax(1).tolist() == [985, 698]
@@ -67,7 +67,7 @@ def test_photographs_are_told_apart(classifier: Model, photographs: dict[str, by
     assert found["probabilities"].sum(1) == pytest.approx([1, 1], abs=1e-4)
 
 
-def test_photographs_are_answered_the_same_in_company(classifier: Model, photographs: dict[str, bytes]) -> None:
+def test_photographs_are_answered_the_same_in_a_batch(classifier: Model, photographs: dict[str, bytes]) -> None:
     assert_batched_equals_unbatched(classifier, [{"image": bytes_of(content)} for content in photographs.values()])
 
 

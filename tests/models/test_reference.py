@@ -42,7 +42,7 @@ def test_echo_answers_padded_requests_at_their_own_length() -> None:
     assert_batched_equals_unbatched(model, requests)
 
 
-def test_slow_fails_only_for_the_value_it_was_told() -> None:
+def test_slow_fails_only_for_the_configured_value() -> None:
     model = load_model(reference.slow_spec(options={"base_ms": 0, "per_row_ms": 0, "raise_on_value": 13}))
     assert answer(model, [1, 2]) == [1, 2]
     with pytest.raises(ValueError, match="told to fail on 13"):

@@ -67,7 +67,7 @@ def test_inputs_are_positional_whatever_their_order_and_outputs_are_named(comput
 
 
 @pytest.mark.parametrize("gpus", [0.0, ON_GPU])
-def test_a_lone_tensor_takes_the_declared_name(gpus: float) -> None:
+def test_a_single_tensor_takes_the_declared_name(gpus: float) -> None:
     model = loaded(nn.Linear(2, 3), [tensor("x", 2)], [tensor("y", 3)], resources=Resources(gpus=gpus))
     assert answer(model, x=ROW)["y"].shape == (1, 3)
     assert_batched_equals_unbatched(model)
@@ -233,7 +233,7 @@ def failing(error: Exception, device: Device | None = None) -> TorchModel:
         (KeyError("x"), KeyError),
     ],
 )
-def test_what_torch_raises_is_told_apart(error: Exception, expected: type[Exception]) -> None:
+def test_errors_of_torch_are_classified(error: Exception, expected: type[Exception]) -> None:
     lost = ScriptedDevice()
     lost.lost = True
     with pytest.raises(expected) as raised:
@@ -285,7 +285,7 @@ def test_a_closed_model_computes_no_more() -> None:
         model.forward({"x": ROW})
 
 
-def test_where_a_model_runs_is_said_when_it_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_device_of_a_model_is_logged_when_it_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="models"):
         loaded(nn.Linear(2, 3), [tensor("x", 2)], [tensor("y", 3)])
     assert caplog.messages == ["model module: Linear on cpu, 1 thread(s)"]

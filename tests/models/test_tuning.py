@@ -125,7 +125,7 @@ class Forgetful(nn.Module):
         return self.first.setdefault(len(x), 2 * x.clone())
 
 
-def test_a_fast_way_with_wrong_answers_loses_loudly(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fast_variant_with_wrong_answers_is_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     device = ScriptedDevice(
         on_step=lambda kind, number: setattr(module, "captured", module.captured or kind == "capture")
     )

@@ -90,7 +90,7 @@ def test_its_own_methods_see_a_request_as_it_was_sent() -> None:
     assert (answer["longest"].item(), answer["words"].tolist()) == (3, [b"x", b"xxx", b""])
 
 
-def test_what_does_not_fit_is_told_in_the_declared_shapes() -> None:
+def test_a_wrong_shape_is_reported_in_the_form_of_the_declared_shapes() -> None:
     with pytest.raises(BrokenPromise, match=r"declared \[3\], but comes as \[4\]"):
         loaded(Returning(lambda a: a), [alone("a", 4)], [alone("y", 3)])
 

@@ -23,7 +23,7 @@ def same(state: dict[str, torch.Tensor]) -> bool:
     return state.keys() == WEIGHTS.keys() and all(torch.equal(state[name], WEIGHTS[name]) for name in WEIGHTS)
 
 
-def test_safetensors_are_read_where_they_lie(tmp_path: Path, cache: Path) -> None:
+def test_safetensors_are_read_in_place(tmp_path: Path, cache: Path) -> None:
     save_file(WEIGHTS, tmp_path / "model.safetensors")
     assert same(load_weights(tmp_path / "model.safetensors"))
     assert not cache.exists()

@@ -144,7 +144,7 @@ def doubled(x: np.ndarray) -> tuple[np.ndarray]:
     return (x,)
 
 
-def test_a_numpy_model_that_writes_into_its_input_answers_the_same_alone_and_in_company() -> None:
+def test_a_numpy_model_that_writes_into_its_input_answers_the_same_alone_and_in_a_batch() -> None:
     model = NumpyModel(echo_spec(), doubled)
     model.forward(model.collate([model.sample(1, 1)], Bucket(1, 1)))  # like the warm-up
     own = {"x": np.full((1, 4), 2, np.float32)}
