@@ -1,1 +1,1 @@
-"""Measurements that take more than a test's time; each subfolder says how to run it."""
+"""Benchmarks, which take too long for a test; the docstring of each subfolder describes how to run it."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_engine [--rows 32] [--batches 300]
 
-The model returns at once, so what is measured is ours. CPU of all threads, not wall time.
+The model returns at once, so that only the engine is measured. CPU of all threads, not wall time.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SPEC = ModelSpec(
 
 
 async def measure(rows_per_batch: int, batches: int) -> tuple[float, float, float]:
-    """(CPU us per request, CPU us per batch, rows per batch that were reached)."""
+    """Returns (CPU us per request, CPU us per batch, mean rows per batch)."""
     payload = {"x": np.zeros((1, 1024), np.float32)}
     async with Engine([load_model(SPEC)]) as engine:
         engine.batcher.sizes.largest_rows = rows_per_batch
@@ -52,7 +52,7 @@ async def measure(rows_per_batch: int, batches: int) -> tuple[float, float, floa
 
 
 async def added_latency_ms(requests: int) -> float:
-    """Median wall time of one request at a time, submitted when the one before is answered."""
+    """Returns the median wall time in ms of one request at a time, submitted when the previous one is answered."""
     payload = {"x": np.zeros((1, 1024), np.float32)}
     times = []
     async with Engine([load_model(SPEC)]) as engine:
@@ -64,7 +64,7 @@ async def added_latency_ms(requests: int) -> float:
 
 
 def run(story: Coroutine[Any, Any, T]) -> T:
-    """On uvloop, which is what replicas run on."""
+    """Runs a coroutine on uvloop, the event loop of replicas."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(story)
 

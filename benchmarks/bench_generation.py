@@ -1,6 +1,7 @@
-"""What an answer of a generating model costs: `python -m benchmarks.bench_generation`.
+"""Measures the cost of an answer of a generating model: `python -m benchmarks.bench_generation`.
 
-The model does nothing, so what is printed is our own work: a turn of the lane's thread and of the event loop.
+The model does nothing, so that only Headway's work is measured: one step in the lane's thread and one iteration of the
+event loop.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ ANSWERS = 2000
 
 
 async def measure(requests: int) -> float:
-    """Microseconds per answer, with so many requests at a time."""
+    """Returns the microseconds per answer, with this many requests at a time."""
     inputs = {"in": np.zeros((1, ANSWERS), np.int32)}
     async with GeneratingEngine(PlainGenerating(repeat_spec(), Repeat())) as engine:
         began_ns = SystemClock.now_ns()

@@ -1,4 +1,4 @@
-"""Microseconds to read a ModelInferRequest of 4 KB and to write its answer: layouts kept, or not, or no checks.
+"""Microseconds to read a ModelInferRequest of 4 KB and to write its answer: with cached layouts, without, or unchecked.
 
     python -m benchmarks.bench_grpc_codec [--requests N]
 
@@ -45,7 +45,7 @@ def ours(*, keep: bool) -> Callable[[bytes], bytes]:
 
 
 def bare() -> Callable[[bytes], bytes]:
-    """Only protobuf's work: nothing is checked."""
+    """Returns a codec that uses only protobuf, without any checks."""
     request_class, response_class = message("ModelInferRequest"), message("ModelInferResponse")
 
     def turn(received: bytes) -> bytes:
@@ -68,9 +68,9 @@ def main() -> None:
     received = request()
     print(f"{'4 KB of FP32, echoed':28s} {'best':>8s} {'worst':>8s}   µs per request, {ROUNDS} rounds of {count}")
     for name, turn in (
-        ("ours, layouts kept", ours(keep=True)),
-        ("ours, layouts made anew", ours(keep=False)),
-        ("protobuf, nothing checked", bare()),
+        ("Headway, layouts cached", ours(keep=True)),
+        ("Headway, layouts not cached", ours(keep=False)),
+        ("protobuf, unchecked", bare()),
     ):
         took = []
         for _ in range(ROUNDS):

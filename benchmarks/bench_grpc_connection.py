@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_grpc_connection [--calls N] [--rounds R]
 
-No sockets, no engine. 32 calls come in one read, each with 4 KB, as from HAProxy; their heads are recognised. Compare
-only with numbers of the same run and machine, interleaved: run it in turns in two checkouts.
+No sockets, no engine. 32 calls arrive in one read, each with 4 KB, as from HAProxy; their header blocks are recognised.
+Compare only with numbers of the same machine, interleaved: run it alternately in two checkouts.
 """
 
 import argparse
@@ -35,7 +35,7 @@ HEADERS = [
 
 
 class Answered:
-    """A request that is answered when it is handed over."""
+    """A request that is answered when it is submitted."""
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -44,7 +44,7 @@ class Answered:
         callback(self._outcome)
 
     def cancel(self) -> None:
-        """It is over."""
+        """Does nothing: the request is already answered."""
 
 
 class AtOnce(EchoBackend):
@@ -53,7 +53,7 @@ class AtOnce(EchoBackend):
 
 
 class Sink:
-    """A transport that counts what it is given."""
+    """A transport that counts the written bytes."""
 
     def __init__(self) -> None:
         self.bytes = 0

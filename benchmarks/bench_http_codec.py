@@ -1,4 +1,4 @@
-"""Microseconds of our own code per request: decode, validate, submit to a fake, encode. No sockets, no server.
+"""Microseconds of Headway's code per request: decode, validate, submit to a fake backend, encode. No sockets.
 
     python -m benchmarks.bench_http_codec [--requests N]
 
@@ -26,7 +26,7 @@ TENSORS = (TensorDescription("x", "FP32", (-1, 1024)),)
 
 
 class InstantBackend:
-    """Answers at once, through a future as the engine does: what remains is the protocol's own cost."""
+    """A backend that answers at once, through a future like the engine, so that only the protocol is measured."""
 
     def submit(self, payload: object, **_: object) -> Awaitable[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

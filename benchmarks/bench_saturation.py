@@ -1,10 +1,10 @@
-"""How much of the device's own speed is left behind HTTP: the MLP saturated through Headway, against the bare loop.
+"""Measures the share of the device's speed that remains behind HTTP: the saturated MLP against a bare loop.
 
     python -m benchmarks.bench_saturation [--rounds 3] [--connections 32 64 128 256]
 
-The bare loop calls the model in batches of several sizes, one torch thread, nothing else. It is run twice: with the
-machine to itself, and beside an HTTP load on Headway's no-op model, whose clients, HAProxy and codec take from the
-machine what the MLP's would. The second is what a server on this machine could reach. Needs `wrk`; writes
+The bare loop only calls the model in batches of several sizes, with one torch thread. It is run twice: alone on the
+machine, and beside an HTTP load on Headway's no-op model, whose clients, HAProxy and codec use as much CPU as those of
+the MLP would. The second rate is what a server on this machine could reach. Needs `wrk`; writes
 docs/benchmarks/saturation.md.
 """
 
@@ -53,7 +53,8 @@ print(json.dumps(rates))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """Rows per second: of the bare loop by batch size, alone and beside HTTP, and of Headway by connections."""
+    """The rows per second of one round: of the bare loop by batch size, alone and beside HTTP, and of Headway by
+    connections."""
 
     alone: dict[int, float]
     beside: dict[int, float]
@@ -68,7 +69,8 @@ def bare_loop(seconds: float) -> dict[int, float]:
 
 
 def beside_http(per_second: float) -> tuple[dict[int, float], float]:
-    """The bare loop beside at least so many requests to the no-op model, as near as whole connections allow."""
+    """Runs the bare loop beside at least this rate of requests to the no-op model, with the fewest connections that
+    reach it. Returns the loop's rates by batch size, and the rate of requests."""
     url = URL % "noop"
     connections = next(
         (count for count in BESIDE_CONNECTIONS if wrk.drive(url, "oip", 1.0, count).per_second >= per_second),
@@ -128,8 +130,8 @@ def report(rounds: Sequence[Round], command: str) -> str:
     per_second = median(one.beside_per_second for one in rounds)
     lines += [
         "",
-        f"The bare loop ran beside {per_second:.0f} requests a second to the no-op model: what the clients, HAProxy "
-        "and the codec took from this machine's cores then, the MLP's requests would take too.",
+        f"The bare loop ran beside {per_second:.0f} requests per second to the no-op model, for which the clients, "
+        "HAProxy and the codec used as much CPU as they would for the MLP's requests.",
     ]
     return "\n".join(lines) + "\n"
 

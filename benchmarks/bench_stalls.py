@@ -1,10 +1,10 @@
-"""How long the event loop stands still while one large request of each form is read and answered. No sockets, no model.
+"""Measures how long the event loop is blocked by one large request of each form. No sockets, no model.
 
     python -m benchmarks.bench_stalls [--mib N] [--only WORD] [--rounds N]
 
-A beat that is due every millisecond runs beside each request; printed are the most CPU time that the process took
-between two beats, and in all: of several rounds the least, since whatever else the machine does only adds. Compare only
-with numbers of the same machine.
+A task that is due every millisecond runs beside each request. Printed are the most CPU time that the process used
+between two iterations of the task, and its total CPU time: the least of several rounds, since other work on the machine
+only adds to it. Compare only with numbers of the same machine.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend
 
 SWITCH_INTERVAL_S = 1e-4  # of a replica
-PART_BYTES = 1 << 18  # that a server hands on at once
+PART_BYTES = 1 << 18  # the size of the parts in which a server passes a body on
 TINY = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":[1]}]'
 
 Run = Callable[[ServedModel], Awaitable[None]]
@@ -72,11 +72,11 @@ def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"") -
 def over_grpc(request: Any) -> Run:
     encoded = request.SerializeToString()
 
-    async def nobody() -> list[ModelEntry]:
+    async def no_models() -> list[ModelEntry]:
         return []
 
     async def run(served: ServedModel) -> None:
-        service = GrpcService([served], Operations(nobody))
+        service = GrpcService([served], Operations(no_models))
         with suppress(CallFailed):
             await service.infer(encoded, NoCall())
 
@@ -104,7 +104,7 @@ def contents(datatype: str, count: int, **values: Any) -> Any:
 
 
 def forms(size: int) -> dict[str, tuple[str, Callable[[], Run]]]:
-    """The datatype of the model's only input and output, and what makes the request."""
+    """Returns by form: the datatype of the model's only input and output, and a function that builds the request."""
     tiny = {"name": "x", "datatype": "FP32", "shape": [1, 1]}
     many = b",".join([b'{"name":"x","datatype":"FP32","shape":[1,1],"data":[1]}'] * (size // 57))
     outputs = b",".join([b'{"name":"x"}'] * (size // 13))
@@ -147,7 +147,7 @@ def _classes(count: int) -> bytes:
 
 
 async def measure(run: Run, datatype: str) -> tuple[float, float]:
-    """The longest stall and the whole request, in seconds of CPU."""
+    """Returns the longest stall and the time of the whole request, in seconds of CPU."""
     tensors = (TensorDescription("x", datatype, (-1, -1)),)
     longest = 0.0
 

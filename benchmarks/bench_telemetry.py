@@ -1,9 +1,10 @@
-"""What metrics, the log of requests and their names cost a request: CPU with them and without, in turns; and a scrape.
+"""Measures the CPU per request of metrics, request log and request ids, and the cost of a scrape.
 
     python -m benchmarks.bench_telemetry [--rounds 7]
 
-Medians over the rounds; the difference is taken round by round. CPU of all threads, not wall time. With small batches
-the threads' hand-over varies by more than what is looked for, so the recorder is also timed alone, on one batch.
+Runs with and without them alternate. Medians over the rounds; the difference is computed per round. CPU of all threads,
+not wall time. With small batches the hand-over between threads varies by more than the cost to be measured, so the
+recorder is also timed alone, on one batch.
 """
 
 import argparse
@@ -46,31 +47,31 @@ async def us_per_request(observer: Observer, rows_per_batch: int, batches: int, 
 
 
 class Remembering(Recorder):
-    """Keeps what it was told last, to be told again."""
+    """A recorder that keeps the arguments of its last calls, to repeat them."""
 
     def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
         self.completed = (requests, waits_ns, timings)
         super().requests_completed(requests, waits_ns, timings)
 
     def batch_settled(self, batch: Batch, occupied_ns: int, copied_in_ns: int = 0, copied_out_ns: int = 0) -> None:
-        self.settled = (batch, occupied_ns, 1000, 1000)  # as if the device told
+        self.settled = (batch, occupied_ns, 1000, 1000)  # as if the device reported copy times
         super().batch_settled(*self.settled)
 
 
 def us_alone(rows_per_batch: int, tenants: int, calls: int = 20_000) -> float:
-    """Per request, of the recorder alone."""
-    told = Remembering()
-    run(us_per_request(told, rows_per_batch, 3, tenants))
+    """Returns the CPU us per request of the recorder alone."""
+    recorded = Remembering()
+    run(us_per_request(recorded, rows_per_batch, 3, tenants))
     recorder = Recorder()
     began = time.process_time()
     for _ in range(calls):
-        recorder.batch_settled(*told.settled)
-        recorder.requests_completed(*told.completed)
-    return (time.process_time() - began) * 1e6 / (calls * len(told.completed[0]))
+        recorder.batch_settled(*recorded.settled)
+        recorder.requests_completed(*recorded.completed)
+    return (time.process_time() - began) * 1e6 / (calls * len(recorded.completed[0]))
 
 
 def us_of_log_and_name(calls: int = 200_000) -> tuple[float, float]:
-    """(telling a witness that samples, making up a request's id and writing its header)."""
+    """Returns the CPU us of (notifying a witness that samples, generating a request's id and writing its header)."""
     log = RequestLog(logging.getLogger("bench"), model="m", version="1", per_s=0)
     x = TensorDescription("x", "FP32", (-1, 2))
     served = ServedModel(name="m", backend=EchoBackend(), inputs=(x,), outputs=(x,), witnesses=(log,))
@@ -86,7 +87,7 @@ def us_of_log_and_name(calls: int = 200_000) -> tuple[float, float]:
 
 
 def us_on_the_wire(calls: int = 200_000) -> float:
-    """Timing how long a request is decoded and its answer encoded."""
+    """Returns the CPU us of timing the decoding of a request and the encoding of its answer."""
     wire = WireTimes()
     began = time.process_time()
     for _ in range(calls):
@@ -98,7 +99,7 @@ def us_on_the_wire(calls: int = 200_000) -> float:
 
 
 async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
-    """(taking one snapshot, the exposition of that many replicas, its bytes)."""
+    """Returns (CPU us of one snapshot, CPU us of the exposition of this many replicas, its bytes)."""
     recorder = Recorder()
     async with Engine([load_model(SPEC)], observer=recorder) as engine:
         payload = {"x": np.zeros((1, 1024), np.float32)}
@@ -107,7 +108,7 @@ async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
         teller = Teller(engine, recorder, replica="a", node="b")
         began = time.process_time()
         for _ in range(100):
-            told = teller.snapshot()
+            snapshot = teller.snapshot()
         took = (time.process_time() - began) * 1e4
         model = ModelSnapshot(
             name="noop",
@@ -118,7 +119,7 @@ async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
             wanted=replicas,
             limit=None,
             silent=0,
-            replicas=(told,) * replicas,
+            replicas=(snapshot,) * replicas,
         )
         began = time.process_time()
         for _ in range(10):
@@ -147,8 +148,8 @@ def main() -> None:
             f"{rows:14d} {tenants:9d} {without:24.2f} {with_it:6.2f} {difference:12.2f} {us_alone(rows, tenants):16.2f}"
         )
     logged_us, named_us = us_of_log_and_name()
-    print(f"a request past its sampled log: {logged_us:.2f} us; a name for it in its answer: {named_us:.2f} us")
-    print(f"its stages on the wire: {us_on_the_wire():.2f} us")
+    print(f"notifying the sampled request log: {logged_us:.2f} us; a request id in the answer: {named_us:.2f} us")
+    print(f"timing of decoding and encoding: {us_on_the_wire():.2f} us")
     snapshot_us, text_us, size = run(us_per_scrape(16))
     print(f"a snapshot: {snapshot_us:.0f} us; the text of 16 replicas: {text_us / 1e3:.1f} ms, {size / 1024:.0f} KiB")
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.grpc_peers [--rounds N] [--seconds S] [--connections C] [--streams M] [--only NAME ...]
 
-Interleaved rounds, medians. Drives with h2load (Debian: nghttp2-client), on this machine only. Triton comes from the
-environment that `python -m benchmarks.peers` or `benchmarks.arena` makes; without, it is left out and that is said.
+Interleaved rounds, medians. The load comes from h2load (Debian: nghttp2-client) on this machine. Triton is taken from
+the environment that `python -m benchmarks.peers` or `benchmarks.arena` creates; without it, Triton is skipped with a
+message.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def request(model: str) -> bytes:
 
 
 def answers(server: Server) -> bool:
-    """Whether one call gets the answer of the no-op: a row of one number."""
+    """Returns whether one call gets the answer of the no-op model: a row of one number."""
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         try:
             got = channel.unary_unary(METHOD)(request(server.model), timeout=5)
@@ -90,7 +91,8 @@ def answers(server: Server) -> bool:
 
 
 def drive(server: Server, seconds: float, connections: int, streams: int, body: Path) -> int:
-    """How many were answered. Raises RuntimeError if more failed than the end of the run can have cut off."""
+    """Drives a server and returns the number of answered requests. Raises RuntimeError if more requests failed than
+    were in flight at the end."""
     command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds:g}", "-d", str(body)]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     ran = subprocess.run(
@@ -104,7 +106,7 @@ def drive(server: Server, seconds: float, connections: int, streams: int, body: 
 
 
 def measure(server: Server, options: argparse.Namespace, folder: Path) -> tuple[float, float, dict[str, float]]:
-    """(microseconds of CPU per request, requests per second, microseconds by process)."""
+    """Returns (microseconds of CPU per request, requests per second, microseconds by process)."""
     body = folder / "body"
     content = request(server.model)
     body.write_bytes(b"\0" + len(content).to_bytes(4, "big") + content)
@@ -115,7 +117,7 @@ def measure(server: Server, options: argparse.Namespace, folder: Path) -> tuple[
         answered = drive(server, options.seconds, options.connections, options.streams, body)
         spent = accounting.spent(before, started.members())
         if not answers(server):
-            raise RuntimeError(f"{server.name} no longer answers rightly")
+            raise RuntimeError(f"{server.name} no longer answers correctly")
     by_process = {name: cpu_s / answered * 1e6 for name, cpu_s in spent.items()}
     return sum(by_process.values()), answered / options.seconds, by_process
 
@@ -133,7 +135,7 @@ def main(say: Callable[[str], None] = print) -> None:
     if not environment.is_complete():
         environment = arena.environment(ROOT / ".headway" / "arena")
     if not environment.is_complete():
-        say("Triton is left out: `python -m benchmarks.peers` makes its environment")
+        say("Triton is skipped: `python -m benchmarks.peers` creates its environment")
     chosen = [server for server in servers(environment) if not options.only or server.name in options.only]
     seen: dict[str, list[float]] = {server.name: [] for server in chosen}
     for _ in range(options.rounds):

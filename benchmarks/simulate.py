@@ -1,9 +1,9 @@
-"""`python -m benchmarks.simulate`: the core against the rules of other servers, in simulated time.
+"""`python -m benchmarks.simulate`: compares the core with the batching rules of other servers, in simulated time.
 
---quick       a rough answer in seconds
---seed N      another world; every number follows from it
+--quick       rough numbers in seconds
+--seed N      the seed of all random numbers
 --only NAME   one section; may be given several times
---write       also into docs/benchmarks/simulation.md
+--write       writes docs/benchmarks/simulation.md too
 """
 
 import argparse
@@ -32,22 +32,22 @@ SECTIONS = {
 }
 INTRODUCTION = """# The batching queue in simulation
 
-The scheduling core (`serving/core`, the very code that serves) against the rules of other servers, on one simulated
+The scheduling core (`serving/core`, the code of the server itself) against the rules of other servers, on one simulated
 device, in simulated time. Written by `{command}`; the same command gives the same numbers on any machine.
 
 A batch of b rows takes alpha*b + beta ms with 2 % noise; D is the latency budget. Set A: alpha 1, beta 5, D 25, at most
-64 rows. B: alpha 0.05, beta 1, D 10, 128 rows. C: alpha 0.3, beta 2, D 40, 64 rows. Scheduling itself costs nothing
-here, so this shows what the decisions are worth and nothing about the speed of the code that takes them.
+64 rows. B: alpha 0.05, beta 1, D 10, 128 rows. C: alpha 0.3, beta 2, D 40, 64 rows. Scheduling itself takes no time
+here, so this compares decisions, not the speed of the code that makes them.
 
 """
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a rough answer in seconds")
-    parser.add_argument("--seed", type=int, default=1, help="another world")
+    parser.add_argument("--quick", action="store_true", help="rough numbers in seconds")
+    parser.add_argument("--seed", type=int, default=1, help="of all random numbers")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="one section")
-    parser.add_argument("--write", action="store_true", help=f"also into {PAGE.relative_to(PAGE.parents[2])}")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(PAGE.parents[2])} too")
     options = parser.parse_args()
     effort = replace(QUICK if options.quick else Effort(), seed=options.seed)
     sections = []

@@ -1,1 +1,1 @@
-"""Open-loop load on anything that speaks the Open Inference Protocol; measures a black box and imports no server."""
+"""An open-loop load generator for servers of the Open Inference Protocol. Imports no code of a server."""

@@ -1,4 +1,4 @@
-"""`python -m loadtest`: load on anything that speaks the Open Inference Protocol, and what came of it."""
+"""`python -m loadtest`: puts load on a server of the Open Inference Protocol and reports latency and goodput."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ from loadtest.wires import NoMetadata
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 if every planned shot was answered, 1 if not."""
+    """Runs a load. Returns 0 if every planned shot was answered, else 1."""
     load, runs = arguments.load, []
     warm_up(load, arguments.warm_up)
     for number in range(arguments.repeat):
@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         of = f" (run {number + 1} of {arguments.repeat})" if arguments.repeat > 1 else ""
         print(f"{load.url}{of}: {load.title}\n{text(taken.summary)}")
         for title, groups in (("task", taken.tasks), ("tenant", taken.tenants)):
-            if told := group_text(title, groups):
-                print(f"\n{told}")
+            if table := group_text(title, groups):
+                print(f"\n{table}")
     if arguments.shots:
         write_shots(arguments.shots, shots)
     if arguments.json:
@@ -42,18 +42,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def sweep_rates(arguments: argparse.Namespace) -> int:
-    """0 if a rate was found, 1 if none holds."""
+    """Searches the highest rate at which the objective is met. Returns 0 if there is one, else 1."""
 
     def take_quietly(load: Load) -> Run:
         return watched(replace(load, processes=max(load.processes, enough(load.rate))))[0]
 
-    def told(point: sweep.Point) -> None:
+    def print_point(point: sweep.Point) -> None:
         print(f"{point.rate:8g} per s: {point.in_time_share:7.2%} in time, p99 {point.p99_ms:.2f} ms", flush=True)
 
     warm_up(arguments.load, arguments.warm_up)
     done = sweep.sweep(
         arguments.load, take_quietly, share=arguments.share, repeat=arguments.repeat, precision=arguments.precision,
-        most=arguments.most, told=told,
+        most=arguments.most, told=print_point,
     )  # fmt: skip
     print(f"\n{sweep.text(done)}")
     if arguments.json:
@@ -64,14 +64,15 @@ def sweep_rates(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """0 if the second is not really worse, 1 if it is."""
+    """Compares two results. Returns 1 if the second is significantly worse, else 0."""
     compared = comparison.compare(read_result(arguments.first), read_result(arguments.second))
     print(comparison.text(compared))
     return 1 if compared.headline.verdict == "worse" else 0
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """0 if every limit was kept, 1 if not, 2 if the generator was the bottleneck."""
+    """Checks a result against an objective. Returns 0 if every limit was met, 1 if not, 2 if the generator was the
+    bottleneck."""
     result, limits = read_result(arguments.result), objective.read(arguments.objective)
     verdicts = objective.judge(limits, result)
     for verdict in verdicts:
@@ -103,7 +104,7 @@ VERBS = {"run": run, "sweep": sweep_rates, "compare": compare, "check": check, "
 
 
 def main(words: Sequence[str]) -> int:
-    """2 where nothing could be asked or judged."""
+    """Runs one command. Returns its exit status, 2 if no request could be sent or no result judged."""
     arguments = read_arguments(words)
     try:
         return VERBS[arguments.verb](arguments)

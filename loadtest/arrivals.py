@@ -1,6 +1,7 @@
-"""When each shot is due: the whole schedule is drawn before the first shot, so that no slow answer can thin it out.
+"""Draws the schedule of shots (planned requests) before the first one, so that slow answers cannot reduce the rate.
 
-Pure, but for `replay`, which reads a file. A schedule is a tuple of whole nanoseconds since the start, ascending."""
+All functions are pure except `replay`, which reads a file. A schedule is an ascending tuple of whole nanoseconds since
+the start."""
 
 import json
 import math
@@ -15,20 +16,20 @@ Schedule = tuple[int, ...]
 
 
 def schedule(text: str, rate: float, seconds: float, seed: int = 0) -> Schedule:
-    """The schedule that `--arrivals TEXT` names. Raises BadSpec with what does not fit."""
+    """Returns the schedule that `--arrivals TEXT` names. Raises BadSpec."""
     drawn: Schedule = call(parse(text, "arrivals"), ARRIVALS, "arrivals", rate=rate, seconds=seconds, seed=seed)
     return drawn
 
 
 def constant(rate: float, seconds: float) -> Schedule:
-    """Evenly spaced: the first at once, then one each 1/rate seconds."""
+    """Returns evenly spaced instants: the first at 0, then one every 1/rate seconds."""
     _check(rate, seconds)
-    # Each from its own index: adding up a rounded gap would drift.
+    # Each instant is computed from its index: a sum of rounded gaps would drift.
     return tuple(round(index * SECOND_NS / rate) for index in range(round(rate * seconds)))
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> Schedule:
-    """Like many clients that know nothing of each other; bursts happen. Equal seeds give equal schedules."""
+    """Returns a Poisson process, the arrivals of many independent clients. Equal seeds give equal schedules."""
     _check(rate, seconds)
     return _poisson(lambda _: rate, rate, seconds, seed)
 
@@ -36,40 +37,42 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> Schedule:
 def bursts(
     rate: float, seconds: float, seed: int = 0, *, peak: float = 5.0, duty: float = 0.1, period: float = 1.0
 ) -> Schedule:
-    """Poisson whose rate jumps to `peak` times the mean for a share `duty` of each `period` (seconds).
+    """Returns a Poisson process whose rate is `peak` times the mean for a share `duty` of each `period` (seconds).
 
-    What is left of the mean comes in between, so `rate` is kept over whole periods."""
+    Between the bursts the rate is lower, so that `rate` is the mean over whole periods."""
     _check(rate, seconds, peak=peak, duty=duty, period=period)
     if duty >= 1 or peak * duty > 1:
-        raise ValueError(f"peak times duty is the share that comes in bursts: at most 1, got {peak} times {duty}")
+        raise ValueError(f"peak times duty, the share in bursts, must be at most 1, got {peak} times {duty}")
     calm = (1 - peak * duty) / (1 - duty)
     return _poisson(lambda at_s: rate * (peak if at_s % period < duty * period else calm), rate * peak, seconds, seed)
 
 
 def ramp(rate: float, seconds: float, seed: int = 0, *, to: float) -> Schedule:
-    """Poisson that begins at `rate` and ends at `to` requests per second, in a straight line."""
+    """Returns a Poisson process whose rate changes linearly from `rate` to `to` requests per second."""
     _check(rate, seconds, to=to)
     return _poisson(lambda at_s: rate + (to - rate) * at_s / seconds, max(rate, to), seconds, seed)
 
 
 def sinusoid(rate: float, seconds: float, seed: int = 0, *, swing: float = 0.8, period: float = 10.0) -> Schedule:
-    """Poisson that swings around `rate` by a share `swing` of it, once in `period` seconds: a day in short."""
+    """Returns a Poisson process whose rate oscillates around `rate`, by a share `swing` of it, once per `period`
+    seconds, like the load of a day."""
     _check(rate, seconds, swing=swing, period=period)
     if swing > 1:
-        raise ValueError(f"swing: at most 1, got {swing}")
-    turn = 2 * math.pi / period
-    return _poisson(lambda at_s: rate * (1 + swing * math.sin(turn * at_s)), rate * (1 + swing), seconds, seed)
+        raise ValueError(f"swing: must be at most 1, got {swing}")
+    frequency = 2 * math.pi / period
+    return _poisson(lambda at_s: rate * (1 + swing * math.sin(frequency * at_s)), rate * (1 + swing), seconds, seed)
 
 
 def replay(file: str, seconds: float, *, speed: float = 1.0) -> Schedule:
-    """The instants of a trace: JSON lines with `planned_ns` (as `--shots` writes them) or `at_s`, or a number a line.
+    """Returns the instants of a trace: one JSON line each, an object with `planned_ns` (written by `--shots`) or
+    `at_s`, or a number of seconds.
 
-    From its first instant, for at most `seconds` of our own time. `speed` 2 plays it in half the time, at twice its
-    rate. Of each line only the instant is used."""
+    Starts at the first instant and lasts at most `seconds` of the run's time. `speed` 2 replays the trace in half the
+    time, at twice its rate. Only the instant of each line is used."""
     _check(speed, seconds)
     instants = sorted(_instant_s(line) for line in Path(file).read_text("utf-8-sig").split("\n") if line.strip())
     if not instants:
-        raise ValueError(f"{file} holds no instant")
+        raise ValueError(f"{file} contains no instants")
     due = (round((instant - instants[0]) / speed * SECOND_NS) for instant in instants)
     return tuple(instant for instant in due if instant < seconds * SECOND_NS)
 
@@ -85,8 +88,8 @@ ARRIVALS: Mapping[str, Callable[..., Schedule]] = {
 
 
 def _poisson(rate_at: Callable[[float], float], highest: float, seconds: float, seed: int) -> Schedule:
-    """A Poisson process whose rate changes, by thinning (Lewis and Shedler 1979): draw at the highest rate and keep
-    each with the share that the rate at its instant has of it."""
+    """Draws a Poisson process of varying rate by thinning (Lewis and Shedler 1979): arrivals are drawn at the highest
+    rate, and each is kept with probability rate_at(instant) / highest."""
     generator = random.Random(seed)
     kept: list[int] = []
     due_s = generator.expovariate(highest)

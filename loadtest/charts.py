@@ -1,7 +1,7 @@
-"""Drawings as SVG text: lines over a number, columns over a logarithm, bars over names. Pure.
+"""Draws charts as SVG text: lines over a number, columns over a logarithmic axis, bars over names. Pure functions.
 
-Colours and sizes of letters are the page's business (classes `s1` …, `grid`, `axis`); every mark says its value when
-pointed at, by its <title>."""
+The page's style sheet defines colours and font sizes (classes `s1` …, `grid`, `axis`). Every mark has a <title>, which
+browsers show as a tooltip with its value."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ _TICKS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """`style` is its class in the page. A y of None, or one that is not finite, leaves a gap."""
+    """One line of a chart. `style` is its CSS class. A y that is None or not finite leaves a gap."""
 
     name: str
     style: str
@@ -25,7 +25,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From values to pixels, along one side."""
+    """Maps values to pixels along one axis."""
 
     low: float
     high: float
@@ -45,7 +45,7 @@ class Scale:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from `low` to `high`."""
+    """Returns about five round numbers from `low` to `high`."""
     if high <= low:
         return [low]
     rough = (high - low) / _TICKS
@@ -56,14 +56,14 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each decade, or only the decades where there are many."""
+    """Returns 1, 2 and 5 of each decade, or only powers of ten if there are more than three decades."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if len(decades) <= 3 else (1,)
     return [factor * 10.0**decade for decade in decades for factor in factors if low <= factor * 10.0**decade <= high]
 
 
 def label(value: float) -> str:
-    """A number as people read it: 1.5k, 20, 0.25."""
+    """Formats a number briefly: 1.5k, 20, 0.25."""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (1e3 if suffix == 'k' else limit):.3g}{suffix}"
@@ -79,7 +79,7 @@ def lines(
     limit: tuple[float, str] | None = None,
     x_from_zero: bool = True,
 ) -> str:
-    """Values over a number. `limit`: a level worth comparing with, and its name."""
+    """Draws lines over a number. `limit`: a level to mark, and its name."""
     finite = [(x, y) for each in series for x, y in each.points if y is not None and math.isfinite(y)]
     if not finite:
         return empty("nothing was answered")
@@ -107,15 +107,16 @@ def _line(series: Series, x: Scale, y: Scale) -> str:
         path.append(f"{'L' if is_down else 'M'}{px:.1f} {py:.1f}")
         is_down = True
         shown = "dot" if series.has_dots else "dot quiet"
-        said = f"{escape(series.name)}: {label(value)} at {label(at)}"
-        dots.append(f'<circle class="{shown}" cx="{px:.1f}" cy="{py:.1f}" r="4"><title>{said}</title></circle>')
+        tip = f"{escape(series.name)}: {label(value)} at {label(at)}"
+        dots.append(f'<circle class="{shown}" cx="{px:.1f}" cy="{py:.1f}" r="4"><title>{tip}</title></circle>')
     return f'<g class="{series.style}"><path class="line" d="{"".join(path)}"/>{"".join(dots)}</g>'
 
 
 def columns(
     counts: Sequence[tuple[float, float, int]], *, x_title: str, y_title: str, marks: Mapping[str, float]
 ) -> str:
-    """A histogram over a logarithm: (from, to, how many). `marks`: values worth a line, by name."""
+    """Draws a histogram over a logarithmic axis. `counts`: (from, to, count) of each column. `marks`: values to mark
+    with a line, by name."""
     if not counts:
         return empty("nothing was answered")
     x = Scale(counts[0][0], counts[-1][1], LEFT, WIDTH - RIGHT, is_log=True)
@@ -123,10 +124,10 @@ def columns(
     parts = [_axes(x, y, x_title, y_title)]
     for low, high, count in counts:
         left, right, top = x.at(low), x.at(high), y.at(count)
-        said = f"{label(low)} to {label(high)}: {count:,}"
+        tip = f"{label(low)} to {label(high)}: {count:,}"
         parts.append(
             f'<rect class="bar s1" x="{left:.1f}" y="{top:.1f}" width="{max(0.5, right - left - 1):.1f}" '
-            f'height="{HEIGHT - BOTTOM - top:.1f}"><title>{said}</title></rect>'
+            f'height="{HEIGHT - BOTTOM - top:.1f}"><title>{tip}</title></rect>'
         )
     for row, (name, value) in enumerate(marks.items()):
         at = x.at(min(max(value, x.low), x.high))
@@ -138,9 +139,9 @@ def columns(
 
 
 def named_bars(counts: Mapping[str, float], *, x_title: str, y_title: str) -> str:
-    """Columns over names, in their order."""
+    """Draws columns over names, in their order."""
     if not counts:
-        return empty("the server told nothing")
+        return empty("the server reported nothing")
     y = Scale(0.0, max(counts.values()) * 1.08 or 1.0, HEIGHT - BOTTOM, TOP)
     step = (WIDTH - LEFT - RIGHT) / len(counts)
     parts = [_axes(None, y, x_title, y_title)]
@@ -170,7 +171,7 @@ def _axes(x: Scale | None, y: Scale, x_title: str, y_title: str) -> str:
         parts += [_below(x.at(value), label(value)) for value in x.ticks()]
     parts.append(f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     parts.append(f'<text text-anchor="end" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}">{escape(x_title)}</text>')
-    # Lying, above its axis: standing beside it, it would be in the way of the numbers where letters are large.
+    # Horizontal, above the axis: beside the axis it would overlap the numbers when fonts are large.
     parts.append(f'<text x="2" y="18">{escape(y_title)}</text>')
     return "".join(parts)
 
@@ -187,7 +188,8 @@ def _svg(parts: Sequence[str], name: str) -> str:
 def coarser(
     counts: Mapping[int, int], bound: Callable[[int], float], wanted: int = 60
 ) -> list[tuple[float, float, int]]:
-    """Buckets of a histogram joined into at most `wanted` columns; `bound(n)` is the lower bound of bucket n."""
+    """Joins the buckets of a histogram into at most `wanted` columns, (from, to, count). `bound(n)` is the lower bound
+    of bucket n."""
     if not counts:
         return []
     low, high = min(counts), max(counts)

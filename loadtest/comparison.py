@@ -1,4 +1,4 @@
-"""Which of two results is better, figure by figure, and whether each difference is real. Pure."""
+"""Compares two results, figure by figure, and tests whether each difference is significant. Pure functions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,19 +10,21 @@ from loadtest.result import Result
 from loadtest.significance import ALPHA, LEAST_RUNS, bootstrap_ratio, rank_test
 from loadtest.tally import Tally, together
 
-_LEAST_WINDOWS = 8  # seconds; fewer say nothing about each other
+_LEAST_WINDOWS = 8  # seconds; fewer are too few for the bootstrap
 
 Windows = Sequence[Tally]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
+    """One figure to compare. `of` computes it from the windows of a run."""
+
     name: str
     of: Callable[[Windows], float]
     is_better_low: bool
 
 
-# Rates are per second of planned time: that is what the windows are.
+# Rates are per second of planned time, since each window is one second of it.
 FIGURES = (
     Figure("goodput per s", lambda windows: together(windows).in_time / len(windows), False),
     Figure("throughput per s", lambda windows: together(windows).answered / len(windows), False),
@@ -33,7 +35,7 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """`ratio`: after over before. `evidence`: the p-value or the interval, in words."""
+    """The difference in one figure. `ratio`: after / before. `evidence`: the p-value or the interval, as text."""
 
     figure: Figure
     before: float
@@ -59,25 +61,26 @@ class Comparison:
 
     @property
     def headline(self) -> Difference:
-        """What decides: goodput where it can differ from throughput, else p99, as there is no objective."""
+        """The difference that decides: goodput if it differs from throughput, else p99, since no objective was
+        missed."""
         goodput, throughput, _, p99 = self.differences
         return p99 if (goodput.before, goodput.after) == (throughput.before, throughput.after) else goodput
 
 
 def compare(before: Result, after: Result) -> Comparison:
-    """Raises ValueError where there is too little to compare."""
+    """Compares two results. Raises ValueError if the results are too short."""
     if min(len(before.runs), len(after.runs)) >= LEAST_RUNS:
         method = (
-            f"exact rank-sum test over {len(before.runs)} and {len(after.runs)} runs; real where p < {ALPHA}. Each "
-            "figure is tested by itself: of twenty that do not differ, one may look as if it did"
+            f"exact rank-sum test over {len(before.runs)} and {len(after.runs)} runs; real if p < {ALPHA}. Each "
+            "figure is tested separately: of twenty without a difference, one may be called real by chance"
         )
         differences = [_by_runs(figure, before, after) for figure in FIGURES]
     else:
         if min(len(_windows(before)), len(_windows(after))) < _LEAST_WINDOWS:
             raise ValueError(f"too short: at least {_LEAST_WINDOWS} s of each, or {LEAST_RUNS} runs of each (--repeat)")
         method = (
-            f"block bootstrap over the seconds of each result; real where the 95 % interval of the ratio leaves out 1. "
-            f"It cannot see what differs from run to run: {LEAST_RUNS} runs of each (--repeat) are better evidence"
+            f"block bootstrap over the seconds of each result; real if the 95 % interval of the ratio excludes 1. "
+            f"It ignores the variance between runs: {LEAST_RUNS} runs of each (--repeat) are better evidence"
         )
         differences = [_by_windows(figure, before, after) for figure in FIGURES]
     return Comparison(differences=differences, method=method, remarks=_remarks(before, after))
@@ -103,21 +106,21 @@ def _difference(figure: Figure, before: float, after: float, *, is_real: bool, e
 
 
 def _windows(result: Result) -> Windows:
-    # The last second of a run is seldom a whole one.
+    # The last window is left out, because it is rarely a whole second.
     return [window for run in result.runs for window in (run.windows[:-1] if len(run.windows) > 1 else run.windows)]
 
 
 def _remarks(before: Result, after: Result) -> list[str]:
     ours, theirs = before.load.as_json(), after.load.as_json()
-    said = [
+    remarks = [
         f"the loads differ in {name}: {ours[name]} and {theirs[name]}"
         for name in ours
         if ours[name] != theirs[name] and name not in ("url", "processes")
     ]
     for name, result in (("first", before), ("second", after)):
         if any(run.summary.is_generator_limit for run in result.runs):
-            said.append(f"in the {name} the generator was the bottleneck: judge nothing by it")
-    return said
+            remarks.append(f"in the {name} the generator was the bottleneck: do not judge the server by it")
+    return remarks
 
 
 def text(comparison: Comparison) -> str:

@@ -1,4 +1,5 @@
-"""Stated distributions for sizes and pauses: `8`, `uniform(1, 8)`, `lognormal(12, 0.6)`, `choice(1, 8, 64)`. Pure."""
+"""Distributions of sizes and pauses, by name: `8`, `uniform(1, 8)`, `lognormal(12, 0.6)`, `choice(1, 8, 64)`. Pure
+functions."""
 
 import math
 import random
@@ -12,14 +13,14 @@ Draw = Callable[[random.Random], float]
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Numbers drawn from a seeded generator. `text` is how it was written."""
+    """A distribution from which numbers are drawn with a seeded generator. `text` is its notation."""
 
     text: str
     draw: Draw
 
     @classmethod
     def parse(cls, text: str | float, field: str) -> "Distribution":
-        """A number alone is always that number. Raises BadSpec."""
+        """Parses the notation of a distribution. A number alone is a constant. Raises BadSpec."""
         written = str(text).strip()
         try:
             return cls(written, fixed(float(written)))
@@ -32,7 +33,7 @@ class Distribution:
         return self.draw(generator)
 
     def size(self, generator: random.Random) -> int:
-        """A whole number of things, at least one."""
+        """Draws a whole number, at least 1."""
         return max(1, round(self.draw(generator)))
 
 
@@ -42,25 +43,25 @@ def fixed(value: float) -> Draw:
 
 
 def uniform(least: float, most: float) -> Draw:
-    """Each as likely as the other, both ends included."""
+    """Draws uniformly from `least` to `most`."""
     _check(0 <= least <= most, f"expected 0 <= least <= most, got {least} and {most}")
     return lambda generator: generator.uniform(least, most)
 
 
 def lognormal(median: float, sigma: float) -> Draw:
-    """Many small ones and a long tail, as lengths of texts are: half lie below the median; sigma 0.6 is a usual one."""
+    """Draws from a lognormal distribution, which has a long tail like the lengths of texts. A typical sigma is 0.6."""
     _check(median > 0 and sigma >= 0, f"expected median > 0 and sigma >= 0, got {median} and {sigma}")
     return lambda generator: generator.lognormvariate(math.log(median), sigma)
 
 
 def exponential(mean: float) -> Draw:
-    """The pause of somebody who forgets how long they have waited."""
+    """Draws from an exponential distribution: memoryless pauses."""
     _check(mean > 0, f"mean: must be positive, got {mean}")
     return lambda generator: generator.expovariate(1 / mean)
 
 
 def choice(*values: float) -> Draw:
-    """One of these, each as likely as the other; write one twice to make it twice as likely."""
+    """Draws one of the values with equal probability. A value given twice is twice as likely."""
     _check(bool(values) and min(values) >= 0, f"expected one value or more, none negative, got {values}")
     return lambda generator: generator.choice(values)
 

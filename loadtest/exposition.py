@@ -1,4 +1,4 @@
-"""Prometheus' text format, as far as a run needs it: samples of a scrape, by name and labels. Pure."""
+"""Parses the samples of Prometheus' text format, by name and labels. Pure functions."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ class Sample(NamedTuple):
 
 
 def read(text: str) -> Iterator[Sample]:
-    """Comments and what is no sample are passed over."""
+    """Yields the samples of a scrape. Skips comments and all other lines."""
     for line in text.splitlines():
-        if found := _LINE.match(line):
-            yield Sample(found[1], dict(_LABEL.findall(found[2] or "")), float(found[3]))
+        if match := _LINE.match(line):
+            yield Sample(match[1], dict(_LABEL.findall(match[2] or "")), float(match[3]))

@@ -1,4 +1,5 @@
-"""The processes that shoot. This one only starts them, gives them one instant zero, and listens.
+"""The processes that send requests. This process only starts them, gives them a common start time, and receives their
+tallies.
 
 `perf_counter_ns` is the machine's monotonic clock, the same in all processes, so their instants can be compared."""
 
@@ -25,24 +26,28 @@ from loadtest.wires import NoMetadata
 from loadtest.wires.opening import open_wire
 from loadtest.workload import prepare
 
-# A shot costs 35 to 80 µs of a core here, so that this is about half of one: `python -m benchmarks.loadtest`.
+# A shot was measured to cost 35 to 80 µs of CPU, so this rate takes about half a core: `python -m benchmarks.loadtest`.
 RATE_PER_PROCESS = 8000.0
-_LEAD_NS = 50_000_000  # for the last process to hear of instant zero
-_TELL_S = 0.25
+_LEAD_NS = 50_000_000  # from now to the start time, until all processes have received it
+_REPORT_S = 0.25
 Told = Callable[[Tally, float], None]
 
 
 class CannotShoot(Exception):
-    """A process of the fleet could not begin, or did not end as it should; the text says why."""
+    """A process of the load generator could not start or ended early; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
+    """Sent by a process when all its requests are prepared."""
+
     models: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
+    """Sent by a process after its last shot."""
+
     shots: Sequence[Shot]
     cpu_ns: int
     wall_ns: int
@@ -50,7 +55,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Flown:
-    """`cpu_share`: of one core, of the busiest process while it shot."""
+    """The shots of all processes. `cpu_share`: the share of a core that the busiest process used during the run."""
 
     shots: Sequence[Shot]
     models: Sequence[str]
@@ -58,14 +63,16 @@ class Flown:
 
 
 def enough(rate: float) -> int:
-    """How many processes a rate takes, as far as there are cores."""
+    """Returns the number of processes that a rate needs, at most the number of cores."""
     return max(1, min(os.cpu_count() or 1, -(-round(rate) // round(RATE_PER_PROCESS))))
 
 
 def fly(load: Load, told: Told = lambda _tally, _at_s: None, began: Callable[[Sequence[str]], None] = print) -> Flown:
-    """Blocks until the last shot is over. `began`: called with the models when all are ready to shoot; `told`: a few
-    times a second with what happened since, and the second of the run. Raises CannotShoot, BadSpec, NoMetadata."""
-    spawned = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of whoever called us
+    """Runs a load and blocks until the last shot is done. Raises CannotShoot, BadSpec, NoMetadata.
+
+    began: called with the models when all processes are ready.
+    told: called a few times a second with the tally since the last call and the second of the run."""
+    spawned = multiprocessing.get_context("spawn")  # a fork would copy locks that the caller's threads hold
     pipes: list[Connection] = []
     processes = []
     try:
@@ -73,7 +80,7 @@ def fly(load: Load, told: Told = lambda _tally, _at_s: None, began: Callable[[Se
             ours, theirs = spawned.Pipe()
             process = spawned.Process(target=_shoot, args=(load, which, theirs), daemon=True)
             process.start()
-            theirs.close()  # or the end of a process that died could not be seen
+            theirs.close()  # otherwise the pipe would stay open when the process dies
             processes.append(process)
             pipes.append(ours)
         ready = [_expect(pipe, Ready) for pipe in pipes]
@@ -85,7 +92,7 @@ def fly(load: Load, told: Told = lambda _tally, _at_s: None, began: Callable[[Se
         return _listen(pipes, models, start_ns, told)
     finally:
         for process in processes:
-            process.terminate()  # has no effect on those that are done
+            process.terminate()  # no effect on a process that has ended
             process.join()
 
 
@@ -94,7 +101,7 @@ def _listen(pipes: Sequence[Connection], models: Sequence[str], start_ns: int, t
     flying = list(pipes)
     while flying:
         heard = Tally()
-        for pipe in wait(flying, timeout=_TELL_S):
+        for pipe in wait(flying, timeout=_REPORT_S):
             assert isinstance(pipe, Connection)
             message = _receive(pipe)
             if isinstance(message, Tally):
@@ -121,12 +128,12 @@ def _receive(pipe: Connection) -> object:
     try:
         return pipe.recv()
     except EOFError:
-        raise CannotShoot("a process of the generator ended before its shots did; its words are above") from None
+        raise CannotShoot("a process of the generator ended during the run; its output is above") from None
 
 
 def _shoot(load: Load, which: int, pipe: Connection) -> None:
-    """The life of one process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us is interrupted too, and ends us
+    """Runs one process of the generator."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and terminates this process
     try:
         precise.run(_run(load, which, pipe))
     except (BadSpec, NoMetadata, ValueError) as error:
@@ -144,17 +151,17 @@ async def _run(load: Load, which: int, pipe: Connection) -> None:
     def see(shot: Shot) -> None:
         heard.add(shot, load.within_ns)
 
-    async def tell() -> None:
+    async def report() -> None:
         nonlocal heard
         while True:
-            await asyncio.sleep(_TELL_S)
+            await asyncio.sleep(_REPORT_S)
             pipe.send(heard)
             heard = Tally()
 
     gc.collect()
-    gc.freeze()  # a collection that walks all requests and shots would be a pause that no server made
+    gc.freeze()  # a collection of all requests and shots would be a pause that looks like latency of the server
     gc.disable()
-    telling = asyncio.create_task(tell())
+    reporting = asyncio.create_task(report())
     cpu_ns, wall_ns = process_time_ns(), perf_counter_ns()
     try:
         if load.users:
@@ -170,7 +177,7 @@ async def _run(load: Load, which: int, pipe: Connection) -> None:
             )  # fmt: skip
         done = Done(shots, process_time_ns() - cpu_ns, perf_counter_ns() - wall_ns)
     finally:
-        telling.cancel()
+        reporting.cancel()
         await wire.close()
     pipe.send(heard)
     pipe.send(done)

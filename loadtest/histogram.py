@@ -1,7 +1,7 @@
-"""A mergeable histogram of durations with a bounded relative error: what processes send each other and files keep.
+"""A mergeable histogram of durations with a bounded relative error, sent between processes and stored in files.
 
-Buckets grow by 1 %, so a quantile is off by half a percent at most, at any size (DDSketch; Masson, Rim and Lee, VLDB
-2019). Exact quantiles come from the shots themselves; this is for live numbers and for results without their shots."""
+Buckets grow by 1 %, so the error of a quantile is at most half a percent of its value (DDSketch; Masson, Rim and Lee,
+VLDB 2019). Exact quantiles are computed from the shots; this is for live numbers and for results without shots."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ _GROWTH = math.log(1.01)
 
 
 class Histogram:
-    """Counts of whole numbers by bucket; zero and below share one."""
+    """Counts whole numbers by bucket; numbers up to 1 share bucket 0."""
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
         self.counts: Counter[int] = Counter(counts or {})
@@ -27,7 +27,7 @@ class Histogram:
         return self.counts.total()
 
     def quantile(self, share: float) -> float | None:
-        """The value of the nearest rank, to half a percent; None where nothing was counted."""
+        """Returns the value of the nearest rank, within half a percent; None if the histogram is empty."""
         rank, seen = max(1, math.ceil(self.total * share - 1e-9)), 0
         for bucket, count in sorted(self.counts.items()):
             seen += count
@@ -40,7 +40,7 @@ class Histogram:
         return sum(middle(bucket) * count for bucket, count in self.counts.items()) / total if total else None
 
     def at_most(self, value: float) -> int:
-        """How many were not larger, to the precision of a bucket."""
+        """Counts the values up to this one, to the precision of a bucket."""
         return sum(count for bucket, count in self.counts.items() if middle(bucket) <= value)
 
     def __eq__(self, other: object) -> bool:
@@ -64,10 +64,10 @@ def merged(histograms: Iterable[Histogram]) -> Histogram:
 
 
 def lower_bound(bucket: int) -> float:
-    """Values in a bucket are above this, and not above that of the next."""
+    """Returns the exclusive lower bound of a bucket; the bound of the next bucket is its inclusive upper bound."""
     return math.exp((bucket - 1) * _GROWTH)
 
 
 def middle(bucket: int) -> float:
-    """The value that stands for a bucket: in the geometric middle of its bounds."""
+    """Returns the value that represents a bucket: the geometric mean of its bounds."""
     return math.exp((bucket - 0.5) * _GROWTH) if bucket > 0 else 0.0

@@ -1,4 +1,4 @@
-"""What a run is asked to do, as one value that can be sent to other processes and written into a result."""
+"""The parameters of a run, as one value that can be sent to other processes and written into a result."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,10 +16,11 @@ from loadtest.wires import WIRES, Address
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`users` 0: an open loop at `rate` requests per second; otherwise a closed loop of so many users.
+    """The load of one run. With `users` 0, an open loop at `rate` requests per second; else a closed loop of this many
+    users.
 
-    `scenario`: a file, or the table of one. `within_ms`: an answer later than that is worth nothing, unless its task
-    has a deadline of its own; None: any answer is good."""
+    `scenario`: a file, or the table of a scenario file. `within_ms`: later answers do not count as goodput, unless
+    their task has a deadline of its own; None: every answer counts."""
 
     url: str
     scenario: Path | Mapping[str, Any]
@@ -45,7 +46,7 @@ class Load:
         if kind not in ARRIVALS:
             raise BadSpec(f"arrivals: no such kind {kind!r}; there are {', '.join(sorted(ARRIVALS))}")
         if not self.users and kind != "replay" and not self.rate > 0:
-            raise BadSpec(f"rate: must be positive, got {self.rate:g}; or give users for a closed loop")
+            raise BadSpec(f"rate: must be positive, got {self.rate:g}; for a closed loop, give users instead")
         for name in ("seconds", "in_flight", "timeout_s", "processes"):
             if not getattr(self, name) > 0:
                 raise BadSpec(f"{name}: must be positive, got {getattr(self, name)}")
@@ -61,12 +62,12 @@ class Load:
         return None if self.within_ms is None else round(self.within_ms * 1e6)
 
     def read_scenario(self) -> type[Scenario]:
-        """Raises BadSpec."""
+        """Reads the scenario. Raises BadSpec."""
         return load(self.scenario) if isinstance(self.scenario, Path) else from_table(self.scenario, "command line")
 
     @property
     def title(self) -> str:
-        """In one line, for people."""
+        """A description of the load in one line."""
         if self.users:
             how = f"{self.users} users thinking {self.think} s"
         else:
@@ -79,6 +80,6 @@ class Load:
         return {**asdict(self), "scenario": scenario}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "Load":
-        scenario = told["scenario"]
-        return cls(**{**told, "scenario": Path(scenario) if isinstance(scenario, str) else scenario})
+    def from_json(cls, fields: Mapping[str, Any]) -> "Load":
+        scenario = fields["scenario"]
+        return cls(**{**fields, "scenario": Path(scenario) if isinstance(scenario, str) else scenario})

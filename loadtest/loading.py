@@ -1,5 +1,4 @@
-"""Loads a scenario from a file of any form: TOML, Python or recorded requests. A Python file is imported: it is
-code, and runs."""
+"""Loads a scenario from a TOML file, a Python file or recorded requests. A Python file is imported, so its code runs."""
 
 import importlib.util
 import inspect
@@ -11,7 +10,8 @@ from loadtest.spec import BadSpec
 
 
 def load(path: Path) -> type[Scenario]:
-    """The scenario in a `.toml`, `.py` or recorded `.jsonl` file; `file.py:Name` for one of several. Raises BadSpec."""
+    """Loads the scenario in a `.toml`, `.py` or recorded `.jsonl` file; `file.py:Name` selects one of several. Raises
+    BadSpec."""
     name = ""
     if path.name.partition(".py:")[2]:
         name = path.name.partition(".py:")[2]
@@ -34,13 +34,13 @@ def _from_python(path: Path, name: str) -> type[Scenario]:
         specification.loader.exec_module(module)
     except Exception as error:
         raise BadSpec(f"scenario: {path} cannot be imported: {type(error).__name__}: {error}") from error
-    found = {
+    scenarios = {
         key: value
         for key, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, Scenario) and value.__module__ == module.__name__
     }
-    if name and name not in found:
-        raise BadSpec(f"scenario: {path} has no Scenario {name!r}; it has {', '.join(found) or 'none'}")
-    if not name and len(found) != 1:
-        raise BadSpec(f"scenario: {path} has {', '.join(found) or 'no Scenario'}; name one with {path}:NAME")
-    return found[name] if name else next(iter(found.values()))
+    if name and name not in scenarios:
+        raise BadSpec(f"scenario: {path} has no Scenario {name!r}; it has {', '.join(scenarios) or 'none'}")
+    if not name and len(scenarios) != 1:
+        raise BadSpec(f"scenario: {path} has {', '.join(scenarios) or 'no Scenario'}; name one with {path}:NAME")
+    return scenarios[name] if name else next(iter(scenarios.values()))

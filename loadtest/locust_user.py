@@ -1,10 +1,9 @@
-"""A scenario as a user of locust: the same requests from the same seed, sent by locust's own client in its own loop.
+"""Runs a scenario as a locust user: the same requests from the same seed, sent by locust's client in its closed loop.
 
     from loadtest.locust_user import user_of
     ShopUser = user_of(Shop)          # in a locustfile
 
-Needs locust, which replaces much of the standard library by its own when it is imported: nothing else here may import
-this file."""
+Needs locust, whose import patches much of the standard library (gevent): no other module here may import this one."""
 
 import random
 from collections.abc import Coroutine, Mapping
@@ -26,14 +25,14 @@ T = TypeVar("T")
 def user_of(
     scenario: type[Scenario], *, wire: str = "http-binary", seed: int = 0, tenant_header: str = "x-tenant"
 ) -> type[Any]:
-    """A class for a locustfile. Its `host` is the server's address; requests appear by the names of the tasks.
+    """Returns a user class for a locustfile. Its `host` is the server's address; requests are listed by task name.
 
     wire: `http-binary`, `http-json` or `http-raw`."""
     numbers = count()
     think = Distribution.parse(scenario.think, "think")
 
     class ScenarioUser(FastHttpUser):  # type: ignore[misc]
-        workload: Workload | None = None  # common to all users of a process
+        workload: Workload | None = None  # shared by all users of a process
 
         def on_start(self) -> None:
             self.generator = random.Random(f"{seed} {next(numbers)}")
@@ -57,7 +56,7 @@ def user_of(
 
 
 class LocustWire:
-    """Only what comes before the run: locust does the sending."""
+    """The wire that prepares requests before the run. locust sends them."""
 
     def __init__(self, client: Any, address: Address, form: str) -> None:
         self.address = address
@@ -78,16 +77,17 @@ class LocustWire:
         return f"http://{self.address.authority}{path}", all_headers, body
 
     async def exchange(self, prepared: object, flight: Flight) -> None:
-        raise NotImplementedError("locust sends")
+        raise NotImplementedError("locust sends the requests")
 
     async def close(self) -> None: ...
 
 
 def _now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Its result. Nothing it awaits ever waits, since locust's client blocks: no event loop is needed under gevent."""
+    """Runs a coroutine and returns its result without an event loop. The coroutine never suspends, because locust's
+    client blocks. Raises RuntimeError if it does."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
-    raise RuntimeError("something waited")
+    raise RuntimeError("the coroutine suspended")

@@ -1,9 +1,9 @@
-"""What a result must keep, in a TOML file, and whether it did: for CI, which needs a yes or a no. Pure, but for `read`.
+"""Checks a result against the limits in a TOML file, for CI. All functions are pure except `read`.
 
 p99_ms = 50            # at most, from the planned instant; a shot without an answer counts as infinitely late
 answered_share = 0.999 # at least
 [tenants.shop]
-in_time_share = 0.99   # at least; deadlines are the task's own, or --within-ms of the run"""
+in_time_share = 0.99   # at least; the deadline is the task's, or --within-ms of the run"""
 
 import math
 import re
@@ -27,7 +27,7 @@ _RATES = ("throughput_per_s", "goodput_per_s")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """`group`: "", or `tasks.NAME`, or `tenants.NAME`."""
+    """One limit of an objective. `group`: "", `tasks.NAME` or `tenants.NAME`."""
 
     group: str
     name: str
@@ -40,7 +40,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`value`: the median over the runs."""
+    """A limit and the value that was measured. `value`: the median over the runs."""
 
     limit: Limit
     value: float
@@ -57,7 +57,7 @@ class Verdict:
 
 
 def read(path: Path) -> list[Limit]:
-    """Raises BadSpec naming the key."""
+    """Reads the limits of an objective file. Raises BadSpec, which names the key."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -67,26 +67,26 @@ def read(path: Path) -> list[Limit]:
         for name, inner in table.get(kind, {}).items():
             limits += _limits(inner, f"{kind}.{name}", ())
     if not limits:
-        raise BadSpec(f"objective: {path} holds no limit")
+        raise BadSpec(f"objective: {path} contains no limit")
     return limits
 
 
 def _limits(table: Mapping[str, object], group: str, rates: Sequence[str]) -> list[Limit]:
-    found = []
+    limits = []
     for name, bound in table.items():
         if not group and name in ("tasks", "tenants"):
             continue
         where = f"{group}.{name}" if group else name
         if name not in (*_SHARES, *rates) and not _QUANTILE.fullmatch(name):
-            raise BadSpec(f"{where}: no such limit; there are p99_ms (or any p), {', '.join((*_SHARES, *rates))}")
+            raise BadSpec(f"{where}: no such limit; there are p99_ms (or any pN_ms), {', '.join((*_SHARES, *rates))}")
         if isinstance(bound, bool) or not isinstance(bound, int | float) or bound < 0:
             raise BadSpec(f"{where}: expected a number that is not negative, got {bound!r}")
-        found.append(Limit(group=group, name=name, bound=float(bound)))
-    return found
+        limits.append(Limit(group=group, name=name, bound=float(bound)))
+    return limits
 
 
 def judge(limits: Sequence[Limit], result: Result) -> list[Verdict]:
-    """Raises BadSpec where the result has no such task or tenant."""
+    """Judges each limit. Raises BadSpec if the result does not have the task or tenant of a limit."""
     return [Verdict(limit=limit, value=median(_value(limit, run) for run in result.runs)) for limit in limits]
 
 
@@ -112,7 +112,8 @@ def _group(group: str, run: Run) -> Tally:
 
 
 def quantile_ms(tally: Tally, share: float) -> float:
-    """Of all planned shots, not only of those that were answered, to half a percent: infinite where fewer were."""
+    """Returns a quantile of latency in ms over all planned shots, within half a percent. A shot without an answer
+    counts as infinite."""
     rank = max(1, math.ceil(tally.planned * share - 1e-9))
     if rank > tally.answered:
         return math.inf

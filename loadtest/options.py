@@ -1,4 +1,4 @@
-"""The words of the command line, read into values. Says what is wrong with them and exits, as commands do."""
+"""Parses the command line. Prints a mistake and exits, as argparse does."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from loadtest.wires import WIRES
 _ARRIVALS = "; ".join(usage(name, function, ("rate", "seconds", "seed")) for name, function in ARRIVALS.items())
 _SIZES = "a number, or " + ", ".join(usage(name, function) for name, function in KINDS.items())
 _EPILOG = f"arrivals: {_ARRIVALS}. sizes and pauses: {_SIZES}."
-Verbs = Any  # argparse keeps the type of its subparsers to itself
+Verbs = Any  # the type of argparse's subparsers is private
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """`load` is a Load for `run` and `sweep`."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load on a model server, and the truth.")
+    """Parses the command line. For `run` and `sweep`, the result has a `load`, which is a Load."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Measures a model server under load.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     _run(verbs)
     _sweep(verbs)
@@ -40,40 +40,41 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
 def _run(verbs: Verbs) -> None:
     run = verbs.add_parser(
         "run",
-        help="one load for some seconds",
-        description="One load for some seconds. Exit status: 0 every planned shot was answered, 1 not every one, 2 "
-        "nothing could be asked.",
+        help="run one load",
+        description="Runs one load for some seconds. Exit status: 0 every planned shot was answered, 1 some were not, "
+        "2 no request could be sent.",
         epilog=_EPILOG,
     )
     _add_load(run)
-    run.add_argument("--repeat", type=int, default=1, help="runs of the same load, one after the other, in one result")
-    run.add_argument("--shots", type=Path, help="write every shot of the last run there, one JSON object a line")
+    run.add_argument("--repeat", type=int, default=1, help="number of runs of the same load, in one result")
+    run.add_argument("--shots", type=Path, help="file for every shot of the last run, one JSON object per line")
 
 
 def _sweep(verbs: Verbs) -> None:
     sweep = verbs.add_parser(
         "sweep",
-        help="the highest rate at which the objective holds",
-        description="The highest rate at which --share of the planned shots is answered within --within-ms. Doubles "
-        "--rate until it does not hold, then closes in. Exit status: 0 found, 1 none holds, 2 nothing could be asked.",
+        help="find the highest rate at which the objective is met",
+        description="Finds the highest rate at which --share of the planned shots is answered within --within-ms. "
+        "Doubles --rate until the objective is missed, then bisects. Exit status: 0 found, 1 no rate meets it, 2 no "
+        "request could be sent.",
         epilog=_EPILOG,
     )
     _add_load(sweep)
-    sweep.add_argument("--share", type=float, default=0.99, help="of the planned shots, in time; default %(default)s")
+    sweep.add_argument("--share", type=float, default=0.99, help="share of planned shots in time; default %(default)s")
     sweep.add_argument(
-        "--repeat", type=int, default=3, help="runs of a rate, of which most decide; default %(default)s"
+        "--repeat", type=int, default=3, help="runs per rate, of which the majority decides; default %(default)s"
     )
-    sweep.add_argument("--precision", type=float, default=0.1, help="of the rate; default %(default)s")
-    sweep.add_argument("--most", type=float, default=1e6, help="requests per second, never more; default %(default)g")
+    sweep.add_argument("--precision", type=float, default=0.1, help="relative, of the rate; default %(default)s")
+    sweep.add_argument("--most", type=float, default=1e6, help="highest requests per second; default %(default)g")
 
 
 def _compare(verbs: Verbs) -> None:
     compare = verbs.add_parser(
         "compare",
-        help="which of two results is better, and whether that is real",
-        description="Which of two results is better, and whether the difference is real: a rank test over repeated "
-        "runs (--repeat 5), else a bootstrap over seconds. Exit status: 0 the second is not really worse, 1 it is, 2 "
-        "they cannot be compared.",
+        help="compare two results and test the difference",
+        description="Compares two results and tests whether the difference is real (statistically significant): by a "
+        "rank test over repeated runs (--repeat 5), else by a bootstrap over seconds. Exit status: 0 the second is not "
+        "significantly worse, 1 it is, 2 they cannot be compared.",
     )
     compare.add_argument("first", type=Path, help="a result of `run --json`")
     compare.add_argument("second", type=Path)
@@ -85,65 +86,65 @@ def _check(verbs: Verbs) -> None:
         help="judge a result against an objective file",
         description="Judges a result against an objective file (TOML: p99_ms = 50, answered_share = 0.999, "
         "in_time_share, goodput_per_s, throughput_per_s, and [tasks.NAME] or [tenants.NAME]). Exit status: 0 kept, 1 "
-        "missed, 2 cannot be judged, as where the generator was the bottleneck.",
+        "missed, 2 cannot be judged, for example because the generator was the bottleneck.",
     )
-    check.add_argument("result", type=Path, help="of `run --json`")
+    check.add_argument("result", type=Path, help="a result of `run --json`")
     check.add_argument("objective", type=Path)
 
 
 def _page(verbs: Verbs) -> None:
     page = verbs.add_parser(
         "page",
-        help="results and sweeps as one HTML page",
-        description="Results and sweeps as one HTML page that needs nothing else, to read or to send.",
+        help="write results and sweeps as one HTML page",
+        description="Writes results and sweeps as one self-contained HTML page.",
     )
-    page.add_argument("files", type=Path, nargs="+", help="of `run --json` and `sweep --json`")
+    page.add_argument("files", type=Path, nargs="+", help="results of `run --json` and `sweep --json`")
     page.add_argument("--output", type=Path, default=Path("loadtest.html"), help="default %(default)s")
-    page.add_argument("--title", default="Load test", help="of the window")
+    page.add_argument("--title", default="Load test", help="of the page")
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", help="http://host:port/v2/models/NAME; without a model where the scenario names it")
+    parser.add_argument("url", help="http://host:port/v2/models/NAME; without the model if the scenario names it")
     parser.add_argument(
-        "--wire", choices=WIRES, default="http-binary", help="default %(default)s; http-raw posts bytes"
+        "--wire", choices=WIRES, default="http-binary", help="default %(default)s; http-raw posts bytes only"
     )
     when = parser.add_argument_group("when (open loop, or closed with --users)")
     when.add_argument("--rate", type=float, help="requests per second")
     when.add_argument("--seconds", type=float)
     when.add_argument("--arrivals", help="default poisson; see below")
-    when.add_argument("--users", type=int, default=0, help="a closed loop of so many instead of a rate")
-    when.add_argument("--think", help="seconds from a user's answer to their next request; default 0")
+    when.add_argument("--users", type=int, default=0, help="number of users of a closed loop, instead of a rate")
+    when.add_argument("--think", help="seconds between a user's answer and next request; default 0")
     what = parser.add_argument_group("what (a scenario, or random inputs as the model declares them)")
     what.add_argument("--scenario", type=Path, help=".toml, .py, file.py:NAME, or recorded requests in .jsonl")
     what.add_argument("--rows", help="per request; default 1")
     what.add_argument("--length", help="of variable dimensions; default 16")
     what.add_argument("--words", help="of texts; default lognormal(12, 0.6)")
-    what.add_argument("--side", help="BYTES are photographs, of so many pixels on the longer side")
-    what.add_argument("--deadline-ms", type=float, help="sent with each request, and counted by")
+    what.add_argument("--side", help="makes BYTES photographs with this many pixels on the longer side")
+    what.add_argument("--deadline-ms", type=float, help="sent with each request; later answers are not in time")
     what.add_argument("--priority", type=int, help="1 is the most urgent")
-    what.add_argument("--tenant-header", default="x-tenant", help="names the scenario's tenants; default %(default)s")
+    what.add_argument("--tenant-header", default="x-tenant", help="header of a tenant; default %(default)s")
     what.add_argument("--seed", type=int, default=0, help="of the schedule and the inputs")
     how = parser.add_argument_group("how")
-    how.add_argument("--within-ms", type=float, help="an answer later than that is not counted as good")
-    how.add_argument("--in-flight", type=int, default=256, help="at most; a shot that finds so many is not sent")
-    how.add_argument("--timeout", type=float, default=10.0, help="seconds until a shot is given up")
-    how.add_argument("--processes", type=int, default=0, help="of the generator; default: as many as the rate takes")
+    how.add_argument("--within-ms", type=float, help="later answers are not in time and do not count as goodput")
+    how.add_argument("--in-flight", type=int, default=256, help="the most at once; further shots are not sent")
+    how.add_argument("--timeout", type=float, default=10.0, help="seconds until a shot is aborted")
+    how.add_argument("--processes", type=int, default=0, help="of the generator; default: as many as the rate needs")
     how.add_argument("--warm-up", type=float, default=0.0, help="seconds of the same load before, not counted")
-    how.add_argument("--json", type=Path, help="write the result there")
-    how.add_argument("--html", type=Path, help="write a page with pictures there")
+    how.add_argument("--json", type=Path, help="file for the result")
+    how.add_argument("--html", type=Path, help="file for a page with charts")
 
 
 def _load(found: argparse.Namespace) -> Load:
-    """Raises BadSpec. What the command line does not say, the scenario may."""
+    """Builds the Load from the command line; defaults come from the scenario. Raises BadSpec."""
     sizes = {name: getattr(found, name) for name in ("rows", "length", "words", "side")}
     one: dict[str, Any] = {**sizes, "deadline_ms": found.deadline_ms, "priority": found.priority}
     one = {name: value for name, value in one.items() if value is not None}
     if found.scenario and one:
-        raise BadSpec(f"--{next(iter(one)).replace('_', '-')}: the scenario says that; leave one of them away")
+        raise BadSpec(f"--{next(iter(one)).replace('_', '-')}: the scenario sets this; remove one of the two options")
     if found.repeat < 1:
         raise BadSpec(f"--repeat: must be positive, got {found.repeat}")
     if found.verb == "sweep" and (found.within_ms is None or found.users):
-        raise BadSpec("--within-ms: needed, with a rate to begin at; users are not swept")
+        raise BadSpec("--within-ms: required for a sweep, with a first --rate; a sweep does not take --users")
     defaults = load_scenario(found.scenario) if found.scenario else None
     rate = found.rate if found.rate is not None else (defaults.rate if defaults and not found.users else 0.0)
     return Load(

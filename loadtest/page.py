@@ -1,4 +1,5 @@
-"""Results and sweeps as one HTML page that needs nothing else: no script, no font, no picture from anywhere. Pure."""
+"""Renders results and sweeps as one self-contained HTML page, without scripts, fonts or external files. Pure
+functions."""
 
 import math
 from collections import Counter
@@ -16,7 +17,7 @@ from loadtest.sweep import Point, Sweep
 from loadtest.tally import Tally, together
 
 _STYLE = Path(__file__).with_name("page.css")
-_MOST_WINDOWS = 240  # points of a line; longer runs are drawn in longer windows
+_MOST_WINDOWS = 240  # points of a line; for longer runs, windows are joined
 
 
 def page(title: str, parts: Sequence[Result | Sweep]) -> str:
@@ -39,7 +40,7 @@ def _result(result: Result) -> str:
         f"{objective} ({summary.in_time / max(1, summary.planned):.1%} of the planned)."
     )
     if len(result.runs) > 1:
-        verdict += f" Drawn is the middle one of {len(result.runs)} runs by its goodput; the table has all."
+        verdict += f" The charts show the run of median goodput among {len(result.runs)}; the table lists all runs."
     tiles = [
         ("in time per second", label(summary.goodput_per_s), False),
         ("answered per second", label(summary.throughput_per_s), False),
@@ -68,9 +69,9 @@ def middle_run(runs: Sequence[Run]) -> Run:
 
 
 def _sweep(done: Sweep) -> str:
-    title = f"How much {done.load.url} can do"
+    title = f"Capacity of {done.load.url}"
     runs = [sorted((p for p in done.points if p.rate == rate), key=lambda p: p.goodput_per_s) for rate in done.rates]
-    middle = [found[len(found) // 2] for found in runs]
+    middle = [group[len(group) // 2] for group in runs]
     within = f"{done.load.within_ms:g} ms"
 
     def curve(name: str, style: str, value: Callable[[Point], float], *, has_dots: bool = True) -> Series:
@@ -87,13 +88,13 @@ def _sweep(done: Sweep) -> str:
     figures = [
         _figure(
             "Throughput against offered load",
-            "Where a line leaves the grey one, the server no longer does what it is asked.",
+            "Where a line falls below the grey one, the server no longer answers every request (in time).",
             lines(hockey, x_title=offered, y_title="per second"),
             hockey,
         ),
         _figure(
             "Latency against offered load",
-            "From the planned instant, of all planned shots. A line ends where too few were answered to tell.",
+            "From the planned instant, of all planned shots. A line ends where too few were answered for the quantile.",
             lines(latency, x_title=offered, y_title="ms", log_y=True, limit=limit),
             latency,
         ),
@@ -103,18 +104,18 @@ def _sweep(done: Sweep) -> str:
         for p in middle
     ]
     best = f"{done.best:g}" if done.best is not None else "none"
-    told = sweeping.text(done).partition("\n\n")[2]
+    conclusion = sweeping.text(done).partition("\n\n")[2]
     return (
         f"<h1>{escape(title)}</h1><p class=soft>{escape(done.load.title)}, and other rates</p>"
-        f"<p class=verdict>{escape(told)}</p>"
+        f"<p class=verdict>{escape(conclusion)}</p>"
         + _tiles([(f"per second, with {done.share:.0%} within {within}", best, done.best is None)])
         + f'<div class="charts">{"".join(figures)}</div>'
         + _table(["rate", "held", "in time/s", "p50 ms", "p99 ms"], rows)
     )
 
 
-def _rates(found: Sequence[Tally]) -> str:
-    width, tallies = _drawn(found)
+def _rates(windows: Sequence[Tally]) -> str:
+    width, tallies = _drawn(windows)
 
     def each(count: Callable[[Tally], int]) -> list[tuple[float, float | None]]:
         return [(index * width + width / 2, count(tally) / width) for index, tally in enumerate(tallies)]
@@ -125,11 +126,11 @@ def _rates(found: Sequence[Tally]) -> str:
         Series(name="in time", style="good", points=each(lambda tally: tally.in_time)),
     ]
     drawing = lines(series, x_title="second at which a shot was planned", y_title="per second")
-    return _figure("Asked and answered", "Per second, by the second a shot was planned for.", drawing, series)
+    return _figure("Planned and answered", "Per second, by the planned second of each shot.", drawing, series)
 
 
-def _latencies(found: Sequence[Tally], within_ms: float | None) -> str:
-    width, tallies = _drawn(found)
+def _latencies(windows: Sequence[Tally], within_ms: float | None) -> str:
+    width, tallies = _drawn(windows)
     series = []
     for name, style, share in (("p50", "q1", 0.5), ("p95", "q2", 0.95), ("p99", "q3", 0.99)):
         values = [(index * width + width / 2, tally.latency.quantile(share)) for index, tally in enumerate(tallies)]
@@ -146,19 +147,19 @@ def _distribution(whole: Tally) -> str:
     counts = coarser(whole.latency.counts, lambda bucket: lower_bound(bucket) / 1e6)
     marks = {name: whole.latency.quantile(QUANTILES[name]) for name in ("p50", "p95", "p99")}
     shown = {name: value / 1e6 for name, value in marks.items() if value is not None}
-    drawing = columns(counts, x_title="ms, each step the same factor", y_title="shots", marks=shown)
+    drawing = columns(counts, x_title="ms, logarithmic", y_title="shots", marks=shown)
     return _figure("Distribution of latency", "From the planned instant, of answered shots.", drawing)
 
 
 def _queue(run: Run) -> str:
-    told = points(run.server)
-    if not told:
-        return _figure("Queue and batches", "", empty("The server told no statistics."))
+    readings = points(run.server)
+    if not readings:
+        return _figure("Queue and batches", "", empty("The server reported no statistics."))
     series = [
-        Series(name="requests waiting", style="s1", points=[(point.at_s, point.waiting) for point in told]),
-        Series(name="rows per batch", style="good", points=[(point.at_s, point.batch_rows) for point in told]),
+        Series(name="requests waiting", style="s1", points=[(point.at_s, point.waiting) for point in readings]),
+        Series(name="rows per batch", style="good", points=[(point.at_s, point.batch_rows) for point in readings]),
     ]
-    busy = sum(point.busy_ratio for point in told) / len(told)
+    busy = sum(point.busy_ratio for point in readings) / len(readings)
     caption = f"Means between readings of the server's statistics; it computed {busy:.0%} of the time."
     return _figure("Queue and batches", caption, lines(series, x_title="second", y_title="mean"), series)
 
@@ -168,10 +169,10 @@ def _batches(run: Run) -> str:
     if run.server and run.server[-1].in_buckets:
         counts: dict[str, float] = {f"≤ {size}": count for size, count in sizes.items()}
         drawing = named_bars(counts, x_title="rows of the batch", y_title="batches")
-        return _figure("Batch sizes", "How many batches had so many rows, as the server counts them.", drawing)
+        return _figure("Batch sizes", "Number of batches by their rows, as counted by the server.", drawing)
     rows = {str(size): size * count for size, count in sizes.items()}
     drawing = named_bars(rows, x_title="rows of the batch", y_title="rows")
-    caption = "How many rows travelled in batches of each size, as the server counts them."
+    caption = "Number of rows in batches of each size, as counted by the server."
     return _figure("Batch sizes", caption, drawing)
 
 
@@ -179,16 +180,16 @@ def _reasons(whole: Tally) -> str:
     lost: Counter[str] = whole.errors
     if not lost:
         return _figure("Not answered", "", empty("Every planned shot was answered."))
-    return _figure("Not answered", "By what the server said, or how it ended.", _by_reason(lost))
+    return _figure("Not answered", "By the server's error, or by how the connection ended.", _by_reason(lost))
 
 
 def _drops(run: Run) -> list[str]:
-    """Nothing where the server does not say."""
+    """Returns the chart of dropped requests; no chart if the server does not report reasons."""
     if not run.server or not run.server[-1].in_buckets:
         return []
     dropped = Counter(drops(run.server))
-    drawing = _by_reason(dropped) if dropped else empty("It dropped nothing.")
-    return [_figure("Dropped by the server", "By why, as its metrics count; of all clients.", drawing)]
+    drawing = _by_reason(dropped) if dropped else empty("The server dropped no request.")
+    return [_figure("Dropped by the server", "By reason, from its metrics; requests of all clients.", drawing)]
 
 
 def _by_reason(counts: Counter[str]) -> str:
@@ -200,10 +201,10 @@ def _by_reason(counts: Counter[str]) -> str:
     return f'<div class="reasons">{bars}</div>'
 
 
-def _drawn(found: Sequence[Tally]) -> tuple[int, list[Tally]]:
-    """(seconds per window, windows), few enough to be drawn."""
-    width = max(1, math.ceil(len(found) / _MOST_WINDOWS))
-    return width, [together(found[start : start + width]) for start in range(0, len(found), width)]
+def _drawn(windows: Sequence[Tally]) -> tuple[int, list[Tally]]:
+    """Joins windows until they are few enough to draw. Returns (seconds per window, windows)."""
+    width = max(1, math.ceil(len(windows) / _MOST_WINDOWS))
+    return width, [together(windows[start : start + width]) for start in range(0, len(windows), width)]
 
 
 def _figure(title: str, caption: str, drawing: str, series: Sequence[Series] = ()) -> str:

@@ -1,8 +1,8 @@
-"""An event loop that wakes at the microsecond it was asked for.
+"""An event loop with timers of microsecond precision.
 
-asyncio's epoll rounds every wait up to whole milliseconds, and uvloop counts in them: shots would leave half a
-millisecond late on average, which is 10 % of a 5 ms answer. `select` takes microseconds, and an epoll is itself a file
-it can wait for."""
+asyncio's epoll rounds every wait up to whole milliseconds, and uvloop's timers have that resolution: shots would leave
+half a millisecond late on average, which is 10 % of a 5 ms answer. `select` takes microseconds, and it can wait for
+the epoll's own file descriptor."""
 
 import asyncio
 import ctypes
@@ -17,7 +17,8 @@ _PR_SET_TIMERSLACK = 29
 
 
 class PreciseSelector(selectors.EpollSelector):
-    """As many files as epoll allows; `select` only ever waits for the one epoll."""
+    """An epoll selector that waits by `select` on the epoll's file descriptor, so `select`'s limit of descriptors does
+    not apply."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout > 0:
@@ -27,13 +28,14 @@ class PreciseSelector(selectors.EpollSelector):
 
 
 def wake_sharply() -> None:
-    """Linux lets a sleeper lie 50 µs longer, to wake several at once; this thread asks not to be. No harm elsewhere."""
+    """Sets this thread's timer slack to 1 ns. By default Linux may delay a wake-up by 50 µs to combine several. No
+    effect on other systems."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Like `asyncio.run`; where there is no epoll, it is that."""
+    """Runs a coroutine like `asyncio.run`, on a precise event loop if the system has epoll."""
     if not hasattr(selectors, "EpollSelector"):
         return asyncio.run(main)
     wake_sharply()

@@ -1,6 +1,6 @@
-"""A run as it goes, in the terminal: what the last second was like, and what the server says of itself.
+"""Shows the progress of a run in the terminal: the last seconds, the whole run, and the server's statistics.
 
-Shows nothing where nobody looks: output that is not a terminal stays clean."""
+Prints nothing if the output is not a terminal."""
 
 from collections import deque
 from types import TracebackType
@@ -12,11 +12,12 @@ from rich.table import Table
 from loadtest.server_watch import ServerSample, drops, points
 from loadtest.tally import Tally, together
 
-_SHOWN_S = 2.0  # long enough for a p99 to mean something, short enough to follow
+_SHOWN_S = 2.0  # long enough for a meaningful p99, short enough to show changes
 
 
 class LiveProgress:
-    """`with LiveProgress(console, seconds) as progress:` then `progress(tally, at_s, sample)` a few times a second."""
+    """The live table. Use `with LiveProgress(console, seconds) as progress:` and call `progress(tally, at_s, sample)` a
+    few times a second."""
 
     def __init__(self, console: Console, seconds: float) -> None:
         self._seconds = seconds
@@ -50,15 +51,15 @@ class LiveProgress:
         recent = together([tally for _, tally in self._recent])
         since_s = min(_SHOWN_S, max(at_s, 0.1))
         table = Table(title=f"{min(at_s, self._seconds):.0f} of {self._seconds:g} s", title_justify="left")
-        for name in ("", "asked/s", "answered/s", "p50 ms", "p95 ms", "p99 ms", "errors"):
+        for name in ("", "planned/s", "answered/s", "p50 ms", "p95 ms", "p99 ms", "errors"):
             table.add_column(name, justify="left" if not name else "right")
         table.add_row(f"last {_SHOWN_S:g} s", *_cells(recent, since_s))
         table.add_row("all", *_cells(self._whole, max(at_s, 0.1)))
-        if told := points(list(self._samples)):
-            rows = told[-1].batch_rows
+        if readings := points(list(self._samples)):
+            rows = readings[-1].batch_rows
             table.caption = (
-                f"server: {told[-1].waiting:.1f} waiting, batches of {'-' if rows is None else f'{rows:.1f}'}, "
-                f"busy {told[-1].busy_ratio:.0%}"
+                f"server: {readings[-1].waiting:.1f} waiting, batches of {'-' if rows is None else f'{rows:.1f}'}, "
+                f"busy {readings[-1].busy_ratio:.0%}"
             )
             if self._first and (dropped := drops([self._first, self._samples[-1]])):
                 table.caption += "; dropped: " + ", ".join(f"{count} {why}" for why, count in dropped.items())

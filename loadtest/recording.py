@@ -1,5 +1,5 @@
-"""A scenario made of what a server recorded (`server.record_folder`): the same requests in the same order, at the same
-instants, with the shapes, tenants, priorities and deadlines they had, and made-up contents."""
+"""Builds a scenario from a server's recording (`server.record_folder`): the same requests in the same order, at the
+same instants, with their shapes, tenants, priorities and deadlines, and made-up contents."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ from loadtest.scenario import Inputs, Scenario, Task
 from loadtest.spec import BadSpec
 from serving.protocol.tensors import object_array
 
-MOST_KINDS = 20_000  # different requests, each made before the run
+MOST_KINDS = 20_000  # different requests, all prepared before the run
 
 
 def read(path: Path) -> type[Scenario]:
-    """One line of JSON per request, in any order; files of several replicas may be put together. Raises BadSpec."""
+    """Reads a recording: one line of JSON per request, in any order; files of several replicas may be concatenated.
+    Raises BadSpec."""
     lines = sorted(_lines(path), key=lambda line: line["at_s"])
     if not lines:
-        raise BadSpec(f"scenario: {path} holds no request")
+        raise BadSpec(f"scenario: {path} contains no request")
     kinds: dict[str, Task] = {}
     sequence: list[int] = []
     places: dict[str, int] = {}
@@ -30,10 +31,10 @@ def read(path: Path) -> type[Scenario]:
             kinds[key] = _task(line)
         sequence.append(places[key])
     if len(kinds) > MOST_KINDS:
-        raise BadSpec(f"scenario: {path} has {len(kinds)} different requests, of at most {MOST_KINDS}; take a part")
+        raise BadSpec(f"scenario: {path} has {len(kinds)} different requests, at most {MOST_KINDS} allowed; shorten it")
     made = list(kinds.values())
     settings = {
-        "question": f"what was recorded in {path.name}",
+        "question": f"the requests recorded in {path.name}",
         "arrivals": f"replay({path})",
         "seconds": lines[-1]["at_s"] - lines[0]["at_s"] + 1.0,
         "variety": 1,
@@ -47,26 +48,26 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         whole = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSpec(f"scenario: {path}: {error}") from None
-    found = []
-    for number, text in enumerate(whole.split("\n"), start=1):  # `splitlines` ends lines inside of texts too
+    lines = []
+    for number, text in enumerate(whole.split("\n"), start=1):  # `splitlines` would also split at U+2028 and others
         if not text.strip():
             continue
         try:
             line = json.loads(text)
             line["at_s"] + 0.0, line["model"], line["tenant"], line["priority"], line["deadline_ms"]
-            for told in line["inputs"].values():
-                told["datatype"], list(told["shape"])
+            for tensor in line["inputs"].values():
+                tensor["datatype"], list(tensor["shape"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadSpec(f"scenario: {path}:{number} is no recorded request: {error!r}") from None
-        found.append(line)
-    return found
+            raise BadSpec(f"scenario: {path}:{number} is not a recorded request: {error!r}") from None
+        lines.append(line)
+    return lines
 
 
 def _task(line: Mapping[str, Any]) -> Task:
     inputs = line["inputs"]
 
     def make(scenario: Scenario) -> Inputs:
-        return {key: _values(scenario, told) for key, told in inputs.items()}
+        return {key: _values(scenario, tensor) for key, tensor in inputs.items()}
 
     return Task(
         name=line["model"],
@@ -79,16 +80,17 @@ def _task(line: Mapping[str, Any]) -> Task:
     )
 
 
-def _values(scenario: Scenario, told: Mapping[str, Any]) -> Any:
-    if told["datatype"] != "BYTES":
-        return scenario.array(told["shape"], told["datatype"])
-    count = int(np.prod(told["shape"]))
-    each, more = divmod(told.get("bytes", 0), max(1, count))
-    return object_array([_text(scenario, each + (place < more)) for place in range(count)], tuple(told["shape"]))
+def _values(scenario: Scenario, tensor: Mapping[str, Any]) -> Any:
+    if tensor["datatype"] != "BYTES":
+        return scenario.array(tensor["shape"], tensor["datatype"])
+    count = int(np.prod(tensor["shape"]))
+    size, remainder = divmod(tensor.get("bytes", 0), max(1, count))
+    texts = [_text(scenario, size + (index < remainder)) for index in range(count)]
+    return object_array(texts, tuple(tensor["shape"]))
 
 
 def _text(scenario: Scenario, size: int) -> bytes:
-    """English of exactly so many bytes."""
+    """Returns English text of exactly this many bytes."""
     words = b""
     while len(words) < size:
         words += scenario.sentence(max(1, (size - len(words)) // 5)) + b" "

@@ -1,4 +1,5 @@
-"""What a run's shots say together: counts, exact quantiles, a warning where the generator was the limit. Pure."""
+"""Summarises the shots of a run: counts, exact quantiles, and a warning if the generator was the bottleneck. Pure
+functions."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,18 +10,21 @@ from loadtest.shot import Shot
 from loadtest.tally import Tally, kind_of
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-# Our own lateness is small beside what we measure up to this share of it, or where it is this short anyway.
+# The generator was the bottleneck if the p99 of its lateness exceeds LATE_MS, or both LATE_FLOOR_MS and this share of
+# the p99 of latency.
 LATE_SHARE, LATE_FLOOR_MS, LATE_MS = 0.1, 0.5, 5.0
-BUSY_SHARE = 0.85  # of a core; above it, answers wait to be read
+BUSY_SHARE = 0.85  # of a core; above this share, answers wait to be read
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Latencies are of answered shots only (a refusal is quick and would flatter them); all times in milliseconds.
+    """The summary of a run. Latencies include answered shots only, because fast refusals would lower them. All times
+    are in milliseconds.
 
-    `in_time`: answered by their deadline, all that were answered where there was none. Rates per second are from the
-    first planned to the last done. `generator_share`: of one core, of its busiest process.
-    `is_generator_limit`: the numbers say more about the generator than about the server; judge nothing by them."""
+    `in_time`: shots answered by their deadline; without one, all answered shots. Rates per second are over the time
+    from the first planned instant to the last answer. `generator_share`: the share of a core that the generator's
+    busiest process used. `is_generator_limit`: the generator was the bottleneck; do not judge the server by this run.
+    """
 
     planned: int
     sent: int
@@ -45,7 +49,8 @@ class Summary:
 
 
 def quantile(ascending: Sequence[int], share: float) -> int:
-    """The smallest value that at least this share of all do not exceed (nearest rank, exact, nothing interpolated)."""
+    """Returns the smallest value that at least this share of all values do not exceed (exact nearest rank, without
+    interpolation)."""
     rank = -(-len(ascending) * round(share * 1_000_000) // 1_000_000)
     return ascending[max(0, rank - 1)]
 
@@ -95,7 +100,7 @@ def _quantiles(values: Sequence[int | None]) -> dict[str, float]:
 
 
 def was_late(lateness_ms: Mapping[str, float], from_planned_ms: Mapping[str, float]) -> bool:
-    """Whether we left so late that it shows in the latencies from the planned instant."""
+    """Returns whether shots left so late that latencies from the planned instant are distorted."""
     late_ms = lateness_ms.get("p99", 0.0)
     return late_ms > LATE_MS or (late_ms > LATE_FLOOR_MS and late_ms > LATE_SHARE * from_planned_ms.get("p99", 0.0))
 
@@ -108,22 +113,22 @@ def warnings(
     *,
     open_loop: bool = True,
 ) -> list[str]:
-    """Why these numbers may say more about the load generator than about the server."""
-    said = []
+    """Returns the reasons why the load generator may have distorted these numbers."""
+    reasons = []
     if not_sent:
-        said.append(f"{not_sent} shots were not sent; the load was lower than asked for")
+        reasons.append(f"{not_sent} shots were not sent; the load was lower than planned")
     if was_late(lateness_ms, from_planned_ms):
-        said.append(
-            f"the generator was the bottleneck: 1 % of the shots left {lateness_ms['p99']:.1f} ms late or more, beside "
-            f"a p99 of {from_planned_ms.get('p99', 0.0):.1f} ms; take a lower rate, more processes or another machine"
+        reasons.append(
+            f"the generator was the bottleneck: 1 % of the shots left {lateness_ms['p99']:.1f} ms late or more, with "
+            f"a p99 of {from_planned_ms.get('p99', 0.0):.1f} ms; use a lower rate, more processes or another machine"
         )
-    # A closed loop without pauses keeps its generator busy by design, and does not plan instants it could miss.
+    # A closed loop without pauses keeps its generator busy by design, and has no planned instants to miss.
     if open_loop and cpu_share > BUSY_SHARE:
-        said.append(
+        reasons.append(
             f"the generator was close to its limit: one of its processes used {cpu_share:.0%} of a core, so answers "
-            "waited to be read; take more processes"
+            "waited to be read; use more processes"
         )
-    return said
+    return reasons
 
 
 def text(summary: Summary) -> str:
@@ -140,7 +145,7 @@ def text(summary: Summary) -> str:
         ("from planned", summary.from_planned_ms),
         ("from sent", summary.from_sent_ms),
         ("to first byte", summary.first_byte_ms),
-        ("we were late by", summary.lateness_ms),
+        ("generator late by", summary.lateness_ms),
     ):
         lines.append(_row(title, [f"{quantiles[name]:.3f}" if quantiles else "-" for name in QUANTILES]))
     if summary.errors:
@@ -151,7 +156,7 @@ def text(summary: Summary) -> str:
 
 
 def group_text(title: str, groups: Mapping[str, Tally]) -> str:
-    """One line per task or tenant, empty where there is only one; quantiles to half a percent."""
+    """Formats one line per task or tenant; empty if there is only one. Quantiles are within half a percent."""
     if len(groups) < 2:
         return ""
     lines = [_row(title, ["planned", "answered", "in time", "p50 ms", "p99 ms"])]

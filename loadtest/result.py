@@ -1,6 +1,6 @@
-"""What is kept of a run: numbers of the whole, of every second, of every task and tenant, and what the server said.
+"""The result of a run: figures of the whole run, of every second, task and tenant, and the server's statistics.
 
-A result file holds one run or several of the same load; `compare` and the page read nothing else."""
+A result file holds one or several runs of the same load; `compare` and the page read nothing else."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,12 +20,13 @@ WATCH_S = 1.0
 
 
 class BadResult(ValueError):
-    """The file holds no result; the text names it and what is wrong."""
+    """A file that is not a result. The text names the file and the mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """`windows` are of one second of planned time each. Instants of `server` are seconds of the run."""
+    """The figures of one run. Each of `windows` is one second of planned time. Instants of `server` are seconds since
+    the start of the run."""
 
     summary: Summary
     windows: Sequence[Tally]
@@ -36,6 +37,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
+    """One or several runs of the same load."""
+
     load: Load
     runs: Sequence[Run]
 
@@ -44,7 +47,8 @@ Progress = Callable[[Tally, float, ServerSample | None], None]
 
 
 def take(load: Load, progress: Progress = lambda *_: None) -> tuple[Run, Sequence[Shot]]:
-    """One run, watched from this process while others shoot. Raises what `fly` raises."""
+    """Takes one run: other processes send requests while this one reads the server's statistics. Raises what `fly`
+    raises."""
     samples: list[ServerSample] = []
     watch: ServerWatch | None = None
 
@@ -54,16 +58,16 @@ def take(load: Load, progress: Progress = lambda *_: None) -> tuple[Run, Sequenc
         look(0.0)
 
     def look(at_s: float) -> ServerSample | None:
-        seen = watch.sample(at_s) if watch else None
-        if seen:
-            samples.append(seen)
-        return seen
+        sample = watch.sample(at_s) if watch else None
+        if sample:
+            samples.append(sample)
+        return sample
 
-    def told(tally: Tally, at_s: float) -> None:
+    def on_tally(tally: Tally, at_s: float) -> None:
         due = at_s >= (samples[-1].at_s if samples else 0.0) + WATCH_S
         progress(tally, at_s, look(at_s) if due and samples else None)
 
-    flown = fly(load, told, began)
+    flown = fly(load, on_tally, began)
     if samples:
         look(max(shot.done_ns or 0 for shot in flown.shots) / 1e9 if flown.shots else 0.0)
     return run_of(load, flown, samples), flown.shots
@@ -81,11 +85,11 @@ def run_of(load: Load, flown: Flown, samples: Sequence[ServerSample] = ()) -> Ru
 
 
 def _by(shots: Sequence[Shot], key: Callable[[Shot], str], within_ns: int | None) -> dict[str, Tally]:
-    found: dict[str, Tally] = {}
+    tallies: dict[str, Tally] = {}
     for shot in shots:
         if key(shot):
-            found.setdefault(key(shot), Tally()).add(shot, within_ns)
-    return found
+            tallies.setdefault(key(shot), Tally()).add(shot, within_ns)
+    return tallies
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -104,14 +108,14 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def why_unread(error: Exception) -> str:
-    """What is wrong with a file of ours that could not be read as one."""
+    """Returns the reason why a file could not be read as a result or a sweep."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def read_result(path: Path) -> Result:
-    """Raises BadResult."""
+    """Reads a result file. Raises BadResult."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         if document["format"] != FORMAT:
@@ -120,14 +124,14 @@ def read_result(path: Path) -> Result:
     except BadResult:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadResult(f"{path} is no result of `loadtest run --json`: {why_unread(error)}") from None
+        raise BadResult(f"{path} is not a result of `loadtest run --json`: {why_unread(error)}") from None
 
 
-def _run(told: dict[str, Any]) -> Run:
+def _run(fields: dict[str, Any]) -> Run:
     return Run(
-        summary=Summary(**told["summary"]),
-        windows=[Tally.from_json(tally) for tally in told["windows"]],
-        tasks={name: Tally.from_json(tally) for name, tally in told["tasks"].items()},
-        tenants={name: Tally.from_json(tally) for name, tally in told["tenants"].items()},
-        server=[sample_from_json(sample) for sample in told["server"]],
+        summary=Summary(**fields["summary"]),
+        windows=[Tally.from_json(tally) for tally in fields["windows"]],
+        tasks={name: Tally.from_json(tally) for name, tally in fields["tasks"].items()},
+        tenants={name: Tally.from_json(tally) for name, tally in fields["tenants"].items()},
+        server=[sample_from_json(sample) for sample in fields["server"]],
     )

@@ -1,4 +1,4 @@
-"""Real text and real photographs in any stated size, drawn from a seed."""
+"""Real text and real photographs of any size, drawn with a seeded generator."""
 
 import random
 from functools import cache
@@ -9,18 +9,20 @@ FOLDER = Path(__file__).parent / "samples"
 
 
 def sentence(words: int, generator: random.Random) -> bytes:
-    """So many running words of English prose, from anywhere in it; longer than the text, it begins again."""
+    """Returns this many consecutive words of English prose from a random place. The text is repeated if it is too
+    short."""
     text = _prose()
     start = generator.randrange(len(text))
     return " ".join(text[(start + offset) % len(text)] for offset in range(words)).encode()
 
 
 def photograph(side: int, generator: random.Random) -> bytes:
-    """A JPEG of `side` pixels on its longer side: a part of a photograph, so that no two have the same bytes."""
+    """Returns a JPEG with `side` pixels on its longer side: a random part of a photograph, so that the bytes of two
+    JPEGs differ. Raises ValueError if pillow is not installed."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise ValueError("images need a package more: pip install pillow") from error
+        raise ValueError("images need the package pillow: pip install pillow") from error
     whole = Image.open(BytesIO(_photograph())).convert("RGB")
     width, height = (round(size * generator.uniform(0.7, 1.0)) for size in whole.size)
     left, top = generator.randint(0, whole.width - width), generator.randint(0, whole.height - height)

@@ -1,7 +1,7 @@
-"""What is asked: a class with weighted tasks, as people write them for locust.
+"""Scenarios: classes with weighted tasks, as in locust.
 
-A task returns the inputs of one request instead of sending it, so that the same task can be shot on a schedule, by
-users who wait for their answers, or by locust."""
+A task returns the inputs of one request instead of sending it, so that the same task can be sent on a schedule, by
+users of a closed loop, or by locust."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,8 @@ _MARK = "_loadtest_task"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One kind of request. `model` empty: the scenario's. `deadline_ms` 0: none; `priority` 0: the default, 1 first."""
+    """One kind of request. `model` "": the scenario's. `deadline_ms` 0: none. `priority` 0: the default; 1 is the most
+    urgent."""
 
     name: str
     weight: float
@@ -31,7 +32,7 @@ class Task:
     model: str = ""
     priority: int = 0
     deadline_ms: float = 0.0
-    tenant: str | None = None  # who asks it; None: any of the scenario's
+    tenant: str | None = None  # None: any tenant of the scenario
 
     def __post_init__(self) -> None:
         for field, value in (("weight", self.weight), ("deadline_ms", self.deadline_ms), ("priority", self.priority)):
@@ -50,8 +51,9 @@ def task(
 
 
 def task(weight: float | Method = 1, *, model: str = "", priority: int = 0, deadline_ms: float = 0.0) -> Any:
-    """Makes a method of a Scenario a task: `@task`, `@task(3, deadline_ms=200)`. Twice the weight: twice as often."""
-    if callable(weight):  # without brackets, as in locust
+    """Marks a method of a Scenario as a task: `@task`, `@task(3, deadline_ms=200)`. Frequency is proportional to
+    weight."""
+    if callable(weight):  # used without brackets, as in locust
         return task(1)(weight)
     options = {"weight": weight, "model": model, "priority": priority, "deadline_ms": deadline_ms}
 
@@ -63,21 +65,21 @@ def task(weight: float | Method = 1, *, model: str = "", priority: int = 0, dead
 
 
 class Scenario:
-    """Subclass it; its tasks are the methods marked with `@task`.
+    """The base class of scenarios. The tasks of a subclass are its methods marked with `@task`.
 
-    A task sees one instance per kind of request: `self.random` (seeded; use no other source of chance), `self.inputs`
-    (what the model says it takes), `self.tenant`, and the makers below."""
+    One instance per task and tenant is passed to the task: `self.random` (seeded; use no other source of randomness),
+    `self.inputs` (the model's declared inputs), `self.tenant`, and the methods below."""
 
-    question: ClassVar[str] = ""  # which question a run of this answers
-    model: ClassVar[str] = ""  # of tasks that name none; empty: the URL's
-    tenants: ClassVar[Mapping[str, float]] = {}  # weights by tenant; empty: nobody is named
+    question: ClassVar[str] = ""  # the question that a run answers
+    model: ClassVar[str] = ""  # the model of tasks that name none; "": the URL's
+    tenants: ClassVar[Mapping[str, float]] = {}  # weights by tenant; empty: no tenant is sent
     headers: ClassVar[Mapping[str, str]] = {}  # sent with every request; gRPC: metadata
-    think: ClassVar[str] = "0"  # seconds between answer and next request of a user; closed loop only
+    think: ClassVar[str] = "0"  # seconds between a user's answer and next request; closed loop only
     arrivals: ClassVar[str] = "poisson"
-    rate: ClassVar[float] = 0.0  # requests per second; 0: the command line must say
+    rate: ClassVar[float] = 0.0  # requests per second; 0: set on the command line
     seconds: ClassVar[float] = 10.0
-    variety: ClassVar[int] = 32  # different requests per task and tenant, made before the run
-    sequence: ClassVar[Sequence[int]] = ()  # which task comes when, over and over; empty: drawn by weight
+    variety: ClassVar[int] = 32  # different requests per task and tenant, prepared before the run
+    sequence: ClassVar[Sequence[int]] = ()  # the order of tasks by index, repeated; empty: drawn by weight
 
     def __init__(self, generator: random.Random, inputs: Sequence[TensorDescription] = (), tenant: str = "") -> None:
         self.random = generator
@@ -86,28 +88,28 @@ class Scenario:
 
     @classmethod
     def tasks(cls) -> list[Task]:
-        """In the order they were written. Raises BadSpec where there is none."""
-        found = {}
+        """Returns the tasks in the order of their definition. Raises BadSpec if there is none."""
+        methods = {}
         for owner in reversed(cls.__mro__):
-            found.update({name: method for name, method in vars(owner).items() if hasattr(method, _MARK)})
-        if not found:
+            methods.update({name: method for name, method in vars(owner).items() if hasattr(method, _MARK)})
+        if not methods:
             raise BadSpec(f"{cls.__name__}: no method is marked with @task")
-        return [Task(name=name, make=method, **getattr(method, _MARK)) for name, method in found.items()]
+        return [Task(name=name, make=method, **getattr(method, _MARK)) for name, method in methods.items()]
 
     def number(self, distribution: str | float) -> int:
-        """A whole number, at least one: `self.number("uniform(1, 8)")`."""
+        """Draws a whole number, at least 1: `self.number("uniform(1, 8)")`."""
         return Distribution.parse(distribution, "number").size(self.random)
 
     def sentence(self, words: str | float = "lognormal(12, 0.6)") -> bytes:
-        """Running English prose of so many words, UTF-8."""
+        """Returns English prose of this many words, UTF-8."""
         return samples.sentence(Distribution.parse(words, "words").size(self.random), self.random)
 
     def photograph(self, side: str | float = "lognormal(300, 0.3)") -> bytes:
-        """A JPEG whose longer side has so many pixels."""
+        """Returns a JPEG whose longer side has this many pixels."""
         return samples.photograph(Distribution.parse(side, "side").size(self.random), self.random)
 
     def array(self, shape: Sequence[int], datatype: str = "FP32") -> Tensor:
-        """Seeded numbers: reals in [0, 1), whole ones in [0, 100) since they are often indices into a table."""
+        """Draws an array of numbers: floats in [0, 1), integers in [0, 100), since they are often indices."""
         generator = np.random.default_rng(self.random.getrandbits(64))
         if datatype == "BOOL":
             return generator.integers(0, 2, size=shape).astype(bool)
@@ -118,15 +120,16 @@ class Scenario:
     def fill(
         self, rows: str | float = 1, length: str | float = 16, words: str | float = "", side: str | float = ""
     ) -> Inputs:
-        """Something for every input the model declares: `rows` rows, other variable dimensions `length`.
+        """Makes up values for every declared input: `rows` rows; other variable dimensions have size `length`. Raises
+        BadSpec if the wire has no metadata.
 
-        BYTES become sentences of `words` words, or photographs where `side` is given."""
+        BYTES are sentences of `words` words, or photographs if `side` is given."""
         if not self.inputs:
-            raise BadSpec("this wire has no metadata: the task must return its inputs itself")
+            raise BadSpec("this wire has no metadata: write a task that returns its inputs")
         row_count, lengths = self.number(rows), self.number(length)
         made: dict[str, Any] = {}
         for tensor in self.inputs:
-            # A model without rows may have a fixed size, or none, in their place.
+            # The first dimension of a model without rows may be fixed or missing.
             open_sizes = (row_count, *[lengths] * len(tensor.shape))
             shape = tuple(open_sizes[index] if size < 0 else size for index, size in enumerate(tensor.shape))
             if tensor.datatype != "BYTES":

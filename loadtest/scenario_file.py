@@ -1,4 +1,4 @@
-"""The small TOML form of a scenario, for the common cases: what the model declares, filled in stated sizes."""
+"""Scenarios in TOML, for the common cases: the model's declared inputs, filled with values of given sizes."""
 
 import tomllib
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _TASK: Mapping[str, type | tuple[type, ...]] = {
 
 
 def read(path: Path) -> type[Scenario]:
-    """Raises BadSpec naming the key."""
+    """Reads a TOML scenario. Raises BadSpec, which names the key."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -40,17 +40,17 @@ def read(path: Path) -> type[Scenario]:
 
 
 def from_table(table: Mapping[str, Any], name: str) -> type[Scenario]:
-    """The same from a table that is already read; the command line makes one of its options."""
+    """Builds a scenario from a parsed table; the command line passes its options as one. Raises BadSpec."""
     tasks = table.get("tasks", {"fill": {}})
     if not isinstance(tasks, dict) or not tasks:
-        raise BadSpec(f"tasks: expected one table or more, [tasks.NAME], got {tasks!r}")
+        raise BadSpec(f"tasks: expected one or more tables [tasks.NAME], got {tasks!r}")
     settings = {key: value for key, value in table.items() if key != "tasks"}
     _check(settings, _SETTINGS, "")
     if "think" in settings:
         settings["think"] = str(settings["think"])
         Distribution.parse(settings["think"], "think")
     made = [_task(key, value) for key, value in tasks.items()]
-    # Not as methods: a task may be called as it likes, also `fill`.
+    # Tasks are not defined as methods, because a task may have the name of a method, such as `fill`.
     return type(name, (Scenario,), {**settings, "tasks": classmethod(lambda cls: made)})
 
 

@@ -1,8 +1,8 @@
-"""What the server says of itself during a run, read once a second.
+"""Reads the server's statistics once a second during a run.
 
-Headway's `GET /metrics` tells of all replicas and why requests were dropped. Other servers are asked for the statistics
-of the protocol (`GET /v2/models/<name>/stats`), whose counters are Triton's; behind a load balancer they are of
-whichever replica answered, so with several replicas take the numbers as of one of them."""
+Headway's `GET /metrics` covers all replicas and the reasons of dropped requests. Other servers are asked for the
+protocol's statistics (`GET /v2/models/<name>/stats`), whose counters are Triton's. Behind a load balancer, these are of
+the replica that answers, so with several replicas the numbers describe only one of them."""
 
 import http.client
 import json
@@ -28,19 +28,19 @@ _SUMMED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSample:
-    """Counters since the server started, at an instant of the run (seconds); of all watched models together.
+    """Counters since the server's start, read at `at_s` seconds of the run; sums over all watched models.
 
-    by_batch_rows: batches by their rows; where the server counts by buckets (`in_buckets`), by the most rows of each.
-    dropped: requests that were refused, expired or failed, by why; empty where the server does not say.
-    clock_s: when the server counted, by its own clock; 0 where it does not say. Counts may be a second old.
-    lanes: how many batches it computes at a time."""
+    by_batch_rows: number of batches by their rows; with histogram buckets (`in_buckets`), by the bucket's upper bound.
+    dropped: requests that were refused, expired or failed, by reason; empty if the server reports none.
+    clock_s: when the server counted, by its own clock; 0 if unknown. Counts may be a second old.
+    lanes: how many batches the server computes at a time."""
 
     at_s: float
-    rows: int = 0  # inferred
+    rows: int = 0  # computed
     batches: int = 0
     answered: int = 0
     failed: int = 0
-    queue_ns: int = 0  # waited, of all answered requests together
+    queue_ns: int = 0  # waiting time, summed over all answered requests
     compute_ns: int = 0
     by_batch_rows: Mapping[int, int] = field(default_factory=dict)
     in_buckets: bool = False
@@ -51,7 +51,8 @@ class ServerSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerPoint:
-    """What happened between two samples. `waiting`: mean number of requests in the queue; `batch_rows`: mean."""
+    """Means between two samples. `waiting`: number of requests in the queue; `batch_rows`: rows per batch;
+    `busy_ratio`: share of time in which the lanes compute."""
 
     at_s: float
     waiting: float
@@ -60,24 +61,26 @@ class ServerPoint:
 
 
 class ServerWatch:
-    """Blocking, half a second at most: it belongs into a process that does not shoot."""
+    """Samples a server's statistics. `sample` blocks, each read for up to half a second, so it must be called in a
+    process that does not send requests."""
 
     def __init__(self, address: Address, models: Sequence[str]) -> None:
         self._address = address
         self._models = [model for model in models if model]
-        self._has_metrics = True  # until the server says otherwise
+        self._has_metrics = True  # until a read shows otherwise
         self._clock_s = 0.0
         self._paths = [f"/v2/models/{quote(model)}/stats" for model in self._models]
 
     def sample(self, at_s: float) -> ServerSample | None:
-        """None where the server does not answer in time, tells no statistics, or nothing newer than last time."""
+        """Reads the statistics. Returns None if the server does not answer in time, has no statistics, or none newer
+        than the last ones."""
         entries: list[dict[str, Any]] = []
         connection = http.client.HTTPConnection(self._address.host, self._address.port, timeout=_PATIENCE_S)
         try:
-            if self._has_metrics and (seen := self._scrape(connection, at_s)):
-                is_new = not seen.clock_s or seen.clock_s != self._clock_s
-                self._clock_s = seen.clock_s
-                return seen if is_new else None
+            if self._has_metrics and (scraped := self._scrape(connection, at_s)):
+                is_new = not scraped.clock_s or scraped.clock_s != self._clock_s
+                self._clock_s = scraped.clock_s
+                return scraped if is_new else None
             self._has_metrics = False
             for path in self._paths:
                 connection.request("GET", path)
@@ -92,7 +95,7 @@ class ServerWatch:
             connection.close()
 
     def _scrape(self, connection: http.client.HTTPConnection, at_s: float) -> ServerSample | None:
-        """None where the metrics are not Headway's, or say nothing of these models."""
+        """Reads Headway's metrics. Returns None if they are not Headway's, or lack these models."""
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
         body = answer.read()
@@ -100,7 +103,7 @@ class ServerWatch:
 
 
 def read_metrics(text: str, models: Sequence[str], at_s: float) -> ServerSample | None:
-    """From a scrape of all replicas; None where it is not Headway's, or says nothing of these models."""
+    """Parses a scrape of all replicas. Returns None if it is not Headway's, or lacks these models."""
     totals: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     up_to: Counter[float] = Counter()
@@ -142,17 +145,18 @@ def read_metrics(text: str, models: Sequence[str], at_s: float) -> ServerSample 
 
 
 def _apart(up_to: Mapping[float, int]) -> dict[int, int]:
-    """Cumulative buckets as counts of their own. The last has no edge; it is called twice the one before."""
-    found: dict[int, int] = {}
+    """Converts cumulative buckets to counts of each bucket. The last bucket has no upper bound; twice the bound before
+    it is used."""
+    counts: dict[int, int] = {}
     below = 0
     for edge, count in sorted(up_to.items()):
-        found[int(edge) if edge < math.inf else 2 * max(found, default=1)] = count - below
+        counts[int(edge) if edge < math.inf else 2 * max(counts, default=1)] = count - below
         below = count
-    return found
+    return counts
 
 
 def read_sample(entries: Sequence[Mapping[str, Any]], at_s: float) -> ServerSample:
-    """From the protocol's `model_stats`. KeyError or TypeError where they are something else."""
+    """Converts the protocol's `model_stats`. Raises KeyError or TypeError if they have another form."""
     batches: Counter[int] = Counter()
     for entry in entries:
         for batch in entry.get("batch_stats", ()):
@@ -176,16 +180,17 @@ def read_sample(entries: Sequence[Mapping[str, Any]], at_s: float) -> ServerSamp
 
 
 def points(samples: Sequence[ServerSample]) -> list[ServerPoint]:
-    """Between each two samples. The mean number waiting is the time waited over the time passed (Little 1961)."""
-    found = []
+    """Returns the means between consecutive samples. The mean number of waiting requests is the waiting time divided by
+    the time passed (Little 1961)."""
+    means = []
     for before, after in pairwise(samples):
         by_its_clock = before.clock_s and after.clock_s
         passed_ns = (after.clock_s - before.clock_s if by_its_clock else after.at_s - before.at_s) * 1e9
-        # A server that was restarted, or another replica that answered, counts from elsewhere: nothing can be said.
+        # Skipped: the counters are of a restarted server or of another replica.
         if passed_ns <= 0 or after.batches < before.batches or after.queue_ns < before.queue_ns:
             continue
         batches = after.batches - before.batches
-        found.append(
+        means.append(
             ServerPoint(
                 at_s=after.at_s,
                 waiting=(after.queue_ns - before.queue_ns) / passed_ns,
@@ -193,11 +198,12 @@ def points(samples: Sequence[ServerSample]) -> list[ServerPoint]:
                 busy_ratio=max(0, after.compute_ns - before.compute_ns) / passed_ns / after.lanes,
             )
         )
-    return found
+    return means
 
 
 def drops(samples: Sequence[ServerSample]) -> dict[str, int]:
-    """Requests of this run that the server refused, gave up or failed, by why, the most frequent first."""
+    """Returns the number of requests that the server refused, expired or failed during the run, by reason, the most
+    frequent first."""
     if len(samples) < 2:
         return {}
     grown = Counter(samples[-1].dropped) - Counter(samples[0].dropped)
@@ -205,7 +211,7 @@ def drops(samples: Sequence[ServerSample]) -> dict[str, int]:
 
 
 def batch_sizes(samples: Sequence[ServerSample]) -> dict[int, int]:
-    """Batches of this run by their rows."""
+    """Returns the number of batches during the run, by their rows."""
     if len(samples) < 2:
         return {}
     first, last = samples[0].by_batch_rows, samples[-1].by_batch_rows
@@ -217,6 +223,6 @@ def sample_as_json(sample: ServerSample) -> dict[str, Any]:
     return asdict(sample)
 
 
-def sample_from_json(told: Mapping[str, Any]) -> ServerSample:
-    by_rows = {int(rows): count for rows, count in told["by_batch_rows"].items()}
-    return ServerSample(**{**told, "by_batch_rows": by_rows})
+def sample_from_json(fields: Mapping[str, Any]) -> ServerSample:
+    by_rows = {int(rows): count for rows, count in fields["by_batch_rows"].items()}
+    return ServerSample(**{**fields, "by_batch_rows": by_rows})

@@ -1,7 +1,9 @@
-"""Shoots on schedule, whatever the server does: an open loop. A shot that cannot leave is counted, never delayed.
+"""Sends requests on schedule, independent of the server: an open loop. A shot that cannot be sent is counted, never
+delayed.
 
-A closed loop waits for answers before it asks again, so a server that stalls is asked less and looks better than it is
-(coordinated omission). Here the schedule stands, and latency counts from the planned instant."""
+A closed loop waits for answers before it sends the next requests, so a server that stalls gets fewer requests and
+looks better than it is (coordinated omission). Here the schedule is fixed, and latency is measured from the planned
+instant."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ from loadtest.shot import Shot
 from loadtest.wires import Flight, NoAnswer, Wire
 from loadtest.workload import Prepared, Workload
 
-LEAD_NS = 2_000_000  # between now and instant zero, so that the first shot is not late by our own preparation
+LEAD_NS = 2_000_000  # between now and the start of the run, so that the first shot is not late
 Seen = Callable[[Shot], None]
 
 
@@ -26,11 +28,12 @@ async def shoot(
     timeout_s: float = 10.0,
     seen: Seen | None = None,
 ) -> list[Shot]:
-    """One shot per instant of the schedule (ns since the start, ascending), in its order.
+    """Sends one shot per instant of the schedule (ns since the start, ascending). Returns the shots in this order. No
+    request is retried.
 
-    requests: one per instant, taken in turn where there are fewer. start_ns: instant zero on `perf_counter_ns`.
-    in_flight: the most at once; a shot that finds so many is not sent, since waiting would close the loop. Nothing is
-    sent twice. seen: called with every shot that is over."""
+    requests: one per instant, used repeatedly if there are fewer. start_ns: the start of the run on `perf_counter_ns`.
+    in_flight: the most shots at once; a further shot is not sent, because waiting would close the loop.
+    seen: called with every finished shot."""
     shooter = Shooter(wire, start_ns, in_flight, timeout_s)
     shots: list[Shot] = [Shot(planned_ns) for planned_ns in schedule]
 
@@ -39,7 +42,7 @@ async def shoot(
         if seen is not None:
             seen(shots[index])
 
-    # The group owns the shots in flight and waits for the last of them.
+    # The group owns the shots in flight and waits for them.
     async with asyncio.TaskGroup() as flights:
         for index, planned_ns in enumerate(schedule):
             await shooter.wait_until(planned_ns)
@@ -48,7 +51,7 @@ async def shoot(
 
 
 class Shooter:
-    """The clock of one run and the bound on what is in flight. `fire` is one shot."""
+    """Sends shots with the clock of one run and a limit on shots in flight. `fire` sends one shot."""
 
     def __init__(self, wire: Wire, start_ns: int | None, in_flight: int, timeout_s: float) -> None:
         self._wire = wire
@@ -61,7 +64,7 @@ class Shooter:
         return perf_counter_ns() - self._start_ns
 
     async def wait_until(self, planned_ns: int) -> None:
-        # In the past: still one turn of the loop, or a burst would keep the answers from being read.
+        # Sleeps 0 s for an instant in the past, so that answers are read during a burst.
         await asyncio.sleep(max(0, planned_ns - self.now_ns()) / SECOND_NS)
 
     async def fire(self, planned_ns: int, request: Prepared) -> Shot:
@@ -102,9 +105,9 @@ class Shooter:
 async def load_schedule(
     wire: Wire, workload: Workload, schedule: Sequence[int], *, seed: int, share: tuple[int, int], **options: object
 ) -> list[Shot]:
-    """The part of a schedule that falls to one of several processes: `share` is (which, of how many).
+    """Sends the part of a schedule that belongs to one of several processes. `share`: (index, number of processes).
 
-    Each request is chosen before the schedule is dealt, so the load is the same for any number of processes."""
+    Requests are assigned before the schedule is divided, so the load is the same for any number of processes."""
     which, count = share
     order = workload.order(len(schedule), seed)
     requests = [workload.requests[index] for index in order]

@@ -1,4 +1,4 @@
-"""One measured request, and how many of them are kept on disk: one JSON object a line."""
+"""One measured request (a shot), and its file format: one JSON object per line."""
 
 import json
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """Instants are nanoseconds since the start of the run; None for what did not happen.
+    """One measured request. Instants are nanoseconds since the start of the run; None for events that did not happen.
 
-    status: the HTTP status, None where no whole answer came.
-    error: None for an answer below status 400; else what the server said, or what went wrong on the way.
-    deadline_ns: how long after the planned instant the answer is worth something; None for ever."""
+    status: the HTTP status, None without a complete answer.
+    error: None for an answer below status 400; else the server's error, or the failure of the connection.
+    deadline_ns: the latest useful answer, counted from the planned instant; None without a deadline."""
 
     planned_ns: int
     sent_ns: int | None = None
@@ -27,28 +27,29 @@ class Shot:
 
     @property
     def is_answered(self) -> bool:
-        """A whole answer with a status below 400."""
+        """True for a complete answer with a status below 400."""
         return self.status is not None and self.status < 400
 
     def is_in_time(self, within_ns: int | None = None) -> bool:
-        """Answered before its own deadline, or else `within_ns` after the planned instant: what goodput counts."""
+        """Returns whether the shot was answered by its own deadline or, without one, within `within_ns` after the
+        planned instant. Goodput counts these shots."""
         limit_ns = self.deadline_ns if self.deadline_ns is not None else within_ns
         took_ns = self.from_planned_ns
         return self.is_answered and took_ns is not None and (limit_ns is None or took_ns <= limit_ns)
 
     @property
     def from_planned_ns(self) -> int | None:
-        """What a client feels that came when it wanted to."""
+        """The latency from the planned instant, as a real client experiences it."""
         return None if self.done_ns is None else self.done_ns - self.planned_ns
 
     @property
     def from_sent_ns(self) -> int | None:
-        """What the server is to blame for, once the request has left us."""
+        """The latency from the instant of sending, which excludes lateness of the load generator."""
         return None if self.done_ns is None or self.sent_ns is None else self.done_ns - self.sent_ns
 
     @property
     def lateness_ns(self) -> int | None:
-        """How late we were ourselves: the load generator's own fault, and the measure of its honesty."""
+        """The delay of sending by the load generator; it limits the accuracy of the results."""
         return None if self.sent_ns is None else self.sent_ns - self.planned_ns
 
 

@@ -1,6 +1,6 @@
-"""Is a difference real, or would two results of the same server differ as much? Two tests; neither assumes a shape.
+"""Two nonparametric tests of whether a difference between two results is significant.
 
-Pure; chance comes from a seeded generator, so that the same files always get the same verdict."""
+Pure functions. Random numbers are seeded, so that the same files always get the same verdict."""
 
 import math
 import random
@@ -11,14 +11,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 ALPHA = 0.05
-LEAST_RUNS = 4  # of each: with three, even the clearest order of six numbers comes by chance once in ten
-_EXACT = 20_000  # ways to deal the ranks, up to which all are tried
+LEAST_RUNS = 4  # of each result: with three, even completely separated results have p = 0.1
+_EXACT = 20_000  # up to this number of permutations, all are tried
 _DRAWS = 1000
 
 
 def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
-    """Two-sided p of the rank-sum test (Wilcoxon 1945, Mann and Whitney 1947), by permutation: the share of all ways
-    to deal the runs to the two sides in which their ranks lie at least as far apart. Exact for few runs."""
+    """Returns the two-sided p-value of the rank-sum test (Wilcoxon 1945, Mann and Whitney 1947), by permutation: the
+    share of all divisions of the runs in two groups whose rank sums differ at least as much. Exact for few runs."""
     ranks = _ranks([*before, *after])
     count, total = len(before), len(ranks)
     expected = count * (total + 1) / 2
@@ -32,7 +32,7 @@ def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """1 for the smallest; equals share the mean of their ranks."""
+    """Returns the rank of each value, 1 for the smallest. Equal values get the mean of their ranks."""
     order = sorted(values)
     first = {value: position for position, value in reversed(list(enumerate(order, start=1)))}
     last = {value: position for position, value in enumerate(order, start=1)}
@@ -42,8 +42,8 @@ def _ranks(values: Sequence[float]) -> list[float]:
 def bootstrap_ratio(
     before: Sequence[T], after: Sequence[T], figure: Callable[[Sequence[T]], float], seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of `figure(after) / figure(before)`, by resampling blocks of consecutive windows (Künsch 1989):
-    neighbouring seconds are alike, so that single ones would look like more evidence than they are."""
+    """Returns the 95 % interval of `figure(after) / figure(before)` by a block bootstrap (Künsch 1989). Blocks of
+    consecutive windows are resampled, because neighbouring seconds are correlated."""
     generator = random.Random(seed)
     ratios = []
     for _ in range(_DRAWS):
@@ -54,7 +54,7 @@ def bootstrap_ratio(
 
 
 def _ratio(value: float, base: float) -> float:
-    if value == base:  # also where both are infinite or nothing
+    if value == base:  # includes two infinities and two zeros
         return 1.0
     return value / base if base else math.inf
 
@@ -69,7 +69,8 @@ def _resampled(windows: Sequence[T], generator: random.Random) -> list[T]:
 
 
 def at_least(held: int, runs: int) -> float:
-    """The share of runs in which it holds, at least, with 95 % confidence (Clopper and Pearson 1934, one-sided)."""
+    """Returns the lower bound of the share of runs in which an objective is met, with 95 % confidence, given that it
+    was met in `held` of `runs` (Clopper and Pearson 1934, one-sided)."""
     if held == 0:
         return 0.0
     low, high = 0.0, 1.0

@@ -1,6 +1,6 @@
-"""The small language of the command line and of scenario files: `name(1, 2, key=3)`. Pure.
+"""The notation `name(1, 2, key=3)` of the command line and of scenario files. Pure functions.
 
-One form for arrivals (`bursts(peak=5)`), sizes (`uniform(1, 8)`) and pauses, so that one thing has to be learned."""
+It is used for arrivals (`bursts(peak=5)`), sizes (`uniform(1, 8)`) and pauses."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,12 @@ _FORM = re.compile(r"\s*([a-z_]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
 class BadSpec(ValueError):
-    """The text names the field, what was found there and what was expected."""
+    """An invalid value. The text names the field, the value and the expected form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """`name(positional…, named…)`; values are numbers where they look like numbers, else text."""
+    """A parsed `name(positional…, named…)`. Values are floats if they can be parsed as numbers, else text."""
 
     name: str
     positional: tuple[float | str, ...] = ()
@@ -25,7 +25,7 @@ class Spec:
 
 
 def parse(text: str, field: str) -> Spec:
-    """Raises BadSpec. `field` says where the text came from, for whoever has to mend it."""
+    """Parses the notation. Raises BadSpec. `field`: the origin of the text, for the error message."""
     match = _FORM.fullmatch(text)
     if match is None:
         raise BadSpec(f"{field}: expected name(value, key=value), got {text!r}")
@@ -37,7 +37,7 @@ def parse(text: str, field: str) -> Spec:
             named.append((key.strip(), _value(value)))
         elif part.strip():
             if named:
-                raise BadSpec(f"{field}: {part.strip()!r} stands behind a named value; name it too")
+                raise BadSpec(f"{field}: {part.strip()!r} follows a named value; name it too")
             positional.append(_value(part))
     return Spec(match[1], tuple(positional), tuple(named))
 
@@ -50,9 +50,10 @@ def _value(text: str) -> float | str:
 
 
 def call(spec: Spec, known: Mapping[str, Callable[..., Any]], field: str, **given: object) -> Any:
-    """The function of that name with the values of the spec. `given` is passed to those that ask for it by name.
+    """Calls the function of the spec's name with the spec's values. Those of `given` that the function has as
+    parameters are passed too.
 
-    Raises BadSpec for unknown names and values that do not fit, also where the function itself refuses them."""
+    Raises BadSpec for unknown names and invalid values, including those that the function itself refuses."""
     if spec.name not in known:
         raise BadSpec(f"{field}: no such kind {spec.name!r}; there are {', '.join(sorted(known))}")
     function = known[spec.name]
@@ -69,7 +70,7 @@ def call(spec: Spec, known: Mapping[str, Callable[..., Any]], field: str, **give
 
 
 def usage(name: str, function: Callable[..., Any], given: Sequence[str] | Mapping[str, object] = ()) -> str:
-    """How it is written: `bursts(peak=5.0, duty=0.1)`."""
+    """Returns the notation of a call with its defaults: `bursts(peak=5.0, duty=0.1)`."""
     words = [_word(parameter) for key, parameter in signature(function).parameters.items() if key not in given]
     return f"{name}({', '.join(words)})" if words else name
 

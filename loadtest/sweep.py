@@ -1,5 +1,5 @@
-"""The highest rate at which the objective holds: so many of the planned shots answered in time. Where to look next is
-decided in plain functions; `sweep` only runs."""
+"""Searches the highest rate at which the objective is met: a share of the planned shots is answered in time. Pure
+functions choose the next rate; `sweep` runs it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ from loadtest.tally import together
 
 FORMAT = "loadtest sweep 1"
 _GROWTH = 2.0
-_DEEP = 1 / 1024  # of the first rate; a server that cannot do even that is asked no further
+_DEEP = 1 / 1024  # of the first rate: the lowest rate to try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One run at one rate. Latencies are of all planned shots; infinite where too few were answered."""
+    """One run at one rate. Latencies are over all planned shots; infinite if too few were answered."""
 
     rate: float
     offered_per_s: float
@@ -34,14 +34,16 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
+    """The runs of a sweep. `share`: the share of planned shots that must be answered in time."""
+
     load: Load
     share: float
     points: Sequence[Point]
 
     def holds(self, rate: float) -> tuple[int, int]:
-        """(runs in which the objective held, runs) at that rate."""
-        found = [point for point in self.points if point.rate == rate]
-        return sum(point.in_time_share >= self.share for point in found), len(found)
+        """Returns (number of runs that met the objective, number of runs) at that rate."""
+        runs = [point for point in self.points if point.rate == rate]
+        return sum(point.in_time_share >= self.share for point in runs), len(runs)
 
     @property
     def rates(self) -> list[float]:
@@ -49,9 +51,9 @@ class Sweep:
 
     @property
     def best(self) -> float | None:
-        """The highest rate below the lowest that failed in most of its runs; None where there is none.
+        """The highest rate below the lowest rate that failed in most of its runs; None if there is none.
 
-        A higher one that held all the same is noise."""
+        A higher rate that met the objective is noise."""
         failing = self.lowest_failing
         return max((rate for rate in self.rates if failing is None or rate < failing), default=None)
 
@@ -65,9 +67,9 @@ def _held(held: int, runs: int) -> bool:
 
 
 def next_rate(sweep: Sweep, *, precision: float, repeat: int) -> float | None:
-    """Where to look next; None when it is known. Doubles until it fails, then halves the gap (in ratio) until that is
-    within `precision`; in between a rate is asked until most of `repeat` runs agree. In the end the rates on both sides
-    of the edge get all their runs."""
+    """Returns the next rate to run; None at the end of the search. Doubles the rate until it fails, then bisects (in
+    ratio) until the gap is within `precision`. Each rate is run until the majority of `repeat` runs is decided. At the
+    end, the rates on both sides of the edge get all `repeat` runs."""
     open_rates = [rate for rate in sweep.rates if not _is_clear(*sweep.holds(rate), repeat)]
     if open_rates:
         return open_rates[0]
@@ -82,7 +84,7 @@ def next_rate(sweep: Sweep, *, precision: float, repeat: int) -> float | None:
 
 
 def _is_clear(held: int, runs: int, repeat: int) -> bool:
-    """Whether the runs that are left cannot change what most say."""
+    """Returns whether the remaining runs cannot change the majority."""
     left = repeat - runs
     return left <= 0 or 2 * held > runs + left or 2 * (held + left) <= runs
 
@@ -116,8 +118,8 @@ def sweep(
     most: float = 1e6,
     told: Callable[[Point], None] = lambda _: None,
 ) -> Sweep:
-    """Begins at the load's rate. Stops, and keeps what it has, where `most` is passed. Each run has a seed of its own,
-    or the runs of one rate would repeat each other."""
+    """Runs a sweep from the load's rate. Stops when the next rate is above `most`. Each run has its own seed, so that
+    the runs of one rate differ. `told`: called with each point."""
     done = Sweep(load=load, share=share, points=())
     while (rate := next_rate(done, precision=precision, repeat=repeat)) is not None and rate <= most:
         seeded = replace(load, rate=rate, seed=load.seed + len(done.points))
@@ -132,21 +134,21 @@ def text(done: Sweep) -> str:
     objective = f"{done.share:.0%} of the planned shots answered within {done.load.within_ms:g} ms"
     lines = [f"{'rate':>8}{'held':>8}{'goodput/s':>12}{'p50 ms':>10}{'p99 ms':>10}"]
     for rate in done.rates:
-        found = sorted((point for point in done.points if point.rate == rate), key=lambda point: point.goodput_per_s)
-        middle = found[len(found) // 2]
+        runs = sorted((point for point in done.points if point.rate == rate), key=lambda point: point.goodput_per_s)
+        middle = runs[len(runs) // 2]
         lines.append(
             f"{rate:8g}{_of(done.holds(rate)):>8}{middle.goodput_per_s:12.1f}{middle.p50_ms:10.2f}{middle.p99_ms:10.2f}"
         )
     lines.append("")
     if best is None:
-        lines.append(f"No rate was found at which it holds: {objective}.")
+        lines.append(f"No rate was found that meets the objective: {objective}.")
     else:
         lines.append(
-            f"{best:g} requests per second: {objective}. Held in {_of(done.holds(best))} runs, so with 95 % confidence "
-            f"in more than {at_least(*done.holds(best)):.0%} of all such runs; repeat more often for more."
+            f"{best:g} requests per second: {objective}. Met in {_of(done.holds(best))} runs, so with 95 % confidence "
+            f"in more than {at_least(*done.holds(best)):.0%} of all such runs; more runs give a tighter bound."
         )
     if failing is not None:
-        lines.append(f"At {failing:g} it held in {_of(done.holds(failing))}.")
+        lines.append(f"At {failing:g} it was met in {_of(done.holds(failing))}.")
     if any(point.is_generator_limit and point.rate == failing for point in done.points):
         lines.append(f"warning: at {failing:g} the generator was the bottleneck, so the server may do more.")
     return "\n".join(lines)
@@ -163,7 +165,7 @@ def write_sweep(path: Path, done: Sweep) -> None:
 
 
 def read_any(path: Path) -> Result | Sweep:
-    """Whichever it is. Raises BadResult."""
+    """Reads a file that is a result or a sweep. Raises BadResult."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         is_sweep = document["format"] == FORMAT
@@ -173,9 +175,9 @@ def read_any(path: Path) -> Result | Sweep:
 
 
 def sweep_from_json(document: Mapping[str, Any], path: Path) -> Sweep:
-    """Raises BadResult."""
+    """Builds a sweep from its JSON document. Raises BadResult."""
     try:
         points = [Point(**point) for point in document["points"]]
         return Sweep(load=Load.from_json(document["load"]), share=document["share"], points=points)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadResult(f"{path} is no sweep: {error!r}") from None
+        raise BadResult(f"{path} is not a sweep: {error!r}") from None

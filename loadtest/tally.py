@@ -1,4 +1,4 @@
-"""What happened in a stretch of a run, in a form that can be added up, sent between processes and kept in a file."""
+"""Counts of the shots in a part of a run, which can be merged, sent between processes and stored in a file."""
 
 import re
 from collections import Counter
@@ -15,7 +15,8 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 @dataclass(slots=True)
 class Tally:
-    """`latency` is from the planned instant and of answered shots, `lateness` of all that were sent."""
+    """Counts and histograms of shots. `latency` is from the planned instant, of answered shots; `lateness` is of all
+    sent shots."""
 
     planned: int = 0
     sent: int = 0
@@ -61,26 +62,26 @@ class Tally:
         }
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> "Tally":
-        histograms = {name: Histogram.from_json(told[name]) for name in ("latency", "lateness")}
-        counters = {name: Counter(told[name]) for name in ("statuses", "errors")}
-        return cls(**{**told, **counters, **histograms})
+    def from_json(cls, fields: dict[str, Any]) -> "Tally":
+        histograms = {name: Histogram.from_json(fields[name]) for name in ("latency", "lateness")}
+        counters = {name: Counter(fields[name]) for name in ("statuses", "errors")}
+        return cls(**{**fields, **counters, **histograms})
 
 
 def kind_of(error: str) -> str:
-    """The same text for errors that differ only in their numbers, so that they can be counted."""
+    """Replaces the numbers in an error text, so that errors that differ only in numbers are counted together."""
     return _NUMBER.sub("…", error)
 
 
 def windows(shots: Iterable[Shot], seconds: float = 1.0, within_ns: int | None = None) -> list[Tally]:
-    """One tally per stretch of planned time, the empty ones included: a gap is news too."""
-    found: list[Tally] = []
+    """Returns one tally per window of planned time, including empty windows, which show gaps."""
+    tallies: list[Tally] = []
     for shot in shots:
         number = int(shot.planned_ns // (seconds * SECOND_NS))
-        while len(found) <= number:
-            found.append(Tally())
-        found[number].add(shot, within_ns)
-    return found
+        while len(tallies) <= number:
+            tallies.append(Tally())
+        tallies[number].add(shot, within_ns)
+    return tallies
 
 
 def together(tallies: Sequence[Tally]) -> Tally:

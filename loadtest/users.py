@@ -1,6 +1,7 @@
-"""The closed loop: so many users, each asking again when answered and after a pause. It slows down with the server.
+"""The closed loop: each of a number of users sends its next request after an answer and a pause.
 
-Its question is what the server does for so many people, or at most; what clients feel at a given rate it cannot say."""
+Its rate falls when the server slows down. It measures the throughput for a number of users, or the highest throughput,
+but not the latency at a given rate."""
 
 import asyncio
 import random
@@ -12,7 +13,7 @@ from loadtest.shot import Shot
 from loadtest.wires import Wire
 from loadtest.workload import Workload
 
-_LOST_PAUSE_S = 0.1  # after a failure: a server that refuses connections must not be asked in a tight loop
+_LOST_PAUSE_S = 0.1  # after a failure, to avoid a tight loop if the server refuses connections
 
 
 async def use(
@@ -27,14 +28,15 @@ async def use(
     timeout_s: float = 10.0,
     seen: Seen | None = None,
 ) -> list[Shot]:
-    """`users` are their numbers, so that several processes can share them. Nobody begins a request after `seconds`.
+    """Runs users of a closed loop. No request starts after `seconds`.
 
-    A shot is planned for the end of its user's pause. Everybody begins with a pause, or all would come at once."""
+    A shot is planned for the end of its user's pause. Each user starts with a pause, so that users do not start at the
+    same instant. `users`: the numbers of the users, which several processes can divide among themselves."""
     shooter = Shooter(wire, start_ns, len(users), timeout_s)
     shots: list[Shot] = []
     end_ns = round(seconds * SECOND_NS)
 
-    async def live(number: int) -> None:
+    async def run_user(number: int) -> None:
         generator = random.Random(f"{seed} {number}")
         planned_ns = _pause_ns(think, generator)
         while planned_ns < end_ns:
@@ -49,7 +51,7 @@ async def use(
 
     async with asyncio.TaskGroup() as group:
         for number in users:
-            group.create_task(live(number))
+            group.create_task(run_user(number))
     return sorted(shots, key=lambda shot: shot.planned_ns)
 
 

@@ -1,6 +1,6 @@
-"""A scenario made ready for one wire: every request as bytes, made before the run, and the seeded order of them.
+"""A scenario prepared for one wire: all requests as bytes, encoded before the run, and their seeded order.
 
-Equal seeds give equal bytes in an equal order, whatever the number of processes that share the work."""
+Equal seeds give equal bytes in equal order, for any number of processes."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from serving.protocol.tensors import datatype_of, numpy_dtype
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """One request, ready for any number of shots, and what the report sorts it by."""
+    """One encoded request, for any number of shots, with the fields by which reports group it."""
 
     request: Any
     task: str
@@ -31,8 +31,8 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`weights` belong to `requests`: how often each is taken, in proportion. `sequence`: which is taken when, where
-    that is not left to chance."""
+    """The requests of a run. `weights`: the relative frequency of each request. `sequence`: the order of requests by
+    index, repeated; if empty, requests are drawn by weight."""
 
     requests: Sequence[Prepared]
     weights: Sequence[float]
@@ -43,7 +43,7 @@ class Workload:
         object.__setattr__(self, "_sums", list(accumulate(self.weights)))
 
     def order(self, count: int, seed: int) -> list[int]:
-        """Which request each of `count` shots takes."""
+        """Returns the index of the request for each of `count` shots."""
         if self.sequence:
             return list(islice(cycle(self.sequence), count))
         shares = np.asarray(self.weights) / sum(self.weights)
@@ -51,14 +51,14 @@ class Workload:
         return drawn
 
     def one(self, generator: random.Random) -> Prepared:
-        """The next of a user, who has a generator of their own."""
+        """Draws the next request of a user with the user's own generator."""
         return generator.choices(self.requests, cum_weights=self._sums)[0]
 
 
 async def prepare(
     scenario: type[Scenario], wire: Wire, address: Address, *, seed: int = 0, tenant_header: str = "x-tenant"
 ) -> Workload:
-    """Asks the server what its models take. Raises BadSpec and NoMetadata."""
+    """Reads the models' metadata from the server and encodes all requests. Raises BadSpec and NoMetadata."""
     tasks = scenario.tasks()
     models = {task.name: task.model or scenario.model or address.model for task in tasks}
     if nameless := [name for name, model in models.items() if not model and address.path == "/"]:
@@ -69,7 +69,7 @@ async def prepare(
     weights: list[float] = []
     for task in tasks:
         for tenant, share in (tenants if task.tenant is None else {task.tenant: 1.0}).items():
-            # Text as a seed: the bytes of one task do not change when another is added.
+            # The seed contains the task's name, so that its bytes do not change when another task is added.
             maker = scenario(random.Random(f"{seed} {task.name} {tenant}"), inputs[models[task.name]], tenant)
             headers = {**scenario.headers, **({tenant_header: tenant} if tenant else {})}
             for _ in range(scenario.variety):
@@ -86,7 +86,7 @@ def _prepared(task: Task, maker: Scenario, model: str, wire: Wire, headers: Mapp
     if task.priority:
         parameters["priority"] = task.priority
     if task.deadline_ms:
-        parameters["timeout"] = round(task.deadline_ms * 1000)  # microseconds, as the protocol has it
+        parameters["timeout"] = round(task.deadline_ms * 1000)  # microseconds, as in the protocol
     try:
         request = wire.prepare(model, InferRequest(tensors, parameters=parameters), headers)
     except BadMessage as error:
@@ -101,7 +101,8 @@ def _prepared(task: Task, maker: Scenario, model: str, wire: Wire, headers: Mapp
 
 
 def infer_inputs(inputs: Inputs, descriptions: Sequence[TensorDescription], name: str) -> tuple[InferInput, ...]:
-    """What a task returned, as tensors of the declared types. Lists take the declared shape. Raises BadSpec."""
+    """Converts the values returned by a task to tensors of the declared types. Lists get the declared shape. Raises
+    BadSpec."""
     declared = {tensor.name: tensor for tensor in descriptions}
     if not isinstance(inputs, Mapping) or not inputs:
         raise BadSpec(f"tasks.{name}: expected the inputs of one request by name, got {inputs!r:.80}")

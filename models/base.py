@@ -1,4 +1,4 @@
-"""What a lane drives: the `Model` protocol, and the values that pass between it and the runtime."""
+"""The `Model` protocol, through which a lane runs a model, and the values exchanged between model and runtime."""
 
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,25 +12,25 @@ Tensors = dict[str, np.ndarray]
 
 
 def is_of(array: np.ndarray, datatype: str) -> bool:
-    """Whether the array can be sent as this Open Inference datatype, in either order of bytes."""
+    """Returns whether the array can be sent as this Open Inference datatype; both byte orders are accepted."""
     if datatype == "BYTES":
         return array.dtype.kind in "OSU"
-    if datatype == "BF16":  # as bits, where the package for it is not installed
+    if datatype == "BF16":  # uint16 holds the raw bits where ml_dtypes is not installed
         return array.dtype.name == "bfloat16" or array.dtype == np.uint16
     return array.dtype.newbyteorder("<") == numpy_type(datatype).newbyteorder("<")
 
 
 def datatype_of(array: np.ndarray) -> str:
-    """The Open Inference name of an array's type, or numpy's own where there is none."""
+    """Returns the Open Inference name of an array's type, or numpy's name if there is none."""
     return datatype_name(array.dtype)
 
 
 class InvalidInput(Exception):
-    """`prepare` cannot use this input (a JPEG that is none, say). The client is told the text."""
+    """An input that `prepare` cannot use (for example, a corrupt JPEG). The text is sent to the client."""
 
 
 class OutOfDeviceMemory(Exception):
-    """The batch does not fit into the device's memory. A smaller one may."""
+    """The batch does not fit into the device's memory. A smaller batch may fit."""
 
 
 class DeviceLost(Exception):
@@ -38,18 +38,19 @@ class DeviceLost(Exception):
 
 
 class Bucket(NamedTuple):
-    """The padded shape of one batch; length is 1 where nothing is padded."""
+    """The padded shape of one batch; length is 1 if no tensor is padded."""
 
     rows: int
     length: int
 
 
 class Prepared(NamedTuple):
-    """One request, ready to be collated. A tuple, since it is made for every request and a dataclass costs thrice.
+    """One request, ready to be collated. A tuple because one is made per request and a dataclass costs three times
+    as much.
 
-    group: only requests of equal group may share a batch.
+    group: requests may share a batch only if their groups are equal.
     length: size of the padded dimension, 1 if there is none.
-    parameters: what the client said beside the inputs, for a model that takes parameters; equal within a batch.
+    parameters: the request's parameters, for a model that takes parameters; equal within a batch.
     """
 
     tensors: Tensors
@@ -60,8 +61,8 @@ class Prepared(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What became of a batch. How long copying in, computing and copying out took is by the device's own clock, 0 if it
-    has none."""
+    """The outputs of a batch, and the times of copying in, computing and copying out. Times are in ns by the device's
+    clock, 0 if the device has none."""
 
     outputs: Tensors
     copy_ns: int = 0
@@ -70,7 +71,7 @@ class Collected(NamedTuple):
 
 
 class GeneratingModel(Protocol):
-    """A loaded model that gives any number of answers to one request, declared by `decoupled: true`."""
+    """A loaded model that yields any number of answers to one request, declared by `decoupled: true`."""
 
     spec: ModelSpec
     device: str
@@ -78,9 +79,10 @@ class GeneratingModel(Protocol):
     """`generate` is an async generator."""
 
     def generate(self, inputs: Tensors, **parameters: Any) -> Iterator[Tensors] | AsyncIterator[Tensors]:
-        """The answers to one request, each with every declared output. A generator: what stands between two `yield` is
-        one step, and steps of several requests take turns in one thread. An async generator: its steps run in an event
-        loop, and others go on while it awaits something. Closed when the client leaves. Raises `InvalidInput`.
+        """Yields the answers to one request, each with every declared output. The code between two `yield` is one step.
+        The steps of generators are interleaved in one thread. The steps of async generators run in an event loop, and
+        other requests continue while one awaits. The generator is closed when the client disconnects. Raises
+        `InvalidInput`.
 
         parameters: one argument of that name, for a model that takes parameters."""
         ...
@@ -89,82 +91,83 @@ class GeneratingModel(Protocol):
 
 
 class Model(Protocol):
-    """A loaded model. `forward` is only ever called from one thread; the rest may be called from others.
+    """A loaded model. `forward` is called from one thread only; the other methods may be called from any thread.
 
-    One without a batch dimension is driven like any other: its tensors here are those of a request with a dimension of
-    one row in front.
+    A model without a batch dimension is run like any other: here its tensors have a leading dimension of one row.
     """
 
     spec: ModelSpec
     device: str
     prepares: bool
-    """`prepare` is the user's and may be slow: it runs in a thread pool, not on the event loop."""
+    """`prepare` calls the user's code and may be slow: it runs in a thread pool, not on the event loop."""
     finishes: bool
     """`split` runs the user's `finish` and may be slow."""
     asynchronous: bool
-    """The model is a `PipelinedModel`, and its device works while the host does something else."""
+    """The model is a `PipelinedModel`: its device computes while the host does something else."""
 
     def prepare(self, inputs: Tensors) -> Prepared:
-        """One request's tensors, `[rows, ...]` each. Raises `InvalidInput`."""
+        """Converts one request's tensors, `[rows, ...]` each. Raises `InvalidInput`."""
         ...
 
     def collate(self, parts: Sequence[Prepared], bucket: Bucket) -> object:
-        """One padded batch of these requests, in whatever form `forward` likes. Computed once, if at all."""
+        """Builds one padded batch of these requests, in the form that `forward` takes. It is computed at most once."""
         ...
 
     def forward(self, staged: object) -> Tensors:
-        """Computes; returns outputs on the host, `[bucket.rows, ...]`. Raises `OutOfDeviceMemory`, `DeviceLost`."""
+        """Computes a batch and returns its outputs on the host, `[bucket.rows, ...]`. Raises `OutOfDeviceMemory`,
+        `DeviceLost`."""
         ...
 
     def split(self, outputs: Tensors, parts: Sequence[Prepared]) -> Sequence[Tensors | BaseException]:
-        """The rows of each request, in order, padding cut off; or what was raised for one of them, where each is
-        finished by itself. It may write into the outputs."""
+        """Returns the rows of each request, in order and without padding. If requests are finished one by one, the
+        entry of a request that failed is its exception. May write into the outputs."""
         ...
 
     def sample(self, rows: int, length: int) -> Prepared:
-        """A made-up request of that size, to warm up with."""
+        """Makes up a request of this size for the warm-up."""
         ...
 
     def lengths(self) -> tuple[int, ...]:
-        """The padded lengths, ascending; (1,) where nothing is padded."""
+        """Returns the padded lengths, ascending; (1,) if no tensor is padded."""
         ...
 
     def close(self) -> None: ...
 
 
 class PipelinedModel(Model, Protocol):
-    """`forward` in two steps, so that a batch can be on the device's queue before the one ahead is done.
+    """A model whose `forward` has two steps, so that a batch can be enqueued on the device before the previous one is
+    done.
 
-    `collate`, `launch` and `forward` are called from one thread, `collect` from any. Both raise as `forward` does; what
-    goes wrong on the device is often known only when the batch is collected.
+    `collate`, `launch` and `forward` are called from one thread, `collect` from any. `launch` and `collect` raise what
+    `forward` raises; errors of the device often appear only when the batch is collected.
     """
 
     def launch(self, staged: object) -> object:
-        """Has the device compute the batch, and does not wait for it."""
+        """Enqueues the batch on the device without waiting for it."""
         ...
 
     def collect(self, launched: object) -> Collected:
-        """Waits until it is computed."""
+        """Waits until the batch is computed, and returns its outputs."""
         ...
 
 
 @runtime_checkable
 class TunableModel(Protocol):
-    """A model that can be computed in several ways, and tries which is fastest."""
+    """A model with several variants of its computation, of which it selects the fastest."""
 
     tunable: bool
-    """There is something to try."""
+    """The model has variants to try."""
 
     def tune(self, measured: Sequence[Bucket], row_ladder: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        """Called once, before the first request, in the thread that will call `forward`. From then on batches are
-        computed in the fastest way whose outputs are right.
+        """Selects the fastest variant with correct outputs; later batches are computed with it. Called once, before
+        the first request, in the thread that will call `forward`.
 
-        measured: the batches that are likely to come.
-        row_ladder: the answer of another lane of the same model, to be given again.
-        Returns the row counts that batches should be padded to, ascending, or None if any will do.
+        measured: the shapes of batches that are expected.
+        row_ladder: the result of another lane of the same model, which this lane must return too.
+        Returns the row counts that batches should be padded to, ascending, or None if any number will do.
         """
         ...
 
     def facts(self) -> dict[str, Any]:
-        """How it is computed, and what else was tried, for whoever wants to look behind."""
+        """Returns the variant in use and the variants that were tried, for the model's config endpoint."""
         ...

@@ -1,9 +1,9 @@
-"""Imports a user's code from the folder of the settings, without anybody standing in anybody's way.
+"""Imports a user's code from the folder of the settings without name conflicts.
 
-The folder comes last on Python's path, and so does the one where the server was started: a `json.py` in them hides
-nothing from the standard library. Where a name in it is also the name of something else (`models` is Headway's too),
-the whole project is imported under a private package, in which its own modules see their folder first, as they do when
-one of them is run as a script.
+The folder is appended to Python's path, and so is the folder in which the server was started: a `json.py` in them does
+not hide the one of the standard library. If a name in the folder also exists elsewhere (`models` is a package of
+Headway too), the whole project is imported under a private package. Inside it, the project's modules find their own
+folder first, as they do when one of them is run as a script.
 """
 
 import builtins
@@ -25,9 +25,9 @@ _projects: dict[Path, "Project"] = {}
 
 
 def import_beside(module_name: str, folder: str | None) -> ModuleType:
-    """The module of this name, of the project in the folder if it is there, else from Python's path. Raises what the
-    import raises; names in a ModuleNotFoundError are as the user wrote them."""
-    if folder is None or not Path(folder).is_dir():  # on another machine of a cluster it may not be there
+    """Imports the module of this name, from the project in the folder if it has one, else from Python's path. Raises
+    what the import raises; a ModuleNotFoundError names the module as the user wrote it."""
+    if folder is None or not Path(folder).is_dir():  # another machine of a cluster may lack the folder
         return import_module(module_name)
     project = _project(Path(folder).resolve())
     for place in (str(project.folder), os.getcwd()):
@@ -54,7 +54,7 @@ def _project(folder: Path) -> "Project":
 class Project:
     """A folder with a user's code.
 
-    package: the private package that stands for it.
+    package: the private package that represents it.
     is_private: whether its modules are imported through that package.
     """
 
@@ -72,8 +72,8 @@ class Project:
                 self._lend(name)
 
     def has(self, name: str) -> bool:
-        """Whether a module of this name is the project's. Of a package that is ours too, what it lacks is ours:
-        `models.base`, say."""
+        """Returns whether a module of this name belongs to the project. If Headway has a package of the same name, a
+        module that the project lacks (for example `models.base`) belongs to Headway."""
         top, *_ = name.split(".")
         return top in self._names and (top not in HOUSE or _is_in(self.folder, name))
 
@@ -85,17 +85,18 @@ class Project:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """`__import__` as the project's modules see it."""
+        """Replaces `__import__` for the project's modules."""
         if level or not self.has(name):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         found = builtins.__import__(f"{self.package}.{name}", globals, locals, fromlist or (), 0)
         return found if fromlist else sys.modules[f"{self.package}.{name.partition('.')[0]}"]
 
     def _lend(self, name: str) -> None:
-        """Pickles of whole modules name classes as `models.Net`: what our package lacks is looked for in theirs."""
+        """Lets Headway's package find missing attributes in the project's package of the same name: a pickle of a whole
+        module names its class `models.Net`."""
 
         def lent(attribute: str) -> Any:
-            # Our own submodules are ours, also before they are imported.
+            # Headway's own submodules are never looked up in the project, even before they are imported.
             if attribute.startswith("__") or _is_in(OURS, f"{name}.{attribute}"):
                 raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
             return getattr(import_module(f"{self.package}.{name}"), attribute)
@@ -104,8 +105,8 @@ class Project:
 
 
 class Finder:
-    """Finds the modules of a project's private package; also by the names that texts give them (pickles, the project's
-    own settings), where our package of that name has none of them. An entry of `sys.meta_path`."""
+    """An entry of `sys.meta_path` that finds the modules of a project's private package. It also finds them by their
+    public names (in pickles and the project's own settings) if Headway has no module of that name."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -125,7 +126,7 @@ class Finder:
 
 
 class Loader(SourceFileLoader):
-    """Gives a module the project's `__import__`: Python asks the module's own builtins for it."""
+    """Sets the project's `__import__` in a module's builtins, where Python looks it up."""
 
     def __init__(self, project: Project, fullname: str, path: str) -> None:
         super().__init__(fullname, path)
@@ -138,7 +139,7 @@ class Loader(SourceFileLoader):
 
 
 class Lender:
-    """Gives the module that the project already knows by its private name."""
+    """A loader that returns the module already imported under its private name."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -149,7 +150,7 @@ class Lender:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._own_spec  # which the import has just replaced
+        module.__spec__ = self._own_spec  # the import has just replaced it
 
 
 def _is_in(folder: Path, name: str) -> bool:
@@ -158,12 +159,13 @@ def _is_in(folder: Path, name: str) -> bool:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """What can be imported from the folder. A folder in it counts if it holds Python files; one of weights does not."""
+    """Yields the names that can be imported from the folder. A subfolder counts if it holds Python files; a folder of
+    weights does not."""
     for path in folder.iterdir():
         if path.suffix == ".py" and path.stem.isidentifier():
             yield path.stem
         elif path.name.isidentifier() and path.is_dir():
-            patterns = ("*.py", "*/*.py") if path.name in HOUSE else ("*.py",)  # others are searched without us
+            patterns = ("*.py", "*/*.py") if path.name in HOUSE else ("*.py",)  # Python imports other packages itself
             if any(next(path.glob(pattern), None) for pattern in patterns):
                 yield path.name
 
@@ -181,5 +183,5 @@ def _is_found_elsewhere(name: str, folder: Path) -> bool:
 
 
 def _is_headway(folder: Path) -> bool:
-    """Whether the folder is a copy of Headway: its `models` is ours, wherever Headway was installed."""
+    """Returns whether the folder is a copy of Headway; its `models` is then Headway's own package."""
     return (folder / "models" / "registry.py").is_file() and (folder / "serving" / "config.py").is_file()

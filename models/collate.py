@@ -1,4 +1,5 @@
-"""Many requests into one padded batch, and the exact way back. Pure; the arrays may be anyone's memory."""
+"""Collates requests into one padded batch, and splits a batch's outputs into answers. Pure functions on arrays in any
+memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,11 +12,11 @@ Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
 
 
 def collate(parts: Sequence[Prepared], bucket: Bucket, pads: Pads, allocate: Allocate | None = None) -> Tensors:
-    """One batch of shape [bucket.rows, ...], tensors in the order of the first part.
+    """Returns one batch of shape [bucket.rows, ...], with tensors in the order of the first part.
 
-    pads: which tensors are padded in their second dimension to bucket.length, and with what.
-    allocate: where the batch is put, for devices that want it in memory of their own. Without it, a lone request that
-    already has the bucket's shape is passed on as it is, without a copy.
+    pads: the padding value of each tensor whose second dimension is padded to bucket.length.
+    allocate: provides the batch's memory, for devices with memory of their own. Without it, a single request that
+    already has the bucket's shape is passed on without a copy.
     """
     first = parts[0]
     lone = allocate is None and len(parts) == 1 and first.rows == bucket.rows
@@ -33,7 +34,7 @@ def collate(parts: Sequence[Prepared], bucket: Bucket, pads: Pads, allocate: All
 
 
 def split_rows(outputs: Tensors, parts: Sequence[Prepared], padded: frozenset[str] = frozenset()) -> list[Tensors]:
-    """The rows of each part, in order, as views. Those named in `padded` are cut to the part's own length."""
+    """Returns the rows of each part, in order, as views. Outputs named in `padded` are cut to the part's length."""
     if not padded and len(parts) == sum([part.rows for part in parts]):
         return _split_single_rows(outputs, len(parts))
     answers: list[Tensors] = []
@@ -49,7 +50,7 @@ def split_rows(outputs: Tensors, parts: Sequence[Prepared], padded: frozenset[st
 
 
 def _split_single_rows(outputs: Tensors, count: int) -> list[Tensors]:
-    """Most requests have one row: numpy hands those out in half the time that slicing takes."""
+    """Splits outputs for parts of one row each, the usual case: iterating takes half the time of slicing."""
     names = tuple(outputs)
     rows = [list(array[:count, np.newaxis]) for array in outputs.values()]
     if len(names) == 1:
@@ -59,7 +60,7 @@ def _split_single_rows(outputs: Tensors, count: int) -> list[Tensors]:
 
 
 def new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An `Allocate` for models that write into their inputs: also a lone request is copied then."""
+    """Allocates a new array. For models that write into their inputs: with it, a single request is copied too."""
     return np.empty(shape, dtype)
 
 
@@ -91,9 +92,9 @@ def _stack_padded(
 
 def _repeat_last_row(batch: np.ndarray, filled: int) -> None:
     if filled < len(batch):
-        batch[filled:] = batch[filled - 1]  # a real row: zeros may divide by zero, or index what is not there
+        batch[filled:] = batch[filled - 1]  # a real row: zeros may cause a division by zero or an invalid index
 
 
 def _is_plain(array: np.ndarray) -> bool:
-    # A tensor cut out of a request body may begin at any byte, which not every kernel forgives.
+    # A tensor cut out of a request body may begin at any byte, but some kernels need aligned memory.
     return array.flags.c_contiguous and array.flags.aligned

@@ -8,9 +8,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores(root: Path = CGROUP, affinity: int | None = None) -> float:
-    """The fewer of two: cores this process may run on, and the quota of its control group (version 2 or 1).
+    """Returns the cores that this process may use: its CPU affinity or its cgroup's quota (version 2, then 1), whichever
+    is smaller.
 
-    affinity: the first of them; None: it is asked for."""
+    affinity: the number of cores it may run on; None: the kernel is asked."""
     cores = float(affinity or _affinity())
     quota = numbers(root / "cpu.max") or [
         *numbers(root / "cpu" / "cpu.cfs_quota_us"),

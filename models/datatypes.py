@@ -11,9 +11,9 @@ _NAMES = {np.dtype(numpy): name for name, numpy in _NUMPY.items()}
 
 
 def numpy_type(datatype: str) -> np.dtype:
-    """The numpy type of an Open Inference datatype; BYTES are object arrays of `bytes`."""
+    """Returns the numpy type of an Open Inference datatype; BYTES are object arrays of `bytes`."""
     if datatype == "BF16":
-        import ml_dtypes  # numpy has no bfloat16 of its own; few models need this one
+        import ml_dtypes  # numpy has no bfloat16; imported here because few models need it
 
         bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
@@ -21,7 +21,7 @@ def numpy_type(datatype: str) -> np.dtype:
 
 
 def datatype_name(dtype: np.dtype) -> str:
-    """The Open Inference name of a numpy type, or numpy's own name where there is none."""
+    """Returns the Open Inference name of a numpy type, or numpy's name if there is none."""
     if dtype.name == "bfloat16":
         return "BF16"
     return _NAMES.get(dtype, dtype.name)

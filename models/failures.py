@@ -1,5 +1,5 @@
-"""Why a model could not be loaded, in a sentence that may be shown to anybody: it has no traceback and no value of an
-option."""
+"""Formats the reason why a model could not be loaded. It may be shown to clients: it contains no traceback and no
+values of options."""
 
 import re
 import traceback
@@ -10,11 +10,11 @@ from models.options import without_values
 from models.spec import ModelSpec
 
 LONGEST = 2000  # characters: torch lists every missing weight
-OUR_SENTENCES = ("ModelNotLoadable", "BrokenPromise", "DoesNotFit")  # by name, since two come with torch
+OUR_SENTENCES = ("ModelNotLoadable", "BrokenPromise", "DoesNotFit")  # by name: importing two of them imports torch
 
 
 def sentence(spec: ModelSpec, error: BaseException) -> str:
-    """What went wrong and, if that was in the model's own code, in which line of it."""
+    """Returns the error's text and, if the error came from the model's own code, the file and line."""
     text = str(error).strip()[:LONGEST]
     if type(error).__name__ not in OUR_SENTENCES:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -26,7 +26,7 @@ def sentence(spec: ModelSpec, error: BaseException) -> str:
 
 
 def full_story(spec: ModelSpec, error: BaseException) -> str:
-    """The traceback, for the log: without the values of options too."""
+    """Returns the traceback for the log, also without values of options."""
     return _public("".join(traceback.format_exception(error)), spec)
 
 

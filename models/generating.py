@@ -1,4 +1,4 @@
-"""A user's object with a method `generate` as a `models.base.GeneratingModel`."""
+"""Adapts a user's object with a method `generate` to `models.base.GeneratingModel`."""
 
 import inspect
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +10,7 @@ from models.spec import ModelSpec
 
 
 class PlainGenerating:
-    """Around an object that knows no device. Its `close` is called if it has one."""
+    """The adapter for an object that uses no torch device. Calls the object's `close` if it has one."""
 
     device = "cpu"
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a photograph to one of the thousand ImageNet classes."""
+"""EfficientNet-Lite0: classifies a photograph into one of the 1000 ImageNet classes."""
 
 from importlib.resources import files
 from io import BytesIO
@@ -20,7 +20,7 @@ SHORTER_SIDE = 256  # the photograph is scaled to this before its middle is cut 
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Names of the thousand classes, in the network's order."""
+    """Returns the names of the 1000 classes, in the network's order."""
     return tuple(files("models").joinpath("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
 
 
@@ -34,12 +34,12 @@ SPEC = ModelSpec(
         TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 1000)),
     ),
     labels={"probabilities": imagenet_labels()},
-    description=f"EfficientNet-Lite0 on ImageNet: the bytes of a {READABLE} to a label and its probability.",
+    description=f"EfficientNet-Lite0 on ImageNet: returns a label and its probability for the bytes of a {READABLE}.",
 )
 
 
 class ImageClassifier(nn.Module):
-    """`image` holds encoded photographs; pixels travel as bytes and are scaled on the device."""
+    """The classifier. `image` holds encoded photographs. Pixels are copied to the device as bytes and scaled there."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class ImageClassifier(nn.Module):
 
 
 def _fuse_norms(network: nn.Module) -> None:
-    """Folds each batch norm into the convolution before it: the same function in two thirds of the calls."""
+    """Folds each batch norm into the convolution before it, which computes the same with two thirds of the calls."""
     pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
     for block in cast(nn.ModuleList, network._blocks):
         pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]

@@ -1,4 +1,4 @@
-"""The network of the benchmarks: small enough that serving it well is mostly a matter of batching."""
+"""The network of the benchmarks: so small that its throughput depends mostly on batching."""
 
 import torch
 
@@ -17,7 +17,8 @@ SPEC = ModelSpec(
 
 
 class MLP(torch.nn.Sequential):
-    """`hidden_layers` times Linear and ReLU, then a Linear to 10. Equal seeds give equal weights."""
+    """A perceptron of `hidden_layers` pairs of Linear and ReLU, and a final Linear to `classes`. Equal seeds give equal
+    weights."""
 
     def __init__(self, width: int = WIDTH, hidden_layers: int = 6, classes: int = CLASSES, seed: int = 0) -> None:
         torch.manual_seed(seed)

@@ -1,18 +1,18 @@
-"""Options of a factory: which of them are paths, and how their values are kept out of what others may read."""
+"""Options of a factory: resolves the paths among them, and removes their values from texts that others may read."""
 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Characters. Hiding every `1` or `mlp` would leave no sentence readable; what is longer than a word is no part of one.
+# Characters. Replacing every `1` or `mlp` would make messages unreadable; longer values are replaced inside words too.
 SHORTEST_SECRET, LONGER_THAN_A_WORD = 4, 12
 
 
 def with_paths(options: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
-    """The options with paths that count from the folder of the settings.
+    """Returns the options with relative paths resolved against the folder of the settings.
 
-    A text is a path if it begins with `./` or `../`, or if it holds a `.` or `/` and names something in that folder.
+    A text is a path if it begins with `./` or `../`, or if it holds a `.` or `/` and exists in that folder.
     """
     return {key: value if folder is None else _with_paths(value, Path(folder)) for key, value in options.items()}
 
@@ -39,23 +39,23 @@ def _is_path(text: str, folder: Path) -> bool:
 
 
 def without_values(text: str, options: Mapping[str, Any], folder: str | None = None) -> str:
-    """The text with `<options.key>` wherever it told the value of an option."""
-    found: dict[str, str] = {}
+    """Returns the text with each value of an option replaced by `<options.key>`."""
+    keys: dict[str, str] = {}
     for given in (with_paths(options, folder), options):
         for key, value in _scalars("options", given):
-            for told in (str(value), repr(value)[1:-1] if isinstance(value, str) else str(value)):
-                if len(told) >= SHORTEST_SECRET:
-                    found.setdefault(told, key)
-    if not found:
+            for shown in (str(value), repr(value)[1:-1] if isinstance(value, str) else str(value)):
+                if len(shown) >= SHORTEST_SECRET:
+                    keys.setdefault(shown, key)
+    if not keys:
         return text
-    longest_first = sorted(found, key=len, reverse=True)
+    longest_first = sorted(keys, key=len, reverse=True)
     pattern = re.compile("|".join(map(_pattern, longest_first)))
-    return pattern.sub(lambda match: f"<{found[match[0]]}>", text)
+    return pattern.sub(lambda match: f"<{keys[match[0]]}>", text)
 
 
-def _pattern(told: str) -> str:
-    exact = re.escape(told)
-    return exact if len(told) >= LONGER_THAN_A_WORD else rf"(?<!\w){exact}(?!\w)"
+def _pattern(shown: str) -> str:
+    exact = re.escape(shown)
+    return exact if len(shown) >= LONGER_THAN_A_WORD else rf"(?<!\w){exact}(?!\w)"
 
 
 def _scalars(key: str, value: Any) -> Iterator[tuple[str, object]]:

@@ -1,6 +1,6 @@
-"""An encoded picture as a person sees it: turned upright, on white where it is transparent, in sRGB. Knows no model.
+"""Decodes a picture as a viewer shows it: upright, transparent pixels on white, in sRGB. Independent of any model.
 
-What decides is what a viewer would show. The formats are those of photographs; of several frames the first counts.
+The formats are those of photographs; of several frames, the first is used.
 """
 
 from functools import lru_cache
@@ -31,9 +31,10 @@ UPRIGHT = {
 
 
 def middle_of(content: bytes, size: int, shorter_side: int) -> np.ndarray:
-    """The picture scaled so that its shorter side has this length, and of that the middle: [size, size, 3] bytes.
+    """Scales the picture until its shorter side has this length, and returns the middle: bytes, [size, size, 3].
 
-    Raises `InvalidInput` for what is no picture, is too large, or has pixels without an agreed look.
+    Raises `InvalidInput` for bytes that are not a picture, for too many pixels, and for pixel types without a defined
+    white.
     """
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
@@ -42,7 +43,7 @@ def middle_of(content: bytes, size: int, shorter_side: int) -> np.ndarray:
             if width * height > most:
                 of = f" of a {image.format}" if most < MOST_PIXELS else ""
                 raise InvalidInput(f"image: {width} x {height} pixels; at most {most:,}{of} are accepted")
-            # A JPEG can be unpacked at half, quarter or eighth size, which is most of the work saved.
+            # A JPEG can be decoded at half, quarter or eighth size, which saves most of the work.
             image.draft("RGB", (2 * shorter_side, 2 * shorter_side))
             image.load()
             middle = _middle(_eight_bits(image), size, shorter_side)
@@ -51,20 +52,20 @@ def middle_of(content: bytes, size: int, shorter_side: int) -> np.ndarray:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's own limits
         raise InvalidInput(f"image: too many pixels; at most {MOST_PIXELS:,} are accepted") from error
-    except Exception as error:  # Pillow raises a dozen kinds for broken files, and all of them mean this
+    except Exception as error:  # Pillow raises a dozen types for broken files
         raise InvalidInput(f"image: not a readable {READABLE} ({type(error).__name__})") from error
     seen = _on_white(middle, profile)
-    # The middle is a square in the middle: it can be turned when it is small.
+    # The middle is a centred square, so it can be turned after scaling, when it is small.
     return np.asarray(seen if turn is None else seen.transpose(turn))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """L, RGB, RGBA or CMYK, of eight bits."""
+    """Converts to L, RGB, RGBA or CMYK of eight bits. Raises `InvalidInput`."""
     if image.mode in SIXTEEN_BITS:
         return _from_sixteen_bits(image)
     if image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "32-bit or signed numbers"
-        raise InvalidInput(f"image: its pixels are {kind}, of which nobody knows which is white; send 8 or 16 bits")
+        raise InvalidInput(f"image: its pixels are {kind}, for which white is not defined; send 8 or 16 bits")
     if image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode == "LAB":
@@ -76,7 +77,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """Grey. Pillow would cut off at 255 what has 65535 for white."""
+    """Converts to eight bits of grey. Pillow would clip values at 255, although white is 65535."""
     values = np.asarray(image).astype(np.uint32)
     tags = getattr(image, "tag_v2", {})
     largest = 2 ** tags.get(BITS, (16,))[0] - 1
@@ -94,12 +95,12 @@ def _middle(image: Image.Image, size: int, shorter_side: int) -> Image.Image:
     width, height = image.size
     side = min(width, height) * size / shorter_side
     left, top = (width - side) / 2, (height - side) / 2
-    # Pillow weighs the colours of RGBA by their opacity: what is hidden does not bleed into what is seen.
+    # Pillow weighs the colours of RGBA by their opacity: transparent pixels do not bleed into visible ones.
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
 def _on_white(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The picture in sRGB."""
+    """Returns the picture in sRGB, transparent pixels on white."""
     if image.mode != "RGBA":
         return _in_srgb(image, profile)
     colours = _in_srgb(image.convert("RGB"), profile)
@@ -114,7 +115,8 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From the colours that a profile describes; None where it is broken, or not of this mode, or is that of sRGB."""
+    """Returns the transform from a profile's colours to sRGB; None if the profile is broken, of another mode, or sRGB
+    itself."""
     try:
         described = ImageCms.ImageCmsProfile(BytesIO(profile))
         transform = ImageCms.buildTransform(described, ImageCms.createProfile("sRGB"), mode, "RGB")
@@ -124,7 +126,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Most profiles are of sRGB, and applying them would take a fifth of a photograph's time for nothing."""
+    """Returns whether the transform changes colours visibly. Most profiles are sRGB; applying one without effect would
+    take a fifth of a photograph's time."""
     if mode != "RGB":
         return True
     steps = np.arange(0, 256, 15, np.uint8)
@@ -134,9 +137,9 @@ def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Broken metadata turn nothing, as in a viewer."""
+    """Returns the Exif orientation; None if metadata are missing or broken, which a viewer ignores too."""
     try:
-        found = image.getexif().get(ORIENTATION)
-    except Exception:  # Pillow raises a dozen kinds here too
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # Pillow raises a dozen types here too
         return None
-    return found if isinstance(found, int) else None
+    return orientation if isinstance(orientation, int) else None

@@ -1,4 +1,5 @@
-"""What decides with whom a request may travel: its rows, group and padded length. And made-up requests of any size."""
+"""Determines a request's rows, group and padded length, by which it may share a batch. Also makes up requests of any
+size."""
 
 from collections.abc import Sequence
 
@@ -11,23 +12,26 @@ from models.spec import TensorSpec
 
 SHORTEST_LENGTH = 16
 LONGEST_LENGTH = (
-    1024  # prepared for where the model names no `max_length`; longer requests are served at their own length
+    1024  # the largest bucket if the model has no `max_length`; longer requests are served at their own length
 )
-MADE_UP_SIZE = 32  # of a variable dimension about which nothing is known
+MADE_UP_SIZE = 32  # of a variable dimension that is not padded
 
 
 def has_fixed_shapes(inputs: Sequence[TensorSpec]) -> bool:
-    """Then all requests of the model may share a batch, and nothing needs to be looked at one by one."""
+    """Returns whether all inputs have fixed shapes. All requests of the model may then share a batch, without a check
+    of each."""
     return all(-1 not in tensor.row_shape and not tensor.optional for tensor in inputs)
 
 
 def prepare_fixed(inputs: Tensors) -> Prepared:
-    """For models of fixed shapes, where the protocol has checked all but the number of rows."""
+    """Prepares a request to a model of fixed shapes. The protocol has checked everything but the number of rows. Raises
+    `InvalidInput`."""
     return Prepared(inputs, rows_of(inputs), None, 1)
 
 
 def prepare_variable(tensors: Tensors, pads: Pads, max_length: int | None = None) -> Prepared:
-    """For variable shapes: equal shapes, apart from the padded dimension, form a group."""
+    """Prepares a request of variable shapes: requests of equal shapes, apart from the padded dimension, form a group.
+    Raises `InvalidInput`."""
     rows, length = rows_of(tensors), 1
     group: list[object] = []
     for name, array in tensors.items():
@@ -44,7 +48,8 @@ def prepare_variable(tensors: Tensors, pads: Pads, max_length: int | None = None
 
 
 def length_buckets(max_length: int | None) -> tuple[int, ...]:
-    """16, 24, 32, 48, 64, 96 … up to max_length: at most a third of a batch is padding, on average a sixth."""
+    """Returns the lengths 16, 24, 32, 48, 64, 96 … up to max_length. Padding waste is at most a third of a batch, a
+    sixth on average."""
     longest = max_length or LONGEST_LENGTH
     buckets = []
     power = SHORTEST_LENGTH
@@ -57,7 +62,8 @@ def length_buckets(max_length: int | None) -> tuple[int, ...]:
 
 
 def made_up_inputs(inputs: Sequence[TensorSpec], rows: int, length: int) -> Tensors:
-    """Inputs of the declared shapes with values that are valid for most models: zero where they may be indices."""
+    """Makes up inputs of the declared shapes with values that most models accept: integers, which may be indices, are
+    zero."""
     random = np.random.default_rng(0)
     tensors: Tensors = {}
     for tensor in inputs:
@@ -75,7 +81,7 @@ def made_up_inputs(inputs: Sequence[TensorSpec], rows: int, length: int) -> Tens
 
 
 def resized(example: Prepared, rows: int, length: int, pads: Pads) -> Prepared:
-    """The example repeated to that many rows, its padded tensors repeated or cut to that length."""
+    """Returns the example repeated to this many rows, with its padded tensors repeated or cut to this length."""
     tensors: Tensors = {}
     for name, array in example.tensors.items():
         array = array[np.arange(rows) % len(array)]
@@ -86,7 +92,7 @@ def resized(example: Prepared, rows: int, length: int, pads: Pads) -> Prepared:
 
 
 def rows_of(tensors: Tensors) -> int:
-    """The rows that all these tensors have. Raises `InvalidInput` where they differ, or where there are none."""
+    """Returns the number of rows of all these tensors. Raises `InvalidInput` if the numbers differ or are zero."""
     rows = -1
     for array in tensors.values():
         if rows != len(array) and rows >= 0:

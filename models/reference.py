@@ -1,8 +1,8 @@
-"""Models in plain numpy, without torch: the whole system runs and is tested on them.
+"""Models in plain numpy, without torch, on which the whole system runs and is tested.
 
 Factories for a configuration file: `models.reference:noop`, `:echo`, `:linear`, `:slow`, `:accumulate` (with `state`),
-and `:Repeat` and `:Words`, which generate (`decoupled: true`). Each also has a function that returns a fitting spec
-(`noop_spec()` …), for tests.
+and `:Repeat` and `:Words`, which generate (`decoupled: true`). For tests, each has a function that returns a matching
+spec (`noop_spec()` …).
 """
 
 import time
@@ -23,8 +23,8 @@ Compute = Callable[..., tuple[np.ndarray, ...]]
 
 
 class NumpyModel:
-    """A `models.base.Model` made of a function from input arrays to a tuple of output arrays, in declared order. An
-    optional input that is not given is None."""
+    """A `models.base.Model` that calls a function from input arrays to a tuple of output arrays, in declared order. A
+    missing optional input is None."""
 
     device = "cpu"
     prepares = False
@@ -71,17 +71,17 @@ class NumpyModel:
 
 
 def noop(spec: ModelSpec) -> NumpyModel:
-    """Answers each row with its first value: as cheap as it gets, and a mixed-up row is still seen."""
+    """Returns the first value of each row: the least work with which a test still detects interchanged rows."""
     return NumpyModel(spec, lambda x: (x[:, :1],))
 
 
 def echo(spec: ModelSpec) -> NumpyModel:
-    """Answers with its inputs, whatever their types and shapes."""
+    """Returns its inputs, of any types and shapes."""
     return NumpyModel(spec, lambda *inputs: inputs)
 
 
 def linear(spec: ModelSpec, seed: int = 0) -> NumpyModel:
-    """y = xW + b, with seeded weights of the declared sizes."""
+    """Computes y = xW + b, with seeded weights of the declared sizes."""
     random = np.random.default_rng(seed)
     width, classes = spec.inputs[0].shape[1], spec.outputs[0].shape[1]
     weight = random.standard_normal((width, classes), dtype=np.float32) / np.float32(width**0.5)
@@ -96,9 +96,10 @@ def slow(
     raise_on_value: float | None = None,
     hang_on_value: float | None = None,
 ) -> NumpyModel:
-    """Echoes after base + rows x per_row milliseconds; raises, or never returns, for batches that hold those values.
+    """Echoes after base_ms + rows * per_row_ms. Raises for batches that hold `raise_on_value`, and hangs for batches
+    that hold `hang_on_value`.
 
-    A hanging forward pass ends, with an error, when the model is closed.
+    A hanging forward pass ends with an error when the model is closed.
     """
     closed = Event()
 
@@ -115,12 +116,13 @@ def slow(
 
 
 def accumulate(spec: ModelSpec) -> NumpyModel:
-    """With state: answers with the sum of all values of the sequence so far."""
+    """Returns the sum of all values of the sequence so far, which is its state."""
     return NumpyModel(spec, lambda x, total: (total + x, total + x))
 
 
 class Repeat:
-    """Generates: answers with the values of its input one by one, each after `step_ms`; raises at one of them."""
+    """A generating model that yields the values of its input one by one, each after `step_ms`. Raises at
+    `raise_on_value`."""
 
     def __init__(self, step_ms: float = 0.0, raise_on_value: int | None = None) -> None:
         self._step_s = step_ms / 1e3
@@ -135,7 +137,7 @@ class Repeat:
 
 
 class Words:
-    """Generates: answers a text word by word, as a language model would."""
+    """A generating model that yields a text word by word, like a language model."""
 
     def __init__(self, step_ms: float = 0.0) -> None:
         self._step_s = step_ms / 1e3
@@ -147,7 +149,7 @@ class Words:
 
 
 def noop_spec(**changes: Any) -> ModelSpec:
-    """Keyword arguments replace fields of the spec, here and below."""
+    """Returns the spec of `noop`. Keyword arguments replace fields of the spec, here and below."""
     return _spec("noop", (_floats("x", 1024),), (_floats("y", 1),), changes)
 
 
@@ -160,7 +162,7 @@ def linear_spec(**changes: Any) -> ModelSpec:
 
 
 def slow_spec(**changes: Any) -> ModelSpec:
-    """`options` may hold base_ms, per_row_ms, raise_on_value and hang_on_value."""
+    """Returns the spec of `slow`. `options` may hold base_ms, per_row_ms, raise_on_value and hang_on_value."""
     return _spec("slow", (_floats("x", 1),), (_floats("y", 1),), changes)
 
 
@@ -172,14 +174,14 @@ def accumulate_spec(**changes: Any) -> ModelSpec:
 
 
 def repeat_spec(**changes: Any) -> ModelSpec:
-    """`options` may hold step_ms and raise_on_value."""
+    """Returns the spec of `Repeat`. `options` may hold step_ms and raise_on_value."""
     inputs = (TensorSpec(name="in", datatype="INT32", shape=(-1, -1)),)
     outputs = (TensorSpec(name="out", datatype="INT32", shape=(-1, 1)),)
     return _spec("repeat", inputs, outputs, {"factory": "models.reference:Repeat", "decoupled": True} | changes)
 
 
 def words_spec(**changes: Any) -> ModelSpec:
-    """`options` may hold step_ms."""
+    """Returns the spec of `Words`. `options` may hold step_ms."""
     inputs = (TensorSpec(name="text", datatype="BYTES", shape=(-1, 1)),)
     outputs = (TensorSpec(name="word", datatype="BYTES", shape=(-1, 1)),)
     return _spec("words", inputs, outputs, {"factory": "models.reference:Words", "decoupled": True} | changes)

@@ -1,4 +1,5 @@
-"""From a `ModelSpec` to a loaded `Model`. Factories are import strings: torch is imported only if a model uses it."""
+"""Loads the `Model` that a `ModelSpec` describes. Factories are import strings, so torch is imported only if a model
+uses it."""
 
 import inspect
 import sys
@@ -16,21 +17,21 @@ MODEL_METHODS = ("prepare", "collate", "forward", "split", "sample", "lengths", 
 
 
 class ModelNotLoadable(Exception):
-    """The factory cannot be found, refuses its options, or makes something that cannot be served."""
+    """The factory cannot be found, does not take its options, or returns an object that cannot be served."""
 
 
 def load_models(spec: ModelSpec) -> list[Model]:
-    """One for each lane: a GPU for each of the whole GPUs that it asked for, and one model where it runs on the CPU."""
+    """Loads one model per lane: one lane for each whole GPU that the spec asks for, or a single lane on the CPU."""
     first = load_model(spec)
     count = int(spec.resources.gpus) if first.device.startswith("cuda") else 1
     return [first, *(load_model(spec, lane_index) for lane_index in range(1, count))]
 
 
 def load_model(spec: ModelSpec, lane_index: int = 0) -> Model:
-    """Imports the factory, calls it with the spec's options, and readies what it made on its device.
+    """Imports the factory, calls it with the spec's options, and moves the result to its device.
 
-    A factory with a parameter named `spec` is also given the spec; one named `lane_index`, which of the lanes in this
-    process it is for. Call this in the thread that will run `forward`.
+    A factory with a parameter named `spec` is also given the spec; one with a parameter named `lane_index`, the index
+    of its lane in this process. Must be called in the thread that will run `forward`. Raises `ModelNotLoadable`.
     """
     with signals_left_alone(spec.name):
         made = _make(find_factory(spec.factory, spec.folder), spec, lane_index)
@@ -48,7 +49,8 @@ def load_model(spec: ModelSpec, lane_index: int = 0) -> Model:
 
 
 def load_generating(spec: ModelSpec) -> GeneratingModel:
-    """As `load_model`, for a spec that is `decoupled`: what the factory makes has a method `generate`."""
+    """Loads a model that generates (`decoupled: true`): the object from the factory must have a method `generate`.
+    Raises `ModelNotLoadable`."""
     with signals_left_alone(spec.name):
         made = _make(find_factory(spec.factory, spec.folder), spec)
     if not callable(getattr(made, "generate", None)):
@@ -63,7 +65,10 @@ def load_generating(spec: ModelSpec) -> GeneratingModel:
 
 
 def find_factory(import_string: str, folder: str | None = None) -> Callable[..., object]:
-    """The object that `package.module:attribute` names. folder: of the settings, where the module may lie."""
+    """Returns the object that `package.module:attribute` names. Raises `ModelNotLoadable`.
+
+    folder: the folder of the settings, which may contain the module.
+    """
     module_name, _, attribute = import_string.partition(":")
     try:
         found: Any = import_beside(module_name, folder)
@@ -72,7 +77,7 @@ def find_factory(import_string: str, folder: str | None = None) -> Callable[...,
             raise ModelNotLoadable(
                 f"{import_string}: no module is named {error.name!r}, neither beside the settings nor on PYTHONPATH"
             ) from error
-        raise  # the module is there; what it imports is not, and its own message says so best
+        raise  # the module exists, but one that it imports does not; the original message names it
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
@@ -87,7 +92,7 @@ def _make(factory: Callable[..., object], spec: ModelSpec, lane_index: int = 0) 
     options = with_paths(spec.options, spec.folder)
     try:
         signature = inspect.signature(factory)
-    except ValueError:  # made in C: it can only be tried
+    except ValueError:  # written in C: its parameters are unknown
         return factory(**options)
     for name, value in (("spec", spec), ("lane_index", lane_index)):
         if name in signature.parameters:
@@ -95,7 +100,7 @@ def _make(factory: Callable[..., object], spec: ModelSpec, lane_index: int = 0) 
     try:
         signature.bind(**options)
     except TypeError as error:
-        # Not their values: what stops a start is shown to clients too.
+        # Values of options are left out, because clients see this message too.
         named, taken = ", ".join(spec.options) or "none", ", ".join(signature.parameters) or "none"
         raise ModelNotLoadable(
             f"{spec.factory} does not take the options {named}: {error}; its parameters are: {taken}"
@@ -104,7 +109,7 @@ def _make(factory: Callable[..., object], spec: ModelSpec, lane_index: int = 0) 
 
 
 def _is_made_of_torch(made: object) -> bool:
-    if "torch" not in sys.modules:  # then nothing can be a module of it
+    if "torch" not in sys.modules:  # without torch, the object cannot be a module
         return False
     from models.pytorch.kinds import is_served
 

@@ -1,4 +1,5 @@
-"""Signals while a model is loaded: its factory does not run in the main thread, and signals are the server's own."""
+"""Ignores signal handlers that a model's factory sets: it does not run in the main thread, and the server handles
+signals."""
 
 import logging
 import signal
@@ -9,18 +10,18 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_lock = threading.Lock()  # models may be loaded in several threads; each puts back what it found
+_lock = threading.Lock()  # models may be loaded in several threads; each restores the original function
 
 
 @contextmanager
 def signals_left_alone(model: str) -> Iterator[None]:
-    """Meanwhile `signal.signal` outside of the main thread says in the log that it does nothing. It would raise."""
+    """Makes `signal.signal` log a warning instead of raising when it is called outside the main thread."""
 
     def set_handler(number: int, handler: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
             return real(number, handler)
         log.warning(
-            "model %s: a handler for %s is left out: signals are the server's", model, signal.Signals(number).name
+            "model %s: a handler for %s is ignored: the server handles signals", model, signal.Signals(number).name
         )
         return signal.getsignal(number)
 

@@ -1,4 +1,4 @@
-"""What a model declares about itself: facts, no behaviour."""
+"""The declaration of a model: data without behaviour."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,18 +8,18 @@ DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
     "BF16", "BYTES",
 )  # fmt: skip
-LARGEST_SIZE = 2**31 - 1  # of a dimension: more fits into no memory
+LARGEST_SIZE = 2**31 - 1  # of a dimension: no memory holds more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """One input or output.
 
-    shape: the first dimension is the batch dimension and always -1; another -1 is variable. Of a model that is not
-        `batched` there is no such dimension.
+    shape: the first dimension is the batch dimension and always -1; another -1 is variable. Without `batched`, there
+        is no batch dimension.
     optional: a request may leave this input out.
-    pad: the value with which a variable second dimension may be padded so that requests of different lengths can share
-        a batch; None: only requests of equal shape share one.
+    pad: the value with which a variable second dimension may be padded, so that requests of different lengths can share
+        a batch; None: only requests of equal shape share a batch.
     """
 
     name: str
@@ -36,15 +36,15 @@ class TensorSpec:
             raise ValueError(f"datatype: {self.datatype!r} is not one of {', '.join(DATATYPES)}")
         if self.batched and self.shape[:1] != (-1,):
             raise ValueError(
-                f"shape: must begin with -1, the batch dimension; got {list(self.shape)}. A model without one, which "
-                "is given a request at a time, says `batched: false`"
+                f"shape: must begin with -1, the batch dimension; got {list(self.shape)}. For a model without one, "
+                "which takes one request at a time, set `batched: false`"
             )
         if any(size == 0 or size < -1 for size in self.shape):
             raise ValueError(f"shape: sizes are positive, or -1 for variable; got {list(self.shape)}")
         if any(size > LARGEST_SIZE for size in self.shape):
             raise ValueError(f"shape: sizes are at most {LARGEST_SIZE}; got {list(self.shape)}")
         if self.pad is not None and not self.batched:
-            raise ValueError("pad: requests that never share a batch need not be filled up")
+            raise ValueError("pad: must not be set with `batched: false`, since requests never share a batch")
         if self.pad is not None and (len(self.shape) < 2 or self.shape[1] != -1):
             raise ValueError(f"pad: only a variable second dimension can be padded; shape is {list(self.shape)}")
 
@@ -55,31 +55,31 @@ class TensorSpec:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Of one row: all of a request's tensor, where the model is not batched."""
+        """The shape of one row; of a request's whole tensor if the model is not batched."""
         return self.shape[1:] if self.batched else self.shape
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether rows of this shape, `[rows, ...]`, are what was declared."""
+        """Returns whether a shape `[rows, ...]` matches the declaration."""
         return len(shape) == len(self.row_shape) + 1 and all(
             declared in (-1, size) for declared, size in zip(self.row_shape, shape[1:], strict=True)
         )
 
     def shown(self, shape: Sequence[int]) -> list[int]:
-        """The shape of some rows as the model's owner thinks of it."""
+        """Returns a shape `[rows, ...]` in the form of the declaration: without rows if the model is not batched."""
         return list(shape if self.batched else shape[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds a user may set. The batch size within them is learned.
+    """Limits that a user may set. The batch size within them is learned.
 
-    max_batch_rows: the most rows computed at once; None: 128, and no more than pays off.
-    max_queue_requests: the most requests that may wait; one more is refused.
-    max_sequences: how many sequences a model with state keeps at a time.
-    sequence_idle_s: a sequence that is not continued for so long is forgotten.
-    max_generations: how many requests a decoupled model works on at a time.
-    forward_timeout_s: a forward pass (or a step of a generation) that takes longer is given up, its replica replaced.
-    max_memory_mb: a replica whose process holds more is replaced; None: none is.
+    max_batch_rows: the most rows computed at once; None: 128, or fewer if more rows bring no throughput.
+    max_queue_requests: the most requests that may wait; further requests are refused.
+    max_sequences: the most sequences that a model with state keeps at a time.
+    sequence_idle_s: a sequence without a request for this long is discarded.
+    max_generations: the most requests that a decoupled model works on at a time.
+    forward_timeout_s: a forward pass (or a step of a generation) that takes longer is aborted and its replica replaced.
+    max_memory_mb: a replica whose process uses more memory is replaced; None: no limit.
     """
 
     max_batch_rows: int | None = None
@@ -93,8 +93,8 @@ class Limits:
     def __post_init__(self) -> None:
         if self.max_batch_rows is not None and self.max_batch_rows < 1:
             raise ValueError(
-                f"max_batch_rows: must be at least 1, got {self.max_batch_rows}. A model without a batch dimension "
-                "says `batched: false`"
+                f"max_batch_rows: must be at least 1, got {self.max_batch_rows}. For a model without a batch "
+                "dimension, set `batched: false`"
             )
         if self.max_queue_requests < 1:
             raise ValueError(f"max_queue_requests: must be at least 1, got {self.max_queue_requests}")
@@ -112,7 +112,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one replica gets. gpus may be a fraction, or whole."""
+    """The resources of one replica. gpus is a fraction up to 1 or a whole number."""
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -121,7 +121,7 @@ class Resources:
         if self.cpus < 0:
             raise ValueError(f"cpus: must not be negative, got {self.cpus}")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
-            raise ValueError(f"gpus: a fraction up to 1 or a whole number, got {self.gpus}")
+            raise ValueError(f"gpus: must be a fraction up to 1 or a whole number, got {self.gpus}")
 
 
 EXECUTIONS = ("auto", "eager", "compiled")
@@ -132,20 +132,20 @@ PRECISIONS = ("float32", "bf16")
 class ModelSpec:
     """A model as its owner describes it.
 
-    factory: `package.module:attribute`, an nn.Module class, or a function that returns a module or a `Model`.
+    factory: `package.module:attribute` of an nn.Module class, or of a function that returns a module or a `Model`.
     options: keyword arguments of the factory.
-    latency_budget_ms: how long a client is ready to wait; None: as fast as possible, nobody is refused for being late.
+    latency_budget_ms: how long a client may wait; None: as fast as possible, no request is refused for being late.
     decoupled: the model generates: it has `generate` instead of `forward`, see `models.base.GeneratingModel`.
-    state: what the model carries from one request of a sequence to the next: it is added to the inputs, and the outputs
-        of the same names replace it. A sequence begins with zeros.
-    execution: "auto": on a GPU also as CUDA graphs; "compiled": with torch.compile too; "eager": just called. Of what
-        may be tried the fastest is used whose outputs are right.
-    precision: "bf16": may be computed in it. channels_last: convolutions may be computed in that layout.
-    tolerance: by how much outputs may then differ from those in float32, as a share of each output's largest value.
+    state: tensors that the model passes from one request of a sequence to the next: they are added to the inputs, and
+        the outputs of the same names replace them. A sequence begins with zeros.
+    execution: "auto": on a GPU, CUDA graphs are tried; "compiled": torch.compile is tried too; "eager": nothing is
+        tried. The fastest variant with correct outputs is used.
+    precision: "bf16" allows computing in bf16. channels_last: allows that memory layout for convolutions.
+    tolerance: how far outputs of a variant may differ from float32, as a share of each output's largest value.
     labels: class labels by output name.
-    example: JSON of one request's `inputs`, used in the curl line.
-    folder: of the settings: the factory may lie there, and relative paths in options begin there.
-    batched: requests may share a batch, since tensors have a dimension of rows; as the inputs say.
+    example: JSON of one request's `inputs`, used in the example curl command.
+    folder: the folder of the settings: it may contain the factory, and relative paths in options start there.
+    batched: whether tensors have a dimension of rows, so that requests may share a batch; derived from the inputs.
     """
 
     name: str
@@ -171,8 +171,8 @@ class ModelSpec:
     batched: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        """Raises ValueError with all that is wrong, a line each."""
-        # Kept, since every request asks for it.
+        """Raises ValueError that lists all mistakes, one per line."""
+        # Computed once, because every request reads it.
         object.__setattr__(self, "batched", all(tensor.batched for tensor in self.inputs))
         mistakes = [*self._mistakes(), *self._mistakes_of_state()]
         if mistakes:
@@ -185,13 +185,13 @@ class ModelSpec:
         if not (module and separator and attribute):
             yield f"factory: {self.factory!r} is not of the form package.module:attribute"
         if not self.inputs or not self.outputs:
-            yield "inputs and outputs: at least one of each"
+            yield "inputs and outputs: declare at least one of each"
         for kind, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [tensor.name for tensor in tensors]
             if len(set(names)) != len(names):
                 yield f"{kind}: two have the same name: {names}"
         if len({tensor.batched for tensor in (*self.inputs, *self.outputs, *self.state)}) > 1:
-            yield "inputs and outputs: all have a batch dimension, or none has"
+            yield "inputs and outputs: either all or none must have a batch dimension"
         if not self.batched and self.limits.max_batch_rows not in (None, 1):
             yield "limits.max_batch_rows: a model without a batch dimension is given one request at a time"
         if self.inputs and all(tensor.optional for tensor in self.inputs):
@@ -207,7 +207,7 @@ class ModelSpec:
         if self.precision not in PRECISIONS:
             yield f"precision: {self.precision!r} is not one of {', '.join(PRECISIONS)}"
         if not 0 <= self.tolerance < 1:
-            yield f"tolerance: a share from 0 to below 1, got {self.tolerance:g}"
+            yield f"tolerance: must be a share from 0 to below 1, got {self.tolerance:g}"
         unknown = set(self.labels) - {tensor.name for tensor in self.outputs}
         if unknown:
             yield f"labels: no output is named {', '.join(sorted(unknown))}"
@@ -218,18 +218,18 @@ class ModelSpec:
         if self.decoupled:
             yield "state: a decoupled model keeps its state in its generator"
         if self.replicas > 1:
-            yield f"replicas: a model with state has one, since its sequences live in that process; got {self.replicas}"
+            yield f"replicas: must be 1 for a model with state, whose sequences live in a process; got {self.replicas}"
         taken = {tensor.name for tensor in (*self.inputs, *self.outputs)}
         for tensor in self.state:
             if tensor.name in taken:
                 yield f"state: {tensor.name!r} is already the name of an input, an output or another state"
             taken.add(tensor.name)
             if tensor.datatype == "BYTES" or -1 in tensor.row_shape:
-                yield f"state: {tensor.name!r} must be numbers of a fixed shape, to begin with zeros"
+                yield f"state: {tensor.name!r} must be numbers of a fixed shape, since a sequence begins with zeros"
 
     @property
     def max_batch_rows(self) -> int | None:
-        """The most rows computed at once; None: what pays off. A request to a model without rows counts as one."""
+        """The most rows computed at once; None: no limit set. A request to a model without rows counts as one row."""
         return self.limits.max_batch_rows if self.batched else 1
 
     @property
@@ -237,5 +237,5 @@ class ModelSpec:
         return bool(self.state)
 
     def with_state(self) -> "ModelSpec":
-        """The model as the runtime drives it: the state among its inputs and outputs."""
+        """Returns the spec as the runtime uses it, with the state added to inputs and outputs."""
         return replace(self, inputs=(*self.inputs, *self.state), outputs=(*self.outputs, *self.state), state=())

@@ -1,4 +1,4 @@
-"""For the tests of a model, ours and yours: does sharing a batch leave every answer as it was?"""
+"""Helpers for tests of a model, in Headway and in users' projects: check that batching does not change answers."""
 
 from collections.abc import Hashable, Sequence
 from typing import cast
@@ -11,10 +11,10 @@ from models.base import Bucket, Model, Prepared, Tensors
 def assert_batched_equals_unbatched(
     model: Model, requests: Sequence[Tensors] | None = None, *, atol: float = 1e-5, rtol: float = 1e-4
 ) -> None:
-    """Answers each request alone, then in company, and compares. Company is: all requests that may share a batch, in
-    both orders, and once more in a bucket that is larger and longer than they need.
+    """Computes each request alone and in batches, and compares the answers. The batches hold all requests that may
+    share one: in order, in reverse order, and in a bucket with more rows and a greater length than needed.
 
-    requests: inputs as a client sends them; None: made-up ones of several sizes.
+    requests: inputs as a client sends them; None: made-up requests of several sizes.
     """
     parts = _made_up(model) if requests is None else [model.prepare(dict(request)) for request in requests]
     alone = [_answers(model, [part], Bucket(part.rows, part.length))[0] for part in parts]
@@ -46,7 +46,7 @@ def _groups(parts: Sequence[Prepared]) -> list[list[int]]:
 
 
 def _longer(model: Model, length: int) -> int:
-    """The next length that a batch may be padded to, if there is one."""
+    """Returns the next greater length of a bucket, or the same length if there is none."""
     return next((bucket for bucket in model.lengths() if bucket > length), length)
 
 

@@ -1,6 +1,6 @@
-"""all-MiniLM-L6-v2: a sentence to a unit vector of 384 numbers; similar sentences have a large dot product.
+"""all-MiniLM-L6-v2: embeds a sentence as a unit vector of 384 floats. Similar sentences have a large dot product.
 
-The encoder is a BERT of six layers, written out here; weights and tokenizer are read from an installed package.
+The encoder is a BERT of six layers, implemented here; weights and tokenizer are read from an installed package.
 """
 
 import codecs
@@ -22,18 +22,18 @@ SPEC = ModelSpec(
     factory="models.text_embedder:TextEmbedder",
     inputs=(TensorSpec(name="text", datatype="BYTES", shape=(-1, 1)),),
     outputs=(TensorSpec(name="embedding", datatype="FP32", shape=(-1, 384)),),
-    description="Sentence embeddings (all-MiniLM-L6-v2): UTF-8 text to a unit vector.",
+    description="Sentence embeddings (all-MiniLM-L6-v2): embeds UTF-8 text as a unit vector.",
     example='[{"name":"text","shape":[1,1],"datatype":"BYTES","data":["The train leaves at noon."]}]',
 )
 
 
-CHARACTERS_PER_TOKEN = 101  # at most: the tokenizer takes any word of more than a hundred for one unknown token
-USUALLY_ENOUGH = 16  # characters per token; English has four
+CHARACTERS_PER_TOKEN = 101  # at most: a word of more than 100 characters is one unknown token to the tokenizer
+USUALLY_ENOUGH = 16  # characters per token; English has about four
 
 
 class TextEmbedder(nn.Module):
-    """Texts longer than `max_length` tokens are cut, as the model's authors do. Nothing is looked at beyond 101
-    characters for each of these tokens, so no text costs more than a long one."""
+    """The sentence encoder. Texts longer than `max_length` tokens are cut, as the model's authors do. At most 101
+    characters per token are read, which bounds the cost of a text."""
 
     def __init__(self, max_length: int = 256) -> None:
         super().__init__()
@@ -68,7 +68,8 @@ class TextEmbedder(nn.Module):
         return {"token_ids": token_ids, "lengths": lengths}
 
     def _encoded(self, texts: list[str]) -> list[Encoding]:
-        """Cut to `max_length` tokens. Of long texts the beginning is tried first: it nearly always has that many."""
+        """Tokenizes texts and cuts them to `max_length` tokens. Only the beginning of a long text is tokenized
+        first: it nearly always has enough tokens."""
         usually_enough = USUALLY_ENOUGH * self.max_length
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast([_words(text, usually_enough) for text in texts])
         for row, text in enumerate(texts):
@@ -92,12 +93,12 @@ class TextEmbedder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention and a feed-forward network, each added to its input and then normalised."""
+    """One encoder layer: self-attention and a feed-forward network, each added to its input and then normalised."""
 
     def __init__(self, width: int, heads: int, inner: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.query_key_value = nn.Linear(width, 3 * width)  # three multiplications in one
+        self.query_key_value = nn.Linear(width, 3 * width)  # one matrix multiplication instead of three
         self.attended = nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=eps)
         self.widen = nn.Linear(width, inner)
@@ -116,7 +117,7 @@ class Layer(nn.Module):
 
 
 def _words(text: str, most: int) -> str:
-    """The text up to so many characters, without the word that this would cut in two."""
+    """Returns at most this many characters of the text, without the word that would be cut in two."""
     if len(text) <= most:
         return text
     end = text.rfind(" ", 0, most)
@@ -124,22 +125,22 @@ def _words(text: str, most: int) -> str:
 
 
 def _beginning(text: bytes | str, most: int) -> str:
-    """No more than so many characters, decoded."""
+    """Decodes at most this many characters of the text. Raises `InvalidInput` if it is not UTF-8."""
     if isinstance(text, str):
         return _words(text, most)
     try:
         decode = codecs.getincrementaldecoder("utf-8")().decode
-        # Four bytes are the longest character.
+        # A character has at most four bytes.
         return _words(decode(text[: 4 * most], final=len(text) <= 4 * most), most)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"text: not UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 def _our_names(state: State) -> State:
-    """The checkpoint's tensors under this file's names, joined where we compute jointly."""
+    """Renames the checkpoint's tensors to the names in this file, and joins those that are computed together."""
     ours = {
         "words.weight": state["embeddings.word_embeddings.weight"],
-        # Every text is of the first type, so its embedding is as good as part of each position.
+        # Every token has the first type, whose embedding can be added to all positions once.
         "positions.weight": state["embeddings.position_embeddings.weight"]
         + state["embeddings.token_type_embeddings.weight"][0],
     }

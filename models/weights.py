@@ -1,7 +1,7 @@
-"""Weights from safetensors files, and from nothing else.
+"""Loads weights from safetensors files.
 
-A legacy checkpoint (a pickle) is converted once, with torch's loader that accepts tensors only, and is read as
-safetensors from then on. The cache is `$HEADWAY_CACHE`, or `headway` under `$XDG_CACHE_HOME` or `~/.cache`.
+A legacy checkpoint (a pickle) is converted once, with torch's loader that accepts only tensors, and is read as
+safetensors afterwards. The cache is `$HEADWAY_CACHE`, or `headway` under `$XDG_CACHE_HOME` or `~/.cache`.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ LEGACY_ENDINGS = (".pth", ".pt", ".bin", ".ckpt")
 
 
 class UnreadableWeights(ValueError):
-    """A file is no checkpoint that can be read. The text names it."""
+    """A file that is not a readable checkpoint. The text names the file."""
 
 
 def load_weights(path: Path | str) -> State:
-    """The tensors of a checkpoint by name, on the CPU. Raises UnreadableWeights, or OSError."""
+    """Reads the tensors of a checkpoint by name, on the CPU. Raises UnreadableWeights or OSError."""
     path = Path(path)
     if path.suffix not in (".safetensors", *LEGACY_ENDINGS):
         raise UnreadableWeights(f"{path.name}: neither .safetensors nor one of {', '.join(LEGACY_ENDINGS)}")
@@ -38,20 +38,21 @@ def load_weights(path: Path | str) -> State:
         return load_file(path) if path.suffix == ".safetensors" else _load_converted(path)
     except (OSError, UnreadableWeights):
         raise
-    except UnpicklingError as error:  # torch's own text tells how to load it all the same
+    except UnpicklingError as error:  # torch's own text advises to load it unsafely
         raise UnreadableWeights(
-            f"{path.name}: no checkpoint, or one that holds more than tensors, whose loading could run code; "
+            f"{path.name}: not a checkpoint, or one that holds more than tensors, so that loading it could run code; "
             "save the `state_dict()` of a module"
         ) from error
-    except Exception as error:  # of as many types as the loaders have
+    except Exception as error:  # the loaders raise many types
         line = next(iter(str(error).splitlines()), "")
         raise UnreadableWeights(f"{path.name}: cannot be read: {type(error).__name__}: {line}") from error
 
 
 def packaged_file(package: str, *parts: str, install: str) -> Path:
-    """A file that an installed package carries, found without running the package's code.
+    """Returns the path of a file in an installed package, without running the package's code. Raises
+    ModuleNotFoundError.
 
-    install: the name to tell pip, for the message when the package is not there.
+    install: the package's name for pip, for the message if the package is not installed.
     """
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -62,7 +63,7 @@ def packaged_file(package: str, *parts: str, install: str) -> Path:
 
 
 def cache_directory() -> Path:
-    """Where converted weights are kept. Not created here."""
+    """Returns the folder of converted weights. Does not create it."""
     if chosen := os.environ.get("HEADWAY_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -70,7 +71,7 @@ def cache_directory() -> Path:
 
 
 def _load_converted(path: Path) -> State:
-    # The name holds a hash of the content: another file of the same name is never mistaken for this one.
+    # The name holds a hash of the content, so that another file of the same name is not mistaken for this one.
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     try:
@@ -102,7 +103,8 @@ def _read_legacy(path: Path) -> State:
 
 
 def _check_archive(path: Path) -> None:
-    """torch stores its archives uncompressed; a compressed one may be far larger than the file that holds it."""
+    """Raises UnreadableWeights for a compressed archive, which may expand to far more than the file's size. torch does
+    not compress its archives."""
     if not is_zipfile(path):
         return
     with ZipFile(path) as archive:
@@ -111,7 +113,8 @@ def _check_archive(path: Path) -> None:
 
 
 def _write_atomically(state: State, target: Path) -> None:
-    """Replicas may start at once: each writes its own file, and the last rename wins with the same content."""
+    """Writes a temporary file and renames it. If replicas start at the same time, the last rename wins; the content is
+    the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
     os.close(descriptor)

@@ -1,7 +1,6 @@
-"""Models that write into what they are given: found out at load, and given copies from then on.
+"""Detects at load which models write into their inputs, and gives those models copies.
 
-Others are given the request's own memory, a client's shared memory or the state of a sequence, which must stay as they
-are.
+Other models are given the request's memory, a client's shared memory or the state of a sequence, which must not change.
 """
 
 from collections.abc import Callable
@@ -11,11 +10,11 @@ import numpy as np
 
 from models.base import Tensors
 
-READ_ONLY = "read-only"  # in what numpy says of an assignment to such an array
+READ_ONLY = "read-only"  # part of numpy's message for an assignment to such an array
 
 
 def frozen(tensors: Tensors) -> Tensors:
-    """The same arrays, which numpy does not let be written to."""
+    """Returns read-only views of the arrays."""
     views = {name: array.view() for name, array in tensors.items()}
     for view in views.values():
         view.flags.writeable = False
@@ -27,12 +26,13 @@ def copied(tensors: Tensors) -> Tensors:
 
 
 def have_changed(tensors: Tensors, before: Tensors) -> bool:
-    """Whether any is not what it was. Equal bytes are equal, also those of NaN."""
+    """Returns whether the bytes of any array differ from before. NaN equals NaN of the same bytes."""
     return any(array.tobytes() != before[name].tobytes() for name, array in tensors.items())
 
 
 class Guarded:
-    """Calls something with tensors that are not its own. `writes`: it writes into them, and is given copies."""
+    """Wraps a function of tensors that it must not change. `writes`: the function writes into them and is given
+    copies."""
 
     def __init__(self, call: Callable[[Tensors], Any]) -> None:
         self.writes = False
@@ -47,12 +47,12 @@ class Guarded:
             if READ_ONLY not in str(error):
                 raise
             self.writes = True
-            if any(array.flags.writeable for array in tensors.values()):  # which may have been written to already
-                raise ValueError(f"{error}: the model writes into its inputs, copy them first") from error
+            if any(array.flags.writeable for array in tensors.values()):  # these may be changed already
+                raise ValueError(f"{error}: the model writes into its inputs; copy them in the model first") from error
             return self._call(copied(tensors))
 
     def tried(self, tensors: Tensors) -> Any:
-        """Called with tensors that may be spoiled, to find out whether it writes."""
+        """Calls the function with tensors that may be overwritten, to detect whether it writes."""
         if not all(isinstance(array, np.ndarray) for array in tensors.values()):
             return self(tensors)
         before = copied(tensors)

@@ -153,7 +153,7 @@ def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: 
         ("replicas: '2'", "replicas: expected a whole number, got '2'"),
         ("latency_budget_ms: -3", "latency_budget_ms: must be positive"),
         ("latency_budget_ms: .inf", "latency_budget_ms: expected a finite number"),
-        ("resources: {gpus: 1.5}", "resources.gpus: a fraction up to 1 or a whole number, got 1.5"),
+        ("resources: {gpus: 1.5}", "resources.gpus: must be a fraction up to 1 or a whole number, got 1.5"),
         ("limits: {max_batch_rows: 0}", "limits.max_batch_rows: must be at least 1, got 0"),
         ("tenants: {a: 0}", "tenants.a: a weight must be positive, got 0.0"),
         ("example: '{'", "example: is not JSON"),
@@ -203,7 +203,7 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
         (
             "name: doubler",
             "name: doubler\n    limits: {max_batch_rows: 0}",
-            "5: models[0].limits.max_batch_rows: must be at least 1, got 0. A model without a batch dimension says",
+            "5: models[0].limits.max_batch_rows: must be at least 1, got 0. For a model without a batch dimension, set",
         ),
         ("[-1, 4]}]\n    outputs", "[-1, 4], optional: true}]\n    outputs", "6: models[0].inputs: at least one must"),
         ("[-1, 4]}]\n    outputs", "[-1, 4], pad: 0}]\n    outputs", "6: models[0].inputs[0].pad: only a variable"),
@@ -230,7 +230,7 @@ def test_a_model_without_a_batch_dimension_declares_its_shapes_as_they_are(tmp_p
         False, 1, (3, -1), (-1, 4)
     )  # fmt: skip
     (mistake,) = mistakes_of(tmp_path, lone.replace("shape: [-1, 4]", "shape: [-1, -1], pad: 0", 1))
-    assert "models[0].inputs[0].pad: requests that never share a batch" in mistake
+    assert "models[0].inputs[0].pad: must not be set with `batched: false`" in mistake
     (mistake,) = mistakes_of(tmp_path, lone + "    limits: {max_batch_rows: 8}\n")
     assert "models[0].limits.max_batch_rows: a model without a batch dimension" in mistake
 

@@ -1,1 +1,1 @@
-"""Headway against everyone: the same work at the same rates, one table, one picture. `python -m benchmarks.arena`."""
+"""Headway and other servers under the same load, in one table and one chart. Run `python -m benchmarks.arena`."""

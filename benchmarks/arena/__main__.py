@@ -1,4 +1,4 @@
-"""`python -m benchmarks.arena`: Headway and every peer under the same work, one table and one picture."""
+"""`python -m benchmarks.arena`: measures Headway and all peers under the same load; writes one table and one chart."""
 
 import argparse
 import datetime
@@ -31,14 +31,14 @@ def say(line: str) -> None:
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.arena",
-        description=f"{__doc__} The peers get an environment of their own (about 2 GB, once). Two rounds take about "
+        description=f"{__doc__} Creates a separate environment for the peers (about 2 GB, once). Two rounds take about "
         "half an hour; no server is started after --minutes.",
     )
     parser.add_argument("--peers", default=",".join(NAMES), help="comma-separated, of: %(default)s")
     parser.add_argument("--works", default=",".join(WORKS), help="of: %(default)s")
     parser.add_argument("--situations", default=",".join(SITUATIONS), help="of: %(default)s")
     parser.add_argument("--seconds", type=float, default=3.0, help="of load per case (default 3)")
-    parser.add_argument("--rounds", type=int, default=2, help="each starts every server anew (default 2)")
+    parser.add_argument("--rounds", type=int, default=2, help="each starts every server again (default 2)")
     parser.add_argument("--minutes", type=float, default=36.0, help="no server is started after that (default 36)")
     parser.add_argument("--environment", type=Path, default=ROOT / ".headway" / "arena", help="the peers' own Python")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of arena.*")
@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> int:
     arguments = read_arguments(words)
     peers = environment(arguments.environment)
     peers.ensure(say)
-    # Ray's sockets lie under this folder and their paths may not be longer than 107 characters.
+    # Ray's sockets are in this folder, and their paths may have at most 107 characters.
     scratch = Path(tempfile.mkdtemp(prefix="hw"))
     try:
         write_triton_repository(scratch / "triton")
@@ -90,7 +90,8 @@ def main(words: Sequence[str]) -> int:
 def _rounds(
     taking_part: Sequence[Contestant], full: Mapping[str, float], arguments: argparse.Namespace
 ) -> tuple[list[Case], dict[str, str]]:
-    """A contestant that fails is left out from then on, and keeps what it has."""
+    """Runs the rounds. A contestant that fails is left out of later rounds and keeps its results. Returns the cases,
+    and the reasons of failure by contestant."""
     cases: list[Case] = []
     missing: dict[str, str] = {}
     end_s = time.monotonic() + arguments.minutes * 60
@@ -100,7 +101,7 @@ def _rounds(
             if contestant.name in missing:
                 continue
             if time.monotonic() > end_s:
-                say(f"  {arguments.minutes:g} minutes are over: {contestant.name} and what follows is left out")
+                say(f"  {arguments.minutes:g} minutes are over: {contestant.name} and all later servers are left out")
                 return cases, missing
             plan = Plan(
                 capacity=full,

@@ -1,24 +1,26 @@
-"""What one contestant did with one work in one situation, the rounds drawn together, and who is ahead. Pure."""
+"""The result of one contestant with one work in one situation, the medians over rounds, and the comparison. Pure
+functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 SITUATIONS = ("low", "saturation", "overload", "bursty")
-# Rates as shares of the capacity. Common to all, so that they are asked the same.
+# Rates as shares of the capacity, the same for all contestants.
 SHARES = {"low": 0.2, "overload": 2.0, "bursty": 0.6}
-# A server and its load share the cores with the model, and reach only a part of what it does alone.
+# The share of the offline rate that counts as capacity: server and load generator use the same cores as the model.
 SERVED = 0.6
-# The no-op costs nothing by itself: what the fastest servers here do at saturation.
+# The highest capacity, for the no-op: the rate of the fastest servers at saturation.
 MOST_PER_S = 8000.0
-NICENESS = 5  # of every server: the load comes first, as if it had a machine of its own
-EQUAL = 0.05  # a smaller difference is noise on a machine others use too
-LATE = 0.1  # throughput within a tenth of the first is good enough
+NICENESS = 5  # of every server: the load generator has priority, as if it had its own machine
+EQUAL = 0.05  # a smaller difference is noise on a shared machine
+LATE = 0.1  # throughput within a tenth of the best meets the goal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Times are of answered requests, from the planned instant. `others_cores`: what the rest of the machine took."""
+    """The result of one case. Latencies are of answered requests, from the planned instant. `others_cores`: the cores
+    that other processes on the machine used."""
 
     contestant: str
     work: str
@@ -36,12 +38,12 @@ class Case:
 
 
 def capacity(offline: Mapping[str, float]) -> dict[str, float]:
-    """Requests per second that count as full load, by work, from what the models do with no server around them."""
+    """Returns the requests per second that count as full load, by work, from the models' rates without a server."""
     return {work: min(MOST_PER_S, SERVED * rows) for work, rows in offline.items()}
 
 
 def draw_together(cases: Sequence[Case]) -> list[Case]:
-    """Medians over the rounds, in the order in which the cases first appear."""
+    """Returns the medians over the rounds, in the order in which the cases first appear."""
     keys = dict.fromkeys((case.work, case.situation, case.contestant) for case in cases)
     return [_middle([case for case in cases if (case.work, case.situation, case.contestant) == key]) for key in keys]
 
@@ -75,7 +77,7 @@ def find(cases: Sequence[Case], work: str, situation: str, contestant: str) -> C
 
 
 def losses(cases: Sequence[Case], titles: dict[str, str], ours: str = "headway") -> list[str]:
-    """Every figure of every case in which another is better than Headway by more than noise."""
+    """Returns every figure of every case in which another server is better than Headway by more than noise."""
     figures = (
         ("goodput per s", "goodput_per_s", True, ("overload", "bursty")),
         ("throughput per s", "throughput_per_s", True, ("saturation",)),
@@ -92,7 +94,7 @@ def losses(cases: Sequence[Case], titles: dict[str, str], ours: str = "headway")
         for name, field, is_high, situations in figures:
             mine, theirs = getattr(base, field), getattr(case, field)
             if case.situation not in situations or not theirs > 0:
-                continue  # nothing was answered: no latency, no cost
+                continue  # without answers there are no latency and no cost
             is_worse = mine < theirs * (1 - EQUAL) if is_high else mine > theirs * (1 + EQUAL)
             if is_worse:
                 where = f"{case.work}, {case.situation}, {name}"
@@ -101,8 +103,8 @@ def losses(cases: Sequence[Case], titles: dict[str, str], ours: str = "headway")
 
 
 def missed_goals(cases: Sequence[Case], python: Sequence[str], ours: str = "headway") -> list[str]:
-    """The goals of this table that Headway did not reach: first in goodput in overload and bursts, first or within a
-    tenth in throughput at saturation, first among the Python servers in CPU per request."""
+    """Returns the goals that Headway missed: best goodput in overload and bursts, throughput at saturation within a
+    tenth of the best, and the least CPU per request among the Python servers."""
     said = []
     for work, situation in dict.fromkeys((case.work, case.situation) for case in cases):
         base = find(cases, work, situation, ours)

@@ -1,4 +1,4 @@
-"""Who takes part in the arena, how each is started, and where it answers."""
+"""The servers of the arena: their commands, environments and URLs."""
 
 import shutil
 import sys
@@ -13,9 +13,11 @@ from benchmarks.peers.environment import PACKAGES, Environment, clean
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SERVERS = HERE / "servers"
-MODELS = f"{SERVERS}:{ROOT / 'benchmarks' / 'peers' / 'servers'}:{ROOT}"  # work.py, mlp.py, and our models package
+MODELS = (
+    f"{SERVERS}:{ROOT / 'benchmarks' / 'peers' / 'servers'}:{ROOT}"  # work.py, mlp.py, and Headway's models package
+)
 
-# The peers, and what the two real models need to be the same models in all of them.
+# The peers, and the packages of the two real models, which are the same in all servers.
 ARENA_PACKAGES = (
     *PACKAGES,
     "litserve",
@@ -33,7 +35,8 @@ _PORTS = {"headway": 8590, "triton": 8591, "mosec": 8592, "ray": 8593, "litserve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """`form`: how bodies travel: `oip` (Open Inference, binary), `raw` (bare bytes) or `json` (BentoML's own)."""
+    """One server. `form`: the form of request bodies: `oip` (Open Inference, binary), `raw` (bare bytes) or `json`
+    (BentoML's own)."""
 
     name: str
     title: str
@@ -43,7 +46,7 @@ class Contestant:
     form: str
     folder: Path = ROOT
     start_limit_s: float = 90.0
-    is_python: bool = True  # its front, where requests are read
+    is_python: bool = True  # whether its HTTP server is in Python
 
     def url(self, work: str) -> str:
         path = f"v2/models/{work}" if self.form == "oip" else work
@@ -55,7 +58,7 @@ def environment(folder: Path) -> Environment:
 
 
 def contestants(environment: Environment, scratch: Path) -> tuple[Contestant, ...]:
-    """All of them, Headway first. `scratch` must be a short path: Ray keeps sockets under it."""
+    """Returns all servers, Headway first. `scratch` must be a short path, because Ray puts sockets under it."""
     python = str(environment.python)
     plain = {**clean(), "PYTHONPATH": MODELS}
     tuned = {**_HAPROXY, "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
@@ -77,7 +80,7 @@ def contestants(environment: Environment, scratch: Path) -> tuple[Contestant, ..
             port=_PORTS["mosec"],
             command=(
                 *(python, str(SERVERS / "mosec_server.py"), "--address=127.0.0.1", f"--port={_PORTS['mosec']}"),
-                # One for all works. (A Runtime's own timeout ends the whole batch, which helps nobody.)
+                # One timeout for all works. (A Runtime's own timeout would abort the whole batch.)
                 f"--timeout={max(OBJECTIVE_MS.values())}",
             ),
             environment=plain,
@@ -151,7 +154,8 @@ def _ray(name: str, title: str, python: str, folder: Path, settings: Mapping[str
 
 
 def write_triton_repository(folder: Path) -> None:
-    """Its python backend with dynamic batching, and the objective as the age at which it refuses."""
+    """Writes Triton's model repository: the python backend with dynamic batching, with the objective as the queue
+    timeout."""
     for work in WORKS:
         (folder / work / "1").mkdir(parents=True, exist_ok=True)
         shutil.copy(SERVERS / "triton_model.py", folder / work / "1" / "model.py")

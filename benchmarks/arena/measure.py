@@ -1,4 +1,4 @@
-"""Drives one contestant through works and situations: starts it, loads it, reads who spent what, stops it."""
+"""Measures one contestant with all works and situations: starts it, puts load on it, reads CPU times, stops it."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ from loadtest.result import take
 from loadtest.wires import NoMetadata
 
 USERS = 64
-IN_FLIGHT = 1024  # connections at most; a shot that finds none is not sent, and not in time
+IN_FLIGHT = 1024  # the most connections; a shot without one is not sent, and not in time
 _WARM_UP_S = 1.0
 BURSTS = "bursts(peak=4, duty=0.2, period=1)"
 _PHOTOGRAPH = Path(__file__).parents[2] / "loadtest" / "samples" / "flower.jpg"
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`capacity`: requests per second that count as full load, by work."""
+    """The cases to measure. `capacity`: requests per second that count as full load, by work."""
 
     capacity: Mapping[str, float]
     works: Sequence[str]
@@ -41,15 +41,16 @@ class Plan:
 
 
 def offline(environment: Environment, works: Sequence[str]) -> dict[str, float]:
-    """Rows per second of each work without a server."""
+    """Measures the rows per second of each work without a server."""
     command = [str(environment.python), str(SERVERS / "offline.py"), *works]
     ran = subprocess.run(command, env={**clean(), "PYTHONPATH": MODELS}, capture_output=True, text=True, check=True)
-    told: dict[str, float] = json.loads(ran.stdout)
-    return told
+    rates: dict[str, float] = json.loads(ran.stdout)
+    return rates
 
 
 def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> list[Case]:
-    """Raises DidNotStart. A case that cannot be loaded is told and left out."""
+    """Measures all cases of one contestant. Raises DidNotStart. A case that cannot be measured is reported and left
+    out."""
     log = logs / f"{contestant.name}.log"
     with running(contestant.command, contestant.environment, contestant.folder, log, niceness=NICENESS) as server:
         for work in plan.works:
@@ -106,7 +107,7 @@ def _case(server: Running, contestant: Contestant, work: str, situation: str, pl
         is_generator_limit=summary.is_generator_limit,
     )
     say(
-        f"  {contestant.name:12}{work:12}{situation:11} {case.planned_per_s:7.0f}/s asked {case.throughput_per_s:7.0f} "
+        f"  {contestant.name:12}{work:12}{situation:11} {case.planned_per_s:7.0f}/s sent {case.throughput_per_s:7.0f} "
         f"answered {case.goodput_per_s:7.0f} in time, p99 {case.p99_ms:8.1f} ms, {case.cpu_us:7.0f} µs CPU"
         + (" (generator late)" if case.is_generator_limit else "")
     )
@@ -116,7 +117,8 @@ def _case(server: Running, contestant: Contestant, work: str, situation: str, pl
 
 
 def memory_mib(pid: int) -> float:
-    """The process's proportional share of memory (shared pages divided among those who share); 0 where it is gone."""
+    """Returns a process's proportional set size (shared pages divided among the processes that share them); 0 if it has
+    ended."""
     try:
         return parse_pss_mib(Path(f"/proc/{pid}/smaps_rollup").read_text())
     except OSError:
@@ -137,7 +139,7 @@ def _answers(contestant: Contestant, work: str) -> bool:
 
 
 def is_ready(url: str) -> bool:
-    """Whether the protocol's question for readiness is answered with yes."""
+    """Returns whether the protocol's readiness endpoint answers with 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)

@@ -1,4 +1,4 @@
-"""The arena in one picture: goodput of everybody in every case, as SVG that a README can show. Pure."""
+"""Draws the arena's chart: goodput of all servers in all cases, as SVG for a README. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,7 +15,8 @@ text { font: 12px system-ui, sans-serif; fill: #3a3f47; } .soft { fill: #737a85;
 
 
 def picture(cases: Sequence[Case], titles: Mapping[str, str], ours: str = "headway") -> str:
-    """One row of bars per work and contestant, one column per situation; in each cell the longest bar is the best."""
+    """Draws a row of bars per work and contestant, and a column per situation. Bars are relative to the best of each
+    work and situation."""
     works = list(dict.fromkeys(case.work for case in cases))
     situations = [each for each in SITUATIONS if any(case.situation == each for case in cases)]
     names = [name for name in titles if any(case.contestant == name for case in cases)]

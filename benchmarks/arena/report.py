@@ -1,4 +1,4 @@
-"""The arena's table in Markdown: circumstances first, every work, and where Headway loses. Pure."""
+"""Formats the arena's results in Markdown: conditions, a table per work, and where Headway loses. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +18,8 @@ _DISTURBED_CORES = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arena:
-    """All that a reader needs to judge the numbers. `capacity`: requests per second that count as full load; all
-    rates are shares of it. `missing`: why, by contestant."""
+    """The results and the conditions of the run. `capacity`: requests per second that count as full load; all rates are
+    shares of it. `missing`: the reason, by contestant."""
 
     cases: Sequence[Case]
     titles: dict[str, str]
@@ -35,7 +35,7 @@ class Arena:
 
 
 def markdown(arena: Arena, picture: str) -> str:
-    parts = ["# The arena: Headway against everyone", _circumstances(arena), f"![goodput in every case]({picture})"]
+    parts = ["# The arena: Headway and other servers", _circumstances(arena), f"![goodput in every case]({picture})"]
     for work in dict.fromkeys(case.work for case in arena.cases):
         parts += [f"## {_WORKS[work]}", _rates(arena, work), _table(arena, work)]
     goals = missed_goals(arena.cases, arena.python)
@@ -52,21 +52,21 @@ def _circumstances(arena: Arena) -> str:
     objectives = ", ".join(f"{work} {value} ms" for work, value in OBJECTIVE_MS.items())
     said = (
         f"{arena.date}, commit {arena.commit}. {facts}.\n\n    {arena.command}\n\n"
-        f"Rounds: {rounds}, interleaved, of which medians are shown; {arena.seconds:g} s per case. Goodput counts "
-        f"answers within the objective, from the planned instant: {objectives}. Servers that can be told it are told. "
-        "Everybody computes the same models on one torch thread, and batches with its own means up to 64 rows. Servers "
-        f"run at niceness {NICENESS}, so that the load keeps its schedule as if it came from another machine."
+        f"Rounds: {rounds}, interleaved, with medians shown; {arena.seconds:g} s per case. Goodput counts answers "
+        f"within the objective, from the planned instant: {objectives}. The objective is configured in servers that "
+        "have such a setting. All servers compute the same models on one torch thread, with their own batching up to "
+        f"64 rows. Servers run at niceness {NICENESS}, so that the load generator keeps its schedule."
     )
     disturbed = [case for case in arena.cases if case.others_cores > _DISTURBED_CORES]
     late = [case for case in arena.cases if case.is_generator_limit]
     if disturbed:
         worst = max(case.others_cores for case in disturbed)
         share = f"{len(disturbed)} of {len(arena.cases)}"
-        said += f"\n\n**Disturbed:** in {share} cases other work took up to {worst:.1f} of a core."
+        said += f"\n\n**Disturbed:** in {share} cases other processes used up to {worst:.1f} of a core."
     if late:
         said += (
-            f"\n\n**Generator:** in {len(late)} of {len(arena.cases)} cases, marked ¹, the load generator, which has "
-            "the same cores as the server, left late: there latency looks longer, and goodput smaller, than it is."
+            f"\n\n**Generator:** in {len(late)} of {len(arena.cases)} cases, marked ¹, the load generator, which "
+            "shares the server's cores, sent late: the measured latency is too long and the goodput too small."
         )
     return said
 

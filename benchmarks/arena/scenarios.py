@@ -1,4 +1,4 @@
-"""The requests of the arena: each work in each of the forms in which the contestants take it, from the same bodies."""
+"""The requests of the arena: each work in each form that the contestants take, from the same bodies."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ CONTENT_TYPES = {"raw": "application/octet-stream", "json": "application/json"}
 
 
 def scenario_of(work: str, form: str) -> Path:
-    """As the load tester takes it."""
+    """Returns the scenario's path for the load generator."""
     return Path(f"{__file__}:{_name(work, form)}")
 
 
@@ -25,7 +25,8 @@ def wire_of(form: str) -> str:
 
 
 def body_of(work: str, scenario: Scenario) -> bytes:
-    """What every contestant computes on: a row of 4 KB, a sentence of mixed length, or a JPEG."""
+    """Returns the body of a request, the same for all contestants: a row of 4 KB, a sentence of mixed length, or a
+    JPEG."""
     if work == "sentences":
         return scenario.sentence("lognormal(12, 0.8)")
     if work == "photographs":
@@ -34,7 +35,7 @@ def body_of(work: str, scenario: Scenario) -> bytes:
 
 
 def as_json(work: str, body: bytes) -> bytes:
-    """BentoML's form: batches are made of JSON arrays."""
+    """Encodes a body for BentoML, which batches JSON arrays."""
     if work == "sentences":
         value: object = body.decode()
     elif work == "photographs":

@@ -1,1 +1,2 @@
-"""`make bench-gpu`: what the engine leaves of a GPU's own speed. Needs torch and numpy, no network and no Ray."""
+"""`make bench-gpu`: the share of a GPU's speed that remains behind the engine. Needs torch and numpy, no network and no
+Ray."""

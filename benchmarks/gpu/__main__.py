@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu`: how much of a GPU's own speed the engine leaves to those who ask.
+"""`python -m benchmarks.gpu`: measures the share of a GPU's speed that remains behind the engine.
 
-Needs torch and numpy; no network, no Ray. About four minutes on one GPU, and never more than eight. Each section is
-printed and written as it is finished; the table comes last, whatever failed. Where there is no GPU the same runs small
-on the CPU, which says nothing about GPUs.
+Needs torch and numpy; no network, no Ray. About four minutes on one GPU, and at most eight. Each section is printed and
+written when it is finished; the table is printed last, even if sections failed. Without a GPU, small models are run on
+the CPU, which allows no conclusion about GPUs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.gpu.subject import HOST_SECTIONS, SECTIONS, SWITCH_INTERVAL_S, O
 from models.base import Model
 from models.registry import load_model
 
-NO_GPU = "NO GPU: these are small models on the CPU, to try the benchmark itself. No number here is about a GPU."
+NO_GPU = "NO GPU: these are small models on the CPU, to test the benchmark itself. No number here is about a GPU."
 
 
 def main() -> int:
@@ -33,11 +33,15 @@ def main() -> int:
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=SECTIONS, help="all unless named")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure of the engine")
     parser.add_argument("--rows", type=int, default=128, help="the largest batch")
-    parser.add_argument("--compile", type=float, default=0.0, metavar="S", help="torch.compile too, for about so long")
+    parser.add_argument(
+        "--compile", type=float, default=0.0, metavar="S", help="torch.compile too, for about S seconds"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--ray", action="store_true", help="saturate it in a process of Ray's too, where Ray is here")
-    parser.add_argument("--emulate", action="store_true", help="a made-up GPU instead: what is the host's part?")
-    parser.add_argument("--minutes", type=float, default=6.0, help="begin nothing later; loading takes up to 1.7 more")
+    parser.add_argument("--ray", action="store_true", help="saturate the engine in a process of Ray too")
+    parser.add_argument("--emulate", action="store_true", help="use an emulated GPU, to measure the host's part")
+    parser.add_argument(
+        "--minutes", type=float, default=6.0, help="start no section later; loading takes up to 1.7 more"
+    )
     parser.add_argument("--output", type=Path, default=Path(".headway/bench-gpu.json"))
     arguments = parser.parse_args()
     emulated, on_cpu = arguments.emulate, arguments.device == "cpu"
@@ -73,7 +77,7 @@ def main() -> int:
     results.write()
     took_s = results.found["took_s"]
     print(
-        f"\n{took_s:.0f} s; all figures in {results.path}; what the columns are: docs/gpu.md\n\n{table(results.found)}"
+        f"\n{took_s:.0f} s; all figures in {results.path}; columns explained in docs/gpu.md\n\n{table(results.found)}"
     )
     for text in ("\n".join(failures(results.found)), no_gpu):
         if text:

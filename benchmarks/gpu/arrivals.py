@@ -1,8 +1,8 @@
-"""A process of its own that says how many requests are due by now, as often as that changes.
+"""A separate process that writes how many requests are due, each time that the number changes.
 
-Clients live elsewhere: one that shared the interpreter with the engine would take it away whenever it woke, and what is
-measured would be that. Reads the instants (64-bit nanoseconds after the start) from its input; writes the start by the
-clock that all processes share, then counts. Standard library only, so that it is there in a moment.
+Arrivals run in another process, because a client in the engine's process would take the interpreter lock whenever it
+woke. Reads the instants (64-bit nanoseconds after the start) from its input; writes the start time on the clock that
+all processes share, then the numbers. Uses only the standard library, so that it starts quickly.
 """
 
 import os
@@ -13,7 +13,7 @@ from bisect import bisect_right
 
 NUMBER = 8  # bytes
 FIRST_NS = 2_000_000
-TICK_S = 0.0001  # whoever listens is woken no more often than that
+TICK_S = 0.0001  # the shortest interval between two writes
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Torch alone, without a line of ours: what the device needs per batch eager, graphed and compiled; and its copies."""
+"""Torch alone, without Headway's code: the device's time per batch eagerly, as a graph and compiled, and its copies."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ LEAST_COPIES = 0.02  # of the time that computing takes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Milliseconds per batch, inputs and outputs on the device; None: not tried, or it failed.
+    """Milliseconds per batch, with inputs and outputs on the device; None: not tried, or failed.
 
-    difference: between what the graph and the eager module return, as a share of the output's 2-norm.
+    difference: between the outputs of the graph and of the eager module, as a share of the output's 2-norm.
     """
 
     rows: int
@@ -38,8 +38,8 @@ class Times:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """Of one batch from and to pinned memory, alone on the device; and a batch of a stream of them, computed with a
-    graph while the next is copied in and the one before out."""
+    """Milliseconds of copying one batch from and to pinned memory, alone on the device; and per batch of a pipeline
+    that computes a graph while the next batch is copied in and the previous one copied out."""
 
     in_ms: float
     out_ms: float
@@ -47,16 +47,16 @@ class Copies:
     pipelined_ms: float
 
     def __str__(self) -> str:
-        hidden = "too short to tell" if self.hidden_share is None else f"{self.hidden_share:.0%} hidden"
+        hidden = "too short to measure" if self.hidden_share is None else f"{self.hidden_share:.0%} hidden"
         return (
-            f"Copies in {self.in_ms:.3f} ms, out {self.out_ms:.3f} ms, computing {self.compute_ms:.3f} ms, all at once "
+            f"Copies in {self.in_ms:.3f} ms, out {self.out_ms:.3f} ms, computing {self.compute_ms:.3f} ms, pipelined "
             f"{self.pipelined_ms:.3f} ms: {hidden}"
         )
 
     @property
     def hidden_share(self) -> float | None:
-        """1: the copies cost nothing; 0: as much as if they took turns with the computing. None where they are shorter
-        than computing times scatter."""
+        """The share of copying that is hidden behind computing: 1 if copies cost nothing, 0 if they are not overlapped.
+        None if the copies are shorter than the variation of computing times."""
         copies_ms = self.in_ms + self.out_ms
         if copies_ms < LEAST_COPIES * self.compute_ms:
             return None
@@ -100,7 +100,8 @@ def captured(module: Callable[..., torch.Tensor], inputs: torch.Tensor) -> tuple
 
 
 def copies(module: nn.Module, inputs: torch.Tensor, seconds: float) -> Copies:
-    """inputs: on the host. Two of everything, each stream in order, events between them; the host only waits."""
+    """Measures the copies. inputs: on the host. Uses two slots, three streams and events between them; the host only
+    waits."""
     slots = []
     with torch.inference_mode():
         for _ in range(2):
@@ -139,7 +140,8 @@ def _pipeline(slots: Sequence[tuple], seconds: float) -> float:  # type: ignore[
 
 
 def _device_ms(work: Callable[[], object], seconds: float) -> float:
-    """Back to back, by the device's clock: launching is in it only where the device has to wait for it."""
+    """Returns the milliseconds of work run back to back, by the device's clock. Launching counts only if the device has
+    to wait for it."""
     for _ in range(WARM_RUNS):
         work()
     began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -1,4 +1,4 @@
-"""Does sharing a batch, or a graph, change an answer? Differences are measured against how much answers differ."""
+"""Checks that batching and graphs do not change answers. Differences are relative to the spread of the answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from serving.runtime.engine import Engine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """As shares of the spread of the answers (2-norms).
+    """Differences as shares of the spread of the answers (2-norms).
 
-    batched: together against alone, both through the engine. served: alone through the engine against the plain module.
-    rounding: the plain module against itself in float32. shuffled: against somebody else's answers, which has to be far
-    away for the others to mean anything.
+    batched: batched against unbatched, both through the engine. served: unbatched through the engine against the plain
+    module. rounding: the plain module against itself in float32. shuffled: against the answers to other requests, which
+    must be large for the other numbers to be meaningful.
     """
 
     batched: float
@@ -28,12 +28,12 @@ class Differences:
 
     def __str__(self) -> str:
         return (
-            f"in company off by {self.batched:.1e}, through the engine {self.served:.1e}, by its own rounding "
-            f"{self.rounding:.1e}; somebody else's {self.shuffled:.1f}"
+            f"batching changes them by {self.batched:.1e}, the engine by {self.served:.1e}, its own rounding by "
+            f"{self.rounding:.1e}; answers to other requests differ by {self.shuffled:.1f}"
         )
 
     def holds(self, tolerance: float) -> bool:
-        """Company changes an answer by no more than twice what the model's own rounding does."""
+        """Returns whether batching changes answers by at most the tolerance, or twice the model's own rounding."""
         allowed = max(tolerance, 2 * self.rounding)
         return self.batched <= allowed and self.served <= allowed and self.shuffled > 3 * allowed
 
@@ -41,7 +41,7 @@ class Differences:
 async def differences(
     engine: Engine, module: nn.Module, exact: nn.Module, device: torch.device, payloads: Payloads
 ) -> Differences:
-    """exact: the same weights in float32."""
+    """Measures the differences. exact: the module with the same weights in float32."""
     alone = np.concatenate([_value(await engine.submit(payload, rows=1)) for payload in payloads])
     tickets = [engine.submit(payload, rows=1) for payload in payloads]
     together = np.concatenate([_value(await ticket) for ticket in tickets])
@@ -72,7 +72,7 @@ def _plain(module: nn.Module, device: torch.device, payload: dict[str, np.ndarra
 
 
 def inputs_of(payloads: Sequence[dict[str, np.ndarray]], rows: int, length: int) -> torch.Tensor:
-    """A full batch on the host, made of these requests cut or repeated to one length."""
+    """Returns a full batch on the host of these requests, cut or repeated to one length."""
     arrays = [next(iter(payloads[index % len(payloads)].values())) for index in range(rows)]
     if arrays[0].ndim == 2 and arrays[0].dtype == np.int64:
         arrays = [array[:, np.arange(length) % array.shape[1]] for array in arrays]

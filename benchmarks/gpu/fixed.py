@@ -1,6 +1,7 @@
-"""Batching as other servers are configured: a largest batch and a longest wait, on our engine and our lane.
+"""Batching with a fixed configuration, as in other servers: a largest batch and a longest wait, on Headway's engine and
+lane.
 
-The grid is chosen from with hindsight: whoever configures a server has to guess what the best of these knows.
+The best configuration is chosen in hindsight from a grid, which an operator who configures a server cannot do.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ WAITS = (0.0, 0.2)  # shares of the latency budget
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """ahead: batches handed to the lane at a time; 2 hides copies, and freezes the second while the first computes."""
+    """A fixed configuration. ahead: batches submitted to the lane at a time; 2 hides copies, but fixes the second batch
+    while the first is computed."""
 
     max_rows: int
     wait_ns: int
@@ -34,8 +36,8 @@ class Configuration:
 
 
 class FixedBatcher(Batcher):
-    """First come, first served, as in Triton's dynamic batcher: a batch leaves when it is full or its oldest member has
-    waited long enough, and a request whose time has run out is dropped. Requests of any length share a batch."""
+    """A first-come-first-served batcher, like Triton's dynamic batcher: a batch starts when it is full or when its
+    oldest request has waited long enough, and expired requests are dropped. Requests of any length share a batch."""
 
     def __init__(self, like: Batcher, configuration: Configuration) -> None:
         super().__init__(
@@ -66,7 +68,7 @@ class FixedBatcher(Batcher):
         return Cut(batch=self._mark(selection, lane_index, now_ns, max(now_ns, lane.free_ns())), expired=expired)
 
     def expire(self, now_ns: int) -> list[Request]:
-        """Those whose time is up."""
+        """Removes and returns the expired requests."""
         late = [
             request
             for by_tenant in self.queue.lines.values()
@@ -80,7 +82,7 @@ class FixedBatcher(Batcher):
 
 
 def grid(batcher: Batcher, budget_ns: int) -> list[Configuration]:
-    """Sizes that leave time for anything else within the budget, and none so small that it could not keep up."""
+    """Returns the configurations to try: the four largest sizes whose time is at most 80 % of the budget."""
     length = batcher.sizes.lengths[-1]
     sizes = [1 << power for power in range(11) if 1 << power <= batcher.sizes.largest_rows]
     feasible = [rows for rows in sizes if batcher.latency.predict_ns(rows, length) <= 0.8 * budget_ns] or [1]
@@ -94,7 +96,7 @@ def grid(batcher: Batcher, budget_ns: int) -> list[Configuration]:
 
 @contextmanager
 def configured(engine: Engine, configuration: Configuration) -> Iterator[None]:
-    """The idle engine with this batcher in place of its own, for a while."""
+    """Replaces the batcher of the idle engine during the block."""
     own = engine.batcher
     engine.batcher = engine._driver._batcher = FixedBatcher(own, configuration)
     try:

@@ -1,4 +1,4 @@
-"""Answers in time per second: ours, and those of the best of a grid of fixed configurations, chosen in hindsight."""
+"""Measures goodput: Headway's, and that of the best of a grid of fixed configurations, chosen in hindsight."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,16 +11,16 @@ from benchmarks.gpu.load import Goodput, Payloads, crowd
 from serving.runtime.engine import Engine
 
 BUDGET_IN_SINGLES = 5
-LOADS = (0.6, 0.9, 1.2)  # of the most that any batch size could sustain within the budget
+LOADS = (0.6, 0.9, 1.2)  # of the highest rate that any batch size could sustain within the budget
 FINALISTS = 2
-LOOP_SHARE = 0.7  # of the saturated rate: small models saturate the event loop, whose clients are no subject here
-COUNTS = 0.01  # of what was offered
+LOOP_SHARE = 0.7  # of the saturated rate: small models saturate the event loop, which is not measured here
+COUNTS = 0.01  # of the offered rate: with less goodput there is no ratio
 FINAL_SEEDS = (11, 12, 13)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One load: requests per second offered, and answered in time by us and by the best fixed configuration."""
+    """One load: requests per second offered, and answered in time by Headway and by the best fixed configuration."""
 
     load: float
     offered: float
@@ -31,7 +31,7 @@ class Point:
 
     @property
     def ratio(self) -> float | None:
-        """None where the fixed one answers next to nobody: everything is better than that."""
+        """Headway's goodput over that of the fixed configuration; None if the latter is almost zero."""
         return self.ours / self.fixed if self.fixed > COUNTS * self.offered else None
 
     def __str__(self) -> str:
@@ -45,7 +45,8 @@ class Point:
 async def compare(
     engine: Engine, payloads: Payloads, *, budget_ns: int, most: float, seconds: float, say: Callable[[str], None]
 ) -> list[Point]:
-    """The grid is screened with one seed, so that luck picks no winner: finalists and ours meet on other seeds."""
+    """Compares goodput at each load. The grid is screened with one seed; finalists and Headway are compared on other
+    seeds, so that the winner is not chosen by chance."""
     sustainable = min(LOOP_SHARE * most, sustainable_rate(engine, budget_ns))
     configurations = grid(engine.batcher, budget_ns)
     points = []
@@ -84,7 +85,8 @@ async def compare(
 
 
 def sustainable_rate(engine: Engine, budget_ns: int) -> float:
-    """Rows per second of the largest batches that take half the budget: a request waits for one batch, rides in one."""
+    """Returns the rows per second of the largest batches that take half the budget: a request waits for one batch and
+    is computed in the next."""
     latency, sizes = engine.batcher.latency, engine.batcher.sizes
     length = sizes.lengths[len(sizes.lengths) // 2]
     feasible = [rows for rows in range(1, sizes.largest_rows + 1) if 2 * latency.predict_ns(rows, length) <= budget_ns]

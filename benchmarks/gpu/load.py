@@ -1,4 +1,4 @@
-"""Drives an engine from the event loop it lives on: always so many in flight, or as a crowd of strangers comes."""
+"""Drives an engine from its own event loop: with a constant number of requests in flight, or with Poisson arrivals."""
 
 import asyncio
 import os
@@ -20,7 +20,8 @@ Payloads = Sequence[dict[str, np.ndarray]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saturated:
-    """mean_rows: per batch. busy_share: of the time, as the engine's lane saw it."""
+    """The result of saturation. mean_rows: per batch. busy_share: the share of time in which the engine's lane was
+    busy."""
 
     rows_per_s: float
     mean_rows: float
@@ -29,7 +30,8 @@ class Saturated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goodput:
-    """offered, in_time: requests per second. p99_ms: of those answered, from the planned instant."""
+    """The result of Poisson arrivals. offered, in_time: requests per second. p99_ms: latency of answered requests, from
+    the planned instant."""
 
     offered: float
     in_time: float
@@ -37,7 +39,8 @@ class Goodput:
 
 
 async def saturate(engine: Engine, payloads: Payloads, *, in_flight: int, seconds: float) -> Saturated:
-    """Each answered request is followed by another at once. The first quarter of the time is not counted."""
+    """Saturates the engine: each answered request is followed by another at once. The first quarter of the time is not
+    counted."""
     loop = asyncio.get_running_loop()
     done, sent, failures = 0, 0, 0
     stopped, idle = False, asyncio.Event()
@@ -78,22 +81,23 @@ async def saturate(engine: Engine, payloads: Payloads, *, in_flight: int, second
 
 
 async def single_request_ns(engine: Engine, payloads: Payloads, count: int) -> int:
-    """The median of one request at a time, submitted when the one before is answered."""
+    """Returns the median latency of one request at a time, submitted when the previous one is answered."""
     times = []
     for number in range(count):
         began = perf_counter_ns()
         outcome = await engine.submit(payloads[number % len(payloads)], rows=1)
         times.append(perf_counter_ns() - began)
         if not isinstance(outcome, Completed):
-            raise RuntimeError(f"a lone request was not answered: {outcome}")
+            raise RuntimeError(f"a single request was not answered: {outcome}")
     return int(np.median(times))
 
 
 async def crowd(
     engine: Engine, payloads: Payloads, *, rate: float, budget_ns: int, seconds: float, seed: int
 ) -> Goodput:
-    """Poisson arrivals on a schedule made before; an answer is in time if it comes within the budget of its planned
-    instant, however late it was sent. A process of its own wakes the loop, as a socket would, for all that are due."""
+    """Submits requests on a Poisson schedule drawn in advance. An answer is in time if it comes within the budget after
+    its planned instant, even if it was sent late. A separate process wakes the loop, like a socket, for all requests
+    that are due."""
     loop = asyncio.get_running_loop()
     gaps = np.random.default_rng(seed).exponential(1e9 / rate, max(1, round(rate * seconds)))
     planned = np.cumsum(gaps).astype(np.int64)

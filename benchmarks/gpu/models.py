@@ -1,4 +1,4 @@
-"""Four models of well-known shapes with random weights, and requests for them. Plain torch; no file is read."""
+"""Four models of well-known architectures with random weights, and requests for them. Plain torch; no file is read."""
 
 import math
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class Subject:
     """A model to measure.
 
     request: one client's tensors.
-    tolerance: how far an answer may be off in float32, as a share of how much answers differ among requests (2-norm):
-        another batch size may take another kernel, which adds in another order.
+    tolerance: how far an answer may differ in float32, as a share of the spread of answers among requests (2-norm):
+        another batch size may use another kernel, which adds in another order.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Subject:
 
 
 class MLP(nn.Sequential):
-    """Linear and ReLU in float32: so small that calling it takes longer than computing it."""
+    """A perceptron in float32, so small that launching takes longer than computing."""
 
     def __init__(self, width: int, hidden_layers: int) -> None:
         torch.manual_seed(0)
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class Convnet(nn.Module):
-    """ResNet-50's shape with `blocks` (3, 4, 6, 3) and width 64. Takes bytes, as photographs come."""
+    """A network with ResNet-50's architecture for `blocks` (3, 4, 6, 3) and width 64. Takes pixels as bytes."""
 
     def __init__(self, blocks: tuple[int, ...], width: int, half: bool) -> None:
         super().__init__()
@@ -79,14 +79,14 @@ class Convnet(nn.Module):
         self.to(self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        x = pixels.permute(0, 3, 1, 2).to(self.dtype) / 127.5 - 1.0  # as it lies in memory, so channels stay last
+        x = pixels.permute(0, 3, 1, 2).to(self.dtype) / 127.5 - 1.0  # a view, so channels stay last
         x = self.body(x).mean((2, 3))
         result: torch.Tensor = self.head(x).float()
         return result
 
 
 class Attention(nn.Module):
-    """A layer with the norm before, as ViT has it; BERT's order costs the same."""
+    """An attention layer that normalises first, as in ViT; BERT's order costs the same."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Attention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """BERT-base's shape with 12 layers of 768; padding (word 0) is seen by nobody."""
+    """A network with BERT-base's architecture for 12 layers of 768; padding (word 0) is masked."""
 
     max_length = LONGEST
 
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """ViT-B/16's shape with 12 layers of 768. Takes bytes."""
+    """A network with ViT-B/16's architecture for 12 layers of 768. Takes pixels as bytes."""
 
     def __init__(self, layers: int, width: int, heads: int, pixels: int, half: bool) -> None:
         super().__init__()
@@ -156,7 +156,8 @@ class Transformer(nn.Module):
 
 
 def subjects(*, small: bool, largest_rows: int, gpus: float) -> dict[str, Subject]:
-    """small: the same shapes at sizes that a CPU computes in milliseconds, in float32."""
+    """Returns the models by name. small: the same architectures at sizes that a CPU computes in milliseconds, in
+    float32."""
     half = not small
     pixels = 32 if small else PIXELS
     width = 128 if small else 1024
@@ -213,11 +214,11 @@ def subjects(*, small: bool, largest_rows: int, gpus: float) -> dict[str, Subjec
 
 
 def sentence_length(random: np.random.Generator) -> int:
-    """Lognormal, as the lengths of real texts are; half of them have up to 32 words."""
+    """Draws the words of a sentence: lognormal like the lengths of real texts, with a median of 32."""
     return max(SHORTEST, min(LONGEST, round(random.lognormal(math.log(32.0), 0.7))))
 
 
 def _convolution(inner: int, outer: int, kernel: int, stride: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(inner, outer, kernel, stride, kernel // 2, bias=False)
-    nn.init.kaiming_normal_(convolution.weight)  # keeps the signal alive through fifty layers without training
+    nn.init.kaiming_normal_(convolution.weight)  # keeps activations from vanishing over fifty untrained layers
     return [convolution, nn.BatchNorm2d(outer)]

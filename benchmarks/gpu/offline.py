@@ -1,6 +1,6 @@
-"""The model's own execution, back to back, in the lane's thread: what the engine could reach if deciding were free.
+"""Runs the model's execution back to back in the lane's thread: the rate of an engine without overhead.
 
-Requests are copied and padded as the engine must; only queue, event loop and answers are missing.
+Requests are copied and padded as in the engine; queue, event loop and answers are missing.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ Batches = list[tuple[list[Prepared], Bucket]]
 
 
 def batches_of(parts: Sequence[Prepared], rows: int, lengths: Sequence[int]) -> Batches:
-    """Every request rides once, with others of its padded length; what is left over of a length repeats others."""
+    """Puts every request into one batch with others of its padded length; the last batch of a length is filled with
+    repeated requests."""
     by_length: dict[int, list[Prepared]] = {}
     for part in parts:
         padded = next((length for length in lengths if length >= part.length), part.length)
@@ -35,7 +36,7 @@ def batches_of(parts: Sequence[Prepared], rows: int, lengths: Sequence[int]) -> 
 
 
 async def back_to_back(engine: Engine, payloads: Sequence[dict[str, np.ndarray]], rows: int, seconds: float) -> float:
-    """Rows per second in batches of this size, while the engine has nothing else to do."""
+    """Returns the rows per second in batches of this size, while the engine is idle."""
     model = engine.model
     parts = [model.prepare(dict(payload)) for payload in payloads]
     batches = batches_of(parts, rows, model.lengths())
@@ -66,7 +67,7 @@ def _run(model: Any, batches: Batches, seconds: float) -> float:
 
 
 async def in_lane(engine: Engine, work: Callable[[], T]) -> T:
-    """What `work` returns, called in the thread that computes."""
+    """Calls `work` in the lane's thread and returns its result."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 

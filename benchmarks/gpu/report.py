@@ -1,4 +1,4 @@
-"""What was measured: into JSON as it comes, and at the end as a short table and a picture."""
+"""Writes measurements to JSON as they are made, and at the end a short table and a chart."""
 
 import json
 from html import escape
@@ -16,7 +16,7 @@ NAME_WIDTH, BAR_WIDTH, ROW = 110, 520, 18
 
 
 class Results:
-    """Written to the file after each section: a run that is cut off has lost nothing that was printed."""
+    """The results, written to the file after each section, so that an interrupted run loses nothing printed."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class Results:
 
 
 def table(found: dict[str, Any]) -> str:
-    """One line per model; a dash where nothing was measured."""
+    """Formats one line per model, with a dash for each missing value."""
     head = (
         "model", "batch", "ms", "rows/s", "/offline", "/bare", "/ones", "ray", "goodput", "hidden", "busy", "NVML",
         "SM", "tensor", "right",
@@ -62,7 +62,7 @@ def failures(found: dict[str, Any]) -> list[str]:
 
 
 def summarise(sections: dict[str, Any]) -> dict[str, str]:
-    """The columns of one model."""
+    """Formats the columns of one model."""
     rates, cells = sections.get("rates", {}), {}
     if "offline_rows" in rates:
         cells["batch"] = str(rates["offline_rows"])
@@ -96,7 +96,7 @@ def _ratio(point: dict[str, Any]) -> str:
 
 
 def picture(found: dict[str, Any]) -> str:
-    """Rows per second as shares of the fastest of each model."""
+    """Draws rows per second as bars relative to the fastest of each model."""
     parts, x, y = [_text(4, 18, found["title"], 13), _text(4, 36, SUBTITLE, 11)], 4, 48
     measured = {key for sections in found["models"].values() for key in sections.get("rates", {})}
     for title, colour in ((title, colour) for key, title, colour in BARS if key in measured):

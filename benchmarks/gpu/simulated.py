@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu.simulated`: goodput where nothing but decisions differs.
+"""`python -m benchmarks.gpu.simulated`: compares goodput of batching decisions alone.
 
-The engine against fixed configurations, compared as `benchmarks.gpu` does, in simulated time: an H200's times, and a
-host that costs what ours costs. On a shared machine a run in real time says as much about the neighbours as about the
-queue; this one gives the same numbers every time, on any machine, and needs no GPU and no torch.
+The engine is compared with fixed configurations as in `benchmarks.gpu`, but in simulated time: with the times of an
+H200, and measured costs of the host. On a shared machine, other processes affect a run in real time; this benchmark
+gives the same numbers every time, on any machine, and needs no GPU and no torch.
 """
 
 import argparse
@@ -38,12 +38,12 @@ LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 LENGTHS = (16, 24, 32, 48, 64, 96, 128)
 COPY_NS = {"mlp": 1 * US, "convnet": 15 * US, "encoder": 1 * US, "transformer": 15 * US}
 IN_FLIGHT = 6 * LADDER[-1]
-WARM_SHARE = 0.3  # of a run, that does not count: the engine learns what its host costs
+WARM_SHARE = 0.3  # of a run; not counted, because the engine is still learning the host's costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What is the same for everyone who is compared."""
+    """The parameters that all compared configurations share."""
 
     name: str
     device_ns: DeviceNs
@@ -62,7 +62,7 @@ class World:
         return host, engine_on(host, VirtualModel(spec, self.lengths), self.device_ns, self.costs, LADDER)
 
     def sizes(self, random: np.random.Generator, count: int) -> list[int]:
-        """Lengths of requests, as `benchmarks.gpu.models` draws them."""
+        """Draws lengths of requests, as in `benchmarks.gpu.models`."""
         if len(self.lengths) == 1:
             return [1] * count
         drawn = np.clip(np.round(random.lognormal(np.log(32.0), 0.7, count)), 8, self.lengths[-1])
@@ -70,7 +70,7 @@ class World:
 
 
 def worlds(path: Path = MEASURED) -> dict[str, World]:
-    """By model, from what `benchmarks.gpu` measured of torch alone."""
+    """Returns the worlds by model, from the measurements of torch alone by `benchmarks.gpu`."""
     found = {}
     for name, sections in json.loads(path.read_text())["models"].items():
         rows, ns = zip(*sorted((one["rows"], one["graphed_ms"] * MS) for one in sections["times"]), strict=True)
@@ -85,13 +85,14 @@ def worlds(path: Path = MEASURED) -> dict[str, World]:
 
 
 def interpolated(rows: tuple[int, ...], ns: tuple[float, ...], middle: int, count: int, length: int) -> float:
-    """Between the sizes that were measured, all at the middle length; what grows with rows grows with length too."""
+    """Interpolates the device's time between the measured sizes, which all have the middle length. The part that grows
+    with rows is assumed to grow with length too."""
     least = 0.98 * ns[0]
     return float(least + (np.interp(count, rows, ns) - least) * length / middle)
 
 
 def alone_ns(world: World) -> int:
-    """The median of one request at a time."""
+    """Returns the median latency of one request at a time."""
     host, engine = world.engine(seed=0)
     charge_for_cuts(engine.batcher, host, world.costs)
     took: list[int] = []
@@ -111,7 +112,7 @@ def alone_ns(world: World) -> int:
 
 
 def saturated_per_s(world: World, seconds: float) -> float:
-    """Each answered request is followed by another."""
+    """Returns the saturated rate: each answered request is followed by another."""
     host, engine = world.engine(seed=0)
     charge_for_cuts(engine.batcher, host, world.costs)
     sizes = world.sizes(np.random.default_rng(0), 256)
@@ -134,7 +135,8 @@ def saturated_per_s(world: World, seconds: float) -> float:
 
 
 def in_time(world: World, rate: float, budget_ns: int, seconds: float, seed: int, fixed: Configuration | None) -> float:
-    """The share of a Poisson crowd that was answered within the budget. fixed: None for the engine's own queue."""
+    """Returns the share of Poisson arrivals that were answered within the budget. fixed: None for the engine's own
+    queue."""
     host, engine = world.engine(seed)
     random = np.random.default_rng(1000 + seed)
     planned = np.cumsum(random.exponential(1e9 / rate, round(rate * seconds))).astype(np.int64)
@@ -167,7 +169,7 @@ def in_time(world: World, rate: float, budget_ns: int, seconds: float, seed: int
 
 
 def compare(world: World, seconds: float, say: Callable[[str], None]) -> None:
-    """A line per load. The grid is screened with one seed; finalists and ours meet on others."""
+    """Prints a line per load. The grid is screened with one seed; finalists and Headway are compared on others."""
     budget_ns = BUDGET_IN_SINGLES * alone_ns(world)
     _, engine = world.engine(seed=0)
     most = min(LOOP_SHARE * saturated_per_s(world, seconds / 2), sustainable_rate(engine, budget_ns))
@@ -195,14 +197,14 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", help="mlp, convnet, encoder, transformer; all unless named")
     parser.add_argument("--seconds", type=float, default=1.0, help="of simulated time, for each figure")
     parser.add_argument("--stall", type=float, nargs=2, default=(0.0, 0.0), metavar=("MS", "EVERY"),
-                        help="the host stands still for so long, so often, on average; both in ms")  # fmt: skip
+                        help="the host is blocked for MS ms every EVERY ms, on average")  # fmt: skip
     arguments = parser.parse_args()
     known = worlds()
     if unknown := set(arguments.models or ()) - set(known):
         parser.error(f"--models: {', '.join(sorted(unknown))}: there are {', '.join(known)}")
     stall_ns, stall_every_ns = (int(ms * MS) for ms in arguments.stall)
     began = perf_counter()
-    print("SIMULATED: an H200's times, a host in numbers only. No number here was measured in service.\n")
+    print("SIMULATED: the times of an H200 and a simulated host. No number here was measured on a real server.\n")
     print(f"{'model':12} {'budget':>6} {'load':>5} {'offered':>8} {'ours':>7} {'fixed':>7} {'ratio':>6}   best fixed")
     for name in arguments.models or known:
         world = replace(known[name], stall_ns=stall_ns, stall_every_ns=stall_every_ns)

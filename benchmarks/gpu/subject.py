@@ -1,4 +1,4 @@
-"""Everything that is measured of one model, section by section. One that fails is noted, and the next one runs."""
+"""Measures one model, section by section. A failure of a section is recorded, and the next section runs."""
 
 import asyncio
 import dataclasses
@@ -26,10 +26,10 @@ from models.registry import find_factory
 from serving.runtime.engine import Engine
 
 SECTIONS = ("correct", "offline", "saturated", "goodput", "bare")
-HOST_SECTIONS = ("offline", "saturated", "goodput")  # that say something where the device is made up
+HOST_SECTIONS = ("offline", "saturated", "goodput")  # the sections that are meaningful on an emulated device
 REQUESTS = 256  # different ones
-SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py says why
-IN_FLIGHT = 6  # batches' worth, for saturation
+SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py gives the reason
+IN_FLIGHT = 6  # for saturation, in batches
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -39,7 +39,7 @@ def requests_for(subject: Subject) -> list[dict[str, np.ndarray]]:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop, which is what replicas run on, if it is here."""
+    """Returns the factory of uvloop, the event loop of replicas, if it is installed."""
     try:
         return import_module("uvloop").new_event_loop  # type: ignore[no-any-return]
     except ImportError:
@@ -48,10 +48,12 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """seconds: for each figure of the engine; the others take a fraction.
-    compile_s: begin to compile another size as long as that took no longer together; 0 for not at all.
-    subjects, load: what there is to measure by name, and how a model of it is made.
-    until: by `perf_counter`: no section begins later, and one that has begun is cut short.
+    """The options of a run.
+
+    seconds: for each measurement of the engine; the others take a fraction of it.
+    compile_s: another size is compiled only while compiling took less than this in total; 0: never.
+    subjects, load: the models by name, and the function that loads one.
+    until: by `perf_counter`: no section starts later, and a running one is interrupted.
     """
 
     seconds: float
@@ -70,8 +72,8 @@ class Options:
 
 
 async def measure(subject: Subject, options: Options, results: Results) -> bool:
-    """Whether everything went well and was right. What did not is noted, and what was found before is kept: a GPU that
-    is lost in one section fails whatever is asked of it from then on, closing the model included."""
+    """Measures a model and returns whether all sections succeeded with correct answers. Failures are recorded, and
+    earlier results are kept: a GPU that is lost in one section fails all later calls, including closing the model."""
     print(f"\n{subject.name}: {subject.about}", flush=True)
     try:
         return await noted(subject.name, "model", results, _measure(subject, options, results))
@@ -79,12 +81,12 @@ async def measure(subject: Subject, options: Options, results: Results) -> bool:
         gc.unfreeze()
         gc.collect()
         if options.device.type == "cuda":
-            with suppress(RuntimeError):  # of a lost GPU, which was noted
+            with suppress(RuntimeError):  # raised by a lost GPU, which is already recorded
                 torch.cuda.empty_cache()
 
 
 async def noted(name: str, section: str, results: Results, work: Awaitable[bool | None]) -> bool:
-    """Whether it went well."""
+    """Awaits `work` and returns whether it succeeded. Records a failure."""
     try:
         return await work is not False
     except Exception as error:
@@ -114,7 +116,7 @@ async def _measure(subject: Subject, options: Options, results: Results) -> bool
 
 
 class Measured:
-    """A model, loaded. Each section prints and writes what it found."""
+    """A loaded model. Each section prints and writes its results."""
 
     def __init__(self, subject: Subject, options: Options, results: Results, engine: Engine) -> None:
         self.subject = subject
@@ -129,7 +131,7 @@ class Measured:
         return self._made()
 
     def _made(self, **options: Any) -> torch.nn.Module:
-        """Another copy of the model; `options` that it does not have change nothing."""
+        """Returns another copy of the model's module; `options` that the model does not have are ignored."""
         own = self.subject.spec.options
         made: Any = find_factory(self.subject.spec.factory)(**{name: options.get(name, own[name]) for name in own})
         module: torch.nn.Module = made.to(self.options.device).eval()
@@ -153,7 +155,7 @@ class Measured:
         found = await differences(self.engine, self._module, exact, device, self._payloads[:64])
         holds = found.holds(tolerance)
         self._put("correct", {**dataclasses.asdict(found), "tolerance": tolerance, "holds": holds})
-        self.say(f"answers {'hold' if holds else 'DO NOT HOLD'} within {tolerance:g}: {found}")
+        self.say(f"answers {'agree' if holds else 'DO NOT AGREE'} within {tolerance:g}: {found}")
         return holds
 
     async def offline(self) -> None:
@@ -184,7 +186,7 @@ class Measured:
     async def goodput(self) -> None:
         single_ns = await single_request_ns(self.engine, self._payloads, 100)
         budget_ns = goodput.BUDGET_IN_SINGLES * single_ns
-        self.say(f"a lone request takes {single_ns / 1e6:.2f} ms, so the budget is {budget_ns / 1e6:.2f} ms")
+        self.say(f"a single request takes {single_ns / 1e6:.2f} ms, so the budget is {budget_ns / 1e6:.2f} ms")
         points = await goodput.compare(
             self.engine,
             self._payloads,
@@ -197,7 +199,7 @@ class Measured:
         self._put("goodput", goodput.as_plain(points))
 
     async def bare(self) -> None:
-        """Torch alone: by batch size at the middle length, then the mix of lengths at the largest size."""
+        """Measures torch alone: by batch size at the middle length, then the mix of lengths at the largest size."""
         model, options = self.engine.model, self.options
         lengths, each_s, compiling_s = model.lengths(), options.seconds / 20, 0.0
         middle = lengths[len(lengths) // 2]
@@ -224,7 +226,7 @@ class Measured:
             copies = bare.copies(self._module, self._inputs(rows, middle).cpu(), options.seconds / 5)
             self._put("copies", dataclasses.asdict(copies) | {"hidden_share": copies.hidden_share})
             self._put_rates(bare_per_s=compute_per_s * copies.compute_ms / copies.pipelined_ms)
-            self.say(f"torch alone, copies under way beside it: {self._rates['bare_per_s']:.0f} rows/s. {copies}")
+            self.say(f"torch alone, with copies in flight: {self._rates['bare_per_s']:.0f} rows/s. {copies}")
 
     def _inputs(self, rows: int, length: int) -> torch.Tensor:
         return inputs_of(self._payloads, rows, length).to(self.options.device)

@@ -1,6 +1,6 @@
-"""The same engine in a process that Ray started, saturated by clients in its own event loop: what Ray takes of it.
+"""Saturates the engine in a process started by Ray, from its own event loop, to measure the overhead of Ray.
 
-Only where Ray is installed; imported nowhere else.
+Needs Ray; imported only with `--ray`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from serving.runtime.engine import Engine
 
 
 def saturated_under_ray(subject: Subject, options: Options) -> Saturated:
-    """Starts a Ray of its own, and ends it."""
+    """Starts a local Ray, saturates the engine in a worker, and stops Ray."""
     ray: Any = import_module("ray")
     path = os.pathsep.join([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     gpus = 1 if options.device.type == "cuda" else 0
@@ -34,7 +34,7 @@ def saturated_under_ray(subject: Subject, options: Options) -> Saturated:
 
 
 def saturated(name: str, options: Options) -> dict[str, Any]:
-    """Runs in the worker."""
+    """Saturates the engine. Runs in the worker."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     subject = options.subjects()[name]
 

@@ -1,7 +1,7 @@
-"""An interpreter, and a lane, that exist in numbers only: the engine's own loop, clock and device in simulated time.
+"""A simulated host and lane: the engine's event loop, clock and device in simulated time.
 
-The engine, its driver and its batcher are the real ones. What they do costs what it cost where it was measured, and
-everything that holds the interpreter comes one after the other, as under its lock. Same seed, same run.
+The engine, its driver and its batcher are the real ones. Their work costs the time that was measured for it, and work
+that holds the interpreter lock runs one after the other. The same seed gives the same run.
 """
 
 import heapq
@@ -21,15 +21,15 @@ from serving.runtime.engine import Engine
 from serving.runtime.forwarding import Forwarded
 
 US, MS = 1_000, 1_000_000
-DeviceNs = Callable[[int, int], float]  # what a batch of so many rows, of such a length, takes
+DeviceNs = Callable[[int, int], float]  # (rows, length) of a batch -> its time in ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What holds the interpreter, in ns: each request, each batch, and each look at the queue.
+    """The costs in ns that hold the interpreter lock: per request, per batch, and per check of the queue.
 
-    cut_lengths: as `cut`, for a model whose requests differ in length. hop, wake: a thread and the loop, on average,
-    until they run; these hold nothing. copy: each row of a batch, in a thread, without the interpreter.
+    cut_lengths: like `cut`, for a model whose requests differ in length. hop, wake: mean delay until a thread or the
+    loop runs; these do not hold the lock. copy: per row of a batch, in a thread, without the lock.
     """
 
     submit: int = 12 * US
@@ -56,9 +56,9 @@ class Handle:
 
 
 class Host(Clock):
-    """An event loop on a clock of its own. Whoever works calls `spend`.
+    """An event loop on a simulated clock. Simulated work calls `spend`.
 
-    stall_ns: how long the whole process stands still, on average, every `stall_every_ns`; 0: never.
+    stall_ns: mean time for which the whole process is blocked, every `stall_every_ns` on average; 0: never.
     """
 
     def __init__(self, seed: int, stall_every_ns: int = 0, stall_ns: int = 0) -> None:
@@ -87,7 +87,7 @@ class Host(Clock):
         return self.at(self._now_ns + self.random.exponential(30 * US), call, *arguments)
 
     def call_later(self, delay_s: float, call: Callable[..., object], *arguments: Any) -> Handle:
-        """uvloop's timers count whole milliseconds, from a clock that it looks at once per turn."""
+        """Schedules a call with uvloop's precision: whole milliseconds, on a clock read once per iteration."""
         delay_ms = round(delay_s * 1e3)
         if delay_ms <= 0:
             return self.call_soon(call, *arguments)
@@ -110,7 +110,7 @@ class Host(Clock):
 
 
 class VirtualModel:
-    """Nothing to load and nothing to answer: a length is all that a request has."""
+    """A model without weights and outputs. A request has only a length."""
 
     asynchronous, prepares, finishes, device = True, False, False, "virtual"
 
@@ -159,7 +159,7 @@ class VirtualLane:
 
 
 def engine_on(host: Host, model: Any, device_ns: DeviceNs, costs: Costs, row_ladder: tuple[int, ...]) -> Engine:
-    """Open and warmed up: it knows what each size takes, give or take two percent."""
+    """Returns an open, warmed-up engine, which has learned the time of each size within two percent."""
     engine = Engine([model], clock=host)
     loop: Any = host
     engine._loop = engine._driver._loop = loop
@@ -177,7 +177,7 @@ def engine_on(host: Host, model: Any, device_ns: DeviceNs, costs: Costs, row_lad
 
 
 def charge_for_cuts(batcher: Batcher, host: Host, costs: Costs) -> None:
-    """Looking at the queue costs time, and cutting a batch costs more."""
+    """Charges the host for each check of the queue, and more for cutting a batch."""
     cut, cut_ns = batcher.cut, costs.cut_lengths if len(batcher.sizes.lengths) > 1 else costs.cut
 
     def costly(lane_index: int, now_ns: int) -> Any:

@@ -1,4 +1,4 @@
-"""What the driver says of the GPU meanwhile; nothing where it cannot be asked."""
+"""Reads the driver's statistics of the GPU during a measurement, if they are available."""
 
 import dataclasses
 import os
@@ -15,7 +15,8 @@ INTERVAL_S = 0.2
 
 @contextmanager
 def watched() -> Iterator[dict[str, Any]]:
-    """Filled when the block is left: the last half of what was read of the first GPU, averaged where it is a number."""
+    """Samples the first GPU during the block. The yielded dict is filled at the end, with means over the last half of
+    the readings (the last value for non-numbers)."""
     found: dict[str, Any] = {}
     looks: list[GpuReading] = []
 

@@ -1,1 +1,1 @@
-"""How far the load generator itself can be believed."""
+"""Benchmarks of the load generator's accuracy and of its highest rate."""

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.loadtest`: the generator against a server with known service times, and at its own limit.
+"""`python -m benchmarks.loadtest`: runs the generator against a server with known service times, and up to its limit.
 
-Three questions. Are its quantiles within 1 % of what the server wrote down itself? Does it keep the planned schedule?
-Up to which rate, on one core, and does it say so beyond?"""
+It answers three questions: Are the quantiles within 1 % of those that the server recorded? Does the generator keep the
+planned schedule? Up to which rate does it do so on one core, and does it warn above this rate?"""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ _RATES = (1000.0, 2500.0, 5000.0, 10_000.0, 20_000.0, 40_000.0)
 
 @contextmanager
 def scripted(median_ms: float) -> Iterator[str]:
-    """The address of a scripted server in a process of its own, for as long as the block lasts."""
+    """Runs a scripted server in its own process during the block, and yields its address."""
     command = [sys.executable, "-m", "benchmarks.loadtest.scripted_server", "--median-ms", str(median_ms)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -33,7 +33,7 @@ def scripted(median_ms: float) -> Iterator[str]:
 
 
 def taken_ns(url: str) -> list[int]:
-    """The service times the server wrote down since it was last asked, ascending."""
+    """Returns the service times that the server recorded since the last call, ascending."""
     with urllib.request.urlopen(f"{url}/taken", timeout=10) as answer:
         return sorted(json.loads(answer.read()))
 
@@ -61,13 +61,13 @@ def accuracy(median_ms: float, rate: float, seconds: float) -> None:
 
 
 def limit(seconds: float) -> None:
-    """Each rate on one core: the generator is bound to the last, the server to the first."""
-    print(f"\n{'planned/s':>10}{'sent/s':>10}{'late p50 ms':>13}{'late p99 ms':>13}{'core':>7}  said")
+    """Runs one generator process at increasing rates, and prints its lateness and its warnings."""
+    print(f"\n{'planned/s':>10}{'sent/s':>10}{'late p50 ms':>13}{'late p99 ms':>13}{'core':>7}  warnings")
     with scripted(0) as url:
         for rate in _RATES:
             load = Load(url=f"{url}/v2/models/m", scenario={"tasks": {"fill": {}}}, rate=rate, seconds=seconds)
             summary = run(replace(load, in_flight=1000))
-            late, said = summary.lateness_ms, "; ".join(summary.warnings).partition(":")[0] or "nothing"
+            late, said = summary.lateness_ms, "; ".join(summary.warnings).partition(":")[0] or "none"
             per_s = summary.sent / summary.duration_s
             print(
                 f"{rate:10.0f}{per_s:10.0f}{late['p50']:13.3f}{late['p99']:13.3f}{summary.generator_share:7.0%}  {said}"

@@ -1,7 +1,7 @@
-"""A server whose service times are known: it answers after the next of a seeded list of delays, and writes down what
-it really took from the last byte of the request to the first of the answer. Run by `python -m benchmarks.loadtest`.
+"""A server with known service times: it answers each request after a seeded random delay, and records the time from the
+last byte of the request to the first byte of the answer. Run by `python -m benchmarks.loadtest`.
 
-`GET /taken` tells the times taken so far, in nanoseconds, and forgets them."""
+`GET /taken` returns the times recorded so far, in nanoseconds, and clears them."""
 
 import argparse
 import asyncio
@@ -19,7 +19,7 @@ def answer(body: bytes) -> bytes:
 
 
 class Scripted(asyncio.Protocol):
-    """One connection. The list of delays is common to all of them."""
+    """One connection. All connections share the random delays."""
 
     def __init__(self, delays: random.Random, median_s: float, sigma: float, taken: list[int]) -> None:
         self._delays, self._median_s, self._sigma, self._taken = delays, median_s, sigma, taken

@@ -1,1 +1,1 @@
-"""Headway beside other model servers: same models, same load, one run. `python -m benchmarks.peers` starts it."""
+"""Headway and other model servers with the same models under the same load. Run `python -m benchmarks.peers`."""

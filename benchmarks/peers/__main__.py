@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers`: Headway and its peers under the same load, one table, docs/benchmarks/first-number.*"""
+"""`python -m benchmarks.peers`: measures Headway and its peers under one load; writes docs/benchmarks/first-number.*"""
 
 import argparse
 import datetime
@@ -50,8 +50,8 @@ def main(words: Sequence[str]) -> int:
     environment = Environment(arguments.environment)
     environment.ensure(say)
     if foreign := [process.label for process in processes().values() if process.label == "raylet"]:
-        say(f"warning: {len(foreign)} other Ray runs on this machine; its processes take part of what is measured")
-    # Ray's sockets lie under this folder and their paths may not be longer than 107 characters.
+        say(f"warning: {len(foreign)} other Ray clusters run on this machine; they affect the measurement")
+    # Ray's sockets are in this folder, and their paths may have at most 107 characters.
     scratch = Path(tempfile.mkdtemp(prefix="hw"))
     try:
         taking_part = [peer for peer in peers(environment, scratch) if peer.name in arguments.peers]

@@ -1,7 +1,7 @@
-"""Who used the processor: reads /proc before and after a load and says which process spent how much.
+"""Accounts CPU time by process: reads /proc before and after a load.
 
-Counts user and system time of whole processes, so it holds on a noisy machine where a throughput does not.
-Parsing and arithmetic are pure; only `processes` and `busy_seconds` touch /proc."""
+It counts user and system time of whole processes, which other work on the machine affects less than throughput.
+Parsing and arithmetic are pure; only `processes` and `busy_seconds` read /proc."""
 
 import os
 from collections.abc import Mapping, Set
@@ -17,7 +17,7 @@ class Process:
     parent: int
     group: int
     session: int
-    started_ticks: int  # with the pid it names one process for ever: pids are handed out again
+    started_ticks: int  # identifies the process together with the pid, because pids are reused
     cpu_s: float
     label: str
 
@@ -27,8 +27,8 @@ class Process:
 
 
 def parse_process(stat: str, command_line: str) -> Process:
-    """One process from the text of its /proc files."""
-    # The name in brackets may itself hold spaces and brackets; only the last bracket ends it.
+    """Parses one process from the text of its /proc files."""
+    # The name in brackets may contain spaces and brackets; the last bracket ends it.
     name, _, rest = stat.partition("(")[2].rpartition(")")
     fields = rest.split()
     return Process(
@@ -43,13 +43,13 @@ def parse_process(stat: str, command_line: str) -> Process:
 
 
 def label(command_line: str) -> str:
-    """A short name a reader recognises: the script or module rather than the interpreter that runs it."""
+    """Returns a short name of a process: the script or module instead of its interpreter."""
     words = command_line.replace("\0", " ").split()
     if not words:
         return ""
     program = os.path.basename(words[0])
     if words[0].startswith("ray::"):
-        return words[0].split(".")[0]  # the method after the dot is only what it runs at this moment
+        return words[0].split(".")[0]  # after the dot is the method that runs at the moment
     if not program.startswith("python"):
         return program
     for position, word in enumerate(words[1:], start=1):
@@ -63,14 +63,14 @@ def label(command_line: str) -> str:
 
 
 def processes() -> dict[int, Process]:
-    """Every process of this machine at this moment, by pid; those that ended but were not collected are left out."""
+    """Returns all processes of this machine, by pid, without zombies."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 stat, command_line = (folder / "stat").read_text(), (folder / "cmdline").read_text(errors="replace")
             except OSError:
-                continue  # it ended while we were reading
+                continue  # it ended during reading
             if stat.rpartition(")")[2].split(maxsplit=1)[0] != "Z":
                 process = parse_process(stat, command_line)
                 found[process.pid] = process
@@ -78,10 +78,10 @@ def processes() -> dict[int, Process]:
 
 
 def family(table: Mapping[int, Process], root: int, known: Set[tuple[int, int]] = frozenset()) -> dict[int, Process]:
-    """The root, all it started and all they started, also those whose parent is gone.
+    """Returns the root and all its descendants, including those whose parent has ended.
 
-    A session outlives its leader, so a root started in a session of its own keeps its orphans; `known` adds
-    processes seen in the family before."""
+    A session outlives its leader, so orphans of a root with its own session are found by their session; `known` adds
+    processes that were in the family before."""
     members = {
         pid: process
         for pid, process in table.items()
@@ -93,7 +93,7 @@ def family(table: Mapping[int, Process], root: int, known: Set[tuple[int, int]] 
 
 
 def spent(before: Mapping[int, Process], after: Mapping[int, Process]) -> dict[str, float]:
-    """CPU seconds by label between two readings; a process that began in between counts from its birth."""
+    """Returns CPU seconds by label between two readings; a process that started in between counts from its start."""
     by_label: dict[str, float] = {}
     for pid, process in after.items():
         earlier = before.get(pid)
@@ -103,7 +103,7 @@ def spent(before: Mapping[int, Process], after: Mapping[int, Process]) -> dict[s
 
 
 def parse_busy_seconds(stat: str) -> float:
-    """CPU seconds this machine has worked since it was booted, of all processes (text of /proc/stat)."""
+    """Returns the CPU seconds of all processes since this machine was booted, from the text of /proc/stat."""
     user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(int, stat.split("\n", 1)[0].split()[1:8])
     return (user + nice + system + interrupts + soft_interrupts) / TICKS_PER_SECOND
 

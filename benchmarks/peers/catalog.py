@@ -1,4 +1,4 @@
-"""Who takes part: how each server is started, where it answers, and which form of request it takes."""
+"""The compared servers: their commands, environments, URLs and form of requests."""
 
 import sys
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ HEADWAY = "headway"
 ONE_BY_ONE = "headway-one-by-one"
 HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HAPROXY_NBTHREAD": "2",  # as many as this comparison's smallest machine has cores
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",  # the number of cores of the smallest machine in this comparison
 }
 
 
@@ -29,13 +29,13 @@ class Peer:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     urls: Mapping[str, str]  # by work
-    script: str  # which of load/*.lua drives it
+    script: str  # the name of its script in load/*.lua
     uses_ray: bool = False
     start_limit_s: float = 60.0
 
 
 def peers(environment: Environment, scratch: Path) -> tuple[Peer, ...]:
-    """All of them, Headway first. `scratch` must be a short path: Ray keeps sockets under it."""
+    """Returns all servers, Headway first. `scratch` must be a short path, because Ray puts sockets under it."""
     python = str(environment.python)
     imports = {"PYTHONPATH": f"{environment.site_packages}:{SERVERS}"}
     return (
@@ -92,7 +92,7 @@ def _headway(name: str, title: str, configuration: str, works: tuple[str, ...]) 
 
 
 def ray_apart(folder: Path) -> dict[str, str]:
-    """All that Ray Serve's HAProxy keeps outside Ray's own folder, lest another one on this machine be disturbed."""
+    """Returns settings that separate the files and ports of Ray Serve's HAProxy from another one on this machine."""
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}-haproxy/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}-haproxy/admin.sock",

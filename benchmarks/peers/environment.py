@@ -1,4 +1,4 @@
-"""A virtual environment for peers, never the project's: made once, reused while its list of packages is the same."""
+"""A separate virtual environment for the peers, created once and reused while its list of packages is the same."""
 
 import json
 import os
@@ -23,11 +23,11 @@ _SHOWN = {
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where the peers live. Paths only; nothing is touched until `ensure`."""
+    """The environment of the peers. `ensure` creates it."""
 
     folder: Path
     packages: tuple[str, ...] = PACKAGES
-    alone: tuple[str, ...] = ()  # installed without what they would pull in
+    alone: tuple[str, ...] = ()  # installed without their dependencies
 
     @property
     def python(self) -> Path:
@@ -47,7 +47,7 @@ class Environment:
 
     @property
     def triton_libraries(self) -> str:
-        # The python backend links libpython, which for a Python built from source no loader path holds.
+        # The python backend links libpython, which is in no loader path if Python was built from source.
         return f"{self.site_packages / 'nvidia_pytriton.libs'}:{Path(sys.base_prefix) / 'lib'}"
 
     @property
@@ -65,10 +65,10 @@ class Environment:
         if self.is_complete():
             say(f"peers: using the environment in {self.folder}")
             return
-        say(f"peers: making an environment in {self.folder} (about 2 GB, a few minutes, once)")
+        say(f"peers: creating an environment in {self.folder} (about 2 GB, a few minutes, once)")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         venv.create(self.folder, with_pip=True, clear=False)
-        # All at once: one by one, a later package could replace what an earlier one needs.
+        # Installed together: separately, a later package could replace a dependency of an earlier one.
         say(f"peers: pip install {' '.join(self.packages + self.alone)}")
         install = [self.python, "-m", "pip", "install", "--progress-bar=off"]
         subprocess.run([*install, *self.packages], check=True)
@@ -78,7 +78,7 @@ class Environment:
         self._receipt.write_text(self._wanted)
 
     def _gather_triton_backend(self) -> None:
-        """The wheel keeps the backend and its interpreters apart; Triton wants both in one folder."""
+        """Copies the backend and its interpreters, which are separate in the wheel, to one folder, as Triton needs."""
         wheel = self.triton_server.parent.parent
         target = self.triton_backends / "python"
         shutil.rmtree(target, ignore_errors=True)
@@ -87,7 +87,7 @@ class Environment:
         shutil.copytree(stubs, target, dirs_exist_ok=True)
 
     def versions(self) -> dict[str, str]:
-        """What is really installed, asked of that environment's own Python."""
+        """Returns the installed versions, read with the environment's own Python."""
         program = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in %r}))"
         installed = {package.partition("==")[0].partition("[")[0] for package in self.packages}
         asked = subprocess.run(
@@ -101,7 +101,8 @@ class Environment:
 
 
 def clean() -> dict[str, str]:
-    """Our environment without what would steer a peer: another Ray's address, import paths, thread counts."""
+    """Returns the process's environment without variables that affect a peer: another Ray's address, import paths,
+    thread counts."""
     steering = ("RAY_", "PYTHON", "LD_", "OMP_", "MKL_", "MOSEC_", "VIRTUAL_ENV", "HEADWAY_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}

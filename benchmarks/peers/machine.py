@@ -1,4 +1,4 @@
-"""Where and from what a measurement was made: the machine and the commit, as short words for a report."""
+"""Describes the machine and the commit of a measurement, for reports."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ def machine() -> dict[str, str]:
 
 
 def processor(cpuinfo: str) -> str:
-    """The model's name from the text of /proc/cpuinfo, with the vector width the compute depends on most."""
+    """Returns the processor's model from the text of /proc/cpuinfo, with its vector width."""
     fields = dict(line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
     named = {name.strip(): value.strip() for name, value in fields.items()}
     flags = named.get("flags", "").split()
@@ -26,13 +26,13 @@ def processor(cpuinfo: str) -> str:
 
 
 def commit(root: Path) -> str:
-    """The short commit, marked where the working tree differs from it."""
+    """Returns the short commit, marked if the working tree differs from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
         ).stdout.strip()
 
-    # Earlier reports are left out: writing the last one must not mark this one as changed.
+    # Reports are excluded, because writing one must not mark the next as changed.
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks")
     return (git("rev-parse", "--short", "HEAD") or "none") + (" with local changes" if changed else "")

@@ -1,4 +1,4 @@
-"""Drives one server through its works: waits for an answer, warms up, loads, reads who spent what."""
+"""Measures one server with all its works: waits for an answer, warms up, puts load on it, reads CPU times."""
 
 import json
 import subprocess
@@ -19,27 +19,27 @@ WARM_UP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What every server is asked to bear."""
+    """The load, the same for every server."""
 
     seconds: float
     connections: int
 
 
 def offline(environment: Environment, seconds: float) -> tuple[dict[int, float], list[float]]:
-    """(rows per second by batch size, answer to the common row) of the MLP without a server."""
+    """Measures the MLP without a server. Returns (rows per second by batch size, answer to the common row)."""
     command = [str(environment.python), str(SERVERS / "offline.py"), "--seconds", str(seconds)]
     ran = subprocess.run(command, env=clean(), capture_output=True, text=True, check=True)
-    told = json.loads(ran.stdout)
-    return {int(batch): rows for batch, rows in told["rows_per_s"].items()}, told["answer"]
+    measured = json.loads(ran.stdout)
+    return {int(batch): rows for batch, rows in measured["rows_per_s"].items()}, measured["answer"]
 
 
 def one_round(
     peer: Peer, works: Sequence[str], load: Load, expected: list[float], logs: Path, say: Callable[[str], None]
 ) -> list[Sample]:
-    """Starts the peer, measures each of the works it has, stops it. Raises DidNotStart."""
+    """Starts the peer, measures each of its works, and stops it. Raises DidNotStart."""
     body, headers = request(peer.script)
     with running(peer.command, peer.environment, ROOT, logs / f"{peer.name}.log") as server:
-        # All models, also one that is not asked for: a neighbour that is still loading would take our processor.
+        # Waits for all models, because one that is still loading would use the CPU during the measurement.
         for url in peer.urls.values():
             server.wait_until(partial(answers, url, body, headers), peer.start_limit_s)
         return [_sample(server, peer, work, load, expected, say) for work in works if work in peer.urls]

@@ -1,13 +1,14 @@
-"""Turns the rows of a run into a table of ratios, in Markdown and JSON, and says in words where Headway loses. Pure."""
+"""Formats the rows of a run as a table of ratios, in Markdown and JSON, and lists where Headway loses. Pure
+functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.peers.sample import Row
 
-# Below this a difference is noise on a machine others use too; it is neither praised nor hidden.
+# A smaller difference is noise on a shared machine.
 NOISE = 0.05
-# More than this of a core for anybody else, and a throughput says as much about them.
+# If other processes use more than this of a core, they affect the throughput.
 DISTURBED_CORES = 0.2
 _WORKS = {
     "noop": "No-op model: only the server's own cost",
@@ -17,13 +18,13 @@ _WORKS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """All that a reader needs to judge the numbers."""
+    """The results and the conditions of a run."""
 
     rows: Sequence[Row]
     titles: Mapping[str, str]  # by peer
-    offline: Mapping[int, float]  # rows per second by batch size; empty where it was not measured
+    offline: Mapping[int, float]  # rows per second by batch size; empty if not measured
     connections: int  # each sends one row at a time, so no batch is larger than this
-    missing: Mapping[str, str]  # peers that did not take part, and why
+    missing: Mapping[str, str]  # the reason, by peer that did not take part
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     commit: str
@@ -34,18 +35,18 @@ class Run:
 
     @property
     def reachable(self) -> tuple[int, float] | None:
-        """(batch, rows per second) of the best offline batch that so many connections can fill."""
+        """The (batch, rows per second) of the best offline batch that this many connections can fill."""
         within = {batch: rows for batch, rows in self.offline.items() if batch <= self.connections}
         return max(within.items(), key=lambda item: item[1], default=None)
 
 
 def ratio(value: float, base: float | None) -> str:
-    """How many times the base; empty where there is no base to compare with."""
+    """Formats the value as a multiple of the base; empty without a base."""
     return "" if not base else f"{value / base:.2f}×"
 
 
 def markdown(run: Run) -> str:
-    parts = ["# First number: Headway beside its peers", _circumstances(run), disturbances(run)]
+    parts = ["# First number: Headway and its peers", _circumstances(run), disturbances(run)]
     works = [work for work in _WORKS if any(row.work == work for row in run.rows)]
     for work in works:
         parts += [f"## {_WORKS[work]}", _table(run, work)]
@@ -63,22 +64,22 @@ def _circumstances(run: Run) -> str:
     rounds = max((row.rounds for row in run.rows), default=0)
     return (
         f"{run.date}, commit {run.commit}. {'; '.join(facts)}.\n\n    {run.command}\n\n"
-        f"Rounds: {rounds}, of which medians are shown; connections: {run.connections}. Every round starts each server "
-        "anew, one at a time, so a slow minute of the machine meets all of them. CPU is user and system time of all "
-        "processes of that server over answered requests, with the range over the rounds. “× Headway” is the peer's "
-        "number divided by Headway's. Ratios of one run mean something; absolute numbers belong to this machine."
+        f"Rounds: {rounds}, with medians shown; connections: {run.connections}. Every round starts each server again, "
+        "one at a time, so that slow phases of the machine affect all of them. CPU is user and system time of all "
+        "processes of the server per answered request, with the range over the rounds. “× Headway” is the peer's "
+        "number divided by Headway's. Compare ratios within one run; absolute numbers depend on this machine."
     )
 
 
 def disturbances(run: Run) -> str:
-    """Says whether other work on the machine took part; empty where the numbers may be believed as they stand."""
+    """Warns if other work on the machine affected the numbers; empty if not."""
     disturbed = [row for row in run.rows if row.others_cores > DISTURBED_CORES]
     if not disturbed:
         return ""
     worst = max(row.others_cores for row in disturbed)
     return (
-        f"**Disturbed:** for {len(disturbed)} of {len(run.rows)} rows other work took more than {DISTURBED_CORES} of a "
-        f"core (up to {worst:.2f}), and not the same for all. Repeat this run on a quiet machine before quoting it."
+        f"**Disturbed:** for {len(disturbed)} of {len(run.rows)} rows other processes used more than {DISTURBED_CORES} "
+        f"of a core (up to {worst:.2f}), and not equally for all. Repeat this run on a quiet machine before quoting it."
     )
 
 
@@ -119,9 +120,9 @@ def _batching(run: Run) -> str:
         )
         if ours:
             sentences.append(
-                f"Headway serves {ours.per_second / best:.0%} of it while the load generator takes "
-                f"{ours.generator_cores:.2f} and HAProxy {ours.haproxy_cores:.2f} of a core, which the offline loop "
-                "does not have beside it."
+                f"Headway serves {ours.per_second / best:.0%} of it while the load generator uses "
+                f"{ours.generator_cores:.2f} and HAProxy {ours.haproxy_cores:.2f} of a core, which do not run beside "
+                "the offline loop."
             )
     if ours and single:
         gain = ours.per_second / single.per_second
@@ -139,7 +140,7 @@ def _processes(run: Run, work: str) -> str:
 
 
 def losses(run: Run) -> list[str]:
-    """Every number in which a peer is better than Headway by more than noise."""
+    """Returns every number in which a peer is better than Headway by more than noise."""
     said = []
     for row in run.rows:
         base = _find(run, row.work, run.headway)
@@ -158,7 +159,7 @@ def losses(run: Run) -> list[str]:
 
 
 def as_json(run: Run) -> dict[str, object]:
-    """The same run for programs; ratios are the peer's number divided by Headway's."""
+    """Converts the run to JSON; ratios are the peer's number divided by Headway's."""
     document = asdict(run)
     for row, plain in zip(run.rows, document["rows"], strict=True):
         base = _find(run, row.work, run.headway)
@@ -175,7 +176,7 @@ def grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
 
     def render(cells: Sequence[str]) -> str:
-        # The first column is words, the others are numbers, which are read by their last digit.
+        # The first column is text, aligned left; the others are numbers, aligned right.
         padded = [
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(cells, widths, strict=True))

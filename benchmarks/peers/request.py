@@ -1,4 +1,4 @@
-"""The one request everybody answers (a row of 1024 times 0.5), and whether an answer to it is right."""
+"""The request that all servers get (a row of 1024 times 0.5), and the check of its answer."""
 
 import json
 import math
@@ -11,7 +11,7 @@ _OUTPUT = {"name": "y", "parameters": {"binary_data": True}}
 
 
 def request(script: str) -> tuple[bytes, dict[str, str]]:
-    """(body, headers) of what load/<script>.lua sends."""
+    """Returns (body, headers) of the request that load/<script>.lua sends."""
     headers = {"Content-Type": "application/octet-stream"}
     if script == "raw":
         return ROW, headers
@@ -20,7 +20,8 @@ def request(script: str) -> tuple[bytes, dict[str, str]]:
 
 
 def is_right(answer: bytes, expected: list[float]) -> bool:
-    """Whether the answer ends with the expected numbers: both the bare and the Open Inference form put them last."""
+    """Returns whether the answer ends with the expected numbers, which are last in both the bare and the Open Inference
+    form."""
     size = 4 * len(expected)
     if len(answer) < size:
         return False

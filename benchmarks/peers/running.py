@@ -1,4 +1,4 @@
-"""One server under test: started in a session of its own, awaited until it answers, ended with all it started."""
+"""Runs one server under test: starts it in its own session, waits until it answers, and ends all its processes."""
 
 import contextlib
 import http.client
@@ -12,17 +12,17 @@ from urllib.parse import urlsplit
 
 from benchmarks.peers.accounting import Process, family, processes
 
-TERMINATE_S = 45.0  # Ray Serve and Headway drain before they go
+TERMINATE_S = 45.0  # Ray Serve and Headway drain before they end
 KILL_S = 10.0
 _POLL_S = 0.2
 
 
 class DidNotStart(Exception):
-    """The server ended or stayed silent; the message holds the end of what it wrote."""
+    """The server ended or did not answer in time; the message contains the end of its output."""
 
 
 class Running:
-    """A started server and everything it starts later."""
+    """A started server and all processes that it starts."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self._process = process
@@ -31,7 +31,7 @@ class Running:
 
     def members(self) -> dict[int, Process]:
         found = family(processes(), self._process.pid, self._known)
-        # Remembered while their parents still lead to them: later a process that left the session could not be told.
+        # Recorded while their parents exist: later, a process that has left the session could not be found.
         self._known |= {process.identity for process in found.values()}
         return found
 
@@ -48,9 +48,9 @@ class Running:
             time.sleep(_POLL_S)
 
     def stop(self, terminate_s: float = TERMINATE_S) -> list[str]:
-        """Ends the whole family; returns the labels of those that had to be killed."""
+        """Ends all processes; returns the labels of those that had to be killed."""
         self.members()
-        # Only the root is asked: Ray's own processes share its group, and its shutdown needs them.
+        # Only the root is terminated: Ray's processes are in its group, and its shutdown needs them.
         self._process.terminate()
         if not self._gone_within(terminate_s):
             left = self.members()
@@ -64,7 +64,7 @@ class Running:
     def _gone_within(self, limit_s: float) -> bool:
         give_up_at = time.monotonic() + limit_s
         while time.monotonic() < give_up_at:
-            self._process.poll()  # takes the root's own exit status, or it would stay as a zombie
+            self._process.poll()  # reads the root's exit status, so that it does not stay a zombie
             if not self.members():
                 return True
             time.sleep(_POLL_S)
@@ -75,9 +75,9 @@ class Running:
 def running(
     command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, *, niceness: int = 0
 ) -> Iterator[Running]:
-    """Starts the server and, however the block is left, stops it and everything it started.
+    """Starts the server, and stops it and all its processes when the block is left.
 
-    niceness: so that a load generator on the same cores can keep its schedule, as if it had a machine of its own.
+    niceness: of the server, so that a load generator on the same cores can keep its schedule.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
@@ -98,7 +98,7 @@ def running(
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], limit_s: float = 5.0) -> tuple[int, bytes]:
-    """One request on a connection of its own: (status, body), or (0, b"") where nobody answers."""
+    """Sends one request on its own connection. Returns (status, body), or (0, b"") without an answer."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=limit_s)
     try:

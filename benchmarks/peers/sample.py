@@ -1,4 +1,4 @@
-"""What one round over one server yielded, and the rounds of a run drawn together. Values and arithmetic only."""
+"""The result of one round on one server, and the summary over the rounds. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Sample:
     p99_ms: float
     cpu_s: dict[str, float]  # by process label, all of that server's
     generator_cpu_s: float
-    others_cpu_s: float  # what the rest of the machine took meanwhile: how far to trust this sample
-    right: bool | None  # the server's answer equals the offline one; None where the work has none
+    others_cpu_s: float  # CPU time of other processes meanwhile, which disturb this sample
+    right: bool | None  # the server's answer equals the offline one; None if the work has none
 
     @property
     def per_second(self) -> float:
@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One server and one work over all rounds: medians, so that one disturbed round moves nothing."""
+    """One server and one work over all rounds: medians, so that one disturbed round has little effect."""
 
     peer: str
     work: str
@@ -53,7 +53,7 @@ class Row:
 
 
 def draw_together(samples: Sequence[Sample]) -> list[Row]:
-    """One row per server and work, in the order in which they first appear."""
+    """Returns one row per server and work, in the order in which they first appear."""
     keys = dict.fromkeys((sample.work, sample.peer) for sample in samples)
     return [_row([sample for sample in samples if (sample.work, sample.peer) == key]) for key in keys]
 
@@ -87,6 +87,6 @@ def _haproxy_cpu_s(sample: Sample) -> float:
 
 
 def best_offline(rounds: Sequence[dict[int, float]]) -> tuple[dict[int, float], int]:
-    """Rows per second by batch size (median over the rounds), and the batch size that serves most."""
+    """Returns the rows per second by batch size (median over the rounds), and the batch size with the highest rate."""
     table = {batch: median(each[batch] for each in rounds) for batch in rounds[0]}
     return table, max(table, key=lambda batch: table[batch])

@@ -1,4 +1,4 @@
-"""Drives the load with wrk: builds its command, runs it, reads the one line its Lua script prints at the end."""
+"""Runs the load generator wrk: builds its command, runs it, parses the line that its Lua script prints at the end."""
 
 import json
 import resource
@@ -12,12 +12,12 @@ _MARK = "summary "
 
 
 class LoadFailed(Exception):
-    """wrk ended without its summary line; the message holds what it said instead."""
+    """wrk ended without its summary line; the message contains its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the load generator saw. `answered` are the answers below status 400; `failed` is everything else."""
+    """The result of wrk. `answered`: answers with a status below 400. `failed`: all other requests."""
 
     answered: int
     failed: int
@@ -32,7 +32,7 @@ class Seen:
 
 
 def command(url: str, script: str, seconds: float, connections: int = CONNECTIONS) -> list[str]:
-    # Several timeouts of wrk's default 2 s would fall into one run: a slow server must be seen as slow, not as broken.
+    # wrk's default timeout of 2 s would count answers of slow servers as failed.
     fixed = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
     return [*fixed, "-s", str(SCRIPTS / f"{script}.lua"), url]
 
@@ -40,7 +40,7 @@ def command(url: str, script: str, seconds: float, connections: int = CONNECTION
 def parse(output: str, generator_cpu_s: float = 0.0) -> Seen:
     lines = [line for line in output.splitlines() if line.startswith(_MARK)]
     if len(lines) != 1:
-        raise LoadFailed(output.strip()[-2000:] or "wrk said nothing")
+        raise LoadFailed(output.strip()[-2000:] or "wrk printed nothing")
     counts = json.loads(lines[0].removeprefix(_MARK))
     return Seen(
         answered=counts["requests"] - counts["status"],
@@ -53,7 +53,7 @@ def parse(output: str, generator_cpu_s: float = 0.0) -> Seen:
 
 
 def drive(url: str, script: str, seconds: float, connections: int = CONNECTIONS) -> Seen:
-    """Blocks for about `seconds`; what the generator itself cost is read from the kernel."""
+    """Runs wrk and blocks for about `seconds`. The generator's own CPU time is read from the kernel."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = command(url, script, seconds, connections)
     ran = subprocess.run(started, capture_output=True, text=True, timeout=seconds + 60, check=False)

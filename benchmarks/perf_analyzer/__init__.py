@@ -1,1 +1,1 @@
-"""Triton's own load generator against Headway, over every way it knows."""
+"""Triton's load generator perf_analyzer against Headway, in all its modes."""

@@ -1,9 +1,9 @@
-"""perf_analyzer, unmodified, against a Headway of its own: HTTP and gRPC, sync, async and streaming, with and without
+"""Runs perf_analyzer, unmodified, against a Headway server: HTTP and gRPC, sync, async and streaming, with and without
 system shared memory, a decoupled model and sequences.
 
     python -m benchmarks.perf_analyzer [--only WORD ...] [--folder F] [--output FILE]
 
-Fetches the tool the first time (tool.py); takes about three minutes. Exit code 1 if any way did not complete.
+Downloads the tool the first time (tool.py); takes about three minutes. Exit status 1 if any run did not complete.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def is_ready() -> bool:
 
 
 def failures(model: str) -> int:
-    """How many requests the server counts as failed."""
+    """Returns the number of requests that the server counts as failed."""
     with urllib.request.urlopen(f"http://{HTTP}/v2/models/{model}/stats", timeout=10) as answer:
-        (told,) = json.load(answer)["model_stats"]
-    return int(told["inference_stats"]["fail"]["count"])
+        (statistics,) = json.load(answer)["model_stats"]
+    return int(statistics["inference_stats"]["fail"]["count"])
 
 
 def run(tool: Tool, way: Way, scratch: Path) -> Result:
@@ -52,7 +52,7 @@ def run(tool: Tool, way: Way, scratch: Path) -> Result:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=RUN_LIMIT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Result(way, failed=failures(way.model) - before, trouble=f"not done after {RUN_LIMIT_S} s")
+        return Result(way, failed=failures(way.model) - before, trouble=f"not finished after {RUN_LIMIT_S} s")
     content = figures.read_text() if figures.exists() else ""
     return result(way, ended.returncode, ended.stdout, content, failures(way.model) - before)
 
@@ -60,7 +60,7 @@ def run(tool: Tool, way: Way, scratch: Path) -> Result:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", nargs="*", default=[], metavar="WORD", help="ways with all of these: http stream noop"
+        "--only", nargs="*", default=[], metavar="WORD", help="only runs with all of these: http stream noop"
     )
     parser.add_argument("--folder", type=Path, default=ROOT / ".headway" / "perf_analyzer", help="of the tool")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks" / "perf-analyzer.md")

@@ -1,4 +1,4 @@
-"""What is run, how perf_analyzer is told so, what its answer means, and the table of all answers. Pure."""
+"""The runs of perf_analyzer, its arguments, the parsing of its output, and the table of results. Pure functions."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ HTTP = "127.0.0.1:8370"
 GRPC = "127.0.0.1:8378"
 CONCURRENCY = 4
 WINDOW_REQUESTS = 500
-# Windows are compared with their mean: within so many percent, three in a row are a result. Machines are shared.
+# Three consecutive windows within this many percent of their mean are a result. High, because machines are shared.
 STABLE_PERCENT = 50
 MOST_WINDOWS = 12
 _COUNT = re.compile(r"Request count: (\d+)")
@@ -17,7 +17,7 @@ _COUNT = re.compile(r"Request count: (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One row of the table. mode: sync, async or stream."""
+    """One run, a row of the table. mode: sync, async or stream."""
 
     model: str
     wire: str
@@ -36,7 +36,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """failed: what Headway counted as failed. trouble: why there are no figures, or empty."""
+    """The result of one run. failed: number of failed requests by Headway's count. trouble: the reason for missing
+    figures, or empty."""
 
     way: Way
     requests: int = 0
@@ -52,7 +53,8 @@ class Result:
 
 
 def ways() -> Iterator[Way]:
-    """No large tensors: perf_analyzer keeps every request's, and a megabyte each filled 20 GB within a minute."""
+    """Yields all runs. None has large tensors: perf_analyzer keeps those of every request, and with 1 MB each it used
+    20 GB within a minute."""
     for shared_memory in (False, True):
         for wire, mode in (
             ("http", "sync"),
@@ -63,13 +65,13 @@ def ways() -> Iterator[Way]:
         ):
             yield Way("noop", wire, mode, shared_memory)
     for shared_memory in (False, True):
-        yield Way("repeat", "grpc", "stream", shared_memory)  # of a decoupled model it knows only streams
+        yield Way("repeat", "grpc", "stream", shared_memory)  # it supports decoupled models only with streams
     for wire, mode in (("http", "sync"), ("grpc", "stream")):
         yield Way("accumulate", wire, mode, shared_memory=False)
 
 
 def measuring(figures: str) -> tuple[str, ...]:
-    """The arguments that all share. figures: the file that is written."""
+    """Returns the arguments common to all runs. figures: the output file."""
     return (
         *("--concurrency-range", str(CONCURRENCY), "--measurement-mode", "count_windows"),
         *("--measurement-request-count", str(WINDOW_REQUESTS), "--stability-percentage", str(STABLE_PERCENT)),
@@ -78,7 +80,7 @@ def measuring(figures: str) -> tuple[str, ...]:
 
 
 def result(way: Way, code: int, said: str, figures: str, failed: int) -> Result:
-    """code, said: how perf_analyzer ended and what it printed. figures: the content of its file."""
+    """Parses the result of a run. code, said: perf_analyzer's exit status and output. figures: its file's content."""
     rows = list(csv.DictReader(figures.splitlines()))
     if code or not rows:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
@@ -117,18 +119,18 @@ def page(results: Sequence[Result], *, release: str, commit: str, machine: Mappi
     example = " ".join(("perf_analyzer", *results[0].way.arguments, *measuring("figures.csv")))
     return f"""# perf_analyzer against Headway
 
-{good} of {len(results)} ways completed without an error. Written by `python -m benchmarks.perf_analyzer`.
+{good} of {len(results)} runs completed without an error. Written by `python -m benchmarks.perf_analyzer`.
 
 perf_analyzer {release}; commit {commit}; {facts}. All in {seconds:.0f} s.
-The machine is used by others too: the figures say that it works, and roughly how fast; compare servers with
+The machine is shared: the figures show that it works, and roughly how fast; to compare servers, use
 `python -m benchmarks.peers`.
 
 {table(results)}
 
-The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, too little for shared memory to pay;
-`repeat` gives four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and is asked
-in sequences. {CONCURRENCY} requests are under way at a time; windows of at least {WINDOW_REQUESTS} requests are taken
-until three agree. `failed` is what Headway counted. The first row's command:
+The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, too little to gain from shared
+memory; `repeat` sends four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and
+is sent sequences. {CONCURRENCY} requests are in flight at a time; windows of at least {WINDOW_REQUESTS} requests are
+measured until three agree. `failed` is Headway's count. The first row's command:
 
     {example}
 """

@@ -1,7 +1,7 @@
-"""perf_analyzer and the C library it needs, in a folder of their own; nothing is installed.
+"""Downloads perf_analyzer and the C library that it needs into a separate folder; nothing is installed.
 
-Its wheel asks for a newer C library than Debian 12 has: that of Debian 13 is unpacked beside it, and its loader starts
-the program.
+Its wheel needs a newer C library than Debian 12 has. That of Debian 13 is unpacked beside it, and its loader starts the
+program.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Paths only; nothing is touched until `ensure`."""
+    """The paths of the tool. `ensure` downloads it."""
 
     folder: Path
 
@@ -36,7 +36,7 @@ class Tool:
         return str(loader), "--library-path", str(libraries), str(self.program)
 
     def ensure(self, say: Callable[[str], None]) -> None:
-        """Needs Debian or a relative of it, on x86-64, for its `apt-get` and `dpkg`."""
+        """Downloads the tool once. Needs Debian or a derivative on x86-64, for `apt-get` and `dpkg`."""
         done = self.folder / "done"
         if done.exists() and done.read_text() == RELEASE:
             return
@@ -68,15 +68,15 @@ class Tool:
 
 
 def mirror(targets: str) -> str:
-    """Where this machine's apt takes Debian from: it has every release. targets: lines of an origin and an address."""
+    """Returns the Debian mirror of this machine's apt, which has every release. targets: lines of origin and URL."""
     found = [line.split(" ", 1)[1] for line in targets.splitlines() if line.startswith("Debian ")]
-    # Security updates have an archive of their own, without the release itself.
+    # The archive of security updates does not contain the release itself.
     archives = [address.rstrip("/") for address in found if not address.rstrip("/").endswith("security")]
     return archives[0] if archives else PUBLIC_MIRROR
 
 
 def apt_configuration(folder: Path) -> str:
-    """An apt of our own: it sees nothing of the machine's sources and packages, and changes nothing of them."""
+    """Returns a separate configuration of apt, which neither reads nor changes the machine's sources and packages."""
     return "\n".join(
         (
             f'Dir::Etc::sourcelist "{folder / "sources.list"}";',

@@ -1,6 +1,6 @@
-"""When requests come: seeded instants in milliseconds, mean rate 1 per ms; `scaled` gives them any other rate.
+"""Arrivals of requests: seeded instants in milliseconds at a mean rate of 1 per ms; `scaled` converts to another rate.
 
-Scaling one and the same sequence makes results at different rates comparable: a bisection sees a nearly smooth curve.
+Scaling one sequence makes results at different rates comparable, so that a bisection sees a nearly smooth curve.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ def poisson(rng: Random, count: int) -> list[float]:
 
 
 def gamma(variation: float) -> Arrivals:
-    """Gaps with this coefficient of variation; above 1 they come in clumps."""
+    """Returns arrivals with gaps of this coefficient of variation; above 1 they come in bursts."""
     shape = 1.0 / variation**2
 
     def arrivals(rng: Random, count: int) -> list[float]:
@@ -27,7 +27,8 @@ def gamma(variation: float) -> Arrivals:
 
 
 def bursty(dwell: float, ratio: float = 3.0) -> Arrivals:
-    """Two Poisson states (MMPP2), each `dwell` mean gaps long on average, one `ratio` times as busy as the other."""
+    """Returns arrivals of two Poisson states (MMPP2), each `dwell` mean gaps long on average, one with `ratio` times
+    the rate of the other."""
     calm = 2.0 / (1.0 + ratio)
 
     def arrivals(rng: Random, count: int) -> list[float]:
@@ -49,7 +50,7 @@ def bursty(dwell: float, ratio: float = 3.0) -> Arrivals:
 
 
 def step(factor: float, first: float = 0.4, last: float = 0.6) -> Arrivals:
-    """`factor` times the rate in the middle of the run, between these shares of its requests."""
+    """Returns arrivals with `factor` times the rate in the middle of the run, between these shares of its requests."""
 
     def arrivals(rng: Random, count: int) -> list[float]:
         rates = (factor if first <= index / count < last else 1.0 for index in range(count))
@@ -59,7 +60,7 @@ def step(factor: float, first: float = 0.4, last: float = 0.6) -> Arrivals:
 
 
 def sinusoid(swing: float, period: float) -> Arrivals:
-    """A rate that swings by this share around its mean, with this period in mean gaps."""
+    """Returns arrivals whose rate oscillates by this share around its mean, with this period in mean gaps."""
 
     def arrivals(rng: Random, count: int) -> list[float]:
         def instants() -> Iterator[float]:
@@ -75,7 +76,7 @@ def sinusoid(swing: float, period: float) -> Arrivals:
 
 
 def replay(path: Path) -> Arrivals:
-    """Instants from a file, one number per line in any unit, brought to mean rate 1; the seed changes nothing."""
+    """Returns arrivals from a file, one number per line in any unit, scaled to mean rate 1; the seed has no effect."""
     numbers = sorted(float(line) for line in path.read_text().split())
     gap = (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1)
 
@@ -86,7 +87,7 @@ def replay(path: Path) -> Arrivals:
 
 
 def scaled(instants_ms: list[float], rate_per_ms: float) -> list[int]:
-    """In whole nanoseconds, at this rate."""
+    """Scales instants to this rate. Returns whole nanoseconds."""
     factor = 1e6 / rate_per_ms
     return [int(instant * factor) for instant in instants_ms]
 

@@ -1,6 +1,6 @@
-"""The rules other servers use, on our executor. They know the law exactly; ours has to learn it.
+"""The batching rules of other servers, on the simulation's executor. They know the law; Headway has to learn it.
 
-All keep first come, first served, which with one budget for all is deadline order.
+All are first come, first served, which is deadline order if all requests have the same budget.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from benchmarks.simulation.laws import Law, Setting
 from benchmarks.simulation.policy import Work
 from serving.core.request import Request
 
-SAFETY = 1.05  # the 99th percentile of 2 % noise, for rules that reckon whether a batch will make it
+SAFETY = 1.05  # the 99th percentile of 2 % noise, for rules that predict whether a batch finishes in time
 
 
 class Drop(Enum):
@@ -42,7 +42,7 @@ class Known:
 
 
 class Fifo:
-    """What the rules have in common: one line, nobody refused."""
+    """The base class of the rules: one queue, no refusals."""
 
     prefetches = False
 
@@ -60,7 +60,7 @@ class Fifo:
         return self.take(rows) if rows else None
 
     def rows_now(self, now_ns: int) -> int:
-        """How many to serve now from the head of the line, which may be shortened first."""
+        """Returns the number of rows to serve now from the head of the queue. May drop requests first."""
         raise NotImplementedError
 
     def take(self, rows: int) -> Work:
@@ -79,9 +79,10 @@ class Fifo:
 
 
 class Timeout(Fifo):
-    """Triton's dynamic batcher: when the device is free, go if full or if the oldest has waited long enough.
+    """Triton's dynamic batcher: when the device is free, starts a batch if it is full or if its oldest request has
+    waited long enough.
 
-    With no wait it is greedy: everything, the instant the device is free.
+    Without a wait it is greedy: it starts with all waiting requests as soon as the device is free.
     """
 
     def __init__(self, setting: Setting, *, max_rows: int, wait_ns: int = 0, drop: Drop = Drop.NOTHING) -> None:
@@ -114,7 +115,8 @@ class Timeout(Fifo):
 
 
 class Aimd(Fifo):
-    """Clipper: one more row while it goes well, a tenth less when not. `on_misses`: well means nobody was late."""
+    """Clipper's rule: one more row after a good batch, a tenth less after a bad one. A batch is bad if it took longer
+    than the budget; with `on_misses`, if one of its requests was late."""
 
     def __init__(self, setting: Setting, *, on_misses: bool = False) -> None:
         super().__init__()
@@ -140,7 +142,8 @@ class Aimd(Fifo):
 
 
 class ServeBatch(Fifo):
-    """`@serve.batch` of Ray: a batch is sealed when full or when its first member has waited, device free or not."""
+    """`@serve.batch` of Ray: a batch is closed when it is full or when its first request has waited long enough,
+    whether or not the device is free."""
 
     def __init__(self, *, max_rows: int = 10, wait_ns: int = 10_000_000) -> None:
         super().__init__()
@@ -177,7 +180,8 @@ class ServeBatch(Fifo):
 
 
 class NexusEarlyDrop(Fifo):
-    """Nexus: drops the head while it would force a batch below the one aimed at, as long as so many wait."""
+    """Nexus' early drop: drops the first request while its deadline would force a batch smaller than the target size
+    (or than the queue, if fewer requests wait)."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -196,7 +200,7 @@ class NexusEarlyDrop(Fifo):
 
 
 class NexusLazy(NexusEarlyDrop):
-    """Serves what the oldest request still permits."""
+    """Nexus' lazy drop: the largest batch that meets the deadline of the oldest request."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

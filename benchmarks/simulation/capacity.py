@@ -1,4 +1,4 @@
-"""The rate that a policy can bear: the highest at which 99 % of the requests are answered in time."""
+"""Finds the rate that a policy can sustain: the highest at which 99 % of the requests are answered in time."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -23,7 +23,7 @@ def _workload(setting: Setting, arrivals: Arrivals, load: float, lanes: int, cou
 def run_at(
     setting: Setting, make: MakePolicy, arrivals: Arrivals, load: float, *, count: int, seed: int, lanes: int = 1
 ) -> Measures:
-    """One run at this share of the fluid capacity."""
+    """Runs a policy at this share of the fluid capacity."""
     workload = _workload(setting, arrivals, load, lanes, count, seed)
     return measure(workload, simulate(workload, make(), Device(law=setting.law), lanes=lanes, seed=seed))
 
@@ -40,7 +40,8 @@ def bearable_load(
     low: float = 0.2,
     high: float = 1.0,
 ) -> float:
-    """By bisection, as a share of the fluid capacity; in time is the mean over the seeds."""
+    """Bisects for the highest sustainable rate, as a share of the fluid capacity. The share in time is the mean over
+    the seeds."""
     for _ in range(steps):
         middle = (low + high) / 2
         shares = [

@@ -1,13 +1,14 @@
-"""How much is simulated, and from which seed."""
+"""The amount of simulation, and its seeds."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """count: requests per run; steps: of a bisection; held_out: how many seeds are measured, none of them chosen on.
+    """The amount of simulation.
 
-    waits and rows: the grid that baselines are tuned over, waits as shares of the budget.
+    count: requests per run. steps: of a bisection. held_out: number of seeds for measuring, which are not used for
+    tuning. waits and rows: the grid on which baselines are tuned; waits are shares of the budget.
     """
 
     seed: int = 1

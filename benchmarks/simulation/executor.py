@@ -1,7 +1,8 @@
-"""Turns the clock: feeds arrivals to a policy, runs its batches on the lanes, writes down what became of each request.
+"""Executes a simulation: feeds arrivals to a policy, runs its batches on the lanes, and records the outcome of each
+request.
 
 Every policy gets the same device: a lane computes one batch at a time, switching costs nothing, and the n-th batch of
-a run meets the same noise.
+a run gets the same noise.
 """
 
 from collections import deque
@@ -28,7 +29,7 @@ class End(IntEnum):
 
 @dataclass(slots=True)
 class Run:
-    """ends and finished_ns are by request; busy_ns, late_ns and the like are device time."""
+    """The record of one run. ends and finished_ns are by request; busy_ns and late_ns are device time."""
 
     ends: list[End]
     finished_ns: list[int]
@@ -36,8 +37,8 @@ class Run:
     late_ns: float = 0.0  # spent on requests whose answer came too late
     batches: int = 0
     rows: int = 0
-    useful_cells: int = 0  # rows x length asked for
-    padded_cells: int = 0  # rows x length computed
+    useful_cells: int = 0  # rows x length of requests
+    padded_cells: int = 0  # rows x length computed, including padding
     started_expired: int = 0  # requests whose deadline had passed when their batch began
     answered_twice: int = 0
     batch_sizes: list[int] = field(default_factory=list)

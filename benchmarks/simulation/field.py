@@ -1,4 +1,4 @@
-"""The field: every policy by its name, and the tuning that baselines are granted."""
+"""All compared policies by name, and the tuning of baselines."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from benchmarks.simulation.laws import Setting
 
 For = Callable[[Setting], MakePolicy]
 
-LEAD_NS = 300_000  # what the runtime starts with: from the event loop to a lane's thread and back
+LEAD_NS = 300_000  # the runtime's initial value: from the event loop to a lane's thread and back
 
 
 def headway(setting: Setting) -> MakePolicy:
@@ -20,7 +20,7 @@ def headway(setting: Setting) -> MakePolicy:
 
 
 def headway_ahead(setting: Setting) -> MakePolicy:
-    """As the runtime drives it: the next batch is cut a little before the lane is free."""
+    """Returns the policy as the runtime runs it: the next batch is cut shortly before the lane is free."""
     return lambda: Headway(setting.law, setting.max_rows, batches_per_lane=2, lead_ns=LEAD_NS)
 
 
@@ -67,10 +67,10 @@ def serve_batch_grid(effort: Effort) -> list[For]:
 
 
 def tuned(setting: Setting, grid: Sequence[For], arrivals: Arrivals, effort: Effort) -> For:
-    """The grid's best for this very setting and these arrivals, found on a seed that is not measured."""
+    """Returns the best policy of the grid for this setting and these arrivals, found on a seed that is not measured."""
 
     def merit(make: For) -> tuple[float, float]:
-        """What it bears; among equals, how many it answers in time a little beyond."""
+        """Returns the sustainable load and, to break ties, the share in time at a slightly higher load."""
         policy, count, seed = make(setting), effort.grid_count, effort.seed
         load = bearable_load(setting, policy, arrivals, count=count, seeds=(seed,), steps=effort.grid_steps)
         return load, run_at(setting, policy, arrivals, load + 0.05, count=count, seed=seed).in_time

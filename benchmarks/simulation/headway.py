@@ -1,4 +1,4 @@
-"""The real core as a policy: every verb of `serving.core.batcher`, with the ledger checked at each of them."""
+"""The real core as a policy: calls `serving.core.batcher` and checks the ledger after each call."""
 
 from collections.abc import Mapping
 from random import Random
@@ -23,9 +23,10 @@ LATE = Expired(0)
 
 
 class Headway:
-    """law: only for the warm-up, which measures a ladder of sizes as the runtime does at the start.
+    """Headway's batcher as a policy.
 
-    batches_per_lane: 1 cuts when the lane is free; 2 prepares a batch while another computes, as on a device.
+    law: used only for the warm-up, which measures a ladder of sizes as the runtime does at the start.
+    batches_per_lane: 1 cuts when the lane is free; 2 prepares a batch while another is computed, as on a device.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What a batch takes, and what no policy can exceed.
+"""The time of a batch, and upper bounds for all policies.
 
-A law gives the mean time of one padded batch; `Device` adds noise, drift and faults. Formulas of the bounds: a batch
-of b rows takes alpha*b + beta; D is the latency budget.
+A law gives the mean time of one padded batch; `Device` adds noise, drift and faults. In the formulas of the bounds, a
+batch of b rows takes alpha*b + beta, and D is the latency budget.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ class Law(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """alpha_ms per row (times length, where lengths vary) and beta_ms per batch."""
+    """An affine law: alpha_ms per row (times length, if lengths vary) and beta_ms per batch."""
 
     alpha_ms: float
     beta_ms: float
@@ -29,7 +29,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Measured times: (rows, ms), ascending; straight lines between them and on from the last two."""
+    """A law of measured times (rows, ms), ascending, with linear interpolation, and extrapolation from the last two."""
 
     points: tuple[tuple[int, float], ...]
 
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A model on a device: its law, its budget, the largest batch."""
+    """A model on a device: its law, its latency budget and its largest batch."""
 
     name: str
     law: Affine
@@ -53,17 +53,18 @@ class Setting:
         return int(self.budget_ms * MS)
 
     def capacity_per_ms(self, lanes: int = 1) -> float:
-        """lambda0: the fluid rate up to which first-come-first-served batches all make it, staggered over lanes."""
+        """Returns lambda0: the highest fluid rate at which all first-come-first-served batches, staggered over the
+        lanes, finish in time."""
         ratio = self.law.beta_ms / self.budget_ms
         return lanes / self.law.alpha_ms * (1 - (1 + 1 / lanes) * ratio)
 
     def best_rows(self) -> int:
-        """b* = (D/2 - beta) / alpha: the batch at which that capacity is reached."""
+        """Returns b* = (D/2 - beta) / alpha: the batch size at which that capacity is reached."""
         rows = (self.budget_ms / 2 - self.law.beta_ms) / self.law.alpha_ms
         return max(1, min(self.max_rows, int(rows)))
 
     def bound_per_ms(self, rate: float) -> float:
-        """The most requests per ms that can be answered in time at this rate of arrivals, one lane."""
+        """Returns the upper bound of requests per ms answered in time at this rate of arrivals, on one lane."""
         alpha, beta, budget = self.law.alpha_ms, self.law.beta_ms, self.budget_ms
         overload = rate * (budget - beta) / (alpha * rate * budget + beta)
         full = self.max_rows / (alpha * self.max_rows + beta)
@@ -79,10 +80,11 @@ SETS = (SET_A, SET_B, SET_C)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """noise: relative standard deviation. Times are multiplied by `shift` from `shift_at_ns` on.
+    """A simulated device.
 
-    slow_share of the batches take `slow_factor` times as long; failing_share of them fail. stall_share of them wait
-    for something else on the machine, for `stall_ms` on average (exponential), whatever their size.
+    noise: relative standard deviation of batch times. Times are multiplied by `shift` from `shift_at_ns` on.
+    slow_share of the batches take `slow_factor` times as long; failing_share of them fail. stall_share of them are
+    delayed by other work on the machine, for `stall_ms` on average (exponential), independent of their size.
     """
 
     law: Law

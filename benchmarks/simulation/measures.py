@@ -1,4 +1,4 @@
-"""Numbers from a finished run."""
+"""Computes the measures of a finished run."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ WARM_UP_SHARE = 0.1  # of the requests; not counted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measures:
-    """in_time: share of the requests answered before their deadline. Latencies are of completed requests."""
+    """The measures of a run. in_time: share of the requests answered before their deadline. Latencies are of completed
+    requests. late_work: share of device time for late answers. useful: share of computed cells without padding."""
 
     in_time: float
     mean_ms: float
@@ -56,7 +57,7 @@ def quantile(ascending: list[int], share: float) -> float:
 
 
 def jain(values: Iterable[float]) -> float:
-    """1 where all have the same, 1/n where one has everything."""
+    """Returns Jain's fairness index: 1 if all values are equal, 1/n if one of n has everything."""
     listed = list(values)
     squares = sum(value * value for value in listed)
     return sum(listed) ** 2 / (len(listed) * squares) if squares else 1.0

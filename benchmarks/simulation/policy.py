@@ -1,4 +1,4 @@
-"""What the executor asks of a batching policy. One instance lives through one run."""
+"""The interface of a batching policy to the executor. One instance is used for one run."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ from serving.core.request import Request
 
 @dataclass(slots=True)
 class Work:
-    """One batch as the device sees it. token: the policy's own name for it."""
+    """One batch for the device. token: the policy's own identifier of the batch."""
 
     requests: list[Request]
     padded_rows: int
@@ -17,20 +17,20 @@ class Work:
 
 
 class Policy(Protocol):
-    prefetches: bool  # wants to be asked for work while its lane is still busy
-    wake_ns: int | None  # wants to be asked again at this instant
-    dropped: list[Request]  # given up since the executor last looked; the executor empties it
+    prefetches: bool  # the executor calls `next` while the lane is still busy
+    wake_ns: int | None  # the executor calls `next` again at this instant
+    dropped: list[Request]  # dropped since the executor last emptied it
 
     def arrive(self, request: Request, now_ns: int) -> bool:
-        """False: refused at the door."""
+        """Offers a request. Returns False if it is refused."""
         ...
 
     def next(self, lane: int, now_ns: int) -> Work | None:
-        """Work for this lane, if there is any to be had now."""
+        """Returns the next batch for this lane, or None if there is none now."""
         ...
 
     def done(self, work: Work, now_ns: int, *, failed: bool) -> None: ...
 
     def cancel(self, request: Request, now_ns: int) -> bool:
-        """The client hung up. True if the request was still waiting and now is not."""
+        """Cancels a request whose client has disconnected. Returns whether it was still waiting."""
         ...

@@ -1,4 +1,4 @@
-"""Tables and verdicts, as Markdown."""
+"""Formats tables and verdicts as Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """wanted: a lower bound, or an upper one where `at_most`."""
+    """A target of a measured value. wanted: a lower bound, or an upper bound if `at_most`."""
 
     what: str
     wanted: float
@@ -20,7 +20,7 @@ class Target:
 
 @dataclass(slots=True)
 class Section:
-    """One scenario: what was done, a table, and the targets that it decides."""
+    """One section of the report: a text, a table, and targets."""
 
     title: str
     text: str

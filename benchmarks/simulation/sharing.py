@@ -1,4 +1,4 @@
-"""Several tenants, budgets and lengths on one device."""
+"""Sections on several tenants, budgets and lengths on one device."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ ROW_LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 def fairness(effort: Effort) -> Section:
     section = Section(
         "Fairness",
-        "Eight tenants with a fair share of an eighth each. The victims are 7 of them; alone means without the eighth, "
-        "the aggressor, who asks for ten times its fair share, so that the device is overloaded. Busy victims ask for "
-        "0.7 of their shares, light ones for 0.2. The p99 is that of the worst victim, in ms, over completed requests. "
-        "For light victims its ratio cannot be near 1: alone they hardly ever wait for a large batch. Who comes while "
-        "one batch computes rides in the next, so two batches bound the victims' latency; a p99 of 1.3 times the "
-        "victims' own leaves set C batches of 8.5 ms and 0.85 of the capacity. Headway lets a flood fill batches up to "
-        "the size that has 0.8 of it.",
+        "Eight tenants with a fair share of an eighth each. Seven of them are the victims; alone means without the "
+        "eighth, the aggressor, which sends ten times its fair share, so that the device is overloaded. Busy victims "
+        "send 0.7 of their shares, light ones 0.2. The p99 is of the worst victim, in ms, over completed requests. "
+        "For light victims the ratio cannot be near 1: alone they hardly ever wait for a large batch. A request that "
+        "arrives while one batch is computed is in the next, so two batches bound the victims' latency; a p99 of 1.3 "
+        "times the victims' own limits set C to batches of 8.5 ms and 0.85 of the capacity. Headway lets an overload "
+        "fill batches up to the size that has 0.8 of it.",
         ["policy, victims, set", "p99 alone", "p99 beside", "ratio", "in time alone", "in time beside"],
     )
     for setting in (SET_A, SET_C):
@@ -53,7 +53,7 @@ def fairness(effort: Effort) -> Section:
                     section.target(
                         f"worst victim's p99 beside the aggressor over alone, {case}", 1.3, ratio, at_most=True
                     )
-                # What they had alone, less one in a hundred.
+                # The share that they had alone, minus one percent.
                 wanted = round(alone.in_time - 0.01, 3)
                 section.target(f"worst victim's share in time beside the aggressor, {case}", wanted, beside.in_time)
     return section
@@ -62,10 +62,10 @@ def fairness(effort: Effort) -> Section:
 def shares(effort: Effort) -> Section:
     section = Section(
         "Shares of backlogged tenants",
-        "Four tenants, none of whose queues is ever empty; nobody is late. Jain's index of device time per weight over "
-        "the whole time, and the largest difference of it between two tenants at any instant, in batches of the "
-        "largest size seen. Overloaded: budget D, so that most requests are dropped, with offers of 0.6, 0.6, 1 and 2 "
-        "times the capacity.",
+        "Four tenants whose queues are never empty; no request is late. Jain's index of device time per weight over "
+        "the whole time, and the largest difference in it between two tenants at any instant, in batches of the "
+        "largest size that occurred. Overloaded: budget D, so that most requests are dropped, with offered loads of "
+        "0.6, 0.6, 1 and 2 times the capacity.",
         ["weights, set", "Jain", "largest gap in batches", "Jain when overloaded"],
     )
     for setting in (SET_A, SET_C):
@@ -107,10 +107,10 @@ def budgets(effort: Effort) -> Section:
 def padding(effort: Effort) -> Section:
     section = Section(
         "Padding",
-        f"Useful share of what the device computes. Fixed shape: set C, batches padded to the ladder {ROW_LADDER}. "
+        f"Share of computed cells that are not padding. Fixed shape: set C, batches padded to the ladder {ROW_LADDER}. "
         "Texts: log-normal lengths, mean 33 tokens, padded to the bucket of the batch; "
         f"{BERT.alpha_ms} ms per token and {BERT.beta_ms} ms per batch, budget 60 ms; "
-        "load 1 is what batches of 64 equal buckets would bear. Coarse "
+        "load 1 is the rate that batches of 64 equal buckets would sustain. Coarse "
         f"buckets {COARSE_LENGTHS}: at best 0.842 useful. Fine: {FINE_LENGTHS}: at best 0.924.",
         ["case", *(f"load {load:g}" for load in PADDING_LOADS)],
     )
@@ -168,7 +168,8 @@ class WorstVictim:
 
 
 def _worst_victim(effort: Effort, setting: Setting, streams: list[Stream], policy: Policy) -> WorstVictim:
-    """As many victims' requests with the aggressor as without, in the same world."""
+    """Measures the worst victim. The number of the victims' requests is the same with and without the aggressor, and so
+    is the seed."""
     victims = sum(stream.rate_per_ms for stream in streams if stream.tenant != AGGRESSOR)
     everyone = sum(stream.rate_per_ms for stream in streams)
     workload = mixed(round(effort.count * everyone / victims), effort.seeds[0], streams)
@@ -178,7 +179,7 @@ def _worst_victim(effort: Effort, setting: Setting, streams: list[Stream], polic
 
 
 def _backlogged(effort: Effort, setting: Setting, weights: dict[str, float]) -> tuple[float, float]:
-    """(Jain of device time per weight, largest difference of it between two tenants in batches)."""
+    """Returns (Jain's index of device time per weight, its largest difference between two tenants, in batches)."""
     budget_ns = 10**13
     streams = [
         Stream(rate_per_ms=20 * setting.capacity_per_ms(), budget_ns=budget_ns, tenant=tenant) for tenant in "abcd"

@@ -1,4 +1,4 @@
-"""One lane, one tenant: how much it bears, what is left of it in overload, how long an answer takes."""
+"""Sections on one lane and one tenant: sustainable rate, goodput in overload, and latency."""
 
 from math import exp, log
 from statistics import fmean
@@ -20,26 +20,27 @@ from benchmarks.simulation.field import (
 from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Setting
 from benchmarks.simulation.report import Section
 
-ONLY_IN_OVERLOAD = ("greedy, drop expired", "AIMD on misses")  # elsewhere like greedy, and hopeless
+# Not measured below overload, where the first is like greedy and the second has almost no goodput.
+ONLY_IN_OVERLOAD = ("greedy, drop expired", "AIMD on misses")
 ONLY_POISSON = ("Nexus lazy", "AIMD on batch time", "Headway, one batch ahead")
 OVERLOADS = (1.0, 1.2, 1.5, 2.0)
-COUNTED_AT_LEAST = 0.01  # a policy that answers nobody in time would make every ratio infinite
+COUNTED_AT_LEAST = 0.01  # the least share in time that is counted, which keeps ratios finite
 
 
 def bearable(effort: Effort) -> Section:
     """The highest rate with 99 % in time."""
     section = Section(
-        "What one device bears",
+        "The rate that one device sustains",
         "Largest rate with 99 % of the answers in time, as a share of the fluid capacity `(1 - 2 beta/D)/alpha`, by "
-        "bisection, mean of three seeds. Tuned means: the best of a grid of waits and sizes for that very column, "
-        "chosen on another seed. Headway has nothing to tune, but its constants (how careful plans are, when a rush "
-        "counts as overload, when a queue drains) were chosen by who had seen these very seeds. Bursty: two states, "
-        "one three times as busy as the other, each 4 budgets long on average. All but Headway are told the law; "
-        "Headway learns it. "
+        "bisection, mean of three seeds. Tuned means: the best of a grid of waits and sizes for the same column, "
+        "chosen on another seed. Headway has nothing to tune, but its constants (the safety margin of plans, when a "
+        "burst counts as overload, when a queue drains) were chosen with knowledge of these seeds. Bursty: two states, "
+        "one with three times the rate of the other, each 4 budgets long on average. All policies but Headway know "
+        "the law; Headway learns it. "
         "Why set B misses 1.03 over the tuned grid without drops: that takes 0.975, and there, on these seeds, even a "
-        "policy from dynamic programming (over how many wait and how old the first is, on a grid; told the law, its "
-        "noise and the rate) misses 1.16 %, where 1 % is allowed; a clairvoyant one, without noise, 0.46 %. On set C "
-        "the same programme misses 0.91 % at 0.975, so 1.03 is possible there.",
+        "policy from dynamic programming (over queue length and age of the oldest request, on a grid; with knowledge "
+        "of the law, its noise and the rate) misses 1.16 %, where 1 % is allowed; a clairvoyant one, without noise, "
+        "misses 0.46 %. On set C the same programme misses 0.91 % at 0.975, so 1.03 is possible there.",
         ["policy", *(f"{setting.name} {kind}" for kind in ("Poisson", "bursty") for setting in SETS)],
     )
     columns = [(setting, arrivals) for arrivals in (poisson, None) for setting in SETS]
@@ -61,7 +62,7 @@ def bearable(effort: Effort) -> Section:
     for name, loads in table.items():
         section.add(name, *loads, *[""] * (len(columns) - len(loads)))
     for names, wanted in (
-        # Greed is a point of the grid, so what was tuned on another seed counts as no worse than it.
+        # Greedy is a point of the grid, so a policy tuned on another seed is counted at least as good as greedy.
         (("Triton's rule, tuned, drop infeasible", "greedy, drop infeasible"), 0.99),
         (("Triton's rule, tuned", "greedy, no drop"), 1.03),
         (("serve.batch, tuned",), 1.05),
@@ -70,7 +71,7 @@ def bearable(effort: Effort) -> Section:
         for place, setting in enumerate(SETS):
             best = max(table[name][place] for name in names)
             ratio = table["Headway"][place] / best
-            section.target(f"bearable rate, set {setting.name}, Headway over {' or '.join(names)}", wanted, ratio)
+            section.target(f"sustainable rate, set {setting.name}, Headway over {' or '.join(names)}", wanted, ratio)
     return section
 
 
@@ -105,8 +106,8 @@ def overload(effort: Effort) -> Section:
 def latency(effort: Effort) -> Section:
     section = Section(
         "Latency below capacity",
-        "Mean / median / 99th percentile in ms of completed requests, Poisson. 0.95 of the fluid capacity is beyond "
-        "what set A bears, so the rules that drop nobody queue there.",
+        "Mean / median / 99th percentile in ms of completed requests, Poisson. 0.95 of the fluid capacity is more than "
+        "set A sustains, so the queues of rules that drop no requests grow there.",
         ["policy", *(f"{setting.name} {load:g}" for setting in SETS for load in (0.3, 0.7, 0.95))],
     )
     field = {
@@ -127,7 +128,7 @@ def latency(effort: Effort) -> Section:
 
 
 def suite(effort: Effort) -> Section:
-    """Goodput over many situations against one static setting for all of them."""
+    """Compares goodput over many situations with one static setting for all of them."""
     points: list[tuple[str, Setting, Arrivals, float]] = []
     for setting in (SET_A, SET_B, SET_C):
         gap = setting.capacity_per_ms() * setting.budget_ms
@@ -151,7 +152,7 @@ def suite(effort: Effort) -> Section:
         "One static setting for everything",
         f"Share answered in time. Static: Triton's rule without request timeouts, the one grid setting with the best "
         f"geometric mean over all rows, chosen on another seed ({best}); shares below {COUNTED_AT_LEAST:.0%} count as "
-        "that. The gain comes from the overloaded rows: refusing what cannot make it.",
+        "that. The gain comes from the overloaded rows: Headway refuses requests that cannot be answered in time.",
         ["situation", "static", "Headway"],
     )
     for (name, *_), static_share, share in zip(points, theirs, ours, strict=True):
@@ -163,7 +164,7 @@ def suite(effort: Effort) -> Section:
 
 
 def _count(setting: Setting, effort: Effort) -> int:
-    """More requests where batches are large, so that there are batches enough to learn from."""
+    """Returns the number of requests: more for large batches, so that there are enough batches to learn from."""
     return effort.count * (2 if setting.best_rows() > 40 else 1)
 
 

@@ -1,4 +1,4 @@
-"""Learning, faults, and several lanes."""
+"""Sections on learning, faults, and several lanes."""
 
 from random import Random
 
@@ -14,14 +14,14 @@ from benchmarks.simulation.report import Section
 from benchmarks.simulation.workload import Stream, single
 
 LOAD = 0.7
-WORTH_JUDGING = 700  # batches; with fewer the share of misses is mostly chance
+WORTH_JUDGING = 700  # batches; with fewer, the share of misses is mostly random
 
 
 def learning(effort: Effort) -> Section:
     section = Section(
         "The learned latency model",
-        "Share of the batches within their bound (wanted: 99 %), and its margin, after a run at 0.9 of the capacity; "
-        "then the error of the mean 30 batches after the device has become twice as slow.",
+        "Share of the batches within their predicted bound (wanted: 99 %), and the margin of the bound, after a run at "
+        "0.9 of the capacity; then the error of the mean 30 batches after the device has become twice as slow.",
         ["set", "batches", "coverage", "margin", "error after the shift"],
     )
     for setting in SETS:
@@ -68,7 +68,7 @@ def faults(effort: Effort) -> Section:
 def lanes(effort: Effort) -> Section:
     section = Section(
         "Several lanes on one queue",
-        "Bearable rate as a share of the fluid capacity of that many staggered lanes, Poisson.",
+        "Sustainable rate as a share of the fluid capacity of that many staggered lanes, Poisson.",
         ["policy", *(f"{setting.name}, {count} lanes" for setting in SETS[:2] for count in (2, 4))],
     )
     table: dict[str, list[float]] = {}

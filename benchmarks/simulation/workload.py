@@ -1,4 +1,4 @@
-"""Who asks for what and when: the core's own `Request` values, in order of arrival."""
+"""Workloads of the simulation: the core's `Request` values, in order of arrival."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ Lengths = Callable[[Random], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """One tenant's requests. cancelling: the share of clients that hang up some time before their deadline.
-    step_ns: what a level of priority is worth; None: the budget."""
+    """The requests of one tenant. cancelling: the share of clients that disconnect before their deadline.
+    step_ns: the shift in rank for one level of priority; None: the budget."""
 
     rate_per_ms: float
     budget_ns: int
@@ -29,7 +29,8 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """requests: by arrival, `id` is the index. hang_ups: (instant, index), ascending."""
+    """The requests of a run. requests: by arrival; `id` is the index. hang_ups: (instant, index) of disconnecting
+    clients, ascending."""
 
     requests: Sequence[Request]
     hang_ups: Sequence[tuple[int, int]] = ()
@@ -40,7 +41,7 @@ def single(count: int, seed: int, stream: Stream) -> Workload:
 
 
 def mixed(count: int, seed: int, streams: Sequence[Stream]) -> Workload:
-    """About `count` requests in all, each stream in proportion to its rate and from its own seed."""
+    """Draws about `count` requests in total, of each stream in proportion to its rate and with its own seed."""
     total = sum(stream.rate_per_ms for stream in streams)
     drafts = [
         _drafts(round(count * stream.rate_per_ms / total), Random(f"{seed}/{place}"), stream)
@@ -72,12 +73,12 @@ def mixed(count: int, seed: int, streams: Sequence[Stream]) -> Workload:
 
 
 def bert_lengths(rng: Random) -> int:
-    """Tokens of short texts: log-normal, median 28, from 4 to 128."""
+    """Draws the number of tokens of a short text: log-normal, median 28, from 4 to 128."""
     return max(4, min(128, int(rng.lognormvariate(3.33, 0.6))))
 
 
 def _drafts(count: int, rng: Random, stream: Stream) -> list[tuple[int, int, int]]:
-    """(arrival, length, instant of hanging up or 0)."""
+    """Draws a stream's requests: (arrival, length, instant of disconnecting or 0)."""
     instants = scaled(stream.arrivals(rng, count), stream.rate_per_ms)
     lengths = [stream.lengths(rng) for _ in instants] if stream.lengths else [1] * len(instants)
     hang_ups = [0] * len(instants)

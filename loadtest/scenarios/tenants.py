@@ -1,10 +1,10 @@
-"""Two tenants and two urgencies on one model: a person who waits, and a crawler that does not mind."""
+"""Two tenants and two priorities on one model: interactive queries and a crawler."""
 
 from loadtest.scenario import Inputs, Scenario, task
 
 
 class Tenants(Scenario):
-    question = "Does a crawler with three quarters of the traffic make the shop's customers wait?"
+    question = "Does a crawler with three quarters of the traffic delay the shop's customers?"
     model = "text-embedder"
     tenants = {"shop": 1, "crawler": 3}
     think = "uniform(0.5, 2)"

@@ -1,4 +1,4 @@
-"""The ways a shot can travel, one file each, behind one small protocol; `opening.py` picks by name."""
+"""The wires over which shots can be sent, one module each, with a common protocol; `opening.py` selects by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,19 +11,20 @@ WIRES = ("http-binary", "http-json", "http-raw", "grpc")
 
 
 class NoAnswer(Exception):
-    """No whole answer came: refused, closed, reset, or bytes that are none. The text says which."""
+    """A request without a complete answer: the connection was refused, closed or reset, or the bytes were invalid. The
+    text gives the reason."""
 
 
 class NoMetadata(Exception):
-    """The model did not say what it takes."""
+    """The server did not return the model's metadata."""
 
 
 @dataclass(slots=True)
 class Flight:
-    """What happened so far to one request. Instants are of `perf_counter_ns`, stamped where bytes leave and arrive.
+    """The progress of one request. Instants are of `perf_counter_ns`, taken where bytes are sent and received.
 
-    `status` is an HTTP status, also over gRPC (by Google's table of equals). `error`: what the server said, at 400 or
-    above. Filled by the wire, and still readable where it was cancelled half-way."""
+    `status` is an HTTP status, over gRPC too (by Google's mapping). `error`: the server's error for a status of 400 or
+    above. The wire fills the fields in, and they stay readable if it is cancelled."""
 
     sent_ns: int | None = None
     first_byte_ns: int | None = None
@@ -33,23 +34,24 @@ class Flight:
 
 
 class Wire(Protocol):
-    """Everything that costs time happens in `prepare`, before the run."""
+    """A protocol to send requests with. All expensive work is done in `prepare`, before the run."""
 
     async def describe(self, model: str) -> list[TensorDescription]:
-        """The model's inputs. Raises NoMetadata."""
+        """Returns the model's inputs. Raises NoMetadata."""
 
     def prepare(self, model: str, request: InferRequest, headers: Mapping[str, str]) -> object:
-        """The request as `exchange` takes it. `headers` are HTTP headers or gRPC metadata."""
+        """Encodes a request for `exchange`. `headers` are HTTP headers or gRPC metadata."""
 
     async def exchange(self, prepared: object, flight: Flight) -> None:
-        """One request and its answer. Raises NoAnswer. A cancellation ends the request on the wire too."""
+        """Sends one request and reads its answer. Raises NoAnswer. A cancellation also cancels the request on the
+        wire."""
 
     async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to shoot. `model` is empty where the URL names none; `path` is what the URL said, whole."""
+    """The address of a server. `model` is empty if the URL names none; `path` is the URL's whole path and query."""
 
     host: str
     port: int
@@ -58,7 +60,8 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """`http://host:port`, with or without `/v2/models/NAME` and `/infer`; `grpc://` is the same. ValueError."""
+        """Parses `http://host:port` or `grpc://host:port`, with or without `/v2/models/NAME` and `/infer`. Raises
+        ValueError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "grpc") or not parts.hostname:
             raise ValueError(f"url: expected http://host:port/v2/models/NAME, got {url!r}")
@@ -67,8 +70,8 @@ class Address:
         except ValueError as error:
             raise ValueError(f"url: {error}, in {url!r}") from None
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        _, found, rest = parts.path.partition("/v2/models/")
-        model = unquote(rest.strip("/").removesuffix("/infer")) if found else ""
+        _, separator, rest = parts.path.partition("/v2/models/")
+        model = unquote(rest.strip("/").removesuffix("/infer")) if separator else ""
         return cls(parts.hostname, port or (80 if parts.scheme == "http" else 8001), path, model)
 
     @property

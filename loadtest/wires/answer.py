@@ -1,7 +1,7 @@
-"""HTTP/1.1 answers read from bytes, whatever pieces they come in. Pure.
+"""An incremental parser of HTTP/1.1 answers, without I/O.
 
-Own, because a general client costs more per request than the servers we measure. It knows what those send: a length
-or chunks."""
+A general HTTP client would cost more per request than the servers under test. This parser supports bodies with a
+content length, in chunks, and up to the end of the connection."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ HEAD_LIMIT = 64 * 1024
 
 
 class BadAnswer(Exception):
-    """The bytes that came are no HTTP/1.1 answer."""
+    """The received bytes are not an HTTP/1.1 answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`keeps` tells whether the connection may carry another request."""
+    """A complete answer. `keeps`: the connection can be used for another request."""
 
     status: int
     headers: Mapping[str, str]
@@ -24,7 +24,7 @@ class Answer:
 
 
 class AnswerReader:
-    """Fed with bytes as they come; hands out the answer once it is whole."""
+    """Parses one answer from bytes in any pieces. `feed` returns the answer when it is complete. Raises BadAnswer."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -42,11 +42,11 @@ class AnswerReader:
             return self._read_chunks()
         if self._length is None or len(self._data) < self._length:
             return None
-        # More than one answer to one request: whatever it is, it must not become the next request's answer.
+        # Bytes after the answer must not be taken for the answer to the next request.
         return self._answer(bytes(self._data[: self._length]), keeps=len(self._data) == self._length)
 
     def end(self) -> Answer | None:
-        """The connection ended: whole only where the end was what marks it."""
+        """Handles the end of the connection. Returns the answer if its body extends to this end, else None."""
         ends_here = self._has_head and self._length is None and "transfer-encoding" not in self._headers
         return self._answer(bytes(self._data), keeps=False) if ends_here else None
 
@@ -65,7 +65,7 @@ class AnswerReader:
             name, _, value = line.partition(":")
             self._headers[name.strip().lower()] = value.strip()
         del self._data[: end + 4]
-        if 100 <= self._status < 200:  # only an announcement; the answer follows
+        if 100 <= self._status < 200:  # an interim answer; the final one follows
             self._headers.clear()
             return self._read_head()
         self._keeps = version == "HTTP/1.1" and self._headers.get("connection", "").lower() != "close"

@@ -1,6 +1,6 @@
 """The Open Inference Protocol over gRPC: unary `ModelInfer` on a few channels. Needs `tritonclient[grpc]`.
 
-Messages are made before the run and travel as bytes, so that protobuf costs nothing while shots are due."""
+Messages are serialised before the run and sent as bytes, so that protobuf costs nothing during the run."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from serving.protocol.messages import InferRequest, TensorDescription
 from serving.protocol.tensors import write_bytes, write_tensor
 
 _SERVICE = "/inference.GRPCInferenceService"
-_CHANNELS = 4  # one connection each; behind a load balancer all calls of one channel may meet one replica
-# No proxy either: the server at this address is measured, as over HTTP, which never asks a proxy.
+_CHANNELS = 4  # one connection each; a load balancer may send all calls of one channel to one replica
+# Proxies are disabled: the server at this address is measured, as over HTTP.
 _NO_LIMIT = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -21,7 +21,7 @@ _NO_LIMIT = [
 ]
 _DESCRIBE_S = 10.0
 
-# What HTTP would have said (google.rpc.Code), so that reports and objectives know one kind of status.
+# HTTP statuses by gRPC code (google.rpc.Code), so that reports and objectives use one kind of status.
 STATUS = {
     "OK": 200,
     "CANCELLED": 499,
@@ -47,10 +47,10 @@ class GrpcWire:
         try:
             from tritonclient.grpc import service_pb2
         except ImportError as error:
-            raise ValueError("wire: grpc needs a package more: pip install 'headway[loadtest]'") from error
+            raise ValueError("wire: grpc needs another package: pip install 'headway[loadtest]'") from error
         self._grpc, self._messages = grpc, service_pb2
         self._channels = [
-            # An option that differs keeps the channels from sharing one connection.
+            # Channels with different options do not share a connection.
             grpc.aio.insecure_channel(address.authority, options=[*_NO_LIMIT, ("headway.channel", number)])
             for number in range(_CHANNELS)
         ]
@@ -67,10 +67,10 @@ class GrpcWire:
             response_deserializer=self._messages.ModelMetadataResponse.FromString,
         )
         try:
-            told = await ask(self._messages.ModelMetadataRequest(name=model), timeout=_DESCRIBE_S)
+            metadata = await ask(self._messages.ModelMetadataRequest(name=model), timeout=_DESCRIBE_S)
         except self._grpc.aio.AioRpcError as error:
             raise NoMetadata(f"ModelMetadata of {model!r}: {error.code().name}: {error.details()}") from None
-        return [TensorDescription(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in told.inputs]
+        return [TensorDescription(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in metadata.inputs]
 
     def prepare(self, model: str, request: InferRequest, headers: Mapping[str, str]) -> object:
         made = self._messages.ModelInferRequest(model_name=model, id=request.id)
@@ -96,7 +96,7 @@ class GrpcWire:
             flight.done_ns = perf_counter_ns()
             flight.status = STATUS["OK"]
         except self._grpc.aio.AioRpcError as error:
-            # UNAVAILABLE may be the server's word or the library's about a lost connection; the details tell.
+            # UNAVAILABLE may come from the server, or from the library for a lost connection; the details show which.
             flight.done_ns = perf_counter_ns()
             flight.status = STATUS.get(error.code().name, 500)
             flight.error = error.details() or error.code().name
@@ -110,7 +110,7 @@ class GrpcWire:
 
 
 def _set(parameter: Any, name: str, value: object) -> None:
-    """With tritonclient's types: a priority is unsigned, other whole numbers are signed."""
+    """Sets a parameter with tritonclient's types: a priority is unsigned, other integers are signed."""
     if isinstance(value, bool):
         parameter.bool_param = value
     elif isinstance(value, int) and name == "priority":

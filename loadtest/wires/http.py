@@ -1,7 +1,7 @@
-"""The Open Inference Protocol over HTTP/1.1: kept-alive connections, one request at a time on each.
+"""The Open Inference Protocol over HTTP/1.1: keep-alive connections, one request at a time on each.
 
-`binary` and `json` are the protocol's two forms; `raw` posts the bytes of the only input to the URL as it stands, for
-servers that define no protocol."""
+`binary` and `json` are the protocol's two forms; `raw` posts the bytes of the only input to the URL itself, for
+servers without this protocol."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ _ERROR_LIMIT = 200
 
 
 class HttpWire:
-    """As many connections as there are requests in flight; the shooter bounds those."""
+    """Sends requests on one connection per request in flight; the shooter limits their number."""
 
     def __init__(self, address: Address, form: str) -> None:
         self._address = address
@@ -63,7 +63,7 @@ class HttpWire:
                 self._idle.append(connection)
 
     def _take_idle(self) -> "Connection | None":
-        # The one used last: the server is the least likely to have given it up.
+        # The connection used last is the least likely to have been closed by the server.
         while self._idle:
             if (connection := self._idle.pop()).is_open:
                 return connection
@@ -76,7 +76,7 @@ class HttpWire:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one exchange at a time."""
+    """One connection, for one exchange at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -89,7 +89,8 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def exchange(self, request: bytes, flight: Flight) -> Answer:
-        """Raises NoAnswer; after that, or a cancellation, the connection is closed."""
+        """Sends a request and returns its answer. Raises NoAnswer; after it, or a cancellation, the connection is
+        closed."""
         if self._transport is None or self._transport.is_closing():
             raise NoAnswer("connection closed while idle")
         self._reader, self._flight = AnswerReader(), flight
@@ -109,17 +110,17 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         if self._transport is not None:
-            self._transport.abort()  # at once: a polite close would first wait to write what nobody reads
+            self._transport.abort()  # an orderly close would first wait until its buffer is written
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        # Before anything else is done: what follows is our own time, not the server's.
+        # Taken first: the time after it is the generator's, not the server's.
         now_ns = perf_counter_ns()
         if self._waiter is None or self._waiter.done():
-            self.close()  # an answer to no question
+            self.close()  # an answer without a request
             return
         if self._flight.first_byte_ns is None:
             self._flight.first_byte_ns = now_ns
@@ -144,7 +145,7 @@ class Connection(asyncio.Protocol):
 
 
 async def connect(address: Address) -> Connection:
-    """Raises NoAnswer with the reason."""
+    """Opens a connection. Raises NoAnswer with the reason."""
     try:
         _, connection = await asyncio.get_running_loop().create_connection(Connection, address.host, address.port)
     except OSError as error:
@@ -156,7 +157,7 @@ async def connect(address: Address) -> Connection:
 def post(
     address: Address, form: str, model: str, request: InferRequest, headers: Mapping[str, str]
 ) -> tuple[str, dict[str, str], bytes]:
-    """(path, headers, body) of an inference in one of the forms `binary`, `json` and `raw`."""
+    """Returns (path, headers, body) of an inference request in one of the forms `binary`, `json` and `raw`."""
     if form == "raw":
         return address.path, dict(headers), raw_body(request)
     if form == "json":
@@ -171,14 +172,14 @@ def post(
 
 
 def message(address: Address, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """The whole request as it is written to the connection."""
+    """Returns a whole request, as it is written to the connection."""
     lines = [f"{method} {path} HTTP/1.1", f"host: {address.authority}", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def raw_body(request: InferRequest) -> bytes:
-    """The bytes of the only input; a single element of BYTES without the length the protocol puts before it."""
+    """Returns the bytes of the only input; a single element of BYTES without the protocol's length prefix."""
     data = request.inputs[0].data
     if request.inputs[0].datatype == "BYTES" and data.size == 1:
         return as_bytes(data.flat[0])
@@ -187,15 +188,15 @@ def raw_body(request: InferRequest) -> bytes:
 
 
 def said(answer: Answer) -> str:
-    """What the server says went wrong: the text of the protocol's error object where it is one."""
+    """Returns the server's error text, from the protocol's error object if the body is one."""
     text = answer.body[: 4 * _ERROR_LIMIT].decode(errors="replace")
-    with suppress(ValueError, KeyError, TypeError):  # then as it came
+    with suppress(ValueError, KeyError, TypeError):  # another body is used as it is
         text = str(json.loads(text)["error"])
     return text.strip()[:_ERROR_LIMIT] or f"status {answer.status} without a body"
 
 
 def inputs_of(metadata: Mapping[str, object]) -> list[TensorDescription]:
-    """The inputs in a model's metadata (`GET /v2/models/<name>`)."""
+    """Returns the inputs in a model's metadata (`GET /v2/models/<name>`)."""
     entries = metadata["inputs"]
     assert isinstance(entries, list)
     return [TensorDescription(entry["name"], entry["datatype"], tuple(entry["shape"])) for entry in entries]

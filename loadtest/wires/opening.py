@@ -5,9 +5,9 @@ from loadtest.wires.http import HttpWire
 
 
 def open_wire(name: str, address: Address) -> Wire:
-    """Must be called where the event loop runs."""
+    """Opens the wire of that name. Must be called while the event loop runs."""
     if name == "grpc":
-        from loadtest.wires.grpc import GrpcWire  # its packages are an extra
+        from loadtest.wires.grpc import GrpcWire  # needs the packages of an extra
 
         return GrpcWire(address)
     return HttpWire(address, name.removeprefix("http-"))

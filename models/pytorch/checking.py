@@ -1,4 +1,4 @@
-"""Does a module keep what its spec promises? Asked once with made-up requests, before a client can find out."""
+"""Checks that a module does what its spec declares, once, with made-up requests, before it serves clients."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from models.spec import TensorSpec
 
 
 class BrokenPromise(Exception):
-    """The module and its spec do not fit together. The text says where."""
+    """The module and its spec do not match. The text names the mismatch."""
 
 
 def check_outputs(outputs: Tensors, declared: Sequence[TensorSpec], rows: int, length: int | None) -> None:
     """Raises `BrokenPromise` for a missing output, a wrong datatype, number of rows, or shape.
 
-    length: the length of the request where outputs may be as long as the padded inputs.
+    length: the request's length if outputs may be as long as the padded inputs, else None.
     """
     if not isinstance(outputs, dict):
         raise BrokenPromise(f"`finish` returned a {type(outputs).__name__}; return a dict of numpy arrays by output")
@@ -39,7 +39,8 @@ def check_outputs(outputs: Tensors, declared: Sequence[TensorSpec], rows: int, l
 
 
 def check_rows(outputs: Tensors, rows: int) -> None:
-    """For what `finish` is given: undeclared, but made of rows all the same."""
+    """Checks the input of `finish`: its tensors are not declared, but each must have these rows. Raises
+    `BrokenPromise`."""
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != rows:
             raise BrokenPromise(
@@ -49,7 +50,7 @@ def check_rows(outputs: Tensors, rows: int) -> None:
 
 
 def check_prepared(made: object, rows: int) -> None:
-    """What `prepare` returned for a request of so many rows: arrays by name, each with these rows."""
+    """Checks that `prepare` returned arrays by name, each with these rows. Raises `BrokenPromise`."""
     if not isinstance(made, dict) or not made:
         what = "an empty dict" if isinstance(made, dict) else f"a {type(made).__name__}"
         raise BrokenPromise(f"`prepare` returned {what}; return a dict of numpy arrays, which `forward` gets in order")
@@ -65,7 +66,7 @@ def check_prepared(made: object, rows: int) -> None:
 
 
 def check_example(example: object, declared: Sequence[TensorSpec]) -> None:
-    """What `example` returned: one row or more of every declared input."""
+    """Checks that `example` returned at least one row of every declared input. Raises `BrokenPromise`."""
     if not isinstance(example, dict):
         raise BrokenPromise(f"`example` returned a {type(example).__name__}; return a dict of numpy arrays by input")
     for tensor in declared:
@@ -76,20 +77,24 @@ def check_example(example: object, declared: Sequence[TensorSpec]) -> None:
 
 
 def misused(method: str, error: Exception, on: str = "") -> BrokenPromise:
-    """A hook fails at the start, perhaps since it is none. on: what it was given."""
+    """Returns the error for a hook that fails at load. The method may not be meant as a hook.
+
+    on: describes the argument of the call.
+    """
     does = {
         "prepare": "with the inputs of a request",
         "finish": "with the outputs of a request",
         "example": "for one valid row of inputs",
     }
     return BrokenPromise(
-        f"`{method}` fails{on and f' {on}'}: {type(error).__name__}: {error}. It is called {does[method]}; a method of"
-        " that name that does something else needs another one, or its module another module around it"
+        f"`{method}` fails{on and f' {on}'}: {type(error).__name__}: {error}. It is called {does[method]}; if the "
+        "method is meant for something else, rename it, or wrap its module in another module"
     )
 
 
 def lengthened(short: Tensors, short_length: int, long: Tensors, long_length: int) -> frozenset[str]:
-    """The outputs whose second dimension follows the padded length, told from two batches of different lengths."""
+    """Returns the outputs whose second dimension follows the padded length, found by comparing two batches of different
+    lengths."""
     return frozenset(
         name
         for name in short.keys() & long.keys()

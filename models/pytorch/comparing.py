@@ -1,4 +1,4 @@
-"""Are these still the same answers? How outputs of two ways of computing differ, in one number."""
+"""Measures the difference between the outputs of two variants of a computation."""
 
 import numpy as np
 
@@ -6,8 +6,9 @@ from models.base import Prepared, Tensors
 
 
 def difference(expected: Tensors, actual: Tensors) -> float:
-    """The largest difference of any output, as a share of that output's largest value; of whole numbers the share of
-    places that differ. Infinite where names, types or shapes differ, or where only one of two numbers is finite.
+    """Returns the largest difference of any output, as a share of that output's largest value; for integer and boolean
+    outputs, the share of elements that differ. Infinite if names, types or shapes differ, or if only one of two
+    numbers is finite.
     """
     if expected.keys() != actual.keys():
         return float("inf")
@@ -31,6 +32,6 @@ def _difference(expected: np.ndarray, actual: np.ndarray) -> float:
 
 
 def shuffled(part: Prepared) -> Prepared:
-    """The same values in other places: as valid as before for most models, and another input."""
+    """Returns a different input with the same values in other places, which most models accept."""
     tensors = {name: np.roll(array[::-1], 1, axis=-1) for name, array in part.tensors.items()}
     return part._replace(tensors={name: np.ascontiguousarray(array) for name, array in tensors.items()})

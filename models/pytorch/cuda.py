@@ -1,5 +1,5 @@
-"""Every call of CUDA that serving makes: streams, events, pinned memory, graphs. Behind protocols, so that the code
-that pipelines batches runs without a GPU too, on `models.pytorch.scripted.ScriptedDevice`.
+"""All calls of CUDA made while serving: streams, events, pinned memory, graphs. They are behind protocols, so that the
+code that pipelines batches also runs without a GPU, on `models.pytorch.scripted.ScriptedDevice`.
 """
 
 from collections.abc import Callable
@@ -13,24 +13,24 @@ T = TypeVar("T")
 
 
 class Event(Protocol):
-    """A point in a stream's work; recorded anew for every batch."""
+    """A point in a stream's work, recorded again for every batch."""
 
     def wait(self) -> None:
-        """Returns when the device has passed it. Raises what went wrong on the device before."""
+        """Waits until the device has passed the event. Raises an error that occurred on the device before it."""
         ...
 
     def ns_since(self, earlier: Any) -> int:
-        """By the device's clock; both have passed."""
+        """Returns the time since an earlier event, by the device's clock. Both events must have passed."""
         ...
 
 
 class Stream(Protocol):
-    """Work that the device does in order. Nothing here waits for the device, `synchronize` excepted."""
+    """A queue of work that the device does in order. Only `synchronize` waits for the device."""
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None: ...
 
     def run(self, work: Callable[[], T]) -> T:
-        """Calls `work`; the kernels it starts belong to this stream."""
+        """Calls `work` and enqueues the kernels that it launches on this stream."""
         ...
 
     def replay(self, graph: object) -> None: ...
@@ -38,7 +38,7 @@ class Stream(Protocol):
     def record(self, event: Any) -> None: ...
 
     def wait(self, event: Any) -> None:
-        """What is enqueued after this begins when the event has passed."""
+        """Has work that is enqueued later start after the event has passed."""
         ...
 
     def synchronize(self) -> None: ...
@@ -47,23 +47,23 @@ class Stream(Protocol):
 class Device(Protocol):
     """A device that computes while the host does something else.
 
-    home: where the weights of its modules live.
+    home: the torch device of its modules' weights.
     """
 
     name: str
     home: torch.device
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that are free, and all that it has."""
+        """Returns free and total bytes."""
         ...
 
     def limit(self, share: float) -> None:
-        """This process gets no more than that part of its memory from now on."""
+        """Limits this process to that share of the device's memory, from 0 to 1."""
         ...
 
     def settle(self) -> None:
-        """Returns when all is done that was asked of it outside its streams: they know nothing of it, and would read
-        weights that are still being written. Waits for the whole device, so only while loading."""
+        """Waits for work outside the device's streams. The streams are not ordered after it and could read weights
+        that are still being written. Waits for the whole device, so it is called only while loading."""
         ...
 
     def stream(self) -> Stream: ...
@@ -71,28 +71,29 @@ class Device(Protocol):
     def event(self) -> Event: ...
 
     def host_memory(self, size: int) -> torch.Tensor:
-        """So many bytes that the device can copy by itself."""
+        """Allocates this many bytes of pinned host memory, which the device copies by itself."""
         ...
 
     def device_memory(self, size: int) -> torch.Tensor: ...
 
     def capture(self, stream: Any, work: Callable[[], object]) -> object:
-        """`work` as a graph for `Stream.replay`. All graphs share one pool of memory, so only one is replayed at a
-        time, and what a replay leaves there the next one overwrites. Raises where `work` waits for the device."""
+        """Captures `work` as a graph for `Stream.replay`. All graphs share one memory pool, so only one may be replayed
+        at a time, and each replay overwrites the results of the previous one there. Raises if `work` waits for the
+        device."""
         ...
 
     def works(self) -> bool:
-        """Whether it still answers, after an error."""
+        """Returns whether the device still works after an error."""
         ...
 
     def give_back(self) -> None:
-        """All memory that nobody uses any more, what was kept for graphs included: others may want it."""
+        """Frees unused memory, including the pool of dropped graphs, for other processes."""
         ...
 
 
 class CudaEvent:
-    """Waiting sleeps until the driver wakes the thread. Polling would answer a lone request a little sooner,
-    and take a core from the event loop for as long as the device computes."""
+    """A CUDA event. Waiting blocks until the driver wakes the thread. Polling would answer a single request slightly
+    sooner, but take a core from the event loop while the device computes."""
 
     def __init__(self) -> None:
         self.cuda = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
@@ -131,12 +132,16 @@ class CudaStream:
 
 
 class CudaDevice:
-    """device: with its index."""
+    """A CUDA device.
+
+    device: the torch device, with its index.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.name = str(device)
         self.home = device
-        # One pool for all graphs (as long as captures succeed), and a graph that keeps it when all others are dropped.
+        # One memory pool for all graphs, until a capture fails, and a graph that keeps the pool when all others are
+        # dropped.
         self._pool: Any = None
         self._anchor: Any = None
 
@@ -156,7 +161,7 @@ class CudaDevice:
         return CudaEvent()
 
     def host_memory(self, size: int) -> torch.Tensor:
-        with torch.inference_mode(False):  # wherever it is asked for: what is made in inference mode stays there
+        with torch.inference_mode(False):  # the caller may be in inference mode, but no inference tensor is wanted
             return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def device_memory(self, size: int) -> torch.Tensor:
@@ -174,7 +179,7 @@ class CudaDevice:
         graph = torch.cuda.CUDAGraph()
         stream.synchronize()
         with torch.cuda.stream(stream.cuda), torch.inference_mode():
-            # torch.cuda.graph() would collect garbage and wait for the whole device around each of many captures.
+            # torch.cuda.graph() would collect garbage and wait for the whole device at each of many captures.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 work()
@@ -185,10 +190,10 @@ class CudaDevice:
         return graph
 
     def _end_quietly(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Ends a capture that failed; that this fails too says nothing new.
+        """Ends a failed capture. Ignores that this fails too, since the caller raises the first error.
 
-        But it leaves torch's allocator and its source of random numbers believing that the capture goes on: the pool
-        is of no use for another one, and the next random number would raise.
+        The failure leaves torch's allocator and random number generator in the state of a running capture: the pool
+        cannot be used for another capture, and the next random number would raise. Both are replaced.
         """
         try:
             graph.capture_end()
@@ -202,6 +207,6 @@ class CudaDevice:
         return cuda_works(self.home)
 
     def give_back(self) -> None:
-        # As long as one graph holds the pool, none of its memory goes back.
+        # The pool's memory is freed only when no graph holds the pool.
         self._anchor = None
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Where a module runs and with how many threads: decided once, when it is loaded, and said in the log."""
+"""Chooses the device of a module and the number of its threads, once, when the module is loaded."""
 
 import logging
 import math
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class DoesNotFit(Exception):
-    """The weights do not fit into what is free of the GPU's memory. The text says how much is missing."""
+    """The GPUs or their memory do not suffice for the model. The text names what is needed and what is available."""
 
 
 def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: int | None = None) -> torch.device:
-    """The GPU of this lane, of those that the process may see, if the model asked for one; else the CPU. A missing GPU
-    is loudly said."""
+    """Returns the GPU of this lane among those that the process sees, or the CPU if the model asks for no GPU. If there
+    is no GPU, logs a warning and returns the CPU. Raises `DoesNotFit` if there are some, but fewer than asked for."""
     if resources.gpus <= 0:
         return torch.device("cpu")
-    # As the driver numbers them, and with it Ray, which hands them out, and our gauges. CUDA's own order is by speed.
+    # Numbers GPUs as the driver, Ray and Headway's gauges do. CUDA's default order is by speed.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if cuda_devices is None:
         cuda_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -41,14 +41,15 @@ def choose_device(resources: Resources, lane_index: int = 0, *, cuda_devices: in
 
 
 def device_for(spec: ModelSpec, lane_index: int = 0) -> Device | None:
-    """The device that the spec asks for; None for the CPU."""
+    """Returns the device that the spec asks for; None for the CPU. Raises `DoesNotFit`."""
     home = choose_device(spec.resources, lane_index)
     return CudaDevice(home) if home.type == "cuda" else None
 
 
 def place(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> tuple[torch.nn.Module, int]:
-    """The module where it is to compute, ready to; and how many threads it has there."""
-    # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
+    """Moves the module to its device and freezes it. Returns the module and its number of threads. Raises
+    `DoesNotFit`."""
+    # On a GPU the CPU threads only launch kernels; a pool of them would compete with the event loop.
     threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cores())
     set_threads(threads)
     if device:
@@ -57,10 +58,10 @@ def place(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> tu
 
 
 def move(name: str, module: torch.nn.Module, resources: Resources, device: Device) -> torch.nn.Module:
-    """The module with its weights on the device. Raises `DoesNotFit` before any is copied if they cannot all be.
+    """Moves the module's weights to the device. Raises `DoesNotFit` before any is copied if they do not all fit.
 
-    A model that asked for a part of a GPU also gets no more than that part of its memory, so that what it runs out of
-    is its own share."""
+    A model that asks for a fraction of a GPU is limited to that fraction of its memory, so that it cannot exhaust the
+    memory of other models."""
     free, total = device.memory()
     share = resources.gpus if 0 < resources.gpus < 1 else 1.0
     check_room(name, weights_bytes(module), free, total, share, device.name)
@@ -72,7 +73,10 @@ def move(name: str, module: torch.nn.Module, resources: Resources, device: Devic
 
 
 def check_room(name: str, needed: int, free: int, total: int, share: float, device: str) -> None:
-    """share: of the memory, that the model may use. Only the weights are known before the model has run."""
+    """Raises `DoesNotFit` if the weights do not fit. Only the weights' size is known before the model has run.
+
+    needed, free, total: in bytes. share: the fraction of the memory that the model may use.
+    """
     if needed > free:
         raise DoesNotFit(
             f"model {name}: its weights take {needed:,} bytes, and {free:,} of {total:,} are free on {device}. "
@@ -86,7 +90,7 @@ def check_room(name: str, needed: int, free: int, total: int, share: float, devi
 
 
 def weights_bytes(module: torch.nn.Module) -> int:
-    """Of all parameters and buffers; what two layers share counts once."""
+    """Returns the bytes of all parameters and buffers; memory shared by two layers counts once."""
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in (*module.parameters(), *module.buffers())
@@ -95,12 +99,13 @@ def weights_bytes(module: torch.nn.Module) -> int:
 
 
 def thread_count(asked_cpus: float, usable_cpus: float) -> int:
-    """Whole threads for the intra-op pool: what was asked for, within what there is, and at least one."""
+    """Returns the number of threads of the intra-op pool: as many as asked for, at most the usable CPUs, at least
+    one."""
     return max(1, math.floor(min(asked_cpus, usable_cpus)))
 
 
 def set_threads(threads: int) -> None:
-    """More threads than cores make each batch wait for the slowest: fewer is safe, more is not."""
+    """Sets the number of torch's threads. With more threads than cores, each batch waits for the slowest thread."""
     torch.set_num_threads(threads)
     with suppress(RuntimeError):  # torch allows this once per process, before its first parallel work
-        torch.set_num_interop_threads(1)  # one batch at a time: nothing to run beside it
+        torch.set_num_interop_threads(1)  # one batch at a time: no operators run in parallel

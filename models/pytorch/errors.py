@@ -1,4 +1,4 @@
-"""What torch raised, told apart: no room on the device, the device gone, or the model's own fault."""
+"""Classifies errors of torch: out of device memory, device lost, or a fault of the model."""
 
 import traceback
 from collections.abc import Callable
@@ -23,7 +23,7 @@ FROM_THE_DEVICE = (
     "cuFFT error",
     "NCCL error",
 )
-# What is said besides where the message tells nothing to people who have not read our code: (signs of it, what to do).
+# Advice for messages that do not explain their cause in Headway: (parts of the message, what to do).
 ADVICE = (
     (
         (
@@ -37,8 +37,8 @@ ADVICE = (
     ),
     (
         ("Expected all tensors to be on the same device",),
-        "What `forward` makes belongs on `x.device`; what was frozen into TorchScript is moved only as it is loaded: "
-        "give `torch.jit.load` a `map_location`",
+        "Create tensors in `forward` on `x.device`. Tensors frozen into TorchScript are moved only when they are "
+        "loaded: give `torch.jit.load` a `map_location`",
     ),
     (
         ("Guard failed",),
@@ -49,16 +49,16 @@ ADVICE = (
 
 
 def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
-    """The error to raise instead: `OutOfDeviceMemory`, `DeviceLost`, or the same one.
+    """Returns the error to raise instead: `OutOfDeviceMemory`, `DeviceLost`, the same error, or one with advice.
 
-    device_works: asks the device. Only asked where the message speaks of it: a CUDA error that sticks (a failed assert
-    in a kernel, an illegal address) fails every later call of the process, while others do no harm.
+    device_works: tests the device. It is called only if the message names the device: a sticky CUDA error (a failed
+    assert in a kernel, an illegal address) fails every later call of the process, other CUDA errors do not.
     """
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY)
     ):
-        # Its frames hold what the batch had got of the memory, and the halves are computed while the error is handled.
+        # The error's frames hold memory of the batch, which its halves need while the error is handled.
         traceback.clear_frames(error.__traceback__)
         return OutOfDeviceMemory(_first_line(error))
     if isinstance(error, RuntimeError) and any(sign in text for sign in FROM_THE_DEVICE) and not device_works():
@@ -71,8 +71,8 @@ def translate(error: Exception, device_works: Callable[[], bool]) -> Exception:
 
 
 def cuda_works(device: torch.device) -> bool:
-    """Whether this CUDA device still answers. A sticky error is raised again by the next call, of that device: another
-    one of this process may know nothing of it."""
+    """Returns whether this CUDA device still works. A sticky error is raised again by the next call, but only for its
+    device: other devices of this process may still work."""
     try:
         torch.cuda.synchronize(device)
         torch.zeros(1, device=device).add_(1).item()

@@ -1,6 +1,6 @@
-"""How a batch is computed: the seam between the runner, which knows requests, and devices.
+"""Computes batches: the interface between the runner, which handles requests, and devices.
 
-An execution gets requests and gives host arrays back; the runner knows nothing of streams, slabs or captures.
+An execution takes requests and returns host arrays; streams, slabs and captures are hidden from the runner.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,37 +20,39 @@ class Execution(Protocol):
     asynchronous: bool
     """`launch` returns before the batch is computed."""
     writes_inputs: bool
-    """The module was seen to write into its inputs: it is given copies."""
+    """The module has written into its inputs, so it is given copies."""
     compute: Compute
-    """From input tensors by position to what the module returns. May be exchanged between two batches."""
+    """Takes input tensors by position, returns the module's result. May be replaced between two batches."""
 
     def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> object:
-        """The batch where `launch` wants it. Where that is not asynchronous, called from another thread meanwhile."""
+        """Collates the batch into memory that `launch` uses. If `launch` is not asynchronous, this is called from
+        another thread while `launch` computes."""
         ...
 
     def launch(self, staged: object, **parameters: Any) -> object:
-        """Computes the batch, or has the device do so. Every staged batch is launched once. parameters: for `compute`,
-        beside the tensors."""
+        """Computes the batch, or enqueues it on the device. Every staged batch is launched once.
+
+        parameters: keyword arguments for `compute`."""
         ...
 
     def collect(self, launched: object) -> Collected:
-        """Waits for the batch; every launched batch is collected once, from any thread."""
+        """Waits for the batch and returns its outputs. Every launched batch is collected once, from any thread."""
         ...
 
     def settle(self) -> None:
-        """Called after the module was changed: the next batch is computed with what it is now."""
+        """Waits until changes of the module have reached the device. Called after each change."""
         ...
 
     def close(self) -> None: ...
 
 
 class DirectExecution:
-    """For the CPU: the module is called on the requests' own memory where that is possible, and waited for. One that
-    writes into its inputs is given copies, from the first time that it does: when the module is tried at load.
+    """The execution on the CPU, which calls the module and waits for it, without copying the requests if possible. A
+    module that writes into its inputs is given copies after the first time, which is the check at load.
 
-    output_names: what a tensor or a tuple is called, in order.
-    keep: the outputs that anyone will read; None: all.
-    input_names: the module's arguments in order, where a batch may lack some of them; None: it is given what there is.
+    output_names: the names of a returned tensor or tuple, in order.
+    keep: the outputs that are read; None: all.
+    input_names: the module's arguments in order, if a batch may lack some of them; None: all inputs of the batch.
     """
 
     asynchronous = False
@@ -73,7 +75,7 @@ class DirectExecution:
 
     def launch(self, staged: object, **parameters: Any) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
-        # Outside of the mode, where no tensor counts its changes.
+        # Outside of inference mode, in which tensors do not count their changes.
         tensors = {name: from_numpy(array) for name, array in batch.items()}
         with torch.inference_mode():
             results = named(self.compute(*arguments(tensors, self._input_names), **parameters), self._output_names)
@@ -106,17 +108,19 @@ def not_a_tensor(name: str, result: object) -> TypeError:
 
 
 def arguments(tensors: dict[str, torch.Tensor], names: Sequence[str] | None) -> Iterable[torch.Tensor | None]:
-    """By position: those of these names, None for one that is not there; or just what is there."""
+    """Returns a module's positional arguments: one tensor per name, None if it is missing; all tensors without
+    names."""
     return tensors.values() if names is None else [tensors.get(name) for name in names]
 
 
 def closed(*_: object) -> Any:
-    """What is left of a closed model."""
+    """Raises RuntimeError. Replaces the module of a closed model."""
     raise RuntimeError("the model is closed")
 
 
 def named(result: object, output_names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """What a module returned, by output name. A tensor and a tuple take the declared names in order."""
+    """Returns a module's result by output name. A tensor or tuple gets the declared names in order; a named tuple, its
+    own. Raises TypeError or ValueError if the result does not match the names."""
     if isinstance(result, dict):
         return result
     if isinstance(result, torch.Tensor):
@@ -126,7 +130,7 @@ def named(result: object, output_names: Sequence[str]) -> dict[str, torch.Tensor
             f"forward returned a {type(result).__name__}; return a tensor, a tuple of tensors, or a dict by name"
         )
     fields = getattr(result, "_fields", ())
-    if fields and set(output_names) <= set(fields):  # a named tuple says itself which is which
+    if fields and set(output_names) <= set(fields):  # the fields of a named tuple may be in any order
         return {name: getattr(result, name) for name in output_names}
     if len(result) != len(output_names):
         raise ValueError(
@@ -135,7 +139,7 @@ def named(result: object, output_names: Sequence[str]) -> dict[str, torch.Tensor
     misplaced = [name for name, field in zip(output_names, fields, strict=False) if name != field and name in fields]
     if misplaced:
         raise ValueError(
-            f"forward returned a named tuple ({', '.join(fields)}) in which output {misplaced[0]!r} stands in another"
+            f"forward returned a named tuple ({', '.join(fields)}) in which output {misplaced[0]!r} is in another"
             f" place than declared ({', '.join(output_names)}); give its fields the names of the outputs"
         )
     return dict(zip(output_names, result, strict=True))

@@ -1,4 +1,4 @@
-"""A user's `nn.Module` with a method `generate` as a `models.base.GeneratingModel`."""
+"""Adapts a user's `nn.Module` with a method `generate` to `models.base.GeneratingModel`."""
 
 import inspect
 import logging
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGenerating":
-    """Moves the module to its device and says where it runs. The module finds the device in `self.device` if it sets
-    nothing of that name itself."""
+    """Moves the module to its device and logs the device. Sets the module's `self.device` unless the module has an
+    attribute of that name. Raises `DoesNotFit`, `BrokenPromise`."""
     device = device_for(spec)
     materialise(spec.name, module)
     module, threads = place(spec, module, device)
@@ -32,8 +32,8 @@ def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGe
 
 
 class _InferenceMode:
-    """Awaits something with inference mode on while it computes: the mode is the thread's, where others compute
-    while this one waits.
+    """Awaits an awaitable and turns inference mode on only while it computes. The mode belongs to the thread, in which
+    other tasks run while this one waits.
     """
 
     def __init__(self, awaited: Any) -> None:
@@ -55,7 +55,8 @@ class _InferenceMode:
 
 
 class TorchGenerating:
-    """Every step runs in inference mode, and errors of the device become ours."""
+    """A generating module. Every step runs in inference mode, and its errors are translated to those of
+    `models.base`."""
 
     def __init__(self, spec: ModelSpec, module: Any, device: Device | None) -> None:
         self.spec = spec

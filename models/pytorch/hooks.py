@@ -1,5 +1,5 @@
-"""The optional methods and attributes by which a module translates requests, told from its own layers, buffers and
-methods that happen to have the same names."""
+"""Finds the optional methods and attributes with which a module translates requests. Layers, buffers and other methods
+of the same names are not taken for them."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ Method = Callable[[Tensors], Tensors]
 
 
 class Hooks(NamedTuple):
-    """What models/README.md lists; None where the module has none."""
+    """The hooks listed in models/README.md; None for each that the module lacks."""
 
     prepare: Method | None
     finish: Method | None
@@ -24,7 +24,8 @@ class Hooks(NamedTuple):
 
 
 def hooks_of(module: torch.nn.Module) -> Hooks:
-    """The hooks of a module. A layer `finish` is none, nor is a buffer `pad`, nor a method with other parameters."""
+    """Returns the hooks of a module. A layer `finish`, a buffer `pad` or a method with other parameters is not a
+    hook."""
     pad, max_length = getattr(module, "pad", None), getattr(module, "max_length", None)
     return Hooks(
         prepare=_method(module, "prepare", parameters=1),
@@ -36,17 +37,18 @@ def hooks_of(module: torch.nn.Module) -> Hooks:
 
 
 def _method(module: torch.nn.Module, name: str, parameters: int) -> Callable[..., Any] | None:
-    """A Python function that can be called with so many arguments. What was compiled takes tensors, not arrays."""
-    found = getattr(module, name, None)
-    if not callable(found) or isinstance(found, torch.nn.Module | torch.Tensor | torch._C.ScriptMethod):
+    """Returns the Python method of this name if it can be called with this many arguments. Compiled methods take
+    tensors, not arrays, and are not hooks."""
+    method = getattr(module, name, None)
+    if not callable(method) or isinstance(method, torch.nn.Module | torch.Tensor | torch._C.ScriptMethod):
         return None
     try:
-        inspect.signature(found).bind(*range(parameters))
+        inspect.signature(method).bind(*range(parameters))
     except TypeError:
         return None
-    except ValueError:  # no signature is known: it was made in C, and nobody writes a hook there
+    except ValueError:  # no signature is known: the method is written in C, so it is not a hook
         return None
-    return found  # type: ignore[no-any-return]
+    return method  # type: ignore[no-any-return]
 
 
 def _is_table_of_numbers(value: object) -> bool:

@@ -1,5 +1,5 @@
-"""What factories make of PyTorch: modules, TorchScript, exported programs, lazy modules. Each becomes a module that
-only computes."""
+"""Turns the PyTorch objects that factories return (modules, TorchScript, exported programs, lazy modules) into frozen
+modules."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,12 +17,13 @@ Made = nn.Module | torch.export.ExportedProgram
 
 
 def is_served(made: object) -> bool:
-    """Whether this can be loaded as a module."""
+    """Returns whether the object can be loaded as a module."""
     return isinstance(made, nn.Module | torch.export.ExportedProgram)
 
 
 def as_module(made: Made, home: torch.device) -> nn.Module:
-    """The module itself. An exported program names devices in its code, so it is moved before it becomes one."""
+    """Returns the object as a module. The code of an exported program names devices, so it is moved to the device
+    first."""
     if isinstance(made, nn.Module):
         return made
     if home.type != "cpu":
@@ -33,7 +34,7 @@ def as_module(made: Made, home: torch.device) -> nn.Module:
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """The module in evaluation mode, and its weights without gradients."""
+    """Sets the module to evaluation mode and its weights to require no gradients, and returns it."""
     with suppress(NotImplementedError):  # an exported program stays in the mode in which it was exported
         module.eval()
     for parameter in module.parameters():  # not `requires_grad_` of the module, which TorchScript does not have
@@ -42,17 +43,17 @@ def frozen(module: nn.Module) -> nn.Module:
 
 
 def materialise(name: str, module: nn.Module, inputs: Callable[[], Sequence[torch.Tensor]] | None = None) -> None:
-    """Gives lazy layers their weights by one forward pass, as PyTorch does.
+    """Initializes lazy layers by one forward pass, as PyTorch does. Raises `BrokenPromise` for weights without values.
 
-    inputs: of that pass; None where there is no forward pass. Raises `BrokenPromise` for weights that exist nowhere.
+    inputs: the inputs of that pass; None if the model has no forward pass.
     """
     weights = [*module.parameters(), *module.buffers()]
     if any(tensor.is_meta for tensor in weights if not is_lazy(tensor)):
-        raise BrokenPromise("weights on the device `meta` hold no values: load them in the factory")
+        raise BrokenPromise("weights on the device `meta` have no values: load them in the factory")
     if not any(map(is_lazy, weights)):
         return
     if inputs is None:
         raise BrokenPromise("lazy layers have no weights yet: load them, or call the module once, in the factory")
-    log.warning("model %s: its lazy layers get random weights now: the factory loaded none for them", name)
+    log.warning("model %s: its lazy layers get random weights, since the factory loaded none for them", name)
     with torch.no_grad():
         module.eval()(*inputs())

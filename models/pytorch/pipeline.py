@@ -1,9 +1,9 @@
-"""Batches through an asynchronous device, two at a time: while one is computed, the next is copied in and the one
-before copied out, each on a stream of its own.
+"""Pipelines batches through an asynchronous device, two at a time: while one is computed, the next is copied in and the
+previous one copied out, each on its own stream.
 
-A slot is all that one batch in flight needs: pinned memory and memory on the device for its inputs and its outputs,
-events, and CUDA graphs over exactly that memory. It is used again only when its batch was collected, so no batch ever
-writes where another is still read, and memory is bounded by the two largest batches.
+A slot holds what one batch in flight needs: pinned and device memory for its inputs and outputs, events, and CUDA
+graphs that use this memory. It is reused only after its batch has been collected, so a batch never overwrites memory
+that another still reads, and memory is bounded by the two largest batches.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -62,7 +62,8 @@ class Launched(NamedTuple):
 
 
 class PipelinedExecution:
-    """`stage` and `launch` are called by one thread, `collect` by any. The rest as `DirectExecution`."""
+    """The execution on an asynchronous device. `stage` and `launch` are called from one thread, `collect` from any. The
+    parameters are those of `DirectExecution`."""
 
     asynchronous = True
     writes_inputs = False  # they are copied to the device anyway
@@ -87,8 +88,8 @@ class PipelinedExecution:
     # -- a batch ----------------------------------------------------------------------------------------------
 
     def stage(self, parts: Sequence[Prepared], bucket: Bucket, pads: Pads) -> Staged:
-        """Rows are copied straight into pinned memory."""
-        # Were there ever more batches in flight than slots, these would do without graphs, and correctly.
+        """Copies the rows directly into pinned memory."""
+        # If more batches were in flight than slots, the others would be computed correctly, but without graphs.
         return self._stage(self._free.pop() if self._free else Slot(self._device), parts, bucket, pads)
 
     def launch(self, staged: object, **parameters: Any) -> Launched:
@@ -118,7 +119,8 @@ class PipelinedExecution:
         return Launched(slot, result)
 
     def collect(self, launched: object) -> Collected:
-        """The outputs are copied once more, out of pinned memory: the slot is free again, however slow the clients."""
+        """Waits for the batch and copies its outputs out of pinned memory, so that the slot is free even if clients are
+        slow."""
         assert isinstance(launched, Launched)
         slot, layout = launched
         try:
@@ -143,14 +145,14 @@ class PipelinedExecution:
     # -- graphs -----------------------------------------------------------------------------------------------
 
     def capture(self, part: Prepared, bucket: Bucket, pads: Pads, *, slots: int = SLOTS) -> None:
-        """From now on batches of this shape replay a graph in these many slots. No batch is in flight meanwhile."""
+        """Captures graphs, in this many slots, for later batches of this shape. No batch may be in flight."""
         for slot in self._slots[:slots]:
             key = _key(part, bucket)
             if key in slot.graphs:
                 continue
             self._free.remove(slot)
             layout = self._stage(slot, [part], bucket, pads).layout
-            first = self.launch(Staged(slot, None, layout))  # libraries get ready in the first run
+            first = self.launch(Staged(slot, None, layout))  # libraries initialize themselves in the first run
             self.collect(first)
             inputs, targets = layout.tensors(slot.inputs), first.layout.tensors(slot.outputs)
             graph = self._device.capture(self._computes, partial(self._compute_into, self.compute, inputs, targets))
@@ -183,7 +185,8 @@ class PipelinedExecution:
         return outputs
 
     def _compute_into(self, compute: Compute, inputs: Tensors, targets: Tensors) -> None:
-        """Into the memory of the slot: what a graph leaves in the pool of all graphs, the next one overwrites."""
+        """Computes and copies the results into the slot's memory. In the pool shared by all graphs, the next replay
+        would overwrite them."""
         results = self._results(compute, inputs)
         for name, target in targets.items():
             target.copy_(results[name])
@@ -202,12 +205,12 @@ class PipelinedExecution:
             self._free.append(slot)
 
     def _quiet(self, slot: Slot) -> None:
-        """After an error: the slot is used again once nothing of its batch is under way."""
+        """Waits, after an error, until no work of the slot's batch is running, and frees the slot."""
         try:
             for stream in (self._copies_in, self._computes, self._copies_out):
                 stream.synchronize()
         except RuntimeError:
-            return  # never, then: the device is lost, and the first error says so
+            return  # the device is lost, which the first error reports; the slot is not reused
         self._give_back(slot)
 
 

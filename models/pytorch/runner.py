@@ -1,4 +1,4 @@
-"""A user's `nn.Module` as a `models.base.Model`: how the module's optional methods meet batches and devices."""
+"""Adapts a user's `nn.Module`, with its optional methods, to `models.base.Model`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -44,10 +44,10 @@ log = logging.getLogger(__name__)
 
 
 def load_module(spec: ModelSpec, made: Made, device: Device | None = None, *, lane_index: int = 0) -> "TorchModel":
-    """Moves the module to its device, tries it, and says where it runs.
+    """Moves the module to its device, checks it, and logs the device. Raises `BrokenPromise`, `DoesNotFit`.
 
-    lane_index: of several that serve the model in this process, each on a GPU of its own.
-    device: an asynchronous device to use instead of what the spec asks for.
+    lane_index: the index among the lanes that serve the model in this process, each on its own GPU.
+    device: an asynchronous device to use instead of the one that the spec asks for.
     """
     device = device or device_for(spec, lane_index)
     module = as_module(made, device.home if device else torch.device("cpu"))
@@ -73,7 +73,7 @@ def _execution(spec: ModelSpec, module: torch.nn.Module, device: Device | None) 
 
 
 def positions(spec: ModelSpec) -> tuple[str, ...] | None:
-    """The inputs in the order in which the module takes them; None where every request has them all."""
+    """Returns the inputs in the order in which the module takes them; None if every request has all of them."""
     has_optional = any(tensor.optional for tensor in spec.inputs)
     return tuple(tensor.name for tensor in spec.inputs) if has_optional else None
 
@@ -84,10 +84,10 @@ def _sample_tensors(spec: ModelSpec, module: torch.nn.Module) -> list[torch.Tens
 
 
 class TorchModel:
-    """Made by `load_module`. `prepare` and `split` call the user's methods, from any thread.
+    """A module as a `Model`, created by `load_module`. `prepare` and `split` call the user's methods, from any thread.
 
-    device: None for the CPU, where the module is simply called.
-    takes_parameters: `forward` is given those of the batch's requests, which are equal.
+    device: None for the CPU.
+    takes_parameters: `forward` is given the parameters of the batch's requests, which are equal.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class TorchModel:
         if self._user_prepare is not None:
             rows = rows_of(inputs)
             return self._checked(self._user_prepare(inputs), rows)
-        if len(self._inputs) > 1:  # the module takes them by position, the client sent them in any order
+        if len(self._inputs) > 1:  # the module takes them by position; clients send them in any order
             inputs = {name: inputs[name] for name in self._inputs if name in inputs}
         if self._fixed:
             return prepare_fixed(inputs)
@@ -171,7 +171,7 @@ class TorchModel:
             check_example(example, self.spec.inputs)
             return resized(self._try_prepare(example), rows, length, self._pads)
         if self.prepares:
-            # Nobody but the user knows what `prepare` accepts; one made-up row shows whether zeros are good enough.
+            # It is unknown what the user's `prepare` accepts; one made-up row shows whether it accepts zeros.
             made_up = self._try_prepare(made_up_inputs(self.spec.inputs, 1, self._lengths[0]))
             return resized(made_up, rows, length, self._pads)
         return self.prepare(made_up_inputs(self.spec.inputs, rows, length))
@@ -183,7 +183,7 @@ class TorchModel:
         return self._checked(self._user_prepare.tried(inputs), rows)
 
     def _checked(self, made: Tensors, rows: int) -> Prepared:
-        """What the module's own `prepare` made of so many rows. Raises `BrokenPromise`."""
+        """Checks the result of the module's `prepare` for this many rows. Raises `BrokenPromise`, `InvalidInput`."""
         check_prepared(made, rows)
         return prepare_variable(made, self._pads, self._max_length)
 
@@ -192,7 +192,7 @@ class TorchModel:
 
     @property
     def tunable(self) -> bool:
-        # What Python decides by parameters can be in no graph, nor be tried for all of them.
+        # A graph cannot depend on parameters, and a variant cannot be tried for all of their values.
         return not self.takes_parameters and self._tuning.has_steps()
 
     def tune(self, measured: Sequence[Bucket], row_ladder: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
@@ -202,7 +202,7 @@ class TorchModel:
         return self._tuning.facts()
 
     def close(self) -> None:
-        """Drops the module, and gives its memory back to the device."""
+        """Drops the module and frees its memory on the device."""
         self._execution.close()
         self._tuning.close()
         self._user_prepare = self._user_finish = self._example = None  # bound methods hold the module
@@ -210,9 +210,9 @@ class TorchModel:
             self._device.give_back()
 
     def check(self) -> None:
-        """Runs made-up requests through the whole way. Raises `BrokenPromise` where module and spec do not fit.
+        """Runs made-up requests through all steps. Raises `BrokenPromise` if the module and its spec do not match.
 
-        Also learns which outputs are as long as the padded inputs, to cut them later.
+        Also detects which outputs are as long as the padded inputs, to cut them later.
         """
         shortest = self._lengths[0]
         rows = self._rows_to_check(shortest)
@@ -239,14 +239,16 @@ class TorchModel:
             check_outputs(answer, self.spec.outputs, rows, None)
 
     def _without_optional(self, part: Prepared) -> Prepared | None:
-        """The same request without what may be left out; None where a `prepare` decides that, or nothing may be."""
+        """Returns the request without its optional inputs; None if there are none, or if the module has a `prepare`,
+        which handles them itself."""
         optional = {tensor.name for tensor in self.spec.inputs if tensor.optional}
         if self.prepares or not optional:
             return None
         return self.prepare({name: array for name, array in part.tensors.items() if name not in optional})
 
     def _rows_to_check(self, length: int) -> int:
-        """2; or 1 where the module cannot compute 2, which warming up finds too. Raises what it raises for one."""
+        """Returns 2, or 1 if the module cannot compute 2 rows; the warm-up finds this too. Raises the module's error
+        for one row."""
         self.forward(self.collate([self.try_sample(1, length)], Bucket(1, length)))
         if self.spec.max_batch_rows == 1:
             return 1
@@ -260,11 +262,11 @@ class TorchModel:
         return 2
 
     def try_sample(self, rows: int, length: int) -> Prepared:
-        """As `sample`. Raises `BrokenPromise` with a sentence where the module's own methods are in the way."""
+        """Calls `sample`. Raises `BrokenPromise` with an explanation if one of the module's own methods fails."""
         textual = [tensor.name for tensor in self.spec.inputs if tensor.datatype == "BYTES"]
         if textual and not self.prepares:
             raise BrokenPromise(
-                f"input {textual[0]!r} is BYTES: the module needs a method `prepare` to make it numbers"
+                f"input {textual[0]!r} is BYTES: the module needs a method `prepare` that converts it to numbers"
             )
         try:
             return self.sample(rows, length)

@@ -1,7 +1,7 @@
-"""A device that only pretends to be asynchronous: a `models.pytorch.cuda.Device` in the CPU's memory, for tests.
+"""A simulated asynchronous device for tests: a `models.pytorch.cuda.Device` in the CPU's memory.
 
-It does nothing until somebody waits for it, and then as little as it must, stream by stream in an order drawn from a
-seed: whatever a real device may do early or late, it does for some seed. Fresh memory holds garbage.
+It works only when a caller waits for it, and then as little as necessary, in an order of streams drawn from a seed.
+Each order that a real device may choose occurs for some seed. New memory is filled with garbage.
 """
 
 import random
@@ -19,12 +19,15 @@ STEP_NS = 1_000
 
 
 class ScriptedEvent:
-    """error: what went wrong in the work that it stands behind."""
+    """An event of a scripted device.
+
+    error: an error in the work before the event.
+    """
 
     def __init__(self, device: "ScriptedDevice") -> None:
         self._device = device
-        self.recorded = 0  # how often that was asked for
-        self.passed = 0  # how often the device came by
+        self.recorded = 0  # number of calls of `record`
+        self.passed = 0  # number of the last recording that the device has passed
         self.passed_ns = 0
         self.error: Exception | None = None
 
@@ -39,10 +42,12 @@ class ScriptedEvent:
 
 
 class ScriptedStream:
-    """steps: what it still has to do. A step says whether it could be done now.
+    """A stream of a scripted device.
 
-    An error spoils what follows up to where the stream waits for another batch's event, or, where it never waits, up to
-    the next event.
+    steps: the work to do. A step returns whether it could be done now.
+
+    After an error, work is skipped until the stream waits for another batch's event, or, if it never waits, until the
+    next event.
     """
 
     def __init__(self, device: "ScriptedDevice") -> None:
@@ -55,7 +60,7 @@ class ScriptedStream:
         self._do_later("copy", lambda: target.copy_(source))
 
     def run(self, work: Callable[[], T]) -> T:
-        """The device is quick for once: what `work` returns can be looked at."""
+        """Calls `work` at once, after all earlier steps, so that its result can be used."""
         self._device.drain(self)
         self._device.begin("run")
         with torch.inference_mode():
@@ -111,11 +116,13 @@ class ScriptedStream:
 
 
 class ScriptedDevice:
-    """on_step: told of each step as it begins, by its kind and number of that kind, from 0; may raise. Kinds are `run`,
-    `capture` and `synchronize`, which happen at once; `copy` and `replay`, which happen when the device comes to them;
-    `enqueue copy` and `enqueue replay`, when they are asked for; and `settle`.
-    total_bytes: of its memory, of which only what `device_memory` gave out is ever used.
-    gate: while it is a cleared Event, whoever waits for the device waits in it.
+    """The simulated device.
+
+    on_step: called when a step begins, with its kind and its number among steps of that kind, from 0; may raise. Kinds
+    are `run`, `capture` and `synchronize`, which are done at once; `copy` and `replay`, which are done when the stream
+    reaches them; `enqueue copy` and `enqueue replay`, when they are enqueued; and `settle`.
+    total_bytes: the size of its memory. Only memory from `device_memory` counts as used.
+    gate: an Event; while it is cleared, callers that wait for the device are blocked.
     """
 
     name = "scripted"
@@ -152,9 +159,9 @@ class ScriptedDevice:
         return torch.full((size,), GARBAGE, dtype=torch.uint8)
 
     def device_memory(self, size: int) -> torch.Tensor:
-        found = torch.full((size,), GARBAGE, dtype=torch.uint8)
-        self._given.append((weakref.ref(found), size))
-        return found
+        memory = torch.full((size,), GARBAGE, dtype=torch.uint8)
+        self._given.append((weakref.ref(memory), size))
+        return memory
 
     def memory(self) -> tuple[int, int]:
         return self.total_bytes - sum(size for given, size in self._given if given() is not None), self.total_bytes
@@ -166,7 +173,7 @@ class ScriptedDevice:
         self.begin("settle")
 
     def give_back(self) -> None:
-        """There is no cache: what nobody holds is free at once."""
+        """Does nothing: the device has no cache, so unused memory is freed at once."""
 
     def capture(self, stream: ScriptedStream, work: Callable[[], object]) -> object:
         self.drain(stream)
@@ -183,7 +190,7 @@ class ScriptedDevice:
         return not self.lost
 
     def begin(self, kind: str) -> None:
-        """Counts a step and follows the script. A device that is lost fails whatever it is asked."""
+        """Counts a step and calls `on_step`. Raises RuntimeError if the device is lost."""
         if self.lost:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         with self._lock:
@@ -193,7 +200,7 @@ class ScriptedDevice:
         self._on_step(kind, number)
 
     def advance(self, event: ScriptedEvent) -> None:
-        """Works, on whichever stream, until it has passed the event as last recorded."""
+        """Does steps of any stream until the event's last recording has passed."""
         self.gate.wait()
         with self._lock:
             while event.passed < event.recorded:

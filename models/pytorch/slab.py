@@ -1,4 +1,4 @@
-"""Where the tensors of one batch lie in one piece of memory, so that a single copy moves them all."""
+"""Lays out the tensors of one batch in one block of memory, so that a single copy moves them all."""
 
 from collections.abc import Iterable
 from math import prod
@@ -11,11 +11,11 @@ from models.base import Bucket, Prepared, Tensors
 from models.collate import Pads
 from models.pytorch.tensors import from_numpy, to_numpy
 
-ALIGNMENT = 256  # bytes; what kernels expect of memory that they were given by torch
+ALIGNMENT = 256  # bytes; kernels expect this alignment of memory from torch
 
 
 class Field(NamedTuple):
-    """One tensor in the slab."""
+    """One tensor in the slab. begin, end: offsets in bytes."""
 
     name: str
     numpy_type: np.dtype
@@ -26,13 +26,13 @@ class Field(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """size: bytes of all the fields together."""
+    """The places of tensors in a slab. size: bytes of all fields together."""
 
     fields: tuple[Field, ...]
     size: int
 
     def arrays(self, slab: np.ndarray) -> Tensors:
-        """The tensors as views of this memory of bytes."""
+        """Returns the tensors as views of a slab of bytes."""
         return {
             field.name: slab[field.begin : field.end].view(field.numpy_type).reshape(field.shape)
             for field in self.fields
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 
 
 def input_layout(first: Prepared, bucket: Bucket, pads: Pads) -> Layout:
-    """Of the padded batch that `collate` makes of requests like this one."""
+    """Returns the layout of the padded batch that `collate` builds from requests like this one."""
     return _layout(
         (
             name,
@@ -78,14 +78,14 @@ _numpy_types: dict[torch.dtype, np.dtype] = {}
 
 
 def _torch_type(numpy_type: np.dtype) -> torch.dtype:
-    found = _torch_types.get(numpy_type)
-    if found is None:
-        found = _torch_types[numpy_type] = from_numpy(np.empty(0, numpy_type)).dtype
-    return found
+    torch_type = _torch_types.get(numpy_type)
+    if torch_type is None:
+        torch_type = _torch_types[numpy_type] = from_numpy(np.empty(0, numpy_type)).dtype
+    return torch_type
 
 
 def _numpy_type(torch_type: torch.dtype) -> np.dtype:
-    found = _numpy_types.get(torch_type)
-    if found is None:
-        found = _numpy_types[torch_type] = to_numpy(torch.empty(0, dtype=torch_type)).dtype
-    return found
+    numpy_type = _numpy_types.get(torch_type)
+    if numpy_type is None:
+        numpy_type = _numpy_types[torch_type] = to_numpy(torch.empty(0, dtype=torch_type)).dtype
+    return numpy_type

@@ -1,7 +1,7 @@
-"""Which way of computing a model is fastest and right: tried at load, on the shapes that are likely to come.
+"""Selects the fastest correct variant of a model's computation, at load, on the shapes that are expected.
 
-Each way is tried on top of those that have won so far, and stays if the outputs are still those of the plain float32
-module, give or take the model's tolerance, and if it is faster by more than noise. Whatever happens, the model serves.
+Each variant is tried on top of those kept so far. It is kept if its outputs equal those of the plain float32 module
+within the model's tolerance, and if it is faster by more than noise. A failing variant does not stop the model.
 """
 
 import logging
@@ -23,7 +23,7 @@ from models.spec import ModelSpec
 logger = logging.getLogger(__name__)
 
 REPEATS = 5
-WORTH_IT = 0.98  # of the time before: what saves less is noise, or not worth its memory
+WORTH_IT = 0.98  # of the previous time: a smaller gain is noise, or not worth its memory
 CAPTURE_LIMIT_NS = 60_000_000_000
 
 Sample = Callable[[int, int], Prepared]
@@ -31,7 +31,10 @@ Ways = Callable[[ModelSpec, nn.Module, Tensors], list[Way]]
 
 
 class Tried(NamedTuple):
-    """speedup: times as fast as before. difference: of the outputs, as a share of their largest value."""
+    """The result of trying a variant.
+
+    speedup: old time / new time. difference: of the outputs, as a share of their largest value.
+    """
 
     way: str
     kept: bool
@@ -46,7 +49,7 @@ class Measured(NamedTuple):
 
 
 class Tuning:
-    """Made with every model; `tune` is called if `has_steps`."""
+    """The tuning of one model. `tune` is called only if `has_steps`."""
 
     def __init__(self, spec: ModelSpec, module: nn.Module, execution: Execution, ways: Ways = ways_for) -> None:
         self._spec = spec
@@ -64,7 +67,7 @@ class Tuning:
     def tune(
         self, measured: Sequence[Bucket], sample: Sample, pads: Pads, row_ladder: tuple[int, ...] | None
     ) -> tuple[int, ...] | None:
-        """See `models.base.TunableModel`. sample: makes up a request of any shape."""
+        """Implements `models.base.TunableModel.tune`. sample: makes up a request of any shape."""
         probes = {bucket: sample(*bucket) for bucket in shapes_that_matter(measured)}
         plain = best = self._measure(probes, pads)
         if self._captures():
@@ -111,14 +114,14 @@ class Tuning:
     def _try(
         self, name: str, probes: Mapping[Bucket, Prepared], pads: Pads, plain: Measured, best: Measured
     ) -> tuple[Measured, bool]:
-        """What is the best now, and whether that is the new way."""
+        """Measures the new variant. Returns the best measurement, and whether it is that of the new variant."""
         try:
-            found = self._measure(probes, pads)
+            new = self._measure(probes, pads)
         except Exception as error:
             self._note(Tried(name, False, None, None, _short(error)))
             return best, False
-        off = max(difference(*pair) for pair in zip(plain.outputs, found.outputs, strict=True))
-        ratios = [log(new / old) for new, old in zip(found.times_ns, best.times_ns, strict=True)]
+        off = max(difference(*pair) for pair in zip(plain.outputs, new.outputs, strict=True))
+        ratios = [log(after / before) for after, before in zip(new.times_ns, best.times_ns, strict=True)]
         share = exp(sum(ratios) / len(ratios))
         why = ""
         if off > self._spec.tolerance:
@@ -126,7 +129,7 @@ class Tuning:
         elif share > WORTH_IT:
             why = "not faster"
         self._note(Tried(name, not why, round(1 / share, 3), off, why))
-        return (best, False) if why else (found, True)
+        return (best, False) if why else (new, True)
 
     def _measure(self, probes: Mapping[Bucket, Prepared], pads: Pads) -> Measured:
         times_ns, outputs = [], []
@@ -134,13 +137,13 @@ class Tuning:
             if self._graphs:
                 self._capture(part, bucket, pads)
             self._run(part, bucket, pads)
-            # Other values than those of the first run: a graph or a compiled module must not have kept them.
+            # Other values than in the first run, to detect a graph or a compiled module that has stored those.
             outputs.append(self._run(shuffled(part), bucket, pads)[0])
             times_ns.append(min(self._run(part, bucket, pads)[1] for _ in range(REPEATS)))
         return Measured(times_ns, outputs)
 
     def _run(self, part: Prepared, bucket: Bucket, pads: Pads) -> tuple[Tensors, int]:
-        """Outputs and time, by the device's clock if it has one."""
+        """Computes one batch. Returns outputs and time in ns, by the device's clock if it has one."""
         staged = self._execution.stage([part], bucket, pads)
         began_ns = time.perf_counter_ns()
         collected = self._execution.collect(self._execution.launch(staged))
@@ -162,15 +165,17 @@ class Tuning:
     def _capture_all(
         self, buckets: Sequence[Bucket], sample: Sample, pads: Pads, row_ladder: tuple[int, ...] | None
     ) -> tuple[int, ...] | None:
-        """Captures the largest first, so that the others fit into its memory. Returns the row counts that are worth
-        it, None if there are none."""
+        """Captures a graph for each bucket, the largest first, so that the others fit into its memory. Returns the row
+        counts worth padding to, None if there are none."""
         began_ns = time.perf_counter_ns()
         times: dict[Bucket, int] = {}
         for bucket in sorted(buckets, key=lambda bucket: (bucket.rows * bucket.length, bucket), reverse=True):
             if row_ladder is not None and bucket.rows not in row_ladder:
                 continue
             if time.perf_counter_ns() - began_ns > CAPTURE_LIMIT_NS:
-                logger.warning("model %s: capturing took too long; %s and smaller go without", self._spec.name, bucket)
+                logger.warning(
+                    "model %s: capturing graphs took too long; %s and smaller have none", self._spec.name, bucket
+                )
                 break
             try:
                 part = sample(*bucket)
@@ -198,7 +203,8 @@ class Tuning:
 
 
 def shapes_that_matter(measured: Sequence[Bucket]) -> list[Bucket]:
-    """One row and the most rows, of the shortest and of the longest: all others lie between."""
+    """Returns the buckets with the fewest and the most rows of the shortest and the longest length; all others lie
+    between them."""
     lengths = sorted({bucket.length for bucket in measured})
     chosen: list[Bucket] = []
     for length in dict.fromkeys((lengths[0], lengths[-1])):
@@ -208,7 +214,8 @@ def shapes_that_matter(measured: Sequence[Bucket]) -> list[Bucket]:
 
 
 def with_midpoints(measured: Sequence[Bucket]) -> list[Bucket]:
-    """1, 2, 3, 4, 6, 8, 12 ... up to the most rows of each length: padding to these costs a third at worst."""
+    """Returns buckets of 1, 2, 3, 4, 6, 8, 12 ... up to the most rows of each length: the padding waste is at most a
+    third."""
     most: dict[int, int] = {}
     for rows, length in measured:
         most[length] = max(rows, most.get(length, 0))
@@ -221,7 +228,7 @@ def with_midpoints(measured: Sequence[Bucket]) -> list[Bucket]:
 
 
 def useful_ladder(times: Mapping[Bucket, int]) -> tuple[int, ...]:
-    """The row counts worth padding to: without those that, at no length, save 2 % against the next larger one."""
+    """Returns the row counts worth padding to: those that save 2 % against the next larger one at some length."""
     counts = sorted({bucket.rows for bucket in times}, reverse=True)
     kept = counts[:1]
     for rows in counts[1:]:

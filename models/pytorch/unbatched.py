@@ -1,4 +1,4 @@
-"""A module without a batch dimension, as the runner wants modules: with batches, which here have one row."""
+"""Adapts a module without a batch dimension to the runner, which expects batches; here each batch has one row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,8 @@ from models.pytorch.hooks import hooks_of
 
 
 class Unbatched(torch.nn.Module):
-    """Takes the dimension of rows off what the module is given, and puts it in front of what comes back. The module's
-    `prepare`, `finish` and `example` are treated alike; it has those of them that the module has."""
+    """Removes the dimension of rows from the module's inputs and adds it to its outputs, also for the module's
+    `prepare`, `finish` and `example`. It has those of these methods that the module has."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ways to compute a module faster: another layout, another precision, compiled. Each can be undone."""
+"""Faster variants of computing a module: another layout, another precision, compiled. Each can be undone."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,23 +22,25 @@ WITH_WEIGHTS = (
 
 
 class Unsuitable(Exception):
-    """This way is none here. The text says why."""
+    """The variant cannot be used here. The text gives the reason."""
 
 
 class Way(Protocol):
+    """A variant of computing a module."""
+
     name: str
 
     def wrap(self, compute: Compute) -> Compute:
-        """What to call instead. May change the module."""
+        """Returns the function to call instead of `compute`. May change the module. Raises `Unsuitable`."""
         ...
 
     def undo(self) -> None:
-        """Leaves the module as it was, even if `wrap` raised."""
+        """Restores the module, also after `wrap` has raised."""
         ...
 
 
 def cpu_has_bf16(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the instruction set has bf16 (AVX-512 BF16 or AMX): without, it is emulated, and slow."""
+    """Returns whether the CPU has bf16 instructions (AVX-512 BF16 or AMX); without them, bf16 is emulated and slow."""
     with suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("flags"):
@@ -47,12 +49,13 @@ def cpu_has_bf16(cpuinfo: Path = CPUINFO) -> bool:
 
 
 def has_bf16(kind: str) -> bool:
-    """kind: of device, as torch calls it."""
+    """Returns whether a type of device (torch's name: `cpu`, `cuda`) has bf16 instructions."""
     return cpu_has_bf16() if kind == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class ChannelsLast:
-    """Convolutions in the layout that tensor cores and oneDNN like. Weights decide: activations follow them."""
+    """Convolutions in the memory layout that tensor cores and oneDNN prefer. Weights are converted; activations take
+    their layout."""
 
     name = "channels last"
 
@@ -68,11 +71,11 @@ class ChannelsLast:
 
 
 class Bfloat16:
-    """Autocast, with the weights of linear layers and convolutions cast once and for all. What is sensitive (norms,
-    softmax, sums) stays in float32, and the outputs have the types they had.
+    """Autocast to bf16, with the weights of linear layers and convolutions cast once. Sensitive operations (norms,
+    softmax, sums) stay in float32, and the outputs keep their types.
 
-    plain: outputs of the module as it is.
-    is_supported: whether such a device has instructions for it.
+    plain: outputs of the unchanged module.
+    is_supported: returns whether a type of device has bf16 instructions.
     """
 
     name = "bf16"
@@ -116,8 +119,8 @@ class Bfloat16:
 
 
 class Compiled:
-    """`torch.compile`, for any number of rows. What it was not compiled for before the first request is computed as
-    without it: nobody waits for a compiler in service."""
+    """`torch.compile`, for any number of rows. Once frozen, shapes that are not compiled yet are computed eagerly, so
+    that no request waits for the compiler."""
 
     name = "torch.compile"
 
@@ -134,7 +137,8 @@ class Compiled:
         self._frozen = True
 
     def undo(self) -> None:
-        """Not `torch.compiler.reset()`: another lane's compiled code would be gone too, and it runs eager then."""
+        """Drops the compiled module. `torch.compiler.reset()` would also drop the code of other lanes, which would then
+        run eagerly."""
         self._compiled = None
 
     def _call(self, *inputs: torch.Tensor) -> Any:
@@ -152,7 +156,8 @@ def ways_for(
     supports_bf16: Callable[[str], bool] = has_bf16,
     backend: Backend = "inductor",
 ) -> list[Way]:
-    """What the model's file allows, in the order in which to try it. plain: as for `Bfloat16`."""
+    """Returns the variants that the settings of the model allow, in the order in which they are tried. plain: outputs
+    of the unchanged module."""
     ways: list[Way] = []
     if spec.channels_last:
         ways.append(ChannelsLast(module))

@@ -1,4 +1,4 @@
-"""Reading /proc: texts in, CPU seconds by process out."""
+"""Parsing /proc and accounting CPU seconds by process."""
 
 import os
 from dataclasses import replace
@@ -92,7 +92,7 @@ def test_a_pid_that_was_handed_out_again_is_no_member() -> None:
     assert family(table(replace(former, started_ticks=5)), root=10, known={former.identity}) == {}
 
 
-def test_what_was_spent_is_summed_by_label_and_counts_newcomers_from_birth() -> None:
+def test_cpu_time_is_summed_by_label_and_new_processes_count_from_their_start() -> None:
     before = table(process(1, cpu_s=10.0, name="server"), process(2, cpu_s=5.0, name="worker"))
     after = table(
         process(1, cpu_s=12.0, name="server"),

@@ -1,4 +1,4 @@
-"""The arena around its measuring: who takes part, what is asked of them, and what is said of the numbers."""
+"""The parts of the arena around the measurement: contestants, requests, and the report."""
 
 import json
 import random
@@ -30,7 +30,7 @@ TITLES = {"headway": "Headway", "mosec": "Mosec <Rust>", "litserve": "LitServe"}
 
 
 def table(**changes: dict[str, float]) -> list[Case]:
-    """Headway in every situation, and others that differ from it as stated."""
+    """Returns cases of Headway in every situation, and of other servers with the given differences."""
     cases = [replace(CASE, situation=situation) for situation in SITUATIONS]
     return cases + [replace(case, contestant=name, **figures) for name, figures in changes.items() for case in cases]
 
@@ -45,7 +45,7 @@ def test_words_that_make_no_sense_are_refused(words: list[str]) -> None:
         read_arguments(words)
 
 
-def test_headway_is_told_the_objective_as_everybody_is() -> None:
+def test_headway_is_configured_with_the_same_objective_as_the_others() -> None:
     config = load_settings(HERE / "headway.yaml")
     assert {model.name: model.latency_budget_ms for model in config.models} == OBJECTIVE_MS
     for work in WORKS:
@@ -118,7 +118,7 @@ def test_goals_are_about_goodput_throughput_and_the_python_servers_cost() -> Non
     assert missed_goals(table(mosec={"throughput_per_s": 1090}), python=["headway"]) == []
 
 
-def test_the_report_says_who_was_missing_disturbed_or_asked_too_late() -> None:
+def test_the_report_lists_missing_servers_disturbed_cases_and_a_late_generator() -> None:
     cases = table(mosec={"others_cores": 0.5, "is_generator_limit": True})
     arena = Arena(
         cases=cases, titles=TITLES, python=["headway"], capacity={"mlp": 1000},
@@ -126,7 +126,7 @@ def test_the_report_says_who_was_missing_disturbed_or_asked_too_late() -> None:
         command="run", date="today",
     )  # fmt: skip
     text = markdown(arena, "arena.svg")
-    assert "in 4 of 8 cases other work took up to 0.5 of a core" in text
+    assert "in 4 of 8 cases other processes used up to 0.5 of a core" in text
     assert "marked ¹" in text
     assert "- LitServe: did not start" in text
     assert "Overload: 2000/s, about twice what a server can do" in text

@@ -1,4 +1,4 @@
-"""The GPU benchmark where there is no GPU: it runs, with nothing but torch and numpy, and says that it is no GPU's."""
+"""The GPU benchmark without a GPU: it needs only torch and numpy, and reports that its numbers are not of a GPU."""
 
 import asyncio
 import dataclasses
@@ -66,7 +66,7 @@ def test_a_made_up_gpu_shows_the_hosts_part_and_says_that_it_is_none(tmp_path: P
     code = WITHOUT.format(absent=ABSENT, words=words)
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.rstrip().endswith("No number here is a GPU's.")
+    assert ran.stdout.rstrip().endswith("No number here was measured on a GPU.")
     sections = json.loads((tmp_path / "found.json").read_text())["models"]["mlp"]
     assert sections["load"]["facts"]["execution"] == "CUDA graphs"
     assert sections["rates"]["engine_per_s"] > 0
@@ -74,7 +74,7 @@ def test_a_made_up_gpu_shows_the_hosts_part_and_says_that_it_is_none(tmp_path: P
     assert "correct" not in sections
 
 
-def test_arrivals_are_told_when_they_are_due_by_a_clock_that_both_share() -> None:
+def test_arrivals_are_reported_when_they_are_due_on_the_shared_clock() -> None:
     planned = np.array([1_000_000, 2_000_000, 60_000_000], np.int64)
     began_after_ns = perf_counter_ns()
     ran = subprocess.run([sys.executable, arrivals.__file__], input=planned.tobytes(), capture_output=True, timeout=60)
@@ -85,7 +85,7 @@ def test_arrivals_are_told_when_they_are_due_by_a_clock_that_both_share() -> Non
     assert due == sorted(set(due))
 
 
-def test_company_may_change_an_answer_by_twice_the_rounding_and_no_more() -> None:
+def test_batching_may_change_an_answer_by_twice_the_rounding_and_no_more() -> None:
     assert Differences(batched=0.001, served=0.001, rounding=0.0, shuffled=1.4).holds(0.01)
     assert Differences(batched=0.1, served=0.1, rounding=0.05, shuffled=1.4).holds(0.01)
     assert not Differences(batched=0.02, served=0.001, rounding=0.005, shuffled=1.4).holds(0.01)
@@ -106,7 +106,7 @@ def test_every_request_rides_offline_and_only_with_those_of_its_length() -> None
     assert {id(part) for riders, _ in batches for part in riders} == {id(part) for part in parts}
 
 
-def test_a_fixed_batch_leaves_when_it_is_full_or_its_oldest_has_waited_and_drops_whom_it_is_too_late_for() -> None:
+def test_a_fixed_batch_starts_when_it_is_full_or_its_oldest_has_waited_and_expired_requests_are_dropped() -> None:
     batcher = fixed(max_rows=2, wait_ns=3 * MS)
     batcher.offer(request(1, arrived_ns=0))
     assert batcher.cut(0, MS).ask_again_ns == 3 * MS
@@ -156,7 +156,7 @@ def test_a_device_that_is_lost_in_one_section_leaves_what_was_found_before_and_t
     assert failures(found)[0] == "mlp: offline failed: CUDA error: an illegal memory access was encountered"
 
 
-def test_a_model_that_cannot_be_loaded_and_time_that_is_up_are_noted_and_the_next_one_has_its_turn(
+def test_a_model_that_cannot_be_loaded_or_runs_out_of_time_is_recorded_and_the_next_one_runs(
     tmp_path: Path,
 ) -> None:
     def load(subject: Subject) -> Model:

@@ -1,4 +1,4 @@
-"""The parts of the comparison around the measuring: starting, stopping, requests, arguments."""
+"""The parts of the comparison around the measurement: starting, stopping, requests, arguments."""
 
 import struct
 import sys
@@ -50,7 +50,7 @@ def test_an_answer_is_right_when_its_last_numbers_are_the_expected_ones() -> Non
     assert not is_right(b"", expected)
 
 
-def test_what_would_steer_a_peer_is_kept_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_that_affect_a_peer_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     assert not {"RAY_ADDRESS", "PYTHONPATH"} & set(clean())

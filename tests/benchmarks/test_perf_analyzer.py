@@ -1,4 +1,4 @@
-"""What perf_analyzer is told, what its answer means, and where its C library comes from."""
+"""The arguments of perf_analyzer, the parsing of its output, and the source of its C library."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_the_server_has_the_models_and_listens_where_perf_analyzer_asks() -> Non
     assert specs["accumulate"].state
 
 
-def test_a_way_becomes_arguments() -> None:
+def test_a_run_becomes_arguments() -> None:
     expected = f"-m noop -i grpc -u {GRPC} --async --streaming --shared-memory system"
     assert " ".join(WAY.arguments) == expected
 
@@ -43,12 +43,12 @@ def test_figures_are_read_and_shown() -> None:
     assert table([got]).splitlines()[-1] == "| noop | grpc | stream | system | 13108 | 4290 | 816 | 2403 | 0 |"
 
 
-def test_what_did_not_complete_is_no_figure_and_says_why() -> None:
+def test_a_run_that_did_not_complete_has_no_figures_but_a_reason() -> None:
     got = result(WAY, 2, "Request concurrency: 4\nFailed to obtain stable measurement.\n\n", "", failed=3)
     assert not got.is_good
     assert "exit code 2: Failed to obtain stable measurement. | | | | 3 |" in table([got])
     written = page([got], release="1", commit="c", machine={"cores": "2"}, seconds=1)
-    assert written.startswith("# perf_analyzer against Headway\n\n0 of 1 ways completed")
+    assert written.startswith("# perf_analyzer against Headway\n\n0 of 1 runs completed")
     assert not result(WAY, 0, "", FIGURES, failed=1).is_good
 
 
@@ -58,7 +58,7 @@ def test_the_mirror_is_the_machines_own_and_never_that_of_security_updates() -> 
     assert mirror("Debian http://mirror.example/debian-security/\n") == PUBLIC_MIRROR
 
 
-def test_apt_is_led_away_from_the_machines_own_files(tmp_path: Path) -> None:
+def test_apt_does_not_use_the_machines_own_files(tmp_path: Path) -> None:
     lines = apt_configuration(tmp_path).splitlines()
     assert len([line for line in lines if str(tmp_path) in line]) == 6
     assert Tool(tmp_path).command[0].startswith(str(tmp_path))

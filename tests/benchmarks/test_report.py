@@ -1,4 +1,4 @@
-"""Rounds drawn together, ratios, and the words about who is better."""
+"""Summaries over rounds, ratios, and the list of losses."""
 
 import json
 from typing import Any
@@ -101,7 +101,7 @@ def test_throughput_is_held_against_a_batch_the_connections_can_fill() -> None:
     assert "Batching gains 15.0× over the same server with batches of one." in text
 
 
-def test_who_did_not_take_part_is_named_with_the_cause() -> None:
+def test_a_peer_that_did_not_take_part_is_named_with_the_reason() -> None:
     assert "- Slow: left out in round 1: ended with code 1" in markdown(
         run(sample("headway"), missing={"slow": "left out in round 1: ended with code 1"})
     )

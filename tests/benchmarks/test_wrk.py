@@ -1,4 +1,4 @@
-"""What wrk prints, read back; and what it is told to do."""
+"""Parsing the output of wrk, and building its command."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_answers_of_an_error_status_are_no_answers() -> None:
 def test_an_output_without_exactly_one_summary_is_a_failure_that_shows_it(output: str) -> None:
     with pytest.raises(LoadFailed) as failure:
         parse(output)
-    assert str(failure.value) == (output.strip()[-2000:] or "wrk said nothing")
+    assert str(failure.value) == (output.strip()[-2000:] or "wrk printed nothing")
 
 
 def test_the_command_names_the_script_and_whole_seconds() -> None:

@@ -131,7 +131,7 @@ def test_a_factory_that_sets_signal_handlers_is_served_and_the_handlers_are_left
     assert signal.signal is real
     told = [message for message in caplog.messages if "handler" in message]
     assert told == [
-        f"model m: a handler for {name} is left out: signals are the server's"
+        f"model m: a handler for {name} is ignored: the server handles signals"
         for name in ("SIGUSR2", "SIGTERM", "SIGINT")
     ]
 

@@ -1,4 +1,4 @@
-"""Results made of numbers, without a run."""
+"""Builds results from numbers, without a run."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def run(shots: Sequence[Shot], load: Load = LOAD, server: Sequence[ServerSample]
 
 
 def steady(seconds: int, took_ms: float, *, step_ms: int = 10) -> Run:
-    """A shot each 10 ms, which all take about as long: a little more at the end of each second than at its start."""
+    """Returns a shot every 10 ms with nearly constant latency, which rises slightly within each second."""
     return run([shot(at, took_ms * (1 + (at % 1000) / 100_000)) for at in range(0, 1000 * seconds, step_ms)])
 
 

@@ -1,4 +1,4 @@
-"""The tests' other side: an HTTP server on loopback that answers as its script says, and a wire that needs none."""
+"""A scripted HTTP server on loopback for the tests, and a scripted wire that needs no server."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from loadtest.wires import Flight, NoAnswer
 from serving.protocol.messages import InferRequest, TensorDescription
 
-Reply = bytes | None  # None: the server says nothing and waits until it is closed
+Reply = bytes | None  # None: the server sends nothing and waits until the connection is closed
 
 
 def answer(status: int = 200, body: bytes = b"ok", extra: str = "") -> bytes:
@@ -17,7 +17,8 @@ def answer(status: int = 200, body: bytes = b"ok", extra: str = "") -> bytes:
 
 @dataclass
 class ScriptedServer:
-    """`reply` is asked with the number of the request (from 0) and its head; an empty reply closes the connection."""
+    """A scripted server. `reply` is called with the number of the request (from 0) and its head; an empty reply closes
+    the connection."""
 
     reply: Callable[[int, str], Reply]
     url: str = ""
@@ -45,7 +46,7 @@ class ScriptedServer:
 
 @contextlib.asynccontextmanager
 async def scripted(reply: Sequence[Reply] | Callable[[int, str], Reply]) -> AsyncIterator[ScriptedServer]:
-    """A list: one reply per request, the last for all that follow."""
+    """Runs a scripted server. A list: one reply per request; the last is repeated."""
     chosen = reply if callable(reply) else lambda index, _head: reply[min(index, len(reply) - 1)]
     server = ScriptedServer(chosen)
     async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listener:
@@ -63,7 +64,7 @@ async def scripted(reply: Sequence[Reply] | Callable[[int, str], Reply]) -> Asyn
 
 @dataclass
 class ScriptedWire:
-    """Answers at once and stamps the instants its script says: `flight(n, prepared)` for the n-th request."""
+    """A wire that answers at once with scripted instants: `flight(n, prepared)` for the n-th request."""
 
     flight: Callable[[int, object], Flight | Exception]
     inputs: Mapping[str, list[TensorDescription]] = field(default_factory=dict)

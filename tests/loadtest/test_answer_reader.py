@@ -1,4 +1,4 @@
-"""HTTP answers read from bytes that come in any pieces."""
+"""Parsing HTTP answers from bytes in any pieces."""
 
 import pytest
 

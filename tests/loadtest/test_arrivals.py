@@ -1,4 +1,4 @@
-"""Schedules are numbers: nothing here waits."""
+"""Schedules of arrivals, without waiting."""
 
 import json
 from itertools import pairwise
@@ -78,7 +78,7 @@ def test_the_shots_of_a_run_can_be_replayed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "holds no instant"), (json.dumps({"x": 1}), "neither at_s nor planned_ns")]
+    ("text", "message"), [("", "contains no instants"), (json.dumps({"x": 1}), "neither at_s nor planned_ns")]
 )
 def test_a_trace_without_instants_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "trace").write_text(text)
@@ -110,7 +110,7 @@ def test_a_rate_or_time_that_is_not_positive_is_refused(text: str, rate: float, 
         ("often", "arrivals: no such kind 'often'; there are bursts, constant"),
         ("bursts(peak=20)", "at most 1, got 20.0 times 0.1"),
         ("ramp", r"it is ramp\(to\)"),
-        ("sinusoid(swing=2)", "swing: at most 1, got 2.0"),
+        ("sinusoid(swing=2)", "swing: must be at most 1, got 2.0"),
         ("ramp(to=fast)", "to: must be positive, got fast"),
         ("bursts(high=3)", "unexpected keyword argument 'high'"),
         ("3 per second", r"expected name\(value, key=value\)"),

@@ -1,4 +1,4 @@
-"""Numbers in, drawings out: where marks lie, what they say, and what is left out."""
+"""Charts: the positions of marks, their tooltips, and gaps."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from loadtest.charts import Scale, Series, coarser, columns, label, lines, log_t
 
 
 def drawn(svg: str) -> ElementTree.Element:
-    """Also proves that it is well formed."""
+    """Parses a chart, which checks that it is well-formed."""
     return ElementTree.fromstring(svg)
 
 
@@ -70,7 +70,7 @@ def test_bars_over_names_keep_their_order() -> None:
         named_bars({}, x_title="", y_title=""),
     ],
 )
-def test_nothing_to_draw_is_said_in_words(drawing: str) -> None:
+def test_a_chart_without_data_is_replaced_by_a_text(drawing: str) -> None:
     assert 'class="nothing"' in drawing
 
 

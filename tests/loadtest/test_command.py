@@ -1,4 +1,4 @@
-"""The command as it is called: real processes against a scripted server."""
+"""The command line, with real processes against a scripted server."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ METADATA = json.dumps({"name": "noop", "inputs": [{"name": "x", "datatype": "FP3
 
 
 def command_line(reply: Callable[[int, str], Reply], *words: str) -> int:
-    """The command blocks, so the server's event loop stays here and the command gets a thread."""
+    """Runs the command in a thread, because it blocks and the server's event loop runs in this one."""
 
     async def run() -> int:
         async with scripted(reply) as server:
@@ -58,7 +58,7 @@ def test_a_closed_loop_runs_as_many_users_as_asked() -> None:
     assert command_line(helpful, "run", "URL", "--users", "3", "--think", "0.01", "--seconds", "0.1") == 0
 
 
-def test_an_unknown_model_is_told_as_the_server_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_model_is_reported_with_the_servers_error(capsys: pytest.CaptureFixture[str]) -> None:
     code = command_line(
         lambda *_: answer(404, b'{"error":"no such model"}'), "run", "URL", "--rate", "1", "--seconds", "1"
     )
@@ -70,10 +70,10 @@ def test_an_unknown_model_is_told_as_the_server_tells_it(capsys: pytest.CaptureF
     ("words", "message"),
     [
         (["--rate", "0"], "rate: must be positive"),
-        (["--seconds", "1"], "rate: must be positive, got 0; or give users"),
+        (["--seconds", "1"], "rate: must be positive, got 0; for a closed loop, give users"),
         (["--rate", "5", "--arrivals", "often"], "arrivals: no such kind 'often'"),
         (["--rate", "5", "--scenario", "/nowhere.toml"], "there is no file /nowhere.toml"),
-        (["--rate", "5", "--scenario", "/nowhere.toml", "--rows", "3"], "--rows: the scenario says that"),
+        (["--rate", "5", "--scenario", "/nowhere.toml", "--rows", "3"], "--rows: the scenario sets this"),
         (["--users", "5", "--think", "long"], "think: no such kind 'long'"),
         (["--rate", "5", "--seconds", "0"], "seconds: must be positive"),
     ],
@@ -89,5 +89,5 @@ def test_words_that_make_no_sense_are_refused_before_anything_is_sent(
 
 def test_a_file_that_is_no_result_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(BadResult, match=r"other.json is no result"):
+    with pytest.raises(BadResult, match=r"other.json is not a result"):
         read_result(tmp_path / "other.json")

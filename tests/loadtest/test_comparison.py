@@ -1,4 +1,4 @@
-"""Two results in, better or worse or nothing shown out."""
+"""Comparing two results: better, worse, or no significant difference."""
 
 import random
 from dataclasses import replace
@@ -22,7 +22,7 @@ def test_the_rank_test_is_exact_for_few_runs() -> None:
     assert rank_test([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
     assert rank_test([5, 6, 7, 8], [1, 2, 3, 4]) == pytest.approx(2 / 70)
     assert rank_test([1, 2], [1, 2]) == 1.0
-    # Against the table of the Mann-Whitney test: U = 4 for 5 and 5.
+    # Expected from the table of the Mann-Whitney test: U = 4 for 5 and 5.
     assert rank_test([1, 2, 3, 5, 9], [4, 6, 7, 8, 10]) == pytest.approx(0.151, abs=0.001)
 
 

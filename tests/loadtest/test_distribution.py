@@ -1,4 +1,4 @@
-"""Stated sizes and pauses, drawn from a seed."""
+"""Distributions of sizes and pauses, drawn with a seed."""
 
 import random
 from statistics import mean, median
@@ -43,7 +43,7 @@ def test_a_size_is_a_whole_number_and_at_least_one() -> None:
         ("uniform(8)", r"words: .*it is uniform\(least, most\)"),
         ("normal(1, 2)", "words: no such kind 'normal'; there are choice, exponential, lognormal, uniform"),
         ("choice()", "words: expected one value or more"),
-        ("uniform(least=1, 8)", "stands behind a named value"),
+        ("uniform(least=1, 8)", "follows a named value"),
         ("inf", "words: no such kind 'inf'"),
     ],
 )

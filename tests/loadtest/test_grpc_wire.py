@@ -1,4 +1,4 @@
-"""The same shots over gRPC, against a small server that answers as its script says."""
+"""Shots over gRPC, against a small scripted server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -91,7 +91,7 @@ def test_a_request_arrives_whole_with_parameters_and_metadata() -> None:
         (grpc.StatusCode.INTERNAL, 500),
     ],
 )
-def test_a_refusal_is_told_as_http_would_have_told_it(code: grpc.StatusCode, status: int) -> None:
+def test_a_refusal_over_grpc_is_reported_as_an_http_status(code: grpc.StatusCode, status: int) -> None:
     async def infer(request: Any, context: Any) -> Any:
         await context.abort(code, "the queue is full")
 

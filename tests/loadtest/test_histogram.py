@@ -1,4 +1,4 @@
-"""Durations counted by bucket: what is lost is bounded."""
+"""Histograms of durations: the error is bounded."""
 
 import random
 

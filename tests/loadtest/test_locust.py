@@ -1,4 +1,4 @@
-"""The same scenario in a real locust: it must send the very requests that we would."""
+"""A scenario in a real locust: it must send the same requests as the load generator."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from loadtest.wires.http import HttpWire
 from loadtest.workload import prepare
 from tests.loadtest.scripted import ScriptedServer, answer, scripted
 
-# Not imported here: importing locust replaces sockets and threads of the whole process.
+# locust is not imported here, because its import patches sockets and threads of the whole process.
 pytestmark = pytest.mark.skipif(find_spec("locust") is None, reason="pip install 'headway[locust]'")
 
 SCENARIO = """
@@ -90,7 +90,7 @@ def test_a_scenario_runs_through_locust_with_the_same_requests(tmp_path: Path) -
     code, said, server, ours = asyncio.run(run())
     assert code == 0, said
     posted = [(head, body) for head, body in zip(server.heads, server.bodies, strict=True) if head.startswith("POST")]
-    assert len(posted) >= 38  # each of the two users may have asked first what the model takes
+    assert len(posted) >= 38  # each of the two users may have read the model's metadata first
     assert {body for _, body in posted} <= ours
     heads = "".join(head.lower() for head, _ in posted)
     assert "x-tenant: shop" in heads

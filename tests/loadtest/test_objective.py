@@ -1,4 +1,4 @@
-"""An objective file and a result in, kept or missed out."""
+"""Checking results against an objective file."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from loadtest.spec import BadSpec
 from loadtest.tally import together
 from tests.loadtest.results import refused, result, run, shot, steady
 
-# 98 quick ones, one slow one and one refusal.
+# 98 fast shots, one slow shot and one refused shot.
 MIXED = run([*(shot(10 * n, 20, tenant="shop") for n in range(98)), shot(980, 400, tenant="shop"), refused(990, "bot")])
 
 
@@ -57,7 +57,7 @@ def test_of_several_runs_the_median_is_judged(tmp_path: Path) -> None:
         ("p99 = 5", "p99: no such limit; there are p99_ms"),
         ("p99_ms = 'fast'", "p99_ms: expected a number"),
         ("[tenants.shop]\ngoodput_per_s = 5", r"tenants\.shop\.goodput_per_s: no such limit"),
-        ("", "holds no limit"),
+        ("", "contains no limit"),
         ("p99_ms", "objective: "),
     ],
 )

@@ -1,4 +1,4 @@
-"""Results in, one page out that needs nothing else."""
+"""Rendering results as one self-contained HTML page."""
 
 import re
 from html.parser import HTMLParser
@@ -18,7 +18,7 @@ VOID = {"meta", "circle", "path", "rect"}
 
 
 class Balanced(HTMLParser):
-    """Fails on a tag that is closed and was not opened, or the other way round."""
+    """A parser that fails on unbalanced tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def watched(*more: object) -> str:
     return checked(page("a test", [result(run(shots, server=samples))]))
 
 
-def test_what_a_server_with_metrics_dropped_is_drawn_by_why() -> None:
+def test_requests_dropped_by_a_server_with_metrics_are_shown_by_reason() -> None:
     samples = [
         ServerSample(at_s=0.0, in_buckets=True),
         ServerSample(at_s=1.0, in_buckets=True, by_batch_rows={8: 10}, dropped={"rejected: queue full": 31}),
@@ -65,7 +65,7 @@ def test_what_a_server_with_metrics_dropped_is_drawn_by_why() -> None:
 def test_the_page_needs_nothing_from_anywhere() -> None:
     text = watched()
     assert not re.findall(r"<(?:script|link|img|iframe)|url\(|@import|src=", text)
-    # The address that was shot at is text, and nothing else is an address.
+    # The only address in the page is that of the server, as text.
     assert set(re.findall(r"https?://[^\s<\"']+", text)) == {LOAD.url}
 
 
@@ -73,7 +73,7 @@ def test_the_page_shows_what_was_lost_and_what_the_server_said() -> None:
     text = watched()
     assert "the queue is full" in text
     assert "requests waiting" in text
-    assert "8: 80" in text  # rows that travelled in batches of eight
+    assert "8: 80" in text  # rows in batches of eight
     assert "200 of them in time within 50 ms" in text
 
 
@@ -81,7 +81,7 @@ def test_names_from_outside_are_text() -> None:
     assert "&lt;script&gt;" in watched()
 
 
-def test_a_generator_that_was_the_limit_is_told_first() -> None:
+def test_a_generator_that_was_the_bottleneck_is_reported_first() -> None:
     text = checked(page("late", [result(run([shot(0, 20, late_ms=15)]))]))
     assert text.index('class="alarm"') < text.index('class="charts"')
 
@@ -93,7 +93,7 @@ def test_a_run_without_any_answer_can_be_drawn() -> None:
 def test_of_several_runs_the_middle_one_is_drawn_and_all_are_listed() -> None:
     runs = [steady(2, took_ms=took) for took in (30, 60, 45)]
     assert middle_run(runs).summary.goodput_per_s == sorted(run.summary.goodput_per_s for run in runs)[1]
-    assert "middle one of 3 runs" in checked(page("three", [result(*runs)]))
+    assert "run of median goodput among 3" in checked(page("three", [result(*runs)]))
 
 
 def test_a_sweep_is_a_hockey_stick() -> None:
@@ -117,4 +117,4 @@ def test_a_file_that_is_neither_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().err.endswith("neither a result nor a sweep: No such file or directory\n")
     (tmp_path / "other").write_text("{}")
     assert main(["check", str(tmp_path / "other"), str(tmp_path / "objective.toml")]) == 2
-    assert capsys.readouterr().err.endswith("is no result of `loadtest run --json`: it lacks 'format'\n")
+    assert capsys.readouterr().err.endswith("is not a result of `loadtest run --json`: it lacks 'format'\n")

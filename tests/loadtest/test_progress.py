@@ -1,4 +1,4 @@
-"""What the terminal shows while a run goes on."""
+"""The live progress of a run in the terminal."""
 
 from io import StringIO
 
@@ -25,7 +25,14 @@ def shown(is_terminal: bool) -> str:
 
 def test_rates_quantiles_errors_and_the_servers_queue_are_shown_live() -> None:
     text = shown(is_terminal=True)
-    for expected in ("asked/s", "50", "20.0", "the queue is full", "2.0 waiting, batches of 8.0", "dropped: 6 expired"):
+    for expected in (
+        "planned/s",
+        "50",
+        "20.0",
+        "the queue is full",
+        "2.0 waiting, batches of 8.0",
+        "dropped: 6 expired",
+    ):
         assert expected in text
 
 

@@ -1,4 +1,4 @@
-"""Shots in, numbers and words out."""
+"""Summaries of shots, and their text."""
 
 import json
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_generator_that_used_nearly_a_whole_core_says_so_in_an_open_loop() -> 
 
 def test_shots_that_were_not_sent_are_a_warning() -> None:
     assert summarise([Shot(0, error="not sent: 1 already in flight")]).warnings == [
-        "1 shots were not sent; the load was lower than asked for"
+        "1 shots were not sent; the load was lower than planned"
     ]
 
 

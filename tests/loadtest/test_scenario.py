@@ -1,4 +1,4 @@
-"""Scenario files, and what is said about those that are wrong."""
+"""Scenario files, and the errors for invalid ones."""
 
 import random
 from io import BytesIO
@@ -64,7 +64,7 @@ def test_one_of_several_is_named_behind_the_file(tmp_path: Path) -> None:
     [
         ("ratee = 5", "ratee: no such key; there are question, model"),
         ("rate = 'fast'", "rate: expected int or float, got 'fast'"),
-        ("tasks = 3", "tasks: expected one table or more"),
+        ("tasks = 3", "tasks: expected one or more tables"),
         ("[tasks.a]\nwords = 'many'", "tasks.a.words: no such kind 'many'"),
         ("[tasks.a]\ncolour = 1", "tasks.a.colour: no such key"),
         ("[tasks.a]\nweight = -1", "tasks.a.weight: must be a number and not negative"),

@@ -1,4 +1,4 @@
-"""The server's own counters, turned into what was going on."""
+"""Reading the server's counters and computing means from them."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def test_the_mean_queue_is_the_time_waited_over_the_time_passed() -> None:
     assert (point.waiting, point.batch_rows, point.busy_ratio) == (4.0, 4.0, 0.5)
 
 
-def test_nothing_is_said_across_a_restart() -> None:
+def test_no_means_are_computed_across_a_restart() -> None:
     assert points([ServerSample(at_s=1.0, batches=50), ServerSample(at_s=2.0, batches=3)]) == []
 
 
@@ -77,7 +77,7 @@ headway_batch_rows_bucket{le="+Inf",model="m",replica="a",version="1"} 15.0
 """
 
 
-def test_a_scrape_tells_of_all_replicas_and_why_requests_were_dropped() -> None:
+def test_a_scrape_covers_all_replicas_and_the_reasons_of_dropped_requests() -> None:
     sample = read_metrics(SCRAPE, ["m"], at_s=1.0)
     assert sample is not None
     assert (sample.answered, sample.failed, sample.rows, sample.batches) == (42, 10, 80, 15)
@@ -88,7 +88,7 @@ def test_a_scrape_tells_of_all_replicas_and_why_requests_were_dropped() -> None:
     assert sample_from_json(json.loads(json.dumps(sample_as_json(sample)))) == sample
 
 
-def test_what_passed_is_measured_by_the_servers_clock_and_the_same_counts_say_nothing_twice() -> None:
+def test_time_is_measured_by_the_servers_clock_and_unchanged_counts_are_skipped() -> None:
     first = ServerSample(at_s=1.0, clock_s=60.0, lanes=2)
     again = ServerSample(at_s=2.0, clock_s=60.0, lanes=2)
     later = ServerSample(at_s=3.0, clock_s=64.0, lanes=2, queue_ns=8_000_000_000, compute_ns=4_000_000_000)
@@ -96,7 +96,7 @@ def test_what_passed_is_measured_by_the_servers_clock_and_the_same_counts_say_no
     assert (point.waiting, point.busy_ratio) == (2.0, 0.5)
 
 
-def test_metrics_of_others_tell_nothing() -> None:
+def test_metrics_of_other_servers_are_ignored() -> None:
     assert read_metrics(SCRAPE, ["nobody"], at_s=1.0) is None
     assert read_metrics('nv_inference_count{model="m"} 3\nup 1', ["m"], at_s=1.0) is None
 
@@ -108,7 +108,7 @@ def test_drops_are_those_of_the_run_the_most_frequent_first() -> None:
 
 
 def watched(pages: dict[str, bytes], times: int) -> tuple[list[ServerSample | None], list[str]]:
-    """What is seen of a server that has these pages, and which it was asked for."""
+    """Returns the sample of a server with these pages, and the pages that were requested."""
 
     def reply(index: int, head: str) -> bytes:
         page = pages.get(head.split()[1])
@@ -123,12 +123,12 @@ def watched(pages: dict[str, bytes], times: int) -> tuple[list[ServerSample | No
     return asyncio.run(story())
 
 
-def test_metrics_are_asked_first_and_statistics_where_there_are_none() -> None:
+def test_metrics_are_read_first_and_statistics_if_there_are_none() -> None:
     seen, asked = watched({"/metrics": SCRAPE.encode()}, times=2)
     assert [sample is not None and sample.answered for sample in seen] == [
         42,
         False,
-    ]  # the same once more is nothing new
+    ]  # an unchanged reading is not new
     assert asked == ["/metrics", "/metrics"]
     statistics = json.dumps({"model_stats": [entry(80, 10, 500)]}).encode()
     seen, asked = watched({"/v2/models/m/stats": statistics}, times=2)

@@ -1,4 +1,4 @@
-"""The open loop: who is sent, when, and what is written down."""
+"""The open loop: which shots are sent, when, and what is recorded."""
 
 import asyncio
 import socket
@@ -37,7 +37,7 @@ def shots_at(
 
 
 def one_after_another(reply: Sequence[Reply], count: int) -> tuple[list[Shot], ScriptedServer]:
-    """Each shot is fired when the one before it is over, however busy this machine is."""
+    """Sends each shot after the previous one is done, so that the test does not depend on the machine's load."""
 
     async def run() -> tuple[list[Shot], ScriptedServer]:
         async with scripted(reply) as server:
@@ -68,7 +68,7 @@ def test_a_connection_is_used_again() -> None:
 def test_a_silent_server_does_not_hold_back_the_next_shot() -> None:
     shots, server = shots_at([None, answer()], [0, 1 * MS], timeout_s=0.5)
     assert [(shot.status, shot.error) for shot in shots] == [(None, "timed out"), (200, None)]
-    assert shots[1].sent_ns < 500 * MS  # long before the first was given up
+    assert shots[1].sent_ns < 500 * MS  # long before the first was aborted
     assert server.connections == 2
 
 
@@ -98,7 +98,7 @@ def test_a_connection_closed_instead_of_an_answer_is_lost_and_nothing_is_sent_tw
     assert (len(server.heads), server.connections) == (3, 2)
 
 
-def test_a_server_that_says_goodbye_after_an_answer_is_connected_to_anew() -> None:
+def test_a_server_that_closes_after_an_answer_gets_a_new_connection() -> None:
     shots, server = one_after_another([answer(extra="connection: close\r\n")], count=2)
     assert [shot.status for shot in shots] == [200, 200]
     assert server.connections == 2
@@ -110,11 +110,11 @@ def test_bytes_that_are_no_answer_are_an_error_of_that_shot_only() -> None:
     assert shots[1].status == 200
 
 
-def test_nobody_listening_is_an_error_of_each_shot() -> None:
+def test_a_refused_connection_is_an_error_of_each_shot() -> None:
     async def run(url: str) -> list[Shot]:
         return await shoot(HttpWire(Address.parse(url), "binary"), [0, 1 * MS], [request(url)])
 
-    with socket.socket() as reserved:  # bound and never listening: the port is surely refused
+    with socket.socket() as reserved:  # bound and never listening: connections are refused
         reserved.bind(("127.0.0.1", 0))
         shots = asyncio.run(run(f"http://127.0.0.1:{reserved.getsockname()[1]}/v2/models/m"))
     assert [(shot.sent_ns, shot.error) for shot in shots] == [(None, "not sent: connection refused")] * 2
@@ -126,7 +126,7 @@ def test_several_requests_are_taken_in_turn() -> None:
 
 
 def test_quantiles_are_exactly_those_of_a_server_with_known_service_times() -> None:
-    """A scripted wire stamps what a server would have done that takes 1 ms, 2 ms … 1 s, behind a late generator."""
+    """Uses a scripted wire with the instants of a server that takes 1 ms, 2 ms … 1 s, and of a late generator."""
     schedule = [index * 10_000 for index in range(1000)]
     service_ms, late_us = [(index * 387) % 1000 + 1 for index in range(1000)], 250
 

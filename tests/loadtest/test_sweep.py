@@ -1,4 +1,4 @@
-"""The search for the highest rate, against servers that are only a formula."""
+"""The search for the highest rate, against servers given by a formula."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from tests.loadtest.results import LOAD, run, shot
 
 
 def server(capacity: float) -> Callable[[Load], Run]:
-    """In time up to its capacity, and far too late for everybody beyond."""
+    """Simulates a server that answers in time up to its capacity and is too late for all shots above it."""
 
     def take(load: Load) -> Run:
         return run([shot(at, 20 if load.rate <= capacity else 500) for at in range(0, 1000, 10)])
@@ -39,7 +39,7 @@ def test_both_sides_of_the_edge_get_all_their_runs() -> None:
     assert "in more than 55% of all such runs" in text(found)
 
 
-def test_rates_far_from_the_edge_are_not_asked_more_often_than_needed() -> None:
+def test_rates_far_from_the_edge_are_not_run_more_often_than_needed() -> None:
     found = sweep(LOAD, server(5000), repeat=3)
     assert found.holds(LOAD.rate) == (2, 2)
 
@@ -55,7 +55,7 @@ def test_a_noisy_edge_is_decided_by_most_runs() -> None:
     assert 100 <= found.best <= 300
 
 
-def test_a_server_that_holds_at_no_rate_is_told_so() -> None:
+def test_a_server_that_meets_the_objective_at_no_rate_is_reported() -> None:
     found = sweep(LOAD, server(0))
     assert found.best is None
     assert "No rate was found" in text(found)
@@ -71,7 +71,7 @@ def test_a_sweep_whose_edge_is_the_generators_own_says_so() -> None:
     assert "the generator was the bottleneck, so the server may do more" in text(found)
 
 
-def test_no_rate_beyond_the_stated_one_is_asked() -> None:
+def test_no_rate_above_the_stated_one_is_run() -> None:
     assert max(sweep(LOAD, server(1e9), most=1000).rates) <= 1000
 
 

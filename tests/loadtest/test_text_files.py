@@ -1,4 +1,4 @@
-"""Scenarios, traces, objectives and results are read however an editor wrote them; what is no text is refused."""
+"""Reading scenarios, traces, objectives and results as different editors write them; other encodings are refused."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ LINE = json.dumps(RECORDED, ensure_ascii=False) + "\n"
 
 @pytest.fixture(params=["plain", "with a byte order mark", "on Windows"])
 def rewritten(request: pytest.FixtureRequest) -> Rewrite:
-    """Writes a file again as another editor would."""
+    """Rewrites a file as another editor would."""
 
     def rewrite(path: Path) -> Path:
         text = path.read_bytes()
@@ -61,7 +61,7 @@ def test_traces_objectives_and_results_are_read(rewritten: Rewrite, tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [TOML.encode("latin-1"), TOML.encode("utf-16")], ids=["Latin-1", "UTF-16"])
-def test_what_is_no_utf8_is_refused_by_its_name(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_refused_by_its_name(content: bytes, tmp_path: Path) -> None:
     for name in ("a.toml", "a.jsonl"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadSpec, match=rf"{name}: 'utf-8' codec can't decode"):
@@ -70,5 +70,5 @@ def test_what_is_no_utf8_is_refused_by_its_name(content: bytes, tmp_path: Path) 
         objective.read(tmp_path / "a.toml")
     with pytest.raises(BadSpec, match="'utf-8' codec can't decode"):
         schedule(f"replay({tmp_path / 'a.toml'})", rate=1, seconds=1)
-    with pytest.raises(BadResult, match=r"a\.toml is no result"):
+    with pytest.raises(BadResult, match=r"a\.toml is not a result"):
         read_result(tmp_path / "a.toml")

@@ -1,4 +1,4 @@
-"""The closed loop: each user waits for an answer, thinks, and asks again."""
+"""The closed loop: each user waits for an answer, pauses, and sends the next request."""
 
 import asyncio
 
@@ -19,13 +19,13 @@ def used(users: range, think: str, seconds: float, seed: int = 0) -> list[Shot]:
 
 
 def test_a_user_asks_again_after_each_answer_until_the_time_is_over() -> None:
-    shots = used(range(2), think="0.001", seconds=0.3)  # hundreds, unless this machine stands still
+    shots = used(range(2), think="0.001", seconds=0.3)  # hundreds, unless the machine is very busy
     assert len(shots) >= 4
     assert all(0 <= shot.planned_ns < 300_000_000 for shot in shots)
     assert [shot.planned_ns for shot in shots] == sorted(shot.planned_ns for shot in shots)
 
 
-def test_nobody_asks_whose_first_pause_outlasts_the_run() -> None:
+def test_a_user_whose_first_pause_is_longer_than_the_run_sends_nothing() -> None:
     assert used(range(5), think="1", seconds=0.01) == []
 
 

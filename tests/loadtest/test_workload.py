@@ -1,4 +1,4 @@
-"""Scenarios made ready: the same bytes and the same order from the same seed."""
+"""Prepared scenarios: the same seed gives the same bytes in the same order."""
 
 import asyncio
 from collections import Counter

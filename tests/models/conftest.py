@@ -1,4 +1,5 @@
-"""Converted weights are kept for the session, outside the user's own cache. GPU tests run where a GPU is."""
+"""Fixtures of the model tests: a cache of converted weights for the session, apart from the user's, and the skipping of
+GPU tests without a GPU."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
-"""What a pipelined execution promises on any asynchronous device. pytest tells these stories of the scripted device,
-and of CUDA where there is one; `python -m tests.models.pipeline_stories` tells them of CUDA without pytest.
+"""Tests of a pipelined execution for any asynchronous device. pytest runs them on the scripted device, and on CUDA if
+there is a GPU; `python -m tests.models.pipeline_stories` runs them on CUDA without pytest.
 """
 
 import sys
@@ -78,7 +78,7 @@ def the_device_says_how_long_it_copied_and_computed(device: Device, graphs: bool
 
 
 def a_module_that_cannot_be_captured_is_still_computed(device: Device, graphs: bool) -> None:
-    """`graphs`: others were captured before, from the same pool of memory."""
+    """Checks a module that waits for the device. `graphs`: other graphs were captured before in the same pool."""
     execution = execution_on(device, graphs=graphs)
     with looking_at_values(execution) as fails:
         with fails:
@@ -92,7 +92,7 @@ def a_module_that_cannot_be_captured_is_still_computed(device: Device, graphs: b
 
 
 def graphs_are_captured_again_after_all_were_dropped(device: Device, graphs: bool) -> None:
-    """`graphs`: there were some."""
+    """Checks a capture after all graphs were dropped. `graphs`: there were some."""
     execution = execution_on(device, graphs=graphs)
     execution.forget()
     execution.capture(request(0.0, 2), Bucket(2, 1), {})
@@ -100,7 +100,7 @@ def graphs_are_captured_again_after_all_were_dropped(device: Device, graphs: boo
 
 
 class Fails:
-    """As `pytest.raises(RuntimeError)`, which is not there without pytest."""
+    """A replacement of `pytest.raises(RuntimeError)` for runs without pytest."""
 
     def __enter__(self) -> None:
         return None
@@ -112,7 +112,7 @@ class Fails:
 
 @contextmanager
 def looking_at_values(execution: PipelinedExecution) -> Iterator[Fails]:
-    """Meanwhile the module waits for the device, which no capture allows."""
+    """Makes the module wait for the device, which is not allowed during a capture."""
 
     def compute(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not x.is_cuda and execution._device.is_capturing:  # type: ignore[attr-defined]
@@ -126,7 +126,7 @@ def looking_at_values(execution: PipelinedExecution) -> Iterator[Fails]:
 
 
 def a_whole_model_answers_as_on_the_cpu_however_it_is_computed(device: Device, graphs: bool) -> None:
-    """`graphs`: after tuning, which may choose them."""
+    """Compares a whole model's answers with the CPU's. `graphs`: after tuning, which may choose graphs."""
     module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
     spec = spec_of(resources=Resources(gpus=1 if isinstance(device, CudaDevice) else 0))
     reference = load_module(spec_of(), module)
@@ -165,11 +165,11 @@ STORIES: tuple[Callable[[Device, bool], None], ...] = (
 
 
 def main() -> int:
-    def told(story: Callable[[Device, bool], None], graphs: bool) -> None:
+    def run(story: Callable[[Device, bool], None], graphs: bool) -> None:
         story(CudaDevice(torch.device("cuda", 0)), graphs)
 
     return tell(
-        (f"{story.__name__}{' (graphs)' if graphs else ''}", partial(told, story, graphs))
+        (f"{story.__name__}{' (graphs)' if graphs else ''}", partial(run, story, graphs))
         for story in STORIES
         for graphs in (False, True)
     )

@@ -1,4 +1,5 @@
-"""A user's project beside the settings: its names, ours and those of the standard library each mean their own."""
+"""Imports of a user's project beside the settings: names of the project, of Headway and of the standard library do not
+conflict."""
 
 import pickle
 import subprocess
@@ -33,7 +34,7 @@ def _path_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def project(folder: Path, **files: str) -> str:
-    """Files by their path, `__` for `/`."""
+    """Writes the files of a project, by their path with `__` for `/`."""
     for name, text in files.items():
         path = folder / f"{name.replace('__', '/').replace('INIT', '__init__')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ def test_a_module_beside_the_settings_is_found(tmp_path: Path) -> None:
     assert made(folder, "shop.ranker:make") == "ranker"
 
 
-def test_a_models_py_beside_the_settings_is_the_users_and_ours_stays_ours(tmp_path: Path) -> None:
+def test_a_models_py_beside_the_settings_does_not_replace_headways_models(tmp_path: Path) -> None:
     folder = project(
         tmp_path,
         models="""
@@ -112,7 +113,7 @@ def test_a_factory_in_a_file_that_is_named_as_a_module_of_python_is_found(tmp_pa
 
 
 def test_the_folder_comes_after_the_standard_library(tmp_path: Path) -> None:
-    """In a process that has imported nothing yet."""
+    """Runs in a process that has imported nothing yet."""
     project(tmp_path, colorsys="raise RuntimeError('not this one')\n", shop="def make(): return 'made'\n")
     script = f"""
         from models.registry import find_factory
@@ -161,7 +162,7 @@ def test_a_whole_model_that_was_pickled_is_found_under_the_name_it_had(tmp_path:
         models.Other  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_a_submodule_of_ours_is_ours_also_before_it_is_imported_and_where_theirs_has_one_of_the_name(
+def test_a_submodule_of_headway_is_never_taken_from_the_users_package_of_the_same_name(
     tmp_path: Path,
 ) -> None:
     project(tmp_path, loadtest="recording = arrivals = 'theirs'\n", shop="def make(): ...\n")
@@ -176,7 +177,7 @@ def test_a_submodule_of_ours_is_ours_also_before_it_is_imported_and_where_theirs
     assert done.stdout == "loadtest.recording loadtest.arrivals\n"
 
 
-def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_the_name(tmp_path: Path) -> None:
+def test_a_users_module_named_in_a_text_is_found_if_headway_has_none_of_that_name(tmp_path: Path) -> None:
     folder = project(
         tmp_path,
         models__nets__deep="class Net: ...\n",
@@ -195,7 +196,7 @@ def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_th
 
 
 @pytest.mark.parametrize(
-    ("factory", "told"),
+    ("factory", "expected"),
     [
         ("models.missing:make", "no module is named 'models.missing'"),
         ("models:missing", "models has no 'missing'"),
@@ -203,13 +204,13 @@ def test_a_module_of_theirs_that_a_text_names_is_found_where_ours_has_none_of_th
         ("nothing:make", "no module is named 'nothing', neither beside the settings nor on PYTHONPATH"),
     ],
 )
-def test_what_is_not_there_is_told_by_the_name_the_user_gave_it(tmp_path: Path, factory: str, told: str) -> None:
+def test_a_missing_module_is_reported_by_the_name_the_user_gave_it(tmp_path: Path, factory: str, expected: str) -> None:
     folder = project(tmp_path, models__INIT="", shop__INIT="")
-    with pytest.raises(ModelNotLoadable, match=told):
+    with pytest.raises(ModelNotLoadable, match=expected):
         find_factory(factory, folder)
 
 
-def test_an_import_that_fails_inside_the_project_is_told_as_it_is(tmp_path: Path) -> None:
+def test_an_import_that_fails_inside_the_project_is_reported_unchanged(tmp_path: Path) -> None:
     folder = project(tmp_path, models="import shop.missing\n", shop__INIT="", helper="import no_such_module\n")
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'shop\.missing'$"):
         find_factory("models:make", folder)

@@ -1,5 +1,5 @@
-"""bf16 and torch.compile: who is taken, who is not, what is said of it, and that the model serves either way. Which way
-is the fast one is told by the test; all else is real."""
+"""Tuning with bf16 and torch.compile: which variant is kept, what is logged, and that the model serves in every case.
+The tests set the measured times; all else is real."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ PLAIN_NS = 1000
 
 
 class Computing:
-    """Times that a batch seems to take, by whether it was computed in half precision and whether by compiled code."""
+    """Replaces the measured time of a batch, by whether it was computed in half precision or by compiled code."""
 
     def __init__(self, model: TorchModel, module: nn.Module, *, bf16_ns: int, compiled_ns: int) -> None:
         self.module, self.bf16_ns, self.compiled_ns = module, bf16_ns, compiled_ns
@@ -42,7 +42,7 @@ class Computing:
         return Collected(self._collect(launched).outputs, compute_ns=took_ns)
 
     def backend(self, graph: Any, inputs: Any) -> Callable[..., Any]:
-        """A compiler that leaves the code as it is."""
+        """Replaces the compiler, and leaves the code unchanged."""
 
         def compiled(*arguments: Any) -> Any:
             self.compiled_calls += 1
@@ -78,7 +78,7 @@ def answer(model: TorchModel, x: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _afresh(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Everything is heard, and what one test compiled is not there for the next."""
+    """Captures all log messages, and drops compiled code between tests."""
     caplog.set_level(logging.INFO, logger="models")
     yield
     torch.compiler.reset()
@@ -147,7 +147,7 @@ def test_compiled_code_that_is_slower_than_eager_is_dropped(caplog: pytest.LogCa
     assert answer(model, X).shape == (2, 4)
 
 
-def test_which_way_won_and_by_how_much_is_in_the_models_config() -> None:
+def test_the_kept_variants_and_their_speedups_are_in_the_models_config() -> None:
     model = tuned(linear(), bf16_ns=500, compiled_ns=2000, precision="bf16", tolerance=0.05, execution="compiled")
     engine: Any = SimpleNamespace(
         spec=model.spec, model=model, batcher=Batcher(LatencyModel(), Sizes(largest_rows=8)), budget_ms=10.0

@@ -1,4 +1,4 @@
-"""Requests into a batch, and the exact way back."""
+"""Collating requests into a batch, and splitting its outputs."""
 
 import numpy as np
 import pytest
@@ -22,17 +22,17 @@ def floats(*shape: int, start: float = 0.0) -> np.ndarray:
     return (np.arange(np.prod(shape), dtype=np.float32) + np.float32(start)).reshape(shape)
 
 
-def test_a_lone_request_is_passed_on_without_a_copy() -> None:
+def test_a_single_request_is_passed_on_without_a_copy() -> None:
     part = prepare_fixed({"x": floats(2, 3)})
     assert collate([part], Bucket(2, 1), {})["x"] is part.tensors["x"]
 
 
-def test_a_lone_padded_request_of_the_buckets_length_is_passed_on_without_a_copy() -> None:
+def test_a_single_padded_request_of_the_buckets_length_is_passed_on_without_a_copy() -> None:
     part = prepare_variable({"x": floats(2, 5)}, {"x": 0})
     assert collate([part], Bucket(2, 5), {"x": 0})["x"] is part.tensors["x"]
 
 
-def test_a_lone_request_at_an_odd_address_is_copied() -> None:
+def test_a_single_request_at_an_unaligned_address_is_copied() -> None:
     odd = np.frombuffer(b"." + floats(1, 4).tobytes(), np.float32, offset=1).reshape(1, 4)
     assert not odd.flags.aligned
     batch = collate([prepare_fixed({"x": odd})], Bucket(1, 1), {})
@@ -65,7 +65,7 @@ def test_bytes_are_collated_too() -> None:
 
 
 @given(sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=6), spare=st.integers(0, 3))
-def test_what_goes_in_comes_out_whatever_the_sizes(sizes: list[tuple[int, int]], spare: int) -> None:
+def test_split_reverses_collate_for_all_sizes(sizes: list[tuple[int, int]], spare: int) -> None:
     pads = {"tokens": 0}
     parts = [
         prepare_variable({"tokens": floats(rows, length, 2, start=index), "plain": floats(rows, 3, start=index)}, pads)
@@ -99,7 +99,7 @@ def test_only_requests_that_fit_together_form_a_group() -> None:
         ({"x": floats(1, 9)}, "length of 9; the model takes up to 8"),
     ],
 )
-def test_an_unusable_request_is_the_clients_to_mend(inputs: dict[str, np.ndarray], words: str) -> None:
+def test_an_unusable_request_is_an_error_of_the_client(inputs: dict[str, np.ndarray], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         prepare_variable(inputs, {"x": 0}, max_length=8)
 

@@ -1,4 +1,4 @@
-"""Which device, and how many threads."""
+"""The choice of the device and of the number of threads."""
 
 import gc
 import logging
@@ -29,7 +29,9 @@ def test_each_lane_has_a_gpu_of_its_own_and_none_is_made_up() -> None:
         choose_device(Resources(gpus=2), 1, cuda_devices=1)
 
 
-def test_gpus_are_numbered_as_the_driver_does_unless_somebody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_numbered_as_by_the_driver_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     choose_device(Resources(gpus=1), cuda_devices=1)
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
@@ -59,7 +61,7 @@ def test_an_unloaded_model_gives_its_memory_back() -> None:
     spec = replace(mlp.SPEC, inputs=(wide,), options={"width": 8192}, resources=Resources(gpus=1))
 
     def load_and_unload() -> tuple[int, int]:
-        """What is free of the GPU's memory while the model is there, and after it."""
+        """Returns the free memory of the GPU while the model is loaded, and after it was closed."""
         (model,) = load_models(spec)
         loaded, _ = torch.cuda.mem_get_info()
         model.close()
@@ -75,7 +77,7 @@ def test_an_unloaded_model_gives_its_memory_back() -> None:
     assert before - after < 0.1 * weights
 
 
-def test_a_missing_gpu_is_loudly_said_and_the_cpu_serves(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_gpu_is_logged_as_a_warning_and_the_cpu_serves(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert str(choose_device(Resources(gpus=1), cuda_devices=0)) == "cpu"
     assert "asked for 1 GPU(s)" in caplog.text
@@ -86,5 +88,7 @@ def test_a_missing_gpu_is_loudly_said_and_the_cpu_serves(caplog: pytest.LogCaptu
     ("asked", "usable", "threads"),
     [(1.0, 16.0, 1), (8.0, 2.0, 2), (2.5, 16.0, 2), (0.0, 4.0, 1), (4.0, 0.5, 1), (3.0, math.inf, 3)],
 )
-def test_threads_are_what_was_asked_within_what_there_is(asked: float, usable: float, threads: int) -> None:
+def test_threads_are_as_many_as_asked_for_and_at_most_the_usable_cpus(
+    asked: float, usable: float, threads: int
+) -> None:
     assert thread_count(asked, usable) == threads

@@ -1,4 +1,4 @@
-"""What the registry makes of objects with `generate`."""
+"""Loading and running objects with a method `generate`."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ CLOSED: list[str] = []
 
 
 class Powers(torch.nn.Module):
-    """The input times a weight, again and again."""
+    """A generator that multiplies its input by a weight in each step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def test_a_module_generates_on_its_device_and_without_gradients() -> None:
 
 
 class Awaiting(Powers):
-    """The same, with a wait before each answer."""
+    """An async generator like `Powers`, with a wait before each answer."""
 
     async def generate(self, inputs):
         value = torch.from_numpy(inputs["in"].astype(np.float32))
@@ -104,7 +104,7 @@ def test_what_cannot_generate_is_not_loaded_as_if_it_could() -> None:
 
 
 class Hollow(torch.nn.Module):
-    """Its layer has no weights, in one way or another."""
+    """A module whose layer has no weights."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()
@@ -115,18 +115,18 @@ class Hollow(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "expected"),
     [
         (lambda: torch.nn.LazyLinear(3), "lazy layers have no weights yet: load them, or call the module once"),
-        (lambda: torch.nn.Linear(3, 3, device="meta"), "weights on the device `meta` hold no values"),
+        (lambda: torch.nn.Linear(3, 3, device="meta"), "weights on the device `meta` have no values"),
     ],
 )
-def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them(layer, told: str) -> None:
-    with pytest.raises(BrokenPromise, match=told):
+def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them(layer, expected: str) -> None:
+    with pytest.raises(BrokenPromise, match=expected):
         load_generating_module(repeat_spec(), Hollow(layer()))
 
 
-def test_a_generator_that_needs_gradients_is_told_how() -> None:
+def test_a_generator_that_needs_gradients_gets_an_error_with_advice() -> None:
     class Climbing(Powers):
         def generate(self, inputs):
             x = torch.ones(1, 1)

@@ -1,4 +1,4 @@
-"""A module's own names are not taken for hooks, and what a hook returns wrong is told in a sentence."""
+"""The hooks of modules: other attributes of these names are not taken for hooks, and errors in hooks are explained."""
 
 from collections import namedtuple
 from collections.abc import Callable
@@ -79,7 +79,9 @@ def with_another_method(module: nn.Module, name: str) -> None:
     [with_layer, with_buffer, with_parameter, with_flag, with_text, with_list, with_another_method],
     ids=lambda add: add.__name__,
 )
-def test_what_only_has_a_hooks_name_is_none(add: Callable[[nn.Module, str], None], name: str) -> None:
+def test_an_attribute_that_only_has_a_hooks_name_is_not_a_hook(
+    add: Callable[[nn.Module, str], None], name: str
+) -> None:
     module = Doubling()
     add(module, name)
     assert hooks_of(module) == (None, None, None, None, None)
@@ -124,7 +126,7 @@ def test_hooks_are_recognised_however_they_are_given_to_the_module() -> None:
 
 
 class Preparing(Doubling):
-    """`prepare` returns what the given function makes of the inputs."""
+    """A module whose `prepare` calls the given function."""
 
     def __init__(self, make: Callable[[Tensors], Any]) -> None:
         super().__init__()
@@ -151,26 +153,26 @@ BAD_PREPARES = [
 
 
 @pytest.mark.parametrize(("make", "words"), BAD_PREPARES)
-def test_what_prepare_returns_wrong_stops_the_start_with_a_sentence(make: Any, words: str) -> None:
+def test_a_wrong_result_of_prepare_stops_the_start_with_a_message(make: Any, words: str) -> None:
     with pytest.raises(BrokenPromise, match=words):
         load_module(spec_of(), Preparing(make))
 
 
 @pytest.mark.parametrize(("make", "words"), BAD_PREPARES)
-def test_what_prepare_returns_wrong_for_one_request_is_the_models_fault(make: Any, words: str) -> None:
+def test_a_wrong_result_of_prepare_for_one_request_is_the_models_fault(make: Any, words: str) -> None:
     model = load_module(spec_of(), Preparing(lambda inputs: inputs if inputs["x"].max() <= 3 else make(inputs)))
     with pytest.raises(BrokenPromise, match=words):
         model.prepare({"x": 100 * np.abs(ROW)})
 
 
 @pytest.mark.parametrize("name", ["prepare", "finish", "example"])
-def test_a_method_that_means_something_else_is_told_so(name: str) -> None:
+def test_a_method_of_a_hooks_name_that_does_something_else_gets_an_error_with_advice(name: str) -> None:
     def helper(*tensors: Any) -> Any:
         return torch.nn.functional.relu(*tensors)
 
     module: Any = Doubling()
     setattr(module, name, helper)
-    with pytest.raises(BrokenPromise, match=rf"`{name}` fails.*: TypeError: .* that does something else needs another"):
+    with pytest.raises(BrokenPromise, match=rf"`{name}` fails.*: TypeError: .* is meant for something else, rename it"):
         load_module(spec_of(), module)
 
 
@@ -189,14 +191,14 @@ def test_inputs_of_different_rows_stay_the_clients_fault() -> None:
         (lambda: {"x": torch.ones(1, 3)}, "`example` returned a Tensor for input 'x'"),
     ],
 )
-def test_what_example_returns_wrong_stops_the_start_with_a_sentence(example: Any, words: str) -> None:
+def test_a_wrong_result_of_example_stops_the_start_with_a_message(example: Any, words: str) -> None:
     module: Any = Doubling()
     module.example = example
     with pytest.raises(BrokenPromise, match=words):
         load_module(spec_of(), module)
 
 
-def test_a_finish_that_returns_no_dict_stops_the_start_with_a_sentence() -> None:
+def test_a_finish_that_returns_no_dict_stops_the_start_with_a_message() -> None:
     module: Any = Doubling()
     module.finish = lambda outputs: list(outputs.values())
     with pytest.raises(BrokenPromise, match="`finish` returned a list; return a dict of numpy arrays by output"):
@@ -230,7 +232,7 @@ def test_a_named_tuple_is_taken_by_its_names_where_they_are_those_of_the_outputs
 
 def test_a_named_tuple_with_an_output_in_another_place_is_refused_with_its_name() -> None:
     module = Returning(lambda x: HalfSwapped(2 * x, x))
-    with pytest.raises(ValueError, match="in which output 'second' stands in another place than declared"):
+    with pytest.raises(ValueError, match="in which output 'second' is in another place than declared"):
         load_module(spec_of("first", "second"), module)
 
 

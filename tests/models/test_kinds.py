@@ -1,4 +1,5 @@
-"""What factories make with PyTorch is served: TorchScript, exported programs, lazy layers, autograd in `forward`."""
+"""Serving the PyTorch objects that factories return: TorchScript, exported programs, lazy layers, autograd in
+`forward`."""
 
 import logging
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def answer(model: Any, x: np.ndarray = ROW) -> np.ndarray:
 
 
 class Network(nn.Module):
-    """Seeded weights, and dropout that must be off."""
+    """A network with seeded weights, and with dropout that must be off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +133,9 @@ def test_lazy_layers_get_their_weights_by_one_forward_pass(caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING, logger="models"):
         model = load_module(spec_of(), nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d()))
     assert answer(model).shape == (1, 3)
-    assert caplog.messages == ["model module: its lazy layers get random weights now: the factory loaded none for them"]
+    assert caplog.messages == [
+        "model module: its lazy layers get random weights, since the factory loaded none for them"
+    ]
     assert_batched_equals_unbatched(model)
 
 
@@ -165,12 +168,12 @@ def test_lazy_layers_behind_a_prepare_are_given_what_it_prepares() -> None:
 
 
 def test_weights_that_exist_nowhere_are_refused() -> None:
-    with pytest.raises(BrokenPromise, match="weights on the device `meta` hold no values"):
+    with pytest.raises(BrokenPromise, match="weights on the device `meta` have no values"):
         load_module(spec_of(), nn.Linear(4, 3, device="meta"))
 
 
 class Saliency(nn.Module):
-    """How much each input counts: the gradient of the output. The given context is that of its autograd."""
+    """Returns the gradient of the output with respect to each input. The given context is that of its autograd."""
 
     def __init__(self, *contexts: Callable[[], Any], backward: bool = False) -> None:
         super().__init__()
@@ -195,7 +198,7 @@ class Saliency(nn.Module):
 
 @pytest.mark.parametrize("contexts", [(), (torch.enable_grad,), (lambda: torch.inference_mode(False),)])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_model_that_uses_autograd_is_told_how(contexts: Any, backward: bool) -> None:
+def test_a_model_that_uses_autograd_gets_an_error_with_advice(contexts: Any, backward: bool) -> None:
     module = Saliency(*contexts, backward=backward)
     if contexts and contexts[0] is not torch.enable_grad:
         assert answer(load_module(spec_of(), module)).tolist() == [[2.0, 2.0, 2.0]]
@@ -206,15 +209,15 @@ def test_a_model_that_uses_autograd_is_told_how(contexts: Any, backward: bool) -
 
 @pytest.mark.parametrize("device", [None, ScriptedDevice()], ids=["directly", "through a pipeline"])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_model_that_does_as_it_was_told_is_served_with_autograd(device: Any, backward: bool) -> None:
+def test_a_model_that_follows_this_advice_is_served_with_autograd(device: Any, backward: bool) -> None:
     module = Saliency(lambda: torch.inference_mode(False), torch.enable_grad, backward=backward)
     model = load_module(spec_of(), module, device)
     assert answer(model).tolist() == [[2.0, 2.0, 2.0]]
     assert_batched_equals_unbatched(model)
 
 
-def test_a_tensor_on_another_device_is_told_of_with_what_to_do() -> None:
-    """As a GPU says it; here nothing else could."""
+def test_a_tensor_on_another_device_gives_an_error_with_advice() -> None:
+    """Raises the GPU's error text, since no GPU is needed for the test."""
 
     class OnTheHost(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -222,7 +225,7 @@ def test_a_tensor_on_another_device_is_told_of_with_what_to_do() -> None:
                 "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!\nmore"
             )
 
-    with pytest.raises(RuntimeError, match=r"cuda:0 and cpu\. .* belongs on `x\.device`; .* `map_location`$"):
+    with pytest.raises(RuntimeError, match=r"cuda:0 and cpu\. .* on `x\.device`. .* `map_location`$"):
         load_module(spec_of(), OnTheHost())
 
 

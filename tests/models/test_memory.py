@@ -1,4 +1,4 @@
-"""A GPU's memory, on the scripted device: looked at before it is taken, let go of by what did not fit, given back."""
+"""Memory of a GPU, on the scripted device: checked before it is used, and freed after errors and after closing."""
 
 import gc
 import weakref
@@ -29,7 +29,7 @@ def spec_of(gpus: float = 1.0) -> ModelSpec:
 
 
 class Moved(nn.Module):
-    """4096 bytes of weights. Notes what is done with it."""
+    """A module with 4096 bytes of weights that records the calls on it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def test_a_model_that_is_closed_holds_neither_its_module_nor_memory_of_the_devic
 
 
 class Hungry(nn.Module):
-    """Runs out of memory in the second half of its work, if it has more than two rows."""
+    """A module that runs out of memory in the second half of its work if the batch has more than two rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Hungry(nn.Module):
 
 
 @pytest.mark.parametrize("device", [None, ScriptedDevice()], ids=["cpu", "scripted"])
-def test_what_a_batch_had_got_before_memory_ran_out_is_free_for_its_halves(device: ScriptedDevice | None) -> None:
+def test_memory_of_a_batch_that_ran_out_of_memory_is_free_for_its_halves(device: ScriptedDevice | None) -> None:
     module = Hungry()
     model = load_module(spec_of(gpus=0.0), module, device)
     part = model.prepare({"x": np.ones((4, 4), np.float32)})
@@ -113,7 +113,7 @@ def test_what_a_batch_had_got_before_memory_ran_out_is_free_for_its_halves(devic
 
 
 def test_a_changed_module_is_settled_before_a_batch_is_computed_with_it() -> None:
-    """Layouts and precisions are changed outside the streams that batches are computed on."""
+    """Checks that changes of layout and precision, which run outside the streams of batches, are waited for."""
     steps: list[tuple[str, bool]] = []
     module = nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False)
     device = ScriptedDevice(on_step=lambda kind, number: steps.append((kind, module.weight.is_contiguous())))

@@ -1,4 +1,4 @@
-"""Options of a factory: paths count from the settings, and values stay out of what others may read."""
+"""Options of a factory: paths are relative to the settings, and values are removed from texts that others may read."""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def test_an_absolute_path_stays_as_it_is(tmp_path: Path) -> None:
 
 
 class Reading:
-    """A factory that opens the file it is given."""
+    """A factory that opens the given file."""
 
     device = "cpu"
 
@@ -103,7 +103,7 @@ SECRET = "s3cr3t-tok/en"
         ({"on": True, "off": None}, "True, None", "True, None"),
     ],
 )
-def test_a_text_is_told_without_the_values_of_options(options: dict[str, Any], text: str, public: str) -> None:
+def test_a_text_is_shown_without_the_values_of_options(options: dict[str, Any], text: str, public: str) -> None:
     assert without_values(text, options) == public
 
 

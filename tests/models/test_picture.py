@@ -1,4 +1,4 @@
-"""Pictures are seen as a person sees them: every kind of file that Pillow can make, and what is refused."""
+"""Decoding pictures as a viewer shows them: every kind of file that Pillow can write, and refused files."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -15,7 +15,7 @@ picture = pytest.importorskip("models.picture")
 
 RED, GREEN, BLUE, YELLOW, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255)
 UPRIGHT = [RED, GREEN, BLUE, YELLOW]  # the corners, as read
-TURNED = {  # how the file holds it, for a viewer that heeds its orientation to show it upright
+TURNED = {  # how the pixels are stored for each orientation, so that a viewer shows the picture upright
     1: None, 2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM",
     5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270",
 }  # fmt: skip
@@ -36,7 +36,7 @@ def file_of(image: Any, kind: str, **how: Any) -> bytes:
 
 
 def seen(content: bytes) -> list[tuple[int, ...]]:
-    """The colours at the four corners, away from the edges."""
+    """Returns the colours near the four corners, away from the edges."""
     pixels = picture.middle_of(content, 224, 256)
     assert (pixels.shape, pixels.dtype) == ((224, 224, 3), np.uint8)
     return [tuple(map(int, pixels[row, column])) for row, column in ((9, 9), (9, -9), (-9, 9), (-9, -9))]
@@ -59,7 +59,7 @@ def test_a_picture_is_turned_upright_as_its_metadata_say(kind: str, orientation:
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(value: int) -> None:
+def test_an_invalid_orientation_is_ignored(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
     assert near(seen(file_of(corners_picture(), "JPEG", exif=exif)), UPRIGHT)
@@ -68,12 +68,12 @@ def test_an_orientation_that_does_not_exist_turns_nothing(value: int) -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"nonsense"])
-def test_broken_metadata_turn_nothing(kind: str, exif: bytes) -> None:
+def test_broken_metadata_are_ignored(kind: str, exif: bytes) -> None:
     assert near(seen(file_of(corners_picture(), kind, exif=exif)), UPRIGHT)
 
 
 def half_hidden(mode: str) -> Any:
-    """Its right half is there but fully transparent."""
+    """Returns a picture whose right half has colours but is fully transparent."""
     image = corners_picture().convert("RGBA")
     alpha = np.full((60, 80), 255, np.uint8)
     alpha[:, 40:] = 0
@@ -132,7 +132,7 @@ def test_what_is_half_transparent_is_half_white() -> None:
 
 
 def test_hidden_colours_do_not_bleed_into_what_is_seen() -> None:
-    """A fine comb of opaque white on hidden black: scaled down, it is white and not grey."""
+    """Scales fine stripes of opaque white and transparent black: the result must be white, not grey."""
     pixels = np.zeros((2048, 2048, 4), np.uint8)
     pixels[:, ::2] = 255
     assert picture.middle_of(file_of(Image.fromarray(pixels), "PNG"), 224, 256).min() >= 253
@@ -142,7 +142,7 @@ GREYS = np.linspace(0, 255, 80).astype(np.uint8)[None].repeat(60, 0)
 
 
 def seen_greys(content: bytes) -> list[int]:
-    """Along the middle row, a sixteenth of the width from either end, and in the middle."""
+    """Returns the greys in the middle row: a sixteenth of the width from each end, and in the middle."""
     row = picture.middle_of(content, 240, 240)[120]
     assert (row == row[:, :1]).all()
     return [int(row[column, 0]) for column in (15, 120, 225)]
@@ -222,7 +222,7 @@ def test_every_colour_model_is_seen_in_its_colours(mode: str, kind: str) -> None
 
 
 def test_a_cmyk_jpeg_is_read_as_adobe_writes_it_with_its_mark_or_without_as_in_a_browser() -> None:
-    """Its numbers are how much paper is left, not how much ink there is."""
+    """Reads a file whose numbers are inverted: they give the remaining paper, not the ink."""
     content = file_of(corners_picture().convert("CMYK"), "JPEG")
     at = content.index(b"\xff\xee")
     unmarked = content[:at] + content[at + 2 + int.from_bytes(content[at + 2 : at + 4], "big") :]
@@ -236,7 +236,7 @@ def profile(change: Callable[[bytes], bytes] = lambda content: content) -> bytes
 
 
 def red_is_green(content: bytes) -> bytes:
-    """A colour space with the primaries of sRGB by other names."""
+    """Returns the profile with its red and green primaries interchanged."""
     return content.replace(b"rXYZ", b"tmp!", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"tmp!", b"gXYZ", 1)
 
 
@@ -279,7 +279,7 @@ def test_a_picture_of_any_size_is_seen(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("mode", "kind"), [("I", "TIFF"), ("F", "TIFF")])
 def test_numbers_without_an_agreed_white_are_refused_with_a_sentence(mode: str, kind: str) -> None:
-    with pytest.raises(InvalidInput, match="of which nobody knows which is white; send 8 or 16 bits"):
+    with pytest.raises(InvalidInput, match="for which white is not defined; send 8 or 16 bits"):
         picture.middle_of(file_of(corners_picture().convert(mode), kind), 224, 256)
 
 
@@ -302,7 +302,7 @@ def test_other_kinds_of_file_are_refused(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("side", [7_200, 10_000, 16_000])
 def test_a_small_file_with_very_many_pixels_is_refused_before_it_is_unpacked(kind: str, side: int) -> None:
-    """Its head alone decides: what follows is nothing."""
+    """Refuses the file by its header alone; there are no pixels after it."""
     content = announcing(kind, side)
     assert len(content) < 10_000
     with pytest.raises(InvalidInput, match=r"pixels; at most (50,000,000|16,000,000 of a WEBP) are accepted"):
@@ -323,7 +323,7 @@ def test_a_webp_has_a_bound_of_its_own_since_no_other_thread_runs_while_its_pixe
 
 
 def announcing(kind: str, side: int) -> bytes:
-    """A small picture whose head announces so many rows and columns."""
+    """Returns a small file whose header announces this many rows and columns."""
     content = bytearray(file_of(Image.new("RGB", (16, 16), RED), kind))
     if kind == "PNG":
         import zlib

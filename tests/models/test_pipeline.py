@@ -1,4 +1,5 @@
-"""Batches through an asynchronous device: the same stories of the scripted one, in many orders, and of CUDA."""
+"""Pipelining batches through an asynchronous device: the tests of `pipeline_stories` on the scripted device, in many
+orders, and on CUDA."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +23,10 @@ def test_pipeline(seed: Any, graphs: bool, story: Callable[[Device, bool], None]
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
 def test_a_batch_is_one_copy_in_and_one_out_into_memory_that_is_there_and_waits_for_no_stream(graphs: bool) -> None:
-    """Two outputs of different types go back in that one copy; two batches are always under way."""
+    """Copies two outputs of different types back in one copy; two batches are always in flight."""
     device = ScriptedDevice()
     execution = execution_on(device, graphs=graphs)
-    for first in (launched(execution, 0.0), launched(execution, 0.0)):  # the slots get their memory
+    for first in (launched(execution, 0.0), launched(execution, 0.0)):  # allocates the slots' memory
         execution.collect(first)
     before, free = device.counts.copy(), device.memory()
     ahead = launched(execution, 1.0)

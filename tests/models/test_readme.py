@@ -15,7 +15,7 @@ README = (Path(models.__file__).parent / "README.md").read_text()
 
 
 def block(language: str) -> str:
-    """The first code block in that language."""
+    """Returns the first code block in that language."""
     found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
     assert found, language
     return found.group(1)

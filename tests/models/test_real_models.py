@@ -1,4 +1,4 @@
-"""The models that are served in the demo: they load, they are right, and sharing a batch changes nothing."""
+"""The models of the demo: they load, their answers are correct, and batching does not change them."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -47,7 +47,7 @@ def photographs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("gpus", [0.0, pytest.param(1.0, marks=pytest.mark.gpu)])
-def test_the_mlp_answers_the_same_in_company(gpus: float) -> None:
+def test_the_mlp_answers_the_same_in_a_batch(gpus: float) -> None:
     model = load_model(replace(mlp.SPEC, resources=Resources(gpus=gpus)))
     assert_batched_equals_unbatched(model)
 
@@ -59,7 +59,7 @@ def test_the_mlp_has_the_same_weights_each_time() -> None:
     assert np.array_equal(first["y"], second["y"])
 
 
-def test_photographs_are_told_apart(classifier: Model, photographs: dict[str, bytes]) -> None:
+def test_different_photographs_get_different_labels(classifier: Model, photographs: dict[str, bytes]) -> None:
     found = answer(classifier, {"image": bytes_of(photographs["flower"], photographs["china"])})
     assert found["label"].tolist() == [[b"daisy"], [b"palace"]]
     assert found["probabilities"].argmax(1).tolist() == [985, 698]
@@ -67,7 +67,7 @@ def test_photographs_are_told_apart(classifier: Model, photographs: dict[str, by
     assert found["probabilities"].sum(1) == pytest.approx([1, 1], abs=1e-4)
 
 
-def test_photographs_are_answered_the_same_in_company(classifier: Model, photographs: dict[str, bytes]) -> None:
+def test_photographs_are_answered_the_same_in_a_batch(classifier: Model, photographs: dict[str, bytes]) -> None:
     assert_batched_equals_unbatched(classifier, [{"image": bytes_of(content)} for content in photographs.values()])
 
 
@@ -123,7 +123,7 @@ def test_sentences_of_like_meaning_lie_close(embedder: Model) -> None:
         b"Today is a sunny day",
     ]
     embeddings = answer(embedder, {"text": bytes_of(*sentences)})["embedding"]
-    # A wrong weight, activation or pooling moves these numbers, checked against transformers' BertModel.
+    # A wrong weight, activation or pooling changes these numbers, which were checked against transformers' BertModel.
     assert embeddings @ embeddings[0] == pytest.approx([1, 0.6946, 0.9429, 0.2569], abs=1e-3)
 
 
@@ -162,7 +162,7 @@ def test_a_long_text_is_cut_to_the_same_tokens_as_if_all_of_it_were_read(embedde
 
 def test_a_text_of_any_length_costs_no_more_than_a_long_one(embedder: Model) -> None:
     class Read(bytes):
-        """A text that notes how much of it is asked for."""
+        """A text that records how much of it is read."""
 
         most = 0
 

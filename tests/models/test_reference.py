@@ -1,4 +1,4 @@
-"""The numpy models, and how a factory becomes a model."""
+"""The numpy models, and loading a model from its factory."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def test_echo_answers_padded_requests_at_their_own_length() -> None:
     assert_batched_equals_unbatched(model, requests)
 
 
-def test_slow_fails_only_for_the_value_it_was_told() -> None:
+def test_slow_fails_only_for_the_configured_value() -> None:
     model = load_model(reference.slow_spec(options={"base_ms": 0, "per_row_ms": 0, "raise_on_value": 13}))
     assert answer(model, [1, 2]) == [1, 2]
     with pytest.raises(ValueError, match="told to fail on 13"):
@@ -99,7 +99,7 @@ def test_a_batch_that_mixes_rows_up_is_found() -> None:
 
 
 def on_gpu(spec: ModelSpec, lane_index: int, missing: bool = False) -> Model:
-    """As a model of somebody's own making says where it is."""
+    """Returns a model of a user's own that reports a GPU as its device."""
     model = reference.noop(spec)
     model.device = "cpu" if missing else f"cuda:{lane_index}"
     return model

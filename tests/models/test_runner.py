@@ -1,4 +1,4 @@
-"""A user's module, through the runner: what it is given, what it may return, and what is said when that is wrong."""
+"""Running a user's module: its inputs, its results, and the errors for wrong results."""
 
 import logging
 from typing import Any
@@ -41,7 +41,7 @@ def answer(model: TorchModel, **inputs: np.ndarray) -> Tensors:
 
 
 class Returning(nn.Module):
-    """Returns what the given function makes of its inputs."""
+    """A module that calls the given function."""
 
     def __init__(self, compute: Any) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def test_inputs_are_positional_whatever_their_order_and_outputs_are_named(comput
 
 
 @pytest.mark.parametrize("gpus", [0.0, ON_GPU])
-def test_a_lone_tensor_takes_the_declared_name(gpus: float) -> None:
+def test_a_single_tensor_takes_the_declared_name(gpus: float) -> None:
     model = loaded(nn.Linear(2, 3), [tensor("x", 2)], [tensor("y", 3)], resources=Resources(gpus=gpus))
     assert answer(model, x=ROW)["y"].shape == (1, 3)
     assert_batched_equals_unbatched(model)
@@ -96,7 +96,7 @@ def test_dropout_is_off_and_nothing_is_recorded_for_training() -> None:
 
 
 class Doubler(nn.Module):
-    """Text in, text out: one number for each character, doubled."""
+    """A module from text to text: it doubles one number for each character."""
 
     pad = {"codes": 0}  # noqa: RUF012
     max_length = 40
@@ -210,7 +210,7 @@ def test_a_module_is_found_by_its_import_string() -> None:
 
 
 def failing(error: Exception, device: Device | None = None) -> TorchModel:
-    """A model whose module raises this. device: asked whether it still works."""
+    """Returns a model whose module raises this error. device: reports whether it still works."""
 
     def compute(x: torch.Tensor) -> torch.Tensor:
         raise error
@@ -233,7 +233,7 @@ def failing(error: Exception, device: Device | None = None) -> TorchModel:
         (KeyError("x"), KeyError),
     ],
 )
-def test_what_torch_raises_is_told_apart(error: Exception, expected: type[Exception]) -> None:
+def test_errors_of_torch_are_classified(error: Exception, expected: type[Exception]) -> None:
     lost = ScriptedDevice()
     lost.lost = True
     with pytest.raises(expected) as raised:
@@ -285,7 +285,7 @@ def test_a_closed_model_computes_no_more() -> None:
         model.forward({"x": ROW})
 
 
-def test_where_a_model_runs_is_said_when_it_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_device_of_a_model_is_logged_when_it_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="models"):
         loaded(nn.Linear(2, 3), [tensor("x", 2)], [tensor("y", 3)])
     assert caplog.messages == ["model module: Linear on cpu, 1 thread(s)"]

@@ -1,4 +1,4 @@
-"""What a spec refuses to be, and in which words."""
+"""Invalid specs and their error messages."""
 
 from typing import Any
 

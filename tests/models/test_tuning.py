@@ -1,4 +1,4 @@
-"""Which way of computing wins: it must be right, it must be faster, and whatever else happens, the model serves."""
+"""The choice of the variant: it must be correct and faster, and the model serves in every case."""
 
 import logging
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def test_the_shapes_that_matter_are_the_corners() -> None:
 
 
 class Timed:
-    """A module whose time the device's clock is told: per way of computing, by whether it is captured."""
+    """Replaces the measured time of a batch, by whether a graph was replayed."""
 
     def __init__(
         self, model: TorchModel, device: ScriptedDevice, eager_ns: int, graph_ns: Callable[[int], int]
@@ -112,7 +112,7 @@ def test_graphs_that_are_not_faster_are_dropped_and_any_number_of_rows_will_do()
 
 
 class Forgetful(nn.Module):
-    """Answers every call after the first few with what the first ones were: as a graph over stale memory would."""
+    """A module that repeats its first answers, like a graph over stale memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Forgetful(nn.Module):
         return self.first.setdefault(len(x), 2 * x.clone())
 
 
-def test_a_fast_way_with_wrong_answers_loses_loudly(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fast_variant_with_wrong_answers_is_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     device = ScriptedDevice(
         on_step=lambda kind, number: setattr(module, "captured", module.captured or kind == "capture")
     )

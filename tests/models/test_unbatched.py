@@ -65,7 +65,7 @@ def test_a_number_without_any_dimension_goes_in_and_out(device: Any) -> None:
 
 
 class Texts(nn.Module):
-    """Counts letters: `prepare`, `finish` and `example` see a request as it was sent."""
+    """A module that counts letters; its `prepare`, `finish` and `example` are given requests without added rows."""
 
     def prepare(self, inputs: Tensors) -> Tensors:
         assert inputs["text"].ndim == 1
@@ -90,7 +90,7 @@ def test_its_own_methods_see_a_request_as_it_was_sent() -> None:
     assert (answer["longest"].item(), answer["words"].tolist()) == (3, [b"x", b"xxx", b""])
 
 
-def test_what_does_not_fit_is_told_in_the_declared_shapes() -> None:
+def test_a_wrong_shape_is_reported_in_the_form_of_the_declared_shapes() -> None:
     with pytest.raises(BrokenPromise, match=r"declared \[3\], but comes as \[4\]"):
         loaded(Returning(lambda a: a), [alone("a", 4)], [alone("y", 3)])
 
@@ -111,7 +111,7 @@ def test_requests_that_leave_an_input_out_never_share_a_batch_with_others(device
     requests = [{"a": row}, {"mask": row * 3, "a": row}] * 4
     found = answers(model, *requests)
     assert [answer["y"].tolist() for answer in found] == [[[1, 2]], [[3, 12]]] * 4
-    assert any(is_missing for _, is_missing in seen[1:])  # after the trial at the load
+    assert any(is_missing for _, is_missing in seen[1:])  # after the check at load
 
 
 def test_a_module_that_cannot_do_without_an_optional_input_is_found_out_when_it_is_loaded() -> None:

@@ -1,4 +1,4 @@
-"""Other ways to compute a module, on the CPU, and whether their outputs are still the same."""
+"""Variants of computing a module, on the CPU, and the differences of their outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def test_the_difference_is_a_share_of_the_largest_value(expected: list, actual: 
     assert found == pytest.approx(off)
 
 
-def test_whole_numbers_differ_by_how_many_do_and_names_and_types_by_everything() -> None:
+def test_integers_differ_by_the_share_of_differing_elements_and_other_names_or_types_infinitely() -> None:
     labels = np.array([1, 2, 3, 4])
     assert difference({"y": labels}, {"y": np.array([1, 2, 3, 5])}) == 0.25
     assert difference({"y": labels}, {"z": labels}) == np.inf
@@ -117,7 +117,7 @@ def test_a_module_that_cannot_be_compiled_serves_as_it_is(caplog: pytest.LogCapt
     assert model.forward({"x": np.ones((1, 4), np.float32)})["y"].tolist() == [[2.0] * 4]
 
 
-def test_what_was_not_compiled_before_is_not_compiled_in_service() -> None:
+def test_shapes_that_were_not_compiled_at_load_are_not_compiled_in_service() -> None:
     calls: list[int] = []
 
     def backend(graph: Any, inputs: Any) -> Any:

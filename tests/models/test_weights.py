@@ -1,4 +1,4 @@
-"""Safetensors as they are, pickles converted once."""
+"""Loading weights: safetensors directly, pickles after one conversion."""
 
 import logging
 import zipfile
@@ -23,7 +23,7 @@ def same(state: dict[str, torch.Tensor]) -> bool:
     return state.keys() == WEIGHTS.keys() and all(torch.equal(state[name], WEIGHTS[name]) for name in WEIGHTS)
 
 
-def test_safetensors_are_read_where_they_lie(tmp_path: Path, cache: Path) -> None:
+def test_safetensors_are_read_in_place(tmp_path: Path, cache: Path) -> None:
     save_file(WEIGHTS, tmp_path / "model.safetensors")
     assert same(load_weights(tmp_path / "model.safetensors"))
     assert not cache.exists()
@@ -51,7 +51,7 @@ def test_tied_and_transposed_tensors_can_be_converted(tmp_path: Path, cache: Pat
 
 def test_a_pickle_that_holds_more_than_tensors_is_refused(tmp_path: Path, cache: Path) -> None:
     torch.save({"weights": Path("anything")}, tmp_path / "model.pth")
-    with pytest.raises(UnreadableWeights, match=r"model\.pth: .* loading could run code"):
+    with pytest.raises(UnreadableWeights, match=r"model\.pth: .* loading it could run code"):
         load_weights(tmp_path / "model.pth")
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="not a flat dictionary of tensors"):

@@ -1,4 +1,4 @@
-"""Models that write into what they are given: right answers, and nobody else's memory is changed."""
+"""Models that write into their inputs: answers are correct, and the memory of clients does not change."""
 
 from collections.abc import Callable
 
@@ -63,7 +63,7 @@ class Doubling(torch.nn.Module):
 
 
 def asked(model: TorchModel | NumpyModel, *requests: Tensors) -> list[list[float]]:
-    """In one batch: the first value of each."""
+    """Computes the requests in one batch and returns the first value of each row."""
     parts = [model.prepare(dict(request)) for request in requests]
     rows = sum(part.rows for part in parts)
     answers = model.split(model.forward(model.collate(parts, Bucket(rows, parts[0].length))), parts)
@@ -71,7 +71,7 @@ def asked(model: TorchModel | NumpyModel, *requests: Tensors) -> list[list[float
 
 
 def request(value: float) -> Tensors:
-    """As it comes from a client: not to be written to."""
+    """Returns a read-only request, like one from a client."""
     return frozen({"x": np.full((1, 4), value, np.float32)})
 
 
@@ -144,9 +144,9 @@ def doubled(x: np.ndarray) -> tuple[np.ndarray]:
     return (x,)
 
 
-def test_a_numpy_model_that_writes_into_its_input_answers_the_same_alone_and_in_company() -> None:
+def test_a_numpy_model_that_writes_into_its_input_answers_the_same_alone_and_in_a_batch() -> None:
     model = NumpyModel(echo_spec(), doubled)
-    model.forward(model.collate([model.sample(1, 1)], Bucket(1, 1)))  # as warming up does
+    model.forward(model.collate([model.sample(1, 1)], Bucket(1, 1)))  # like the warm-up
     own = {"x": np.full((1, 4), 2, np.float32)}
     for one in (request(2), own):
         for _ in range(3):
@@ -164,7 +164,7 @@ def test_an_error_of_the_models_own_stays_what_it_was() -> None:
 
 
 class Finishing(torch.nn.Module):
-    """Doubles its answer in place; fails for 13."""
+    """A module whose `finish` doubles its answer in place and fails for 13."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 0

@@ -183,7 +183,10 @@ def test_draining_answers_everybody() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"replicas": 2}, "replicas: a model with state has one"), ({"decoupled": True}, "state: a decoupled model")],
+    [
+        ({"replicas": 2}, "replicas: must be 1 for a model with state"),
+        ({"decoupled": True}, "state: a decoupled model"),
+    ],
 )
 def test_a_spec_that_cannot_keep_state_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -1,6 +1,6 @@
 """BentoML with its adaptive batching: POST {"bodies": [...]} to /noop, /mlp, /sentences, /photographs.
 
-Its batches are made of JSON arrays, so rows travel as numbers and photographs in base64: bare bytes cannot be batched.
+It batches JSON arrays only, not bare bytes, so rows are sent as numbers and photographs in base64.
 `bentoml serve bento_server:Works --port 8000`."""
 
 import base64

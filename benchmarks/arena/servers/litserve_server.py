@@ -16,7 +16,7 @@ class Work(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.answer = work.load(self.name)
 
-    # FastAPI hands over bare bytes where the content type is not JSON.
+    # FastAPI passes bare bytes if the content type is not JSON.
     def decode_request(self, request: Annotated[bytes, Body()]) -> bytes:
         return request
 
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
-    # One timeout for all works; it is checked against the age in the queue.
+    # One timeout for all works; it is compared with the time in the queue.
     timeout_s = max(work.OBJECTIVE_MS.values()) / 1000
     server = litserve.LitServer([Work(name) for name in work.WORKS], accelerator="cpu", timeout=timeout_s)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")

@@ -19,7 +19,7 @@ def worker(name: str) -> type[Worker]:
         def forward(self, data: list[bytes]) -> list[bytes]:
             return self.answer(data)
 
-    # Its processes are spawned and look the class up by its name.
+    # Mosec's processes are spawned and import the class by name.
     Work.__name__ = Work.__qualname__ = name.capitalize()
     globals()[Work.__name__] = Work
     return Work

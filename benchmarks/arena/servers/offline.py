@@ -1,6 +1,6 @@
-"""What each work does with no server around it: rows per second on one thread, printed as JSON.
+"""Measures each work without a server: rows per second on one thread, printed as JSON.
 
-From these the arena takes its rates: they favour nobody, and stand even where a server refuses everything."""
+The arena derives its rates from these numbers, which do not depend on any server."""
 
 import json
 import random
@@ -16,7 +16,7 @@ BODIES = 64
 
 
 def bodies(name: str) -> list[bytes]:
-    """Neighbours are alike in length, as in the best batches a server could make."""
+    """Returns bodies sorted by length, so that a batch has similar lengths, as in the best batches of a server."""
     generator = random.Random(0)
     if name == "sentences":
         texts = [sentence(max(1, round(generator.lognormvariate(2.5, 0.8))), generator) for _ in range(BODIES)]
@@ -27,7 +27,7 @@ def bodies(name: str) -> list[bytes]:
 
 
 def rows_per_second(name: str) -> float:
-    """At the best of the batch sizes."""
+    """Returns the rows per second at the best batch size."""
     answer, rows = work.load(name), bodies(name)
     answer(rows[:1])
     best = 0.0

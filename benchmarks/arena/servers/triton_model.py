@@ -1,9 +1,9 @@
-"""Triton's python backend, one file for all works: `model.py` of each model in a repository that the arena writes."""
+"""Triton's python backend, one file for all works: `model.py` of each model in the repository that the arena writes."""
 
 import os
 import sys
 
-# The interpreter inside Triton pays no attention to PYTHONPATH, and all that is needed lives in the peers' environment.
+# Triton's interpreter ignores PYTHONPATH, but the needed packages are in the peers' environment.
 sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
 
 import numpy as np  # noqa: E402
@@ -17,7 +17,7 @@ class TritonPythonModel:
 
     def execute(self, requests):
         bodies = [triton.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
-        # Texts and photographs come as one element of BYTES.
+        # Texts and photographs arrive as one element of BYTES.
         raw = [bytes(body.flat[0]) if body.dtype == object else body.tobytes() for body in bodies]
         return [
             triton.InferenceResponse([triton.Tensor("y", np.frombuffer(answer, dtype=np.float32)[None])])

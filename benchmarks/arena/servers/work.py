@@ -1,6 +1,7 @@
-"""What every peer computes: a batch of request bodies to a batch of answers, the same code and weights everywhere.
+"""The works that every peer computes, from a batch of request bodies to a batch of answers, with the same code and
+weights.
 
-A server only wraps one of these with its own batching. Bodies are bare: 4 KB of FP32, a sentence, or a JPEG."""
+Each server calls one of these with its own batching. Bodies are bare bytes: 4 KB of FP32, a sentence, or a JPEG."""
 
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import numpy as np
 MAX_BATCH = 64
 MAX_WAIT_MS = 2
 WORKS = ("noop", "mlp", "sentences", "photographs")
-# By when an answer is worth something. Servers that can be told are told.
+# The latency objective of each work. It is configured in the servers that have such a setting.
 OBJECTIVE_MS = {"noop": 20, "mlp": 50, "sentences": 250, "photographs": 500}
 
 Answer = Callable[[list[bytes]], list[bytes]]
@@ -54,8 +55,8 @@ def _torch(model, name: str, output: str) -> Answer:  # type: ignore[no-untyped-
         contents[:, 0] = bodies
         prepared = {key: torch.from_numpy(value) for key, value in model.prepare({name: contents}).items()}
         with torch.inference_mode():
-            told = model(**prepared)
-        rows = (told[output] if output else told).numpy()
+            outputs = model(**prepared)
+        rows = (outputs[output] if output else outputs).numpy()
         return [row.tobytes() for row in rows]
 
     return answer

@@ -1,4 +1,4 @@
--- One row of 1024 FP32 in Open Inference binary form; the answer is asked for in binary too.
+-- Sends one row of 1024 FP32 in Open Inference binary form and requests a binary answer.
 local header = '{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1024],"parameters":{"binary_data_size":4096}}],'
   .. '"outputs":[{"name":"y","parameters":{"binary_data":true}}]}'
 

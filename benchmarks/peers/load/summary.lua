@@ -1,4 +1,4 @@
--- One line of JSON at the end, so that nothing has to be read out of wrk's rounded prose.
+-- Prints one line of JSON at the end, because wrk rounds the numbers in its text.
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(

@@ -1,4 +1,4 @@
-"""The least a Python gRPC server can do: grpc.aio with generated classes, one no-op answer. `--loop uvloop|asyncio`."""
+"""A minimal Python gRPC server as a baseline: grpc.aio with generated classes and a no-op. `--loop uvloop|asyncio`."""
 
 import argparse
 import asyncio

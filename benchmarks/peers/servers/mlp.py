@@ -1,6 +1,6 @@
-"""The model on which batching pays: its weights are streamed from memory once per batch, however many rows it has.
+"""An MLP that gains from batching: its weights are read from memory once per batch, for any number of rows.
 
-Every server in the comparison builds it from here, with one torch thread and the same seed."""
+Every server in the comparison builds it with this code, with one torch thread and the same seed."""
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ def build() -> torch.nn.Module:
 
 
 def answer(model: torch.nn.Module, bodies: list[bytes]) -> list[bytes]:
-    """One forward over requests that arrived as raw bytes, one row each."""
-    # bytearray: torch refuses to promise anything about memory it may not write to.
+    """Computes a batch of requests of raw bytes, one row each."""
+    # A bytearray, because torch warns about read-only memory.
     rows = torch.from_numpy(np.frombuffer(bytearray().join(bodies), dtype=np.float32).reshape(-1, WIDTH))
     with torch.inference_mode():
         return [row.tobytes() for row in model(rows).numpy()]

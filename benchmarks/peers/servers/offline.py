@@ -1,6 +1,6 @@
-"""The MLP with no server around it: rows per second by batch size, and its answer to the one row everybody sends.
+"""Measures the MLP without a server: rows per second by batch size, and its answer to the common row.
 
-Prints JSON. A server cannot beat the best of these with one torch thread; how close it comes is its merit."""
+Prints JSON. The best rate is the upper bound for a server with one torch thread."""
 
 import argparse
 import json

@@ -1,7 +1,7 @@
-"""Ray Serve with its own @serve.batch, as its documentation shows it: no code of ours on the way of a request.
+"""Ray Serve with its own @serve.batch, as in its documentation, without any code of Headway.
 
-`ray_server.py --port 8000 --folder DIR`; POST raw bytes to /noop or /mlp. Which path a request takes (Python proxy or
-HAProxy) is decided by the environment of this process. It owns a Ray of its own and takes it down on SIGTERM."""
+`ray_server.py --port 8000 --folder DIR`; POST raw bytes to /noop or /mlp. The environment of this process selects the
+path of a request (Python proxy or HAProxy). It starts its own Ray and stops it on SIGTERM."""
 
 import argparse
 import signal
@@ -50,7 +50,7 @@ class Mlp:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--folder", required=True, help="Ray's temporary files; short, since sockets live in it")
+    parser.add_argument("--folder", required=True, help="folder of Ray's temporary files and sockets; must be short")
     arguments = parser.parse_args()
     asked_to_stop = threading.Event()
 

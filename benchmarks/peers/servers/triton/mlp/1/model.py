@@ -1,9 +1,9 @@
-"""Triton's python backend running the MLP over all rows of the batch Triton formed."""
+"""Triton's python backend, which runs the MLP on all rows of Triton's batch."""
 
 import os
 import sys
 
-# The interpreter inside Triton pays no attention to PYTHONPATH, and torch lives in the peers' environment.
+# Triton's interpreter ignores PYTHONPATH, but torch is in the peers' environment.
 sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
 
 import mlp  # noqa: E402

@@ -1,9 +1,9 @@
-"""Triton's python backend answering with the first number of each row: only the server's own cost is seen."""
+"""Triton's python backend, which returns the first number of each row, to measure only the server's own cost."""
 
 import os
 import sys
 
-# The interpreter inside Triton pays no attention to PYTHONPATH, and numpy lives in the peers' environment.
+# Triton's interpreter ignores PYTHONPATH, but numpy is in the peers' environment.
 sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
 
 import triton_python_backend_utils as triton  # noqa: E402
