@@ -47,7 +47,7 @@ def _described(error: ErrorDetails, root: type[BaseModel]) -> tuple[KeyPath, str
     if kind == "literal_error":
         return key, f"{value!r} is not possible; expected {context['expected']}"
     if kind == "too_short":
-        return key, f"needs at least {context['min_length']}"
+        return key, f"needs at least {context['min_length']} entry"
     if kind in WANTED:
         quotes = " (put it in quotes)" if kind == "string_type" and type(value) in (int, float) else ""
         return key, f"{WANTED[kind]}, got {_shown(value)}{quotes}"

@@ -69,7 +69,7 @@ def test_mistakes_are_printed_one_a_line_without_a_traceback(tmp_path: Path) -> 
         assert result.exit_code == 2
         assert result.stderr.splitlines() == [
             f"{file}:1: server.port: unknown key; did you mean 'http_port'?",
-            f"{file}:2: models: needs at least 1",
+            f"{file}:2: models: needs at least 1 entry",
         ]
         assert result.stdout == ""
 
