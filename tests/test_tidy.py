@@ -1,6 +1,6 @@
-"""The rules of this project, checked on the sources: imports, use of clocks, tasks and prints, docstrings.
+"""The rules of the house, checked on the sources: who imports whom, who reads the clock, what nobody writes.
 
-Each message says what to write instead. Each exception to a rule is in a table below, with its reason.
+Each message says what to write instead. An exception has its place and its reason in a table below.
 """
 
 import ast
@@ -17,8 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("serving", "models", "loadtest")
 
-# The modules of this project that each module may import. The rule with the longest prefix that fits a file's module
-# applies; a package may import itself.
+# Who may import what of the house. The longest prefix that fits a file's module decides; a package may import itself.
 HOUSE = {
     "serving.core": (),
     "serving.protocol": (),
@@ -92,7 +91,7 @@ THIRD_PARTY = {
     "grpc_reflection": ("serving.api.grpc",),
     "grpc_tools": ("serving.protocol.pb.generate",),
 }
-OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # though of the standard library
+OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # even of the standard library
 STDLIB_ONLY = ("serving.core", "serving.scaling")
 
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"}
@@ -100,21 +99,21 @@ CLOCK_OWNERS = {
     "serving.core.clock": "the clock",
     "serving.cluster.launcher": "waits for other processes at the start, outside of serving",
     "serving.cluster.processes": "waits for other processes at the end, outside of serving",
-    "serving.cluster.dashboard": "points of charts carry the time of day",
+    "serving.cluster.dashboard": "points carry the time of day",
     "serving.telemetry.recording": "recorded requests carry the time of day",
     "serving.telemetry.trace": "spans carry the time of day",
     "serving.cluster.catalog": "the age of an answer of Ray's controller, in seconds",
     "models.testing": "times a model by hand",
-    "models.pytorch.tuning": "times variants of a model against each other, before serving begins",
+    "models.pytorch.tuning": "times ways of computing against each other, before serving begins",
     "loadtest": "measures from outside",
 }
 TASK_OWNERS = {
     "serving.runtime.tasks": "the one helper that starts tasks",
     "serving.api.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
-    "serving.api.grpc_connection": "one task per call that is no plain infer request, ended with it; failures answered",
+    "serving.api.grpc_connection": "one task per call that is no plain infer request, ended with it; failures are told",
     "serving.api.grpc_receiving": "one task per compressed message of a call that takes one, ended with it",
     "serving.runtime.generation": "one task per generation, which ends as one outcome whatever it raises",
-    "serving.cluster.dashboard": "one task for the life of the front; it logs whatever fails and goes on",
+    "serving.cluster.dashboard": "one task for the life of the front; whatever it meets it logs, and goes on",
     "serving.cluster.grpc_door": "opens a port once, and logs why it could not",
     "loadtest": "a client, not a server",
 }
@@ -146,12 +145,12 @@ ALL = list(sources())
 
 
 def within(module: str, places: object) -> bool:
-    """Returns whether the module is one of these, or below one of them."""
+    """Whether the module is one of these, or below one."""
     return any(module == place or module.startswith(f"{place}.") for place in places)  # type: ignore[attr-defined]
 
 
 def imports(source: Source) -> Iterator[tuple[ast.AST, str]]:
-    """Yields every imported module. For `from a import b`: `a.b` if that is a file of this project, else `a`."""
+    """Every imported module. For `from a import b`, `a.b` too if that is a file of the house."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -168,7 +167,7 @@ def is_house_module(name: str) -> bool:
 
 
 def calls(source: Source, modules: set[str], names: set[str]) -> Iterator[tuple[ast.AST, str]]:
-    """Yields uses of `module.name`, and imports of `name` from one of these modules."""
+    """Uses of `module.name`, and of `name` where it was imported from one of these modules."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id in modules and node.attr in names:
@@ -179,7 +178,7 @@ def calls(source: Source, modules: set[str], names: set[str]) -> Iterator[tuple[
                     yield node, f"{node.module}.{alias.name}"
 
 
-def on_lines(offences: list[str]) -> str:
+def told(offences: list[str]) -> str:
     return "\n" + "\n".join(offences)
 
 
@@ -194,7 +193,7 @@ def house_offences(found: list[Source]) -> list[str]:
             continue
         for node, name in imports(source):
             if within(name, PACKAGES) and not within(name, (*HOUSE[rule], rule)):
-                allowed = ", ".join(HOUSE[rule]) or "no other module of this project"
+                allowed = ", ".join(HOUSE[rule]) or "nothing of the house"
                 offences.append(f"{source.at(node)}: {rule} may not import {name}; it may import {allowed}")
     return offences
 
@@ -215,7 +214,7 @@ def third_party_offences(found: list[Source]) -> list[str]:
 
 def core_offences(found: list[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: {name}: the core does not use {name}; take what it gives as a value (time as now_ns)"
+        f"{source.at(node)}: {name}: the core knows no {name}; take what you need as a value (time as now_ns)"
         for source in found
         if within(source.module, STDLIB_ONLY) and source.module not in CLOCK_OWNERS
         for node, name in imports(source)
@@ -243,7 +242,7 @@ def task_offences(found: list[Source]) -> list[str]:
 
 def silence_offences(found: list[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: catches every error silently: name the error, or log it"
+        f"{source.at(node)}: catches everything and says nothing: name the error, or log it"
         for source in found
         for node in ast.walk(source.tree)
         if isinstance(node, ast.ExceptHandler)
@@ -265,7 +264,7 @@ def print_offences(found: list[Source]) -> list[str]:
 
 def proxy_offences(found: list[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: urlopen obeys http_proxy: use serving.direct.ask"
+        f"{source.at(node)}: urlopen goes by http_proxy: ask by serving.direct"
         for source in found
         if not within(source.module, ("serving.direct",))
         for node in ast.walk(source.tree)
@@ -275,7 +274,7 @@ def proxy_offences(found: list[Source]) -> list[str]:
 
 def docstring_offences(found: list[Source]) -> list[str]:
     return [
-        f"{source.path.relative_to(ROOT)}: begin with a docstring: what the file owns and what it does not know"
+        f"{source.path.relative_to(ROOT)}: begin with a docstring: what the file owns, and what it does not know"
         for source in found
         if source.tree.body and not ast.get_docstring(source.tree)
     ]
@@ -297,7 +296,7 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__.removesuffix("_offences"))
 def test_the_sources_keep_the_rule(rule) -> None:  # type: ignore[no-untyped-def]
     offences = rule(ALL)
-    assert not offences, on_lines(offences)
+    assert not offences, told(offences)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +353,7 @@ def test_nothing_is_left_for_later_in_the_sources(word: str) -> None:
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if word in line
     ]
-    assert not found, on_lines(found)
+    assert not found, told(found)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +376,7 @@ def test_the_command_answers_before_torch_or_ray_is_loaded() -> None:
 
 
 def test_third_party_imports_are_declared_dependencies() -> None:
-    """Modules imported at run time are named in pyproject.toml, under the distribution that they come from."""
+    """What is imported at run time is named in pyproject.toml, under the distribution it comes from."""
     distributions = {
         "yaml": "pyyaml",
         "pynvml": "nvidia-ml-py",
@@ -402,4 +401,4 @@ def test_third_party_imports_are_declared_dependencies() -> None:
         and top not in OPTIONAL
         and distributions.get(top, top).lower().replace("_", "-") not in declared
     }
-    assert not missing, on_lines(sorted(missing))
+    assert not missing, told(sorted(missing))
