@@ -1,4 +1,4 @@
-"""Loads a scenario from a TOML file, a Python file or recorded requests. A Python file is imported, so its code runs."""
+"""Loads a scenario from a TOML file, a Python file or recorded requests. A Python file is imported, and runs."""
 
 import importlib.util
 import inspect

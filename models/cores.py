@@ -8,8 +8,8 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores(root: Path = CGROUP, affinity: int | None = None) -> float:
-    """Returns the cores that this process may use: its CPU affinity or its cgroup's quota (version 2, then 1), whichever
-    is smaller.
+    """Returns the cores that this process may use: the smaller of its CPU affinity and its cgroup's quota (version 2,
+    then 1).
 
     affinity: the number of cores it may run on; None: the kernel is asked."""
     cores = float(affinity or _affinity())

@@ -1,4 +1,4 @@
-"""The server. Its own packages are these here, whatever else of their names Python's path may hold."""
+"""The server. Importing it makes sure that `models` is Headway's own package, whatever else Python's path holds."""
 
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def _claim(name: str) -> None:
-    """Imports our package of this name, where another one (a user's `models.py`) would be found first."""
+    """Imports Headway's package of this name if Python would find another one first (a user's `models.py`)."""
     ours = Path(__file__).resolve().parents[1] / name / "__init__.py"
-    found = find_spec(name)
-    if found is not None and found.origin is not None and Path(found.origin).resolve() == ours:
+    first = find_spec(name)
+    if first is not None and first.origin is not None and Path(first.origin).resolve() == ours:
         return
     spec = spec_from_file_location(name, ours)
     assert spec is not None

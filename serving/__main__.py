@@ -1,4 +1,4 @@
-"""`python -m serving`: the same as the command `headway`."""
+"""Runs the command `headway` as `python -m serving`."""
 
 from serving.cli import main
 

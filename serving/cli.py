@@ -1,6 +1,6 @@
-"""The command `headway`. Exit codes: 0 all is well, 1 it is not, 2 the command or the settings are wrong.
+"""The command `headway`. Exit codes: 0 success, 1 failure, 2 a mistake in the command line or the settings.
 
-What takes long to import (Ray, torch) is imported by the command that needs it, so that mistakes are told at once.
+Each subcommand imports Ray and torch itself if it needs them: they take long to import, and mistakes are printed first.
 """
 
 import json
@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Serves PyTorch models; each batch leaves when it should, with no knobs to turn. Begin with demo.yaml.",
+    help="Serves PyTorch models with batches that tune themselves. Begin with demo.yaml.",
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -34,26 +34,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead 
 
 
 class Target(StrEnum):
+    """The manifests that `headway render` can print."""
+
     KUBERAY = "kuberay"
     NETWORK_POLICY = "network-policy"
     CLUSTER = "cluster"
 
 
-def _tell_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from serving.cluster.doctor import installed
 
-        typer.echo(f"headway {installed('headway') or 'that was never installed'}")
+        typer.echo(f"headway {installed('headway') or '(not installed as a package)'}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Which release this is.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the release and exit.")
     ] = False,
 ) -> None:
-    """What belongs to no single command."""
+    """Holds the options that belong to no single subcommand."""
 
 
 @app.command()
@@ -74,13 +76,13 @@ def serve(config: Config) -> None:
 def check_config(
     config: Config,
     import_factories: Annotated[
-        bool, typer.Option("--import", help="Also import each model's factory, as serving would.")
+        bool, typer.Option("--import", help="Also import each model's factory, as `headway serve` does.")
     ] = False,
 ) -> None:
-    """Say what is wrong with CONFIG, every mistake with its line."""
+    """Check CONFIG and print every mistake with its line."""
     settings = _load(config)
     if import_factories:
-        with _errors_told():
+        with _mistakes_printed():
             _check_factories(settings)
     names = ", ".join(model.name for model in settings.models)
     out.print(f"{config}: good; {len(settings.models)} model(s): {names}", markup=False, highlight=False)
@@ -110,19 +112,19 @@ def explain(config: Config, as_json: AsJson = False) -> None:
     _print_table(
         "What follows",
         ("model", "limit", "value"),
-        [(name, limit, value) for name, found in limits.items() for limit, value in found.items()],
+        [(name, limit, value) for name, of_model in limits.items() for limit, value in of_model.items()],
     )
     _print_table("Environment of Ray, on every node", ("variable", "value"), list(environment.items()))
-    out.print("\n[bold]Learned while serving, so not set anywhere[/] (GET /v2/models/<name>/config tells):")
+    out.print("\n[bold]Learned while serving, so not set anywhere[/] (see GET /v2/models/<name>/config):")
     for fact in explaining.LEARNED:
         out.print(f"  {fact}")
 
 
 @app.command()
 def settings(
-    markdown: Annotated[bool, typer.Option("--markdown", help="As the table in docs/configuration.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/configuration.md.")] = False,
 ) -> None:
-    """List every setting there is, its default and what it means."""
+    """List every setting with its default and meaning."""
     if markdown:
         typer.echo(explaining.reference_markdown())
     else:
@@ -131,9 +133,9 @@ def settings(
 
 @app.command()
 def metrics(
-    markdown: Annotated[bool, typer.Option("--markdown", help="As the tables in docs/metrics.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/metrics.md.")] = False,
 ) -> None:
-    """List every metric of GET /metrics, with its labels and what it means."""
+    """List every metric of GET /metrics with its labels and meaning."""
     from serving.telemetry import metrics as table
 
     if markdown:
@@ -144,19 +146,25 @@ def metrics(
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added.")] = False,
-    most: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the lines so far.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C.")] = False,
+    most: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="The most lines to print of those there are.")
+    ] = 100,
     as_json: AsJson = False,
-    folder: Annotated[Path | None, typer.Option(help="Ray's folder of Serve's logs, if not the usual one.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The folder of Ray Serve's logs, if not Ray's default.")] = None,
 ) -> None:
-    """Show what the replicas on this machine have logged, requests among it."""
+    """Print the log of the replicas on this machine, including the sampled requests."""
     from serving.telemetry.log_files import FOLDER, LogFiles
 
-    place = folder or FOLDER
-    if not place.is_dir():
-        err.print(f"no logs in {place}: nothing was served on this machine", style="red", markup=False)
+    log_folder = folder or FOLDER
+    if not log_folder.is_dir():
+        err.print(
+            f"no logs in {log_folder}: serve a model on this machine first, or name the folder with --folder",
+            style="red",
+            markup=False,
+        )
         raise typer.Exit(1)
-    files = LogFiles(place)
+    files = LogFiles(log_folder)
     lines = files.new_lines()[-most:] if most else files.new_lines()[:0]
     while True:
         for line in lines:
@@ -175,7 +183,7 @@ def logs(
 @app.command()
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="Also check what these settings ask for.")
+        Path | None, typer.Argument(metavar="[CONFIG]", help="Also check what these settings need.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -205,7 +213,9 @@ def render(
     to: Annotated[
         Target,
         typer.Option(
-            "--to", help="kuberay: a RayService. network-policy: who reaches its pods. cluster: for `ray up`, on AWS."
+            "--to",
+            help="kuberay: a RayService. network-policy: a policy that closes its pods' other ports. cluster: a file "
+            "for `ray up` on AWS.",
         ),
     ],
 ) -> None:
@@ -225,9 +235,11 @@ def render(
 def top(
     url: Annotated[str, typer.Argument(help="The server, on this machine.")] = "http://127.0.0.1:8000",
     every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
-    looks: Annotated[int | None, typer.Option("--looks", min=1, help="End after so many; otherwise at Ctrl-C.")] = None,
+    looks: Annotated[
+        int | None, typer.Option("--looks", min=1, help="Stop after this many looks. Without it: until Ctrl-C.")
+    ] = None,
 ) -> None:
-    """Watch the models: replicas, queues, batches, how requests end and how long they take."""
+    """Watch the models: replicas, queues, batches, outcomes and latency of requests."""
     from rich.live import Live
 
     from serving import top as looking
@@ -248,7 +260,7 @@ def top(
 
 @app.command()
 def drain_on_notice() -> None:
-    """On a spot machine: wait until the cloud takes it back, and drain it. Started by ray_cluster.yaml on workers."""
+    """Wait until the cloud takes back this spot machine, then drain it. ray_cluster.yaml runs this on its workers."""
     from serving.cluster.preemption import watch
     from serving.cluster.processes import StopSignal
 
@@ -256,12 +268,13 @@ def drain_on_notice() -> None:
 
 
 def _load(config: Path) -> Settings:
-    with _errors_told():
+    with _mistakes_printed():
         return load_settings(config)
 
 
 @contextmanager
-def _errors_told() -> Iterator[None]:
+def _mistakes_printed() -> Iterator[None]:
+    """Prints the mistakes of a `SettingsError` and exits with code 2."""
     try:
         yield
     except SettingsError as error:
@@ -281,13 +294,13 @@ def _check_factories(settings: Settings) -> None:
         key = ("models", index, "factory")
         try:
             find_factory(model.factory, settings.folder)
-        except Exception as error:  # the module is somebody's code: importing it may raise anything
-            mistakes.append(f"{source.locate(key)}: {_told(error)}")
+        except Exception as error:  # the module is the user's code: importing it may raise anything
+            mistakes.append(f"{source.locate(key)}: {_described(error)}")
     if mistakes:
         raise SettingsError(mistakes)
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return str(error) if type(error).__name__ == "ModelNotLoadable" else f"{type(error).__name__}: {error}"
 
 

@@ -1,8 +1,8 @@
-"""The typed settings tree, read from one YAML file; unknown or bad values stop the start and name the line.
+"""The typed settings tree, read from one YAML file. Unknown or invalid values stop the start and are named by line.
 
-The only place that reads configuration. Environment variables set nothing here: one file says what is served.
-What a model declares is checked by `models.spec`, so that there is one truth about it; every setting with its default
-and meaning is listed in docs/configuration.md, which `headway settings --markdown` prints.
+This is the only module that reads configuration. Environment variables set nothing: one file says what is served.
+`models.spec` checks what a model declares, so each rule exists once. docs/configuration.md lists every setting with its
+default and meaning; `headway settings --markdown` prints that table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,13 +34,18 @@ __all__ = ["Settings", "SettingsError", "load_settings"]
 
 
 class Section(BaseModel):
-    # Not the input: options may be secret, and what a manifest's settings lack is told where clients can read it.
+    """The base class of all settings: strict types, no unknown keys, immutable."""
+
+    # Errors hide the input: options may be secret, and clients can read the errors of a manifest's settings.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class RayPorts(NamedTuple):
-    """What Ray Serve opens itself behind HAProxy, besides the replicas' listeners. statistics, metrics: HAProxy's
-    pages, which our launcher keeps closed (`cluster/haproxy.py`)."""
+    """Ports that Ray Serve opens behind HAProxy, besides those of the replicas.
+
+    fallback, fallback_grpc: Ray Serve's own proxies. statistics, metrics: HAProxy's pages, which `cluster/haproxy.py`
+    keeps closed.
+    """
 
     fallback: int
     fallback_grpc: int
@@ -49,103 +54,115 @@ class RayPorts(NamedTuple):
 
 
 class ServerSettings(Section):
-    """The server as a whole."""
+    """Settings of the server as a whole."""
 
-    name: str = Field("headway", description="How the server calls itself in `GET /v2`.")
+    name: str = Field("headway", description="The server's name in `GET /v2`.")
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="The address it listens on. 0.0.0.0: reachable from other machines; `::`: by IPv6 as well.",
+        description="The address the server listens on. `0.0.0.0`: reachable from other machines. `::`: over IPv6 too.",
     )
     http_port: int = Field(8000, ge=1, le=65535, description="Port of the Open Inference Protocol over HTTP.")
     grpc_port: int | None = Field(
-        8001, ge=1, le=65535, description="Port of the Open Inference Protocol over gRPC; null: no gRPC. Needs HAProxy."
+        8001,
+        ge=1,
+        le=65535,
+        description="Port of the Open Inference Protocol over gRPC. null: no gRPC. Needs HAProxy.",
     )
-    max_body_bytes: int = Field(64 * 1024 * 1024, ge=1, description="The largest request body; a larger one gets 413.")
+    max_body_bytes: int = Field(64 * 1024 * 1024, ge=1, description="The largest request body. A larger one gets 413.")
     tenant_header: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_-]*$",
-        description="The HTTP header that names the tenant; tenants share device time. Empty: all are one. "
-        "Whoever reaches the server can set it, so a gateway should.",
+        description="The HTTP header that names the tenant. Tenants share device time. Empty: all requests belong to "
+        "one tenant. Any client can set this header, so have a gateway overwrite it.",
     )
     allowed_origins: list[Origin] = Field(
         default_factory=list,
-        description="Web pages of these origins may ask the server from a browser (CORS): `https://app.example`, or "
-        "`*` for all. They change nothing without the admin token. Empty: none.",
+        description="Origins whose web pages may call the server from a browser (CORS): `https://app.example`, or `*` "
+        "for all. They cannot change the server without the admin token. Empty: none.",
     )
     shared_memory: bool = Field(
         False,
-        description="Clients on the same machine may register shared memory, the system's or a GPU's, and send and get "
-        "tensors there. Only where all clients are trusted: they can name any shared memory that the server may open.",
+        description="Clients on the same machine may register shared memory (the system's or, experimental, a GPU's) "
+        "and pass tensors through it. Enable it only if you trust all clients: they can name any shared memory that "
+        "the server may open.",
     )
     model_control: bool = Field(
-        False, description="Clients may load and unload the models below at run time. Not on Kubernetes."
+        False, description="Clients may load and unload the models below at run time. Ignored on Kubernetes."
     )
     settings_control: bool = Field(
         True,
-        description="Clients may change what is traced and logged at run time: those on the machine itself, or with "
-        "the admin token, as with model_control and shared_memory.",
+        description="Clients may change what is traced and logged at run time. As with model_control and "
+        "shared_memory, only clients on the same machine or with the admin token may.",
     )
     ray_address: str | None = Field(
-        None, description="A running Ray to deploy to (`auto` or `host:port`); without it, one is started and ended."
+        None,
+        description="A running Ray to deploy to (`auto` or `host:port`). Unset: Headway starts a Ray of its own and "
+        "stops it at the end.",
     )
     haproxy: Switch = Field(
-        "auto", description="`auto`: HAProxy balances the load where it is installed. `off`: Ray's slower Python proxy."
+        "auto",
+        description="`auto`: HAProxy balances the load where it is installed. `off`: Ray's slower Python proxy does.",
     )
     replay_kb: int = Field(
         32,
         ge=16,
         le=1024,
-        description="Requests up to this size go to another replica if theirs dies without an answer. HAProxy copies "
-        "so much for every request, however small: 32 cost it some 5 µs, 256 some 40. Raise it for photographs.",
+        description="Requests up to this size are sent to another replica if theirs dies without an answer. HAProxy "
+        "copies this much for every request, however small: 32 costs about 5 µs, 256 about 40. Raise it for "
+        "photographs.",
     )
     haproxy_threads: int = Field(
-        1, ge=1, le=64, description="Threads of HAProxy. One carries some ten thousand small requests per second."
+        1, ge=1, le=64, description="Threads of HAProxy. One carries about ten thousand small requests per second."
     )
     gpu_hour_price: Number | None = Field(
-        None, ge=0, description="What a GPU costs per hour, in any currency; for the metrics on cost."
+        None, ge=0, description="The price of a GPU per hour, in any currency, for the cost metrics."
     )
     cpu_hour_price: Number | None = Field(
-        None, ge=0, description="What a CPU core costs per hour; for the metrics on cost."
+        None, ge=0, description="The price of a CPU core per hour, in the same currency, for the cost metrics."
     )
     request_log_per_s: int = Field(
         5,
         ge=0,
         le=1000,
-        description="Requests logged per second and replica, at most: so many that went well and as many that did not. "
-        "0: none.",
+        description="The most requests logged per second and replica: this many that succeeded, and as many that did "
+        "not. 0: none.",
     )
     trace_endpoint: str | None = Field(
         None,
         pattern="^https?://",
-        description="Where spans go, an OTLP collector: `http://host:4318/v1/traces`. Needs `headway[trace]`.",
+        description="The OTLP collector that spans are sent to: `http://host:4318/v1/traces`. Needs `headway[trace]`.",
     )
     trace_share: Number = Field(
         0.01,
         ge=0,
         le=1,
-        description="Of the requests that bring no trace of their own. Those that do decide themselves.",
+        description="The share of requests that are traced, among those that bring no trace context. Requests that "
+        "bring one are traced if its sampled flag is set.",
     )
 
     admin_token_file: str | None = Field(
         None,
         min_length=1,
-        description="A file with a secret, on the machine of the front: whoever sends it as a bearer token may read "
-        "`/debug/` and change the server from elsewhere. Unset: only the machine itself may.",
+        description="A file with a secret, on the machine of the front. Clients that send the secret as a bearer token "
+        "may read `/debug/` and change the server from other machines. Unset: only clients on the same machine may.",
     )
     record_folder: str | None = Field(
         None,
         min_length=1,
-        description="Where replicas note what is asked, a line of JSON per request: instant, shapes, tenant (hashed), "
-        "priority and deadline, no payload. `loadtest run URL --scenario FILE` plays it. Unset: nothing is noted.",
+        description="The folder in which replicas record requests, one line of JSON each: time, shapes, tenant "
+        "(hashed), priority and deadline, no payload. `loadtest run URL --scenario FILE` replays them. Unset: nothing "
+        "is recorded.",
     )
     record_mb: int = Field(
-        100, ge=1, description="What that folder may hold, of all replicas of a machine; the oldest lines go."
+        100,
+        ge=1,
+        description="The most that this folder holds, for all replicas of a machine. The oldest lines are deleted.",
     )
 
     @property
     def own_host(self) -> str:
-        """Where the server is called from its own machine, as it stands in a URL."""
+        """The host part of a URL that reaches the server from its own machine; an IPv6 address is in brackets."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"[{host}]" if ":" in host else host
 
@@ -155,7 +172,7 @@ class ServerSettings(Section):
 
     @property
     def ray_ports(self) -> "RayPorts":
-        """They follow `http_port`, so that two servers on one machine need no more than ports of their own."""
+        """Ray Serve's ports. They follow `http_port`, so two servers on one machine need only ports of their own."""
         sign = 1 if self.http_port <= 65535 - 1500 else -1
         return RayPorts(*(self.http_port + sign * distance for distance in (500, 1500, 404, 1101)))
 
@@ -172,18 +189,20 @@ class ServerSettings(Section):
 
 
 class TensorSettings(Section):
-    """One input or output."""
+    """Settings of one input, output or state tensor."""
 
-    name: str = Field(description="Its name in requests.")
+    name: str = Field(description="The tensor's name in requests.")
     datatype: str = Field(description="BOOL, UINT8 to UINT64, INT8 to INT64, FP16, FP32, FP64, BF16 or BYTES.")
     shape: list[int] = Field(
-        description="Sizes; the first is -1, the batch (unless `batched: false`); another -1 is variable."
+        description="Sizes. The first is -1, the batch (unless `batched: false`). Any other -1 is a variable size."
     )
     pad: WholeOrNumber | None = Field(
-        None, description="Fills up a variable second dimension, so that requests of different lengths share a batch."
+        None,
+        description="The value that fills up a variable second dimension, so that requests of different lengths share "
+        "a batch.",
     )
 
-    optional: bool = Field(False, description="Of an input: requests may leave it out; the model is given None then.")
+    optional: bool = Field(False, description="For inputs: requests may leave it out. The model then gets None.")
 
     def spec(self, *, batched: bool) -> TensorSpec:
         return TensorSpec(**self.model_dump() | {"shape": tuple(self.shape)}, batched=batched)
@@ -196,15 +215,15 @@ class TensorSettings(Section):
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        """What is wrong in any model."""
+        """Raises ValueError for what is wrong in any model, batched or not."""
         TensorSpec(name=self.name, datatype=self.datatype, shape=tuple(self.shape), batched=False)
         return self
 
 
 class ResourceSettings(Section):
-    """What one replica gets."""
+    """Resources of one replica."""
 
-    cpus: float = Field(1.0, description="CPU cores; torch gets as many threads. Fractions are allowed.")
+    cpus: float = Field(1.0, description="CPU cores. Torch gets as many threads. Fractions are allowed.")
     gpus: float = Field(0.0, description="GPUs: a fraction up to 1, or a whole number.")
 
     @checks_all(mode="after")
@@ -214,16 +233,17 @@ class ResourceSettings(Section):
 
 
 class LimitSettings(Section):
-    """Bounds. What pays off within them is learned."""
+    """Bounds of one model. The best values within them are learned."""
 
-    max_batch_rows: int | None = Field(None, description="The most rows computed at once; unset: learned.")
-    max_queue_requests: int = Field(4096, description="The most requests that wait; one more is refused with 503.")
-    max_sequences: int = Field(1024, description="How many sequences a model with state keeps at a time.")
-    sequence_idle_s: float = Field(60.0, description="A sequence that is not continued for so long is forgotten.")
-    max_generations: int = Field(8, description="How many requests a decoupled model works on at a time, by turns.")
-    forward_timeout_s: float = Field(60.0, description="A forward pass that takes longer is given up.")
+    max_batch_rows: int | None = Field(None, description="The most rows computed at once. Unset: learned.")
+    max_queue_requests: int = Field(4096, description="The most requests that wait. Further ones are refused with 503.")
+    max_sequences: int = Field(1024, description="The most sequences that a model with state keeps at a time.")
+    sequence_idle_s: float = Field(60.0, description="Seconds without a request after which a sequence is dropped.")
+    max_generations: int = Field(8, description="The most requests a decoupled model works on at a time, in turns.")
+    forward_timeout_s: float = Field(60.0, description="Seconds after which a forward pass is given up.")
     max_memory_mb: int | None = Field(
-        None, description="A replica whose process holds more is replaced: for models that leak. Unset: none is."
+        None,
+        description="A replica whose process holds more memory is replaced; for models that leak. Unset: no limit.",
     )
 
     def limits(self) -> Limits:
@@ -236,29 +256,39 @@ class LimitSettings(Section):
 
 
 class ScalingSettings(Section):
-    """How many replicas, if that is to follow the load."""
+    """Settings of a model whose number of replicas follows the load."""
 
     min_replicas: int = Field(
-        3, ge=0, description="The fewest replicas. 0: a model that nobody asks for sleeps; the next request wakes it."
+        3,
+        ge=0,
+        description="The fewest replicas. 0: a model without requests sleeps (has no replica); the next request wakes "
+        "it.",
     )
     max_replicas: int = Field(10, ge=1, description="The most replicas.")
     max_wait_ms: float | None = Field(
         None,
         gt=0,
-        description="More replicas if requests are to expect a longer wait than this. "
-        "Unset: half of `latency_budget_ms`, or 1000 where there is none.",
+        description="Replicas are added if the expected wait of requests is longer than this. "
+        "Unset: half of `latency_budget_ms`, or 1000 without a budget.",
     )
     max_queue_requests: int | None = Field(
         None,
         ge=1,
-        description="More replicas if more requests than this wait at each. "
+        description="Replicas are added if more requests than this wait at each of them. "
         "Unset: a quarter of `limits.max_queue_requests`.",
     )
     load_target: float = Field(
-        0.6, gt=0, le=1, description="Fewer replicas if the rest would need no more of their time than this."
+        0.6,
+        gt=0,
+        le=1,
+        description="Replicas are ended if the others would be busy for no more than this share of their time.",
     )
-    up_after_s: float = Field(2.0, ge=0, description="How long too long a wait must last before replicas are added.")
-    down_after_s: float = Field(600.0, gt=0, description="How long there must be little to do before some are ended.")
+    up_after_s: float = Field(
+        2.0, ge=0, description="Seconds for which the wait has to be too long before replicas are added."
+    )
+    down_after_s: float = Field(
+        600.0, gt=0, description="Seconds for which the load has to be low before replicas are ended."
+    )
 
     @checks_all(mode="after")
     def _check(self) -> Self:
@@ -268,73 +298,83 @@ class ScalingSettings(Section):
 
 
 class ModelSettings(Section):
-    """One model."""
+    """Settings of one model."""
 
-    name: ModelName = Field(description="Its name in the URL: `/v2/models/<name>/infer`.")
-    version: Version = Field("1", description="Shown to clients.")
+    name: ModelName = Field(description="The model's name in the URL: `/v2/models/<name>/infer`.")
+    version: Version = Field("1", description="The version shown to clients.")
     factory: ImportString = Field(
         description="`package.module:attribute`: a module class, or a function that returns a module."
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Keyword arguments of the factory. What names a file beside this one (`./net.pt`) is a path.",
+        description="Keyword arguments of the factory. A text that names a file beside the settings (`./net.pt`) "
+        "becomes that file's path.",
     )
     batched: bool = Field(
         True,
         description="Tensors begin with the batch dimension, so that requests can share a batch. `false`: the model "
-        "has none and is given one request at a time, as with Triton's `max_batch_size: 0`.",
+        "has no batch dimension and gets one request at a time, as with Triton's `max_batch_size: 0`.",
     )
-    inputs: list[TensorSettings] = Field(min_length=1, description="What a request carries.")
-    outputs: list[TensorSettings] = Field(min_length=1, description="What the answer carries.")
+    inputs: list[TensorSettings] = Field(min_length=1, description="The tensors of a request.")
+    outputs: list[TensorSettings] = Field(min_length=1, description="The tensors of an answer.")
     latency_budget_ms: float | None = Field(
-        None, description="How long a client is ready to wait; what cannot make it is refused. Unset: nobody minds."
+        None,
+        description="How long clients are ready to wait. Requests that cannot be answered in time are refused. Unset: "
+        "no limit.",
     )
-    resources: ResourceSettings = Field(default_factory=ResourceSettings, description="What one replica gets.")
+    resources: ResourceSettings = Field(default_factory=ResourceSettings, description="Resources of one replica.")
     decoupled: bool = Field(
-        False, description="The model gives any number of answers to a request: it has `generate` instead of `forward`."
+        False,
+        description="The model gives any number of answers to a request. It has `generate` instead of `forward`.",
     )
     state: list[TensorSettings] = Field(
         default_factory=list,
-        description="Tensors carried from request to request of a sequence: the model is given them as further inputs, "
+        description="Tensors carried from one request of a sequence to the next. The model gets them as further inputs "
         "and returns them as further outputs. They begin as zeros. Needs `replicas: 1`.",
     )
-    replicas: int = Field(1, description="Copies of the model, each in a process of its own.")
-    scaling: ScalingSettings | None = Field(None, description="Instead of `replicas`: their number follows the load.")
-    limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds.")
+    replicas: int = Field(1, description="Copies of the model, each in its own process.")
+    scaling: ScalingSettings | None = Field(
+        None, description="Instead of `replicas`: the number of replicas follows the load."
+    )
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds of the model.")
     execution: Literal["auto", "eager", "compiled"] = Field(
         "auto",
-        description="`auto`: on a GPU as CUDA graphs, where that is faster and right. `compiled`: torch.compile is "
-        "tried too, which makes the start some minutes longer. `eager`: the module is just called.",
+        description="`auto`: CUDA graphs on a GPU, where they are faster and their outputs right. `compiled`: tries "
+        "torch.compile too, which makes the start some minutes longer. `eager`: calls the module as it is.",
     )
     precision: Literal["float32", "bf16"] = Field(
         "float32",
-        description="`bf16`: linear layers and convolutions may be computed in it, where the device has instructions "
-        "for it, it is faster, and the outputs stay within `tolerance`.",
+        description="`bf16`: linear layers and convolutions may be computed in bfloat16, where the device has "
+        "instructions for it, it is faster, and the outputs stay within `tolerance`.",
     )
     channels_last: bool = Field(
-        False, description="Convolutions may be computed in this layout, under the same conditions as `precision`."
+        False,
+        description="Convolutions may be computed in this memory layout, under the same conditions as `precision`.",
     )
     tolerance: float = Field(
         0.01,
-        description="By how much outputs may differ from the plain module's in float32, as a share of each output's "
+        description="How far outputs may differ from those of the plain module in float32, as a share of each output's "
         "largest value.",
     )
     labels: dict[str, Labels] = Field(
-        default_factory=dict, description="Class labels by output: a list, or a file with one label a line."
+        default_factory=dict, description="Class labels by output: a list, or a file with one label per line."
     )
-    description: str = Field("", description="One sentence for whoever lists the models.")
-    example: JsonText | None = Field(None, description="JSON of a valid request body, for the curl line at the start.")
+    description: str = Field("", description="One sentence, shown to clients that list the models.")
+    example: JsonText | None = Field(
+        None, description="A valid request body as JSON, for the curl line that the start prints."
+    )
     tenants: dict[str, Weight] = Field(
-        default_factory=dict, description="Weights by tenant, when several compete; 1 unless named."
+        default_factory=dict,
+        description="Weights of tenants, for when several compete for device time. A tenant not named here weighs 1.",
     )
 
     @field_validator("inputs", "outputs", "state")
     @classmethod
     def _check_tensors(cls, tensors: list[TensorSettings], info: ValidationInfo) -> list[TensorSettings]:
-        """What is wrong in a model of this kind."""
+        """Raises ValueError with one line per mistake that depends on whether the model is batched."""
         batched = info.data.get("batched", True)
-        found = enumerate(tensor.mistakes(batched=batched) for tensor in tensors)
-        if mistakes := [f"[{index}].{mistake}" for index, several in found for mistake in several]:
+        by_tensor = enumerate(tensor.mistakes(batched=batched) for tensor in tensors)
+        if mistakes := [f"[{index}].{mistake}" for index, several in by_tensor for mistake in several]:
             raise ValueError("\n".join(mistakes))
         return tensors
 
@@ -379,56 +419,56 @@ class ModelSettings(Section):
 
 
 class Settings(Section):
-    """All settings. `Settings.model_validate(mapping)` takes them from a manifest, `load_settings` from a file."""
+    """All settings. `load_settings` reads them from a file, `Settings.model_validate(mapping)` from a manifest."""
 
-    server: ServerSettings = Field(default_factory=ServerSettings, description="The server as a whole.")
+    server: ServerSettings = Field(default_factory=ServerSettings, description="Settings of the server as a whole.")
     models: list[ModelSettings] = Field(min_length=1, description="The models to serve.")
 
     _source: Source | None = PrivateAttr(None)
 
     @property
     def source(self) -> Source | None:
-        """The file they were read from, if they were."""
+        """The file from which the settings were read. None for the settings of a manifest."""
         return self._source
 
     @property
     def folder(self) -> str | None:
-        """The folder of that file: models may lie beside it."""
+        """The folder of that file, beside which models may lie. None for the settings of a manifest."""
         return str(self._source.folder) if self._source else None
 
     def model_specs(self) -> tuple[ModelSpec, ...]:
         return tuple(replace(model.spec(), folder=self.folder) for model in self.models)
 
     def tenant_weights(self, model: str) -> dict[str, float]:
-        """Weights by tenant of the model of this name."""
+        """Returns the weight of each tenant that the settings of this model name."""
         return dict(self.model(model).tenants)
 
     def model(self, name: str) -> ModelSettings:
-        """The model of this name, which must be there."""
-        return next(found for found in self.models if found.name == name)
+        """Returns the settings of the model of this name. Raises StopIteration if there is none."""
+        return next(model for model in self.models if model.name == name)
 
     def as_mapping(self, model: str | None = None) -> dict[str, Any]:
-        """What was set, as plain data that `model_validate` takes back. model: leave the other models out."""
-        chosen = [found for found in self.models if model in (None, found.name)]
+        """Returns what was set, as plain data for `model_validate`. model: leaves out all other models."""
+        chosen = [one for one in self.models if model in (None, one.name)]
         return self.model_copy(update={"models": chosen}).model_dump(exclude_unset=True)
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        first: dict[str, int] = {}
+        first_index: dict[str, int] = {}
         for index, model in enumerate(self.models):
-            if model.name in first:
+            if model.name in first_index:
                 raise ValueError(
-                    f"models[{index}].name: {model.name!r} is already the name of models[{first[model.name]}]"
+                    f"models[{index}].name: {model.name!r} is already the name of models[{first_index[model.name]}]"
                 )
-            first[model.name] = index
+            first_index[model.name] = index
         return self
 
 
 def load_settings(path: str | Path) -> Settings:
-    """The settings in this file. Raises `SettingsError` with every mistake in it."""
+    """Reads the settings from this file. Raises `SettingsError` with every mistake in it."""
     source = read_source(Path(path))
     if source.data is None:
-        raise SettingsError([f"{source.path}: is empty; it needs at least `models:`, see docs/configuration.md"])
+        raise SettingsError([f"{source.path}: is empty; write at least `models:`, see docs/configuration.md"])
     if not isinstance(source.data, Mapping):
         raise SettingsError([f"{source.path}: expected `server:` and `models:`, got {type(source.data).__name__}"])
     try:
@@ -440,7 +480,7 @@ def load_settings(path: str | Path) -> Settings:
 
 
 def source_of(settings: Settings, key: KeyPath) -> str:
-    """Where the value at this key came from: `demo.yaml:14`, or `default`."""
+    """Returns where the value at this key came from: `demo.yaml:14`, or `default`."""
     source = settings.source
     if source is None or key not in source.lines:
         return "default"

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said so that one knows which line to change and to what."""
+"""Turns pydantic's errors into messages that name the line to change and the value expected there."""
 
 import re
 from difflib import get_close_matches
@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from serving.config_source import KeyPath, Source
 
-# A check of a whole section names the key it means at the start of its text: "datatype: 'FP31' is not one of ...".
+# The check of a whole section begins its message with the key at fault: "datatype: 'FP31' is not one of ...".
 NAMED_KEY = re.compile(r"(?P<key>([a-z_]+|\[\d+\])(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*): (?P<text>.*)", re.DOTALL)
 
 WANTED = {
@@ -27,7 +27,7 @@ WANTED = {
 
 
 def describe(error: ErrorDetails, root: type[BaseModel]) -> list[tuple[KeyPath, str]]:
-    """(path of the wrong key, what is wrong with it); the check of a whole section may find several."""
+    """Returns (path of the key at fault, message) for each mistake; the check of a whole section may find several."""
     if error["type"] == "value_error":
         return [_named(_path(error), line) for line in str(error["ctx"]["error"]).splitlines()]
     return [_described(error, root)]
@@ -47,7 +47,7 @@ def _described(error: ErrorDetails, root: type[BaseModel]) -> tuple[KeyPath, str
     if kind == "literal_error":
         return key, f"{value!r} is not possible; expected {context['expected']}"
     if kind == "too_short":
-        return key, f"needs at least {context['min_length']}"
+        return key, f"needs at least {context['min_length']} entry"
     if kind in WANTED:
         quotes = " (put it in quotes)" if kind == "string_type" and type(value) in (int, float) else ""
         return key, f"{WANTED[kind]}, got {_shown(value)}{quotes}"
@@ -56,14 +56,14 @@ def _described(error: ErrorDetails, root: type[BaseModel]) -> tuple[KeyPath, str
 
 
 def mistakes(error: ValidationError, root: type[BaseModel], source: Source) -> list[str]:
-    """One line per mistake, in the file's order."""
-    found = [one for details in error.errors(include_url=False) for one in describe(details, root)]
-    found.sort(key=lambda mistake: source.line_of(mistake[0]) or 0)
-    return [f"{source.locate(key)}: {text}" for key, text in found]
+    """Returns one line per mistake, in the order of the file."""
+    described = [mistake for details in error.errors(include_url=False) for mistake in describe(details, root)]
+    described.sort(key=lambda mistake: source.line_of(mistake[0]) or 0)
+    return [f"{source.locate(key)}: {text}" for key, text in described]
 
 
 def fields_at(root: type[BaseModel], key: KeyPath) -> list[str]:
-    """The keys that the section at this path may have."""
+    """Returns the keys that the section at this path may have."""
     section: type[BaseModel] = root
     for part in key:
         if isinstance(part, str):
@@ -72,11 +72,11 @@ def fields_at(root: type[BaseModel], key: KeyPath) -> list[str]:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The settings class behind `X`, `list[X]` or `X | None`, if there is one."""
+    """Returns the settings class in `X`, `list[X]` or `X | None`, or None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [section_of(argument) for argument in getattr(annotation, "__args__", ())]
-    return next(filter(None, found), None)
+    sections = [section_of(argument) for argument in getattr(annotation, "__args__", ())]
+    return next(filter(None, sections), None)
 
 
 def _unknown(name: str, known: list[str]) -> str:

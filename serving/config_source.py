@@ -1,6 +1,6 @@
-"""A YAML file as plain data, with the line of every key, so that a mistake can be pointed at.
+"""Reads a YAML file as plain data, with the line of every key, so that messages can name the line of a mistake.
 
-Only `serving.config` uses this. What YAML would swallow silently (a key given twice) is a mistake here.
+Only `serving.config` uses this. A key given twice, which YAML accepts silently, is a mistake here.
 """
 
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ from serving.text_file import UnreadableText, read_text
 
 KeyPath = tuple[str | int, ...]
 MAX_CHARACTERS = 1 << 20
-MAX_VALUES = 50_000  # with all that aliases repeat
-MAX_MISTAKES, MAX_MISTAKE = 50, 1000  # how many are told, and how many characters of each
+MAX_VALUES = 50_000  # an alias counts as often as it is used
+MAX_MISTAKES, MAX_MISTAKE = 50, 1000  # how many are reported, and how many characters of each
 
 
 class SettingsError(Exception):
     """The settings cannot be used. One line per mistake: file, line, key, what is wrong and what would be right."""
 
     def __init__(self, mistakes: list[str]) -> None:
-        told = [text if len(text) <= MAX_MISTAKE else f"{text[:MAX_MISTAKE]} ..." for text in mistakes[:MAX_MISTAKES]]
+        lines = [text if len(text) <= MAX_MISTAKE else f"{text[:MAX_MISTAKE]} ..." for text in mistakes[:MAX_MISTAKES]]
         if len(mistakes) > MAX_MISTAKES:
-            told.append(f"... and {len(mistakes) - MAX_MISTAKES} mistakes more")
-        super().__init__("\n".join(told))
-        self.mistakes = tuple(told)
+            lines.append(f"... and {len(mistakes) - MAX_MISTAKES} more mistakes")
+        super().__init__("\n".join(lines))
+        self.mistakes = tuple(lines)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where settings came from: the file, and the line of each key by its path."""
+    """The file from which settings were read: its data, and the line of each key by the key's path."""
 
     path: Path
     data: Any
@@ -42,21 +42,21 @@ class Source:
         return self.path.resolve().parent
 
     def line_of(self, key: KeyPath) -> int | None:
-        """The line of the key, or of the nearest thing around it that is in the file."""
+        """Returns the line of the key, or of the innermost section around it that is in the file; None if none is."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.lines:
                 return self.lines[key[:length]]
         return None
 
     def locate(self, key: KeyPath) -> str:
-        """`demo.yaml:14: models[0].name`, as far as that is known."""
+        """Returns `demo.yaml:14: models[0].name`, without the line or the key where that is unknown."""
         line = self.line_of(key)
         place = f"{self.path}:{line}" if line else f"{self.path}"
         return f"{place}: {written(key)}" if key else place
 
 
 def written(key: KeyPath) -> str:
-    """`("models", 0, "name")` as people write it: `models[0].name`."""
+    """Returns the path `("models", 0, "name")` as text: `models[0].name`."""
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -64,7 +64,7 @@ def written(key: KeyPath) -> str:
 
 
 def read_source(path: Path) -> Source:
-    """The file's data. Raises `SettingsError` if it cannot be read, is not YAML, or names a key twice."""
+    """Reads the file's data. Raises `SettingsError` if it cannot be read, is not YAML, or names a key twice."""
     try:
         text = read_text(path)
     except UnreadableText as error:
@@ -84,7 +84,7 @@ def read_source(path: Path) -> Source:
         raise SettingsError([f"{path}: is not valid YAML: {error}"]) from error
     except RecursionError:
         raise SettingsError([f"{path}: is nested too deeply"]) from None
-    except ValueError as error:  # a date that is none, say
+    except ValueError as error:  # an impossible date, for example
         raise SettingsError([f"{path}: is not valid YAML: {error}"]) from error
     source = Source(path, data)
     twice: list[str] = []
@@ -99,10 +99,10 @@ def read_source(path: Path) -> Source:
 
 
 def _count(node: yaml.Node, counted: dict[int, int | None], path: Path) -> int:
-    """How many values there are in the node, those of aliases each time again. Raises SettingsError where there are too
-    many, or without end: a few lines of aliases stand for more than fits into memory.
+    """Counts the values in the node; those of an alias count each time that it is used. Raises SettingsError if there
+    are too many, or if an alias contains itself: a few lines of aliases may stand for more than fits into memory.
 
-    counted: what is known, by node; None while it is being counted.
+    counted: the count of each node by its id; None while the node is being counted.
     """
     if id(node) not in counted:
         counted[id(node)] = None
@@ -118,10 +118,10 @@ def _count(node: yaml.Node, counted: dict[int, int | None], path: Path) -> int:
                     [f"{path}:{line}: holds more than {MAX_VALUES:,} values, aliases counted each time"]
                 )
         counted[id(node)] = count
-    found = counted[id(node)]
-    if found is None:
-        raise SettingsError([f"{path}:{node.start_mark.line + 1}: an alias stands within what it names"])
-    return found
+    total = counted[id(node)]
+    if total is None:
+        raise SettingsError([f"{path}:{node.start_mark.line + 1}: an alias stands inside the value that it names"])
+    return total
 
 
 def _syntax_mistake(path: Path, error: yaml.MarkedYAMLError) -> str:

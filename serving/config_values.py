@@ -1,4 +1,4 @@
-"""Types of single settings: what a value has to look like, wherever it stands. Only `serving.config` uses this."""
+"""Types of single settings, each with the check of its values. Only `serving.config` uses this."""
 
 import json
 import re
@@ -14,11 +14,10 @@ from serving.text_file import UnreadableText, read_lines
 PATH_SEGMENT = re.compile(rf"[A-Za-z0-9][{NAME_CHARACTERS}]{{0,99}}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
-# With what else would answer to the name.
-RESERVED_NAMES = {
-    FRONT: "the application that answers what belongs to no model",
-    "stats": "GET /v2/models/stats tells the statistics of all models",
-    "inference.GRPCInferenceService": "grpc.health.v1 tells under it of the whole server",
+RESERVED_NAMES = {  # each with what the server uses it for
+    FRONT: "the application that answers all requests that belong to no model",
+    "stats": "GET /v2/models/stats returns the statistics of all models",
+    "inference.GRPCInferenceService": "grpc.health.v1 reports the whole server under it",
 }
 
 
@@ -39,7 +38,8 @@ def _number(value: object) -> object:
 
 
 def _lines(value: object, info: ValidationInfo) -> object:
-    """A list of labels as it is; a text is the path of a file with one label a line, relative to the settings file."""
+    """Returns a list of labels as it is. If the value is a path (relative to the settings file), reads the labels from
+    that file, one per line. Raises ValueError if it cannot be read or holds no label."""
     if not isinstance(value, str):
         return value
     path = Path((info.context or {}).get("folder", "."), value)
@@ -60,7 +60,7 @@ def _path_segment(value: str) -> str:
 
 def _free(name: str) -> str:
     if name in RESERVED_NAMES:
-        raise ValueError(f"{name!r} is taken by the server itself: {RESERVED_NAMES[name]}; take another name")
+        raise ValueError(f"{name!r} is taken by the server itself: {RESERVED_NAMES[name]}; choose another name")
     return name
 
 
@@ -84,7 +84,9 @@ def _json(text: str) -> str:
 
 def _origin(text: str) -> str:
     if text != "*" and not ORIGIN.fullmatch(text):
-        raise ValueError(f"{text!r} is no origin; write scheme and host as browsers do: https://app.example, or '*'")
+        raise ValueError(
+            f"{text!r} is not an origin; write scheme and host as browsers do: https://app.example, or '*'"
+        )
     return text
 
 

@@ -1,6 +1,6 @@
-"""How Headway asks its own servers: never through a proxy, whatever `http_proxy` and its like say.
+"""Requests to Headway's own servers, which never go through a proxy, whatever `http_proxy` and similar variables say.
 
-They are meant for the way out of a network; a proxy can neither reach this machine's loopback nor should see `/debug`.
+A proxy cannot reach the loopback of this machine, and it should not see `/debug`.
 """
 
 import urllib.request
@@ -8,9 +8,9 @@ from http.client import HTTPResponse
 from typing import cast
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-GRPC_OPTIONS = (("grpc.enable_http_proxy", 0),)  # of every gRPC channel to ourselves
+GRPC_OPTIONS = (("grpc.enable_http_proxy", 0),)  # for every gRPC channel to a server of our own
 
 
 def ask(url: str | urllib.request.Request, *, timeout_s: float) -> HTTPResponse:
-    """The answer, to be closed. Raises what `urllib.request.urlopen` raises."""
+    """Returns the answer to the request; the caller closes it. Raises the errors of `urllib.request.urlopen`."""
     return cast(HTTPResponse, _opener.open(url, timeout=timeout_s))

@@ -1,7 +1,7 @@
-"""The settings as they will be used: every value and where it came from, and what follows from them.
+"""Lists settings: every value in force with its source, and every setting there is with its default and meaning.
 
-What is learned while serving (batch sizes, waiting, predicted times) is nobody's setting and is not here; a running
-model tells at GET /v2/models/<name>/config.
+Values that are learned while serving (batch sizes, waiting, predicted times) are not settings and are not listed here;
+GET /v2/models/<name>/config reports those of a running model.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from serving.config_source import KeyPath, written
 
 LEARNED = (
     "how many rows a batch has, and which sizes pay off",
-    "when a batch leaves, and whether it waits at all",
-    "how long each batch size takes, with its margin",
-    "which requests are refused because they cannot make it",
+    "when a batch is cut, and whether it waits for more requests",
+    "how long a batch of each size takes, and the safety margin",
+    "which requests are refused because they cannot be answered in time",
 )
 
 
@@ -30,7 +30,7 @@ class Value(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One setting there is: `models[].name`, its default as YAML writes it, what it means."""
+    """One row of the reference: the key (`models[].name`), its default as YAML writes it, and its meaning."""
 
     key: str
     default: str
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 def values(settings: Settings) -> list[Value]:
-    """Every setting with its value; long lists only by their length."""
+    """Returns every setting that is set or has a default other than empty; of long lists only the length."""
     return [
         Value(written(key), value, source_of(settings, key))
         for key, value in _leaves(settings.model_dump(), ())
@@ -47,7 +47,7 @@ def values(settings: Settings) -> list[Value]:
 
 
 def reference(root: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Entry]:
-    """Every setting there is, in the order of the tree."""
+    """Yields every setting there is, in the order of the tree."""
     for name, field in root.model_fields.items():
         section, is_list = section_of(field.annotation), str(field.annotation).startswith("list[")
         key = f"{prefix}{name}{'[]' if section and is_list else ''}"
@@ -58,7 +58,7 @@ def reference(root: type[BaseModel] = Settings, prefix: str = "") -> Iterator[En
 
 
 def reference_markdown() -> str:
-    """The table in docs/configuration.md."""
+    """Returns the table in docs/configuration.md."""
     rows = [f"| `{entry.key}` | {entry.default} | {entry.meaning} |" for entry in reference()]
     return "\n".join(["| Setting | Default | Meaning |", "|---|---|---|", *rows])
 
@@ -73,14 +73,14 @@ def _default(field: Any) -> str:
 
 
 def _leaves(value: Any, key: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    inside: Any = None
+    items: Any = None
     if isinstance(value, dict) and value:
-        inside = value.items()
+        items = value.items()
     elif isinstance(value, list) and value and isinstance(value[0], dict):
-        inside = enumerate(value)
-    if inside is None:
+        items = enumerate(value)
+    if items is None:
         is_long = isinstance(value, list) and len(value) > 20
         yield key, f"{len(value)} of them" if is_long else value
         return
-    for part, item in inside:
+    for part, item in items:
         yield from _leaves(item, (*key, part))

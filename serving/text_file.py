@@ -1,9 +1,9 @@
-"""Text files as people write them: with a byte order mark or without, with the line ends of any system."""
+"""Reads text files, with or without a byte order mark, and with the line ends of any system."""
 
 import codecs
 from pathlib import Path
 
-MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
+MARKS = {  # the longer ones first: that of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
@@ -15,18 +15,18 @@ LARGEST_BYTES = 16 << 20
 
 
 class UnreadableText(ValueError):
-    """The file cannot be read as text. Says why, without its name."""
+    """The file cannot be read as text. The message gives the reason without the file's name."""
 
 
 def read_text(path: Path) -> str:
-    """The file's text, without a byte order mark and with `\\n` at the end of each line. Raises `UnreadableText`."""
+    """Returns the file's text, without a byte order mark and with `\\n` as line end. Raises `UnreadableText`."""
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST_BYTES + 1)  # some files never end
+            content = file.read(LARGEST_BYTES + 1)  # some files (/dev/zero) never end
     except OSError as error:
         raise UnreadableText(f"cannot be read: {error.strerror}") from error
     if len(content) > LARGEST_BYTES:
-        raise UnreadableText(f"is larger than {LARGEST_BYTES >> 20} MiB, which no text of this kind is")
+        raise UnreadableText(f"is larger than {LARGEST_BYTES >> 20} MiB, the most that is read of a text file")
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
@@ -42,6 +42,6 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The file's lines, without blanks around them, and without the empty ones at its end. Raises `UnreadableText`."""
-    # Not `splitlines`, which also ends a line at characters that may stand inside of one.
+    """Returns the file's lines without blanks around them, and no empty lines at the end. Raises `UnreadableText`."""
+    # `splitlines` would also end a line at characters that a label may hold, such as U+2028.
     return [line.strip() for line in read_text(path).rstrip().split("\n")]

@@ -1,6 +1,6 @@
-"""`headway top`: what the models are doing right now, in the terminal. Knows only what `/debug/state` says.
+"""The table of `headway top`: the present state of each model, from two answers of `/debug/state`.
 
-Everything is counted between two looks; a replica that was not there at the first look counts from its start.
+Rates are those between the two looks. A replica that was missing at the first look counts from its start.
 """
 
 import http.client
@@ -22,10 +22,10 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One model between two looks.
+    """One row of the table: a model between two looks.
 
-    p95_ms: the upper edge of the bucket in which it lies; infinite beyond the last edge, None without requests.
-    ended: requests per second by how they ended.
+    p95_ms: the upper edge of the histogram bucket that holds the 95th percentile; infinite in the last bucket, None
+    without requests. ended: requests per second by outcome. why: the reason of the latest scaling decision, or "".
     """
 
     name: str
@@ -45,7 +45,8 @@ class Line:
 
 
 def look(url: str) -> State:
-    """What the server says of itself. Raises OSError where it cannot be reached, refuses, or is no Headway."""
+    """Returns the answer of the server's `/debug/state`. Raises OSError if the server cannot be reached, refuses the
+    request, or is not a Headway server."""
     address = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
         with ask(f"{address}/debug/state", timeout_s=PATIENCE_S) as answer:
@@ -60,6 +61,7 @@ def look(url: str) -> State:
 
 
 def lines(before: State, after: State, seconds: float) -> list[Line]:
+    """Compares two looks that are this many seconds apart. Returns one line per model of the later one."""
     earlier = {replica["replica"]: replica for model in before["models"] for replica in model["replicas"]}
     return [_line(model, earlier, seconds) for model in after["models"]]
 
@@ -107,23 +109,23 @@ def _quantile_ms(durations: Counter[float], share: float) -> float | None:
 
 
 def table(found: list[Line]) -> Table:
-    """As the terminal shows it."""
-    shown = Table(box=None, header_style="dim", pad_edge=False)
-    shown.add_column("model", no_wrap=True)
+    """Returns the table for the terminal."""
+    result = Table(box=None, header_style="dim", pad_edge=False)
+    result.add_column("model", no_wrap=True)
     for column in ("replicas", "queued", "in flight", "wait ms", "busy", "batch", "p95 ms", "answers/s"):
-        shown.add_column(column, justify="right", overflow="fold")
-    # What mostly is empty takes its room only where there is something to say: a terminal may have 80 columns.
+        result.add_column(column, justify="right", overflow="fold")
+    # These columns are mostly empty, and a terminal may have only 80 columns: they are left out where they are.
     others = [
         ", ".join(f"{outcome} {rate:.1f}" for outcome, rate in line.ended.items() if outcome != "Completed")
         for line in found
     ]
     if any(others):
-        shown.add_column("others/s", style="red")
+        result.add_column("others/s", style="red")
     if any(line.why for line in found):
-        shown.add_column("last scaling")
+        result.add_column("last scaling")
     for line, others_of_line in zip(found, others, strict=True):
-        told = ([others_of_line] if any(others) else []) + ([line.why] if any(one.why for one in found) else [])
-        shown.add_row(
+        optional = ([others_of_line] if any(others) else []) + ([line.why] if any(one.why for one in found) else [])
+        result.add_row(
             line.name if line.state == "READY" else f"[yellow]{line.name} {line.state.lower()}[/]",
             _replicas(line),
             str(line.queued),
@@ -133,9 +135,9 @@ def table(found: list[Line]) -> Table:
             "-" if line.mean_batch_rows is None else f"{line.mean_batch_rows:.1f}",
             "-" if line.p95_ms is None else f"≤ {line.p95_ms:.0f}" if line.p95_ms < float("inf") else "∞",
             f"{line.ended.get('Completed', 0.0):.1f}",
-            *told,
+            *optional,
         )
-    return shown
+    return result
 
 
 def _replicas(line: Line) -> str:

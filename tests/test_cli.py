@@ -1,4 +1,4 @@
-"""The command as it is typed: what it prints, and the exit code scripts go by."""
+"""The command `headway`: what each subcommand prints, and its exit code."""
 
 import json
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def test_mistakes_are_printed_one_a_line_without_a_traceback(tmp_path: Path) -> 
         assert result.exit_code == 2
         assert result.stderr.splitlines() == [
             f"{file}:1: server.port: unknown key; did you mean 'http_port'?",
-            f"{file}:2: models: needs at least 1",
+            f"{file}:2: models: needs at least 1 entry",
         ]
         assert result.stdout == ""
 
@@ -87,20 +87,20 @@ def test_a_file_beside_the_settings_may_have_any_name(own_model: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("factory", "told"),
+    ("factory", "message"),
     [
         ("no_such_package.models:make", "no module is named 'no_such_package'"),
         ("ours_beside_the_file:mke", "has no 'mke'"),
         ("ours_beside_the_file:number", "a int cannot be called"),
     ],
 )
-def test_a_factory_that_cannot_be_imported_is_told_with_its_line(own_model: Path, factory: str, told: str) -> None:
+def test_a_factory_that_cannot_be_imported_is_told_with_its_line(own_model: Path, factory: str, message: str) -> None:
     own_model.write_text(own_model.read_text().replace("ours_beside_the_file:make", factory))
     assert headway("check-config", str(own_model)).exit_code == 0
     result = headway("check-config", str(own_model), "--import")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"{own_model}:3: models[0].factory: ")
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def test_a_module_that_fails_while_it_is_imported_is_told_as_such(own_model: Path) -> None:

@@ -1,6 +1,6 @@
-"""docs/clients.md is true: its models are served, every example runs as it stands and prints what its comments say.
+"""docs/clients.md is true: its models are served, every example runs as printed and prints what its comments say.
 
-Models come and go only where Ray runs: tests/cluster/test_operations.py runs that example.
+The example that loads and unloads models needs Ray: tests/cluster/test_operations.py runs it.
 """
 
 import re
@@ -39,7 +39,7 @@ def output_of(command: list[str], code: str, http: str, grpc: str) -> str:
 
 
 def promised_by(code: str) -> list[str]:
-    """What the comments behind `print` say; several lines of one `print` are parted by #."""
+    """Returns the lines in the comments behind each `print`. A # separates several lines of one `print`."""
     comments = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
     return [line for comment in comments for line in comment.split(" # ")]
 

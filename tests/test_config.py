@@ -1,4 +1,4 @@
-"""Settings from a file: what is right is taken as it is, what is wrong is named with its line."""
+"""Settings from a file: right values are taken as they are, wrong ones are reported with their line."""
 
 import pickle
 from pathlib import Path
@@ -22,7 +22,7 @@ models:
 
 
 def mistakes_of(tmp_path: Path, text: str) -> list[str]:
-    """The lines a user is told, without the folder."""
+    """Returns the messages for this settings file, without the folder."""
     file = tmp_path / "my.yaml"
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:
@@ -95,9 +95,9 @@ def test_models_know_the_folder_of_their_settings_also_in_another_process(tmp_pa
 def test_what_is_wrong_with_settings_in_a_manifest_is_told_without_the_options() -> None:
     model = yaml.safe_load(GOOD)["models"][0] | {"options": {"token": "hunter2-and-more"}, "replicas": 0}
     for wrong in (model, model | {"options": ["hunter2-and-more"]}, {"options": {"token": "hunter2-and-more"}}):
-        with pytest.raises(ValueError) as told:
+        with pytest.raises(ValueError) as caught:
             Settings.model_validate({"models": [wrong]})
-        assert "hunter2" not in str(told.value)
+        assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("htpp_port: 8010", "htpp_port: unknown key; did you mean 'http_port'?"),
         ("zzz: 1", "zzz: unknown key; possible here: name, host, http_port"),
         ("http_port: 80001", "http_port: input should be less than or equal to 65535, got 80001"),
         ("http_port: yes", "http_port: expected a whole number, got true (YAML reads yes, no, on and off as"),
-        ("allowed_origins: [app.example]", "allowed_origins[0]: 'app.example' is no origin"),
-        ("allowed_origins: ['https://app.example/']", "allowed_origins[0]: 'https://app.example/' is no origin"),
+        ("allowed_origins: [app.example]", "allowed_origins[0]: 'app.example' is not an origin"),
+        ("allowed_origins: ['https://app.example/']", "allowed_origins[0]: 'https://app.example/' is not an origin"),
         ("http_port: 30500", "http_port: 30500 is used by Ray Serve itself"),
         ("trace_share: .inf", "trace_share: expected a finite number, got inf"),
         ("grpc_port: 9500", "grpc_port: 9500 is used by Ray Serve itself"),
@@ -141,12 +141,12 @@ def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
         ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
     ],
 )
-def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: str, told: str) -> None:
-    assert mistakes_of(tmp_path, GOOD.replace("http_port: 8010", line))[0].startswith(f"my.yaml:2: server.{told}")
+def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    assert mistakes_of(tmp_path, GOOD.replace("http_port: 8010", line))[0].startswith(f"my.yaml:2: server.{message}")
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("version: 1.10", "version: expected a text, got 1.1 (put it in quotes)"),
         ("replicas: 0", "replicas: must be at least 1, got 0"),
@@ -168,13 +168,13 @@ def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: 
         ("name: other", "name: is given twice; it is also on line 4"),
     ],
 )
-def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str, told: str) -> None:
+def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     text = GOOD.replace("    factory:", f"    {line}\n    factory:")
-    assert mistakes_of(tmp_path, text)[0].startswith(f"my.yaml:5: models[0].{told}")
+    assert mistakes_of(tmp_path, text)[0].startswith(f"my.yaml:5: models[0].{message}")
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "message"),
     [
         ("name: doubler", "name: a/b", "4: models[0].name: 'a/b' cannot be part of a URL"),
         ("name: doubler", "name: ..", "4: models[0].name: '..' cannot be part of a URL"),
@@ -216,10 +216,10 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
     ],
 )
 def test_a_mistake_in_what_a_model_must_say_is_told_with_its_line(
-    tmp_path: Path, right: str, wrong: str, told: str
+    tmp_path: Path, right: str, wrong: str, message: str
 ) -> None:
     assert right in GOOD
-    assert mistakes_of(tmp_path, GOOD.replace(right, wrong, 1))[0].startswith(f"my.yaml:{told}")
+    assert mistakes_of(tmp_path, GOOD.replace(right, wrong, 1))[0].startswith(f"my.yaml:{message}")
 
 
 def test_a_model_without_a_batch_dimension_declares_its_shapes_as_they_are(tmp_path: Path) -> None:
@@ -236,27 +236,27 @@ def test_a_model_without_a_batch_dimension_declares_its_shapes_as_they_are(tmp_p
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
-    told = mistakes_of(
+    messages = mistakes_of(
         tmp_path,
         GOOD.replace("http_port: 8010", "port: 1").replace("name: x,", "nam: x,").replace("name: y,", "name: 5,"),
     )
-    assert [line.split(": ")[0] for line in told] == ["my.yaml:2", "my.yaml:6", "my.yaml:6", "my.yaml:7"]
-    told = mistakes_of(
+    assert [line.split(": ")[0] for line in messages] == ["my.yaml:2", "my.yaml:6", "my.yaml:6", "my.yaml:7"]
+    messages = mistakes_of(
         tmp_path, GOOD.replace("doubler", "a/b").replace("shop.models:Doubler", "shop").replace("-1", "1")
     )
-    assert [line.split(": ")[0] for line in told] == ["my.yaml:4", "my.yaml:5", "my.yaml:6", "my.yaml:7"]
+    assert [line.split(": ")[0] for line in messages] == ["my.yaml:4", "my.yaml:5", "my.yaml:6", "my.yaml:7"]
 
 
 def test_all_that_does_not_fit_together_in_a_model_is_told_at_once(tmp_path: Path) -> None:
-    told = mistakes_of(tmp_path, GOOD + "    replicas: 0\n    latency_budget_ms: -1\n    labels: {z: [a]}\n")
-    assert [line.split(": ")[1] for line in told] == [
+    messages = mistakes_of(tmp_path, GOOD + "    replicas: 0\n    latency_budget_ms: -1\n    labels: {z: [a]}\n")
+    assert [line.split(": ")[1] for line in messages] == [
         f"models[0].{key}" for key in ("replicas", "latency_budget_ms", "labels")
     ]
 
 
 def test_two_models_may_not_have_the_same_name(tmp_path: Path) -> None:
-    told = mistakes_of(tmp_path, GOOD + GOOD.partition("models:\n")[2])
-    assert told == ["my.yaml:8: models[1].name: 'doubler' is already the name of models[0]"]
+    messages = mistakes_of(tmp_path, GOOD + GOOD.partition("models:\n")[2])
+    assert messages == ["my.yaml:8: models[1].name: 'doubler' is already the name of models[0]"]
 
 
 def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
@@ -268,22 +268,22 @@ def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n", "just words\n", "models: &x [*x]\n", "a: \x07\n"])
 def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> None:
-    assert all(told.startswith("my.yaml") for told in mistakes_of(tmp_path, text))
+    assert all(message.startswith("my.yaml") for message in mistakes_of(tmp_path, text))
 
 
 def laughs(line: str) -> str:
-    """Twelve lines that stand for 9 to the power of 11, each repeating the one before nine times."""
+    """Returns twelve lines of YAML that stand for 9^11 values: each names the one before it nine times."""
     repeated = (line.format(number=number, before=", ".join([f"*a{number - 1}"] * 9)) for number in range(1, 12))
     return "a0: &a0 {a: 1}\n" + "".join(repeated) + GOOD
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (laughs("a{number}: &a{number} [{before}]\n"), "holds more than 50,000 values, aliases counted each time"),
         (laughs("a{number}: &a{number}\n  <<: [{before}]\n"), "holds more than 50,000 values"),
-        ("models: [&m {options: *m}]\n", "an alias stands within what it names"),
-        ("models: &m\n  *m : 1\n", "an alias stands within what it names"),
+        ("models: [&m {options: *m}]\n", "an alias stands inside the value that it names"),
+        ("models: &m\n  *m : 1\n", "an alias stands inside the value that it names"),
         (GOOD + f"    options: {{a: {'[' * 10_000}\n", "is nested too deeply"),
         (GOOD + f"    options: {{a: {'[' * 500 + ']' * 500}}}\n", "is nested too deeply"),
         (GOOD + "    options: {a: 2024-99-99}\n", "is not valid YAML: month must be in 1..12"),
@@ -292,10 +292,10 @@ def laughs(line: str) -> str:
     ],
     ids=["laughs", "laughs by merging", "itself", "itself as a key", "deep", "less deep", "a date", "JSON", "large"],
 )
-def test_what_would_take_all_memory_or_time_is_refused_at_once(tmp_path: Path, text: str, told: str) -> None:
+def test_what_would_take_all_memory_or_time_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
     (mistake,) = mistakes_of(tmp_path, text)
     assert mistake.startswith("my.yaml")
-    assert told in mistake
+    assert message in mistake
 
 
 def test_aliases_are_for_what_is_the_same_in_several_models(tmp_path: Path) -> None:
@@ -306,10 +306,10 @@ def test_aliases_are_for_what_is_the_same_in_several_models(tmp_path: Path) -> N
 
 
 def test_of_very_many_mistakes_the_first_are_told_and_long_ones_are_cut(tmp_path: Path) -> None:
-    told = mistakes_of(tmp_path, "".join(f"k{number}: 1\n" for number in range(100)) + GOOD)
-    assert len(told) == 51
-    assert told[0].startswith("my.yaml:1: k0: unknown key")
-    assert told[-1] == "... and 50 mistakes more"
+    messages = mistakes_of(tmp_path, "".join(f"k{number}: 1\n" for number in range(100)) + GOOD)
+    assert len(messages) == 51
+    assert messages[0].startswith("my.yaml:1: k0: unknown key")
+    assert messages[-1] == "... and 50 more mistakes"
     (long,) = mistakes_of(tmp_path, GOOD.replace("doubler", "d" * 10_000))
     assert len(long) < 1100
 

@@ -1,4 +1,4 @@
-"""Files that people give: whatever editor wrote them, the text in them is the same."""
+"""Text files of users: the same text is read whatever editor wrote the file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_mark_inside_of_a_text_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (
             "one\nhérisson\n".encode("latin-1"),
@@ -80,28 +80,30 @@ def test_a_mark_inside_of_a_text_stays(tmp_path: Path) -> None:
         (b"\x80\x04\x95weights", r"is not UTF-8 text \(invalid start byte at byte 0, line 1\)"),
     ],
 )
-def test_what_is_no_text_is_told_with_its_place(content: bytes, told: str, tmp_path: Path) -> None:
+def test_what_is_no_text_is_told_with_its_place(content: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_bytes(content)
-    with pytest.raises(UnreadableText, match=f"^{told}"):
+    with pytest.raises(UnreadableText, match=f"^{message}"):
         read_text(file)
     (tmp_path / "my.yaml").write_text(SETTINGS)
-    with pytest.raises(SettingsError, match=rf"my.yaml:6: models\[0\].labels.y: the labels' file .*classes.txt {told}"):
+    with pytest.raises(
+        SettingsError, match=rf"my.yaml:6: models\[0\].labels.y: the labels' file .*classes.txt {message}"
+    ):
         load_settings(tmp_path / "my.yaml")
-    with pytest.raises(ValueError, match=rf"server.admin_token_file: .*classes.txt {told}"):
+    with pytest.raises(ValueError, match=rf"server.admin_token_file: .*classes.txt {message}"):
         admin_token(str(file))
-    with pytest.raises(SettingsError, match=rf"classes.txt: {told}"):
+    with pytest.raises(SettingsError, match=rf"classes.txt: {message}"):
         load_settings(file)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [("", "holds no label"), ("\n \n", "holds no label"), (None, "cannot be")]
+    ("content", "message"), [("", "holds no label"), ("\n \n", "holds no label"), (None, "cannot be")]
 )
-def test_a_file_without_labels_is_a_mistake(content: str | None, told: str, tmp_path: Path) -> None:
+def test_a_file_without_labels_is_a_mistake(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "classes.txt").write_text(content)
     (tmp_path / "my.yaml").write_text(SETTINGS)
-    with pytest.raises(SettingsError, match=f"classes.txt {told}"):
+    with pytest.raises(SettingsError, match=f"classes.txt {message}"):
         load_settings(tmp_path / "my.yaml")
 
 

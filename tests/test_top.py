@@ -1,4 +1,4 @@
-"""What `headway top` makes of two looks at a server."""
+"""The table of `headway top`, computed from two looks at a server."""
 
 import socket
 import threading
@@ -12,10 +12,10 @@ from serving.top import lines, look, table
 
 
 def replica(name: str, **changes: Any) -> dict[str, Any]:
-    told: dict[str, Any] = {"replica": name, "queued": 3, "in_flight": 2, "expected_wait_ms": 12.0, "lanes": 1}
-    told |= {"busy_ns": 0, "rows": 0, "batches": 0, "ended": {}}
-    told |= {"request_ns": {"bounds": [10_000_000, 50_000_000], "counts": [0, 0, 0]}}
-    return told | changes
+    fields: dict[str, Any] = {"replica": name, "queued": 3, "in_flight": 2, "expected_wait_ms": 12.0, "lanes": 1}
+    fields |= {"busy_ns": 0, "rows": 0, "batches": 0, "ended": {}}
+    fields |= {"request_ns": {"bounds": [10_000_000, 50_000_000], "counts": [0, 0, 0]}}
+    return fields | changes
 
 
 def state(*replicas: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def test_the_models_names_and_all_numbers_are_read_on_eighty_columns() -> None:
 
 def test_what_is_no_headway_is_told_as_such() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
-        nobody = f"127.0.0.1:{closed_soon.getsockname()[1]}"
+        closed = f"127.0.0.1:{closed_soon.getsockname()[1]}"
     with pytest.raises(OSError, match="Connection refused"):
-        look(nobody)
+        look(closed)
     with pytest.raises(OSError, match="unknown url type"):
         look("htp://127.0.0.1")
     other = Answering(b"<html>")
@@ -87,7 +87,7 @@ def test_what_is_no_headway_is_told_as_such() -> None:
 
 
 class Answering:
-    """A server on loopback that gives this answer once."""
+    """A server on loopback that sends this body once."""
 
     def __init__(self, body: bytes) -> None:
         self.asked: list[str] = []
