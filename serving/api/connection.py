@@ -52,7 +52,7 @@ class Turn(Enum):
     UVICORN_FOR_GOOD = "where one request ends and the next begins only uvicorn's parser can tell"
 
 
-class InferConnection(HttpToolsProtocol):
+class InferConnection(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn is not read: its own types are loose
     """Made by `short_way`. `uvicorn` are the arguments that its server gives every connection."""
 
     def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
@@ -87,7 +87,7 @@ class InferConnection(HttpToolsProtocol):
 
     # -- asyncio calls ----------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         # Plain asyncio forgets it on what a listening socket like Ray's and uvicorn's accepts. What uvicorn writes in
         # two pieces, head and body, would then lie for 40 ms until the client has acknowledged the first.

@@ -200,7 +200,7 @@ class Dispatch:
             return self.model.sequencer.submit_in(
                 plan.place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **plan.more
             )
-        submit = partial(self._submit, **plan.more) if plan.more else self._submit
+        submit: Callable[..., Submitted] = partial(self._submit, **plan.more) if plan.more else self._submit
         return submit(payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, age_ns=age_ns)
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
@@ -212,7 +212,8 @@ class Dispatch:
         if plan.form.is_plain or plan.targets:
             return False
         values: Any = completed.value
-        return sum(values[name].size for name in plan.form.names if name in values) > LONG_ELEMENTS
+        elements: int = sum(values[name].size for name in plan.form.names if name in values)
+        return elements > LONG_ELEMENTS
 
     def _answer(self, plan: Plan, completed: Completed) -> Any:
         """The outputs as the request wants them told; those for shared memory are written there."""

@@ -221,7 +221,7 @@ class ModelApp:
         finally:
             held.give_back()
         if self.model.witnesses or answers is None or type(answers.outcome) is not Completed:
-            outcome = answers and (answers.outcome or Cancelled())
+            outcome = None if answers is None else answers.outcome or Cancelled()
             if fault is None and type(outcome) is not Completed:
                 fault = fault_of_outcome(cast(Outcome, outcome))
             status = 200 if fault is None else fault.status

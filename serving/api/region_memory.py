@@ -163,7 +163,7 @@ class CudaMemory:
 
     def view(self, span: Span) -> tuple[memoryview, int]:
         with self._told("read"):
-            return memoryview(self._driver.read(self._shared, span.offset, span.byte_size)), 0
+            return self._driver.read(self._shared, span.offset, span.byte_size).data, 0
 
     def write(self, span: Span, data: Bytes) -> None:
         with self._told("write"):

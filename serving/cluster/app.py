@@ -40,7 +40,7 @@ def applications(
 
 def front(settings: Settings, *, gpus: bool) -> Application:
     configured = {spec.name: {"version": spec.version, "signature": signature(spec)} for spec in settings.model_specs()}
-    deployment = Front.options(
+    deployment = Front.options(  # type: ignore[attr-defined]  # Ray's decorator makes a Deployment of the class
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
         logging_config=LOGGING,
@@ -50,7 +50,8 @@ def front(settings: Settings, *, gpus: bool) -> Application:
 
 def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:
     scaling = autoscaling_config(settings.model(spec.name))
-    deployment = ModelReplica.options(**options_of(spec, scaling, surge=surge_percent(spec, free)))
+    options = options_of(spec, scaling, surge=surge_percent(spec, free))
+    deployment = ModelReplica.options(**options)  # type: ignore[attr-defined]  # as above
     server = settings.server
     return deployment.bind(
         spec,
