@@ -70,7 +70,7 @@ class Environment:
         venv.create(self.folder, with_pip=True, clear=False)
         # All at once: one by one, a later package could replace what an earlier one needs.
         say(f"peers: pip install {' '.join(self.packages + self.alone)}")
-        install = [self.python, "-m", "pip", "install", "--progress-bar=off"]
+        install = [str(self.python), "-m", "pip", "install", "--progress-bar=off"]
         subprocess.run([*install, *self.packages], check=True)
         if self.alone:
             subprocess.run([*install, "--no-deps", *self.alone], check=True)

@@ -8,12 +8,12 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
 
 from serving.protocol import http2
 from serving.protocol.pb import SERVICE, message
-from tests.hostile.http2 import STREAM, Peer, good, infer_message, prefixed
-from tests.hostile.inputs import MIB, Address, Answer, Doors, Hostile, Send, seeded, words
+from tests.hostile.http2 import INFER, STREAM, Peer, good, infer_message, prefixed
+from tests.hostile.inputs import MIB, Address, Answer, Doors, Hostile, Send, always, seeded, words
 
 KIND = "messages"
 NEIGHBOURS = 8
@@ -117,11 +117,8 @@ def _framed() -> Cases:
         return next(iter(answers.values())) if len(answers) == 1 else Answer(", ".join(sorted(answers)))
 
     return {
-        **{name: (asked(lambda content=content: content), right) for name, (content, right) in data.items()},
-        **{
-            name: (asked(lambda content=content: content, grpc_encoding=coding), BROKEN)
-            for name, (content, coding) in coded.items()
-        },
+        **{name: (asked(always(content)), right) for name, (content, right) in data.items()},
+        **{name: (asked(always(content), grpc_encoding=coding), BROKEN) for name, (content, coding) in coded.items()},
         "a bomb of 256 MiB": (asked(bomb, grpc_encoding="gzip"), BROKEN),
         "eight bombs together": (bombs_together, words("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")),
     }
@@ -160,7 +157,7 @@ def _undecodable() -> Cases:
         "an empty message": b"",
     }
     return {
-        name: (asked(lambda content=content: prefixed(content)), unknown - {"INTERNAL"})
+        name: (asked(always(prefixed(content))), unknown - {"INTERNAL"})
         for name, content in (data | nameless).items()
     }  # fmt: skip
 
@@ -174,6 +171,10 @@ def _many(size: int) -> Cases:
     one.inputs.add(name="x", datatype="FP32", shape=[1] * 100_000)
     many_dimensions = one.SerializeToString()
 
+    def empty(tag: int) -> bytes:
+        """Fields with this tag and no content."""
+        return prefixed(name + bytes((tag, 0)) * (size // 2))
+
     def contents() -> bytes:
         """Numbers in the message's own field, of which there are more than in the shape."""
         request = message("ModelInferRequest")(model_name="numbers")
@@ -182,10 +183,7 @@ def _many(size: int) -> Cases:
         return bytes(request.SerializeToString())
 
     return {
-        **{
-            f"many empty {what}": (asked(lambda tag=tag: prefixed(name + bytes((tag, 0)) * (size // 2))), FITS)
-            for what, tag in fields.items()
-        },
+        **{f"many empty {what}": (asked(partial(empty, tag)), FITS) for what, tag in fields.items()},
         "many inputs of the same name": (asked(lambda: prefixed(name + named * (size // 5))), LARGE),
         "100,000 dimensions": (asked(lambda: prefixed(many_dimensions)), LARGE),
         "numbers in the message's own field": (asked(lambda: prefixed(contents())), FITS),
@@ -228,7 +226,7 @@ def _headers() -> Cases:
         """Over 64 KiB, in one block with its continuations."""
         id = peer.fresh()
         more = {f"x-{number}": "y" * 8000 for number in range(9)}
-        block = peer.headers(id, **more)[http2.FRAME_BYTES :]
+        block = peer.headers(id, INFER, http2.END_HEADERS, **more)[http2.FRAME_BYTES :]
         pieces = [block[start : start + http2.SMALLEST_MAX_FRAME] for start in range(0, len(block), 16_384)]
         await peer.send(http2.frame(http2.HEADERS, 0, id, pieces[0]))
         for piece in pieces[1:-1]:
