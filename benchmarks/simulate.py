@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.simulation import sharing, steady, trouble
-from benchmarks.simulation.effort import QUICK, Effort
 from benchmarks.simulation.report import render
+from serving.testing.simulation.effort import QUICK, Effort
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "simulation.md"
 SECTIONS = {

@@ -10,7 +10,7 @@ import builtins
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
+from importlib import abc, import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,7 +138,7 @@ class Loader(SourceFileLoader):
         super().exec_module(module)
 
 
-class Lender:
+class Lender(abc.Loader):
     """A loader that returns the module already imported under its private name."""
 
     def __init__(self, project: Project) -> None:

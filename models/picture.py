@@ -19,7 +19,7 @@ MOST_OF = {"WEBP": 16_000_000}
 INVISIBLE = 2  # of 255
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION, PHOTOMETRIC, BITS = 0x0112, 0x0106, 0x0102  # tags of Exif and TIFF
-UPRIGHT = {
+UPRIGHT: dict[int | None, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -130,7 +130,7 @@ def _changes_colours(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     take a fifth of a photograph's time."""
     if mode != "RGB":
         return True
-    steps = np.arange(0, 256, 15, np.uint8)
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(len(steps), -1, 3)
     changed = np.asarray(transform.apply(Image.fromarray(colours)))
     return int(np.abs(changed.astype(int) - colours).max()) > INVISIBLE

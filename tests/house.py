@@ -12,7 +12,7 @@ import uvicorn
 
 from models.spec import ModelSpec
 from serving.api.connection import short_way
-from serving.api.entry import ModelEntry
+from serving.api.entry import ModelEntry, State
 from serving.api.front import FrontApp
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
@@ -133,7 +133,7 @@ class House:
 
 
 def _entry(model: ServedModel) -> ModelEntry:
-    state = "READY" if model.backend.is_ready() else "UNAVAILABLE"
+    state: State = "READY" if model.backend.is_ready() else "UNAVAILABLE"
     return ModelEntry(name=model.name, version=model.version, state=state, signature=signature(model))
 
 

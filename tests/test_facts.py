@@ -6,7 +6,10 @@ import pytest
 
 from serving.config import ServerSettings
 from serving.port_ranges import FAST_GRPC, FAST_GRPC_DISTANCE, RAY_GRPC, RAY_HTTP
-from tests.test_tidy import ALL, ROOT
+from tests.tidy.sources import sources
+from tests.tidy.tables import ROOT
+
+ALL = sources("serving")
 
 
 def texts(module: str) -> set[str]:

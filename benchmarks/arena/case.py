@@ -52,7 +52,8 @@ def _middle(rounds: Sequence[Case]) -> Case:
     first = rounds[0]
 
     def of(name: str) -> float:
-        return median(getattr(case, name) for case in rounds)
+        values: list[float] = [getattr(case, name) for case in rounds]
+        return median(values)
 
     return Case(
         contestant=first.contestant,

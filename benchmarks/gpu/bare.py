@@ -86,7 +86,7 @@ def measure(module: nn.Module, inputs: torch.Tensor, length: int, seconds: float
 
 
 def captured(module: Callable[..., torch.Tensor], inputs: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_RUNS):
@@ -116,8 +116,8 @@ def copies(module: nn.Module, inputs: torch.Tensor, seconds: float) -> Copies:
 
 
 def _pipeline(slots: Sequence[tuple], seconds: float) -> float:  # type: ignore[type-arg]
-    into, compute, out = (torch.cuda.Stream() for _ in range(3))
-    events = [[torch.cuda.Event() for _ in range(3)] for _ in slots]
+    into, compute, out = (torch.cuda.Stream() for _ in range(3))  # type: ignore[no-untyped-call]  # torch's own
+    events = [[torch.cuda.Event() for _ in range(3)] for _ in slots]  # type: ignore[no-untyped-call]  # torch's own
     torch.cuda.synchronize()
     began, count = perf_counter_ns(), 0
     while perf_counter_ns() - began < seconds * 1e9:
@@ -144,13 +144,13 @@ def _device_ms(work: Callable[[], object], seconds: float) -> float:
     to wait for it."""
     for _ in range(WARM_RUNS):
         work()
-    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's own
     began.record()
     work()
     ended.record()
     ended.synchronize()
     runs = max(5, min(1000, int(seconds * 1e3 / 3 / max(began.elapsed_time(ended), 1e-3))))
-    times = []
+    times: list[float] = []
     for _ in range(3):
         began.record()
         for _ in range(runs):

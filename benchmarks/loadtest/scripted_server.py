@@ -56,7 +56,8 @@ class Scripted(asyncio.Protocol):
 
 
 async def serve(port: int, median_s: float, sigma: float) -> None:
-    delays, taken = random.Random(7), []
+    delays = random.Random(7)
+    taken: list[int] = []
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Scripted(delays, median_s, sigma, taken), "127.0.0.1", port)
     print(server.sockets[0].getsockname()[1], flush=True)

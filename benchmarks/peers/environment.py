@@ -70,7 +70,7 @@ class Environment:
         venv.create(self.folder, with_pip=True, clear=False)
         # Installed together: separately, a later package could replace a dependency of an earlier one.
         say(f"peers: pip install {' '.join(self.packages + self.alone)}")
-        install = [self.python, "-m", "pip", "install", "--progress-bar=off"]
+        install = [str(self.python), "-m", "pip", "install", "--progress-bar=off"]
         subprocess.run([*install, *self.packages], check=True)
         if self.alone:
             subprocess.run([*install, "--no-deps", *self.alone], check=True)

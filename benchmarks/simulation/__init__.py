@@ -1,4 +1,1 @@
-"""A seeded, event-driven simulation of the batching queue: the real core against baselines, on the same executor.
-
-Time is whole nanoseconds on a simulated clock. `python -m benchmarks.simulate` runs it.
-"""
+"""The sections of `python -m benchmarks.simulate`: measured with `serving.testing.simulation`, written as tables."""

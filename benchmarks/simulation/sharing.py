@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 
-from benchmarks.simulation.capacity import MakePolicy
-from benchmarks.simulation.effort import Effort
-from benchmarks.simulation.executor import Run, simulate
-from benchmarks.simulation.field import greedy
-from benchmarks.simulation.headway import Headway
-from benchmarks.simulation.laws import SET_A, SET_C, SETS, Affine, Device, Setting
-from benchmarks.simulation.measures import Measures, jain, measure
-from benchmarks.simulation.policy import Policy
 from benchmarks.simulation.report import Section
-from benchmarks.simulation.workload import Stream, Workload, bert_lengths, mixed, single
+from serving.testing.simulation.capacity import MakePolicy
+from serving.testing.simulation.effort import Effort
+from serving.testing.simulation.executor import Run, simulate
+from serving.testing.simulation.field import greedy
+from serving.testing.simulation.headway import Headway
+from serving.testing.simulation.laws import SET_A, SET_C, SETS, Affine, Device, Setting
+from serving.testing.simulation.measures import Measures, jain, measure
+from serving.testing.simulation.policy import Policy
+from serving.testing.simulation.workload import Stream, Workload, bert_lengths, mixed, single
 
 VICTIMS = tuple(f"victim {number}" for number in range(1, 8))
 AGGRESSOR = "aggressor"

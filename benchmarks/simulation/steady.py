@@ -3,11 +3,12 @@
 from math import exp, log
 from statistics import fmean
 
-from benchmarks.simulation.arrivals import Arrivals, bursty, poisson, sinusoid, step
-from benchmarks.simulation.baselines import Drop
-from benchmarks.simulation.capacity import bearable_load, run_at
-from benchmarks.simulation.effort import Effort
-from benchmarks.simulation.field import (
+from benchmarks.simulation.report import Section
+from serving.testing.simulation.arrivals import Arrivals, bursty, poisson, sinusoid, step
+from serving.testing.simulation.baselines import Drop
+from serving.testing.simulation.capacity import bearable_load, run_at
+from serving.testing.simulation.effort import Effort
+from serving.testing.simulation.field import (
     FIELD,
     For,
     headway,
@@ -17,8 +18,7 @@ from benchmarks.simulation.field import (
     timeout_grid,
     tuned,
 )
-from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Setting
-from benchmarks.simulation.report import Section
+from serving.testing.simulation.laws import SET_A, SET_B, SET_C, SETS, Setting
 
 # Not measured below overload, where the first is like greedy and the second has almost no goodput.
 ONLY_IN_OVERLOAD = ("greedy, drop expired", "AIMD on misses")

@@ -2,16 +2,16 @@
 
 from random import Random
 
-from benchmarks.simulation.arrivals import poisson
-from benchmarks.simulation.capacity import bearable_load
-from benchmarks.simulation.effort import Effort
-from benchmarks.simulation.executor import End, simulate
-from benchmarks.simulation.field import greedy
-from benchmarks.simulation.headway import Headway
-from benchmarks.simulation.laws import SET_A, SETS, Device, Setting
-from benchmarks.simulation.measures import measure
 from benchmarks.simulation.report import Section
-from benchmarks.simulation.workload import Stream, single
+from serving.testing.simulation.arrivals import poisson
+from serving.testing.simulation.capacity import bearable_load
+from serving.testing.simulation.effort import Effort
+from serving.testing.simulation.executor import End, simulate
+from serving.testing.simulation.field import greedy
+from serving.testing.simulation.headway import Headway
+from serving.testing.simulation.laws import SET_A, SETS, Device, Setting
+from serving.testing.simulation.measures import measure
+from serving.testing.simulation.workload import Stream, single
 
 LOAD = 0.7
 WORTH_JUDGING = 700  # batches; with fewer, the share of misses is mostly random

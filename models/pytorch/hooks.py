@@ -3,7 +3,7 @@ of the same names are not taken for them."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 
@@ -51,7 +51,7 @@ def _method(module: torch.nn.Module, name: str, parameters: int) -> Callable[...
     return method  # type: ignore[no-any-return]
 
 
-def _is_table_of_numbers(value: object) -> bool:
+def _is_table_of_numbers(value: object) -> TypeGuard[Pads]:
     return isinstance(value, Mapping) and all(
         isinstance(name, str) and isinstance(pad, int | float) for name, pad in value.items()
     )

@@ -5,6 +5,7 @@ kept by head: the common request costs one look-up and one view per tensor.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -139,7 +140,7 @@ class Dispatch:
             return self.model.sequencer.submit_in(
                 terms.place, payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, **terms.more
             )
-        submit = partial(self._submit, **terms.more) if terms.more else self._submit
+        submit: Callable[..., Submitted] = partial(self._submit, **terms.more) if terms.more else self._submit
         return submit(payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, age_ns=age_ns)
 
     def generate(self, terms: Terms, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None) -> Answers:
@@ -165,7 +166,8 @@ class Dispatch:
                 return size > LONG_ANSWER_BYTES
             if plan.targets:
                 return False
-            return sum(values[name].size for name in plan.form.names if name in values) > LONG_ELEMENTS
+            elements: int = sum(values[name].size for name in plan.form.names if name in values)
+            return elements > LONG_ELEMENTS
         except (TypeError, LookupError, AttributeError):
             return False  # no outputs; `reply` says so
 

@@ -7,7 +7,7 @@ them. With `apps` one process can also answer for models of its own.
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from serving.api.asgi import (
     App,
@@ -38,6 +38,7 @@ from serving.api.gate import Caller, http_caller
 from serving.api.openapi import document
 from serving.api.operations import Operations, Settings
 from serving.api.pages import PAGES, Page
+from serving.api.region_memory import Kind
 from serving.names import MODELS, model_path
 
 _log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class FrontApp:
                 raise CallFailed(await self._absent(found[1], path, scope))
             await self._apps[found[1]](scope, receive, send)
         elif found := _REGIONS.fullmatch(path):
-            await self._answer_about_regions(found[1], found[2] or "", found[3], scope, receive, send)
+            await self._answer_about_regions(cast(Kind, found[1]), found[2] or "", found[3], scope, receive, send)
         elif found := _CONTROL.fullmatch(path):
             _check_verb(scope, "POST")
             given = json_object(await _body(receive)).get("parameters") or {}
@@ -133,7 +134,7 @@ class FrontApp:
             raise CallFailed(unknown_path(path))
 
     async def _answer_about_regions(
-        self, kind: str, name: str, verb: str, scope: Scope, receive: Receive, send: Send
+        self, kind: Kind, name: str, verb: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         _check_verb(scope, "GET" if verb == "status" else "POST")
         if verb == "status":

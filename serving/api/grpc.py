@@ -7,7 +7,7 @@ that withdraws what waits in the queue.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -72,7 +72,7 @@ class Calls:
         try:
             return await self._service.infer(message, call, age_ns)
         except CallFailed as failed:
-            return await _abort(context, failed.fault, named)
+            await _abort(context, failed.fault, named)
 
     async def stream(self, messages: AsyncIterator[bytes], context: Any, age_ns: int = 0) -> None:
         writing = asyncio.Lock()
@@ -94,7 +94,7 @@ class Calls:
             try:
                 return await self._service.tell(path, message, AioCall(context))
             except CallFailed as failed:
-                return await _abort(context, failed.fault)
+                await _abort(context, failed.fault)
 
         return tell
 
@@ -117,9 +117,10 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._method_handlers.get(details.method)
 
 
-async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> Any:
+async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> NoReturn:
     trailers += tuple((name.decode(), value.decode()) for name, value in fault.grpc_trailers)
     await context.abort(_CODES[fault.grpc_code], fault.text.encode(errors="replace").decode(), trailers)
+    raise AssertionError("grpc.aio ends the call by an exception of its own")
 
 
 def add_inference_service(server: Any, service: GrpcService) -> None:

@@ -220,7 +220,7 @@ class ModelApp:
         finally:
             held.give_back()
         if self.model.witnesses or answers is None or type(answers.outcome) is not Completed:
-            outcome = answers and (answers.outcome or Cancelled())
+            outcome = None if answers is None else answers.outcome or Cancelled()
             if fault is None and type(outcome) is not Completed:
                 fault = fault_of_outcome(cast(Outcome, outcome))
             self._witness(headers, id or own[1].decode("latin-1"), tenant, fault, outcome, began_ns, now_ns())

@@ -6,8 +6,8 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -148,8 +148,10 @@ class CudaMemory:
         """Raises BadMessage where there is no such memory, or not enough of it."""
         self.region = region
         self._driver = driver
-        with self._told("open"):
+        try:
             self._shared = driver.open(base64.b64decode(region.key), region.device_id)
+        except CudaError as error:
+            raise self._failed("open", error) from None
         closing = weakref.finalize(self, _close, driver, self._shared)
         closing.atexit = False  # the driver takes back what a process leaves behind
         if self._shared.byte_size < region.byte_size:
@@ -162,20 +164,21 @@ class CudaMemory:
         _check_within(self.region, span, path)
 
     def view(self, span: Span) -> tuple[memoryview, int]:
-        with self._told("read"):
-            return memoryview(self._driver.read(self._shared, span.offset, span.byte_size)), 0
+        try:
+            return self._driver.read(self._shared, span.offset, span.byte_size).data, 0
+        except CudaError as error:
+            raise self._failed("read", error) from None
 
     def write(self, span: Span, data: Bytes) -> None:
-        with self._told("write"):
-            self._driver.write(self._shared, span.offset, data)
-
-    @contextmanager
-    def _told(self, verb: str) -> Iterator[None]:
-        """What the driver refuses the client is told."""
         try:
-            yield
+            self._driver.write(self._shared, span.offset, data)
         except CudaError as error:
-            raise BadMessage(f"Unable to {verb} CUDA shared memory region '{self.region.name}': {error}") from None
+            raise self._failed("write", error) from None
+
+    def _failed(self, verb: str, error: CudaError) -> BadMessage:
+        """The driver's refusal, for the client. Raised where it was caught: a context manager that turns one error into
+        another leaves a cycle of frames since Python 3.12, and the memory would stay open until it is collected."""
+        return BadMessage(f"Unable to {verb} CUDA shared memory region '{self.region.name}': {error}")
 
 
 def _close(driver: CudaDriver, shared: Shared) -> None:

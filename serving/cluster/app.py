@@ -43,7 +43,7 @@ def front(settings: Settings, *, gpus: bool) -> Application:
     configured = [
         ModelEntry(name=spec.name, version=spec.version, signature=signature(spec)) for spec in settings.model_specs()
     ]
-    deployment = Front.options(
+    deployment = Front.options(  # type: ignore[attr-defined]  # Ray's decorator makes a Deployment of the class
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=1000,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
@@ -54,7 +54,8 @@ def front(settings: Settings, *, gpus: bool) -> Application:
 
 def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:
     scaling = autoscaling_config(settings.model(spec.name))
-    deployment = ModelReplica.options(**options_of(spec, scaling, surge=surge_percent(spec, free)))
+    options = options_of(spec, scaling, surge=surge_percent(spec, free))
+    deployment = ModelReplica.options(**options)  # type: ignore[attr-defined]  # as above
     server = settings.server
     return deployment.bind(
         spec,

@@ -70,7 +70,7 @@ LOGGING = {"enable_access_log": False, "encoding": "JSON"}
 class ModelReplica:
     """One replica of one model: its engine, and the app that speaks the protocol."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
         spec: ModelSpec,
         max_body_bytes: int,
@@ -212,7 +212,9 @@ class ModelReplica:
 class Front:
     """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
 
-    async def __init__(self, settings: Settings, configured: Sequence[ModelEntry], *, deploy: Deploy) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, settings: Settings, configured: Sequence[ModelEntry], *, deploy: Deploy
+    ) -> None:
         server = settings.server
         catalog = Catalog(configured, explicit=server.model_control)
         self.collector = collector = Collector({entry.name: entry.version for entry in configured})

@@ -12,6 +12,7 @@ from serving.cluster import decisions
 from serving.cluster.collector import Collector, targets
 from serving.cluster.loop_watch import LoopWatch
 from serving.cluster.snapshots import memory_bytes
+from serving.names import FRONT
 from serving.protocol.errors import BadMessage
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
 from serving.text_file import UnreadableText, read_text
@@ -64,7 +65,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
         ]
         for seconds in watch:
             loop_watch.watch(seconds)
-        return "application/json", json.dumps({"models": models, "front": front}, indent=1).encode()
+        return "application/json", json.dumps({"models": models, FRONT: front}, indent=1).encode()
 
     async def stacks(query: str) -> tuple[str, bytes]:
         answers = await collector.ask("stacks")

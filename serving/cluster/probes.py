@@ -36,7 +36,8 @@ def expected(application: Any | None) -> int:
         raise NeverUp(cause(application))
     if application.status != "RUNNING":
         return 0
-    return max(1, sum(one.replica_states.get("RUNNING", 0) for one in application.deployments.values()))
+    running: int = sum(one.replica_states.get("RUNNING", 0) for one in application.deployments.values())
+    return max(1, running)
 
 
 def replacing(application: Any | None, before: Collection[str]) -> int:

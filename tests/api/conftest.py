@@ -27,14 +27,14 @@ from tests.api.triton_clients import connect
 from tests.open_gate import OpenGate
 
 
-def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBackend, **more: object) -> ServedModel:
+def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBackend, **more: Any) -> ServedModel:
     """A model whose outputs are its inputs."""
     described = tuple(TensorDescription(*tensor) for tensor in tensors)
     more.setdefault("outputs", described)
     return ServedModel(name=name, inputs=described, backend=backend, **more)
 
 
-def operations_of(models: Sequence[ServedModel], **more: object) -> Operations:
+def operations_of(models: Sequence[ServedModel], **more: Any) -> Operations:
     """What a server with these models is asked beside inference."""
 
     async def status() -> list[ModelEntry]:
@@ -53,7 +53,7 @@ def operations_of(models: Sequence[ServedModel], **more: object) -> Operations:
     return Operations(status, counts=counts, **{"gate": OpenGate(), **more})
 
 
-class Server(uvicorn.Server):
+class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not read: its own types are loose
     def __init__(self, app: object, *, http: Any, loop: str) -> None:
         super().__init__(uvicorn.Config(app, http=http, loop=loop, ws="none", log_config=None, access_log=False))
         self.socket = socket.create_server(("127.0.0.1", 0))

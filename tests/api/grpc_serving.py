@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
@@ -14,7 +15,7 @@ from tests.api.conftest import operations_of
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
-def service_of(models: Sequence[ServedModel], **more: object) -> GrpcService:
+def service_of(models: Sequence[ServedModel], **more: Any) -> GrpcService:
     known = {name: more.pop(name) for name in ("regions", "control", "switches", "name") if name in more}
     return GrpcService(models, operations_of(models, **known), **more)
 

@@ -23,7 +23,7 @@ from tests.api import cuda_stories
 from tests.api.cuda_client import SharedMemory
 from tests.api.triton_clients import ECHO, connect, failure, shared_input, shared_output
 from tests.house import House, house
-from tests.test_tidy import ROOT, THIRD_PARTY
+from tests.tidy.tables import ROOT, THIRD_PARTY
 
 VALUES = np.arange(8, dtype=np.float32).reshape(2, 4)
 TEXTS = np.array([[b"one"], [b"two and more"]], dtype=object)

@@ -35,7 +35,7 @@ from serving.core.latency import LatencyModel
 from serving.core.request import Request
 from serving.core.sizes import Sizes
 from serving.runtime.engine import Engine
-from tests.test_tidy import ROOT, THIRD_PARTY
+from tests.tidy.tables import ROOT, THIRD_PARTY
 
 MS = 1_000_000
 ABSENT = sorted({*THIRD_PARTY, "uvloop", "matplotlib"} - {"torch", "numpy"})

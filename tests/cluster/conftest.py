@@ -1,7 +1,7 @@
 """One real Ray with Headway on it for all tests of this folder that ask for it, started in this process."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ ACCUMULATE = {
 }
 
 
-def settings_file(folder: Path, *models: dict[str, object], **server: object) -> Path:
+def settings_file(folder: Path, *models: Mapping[str, object], **server: object) -> Path:
     path = folder / "headway.yaml"
     path.write_text(
         yaml.safe_dump({"server": {"http_port": PORT, "grpc_port": GRPC_PORT, **server}, "models": list(models)})

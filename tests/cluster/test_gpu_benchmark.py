@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_tidy import ROOT
+from tests.tidy.tables import ROOT
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 

@@ -2,16 +2,16 @@
 
 import pytest
 
-from benchmarks.simulation.arrivals import poisson
-from benchmarks.simulation.capacity import run_at
-from benchmarks.simulation.field import greedy
-from benchmarks.simulation.headway import Headway
-from benchmarks.simulation.laws import SET_A, SETS, Setting
 from serving.core.batcher import Batcher
 from serving.core.deferral import LARGEST_SHARE, Deferral
 from serving.core.latency import LatencyModel
 from serving.core.request import Request
 from serving.core.sizes import Sizes
+from serving.testing.simulation.arrivals import poisson
+from serving.testing.simulation.capacity import run_at
+from serving.testing.simulation.field import greedy
+from serving.testing.simulation.headway import Headway
+from serving.testing.simulation.laws import SET_A, SETS, Setting
 from tests.core.stories import MS, request
 
 SIZES = Sizes(largest_rows=64)

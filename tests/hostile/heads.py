@@ -27,7 +27,8 @@ def at_once(door: Callable[[Doors], Address], *parts: bytes, pause_s: float = 0.
     async def send(doors: Doors) -> Answer:
         sent = (exchange(door(doors), parts, pause_s=pause_s, ends=True) for _ in range(CONNECTIONS))
         answers = await asyncio.gather(*sent)
-        return min(answers, key=[answer.what for answer in answers].count)
+        told = [answer.what for answer in answers]
+        return min(answers, key=lambda answer: told.count(answer.what))
 
     return send
 

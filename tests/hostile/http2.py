@@ -93,7 +93,7 @@ class Peer:
     async def call(self, data: bytes, path: str = INFER, **headers: str) -> Answer:
         """A call with this data, whose messages carry their prefixes already, within the server's windows."""
         id = self.fresh()
-        await self.send(self.headers(id, path, **headers))
+        await self.send(self.headers(id, path, http2.END_HEADERS, **headers))
         await self.upload(id, data)
         return await self.outcome(id)
 
@@ -156,7 +156,7 @@ class Peer:
     async def _take(self, kind: int, flags: int, id: int, payload: bytes) -> None:
         told = self._streams.get(id, Told())
         if kind == http2.HEADERS:
-            told.headers |= dict(self._decoder.decode(payload))
+            told.headers |= {str(name): str(value) for name, value in self._decoder.decode(payload)}
         elif kind == http2.DATA:
             told.data += payload
             if len(payload):

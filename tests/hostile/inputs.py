@@ -8,7 +8,9 @@ input expects.
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
+T = TypeVar("T")
 MIB = 1 << 20
 Address = tuple[str, int]
 
@@ -46,6 +48,11 @@ class Hostile:
     kind: str
     send: Send
     right: frozenset[str]
+
+
+def always(made: T) -> Callable[[], T]:
+    """A function that returns this value."""
+    return lambda: made
 
 
 def words(*allowed: str | Iterable[str]) -> frozenset[str]:

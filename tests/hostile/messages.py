@@ -8,12 +8,12 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
 
 from serving.protocol import http2
 from serving.protocol.pb import SERVICE, message
-from tests.hostile.http2 import STREAM, Peer, good, infer_message, prefixed
-from tests.hostile.inputs import MIB, Address, Answer, Doors, Hostile, Send, seeded, words
+from tests.hostile.http2 import INFER, STREAM, Peer, good, infer_message, prefixed
+from tests.hostile.inputs import MIB, Address, Answer, Doors, Hostile, Send, always, seeded, words
 
 KIND = "messages"
 NEIGHBOURS = 8
@@ -117,12 +117,9 @@ def _framed() -> Cases:
         return next(iter(answers.values())) if len(answers) == 1 else Answer(", ".join(sorted(answers)))
 
     return {
-        **{name: (asked(lambda content=content: content), right) for name, (content, right) in data.items()},
+        **{name: (asked(always(content)), right) for name, (content, right) in data.items()},
         **{
-            name: (
-                asked(lambda content=content: content, grpc_encoding=coding),
-                UNKNOWN if coding == "zstd" else UNREADABLE,
-            )
+            name: (asked(always(content), grpc_encoding=coding), UNKNOWN if coding == "zstd" else UNREADABLE)
             for name, (content, coding) in coded.items()
         },
         "a bomb of 256 MiB": (asked(bomb, grpc_encoding="gzip"), LARGE),
@@ -161,11 +158,7 @@ def _undecodable() -> Cases:
     }
     data |= {"a model's name of a MiB": infer_message(model="m" * MIB), "an empty message": b""}
     told = ((data, INVALID), (nameless, words("NOT_FOUND")))
-    return {
-        name: (asked(lambda content=content: prefixed(content)), right)
-        for cases, right in told
-        for name, content in cases.items()
-    }
+    return {name: (asked(always(prefixed(content))), right) for cases, right in told for name, content in cases.items()}
 
 
 def _many(size: int) -> Cases:
@@ -177,6 +170,10 @@ def _many(size: int) -> Cases:
     one.inputs.add(name="x", datatype="FP32", shape=[1] * 100_000)
     many_dimensions = one.SerializeToString()
 
+    def empty(tag: int) -> bytes:
+        """Fields with this tag and no content."""
+        return prefixed(name + bytes((tag, 0)) * (size // 2))
+
     def contents() -> bytes:
         """Numbers in the message's own field, of which there are more than in the shape."""
         request = message("ModelInferRequest")(model_name="numbers")
@@ -185,10 +182,7 @@ def _many(size: int) -> Cases:
         return bytes(request.SerializeToString())
 
     return {
-        **{
-            f"many empty {what}": (asked(lambda tag=tag: prefixed(name + bytes((tag, 0)) * (size // 2))), INVALID)
-            for what, tag in fields.items()
-        },
+        **{f"many empty {what}": (asked(partial(empty, tag)), INVALID) for what, tag in fields.items()},
         "many inputs of the same name": (asked(lambda: prefixed(name + named * (size // 5))), INVALID),
         "100,000 dimensions": (asked(lambda: prefixed(many_dimensions)), INVALID),
         "numbers in the message's own field": (asked(lambda: prefixed(contents())), FINE),
@@ -232,7 +226,7 @@ def _headers() -> Cases:
         """Over 64 KiB, in one block with its continuations."""
         id = peer.fresh()
         more = {f"x-{number}": "y" * 8000 for number in range(9)}
-        block = peer.headers(id, **more)[http2.FRAME_BYTES :]
+        block = peer.headers(id, INFER, http2.END_HEADERS, **more)[http2.FRAME_BYTES :]
         pieces = [block[start : start + http2.SMALLEST_MAX_FRAME] for start in range(0, len(block), 16_384)]
         await peer.send(http2.frame(http2.HEADERS, 0, id, pieces[0]))
         for piece in pieces[1:-1]:

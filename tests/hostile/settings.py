@@ -75,7 +75,7 @@ def _yaml() -> Cases:
         "an unknown key of 100 KB": (f"{'k' * 100_000}: 1\n" + GOOD, CLEAR),
         "50,000 unknown keys": ("".join(f"k{n}: 1\n" for n in range(50_000)) + GOOD, CLEAR),
     }  # fmt: skip
-    return {name: (lambda text=text: text.encode(), right) for name, (text, right) in texts.items()}
+    return {name: (text.encode, right) for name, (text, right) in texts.items()}
 
 
 def _indented(text: str) -> str:
@@ -127,9 +127,7 @@ def _values() -> Cases:
         "weights of NaN": "tenants: {gold: .nan}",
         "labels of an output that is not there": "labels: {z: [a, b]}",
     }
-    cases: Cases = {
-        name: (lambda line=line: f"server:\n  {line}\n{GOOD}".encode(), CLEAR) for name, line in server.items()
-    }
+    cases: Cases = {name: (f"server:\n  {line}\n{GOOD}".encode, CLEAR) for name, line in server.items()}
 
     def replaced(line: str) -> bytes:
         key = line.partition(":")[0]

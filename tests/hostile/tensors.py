@@ -235,7 +235,7 @@ def _shared() -> list[Hostile]:
         return await region.ask()
 
     size, offset = "shared_memory_byte_size", "shared_memory_offset"
-    spans = {
+    spans: dict[str, dict[str, Any]] = {
         "beyond the end": {offset: 4096},
         "across the end": {offset: 4092},
         "with a negative offset": {offset: -8},
@@ -247,7 +247,7 @@ def _shared() -> list[Hostile]:
         "with a size that is not the shape's": {size: 12},
         "with a size of nothing": {size: 0},
     }
-    regions = {
+    regions: dict[str, dict[str, Any]] = {
         "a region larger than its memory": {"byte_size": 8192},
         "a region of negative size": {"byte_size": -1},
         "a region of 2^63 bytes": {"byte_size": 2**63},

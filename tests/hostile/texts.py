@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable
 
 from tests.hostile.http import exchange, head
-from tests.hostile.inputs import Answer, Doors, Hostile, Send, seeded, words
+from tests.hostile.inputs import Answer, Doors, Hostile, Send, always, seeded, words
 
 KIND = "texts"
 READ, WRONG = words("200"), words("400")
@@ -25,6 +25,11 @@ def asked(make: Callable[[], list[bytes]], *, rows: int | None = None, raw: Call
         return await exchange(doors.http, [head("texts", len(content) + len(data), lengths), content, data])
 
     return send
+
+
+def encoded(make: Callable[[], str]) -> Callable[[], list[bytes]]:
+    """A text that is made when it is sent: some have many megabytes."""
+    return lambda: [make().encode()]
 
 
 def as_json(make: Callable[[], str]) -> Send:
@@ -78,15 +83,15 @@ def corpus(size: int) -> list[Hostile]:
     }
     return [
         *(
-            Hostile(f"{name}, {size >> 20} MiB", KIND, asked(lambda make=make: [make().encode()]), READ)
+            Hostile(f"{name}, {size >> 20} MiB", KIND, asked(encoded(make)), READ)
             for name, make in large.items()
         ),
-        *(Hostile(name, KIND, asked(lambda text=text: [text.encode()]), READ) for name, text in small.items()),
+        *(Hostile(name, KIND, asked(always([text.encode()])), READ) for name, text in small.items()),
         *(
-            Hostile(f"{name}, as JSON", KIND, as_json(lambda text=text: text), words("200"))
+            Hostile(f"{name}, as JSON", KIND, as_json(always(text)), words("200"))
             for name, text in small.items()
         ),
-        *(Hostile(name, KIND, asked(lambda text=text: [text]), words("400")) for name, text in wrong.items()),
+        *(Hostile(name, KIND, asked(always([text])), words("400")) for name, text in wrong.items()),
         *(
             Hostile(name, KIND, asked(list, rows=rows, raw=raw), words("400"))
             for name, (rows, raw) in framed.items()

@@ -41,10 +41,14 @@ def largest(size: int) -> dict[str, Send]:
     }
 
 
+async def _answered(send: Send, place: Place) -> Answer:
+    return await send(place.doors)
+
+
 def warmed(place: Place, bystanders: Bystanders, size: int, say: Callable[[str], None]) -> Memory:
     """What the processes hold when they have answered such requests, and small ones after them, and rest again."""
     for name, send in list(largest(size).items()) * TIMES:
-        answer = asyncio.run(send(place.doors))
+        answer = asyncio.run(_answered(send, place))
         assert answer.what in ("200", "OK"), f"{name}: {answer}"
     bystanders.begin()
     time.sleep(SMALL_S)

@@ -7,11 +7,11 @@ import os
 
 import pytest
 
-from benchmarks.simulation.arrivals import bursty, gamma, poisson, sinusoid, step
-from benchmarks.simulation.executor import End, Run, simulate
-from benchmarks.simulation.headway import Headway
-from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Affine, Device, Setting
-from benchmarks.simulation.workload import Stream, Workload, bert_lengths, mixed, single
+from serving.testing.simulation.arrivals import bursty, gamma, poisson, sinusoid, step
+from serving.testing.simulation.executor import End, Run, simulate
+from serving.testing.simulation.headway import Headway
+from serving.testing.simulation.laws import SET_A, SET_B, SET_C, SETS, Affine, Device, Setting
+from serving.testing.simulation.workload import Stream, Workload, bert_lengths, mixed, single
 
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else [1, 2]
 ARRIVALS = {

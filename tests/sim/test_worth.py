@@ -2,15 +2,15 @@
 
 import pytest
 
-from benchmarks.simulation.arrivals import poisson
-from benchmarks.simulation.baselines import ServeBatch, Timeout
-from benchmarks.simulation.capacity import run_at
-from benchmarks.simulation.executor import Run, simulate
-from benchmarks.simulation.field import greedy, headway, headway_ahead
-from benchmarks.simulation.headway import Headway
-from benchmarks.simulation.laws import SET_A, SET_B, SET_C, SETS, Affine, Device, Setting
-from benchmarks.simulation.measures import jain, measure
-from benchmarks.simulation.workload import Stream, mixed, single
+from serving.testing.simulation.arrivals import poisson
+from serving.testing.simulation.baselines import ServeBatch, Timeout
+from serving.testing.simulation.capacity import run_at
+from serving.testing.simulation.executor import Run, simulate
+from serving.testing.simulation.field import greedy, headway, headway_ahead
+from serving.testing.simulation.headway import Headway
+from serving.testing.simulation.laws import SET_A, SET_B, SET_C, SETS, Affine, Device, Setting
+from serving.testing.simulation.measures import jain, measure
+from serving.testing.simulation.workload import Stream, mixed, single
 
 COUNT = 4000
 

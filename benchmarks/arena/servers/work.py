@@ -26,7 +26,7 @@ def _noop() -> Answer:
 
 
 def _mlp() -> Answer:
-    import mlp
+    import mlp  # type: ignore[import-not-found]  # benchmarks/peers/servers/mlp.py, on the path of these servers
 
     model = mlp.build()
     return lambda bodies: mlp.answer(model, bodies)

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.simulation.executor import End, Run
-from benchmarks.simulation.workload import Workload
+from serving.testing.simulation.executor import End, Run
+from serving.testing.simulation.workload import Workload
 
 WARM_UP_SHARE = 0.1  # of the requests; not counted
 

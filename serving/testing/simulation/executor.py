@@ -11,9 +11,9 @@ from enum import IntEnum
 from heapq import heappop, heappush
 from random import Random
 
-from benchmarks.simulation.laws import Device
-from benchmarks.simulation.policy import Policy, Work
-from benchmarks.simulation.workload import Workload
+from serving.testing.simulation.laws import Device
+from serving.testing.simulation.policy import Policy, Work
+from serving.testing.simulation.workload import Workload
 
 NEVER = 1 << 62
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from benchmarks.simulation.arrivals import Arrivals
-from benchmarks.simulation.baselines import Aimd, Drop, NexusEarlyDrop, NexusLazy, ServeBatch, Timeout
-from benchmarks.simulation.capacity import MakePolicy, bearable_load, run_at
-from benchmarks.simulation.effort import Effort
-from benchmarks.simulation.headway import Headway
-from benchmarks.simulation.laws import Setting
+from serving.testing.simulation.arrivals import Arrivals
+from serving.testing.simulation.baselines import Aimd, Drop, NexusEarlyDrop, NexusLazy, ServeBatch, Timeout
+from serving.testing.simulation.capacity import MakePolicy, bearable_load, run_at
+from serving.testing.simulation.effort import Effort
+from serving.testing.simulation.headway import Headway
+from serving.testing.simulation.laws import Setting
 
 For = Callable[[Setting], MakePolicy]
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from random import Random
 
-from benchmarks.simulation.laws import Law
-from benchmarks.simulation.policy import Work
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.errors import ModelError
@@ -13,6 +11,8 @@ from serving.core.ledger import Ledger
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Timings
 from serving.core.request import Request
 from serving.core.sizes import Sizes
+from serving.testing.simulation.laws import Law
+from serving.testing.simulation.policy import Work
 
 WARM_UP_RUNS = 4
 WARM_UP_NOISE = 0.02

@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-from benchmarks.simulation.laws import Law, Setting
-from benchmarks.simulation.policy import Work
 from serving.core.request import Request
+from serving.testing.simulation.laws import Law, Setting
+from serving.testing.simulation.policy import Work
 
 SAFETY = 1.05  # the 99th percentile of 2 % noise, for rules that predict whether a batch finishes in time
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from heapq import merge
 from random import Random
 
-from benchmarks.simulation.arrivals import Arrivals, poisson, scaled
 from serving.core.request import Request, rank
+from serving.testing.simulation.arrivals import Arrivals, poisson, scaled
 
 Lengths = Callable[[Random], int]
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from benchmarks.simulation.arrivals import Arrivals
-from benchmarks.simulation.executor import simulate
-from benchmarks.simulation.laws import Device, Setting
-from benchmarks.simulation.measures import Measures, measure
-from benchmarks.simulation.policy import Policy
-from benchmarks.simulation.workload import Stream, Workload, single
+from serving.testing.simulation.arrivals import Arrivals
+from serving.testing.simulation.executor import simulate
+from serving.testing.simulation.laws import Device, Setting
+from serving.testing.simulation.measures import Measures, measure
+from serving.testing.simulation.policy import Policy
+from serving.testing.simulation.workload import Stream, Workload, single
 
 WANTED_IN_TIME = 0.99
 MakePolicy = Callable[[], Policy]

@@ -1,0 +1,1 @@
+"""The rules that the sources keep: `tables` says what is allowed where, `rules` finds what is not."""

