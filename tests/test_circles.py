@@ -4,13 +4,16 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from tests.test_tidy import ALL, imports
+from tests.tidy.sources import sources
+from tests.tidy.tables import PACKAGES
+
+ALL = sources(*PACKAGES)
 
 
 def graph() -> dict[str, set[str]]:
     """The modules that each module imports, those inside of functions included."""
     modules = {source.module for source in ALL}
-    return {source.module: {name for _, name in imports(source) if name in modules} - {source.module} for source in ALL}
+    return {source.module: {name for _, name in source.imports if name in modules} - {source.module} for source in ALL}
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

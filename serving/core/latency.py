@@ -229,7 +229,7 @@ class LatencyModel:
         else:
             curve.add(rows, took / self._drift, doubtful=mature and bool(self._surprises))
             self._ease(curve, rows)
-            for cache in self._base_cache[index:]:  # this length and the longer ones use the curve
+            for cache in self._base_cache:  # longer lengths use the curve, and shorter ones without measurements
                 cache.clear()
             if not known or weight == 0.0:
                 self._renew_sources()
