@@ -75,8 +75,9 @@ class ServerSettings(Section):
     )
     shared_memory: bool = Field(
         False,
-        description="Clients on the same machine may register shared memory, the system's or (experimental) a GPU's, and "
-        "send and get tensors there. Only where all clients are trusted: they can name any shared memory that the server may open.",
+        description="Clients on the same machine may register shared memory, the system's or (experimental) a GPU's, "
+        "and send and get tensors there. Only where all clients are trusted: they can name any shared memory that the "
+        "server may open.",
     )
     model_control: bool = Field(
         False, description="Clients may load and unload the models below at run time. Not on Kubernetes."
