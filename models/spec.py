@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
@@ -73,7 +73,7 @@ class TensorSpec:
 class Limits:
     """Limits that a user may set. The batch size within them is learned.
 
-    max_batch_rows: the most rows computed at once; None: 128, or fewer if more rows bring no throughput.
+    max_batch_rows: the most rows computed at once; None: as many as increase the throughput.
     max_queue_requests: the most requests that may wait; further requests are refused.
     max_sequences: the most sequences that a model with state keeps at a time.
     sequence_idle_s: a sequence without a request for this long is discarded.
@@ -124,8 +124,9 @@ class Resources:
             raise ValueError(f"gpus: must be a fraction up to 1 or a whole number, got {self.gpus}")
 
 
-EXECUTIONS = ("auto", "eager", "compiled")
-PRECISIONS = ("float32", "bf16")
+Execution = Literal["auto", "eager", "compiled"]
+Precision = Literal["float32", "bf16"]
+EXECUTIONS, PRECISIONS = get_args(Execution), get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +161,8 @@ class ModelSpec:
     replicas: int = 1
     decoupled: bool = False
     state: tuple[TensorSpec, ...] = ()
-    execution: str = "auto"
-    precision: str = "float32"
+    execution: Execution = "auto"
+    precision: Precision = "float32"
     channels_last: bool = False
     tolerance: float = 0.01
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

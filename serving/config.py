@@ -6,14 +6,14 @@ default and meaning; `headway settings --markdown` prints that table.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 from pydantic import model_validator as checks_all
 
-from models.spec import Limits, ModelSpec, Resources, TensorSpec
+from models.spec import Execution, Limits, ModelSpec, Precision, Resources, TensorSpec
 from serving.config_mistakes import mistakes
 from serving.config_source import KeyPath, SettingsError, Source, read_source
 from serving.config_values import (
@@ -226,9 +226,12 @@ class ResourceSettings(Section):
     cpus: float = Field(1.0, description="CPU cores. Torch gets as many threads. Fractions are allowed.")
     gpus: float = Field(0.0, description="GPUs: a fraction up to 1, or a whole number.")
 
+    def resources(self) -> Resources:
+        return Resources(**self.model_dump())
+
     @checks_all(mode="after")
     def _check(self) -> Self:
-        Resources(cpus=self.cpus, gpus=self.gpus)
+        self.resources()
         return self
 
 
@@ -337,12 +340,12 @@ class ModelSettings(Section):
         None, description="Instead of `replicas`: the number of replicas follows the load."
     )
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds of the model.")
-    execution: Literal["auto", "eager", "compiled"] = Field(
+    execution: Execution = Field(
         "auto",
         description="`auto`: CUDA graphs on a GPU, where they are faster and their outputs right. `compiled`: tries "
         "torch.compile too, which makes the start some minutes longer. `eager`: calls the module as it is.",
     )
-    precision: Literal["float32", "bf16"] = Field(
+    precision: Precision = Field(
         "float32",
         description="`bf16`: linear layers and convolutions may be computed in bfloat16, where the device has "
         "instructions for it, it is faster, and the outputs stay within `tolerance`.",
@@ -385,26 +388,17 @@ class ModelSettings(Section):
         return self.scaling.max_replicas if self.scaling else self.replicas
 
     def spec(self) -> ModelSpec:
+        """The facts of the same names; those that are sections and lists here have types of their own there."""
+        same = {field.name: getattr(self, field.name) for field in fields(ModelSpec) if field.name in _SAME}
         return ModelSpec(
-            name=self.name,
-            version=self.version,
-            factory=self.factory,
-            options=self.options,
+            **same,
             inputs=self._tensors(self.inputs),
             outputs=self._tensors(self.outputs),
-            latency_budget_ms=self.latency_budget_ms,
-            resources=Resources(cpus=self.resources.cpus, gpus=self.resources.gpus),
-            replicas=self.most_replicas(),
-            decoupled=self.decoupled,
             state=self._tensors(self.state),
-            execution=self.execution,
-            precision=self.precision,
-            channels_last=self.channels_last,
-            tolerance=self.tolerance,
+            resources=self.resources.resources(),
             limits=self.limits.limits(),
+            replicas=self.most_replicas(),
             labels={output: tuple(labels) for output, labels in self.labels.items()},
-            description=self.description,
-            example=self.example,
         )
 
     def _tensors(self, tensors: list[TensorSettings]) -> tuple[TensorSpec, ...]:
@@ -416,6 +410,11 @@ class ModelSettings(Section):
             raise ValueError("replicas: with `scaling` there is no fixed number; set scaling.min_replicas instead")
         self.spec()
         return self
+
+
+# What a model's settings say in the spec's own types.
+_CONVERTED = {"inputs", "outputs", "state", "resources", "limits", "replicas", "labels"}
+_SAME = {field.name for field in fields(ModelSpec) if field.init} & ModelSettings.model_fields.keys() - _CONVERTED
 
 
 class Settings(Section):

@@ -1,11 +1,21 @@
 """Facts that several parts need stand in one place, and what is derived from them is."""
 
 import ast
+from dataclasses import MISSING, fields
 
 import pytest
 
-from serving.config import ServerSettings
+from models.reference import noop_spec
+from models.spec import Limits, ModelSpec, Resources, TensorSpec
+from serving.api.metadata import model_config
+from serving.cluster.limits import max_ongoing_requests
+from serving.config import LimitSettings, ModelSettings, ResourceSettings, ServerSettings, TensorSettings
+from serving.core.sizes import LARGEST_ROWS
 from serving.port_ranges import FAST_GRPC, FAST_GRPC_DISTANCE, RAY_GRPC, RAY_HTTP
+from serving.runtime.engine import Engine
+from serving.testing.backend import EchoBackend
+from serving.testing.models import ScriptedModel
+from tests.api.conftest import model
 from tests.tidy.sources import sources
 from tests.tidy.tables import ROOT
 
@@ -49,3 +59,69 @@ def test_no_server_may_listen_on_a_port_of_replicas(port: int) -> None:
     for key in ("http_port", "grpc_port"):
         with pytest.raises(ValueError, match=f"{key}: {port} is used by"):
             ServerSettings.model_validate({key: port})
+
+
+def test_the_largest_batch_without_a_bound_is_the_same_wherever_it_is_told() -> None:
+    spec = noop_spec()
+    assert spec.max_batch_rows is None
+    assert max_ongoing_requests(spec) == spec.limits.max_queue_requests + 2 * LARGEST_ROWS
+    served = model("m", ("x", "FP32", (-1, 2)), backend=EchoBackend())
+    assert model_config(served)["max_batch_size"] == LARGEST_ROWS
+    assert f"(`limits.max_batch_rows` or {LARGEST_ROWS})" in (ROOT / "docs/configuration.md").read_text()
+
+
+def test_an_engine_without_a_bound_computes_as_many_rows_at_once() -> None:
+    assert Engine([ScriptedModel(limits=Limits())]).batcher.sizes.largest_rows == LARGEST_ROWS
+
+
+FROM_ELSEWHERE = {"folder": "of the settings file", "batched": "as the model says"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "spec"),
+    [
+        (ModelSettings, ModelSpec),
+        (LimitSettings, Limits),
+        (ResourceSettings, Resources),
+        (TensorSettings, TensorSpec),
+    ],
+)
+def test_settings_have_every_fact_of_the_spec_with_its_default(settings: type, spec: type) -> None:
+    facts = {field.name: field for field in fields(spec) if field.init and field.name not in FROM_ELSEWHERE}
+    assert facts.keys() <= settings.model_fields.keys(), "describe the new field in serving/config.py"
+    for name, fact in facts.items():
+        told = settings.model_fields[name]
+        assert told.is_required() == (fact.default is fact.default_factory is MISSING), name
+        if fact.default is not MISSING:
+            wanted = list(fact.default) if isinstance(fact.default, tuple) else fact.default
+            assert told.get_default(call_default_factory=True) == wanted, name
+
+
+def test_every_setting_of_a_model_arrives_in_its_spec() -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+    least = {"name": "m", "factory": "a:b", "inputs": [tensor], "outputs": [tensor | {"name": "y"}]}
+    unlike = {
+        "version": "2",
+        "options": {"depth": 2},
+        "latency_budget_ms": 5.0,
+        "limits": {"max_batch_rows": 2},
+        "resources": {"cpus": 2.0},
+        "replicas": 2,
+        "decoupled": True,
+        "state": [tensor | {"name": "total"}],
+        "execution": "eager",
+        "precision": "bf16",
+        "channels_last": True,
+        "tolerance": 0.5,
+        "labels": {"y": ["cat", "dog"]},
+        "description": "told",
+        "example": "{}",
+    }
+    asked = {field.name for field in fields(ModelSpec) if field.init} - FROM_ELSEWHERE.keys() - least.keys()
+    assert unlike.keys() == asked, "give the new field a value other than its default"
+    for name, value in unlike.items():
+        before, after = (ModelSettings.model_validate(least | more).spec() for more in ({}, {name: value}))
+        changed = {
+            field.name for field in fields(ModelSpec) if getattr(before, field.name) != getattr(after, field.name)
+        }
+        assert changed == {name}

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.emulated import EMULATED, emulated_model
 from benchmarks.gpu.models import Subject, subjects
 from benchmarks.gpu.report import Results, failures, table
-from benchmarks.gpu.subject import HOST_SECTIONS, SECTIONS, SWITCH_INTERVAL_S, Options, loop_factory, measure, noted
+from benchmarks.gpu.subject import SECTIONS, SWITCH_INTERVAL_S, Options, loop_factory, measure, noted
 from models.base import Model
 from models.registry import load_model
 
@@ -38,14 +37,12 @@ def main() -> int:
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--ray", action="store_true", help="saturate the engine in a process of Ray too")
-    parser.add_argument("--emulate", action="store_true", help="use an emulated GPU, to measure the host's part")
     parser.add_argument(
         "--minutes", type=float, default=6.0, help="start no section later; loading takes up to 1.7 more"
     )
     parser.add_argument("--output", type=Path, default=Path(".headway/bench-gpu.json"))
     arguments = parser.parse_args()
-    emulated, on_cpu = arguments.emulate, arguments.device == "cpu"
-    small = on_cpu and not emulated
+    small = arguments.device == "cpu"
     made = partial(subjects, small=small, largest_rows=arguments.rows, gpus=0.0 if small else 1.0)
     known = made()
     wanted = arguments.models or list(known)
@@ -58,13 +55,13 @@ def main() -> int:
         seconds=arguments.seconds,
         compile_s=arguments.compile,
         device=torch.device(arguments.device),
-        sections=tuple(name for name in arguments.sections if not emulated or name in HOST_SECTIONS),
+        sections=tuple(arguments.sections),
         subjects=made,
-        load=emulated_model if emulated else load,
+        load=load,
         until=began + 60 * arguments.minutes,
     )
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    no_gpu = EMULATED if emulated else NO_GPU if on_cpu else ""
+    no_gpu = NO_GPU if small else ""
     facts = machine(no_gpu)
     results = Results(arguments.output, {"title": facts["device"], "machine": facts, "seconds": arguments.seconds})
     print(", ".join(f"{name}: {value}" for name, value in facts.items()), flush=True)

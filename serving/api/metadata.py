@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from serving.api.served import ServedModel
+from serving.core.sizes import LARGEST_ROWS
 from serving.core.statistics import Duration, ModelStatistics
 from serving.protocol.messages import TensorDescription
 
@@ -21,8 +22,6 @@ EXTENSIONS = (
     "sequence",
     "statistics",
 )
-# Without a limit of its own the learned one counts; perf_analyzer only needs a number that is no obstacle.
-_ROWS_WITHOUT_LIMIT = 4096
 
 
 def server_metadata(name: str = "headway", more_extensions: Iterable[str] = ()) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
     """Triton's model configuration as far as it means something here. `max_batch_rows` and `replicas` of our own
     settings fill its fields; all settings appear under `parameters`."""
     settings = model.config()
-    rows = (settings.get("max_batch_rows") or _ROWS_WITHOUT_LIMIT) if model.batched else 0
+    rows = (settings.get("max_batch_rows") or LARGEST_ROWS) if model.batched else 0
     # Triton names no scheduler where no requests are joined.
     scheduler = "sequence_batching" if model.stateful else "dynamic_batching" if model.batched else ""
     if model.description:

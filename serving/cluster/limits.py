@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from models.spec import ModelSpec
+from serving.core.sizes import LARGEST_ROWS
 
-LARGEST_LEARNED_ROWS = 256  # room for batches where no bound is set
 RAY_DRAIN_S = 30.0  # Ray keeps a replica that is to go reachable for this long, so that HAProxy can learn of it
 SETTLE_S = 5.0  # answers on their way out
 # How long a connection may be idle. A HAProxy process that was replaced keeps its list of replicas, and its idle
@@ -14,7 +14,7 @@ KEEP_ALIVE_S = 20
 
 def max_ongoing_requests(spec: ModelSpec) -> int:
     """Ray passes on, the engine's queue refuses: so Ray's bound is the queue's and two of the largest batches."""
-    return spec.limits.max_queue_requests + 2 * (spec.max_batch_rows or LARGEST_LEARNED_ROWS)
+    return spec.limits.max_queue_requests + 2 * (spec.max_batch_rows or LARGEST_ROWS)
 
 
 def graceful_shutdown_s(spec: ModelSpec) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from serving.core.latency import LatencyModel
 
+LARGEST_ROWS = 128  # computed at once, where the model's owner sets no bound
 USEFUL_SHARE = 0.97  # of the best throughput: beyond the smallest batch that reaches it, rows only add latency
 
 

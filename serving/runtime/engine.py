@@ -11,29 +11,28 @@ from serving.core.batcher import Batcher
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import BatchTimeout, LaneLost, ServingError
 from serving.core.latency import LatencyModel
-from serving.core.ledger import Ledger
 from serving.core.observer import Observer, SilentObserver
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.request import NO_DEADLINE_NS, WAY_BACK_PART, Request, rank
-from serving.core.sizes import Sizes
+from serving.core.sizes import LARGEST_ROWS, Sizes
 from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import prepared, split_one_by_one_if_need_be
 from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.driver import Driver, hop_ns
 from serving.runtime.forwarding import Forwarded
+from serving.runtime.life import Life
 from serving.runtime.methods import MethodThreads
 from serving.runtime.ticket import Stage, Ticket
 from serving.scaling.signals import Reading
 
 WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have spared
-LARGEST_ROWS = 128  # where the model's owner sets no limit
 PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
 SMALLEST_BUDGET_IN_BATCHES = 2.5  # a budget below what one request alone may take would refuse everybody
 WAYS_REMEMBERED = 64  # requests
 SCHEDULING_ALLOWANCE_NS = 2_000_000  # for event loops and threads to take turns, whatever the model does
 
 
-class Engine:
+class Engine(Life):
     """One model on one or more lanes, and the queue in front of them.
 
     models: one loaded model per lane.
@@ -55,6 +54,7 @@ class Engine:
         batches_per_lane: int = 2,
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
+        super().__init__()
         self.model = models[0]
         self.spec = self.model.spec
         self._clock = clock or SystemClock()
@@ -76,7 +76,6 @@ class Engine:
             batches_per_lane=batches_per_lane,
             fills_ahead=self.model.asynchronous,
         )
-        self.ledger = Ledger()
         self._driver = Driver(models, self.batcher, self._clock, self)
         self._books = Bookkeeper()
         self._open_tickets: set[Ticket] = set()
@@ -92,8 +91,6 @@ class Engine:
             on_stuck=self._give_up,
         )
         self._last_id = 0
-        self._accepting = False
-        self._empty = asyncio.Event()
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -105,21 +102,6 @@ class Engine:
         self._methods.open(budget_ns=self._budget_ns)
         self._accepting = True
 
-    async def drain(self, timeout_s: float) -> int:
-        """Refuses newcomers, answers whom it can in time, fails the rest. Returns how many it had to fail."""
-        self._accepting = False
-        if not self.ledger.is_empty():
-            self._empty.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._empty.wait()
-            except TimeoutError:
-                pass
-        left = list(self._open_tickets)
-        for ticket in left:
-            self._end(ticket, Failed(LaneLost("the server shut down before the request was served")))
-        return len(left)
-
     def close(self) -> None:
         """Ends the threads. Call `drain` first."""
         self._accepting = False
@@ -127,13 +109,11 @@ class Engine:
         self._methods.close()
         self._fail_all(LaneLost("the server is shutting down"))
 
-    async def __aenter__(self) -> "Engine":
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.drain(timeout_s=30.0)
-        self.close()
+    def _end_open(self, outcome: Outcome) -> int:
+        left = list(self._open_tickets)
+        for ticket in left:
+            self._end(ticket, outcome)
+        return len(left)
 
     # -- the backend's verbs ----------------------------------------------------------------------------------
 
@@ -274,10 +254,6 @@ class Engine:
         self._observer.request_ended(ticket.tenant, outcome)
         ticket.settle(outcome)
         self._notice_if_drained()
-
-    def _notice_if_drained(self) -> None:
-        if not self._accepting and self.ledger.is_empty():
-            self._empty.set()
 
     # -- what becomes of batches: the driver's owner ----------------------------------------------------------
 

@@ -15,7 +15,6 @@ from models.base import GeneratingModel, Tensors
 from models.base import InvalidInput as UnusableInput
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, NotOneAnswer, ServingError
-from serving.core.ledger import Ledger
 from serving.core.observer import Observer, SilentObserver
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.request import NO_DEADLINE_NS, rank
@@ -23,6 +22,7 @@ from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import as_model_error
 from serving.runtime.bookkeeping import Bookkeeper
 from serving.runtime.checking import check_generated
+from serving.runtime.life import Life
 from serving.runtime.steps import NO_MORE, Step, steps_of
 from serving.scaling.signals import Reading
 
@@ -92,7 +92,7 @@ class Generation:
         self._answers.put_nowait(_END)
 
 
-class GeneratingEngine:
+class GeneratingEngine(Life):
     """One generating model. Its verbs are those of `runtime.engine.Engine`, and `generate`.
 
     Time limits (the model's budget, the client's timeout) say how long a request may wait for its seat; what generates
@@ -100,10 +100,10 @@ class GeneratingEngine:
     """
 
     def __init__(self, model: GeneratingModel, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
+        super().__init__()
         self.model = model
         self._observer = observer or SilentObserver()
         self.spec = model.spec
-        self.ledger = Ledger()
         self._clock = clock or SystemClock()
         self._budget_ns = int(self.spec.latency_budget_ms * 1e6) if self.spec.latency_budget_ms else NO_DEADLINE_NS
         self._seats = self.spec.limits.max_generations
@@ -115,9 +115,7 @@ class GeneratingEngine:
         self._generating = 0
         self._usual_ns = 100_000_000  # how long a generation holds its seat, as it has been lately
         self._count = 0
-        self._accepting = False
         self._lost = ""
-        self._empty = asyncio.Event()
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -126,33 +124,16 @@ class GeneratingEngine:
         self._steps.open()
         self._accepting = True
 
-    async def drain(self, timeout_s: float) -> int:
-        """Refuses newcomers, lets run what runs, fails the rest when time is up. Returns how many those were."""
-        self._accepting = False
-        if self._open:
-            self._empty.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._empty.wait()
-            except TimeoutError:
-                pass
-        left = list(self._open)
-        for generation in left:
-            self._end(generation, Failed(LaneLost("the server shut down before the request was served")))
-        return len(left)
-
     def close(self) -> None:
         self._accepting = False
         self._steps.close()
         self.model.close()
 
-    async def __aenter__(self) -> "GeneratingEngine":
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.drain(timeout_s=30.0)
-        self.close()
+    def _end_open(self, outcome: Outcome) -> int:
+        left = list(self._open)
+        for generation in left:
+            self._end(generation, outcome)
+        return len(left)
 
     def statistics(self) -> ModelStatistics:
         return self._books.statistics
@@ -261,8 +242,7 @@ class GeneratingEngine:
         if type(outcome) is not Completed:
             self._books.failed()
             self._observer.request_ended(generation.tenant, outcome)
-        if not self._open:
-            self._empty.set()
+        self._notice_if_drained()
 
     # -- generating -------------------------------------------------------------------------------------------
 

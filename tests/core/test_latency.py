@@ -249,9 +249,7 @@ OBSERVATIONS = st.lists(
 @settings(max_examples=60)
 @given(OBSERVATIONS)
 @example([(1, 8, 94906265), (2, 8, 2)])  # rounding made four rows a nanosecond faster than one
-@example(
-    [(3, 32, 350), (1, 8, 1046858559), (3, 32, 10)]
-)  # a length without measurements kept its neighbour's old times
+@example([(3, 32, 350), (1, 8, 1046858559), (3, 32, 10)])  # kept old times of a longer length
 def test_more_rows_or_a_longer_length_never_take_less_time(observations: list[tuple[int, int, int]]) -> None:
     model = LatencyModel(lengths=(8, 16, 32))
     for rows, length, took_ns in observations:

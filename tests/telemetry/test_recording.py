@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loadtest.arrivals import schedule
-from loadtest.scenario import load
+from loadtest.loading import load
 from loadtest.spec import BadSpec
 from loadtest.wires import Address, Flight
 from loadtest.workload import prepare
