@@ -59,14 +59,14 @@ async def timer_per_request(waiting: Waiting, receive: Receive) -> None:
         timer.cancel()
 
 
-async def measure(method: Callable[[Waiting, Receive], Awaitable[object]]) -> float:
+async def measure(way: Callable[[Waiting, Receive], Awaitable[object]]) -> float:
     loop = asyncio.get_running_loop()
     begin = time.process_time_ns()
     for _ in range(REQUESTS // AT_ONCE):
         connections = [Connection() for _ in range(AT_ONCE)]
         waiting: list[Waiting] = [loop.create_future() for _ in range(AT_ONCE)]
         tasks = [
-            asyncio.ensure_future(method(future, connection.receive))
+            asyncio.ensure_future(way(future, connection.receive))
             for future, connection in zip(waiting, connections, strict=True)
         ]
         await asyncio.sleep(0)
@@ -78,14 +78,11 @@ async def measure(method: Callable[[Waiting, Receive], Awaitable[object]]) -> fl
 
 
 async def compare() -> None:
-    methods = (not_watched, task_from_the_start, coroutine_by_hand, timer_per_request)
+    ways = (not_watched, task_from_the_start, coroutine_by_hand, timer_per_request)
     least: dict[str, float] = {}
     for _ in range(ROUNDS):
-        for name, method in (
-            *((method.__name__, method) for method in methods),
-            ("one_timer_for_all", DisconnectWatch().outcome),
-        ):
-            least[name] = min(least.get(name, float("inf")), await measure(method))
+        for name, way in (*((way.__name__, way) for way in ways), ("one_timer_for_all", DisconnectWatch().outcome)):
+            least[name] = min(least.get(name, float("inf")), await measure(way))
     for name, took in least.items():
         print(f"  {name:22s} {took:6.2f}  +{took - least['not_watched']:.2f}")
 

@@ -71,11 +71,11 @@ def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"") -
 def over_grpc(request: Any) -> Run:
     encoded = request.SerializeToString()
 
-    async def no_models() -> list[dict[str, object]]:
+    async def nobody() -> list[dict[str, object]]:
         return []
 
     async def run(served: ServedModel) -> None:
-        service = GrpcService([served], Operations(no_models))
+        service = GrpcService([served], Operations(nobody))
         with suppress(CallFailed):
             await service.infer(encoded, NoCall())
 

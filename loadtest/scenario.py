@@ -1,7 +1,7 @@
-"""Scenarios: classes with weighted tasks, as in locust, and their loading from files.
+"""What is asked: a class with weighted tasks, as people write them for locust, and how one is found in a file.
 
-A task returns the inputs of one request instead of sending it, so that the same task can be sent on a schedule, by
-users of a closed loop, or by locust. Loading a scenario imports its file, which runs the code in it."""
+A task returns the inputs of one request instead of sending it, so that the same task can be shot on a schedule, by
+users who wait for their answers, or by locust. Loading imports the file: it is code, and runs."""
 
 import importlib.util
 import inspect
@@ -146,8 +146,7 @@ class Scenario:
 
 
 def load(path: Path) -> type[Scenario]:
-    """Loads the scenario in a `.toml`, `.py` or recorded `.jsonl` file; `file.py:Name` selects one of several. Raises
-    BadSpec."""
+    """The scenario in a `.toml`, `.py` or recorded `.jsonl` file; `file.py:Name` for one of several. Raises BadSpec."""
     name = ""
     if path.name.partition(".py:")[2]:
         name = path.name.partition(".py:")[2]
@@ -155,7 +154,7 @@ def load(path: Path) -> type[Scenario]:
     if not path.is_file():
         raise BadSpec(f"scenario: there is no file {path}")
     if path.suffix == ".toml":
-        from loadtest.scenario_file import read  # imported here, because it imports this module
+        from loadtest.scenario_file import read  # it makes Scenarios itself
 
         return read(path)
     if path.suffix == ".jsonl":
@@ -174,13 +173,13 @@ def _from_python(path: Path, name: str) -> type[Scenario]:
         specification.loader.exec_module(module)
     except Exception as error:
         raise BadSpec(f"scenario: {path} cannot be imported: {type(error).__name__}: {error}") from error
-    scenarios = {
+    found = {
         key: value
         for key, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, Scenario) and value.__module__ == module.__name__
     }
-    if name and name not in scenarios:
-        raise BadSpec(f"scenario: {path} has no Scenario {name!r}; it has {', '.join(scenarios) or 'none'}")
-    if not name and len(scenarios) != 1:
-        raise BadSpec(f"scenario: {path} has {', '.join(scenarios) or 'no Scenario'}; name one with {path}:NAME")
-    return scenarios[name] if name else next(iter(scenarios.values()))
+    if name and name not in found:
+        raise BadSpec(f"scenario: {path} has no Scenario {name!r}; it has {', '.join(found) or 'none'}")
+    if not name and len(found) != 1:
+        raise BadSpec(f"scenario: {path} has {', '.join(found) or 'no Scenario'}; name one with {path}:NAME")
+    return found[name] if name else next(iter(found.values()))

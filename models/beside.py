@@ -139,7 +139,7 @@ class Loader(SourceFileLoader):
 
 
 class Lender:
-    """A loader that returns the module already imported under its private name."""
+    """Gives the module that the project already knows by its private name."""
 
     def __init__(self, project: Project) -> None:
         self._project = project

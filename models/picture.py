@@ -39,7 +39,7 @@ def middle_of(content: bytes, size: int, shorter_side: int) -> np.ndarray:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise InvalidInput(f"image: {width} x {height} pixels; at most {MOST_PIXELS:,} are accepted")
-            # A JPEG can be decoded at half, quarter or eighth size, which saves most of the work.
+            # A JPEG can be unpacked at half, quarter or eighth size, which is most of the work saved.
             image.draft("RGB", (2 * shorter_side, 2 * shorter_side))
             image.load()
             middle = _middle(_eight_bits(image), size, shorter_side)

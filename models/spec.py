@@ -68,8 +68,8 @@ class TensorSpec:
 class Limits:
     """Limits that a user may set. The batch size within them is learned.
 
-    max_batch_rows: the most rows computed at once; None: 128, or fewer if more rows bring no throughput.
-    max_queue_requests: the most requests that may wait; further requests are refused.
+    max_batch_rows: the most rows computed at once; None: 128, and no more than pays off.
+    max_queue_requests: the most requests that may wait; one more is refused.
     max_sequences: the most sequences that a model with state keeps at a time.
     sequence_idle_s: a sequence without a request for this long is discarded.
     max_generations: the most requests that a decoupled model works on at a time.

@@ -1,4 +1,4 @@
-"""The wires over which shots can be sent, one module each, with a common protocol; `open_wire` selects by name."""
+"""The ways a shot can travel, one file each, behind one small protocol; `open_wire` picks by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,9 +80,9 @@ class Address:
 
 
 def open_wire(name: str, address: Address) -> Wire:
-    """Opens the wire of that name. Must be called while the event loop runs."""
+    """Must be called where the event loop runs."""
     if name == "grpc":
-        from loadtest.wires.grpc import GrpcWire  # needs the packages of an extra
+        from loadtest.wires.grpc import GrpcWire  # its packages are an extra
 
         return GrpcWire(address)
     from loadtest.wires.http import HttpWire

@@ -49,9 +49,8 @@ def device_for(spec: ModelSpec, lane_index: int = 0) -> Device | None:
 
 
 def place(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> tuple[torch.nn.Module, int]:
-    """Moves the module to its device and freezes it. Returns the module and its number of threads. Raises
-    `DoesNotFit`."""
-    # On a GPU the CPU threads only launch kernels; a pool of them would compete with the event loop.
+    """The module where it is to compute, ready to; and how many threads it has there."""
+    # On a GPU the CPU threads only launch kernels; a pool of them would fight with the event loop.
     threads = 1 if device and device.home.type == "cuda" else thread_count(spec.resources.cpus, usable_cpus())
     set_threads(threads)
     if device:
@@ -107,7 +106,7 @@ def thread_count(asked_cpus: float, usable_cpus: float) -> int:
 
 
 def usable_cpus(cgroup: Path = CGROUP) -> float:
-    """Returns the cores that this process may use. torch ignores both a changed affinity and a container's quota."""
+    """Cores this process may really use. torch heeds neither the affinity's change nor a container's quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(float(affinity), _cgroup_quota(cgroup))
 
@@ -116,11 +115,11 @@ def set_threads(threads: int) -> None:
     """Sets the number of torch's threads. With more threads than cores, each batch waits for the slowest thread."""
     torch.set_num_threads(threads)
     with suppress(RuntimeError):  # torch allows this once per process, before its first parallel work
-        torch.set_num_interop_threads(1)  # one batch at a time: no operators run in parallel
+        torch.set_num_interop_threads(1)  # one batch at a time: nothing to run beside it
 
 
 def _cgroup_quota(root: Path) -> float:
-    """Returns the cores allowed by the container's CPU quota (cgroup v2, then v1); infinite if there is none."""
+    """Cores allowed by the container's CPU quota (cgroup v2, then v1); infinite where there is none."""
     with suppress(OSError, ValueError):
         quota, period = (root / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
