@@ -37,11 +37,9 @@ def main() -> int:
         "--compile", type=float, default=0.0, metavar="S", help="torch.compile too, for about S seconds"
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--ray", action="store_true", help="saturate the engine in a process of Ray too")
-    parser.add_argument("--emulate", action="store_true", help="use an emulated GPU, to measure the host's part")
-    parser.add_argument(
-        "--minutes", type=float, default=6.0, help="start no section later; loading takes up to 1.7 more"
-    )
+    parser.add_argument("--ray", action="store_true", help="saturate it in a process of Ray's too, where Ray is here")
+    parser.add_argument("--emulate", action="store_true", help="a made-up GPU instead: what is the host's part?")
+    parser.add_argument("--minutes", type=float, default=6.0, help="begin nothing later; loading takes up to 1.7 more")
     parser.add_argument("--output", type=Path, default=Path(".headway/bench-gpu.json"))
     arguments = parser.parse_args()
     emulated, on_cpu = arguments.emulate, arguments.device == "cpu"

@@ -1,7 +1,7 @@
-"""An emulated GPU with the times of an H200, to measure on any machine what the host adds to them.
+"""A made-up GPU that takes as long as an H200 took, for finding out on any machine what the host adds to that.
 
-Everything else is real: the pipeline's slabs, streams and events, both threads of the lane, the engine, its event loop
-and the clients. Answers are zeros. The times are from `docs/benchmarks/gpu.json`.
+Everything else is real: slabs, streams and events of the pipeline, both threads of the lane, the engine, its event loop
+and the clients. Answers are zeros. The times are those of `docs/benchmarks/gpu.json`.
 """
 
 import time
@@ -18,10 +18,10 @@ from models.pytorch.runner import load_module
 
 T = TypeVar("T")
 
-EMULATED = "EMULATED: an emulated device with the times of an H200. No number here was measured on a GPU."
-CALL_NS = 6_000  # the host's time for each call of the device, while it holds the interpreter lock
+EMULATED = "EMULATED: a made-up device that only takes an H200's times. No number here is a GPU's."
+CALL_NS = 6_000  # what the host needs to ask for anything, holding the interpreter
 BYTES_PER_NS = 50
-EAGER_NS = 4_000_000  # the least time of launching kernel by kernel
+EAGER_NS = 4_000_000  # what launching kernel by kernel takes at least
 LAWS = {  # ns per batch, and per row (of the encoder: per word)
     "mlp": (60_000, 1_400),
     "convnet": (850_000, 60_000),
@@ -31,7 +31,7 @@ LAWS = {  # ns per batch, and per row (of the encoder: per word)
 
 
 class EmulatedModule(nn.Module):
-    """A module that returns as many zeros as the real one has outputs, and adds its time to the device."""
+    """As many zeros as the real one would return. Tells the device how long that takes."""
 
     def __init__(self, name: str, size: int, device: "EmulatedDevice", *, has_words: bool) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class EmulatedEvent:
 
 
 class EmulatedStream:
-    """A stream of the emulated device. free_ns: when it will have done all enqueued work. Work is done at once but
-    appears to take time, because its results are not read before the next event has passed."""
+    """free_ns: when it will have done all that it was asked for. What is asked is done at once, and seems to be later:
+    nobody looks before the event behind it has passed."""
 
     def __init__(self, device: "EmulatedDevice") -> None:
         self._device = device
@@ -99,7 +99,7 @@ class EmulatedStream:
 
 
 class EmulatedDevice:
-    """The emulated device. owed_ns: computing time that is not yet assigned to a stream."""
+    """owed_ns: what has been asked to compute and not been waited for by any stream."""
 
     name = "emulated"
     home = torch.device("cpu")
@@ -148,7 +148,7 @@ def _call() -> None:
 
 
 def emulated_model(subject: Subject) -> Model:
-    """Returns a model with these inputs and outputs on its own emulated device."""
+    """A model of these inputs and outputs on a device of its own."""
     (inputs,), (outputs,) = subject.spec.inputs, subject.spec.outputs
     device = EmulatedDevice()
     module = EmulatedModule(subject.name, outputs.shape[-1], device, has_words=inputs.pad is not None)

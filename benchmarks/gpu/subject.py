@@ -26,7 +26,7 @@ from models.registry import find_factory
 from serving.runtime.engine import Engine
 
 SECTIONS = ("correct", "offline", "saturated", "goodput", "bare")
-HOST_SECTIONS = ("offline", "saturated", "goodput")  # the sections that are meaningful on an emulated device
+HOST_SECTIONS = ("offline", "saturated", "goodput")  # that say something where the device is made up
 REQUESTS = 256  # different ones
 SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py gives the reason
 IN_FLIGHT = 6  # for saturation, in batches

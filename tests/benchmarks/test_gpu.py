@@ -66,7 +66,7 @@ def test_a_made_up_gpu_shows_the_hosts_part_and_says_that_it_is_none(tmp_path: P
     code = WITHOUT.format(absent=ABSENT, words=words)
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.rstrip().endswith("No number here was measured on a GPU.")
+    assert ran.stdout.rstrip().endswith("No number here is a GPU's.")
     sections = json.loads((tmp_path / "found.json").read_text())["models"]["mlp"]
     assert sections["load"]["facts"]["execution"] == "CUDA graphs"
     assert sections["rates"]["engine_per_s"] > 0
@@ -74,7 +74,7 @@ def test_a_made_up_gpu_shows_the_hosts_part_and_says_that_it_is_none(tmp_path: P
     assert "correct" not in sections
 
 
-def test_arrivals_are_reported_when_they_are_due_on_the_shared_clock() -> None:
+def test_arrivals_are_told_when_they_are_due_by_a_clock_that_both_share() -> None:
     planned = np.array([1_000_000, 2_000_000, 60_000_000], np.int64)
     began_after_ns = perf_counter_ns()
     ran = subprocess.run([sys.executable, arrivals.__file__], input=planned.tobytes(), capture_output=True, timeout=60)
