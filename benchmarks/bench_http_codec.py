@@ -27,7 +27,7 @@ TENSORS = (TensorDescription("x", "FP32", (-1, 1024)),)
 
 
 class InstantBackend:
-    """A backend that answers at once, through a future like the engine, so that only the protocol is measured."""
+    """Answers at once, through a future as the engine does: what remains is the protocol's own cost."""
 
     def submit(self, payload: object, **_: object) -> Awaitable[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

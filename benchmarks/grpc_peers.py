@@ -99,10 +99,10 @@ def drive(server: Server, seconds: float, connections: int, streams: int, body: 
         [*command, f"http://127.0.0.1:{server.port}{METHOD}"],
         capture_output=True, text=True, check=True, timeout=seconds + 60,
     )  # fmt: skip
-    found = _STARTED.search(ran.stdout)
-    if found is None or int(found[3]) > connections * streams:
+    match = _STARTED.search(ran.stdout)
+    if match is None or int(match[3]) > connections * streams:
         raise RuntimeError(ran.stdout[-1500:])
-    return int(found[2])
+    return int(match[2])
 
 
 def measure(server: Server, options: argparse.Namespace, folder: Path) -> tuple[float, float, dict[str, float]]:

@@ -76,9 +76,9 @@ def fly(load: Load, told: Told = lambda _tally, _at_s: None, began: Callable[[Se
     pipes: list[Connection] = []
     processes = []
     try:
-        for which in range(load.processes):
+        for index in range(load.processes):
             ours, theirs = spawned.Pipe()
-            process = spawned.Process(target=_shoot, args=(load, which, theirs), daemon=True)
+            process = spawned.Process(target=_shoot, args=(load, index, theirs), daemon=True)
             process.start()
             theirs.close()  # otherwise the pipe would stay open when the process dies
             processes.append(process)
@@ -100,18 +100,18 @@ def _listen(pipes: Sequence[Connection], models: Sequence[str], start_ns: int, t
     done: list[Done] = []
     flying = list(pipes)
     while flying:
-        heard = Tally()
+        tally = Tally()
         for pipe in wait(flying, timeout=_REPORT_S):
             assert isinstance(pipe, Connection)
             message = _receive(pipe)
             if isinstance(message, Tally):
-                heard.merge(message)
+                tally.merge(message)
             elif isinstance(message, Done):
                 done.append(message)
                 flying.remove(pipe)
             else:
                 raise message if isinstance(message, Exception) else CannotShoot(str(message))
-        told(heard, (perf_counter_ns() - start_ns) / SECOND_NS)
+        told(tally, (perf_counter_ns() - start_ns) / SECOND_NS)
     shots = sorted((shot for each in done for shot in each.shots), key=lambda shot: shot.planned_ns)
     return Flown(shots, models, max(each.cpu_ns / max(1, each.wall_ns) for each in done))
 
@@ -131,32 +131,32 @@ def _receive(pipe: Connection) -> object:
         raise CannotShoot("a process of the generator ended during the run; its output is above") from None
 
 
-def _shoot(load: Load, which: int, pipe: Connection) -> None:
+def _shoot(load: Load, index: int, pipe: Connection) -> None:
     """Runs one process of the generator."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and terminates this process
     try:
-        precise.run(_run(load, which, pipe))
+        precise.run(_run(load, index, pipe))
     except (BadSpec, NoMetadata, ValueError) as error:
         pipe.send(error)
 
 
-async def _run(load: Load, which: int, pipe: Connection) -> None:
+async def _run(load: Load, index: int, pipe: Connection) -> None:
     scenario, wire = load.read_scenario(), open_wire(load.wire, load.address)
     workload = await prepare(scenario, wire, load.address, seed=load.seed, tenant_header=load.tenant_header)
     dates = () if load.users else schedule(load.arrivals, load.rate, load.seconds, load.seed)
     pipe.send(Ready(sorted({task.model or scenario.model or load.address.model for task in scenario.tasks()})))
     start_ns: int = await asyncio.to_thread(pipe.recv)
-    heard = Tally()
+    tally = Tally()
 
     def see(shot: Shot) -> None:
-        heard.add(shot, load.within_ns)
+        tally.add(shot, load.within_ns)
 
     async def report() -> None:
-        nonlocal heard
+        nonlocal tally
         while True:
             await asyncio.sleep(_REPORT_S)
-            pipe.send(heard)
-            heard = Tally()
+            pipe.send(tally)
+            tally = Tally()
 
     gc.collect()
     gc.freeze()  # a collection of all requests and shots would be a pause that looks like latency of the server
@@ -166,18 +166,18 @@ async def _run(load: Load, which: int, pipe: Connection) -> None:
     try:
         if load.users:
             shots = await use(
-                wire, workload, users=range(which, load.users, load.processes), start_ns=start_ns, seen=see,
+                wire, workload, users=range(index, load.users, load.processes), start_ns=start_ns, seen=see,
                 think=Distribution.parse(load.think, "think"), seconds=load.seconds, seed=load.seed,
                 timeout_s=load.timeout_s,
             )  # fmt: skip
         else:
             shots = await load_schedule(
-                wire, workload, dates, seed=load.seed, share=(which, load.processes), start_ns=start_ns, seen=see,
+                wire, workload, dates, seed=load.seed, share=(index, load.processes), start_ns=start_ns, seen=see,
                 in_flight=max(1, load.in_flight // load.processes), timeout_s=load.timeout_s,
             )  # fmt: skip
         done = Done(shots, process_time_ns() - cpu_ns, perf_counter_ns() - wall_ns)
     finally:
         reporting.cancel()
         await wire.close()
-    pipe.send(heard)
+    pipe.send(tally)
     pipe.send(done)

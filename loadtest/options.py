@@ -28,13 +28,13 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     _compare(verbs)
     _check(verbs)
     _page(verbs)
-    found = parser.parse_args(words)
-    if found.verb in ("run", "sweep"):
+    arguments = parser.parse_args(words)
+    if arguments.verb in ("run", "sweep"):
         try:
-            found.load = _load(found)
+            arguments.load = _load(arguments)
         except ValueError as error:
-            verbs.choices[found.verb].error(str(error))
-    return found
+            verbs.choices[arguments.verb].error(str(error))
+    return arguments
 
 
 def _run(verbs: Verbs) -> None:
@@ -134,32 +134,34 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--html", type=Path, help="file for a page with charts")
 
 
-def _load(found: argparse.Namespace) -> Load:
+def _load(arguments: argparse.Namespace) -> Load:
     """Builds the Load from the command line; defaults come from the scenario. Raises BadSpec."""
-    sizes = {name: getattr(found, name) for name in ("rows", "length", "words", "side")}
-    one: dict[str, Any] = {**sizes, "deadline_ms": found.deadline_ms, "priority": found.priority}
+    sizes = {name: getattr(arguments, name) for name in ("rows", "length", "words", "side")}
+    one: dict[str, Any] = {**sizes, "deadline_ms": arguments.deadline_ms, "priority": arguments.priority}
     one = {name: value for name, value in one.items() if value is not None}
-    if found.scenario and one:
+    if arguments.scenario and one:
         raise BadSpec(f"--{next(iter(one)).replace('_', '-')}: the scenario sets this; remove one of the two options")
-    if found.repeat < 1:
-        raise BadSpec(f"--repeat: must be positive, got {found.repeat}")
-    if found.verb == "sweep" and (found.within_ms is None or found.users):
+    if arguments.repeat < 1:
+        raise BadSpec(f"--repeat: must be positive, got {arguments.repeat}")
+    if arguments.verb == "sweep" and (arguments.within_ms is None or arguments.users):
         raise BadSpec("--within-ms: required for a sweep, with a first --rate; a sweep does not take --users")
-    defaults = load_scenario(found.scenario) if found.scenario else None
-    rate = found.rate if found.rate is not None else (defaults.rate if defaults and not found.users else 0.0)
+    defaults = load_scenario(arguments.scenario) if arguments.scenario else None
+    rate = (
+        arguments.rate if arguments.rate is not None else (defaults.rate if defaults and not arguments.users else 0.0)
+    )
     return Load(
-        url=found.url,
-        scenario=found.scenario or {"tasks": {"fill": one}},
-        wire=found.wire,
+        url=arguments.url,
+        scenario=arguments.scenario or {"tasks": {"fill": one}},
+        wire=arguments.wire,
         rate=rate,
-        seconds=found.seconds if found.seconds is not None else (defaults.seconds if defaults else 10.0),
-        arrivals=found.arrivals or (defaults.arrivals if defaults else "poisson"),
-        users=found.users,
-        think=found.think or (defaults.think if defaults else "0"),
-        within_ms=found.within_ms,
-        seed=found.seed,
-        in_flight=found.in_flight,
-        timeout_s=found.timeout,
-        tenant_header=found.tenant_header,
-        processes=found.processes or enough(rate),
+        seconds=arguments.seconds if arguments.seconds is not None else (defaults.seconds if defaults else 10.0),
+        arrivals=arguments.arrivals or (defaults.arrivals if defaults else "poisson"),
+        users=arguments.users,
+        think=arguments.think or (defaults.think if defaults else "0"),
+        within_ms=arguments.within_ms,
+        seed=arguments.seed,
+        in_flight=arguments.in_flight,
+        timeout_s=arguments.timeout,
+        tenant_header=arguments.tenant_header,
+        processes=arguments.processes or enough(rate),
     )

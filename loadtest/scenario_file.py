@@ -69,8 +69,8 @@ def _task(name: str, table: object) -> Task:
     return Task(name=name, make=make, **{"weight": 1, **options})
 
 
-def _check(found: Mapping[str, Any], known: Mapping[str, type | tuple[type, ...]], where: str) -> None:
-    for key, value in found.items():
+def _check(settings: Mapping[str, Any], known: Mapping[str, type | tuple[type, ...]], where: str) -> None:
+    for key, value in settings.items():
         if key not in known:
             raise BadSpec(f"{where}{key}: no such key; there are {', '.join(known)}")
         kinds = known[key]

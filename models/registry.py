@@ -71,7 +71,7 @@ def find_factory(import_string: str, folder: str | None = None) -> Callable[...,
     """
     module_name, _, attribute = import_string.partition(":")
     try:
-        found: Any = import_beside(module_name, folder)
+        factory: Any = import_beside(module_name, folder)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise ModelNotLoadable(
@@ -80,12 +80,12 @@ def find_factory(import_string: str, folder: str | None = None) -> Callable[...,
         raise  # the module exists, but one that it imports does not; the original message names it
     for part in attribute.split("."):
         try:
-            found = getattr(found, part)
+            factory = getattr(factory, part)
         except AttributeError as error:
             raise ModelNotLoadable(f"{import_string}: {module_name} has no {attribute!r}") from error
-    if not callable(found):
-        raise ModelNotLoadable(f"{import_string}: a {type(found).__name__} cannot be called to make a model")
-    return cast(Callable[..., object], found)
+    if not callable(factory):
+        raise ModelNotLoadable(f"{import_string}: a {type(factory).__name__} cannot be called to make a model")
+    return cast(Callable[..., object], factory)
 
 
 def _make(factory: Callable[..., object], spec: ModelSpec, lane_index: int = 0) -> object:

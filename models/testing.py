@@ -61,11 +61,11 @@ def _answers(model: Model, parts: Sequence[Prepared], bucket: Bucket) -> list[Te
 def _assert_same(expected: Tensors, actual: Tensors, which: str, atol: float, rtol: float) -> None:
     assert actual.keys() == expected.keys(), f"{which}: outputs {list(actual)} instead of {list(expected)}"
     for name, array in expected.items():
-        found = actual[name]
-        assert found.shape == array.shape, f"{which}: {name!r} has shape {found.shape}, alone {array.shape}"
+        other = actual[name]
+        assert other.shape == array.shape, f"{which}: {name!r} has shape {other.shape}, alone {array.shape}"
         if array.dtype.kind in "OUSb":
-            assert np.array_equal(found, array), f"{which}: {name!r} is {found.tolist()}, alone {array.tolist()}"
+            assert np.array_equal(other, array), f"{which}: {name!r} is {other.tolist()}, alone {array.tolist()}"
             continue
-        difference = np.abs(found.astype(np.float64) - array.astype(np.float64))
+        difference = np.abs(other.astype(np.float64) - array.astype(np.float64))
         allowed = atol + rtol * np.abs(array.astype(np.float64))
         assert np.all(difference <= allowed), f"{which}: {name!r} is off by up to {difference.max():.3g}"

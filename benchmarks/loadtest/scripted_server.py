@@ -32,8 +32,8 @@ class Scripted(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         came_ns = perf_counter_ns()
         self._data += data
-        head, found, rest = self._data.partition(b"\r\n\r\n")
-        if not found:
+        head, separator, rest = self._data.partition(b"\r\n\r\n")
+        if not separator:
             return
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
         if len(rest) < length:
@@ -69,5 +69,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--median-ms", type=float, default=20.0, help="0: at once")
     parser.add_argument("--sigma", type=float, default=0.5)
-    found = parser.parse_args()
-    precise.run(serve(found.port, found.median_ms / 1e3, found.sigma))
+    arguments = parser.parse_args()
+    precise.run(serve(arguments.port, arguments.median_ms / 1e3, arguments.sigma))

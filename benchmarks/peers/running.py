@@ -30,10 +30,10 @@ class Running:
         self._known: frozenset[tuple[int, int]] = frozenset()
 
     def members(self) -> dict[int, Process]:
-        found = family(processes(), self._process.pid, self._known)
+        members = family(processes(), self._process.pid, self._known)
         # Recorded while their parents exist: later, a process that has left the session could not be found.
-        self._known |= {process.identity for process in found.values()}
-        return found
+        self._known |= {process.identity for process in members.values()}
+        return members
 
     def log_tail(self, characters: int = 1500) -> str:
         return self._log.read_text(errors="replace")[-characters:]

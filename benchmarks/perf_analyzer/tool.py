@@ -69,9 +69,9 @@ class Tool:
 
 def mirror(targets: str) -> str:
     """Returns the Debian mirror of this machine's apt, which has every release. targets: lines of origin and URL."""
-    found = [line.split(" ", 1)[1] for line in targets.splitlines() if line.startswith("Debian ")]
+    addresses = [line.split(" ", 1)[1] for line in targets.splitlines() if line.startswith("Debian ")]
     # The archive of security updates does not contain the release itself.
-    archives = [address.rstrip("/") for address in found if not address.rstrip("/").endswith("security")]
+    archives = [address.rstrip("/") for address in addresses if not address.rstrip("/").endswith("security")]
     return archives[0] if archives else PUBLIC_MIRROR
 
 
