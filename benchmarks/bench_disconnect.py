@@ -67,7 +67,7 @@ async def measure(method: Method) -> float:
         connections = [Connection() for _ in range(AT_ONCE)]
         waiting: list[Waiting] = [loop.create_future() for _ in range(AT_ONCE)]
         tasks = [
-            asyncio.ensure_future(way(future, connection.receive))
+            asyncio.ensure_future(method(future, connection.receive))
             for future, connection in zip(waiting, connections, strict=True)
         ]
         await asyncio.sleep(0)

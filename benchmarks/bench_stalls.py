@@ -76,7 +76,7 @@ def over_grpc(request: Any) -> Run:
         return []
 
     async def run(served: ServedModel) -> None:
-        service = GrpcService([served], Operations(nobody))
+        service = GrpcService([served], Operations(no_models))
         with suppress(CallFailed):
             await service.infer(encoded, NoCall())
 

@@ -1,4 +1,4 @@
-"""CPU cores that this process may really use: a container's quota is less than what its machine has."""
+"""The CPU cores that this process may use: a container's quota may be less than the machine's cores."""
 
 import os
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def usable_cores(root: Path = CGROUP, affinity: int | None = None) -> float:
 
 
 def numbers(path: Path) -> Sequence[int]:
-    """The numbers in a control group's file; none if there is no such file or it says "max"."""
+    """Reads the numbers in a control group's file; empty if the file is missing or contains "max"."""
     try:
         return [int(word) for word in path.read_text().split()]
     except (OSError, ValueError):

@@ -50,7 +50,7 @@ class TensorSpec:
 
     @property
     def rows_alike(self) -> bool:
-        """Whether all rows are equally large, once they are padded."""
+        """True if all rows have the same size once they are padded."""
         return -1 not in self.row_shape[0 if self.pad is None else 1 :]
 
     @property

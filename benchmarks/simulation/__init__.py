@@ -1,1 +1,1 @@
-"""The sections of `python -m benchmarks.simulate`: measured with `serving.testing.simulation`, written as tables."""
+"""The sections of `python -m benchmarks.simulate`, measured with `serving.testing.simulation` and written as tables."""

@@ -46,9 +46,9 @@ class Dashboard:
         self.history = History()
         self._watching: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """Looks every few seconds from now on, as long as this process lives, and goes on where another has ended."""
-        self._restore()
+        await asyncio.to_thread(self._restore)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def look(self) -> None:

@@ -234,7 +234,7 @@ class Front:
         )
         kept = own_folder() / "history.json"
         self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
-        self.dashboard.begin()
+        await self.dashboard.begin()
         pages = {
             **metric_pages(collector, server.http_port),
             **debug_pages(collector),

@@ -22,7 +22,7 @@ def dashboard(file: Path) -> Dashboard:
 async def begun(file: Path) -> list[dict[str, Any]]:
     """What one has that has just begun."""
     begins = dashboard(file)
-    begins.begin()
+    await begins.begin()
     return begins.history.points("scorer")
 
 

@@ -1,4 +1,4 @@
-"""How many cores a process counts on, in containers of either kind."""
+"""The number of cores that a process uses, in containers with cgroup v1 and v2."""
 
 from pathlib import Path
 
