@@ -233,10 +233,15 @@ class InferConnection(UvicornConnection):
 
     def _feed(self, data: bytes) -> None:
         """To uvicorn, which bounds neither heads nor what stands between the chunks of a body."""
-        self._fruitless_bytes += len(data)
-        super().data_received(data)
-        if self._fruitless_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(TOO_LONG)
+        for start in range(0, len(data), MAX_HEAD_BYTES):
+            piece = data[start : start + MAX_HEAD_BYTES]
+            self._fruitless_bytes += len(piece)
+            super().data_received(piece)
+            if self.transport.is_closing():
+                return
+            if self._fruitless_bytes > MAX_HEAD_BYTES:
+                self._refuse(TOO_LONG)
+                return
 
     def _refuse(self, fault: Fault) -> None:
         """Ends a request whose head is unknown or uvicorn's, and the connection."""
