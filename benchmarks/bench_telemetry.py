@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.bench_engine import SPEC, run
 from models.registry import load_model
-from serving.api.exchange import new_id, now_ns, tell
+from serving.api.exchange import new_id, notify, now_ns
 from serving.api.served import ServedModel
-from serving.cluster.snapshots import Teller
+from serving.cluster.snapshots import SnapshotSource
 from serving.core.batch import Batch
 from serving.core.observer import Observer, SilentObserver
 from serving.core.outcome import Completed, Timings
@@ -78,7 +78,7 @@ def us_of_log_and_name(calls: int = 200_000) -> tuple[float, float]:
     outcome = Completed({}, 1_000_000, Timings(0, 1_000_000, 0, 1))
     began = time.process_time()
     for _ in range(calls):
-        tell(served, "http", "id", "tenant", 200, outcome, "", now_ns(), now_ns())
+        notify(served, "http", "id", "tenant", 200, outcome, "", now_ns(), now_ns())
     logged = time.process_time() - began
     began = time.process_time()
     for _ in range(calls):
@@ -105,7 +105,7 @@ async def us_per_scrape(replicas: int) -> tuple[float, float, int]:
         payload = {"x": np.zeros((1, 1024), np.float32)}
         for tenant in range(30):
             await engine.submit(payload, rows=1, tenant=f"tenant-{tenant}")
-        teller = Teller(engine, recorder, replica="a", node="b")
+        teller = SnapshotSource(engine, recorder, replica="a", node="b")
         began = time.process_time()
         for _ in range(100):
             snapshot = teller.snapshot()

@@ -53,7 +53,7 @@ def sweep_rates(arguments: argparse.Namespace) -> int:
     warm_up(arguments.load, arguments.warm_up)
     done = sweep.sweep(
         arguments.load, take_quietly, share=arguments.share, repeat=arguments.repeat, precision=arguments.precision,
-        most=arguments.most, told=print_point,
+        most=arguments.most, on_progress=print_point,
     )  # fmt: skip
     print(f"\n{sweep.text(done)}")
     if arguments.json:

@@ -30,7 +30,7 @@ from loadtest.workload import prepare
 RATE_PER_PROCESS = 8000.0
 _LEAD_NS = 50_000_000  # from now to the start time, until all processes have received it
 _REPORT_S = 0.25
-Told = Callable[[Tally, float], None]
+OnProgress = Callable[[Tally, float], None]
 
 
 class CannotShoot(Exception):
@@ -67,11 +67,13 @@ def enough(rate: float) -> int:
     return max(1, min(os.cpu_count() or 1, -(-round(rate) // round(RATE_PER_PROCESS))))
 
 
-def fly(load: Load, told: Told = lambda _tally, _at_s: None, began: Callable[[Sequence[str]], None] = print) -> Flown:
+def fly(
+    load: Load, on_progress: OnProgress = lambda _tally, _at_s: None, began: Callable[[Sequence[str]], None] = print
+) -> Flown:
     """Runs a load and blocks until the last shot is done. Raises CannotShoot, BadSpec, NoMetadata.
 
     began: called with the models when all processes are ready.
-    told: called a few times a second with the tally since the last call and the second of the run."""
+    on_progress: called a few times a second with the tally since the last call and the second of the run."""
     spawned = multiprocessing.get_context("spawn")  # a fork would copy locks that the caller's threads hold
     pipes: list[Connection] = []
     processes = []
@@ -89,14 +91,14 @@ def fly(load: Load, told: Told = lambda _tally, _at_s: None, began: Callable[[Se
         start_ns = perf_counter_ns() + _LEAD_NS
         for pipe in pipes:
             pipe.send(start_ns)
-        return _listen(pipes, models, start_ns, told)
+        return _listen(pipes, models, start_ns, on_progress)
     finally:
         for process in processes:
             process.terminate()  # no effect on a process that has ended
             process.join()
 
 
-def _listen(pipes: Sequence[Connection], models: Sequence[str], start_ns: int, told: Told) -> Flown:
+def _listen(pipes: Sequence[Connection], models: Sequence[str], start_ns: int, on_progress: OnProgress) -> Flown:
     done: list[Done] = []
     flying = list(pipes)
     while flying:
@@ -111,7 +113,7 @@ def _listen(pipes: Sequence[Connection], models: Sequence[str], start_ns: int, t
                 flying.remove(pipe)
             else:
                 raise message if isinstance(message, Exception) else CannotShoot(str(message))
-        told(tally, (perf_counter_ns() - start_ns) / SECOND_NS)
+        on_progress(tally, (perf_counter_ns() - start_ns) / SECOND_NS)
     shots = sorted((shot for each in done for shot in each.shots), key=lambda shot: shot.planned_ns)
     return Flown(shots, models, max(each.cpu_ns / max(1, each.wall_ns) for each in done))
 

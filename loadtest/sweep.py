@@ -116,16 +116,16 @@ def sweep(
     repeat: int = 3,
     precision: float = 0.1,
     most: float = 1e6,
-    told: Callable[[Point], None] = lambda _: None,
+    on_progress: Callable[[Point], None] = lambda _: None,
 ) -> Sweep:
     """Runs a sweep from the load's rate. Stops when the next rate is above `most`. Each run has its own seed, so that
-    the runs of one rate differ. `told`: called with each point."""
+    the runs of one rate differ. `on_progress`: called with each point."""
     done = Sweep(load=load, share=share, points=())
     while (rate := next_rate(done, precision=precision, repeat=repeat)) is not None and rate <= most:
         seeded = replace(load, rate=rate, seed=load.seed + len(done.points))
         point = point_of(rate, take(seeded))
         done = replace(done, points=(*done.points, point))
-        told(point)
+        on_progress(point)
     return done
 
 

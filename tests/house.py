@@ -11,14 +11,14 @@ from typing import Any
 import uvicorn
 
 from models.spec import ModelSpec
-from serving.api.connection import short_way
+from serving.api.connection import fast_path
 from serving.api.entry import ModelEntry, State
 from serving.api.front import FrontApp
 from serving.api.grpc import grpc_server
 from serving.api.grpc_connection import GrpcListener
 from serving.api.grpc_service import GrpcService
 from serving.api.http import ModelApp
-from serving.api.metadata import told_statistics
+from serving.api.metadata import served_statistics
 from serving.api.openapi import signature
 from serving.api.operations import Operations
 from serving.api.regions import Regions
@@ -96,13 +96,13 @@ class House:
             return [_entry(model) for model in served]
 
         async def counts() -> list[dict[str, object]]:
-            return [await told_statistics(model) for model in served]
+            return [await served_statistics(model) for model in served]
 
         operations = Operations(status, counts=counts, regions=self._regions, **self._offers)
         http = uvicorn.Server(
             uvicorn.Config(
                 FrontApp(operations, apps=apps),
-                http=short_way(apps[served[0].name]),
+                http=fast_path(apps[served[0].name]),
                 ws="none",
                 log_config=None,
                 access_log=False,

@@ -61,7 +61,7 @@ class Device(Protocol):
         """Limits this process to that share of the device's memory, from 0 to 1."""
         ...
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         """Waits for work outside the device's streams. The streams are not ordered after it and could read weights
         that are still being written. Waits for the whole device, so it is called only while loading."""
         ...
@@ -151,7 +151,7 @@ class CudaDevice:
     def limit(self, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share, self.home)
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         torch.cuda.synchronize(self.home)
 
     def stream(self) -> CudaStream:

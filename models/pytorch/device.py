@@ -68,7 +68,7 @@ def move(name: str, module: torch.nn.Module, resources: Resources, device: Devic
     if share < 1:
         device.limit(share)
     module = module.to(device.home)
-    device.settle()
+    device.refresh()
     return module
 
 

@@ -39,7 +39,7 @@ class Execution(Protocol):
         """Waits for the batch and returns its outputs. Every launched batch is collected once, from any thread."""
         ...
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         """Waits until changes of the module have reached the device. Called after each change."""
         ...
 
@@ -89,7 +89,7 @@ class DirectExecution:
     def collect(self, launched: object) -> Collected:
         return Collected(launched)  # type: ignore[arg-type]
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         pass
 
     def close(self) -> None:

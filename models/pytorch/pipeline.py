@@ -134,8 +134,8 @@ class PipelinedExecution:
         self._give_back(slot)
         return Collected(outputs, copy_ns, compute_ns, copy_back_ns)
 
-    def settle(self) -> None:
-        self._device.settle()
+    def refresh(self) -> None:
+        self._device.refresh()
 
     def close(self) -> None:
         self.compute = closed

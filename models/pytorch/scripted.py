@@ -169,7 +169,7 @@ class ScriptedDevice:
     def limit(self, share: float) -> None:
         self.share = share
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         self.begin("settle")
 
     def give_back(self) -> None:

@@ -17,7 +17,7 @@ from models.collate import Pads
 from models.pytorch.comparing import difference, shuffled
 from models.pytorch.execution import Execution
 from models.pytorch.pipeline import PipelinedExecution
-from models.pytorch.ways import Compiled, Unsuitable, Way, ways_for
+from models.pytorch.variants import Compiled, Unsuitable, Variant, variants_for
 from models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ WORTH_IT = 0.98  # of the previous time: a smaller gain is noise, or not worth i
 CAPTURE_LIMIT_NS = 60_000_000_000
 
 Sample = Callable[[int, int], Prepared]
-Ways = Callable[[ModelSpec, nn.Module, Tensors], list[Way]]
+Variants = Callable[[ModelSpec, nn.Module, Tensors], list[Variant]]
 
 
 class Tried(NamedTuple):
@@ -51,9 +51,11 @@ class Measured(NamedTuple):
 class Tuning:
     """The tuning of one model. `tune` is called only if `has_steps`."""
 
-    def __init__(self, spec: ModelSpec, module: nn.Module, execution: Execution, ways: Ways = ways_for) -> None:
+    def __init__(
+        self, spec: ModelSpec, module: nn.Module, execution: Execution, variants: Variants = variants_for
+    ) -> None:
         self._spec = spec
-        self._ways = ways
+        self._variants = variants
         self._module: nn.Module | None = module
         self._execution = execution
         self._graphs = False
@@ -73,37 +75,37 @@ class Tuning:
         if self._captures():
             self._graphs = True
             best, self._graphs = self._try("CUDA graphs", probes, pads, plain, best)
-        kept: list[Way] = []
+        kept: list[Variant] = []
         assert self._module is not None, "the model is closed"
-        for way in self._ways(self._spec, self._module, plain.outputs[0]):
+        for variant in self._variants(self._spec, self._module, plain.outputs[0]):
             self._forget()
             before = self._execution.compute
             try:
-                self._execution.compute = way.wrap(before)
-                self._execution.settle()
-                best, is_better = self._try(way.name, probes, pads, plain, best)
+                self._execution.compute = variant.wrap(before)
+                self._execution.refresh()
+                best, is_better = self._try(variant.name, probes, pads, plain, best)
             except Exception as error:
-                self._note(Tried(way.name, False, None, None, _short(error)))
+                self._note(Tried(variant.name, False, None, None, _short(error)))
                 is_better = False
             if is_better:
-                kept.append(way)
+                kept.append(variant)
             else:
                 self._execution.compute = before
-                way.undo()
-                self._execution.settle()
+                variant.undo()
+                self._execution.refresh()
         self._forget()
         ladder = self._capture_all(with_midpoints(measured), sample, pads, row_ladder) if self._graphs else None
-        for way in kept:
-            if isinstance(way, Compiled):
+        for variant in kept:
+            if isinstance(variant, Compiled):
                 for bucket in measured:
                     self._run(sample(*bucket), bucket, pads)
-                way.freeze()
+                variant.freeze()
         return ladder
 
     def facts(self) -> dict[str, Any]:
-        ways = [tried.way for tried in self._tried if tried.kept]
+        variants = [tried.way for tried in self._tried if tried.kept]
         return {
-            "execution": " + ".join(ways) or "plain",
+            "execution": " + ".join(variants) or "plain",
             "graphs": self._graph_count,
             "tried": [tried._asdict() for tried in self._tried],
         }

@@ -19,7 +19,7 @@ from serving.api.age import HERE
 from serving.api.asgi import JSON_CONTENT
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
-from serving.api.exchange import REQUEST_ID, new_id, now_ns, tell
+from serving.api.exchange import REQUEST_ID, new_id, notify, now_ns
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.heads import Head, Heads, without_upgrade
 from serving.api.http import ModelApp, server_timing
@@ -36,14 +36,14 @@ TOO_LONG = Fault(431, f"the head, or what stands between chunks, is larger than 
 JOIN_BELOW_BYTES = 64 * 1024  # a copy is cheaper than a second buffer, up to here
 
 
-def short_way(model: ModelApp) -> "Callable[..., InferConnection]":
+def fast_path(model: ModelApp) -> "Callable[..., InferConnection]":
     """What uvicorn takes for its setting `http`: makes the connections of a server for this model."""
     paths = frozenset(path.encode() for path in model.infer_paths)
     heads = Heads(paths, model.tenant_header, model.model.max_body_bytes, from_pages=model.cors is not None)
     return partial(InferConnection, model, heads)
 
 
-class Turn(Enum):
+class Reader(Enum):
     """Whose turn it is to speak."""
 
     CLIENT = "a request may begin"
@@ -55,7 +55,7 @@ class Turn(Enum):
 
 
 class InferConnection(UvicornConnection):
-    """Made by `short_way`. `uvicorn` are the arguments that its server gives every connection."""
+    """Made by `fast_path`. `uvicorn` are the arguments that its server gives every connection."""
 
     def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -64,7 +64,7 @@ class InferConnection(UvicornConnection):
         self._witnessed = bool(model.model.witnesses)
         self._wire = model.model.wire
         self._heads = heads
-        self._turn = Turn.CLIENT
+        self._reader = Reader.CLIENT
         self._unread = b""  # what arrived and is not looked at yet
         self._body: BytesIO | None = None  # what has come of one that did not come whole
         self._held = Held(model.model.room)
@@ -99,14 +99,14 @@ class InferConnection(UvicornConnection):
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        match self._turn:
-            case Turn.CLIENT:
+        match self._reader:
+            case Reader.CLIENT:
                 self._begin(self._unread + data if self._unread else data)
-            case Turn.BODY:
+            case Reader.BODY:
                 self._gather(data)
-            case Turn.UVICORN:
+            case Reader.UVICORN:
                 self._pass_on(data)
-            case Turn.UVICORN_FOR_GOOD:
+            case Reader.UVICORN_FOR_GOOD:
                 self._feed(data)
             case _:  # the next request before this one is answered: it waits, and the client with it
                 self._unread += data
@@ -115,7 +115,7 @@ class InferConnection(UvicornConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._submitted is not None:
             self._submitted.cancel()
-        if self._turn is Turn.BODY:
+        if self._reader is Reader.BODY:
             self._held.give_back()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -125,12 +125,12 @@ class InferConnection(UvicornConnection):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._turn is Turn.SLOW_READER:
+        if self._reader is Reader.SLOW_READER:
             self._next()
 
     def shutdown(self) -> None:
         """Called by uvicorn's server: whoever waits for an answer still gets it."""
-        if self._turn in (Turn.BODY, Turn.SERVER):
+        if self._reader in (Reader.BODY, Reader.SERVER):
             self._is_last = True
         else:
             super().shutdown()
@@ -166,7 +166,7 @@ class InferConnection(UvicornConnection):
         raw, self._age_ns = HERE.split(data[:end])
         head = self._heads.read(raw)
         if head.body_bytes is None:
-            self._turn = Turn.UVICORN_FOR_GOOD
+            self._reader = Reader.UVICORN_FOR_GOOD
             self._feed(without_upgrade(data[:end]) + data[end:])
             return
         start = end + 4
@@ -182,8 +182,8 @@ class InferConnection(UvicornConnection):
     def _gather(self, data: bytes) -> None:
         missing = self._missing_bytes - len(data)
         if missing > 0:
-            if self._turn is not Turn.BODY:
-                self._turn = Turn.BODY
+            if self._reader is not Reader.BODY:
+                self._reader = Reader.BODY
                 self._expect_rest()
             self._come_bytes += len(data)
             self._missing_bytes = missing
@@ -194,12 +194,12 @@ class InferConnection(UvicornConnection):
         if missing < 0:
             data, self._unread = data[:missing], data[missing:]
             self.flow.pause_reading()
-        if self._turn is Turn.BODY or len(data) > COUNTED_BYTES:
+        if self._reader is Reader.BODY or len(data) > COUNTED_BYTES:
             if self._has_room(len(data)) and self._body is not None:
                 self._body.write(data)
                 data, self._body = self._body.getvalue(), None
             self._since_s = 0.0
-        self._turn = Turn.SERVER
+        self._reader = Reader.SERVER
         self._submit(data)
 
     def _has_room(self, size: int) -> bool:
@@ -218,7 +218,7 @@ class InferConnection(UvicornConnection):
     def _pass_on(self, data: bytes) -> None:
         """To uvicorn, as long as it is one request at a time; a client that sends ahead stays with uvicorn."""
         if not self._missing_bytes and (self.cycle is None or self.cycle.response_complete):
-            self._turn = Turn.CLIENT
+            self._reader = Reader.CLIENT
             self._begin(data)
             return
         missing = self._missing_bytes - len(data)
@@ -228,7 +228,7 @@ class InferConnection(UvicornConnection):
         elif missing <= 0:
             self._since_s = 0.0
         self._come_bytes += len(data)
-        self._turn = Turn.UVICORN if missing >= 0 else Turn.UVICORN_FOR_GOOD
+        self._reader = Reader.UVICORN if missing >= 0 else Reader.UVICORN_FOR_GOOD
         super().data_received(data)
 
     def _feed(self, data: bytes) -> None:
@@ -249,7 +249,7 @@ class InferConnection(UvicornConnection):
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
             return
-        self._turn = Turn.SERVER
+        self._reader = Reader.SERVER
         body = fault.body
         self._write(fault.status, encoded([JSON_CONTENT, (b"content-length", b"%d" % len(body))]), body)
 
@@ -296,7 +296,7 @@ class InferConnection(UvicornConnection):
         self._submitted = None
         self._settled_ns = now_ns()
         if self.transport.is_closing():
-            self._tell(fault_of_outcome(Cancelled()).status, outcome)
+            self._notify(fault_of_outcome(Cancelled()).status, outcome)
             return
         if type(outcome) is not Completed:
             self._answer_fault(fault_of_outcome(outcome), outcome)
@@ -315,7 +315,7 @@ class InferConnection(UvicornConnection):
     def _answer_written(self, outcome: Completed, writing: "asyncio.Future[tuple[HeaderBlock, bytes]]") -> None:
         """A large answer has been written beside the loop."""
         if self.transport.is_closing():
-            self._tell(fault_of_outcome(Cancelled()).status, outcome)
+            self._notify(fault_of_outcome(Cancelled()).status, outcome)
             return
         try:
             headers, body = writing.result()
@@ -330,21 +330,21 @@ class InferConnection(UvicornConnection):
             extra = b"server-timing: %b\r\n%b" % (server_timing(outcome), extra)
         self._write(200, headers.block + extra, body)
         self._wire.encode.add(now_ns() - self._settled_ns)
-        self._tell(200, outcome)
+        self._notify(200, outcome)
 
     def _answer_fault(self, fault: Fault, outcome: Outcome | None = None) -> None:
         body = fault.body
         more = ((REQUEST_ID, self._request_id), (b"content-length", b"%d" % len(body)))
         self._write(fault.status, encoded([JSON_CONTENT, *fault.headers, *more]), body)
-        self._tell(fault.status, outcome)
+        self._notify(fault.status, outcome)
 
-    def _tell(self, status: int, outcome: Outcome | None) -> None:
+    def _notify(self, status: int, outcome: Outcome | None) -> None:
         """The request is over."""
         if self._held.bytes:
             self._held.give_back()
         if self._witnessed or status >= 500:
             head, id = self._head, self._id or self._request_id.decode("latin-1")
-            tell(
+            notify(
                 self._model.model, "http", id, head.tenant, status, outcome, head.traceparent,
                 self._began_ns, self._settled_ns,
             )  # fmt: skip
@@ -364,12 +364,12 @@ class InferConnection(UvicornConnection):
         if self._is_last:
             self.transport.close()
         elif self.flow.write_paused:
-            self._turn = Turn.SLOW_READER
+            self._reader = Reader.SLOW_READER
         else:
             self._next()
 
     def _next(self) -> None:
-        self._turn = Turn.CLIENT
+        self._reader = Reader.CLIENT
         self._used_s = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
@@ -398,9 +398,9 @@ class InferConnection(UvicornConnection):
         if left_s > 0:
             self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
             return
-        if self._turn is Turn.BODY:
+        if self._reader is Reader.BODY:
             self._is_last = True
-            self._turn = Turn.SERVER
+            self._reader = Reader.SERVER
             self._id, self._request_id = "", self._head.request_id or new_id()
             self._answer_fault(TOO_SLOW)
         else:
@@ -412,7 +412,7 @@ class InferConnection(UvicornConnection):
         self._idle_timer = None
         if self.transport.is_closing():
             return
-        if self._turn is Turn.CLIENT and left_s <= 0:
+        if self._reader is Reader.CLIENT and left_s <= 0:
             self.transport.close()
         else:
             self._idle_timer = self.loop.call_later(max(left_s, 1.0), self._close_if_idle)

@@ -23,7 +23,7 @@ class Cors:
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        told = self._told(headers.get(b"origin", b""))
+        told = self._allowing_headers(headers.get(b"origin", b""))
         if scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers:
             await self._answer_preflight(told, headers.get(b"access-control-request-headers", b""), send)
             return
@@ -35,7 +35,7 @@ class Cors:
 
         await app(scope, receive, send_with_headers)
 
-    def _told(self, origin: bytes) -> list[tuple[bytes, bytes]]:
+    def _allowing_headers(self, origin: bytes) -> list[tuple[bytes, bytes]]:
         """The headers of an answer to a request from there; "" is from no page, and yet caches have to know."""
         varies = [] if self._everybody else [(b"vary", b"origin")]
         if not origin or not (self._everybody or origin in self._origins):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from serving.api.beside import LONG_ANSWER_BYTES, LONG_BYTES, LONG_ELEMENTS
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
-from serving.api.regions import Target
+from serving.api.regions import OutputTarget
 from serving.api.served import ServedModel
 from serving.api.signature import check_inputs, choose_outputs
 from serving.api.terms import Terms, asked
@@ -37,7 +37,7 @@ class Plan(Terms):
 
     layout: RequestLayout
     form: ReplyFormat
-    targets: tuple[Target, ...] = ()
+    targets: tuple[OutputTarget, ...] = ()
 
 
 class ReadRequest(NamedTuple):
@@ -104,7 +104,7 @@ class Dispatch:
         regions = self.model.regions
         assert regions is not None
         return replace(
-            plan, targets=tuple(Target(output, regions, index) for index, output in enumerate(plan.form.shared))
+            plan, targets=tuple(OutputTarget(output, regions, index) for index, output in enumerate(plan.form.shared))
         )
 
     def read_shared(self, tensors: tuple[TensorLayout, ...]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def new_id() -> bytes:
     return b"%b-%x" % (_process, next(_number))
 
 
-def tell(
+def notify(
     model: ServedModel,
     wire: str,
     id: str,

@@ -68,14 +68,14 @@ class FrontApp:
         self._apps = dict(apps or {})
         self._pages = dict(pages or {})
         self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
-            "/v2": ("GET", self._tell_server),
-            "/v2/health/live": ("GET", self._tell_live),
-            "/v2/health/ready": ("GET", self._tell_ready),
-            "/v2/models/stats": ("GET", self._tell_statistics),
-            "/v2/repository/index": ("POST", self._tell_index),
-            "/openapi.json": ("GET", self._tell_openapi),
+            "/v2": ("GET", self._answer_server),
+            "/v2/health/live": ("GET", self._answer_live),
+            "/v2/health/ready": ("GET", self._answer_ready),
+            "/v2/models/stats": ("GET", self._answer_statistics),
+            "/v2/repository/index": ("POST", self._answer_index),
+            "/openapi.json": ("GET", self._answer_openapi),
         }
-        self._operations |= {path: ("GET", _telling(page)) for path, page in PAGES.items()}
+        self._operations |= {path: ("GET", _page_answer(page)) for path, page in PAGES.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._cors is None:
@@ -88,15 +88,15 @@ class FrontApp:
             await answer_other_scope(scope, receive, send)
             return
         path = _own_path(scope["path"], scope.get("root_path", ""))
-        verb, tell = self._operations.get(path, ("", None))
+        verb, answer = self._operations.get(path, ("", None))
         try:
-            if tell is None and path in self._pages:
-                await self._tell_page(path, scope, send)
-            elif tell is None:
+            if answer is None and path in self._pages:
+                await self._answer_page(path, scope, send)
+            elif answer is None:
                 await self._answer_elsewhere(path, scope, receive, send)
             else:
                 _check_verb(scope, verb)
-                await tell(receive, send)
+                await answer(receive, send)
         except CallFailed as failed:
             await send_fault(send, failed.fault)
         except Exception as error:
@@ -105,7 +105,7 @@ class FrontApp:
                 _log.error("answering %s failed by a bug of ours", path, exc_info=error)
             await send_fault(send, fault)
 
-    async def _tell_page(self, path: str, scope: Scope, send: Send) -> None:
+    async def _answer_page(self, path: str, scope: Scope, send: Send) -> None:
         _check_verb(scope, "GET")
         if path.startswith("/debug/"):
             self._server.gate.check(http_caller(scope))
@@ -129,7 +129,7 @@ class FrontApp:
             await send_json(send, {})
         elif path in _SETTINGS:
             change_settings = self._server.log if path == "/v2/logging" else self._server.trace
-            await tell_settings(change_settings, scope, receive, send)
+            await answer_settings(change_settings, scope, receive, send)
         else:
             raise CallFailed(unknown_path(path))
 
@@ -160,33 +160,33 @@ class FrontApp:
                 return unavailable_model(name)
         return unknown_model(name)
 
-    async def _tell_server(self, receive: Receive, send: Send) -> None:
+    async def _answer_server(self, receive: Receive, send: Send) -> None:
         await send_json(send, self._server.server())
 
-    async def _tell_live(self, receive: Receive, send: Send) -> None:
+    async def _answer_live(self, receive: Receive, send: Send) -> None:
         await send_json(send, {"live": True})
 
-    async def _tell_ready(self, receive: Receive, send: Send) -> None:
+    async def _answer_ready(self, receive: Receive, send: Send) -> None:
         if waiting := await self._server.waiting():
             await send_fault(send, Fault(503, f"not ready: {', '.join(waiting)}"))
         else:
             await send_json(send, {"ready": True})
 
-    async def _tell_statistics(self, receive: Receive, send: Send) -> None:
+    async def _answer_statistics(self, receive: Receive, send: Send) -> None:
         await send_json(send, await self._server.statistics())
 
-    async def _tell_openapi(self, receive: Receive, send: Send) -> None:
+    async def _answer_openapi(self, receive: Receive, send: Send) -> None:
         told = self._server.server()
         models = await self._server.models()
         described = document(models, name=self._server.name, release=told["version"], extensions=told["extensions"])
         await send_json(send, described)
 
-    async def _tell_index(self, receive: Receive, send: Send) -> None:
+    async def _answer_index(self, receive: Receive, send: Send) -> None:
         only_ready = json_object(await _body(receive)).get("ready") is True
         await send_json(send, await self._server.index(only_ready=only_ready))
 
 
-async def tell_settings(
+async def answer_settings(
     change: Callable[[Mapping[str, Any], Caller], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Settings that are read with GET and changed with POST."""
@@ -211,11 +211,11 @@ def _check_verb(scope: Scope, verb: str) -> None:
         raise CallFailed(wrong_verb(scope["method"], verb))
 
 
-def _telling(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
-    async def tell(receive: Receive, send: Send) -> None:
+def _page_answer(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
+    async def answer(receive: Receive, send: Send) -> None:
         await send_bytes(send, 200, [*page.headers], page.body)
 
-    return tell
+    return answer
 
 
 def _own_path(path: str, root_path: str) -> str:

@@ -58,8 +58,8 @@ class Calls:
 
     def handlers(self) -> dict[str, Any]:
         """By the path of the call."""
-        tells = {path: grpc.unary_unary_rpc_method_handler(self._telling(path)) for path in self._service.tells}
-        return tells | {
+        calls = {path: grpc.unary_unary_rpc_method_handler(self._unary(path)) for path in self._service.paths}
+        return calls | {
             INFER: grpc.unary_unary_rpc_method_handler(self.infer),
             STREAM: grpc.stream_stream_rpc_method_handler(self.stream),
             WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
@@ -89,14 +89,14 @@ class Calls:
     async def _watch(self, message: bytes, context: Any) -> None:
         await self._service.watch_health(message, context.write)
 
-    def _telling(self, path: str) -> Callable[[bytes, Any], Any]:
-        async def tell(message: bytes, context: Any) -> bytes:
+    def _unary(self, path: str) -> Callable[[bytes, Any], Any]:
+        async def answer(message: bytes, context: Any) -> bytes:
             try:
-                return await self._service.tell(path, message, AioCall(context))
+                return await self._service.answer(path, message, AioCall(context))
             except CallFailed as failed:
                 await _abort(context, failed.fault)
 
-        return tell
+        return answer
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]

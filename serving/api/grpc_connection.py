@@ -67,7 +67,7 @@ class GrpcConnection(GrpcReceiver):
             return  # the engine keeps its deadline
         elif not head.is_grpc:
             self._fail(call, Fault(415, "not a gRPC call: POST and content-type application/grpc"))
-        elif not (head.path in (STREAM, WATCH) or head.path in self._service.tells or head.path in self._others):
+        elif not (head.path in (STREAM, WATCH) or head.path in self._service.paths or head.path in self._others):
             self._fail(call, Fault(501, f"no such call: {head.path[:200]}"))
         else:
             self._start_clock(call)
@@ -100,14 +100,14 @@ class GrpcConnection(GrpcReceiver):
 
     def _answer(self, call: Call, message: bytes) -> None:
         if call.head.path != INFER or (len(message) > LONG_BYTES and self._service.takes_long(message)):
-            call.answering = self._loop.create_task(self._tell(call, message))
+            call.answering = self._loop.create_task(self._answer_in_task(call, message))
             return
         try:
             pending = self._service.submit(message, call.head, call.age_ns)
         except NotHere:
             self._start_clock(call)
             if self._streams.get(call.id) is call:
-                call.answering = self._loop.create_task(self._tell(call, message))
+                call.answering = self._loop.create_task(self._answer_in_task(call, message))
         except Exception as error:
             self._fail(call, fault(error, "a model"))
         else:
@@ -147,7 +147,7 @@ class GrpcConnection(GrpcReceiver):
         except CallFailed as failed:
             self._fail(call, failed.fault, named)
 
-    async def _tell(self, call: Call, message: bytes) -> None:
+    async def _answer_in_task(self, call: Call, message: bytes) -> None:
         path, named = call.head.path, b""
         try:
             if path == WATCH:
@@ -159,7 +159,7 @@ class GrpcConnection(GrpcReceiver):
             elif path in self._others:
                 response = await self._others[path](message)
             else:
-                response = await self._service.tell(path, message, call)
+                response = await self._service.answer(path, message, call)
             self._send_message(call, response)
             self._end(call, _DONE + named)
         except Exception as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from serving.api import exchange
 from serving.api.beside import beside
 from serving.api.dispatch import Dispatch, Plan
-from serving.api.exchange import now_ns, tell
+from serving.api.exchange import notify, now_ns
 from serving.api.faults import INTERNAL, CallFailed, Fault, fault_of_error, fault_of_outcome
 from serving.api.room import Held
 from serving.api.served import ServedModel
@@ -102,7 +102,7 @@ class Relay(Protocol):
     def stream(self, model: str, call: Call) -> RemoteStream: ...
 
 
-class Refused(NamedTuple):
+class RefusedCall(NamedTuple):
     """A request that was refused before it was submitted."""
 
     fault: Fault
@@ -182,7 +182,7 @@ class Pending(NamedTuple):
             self._give_back()
             if model.witnesses or status >= 500:
                 named = self.id or self.request_id
-                tell(model, "grpc", named, self.tenant, status, outcome, self.trace, self.began_ns, settled_ns)
+                notify(model, "grpc", named, self.tenant, status, outcome, self.trace, self.began_ns, settled_ns)
 
 
 class PendingGeneration(NamedTuple):
@@ -206,7 +206,7 @@ class PendingGeneration(NamedTuple):
         except Exception as error:
             raise CallFailed(fault(error, dispatch.model.name)) from None
 
-    def tell(self, fault: Fault | None) -> None:
+    def end(self, fault: Fault | None) -> None:
         """It is over, well or with this fault."""
         if self.held is not None:
             self.held.give_back()
@@ -214,7 +214,7 @@ class PendingGeneration(NamedTuple):
         if model.witnesses or fault is not None:
             status = 200 if fault is None else fault.status
             named, trace = self.id or self.call.request_id(), self.call.metadata(TRACEPARENT)
-            tell(model, "grpc", named, self.tenant, status, self.answers.outcome, trace, self.began_ns, now_ns())
+            notify(model, "grpc", named, self.tenant, status, self.answers.outcome, trace, self.began_ns, now_ns())
 
 
 def fault(error: Exception, model: str) -> Fault:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from serving.api.faults import CallFailed
-from serving.api.grpc_pending import Answering, Refused, RemoteStream, fault
+from serving.api.grpc_pending import Answering, RefusedCall, RemoteStream, fault
 from serving.protocol.errors import BadMessage
 from serving.protocol.pb import decode, encode
 
@@ -55,7 +55,7 @@ class RemoteModel:
         except CallFailed as failed:
             self._end(failed)
         except BadMessage as error:
-            return Refused(fault(error, "a model"))
+            return RefusedCall(fault(error, "a model"))
         return answer
 
     async def read(self) -> None:

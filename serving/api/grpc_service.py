@@ -24,12 +24,12 @@ from serving.api.grpc_pending import (
     Pending,
     PendingGeneration,
     Planned,
-    Refused,
+    RefusedCall,
     Relay,
     fault,
 )
 from serving.api.grpc_stream import STREAM_WINDOW, Conversation
-from serving.api.grpc_tells import GrpcTells, NotHere
+from serving.api.grpc_tells import GrpcCalls, NotHere
 from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.api.room import COUNTED_BYTES, Held, Room
@@ -77,9 +77,9 @@ class GrpcService:
         self._room = next((dispatch.model.room for dispatch in self._dispatches.values()), Room())
         inputs = [tensor for dispatch in self._dispatches.values() for tensor in dispatch.model.inputs]
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in inputs)
-        self._telling = GrpcTells(self._dispatches, operations)
-        self.tells = self._telling.methods
-        self.watch_health = self._telling.watch_health
+        self._calls = GrpcCalls(self._dispatches, operations)
+        self.paths = self._calls.methods
+        self.watch_health = self._calls.watch_health
 
     # -- inference --------------------------------------------------------------------------------------------
 
@@ -197,13 +197,13 @@ class GrpcService:
         except NotHere as absent:
             return await self._elsewhere(absent, INFER, message, call)
         except Exception as error:
-            return Refused(fault(error, "a model"))
+            return RefusedCall(fault(error, "a model"))
 
     async def _elsewhere(self, absent: NotHere, method: str, message: bytes, call: Call) -> Answering:
         found = await self.relay_for(absent, call)
-        return found if isinstance(found, Refused) else found(method, message, absent.name, call)
+        return found if isinstance(found, RefusedCall) else found(method, message, absent.name, call)
 
-    async def relay_for(self, absent: NotHere, call: Call) -> "Relay | Refused":
+    async def relay_for(self, absent: NotHere, call: Call) -> "Relay | RefusedCall":
         """What brings calls about a model of another process there, or why nothing does.
 
         The load balancer sends calls to their model. To the front come those whose model it could not read, or not
@@ -213,29 +213,29 @@ class GrpcService:
         for model in known:
             if model.is_called(absent.name, absent.version):
                 if not model.wanted:
-                    return Refused(unavailable_model(absent.name))
+                    return RefusedCall(unavailable_model(absent.name))
                 # HAProxy sends a call that was passed on back here where it knows no replica of the model.
                 if not model.is_ready or call.metadata(RELAYED):
-                    return Refused(not_ready(absent.name, model.state))
+                    return RefusedCall(not_ready(absent.name, model.state))
                 if self._relay is not None:
                     return self._relay
         of_front = self._dispatches and all(model.name != absent.name for model in known)
         if of_front and self._relay is not None and not call.metadata(RELAYED) and _A_NAME.fullmatch(absent.name):
             return self._relay
-        return Refused(unknown_model(absent.name, absent.version))
+        return RefusedCall(unknown_model(absent.name, absent.version))
 
     # -- everything else --------------------------------------------------------------------------------------
 
-    async def tell(self, method: str, message: bytes, call: Call) -> bytes:
+    async def answer(self, method: str, message: bytes, call: Call) -> bytes:
         """The answer to any other call, by its path. Raises CallFailed."""
         try:
-            return await self._telling.tell(method, message, Caller(call.metadata))
+            return await self._calls.answer(method, message, Caller(call.metadata))
         except CallFailed:
             raise
         except NotHere as absent:
             answering = await self._elsewhere(absent, method, message, call)
         except Exception as error:
-            answering = Refused(fault(error, method))
+            answering = RefusedCall(fault(error, method))
         return await answering.result()
 
 

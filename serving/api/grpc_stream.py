@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Protocol
 
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
-from serving.api.grpc_pending import Answering, Call, Pending, PendingGeneration, Refused, Relay, fault
+from serving.api.grpc_pending import Answering, Call, Pending, PendingGeneration, RefusedCall, Relay, fault
 from serving.api.grpc_remote import EMPTY_FINAL, RemoteAnswer, RemoteModel
 from serving.api.grpc_tells import NotHere
 from serving.core.outcome import Cancelled, Completed
@@ -28,7 +28,7 @@ class Requests(Protocol):
         """Reads and submits a request. Raises BadMessage, NotHere, or CallFailed where there is no room."""
         ...
 
-    async def relay_for(self, absent: NotHere, call: Call) -> Relay | Refused: ...
+    async def relay_for(self, absent: NotHere, call: Call) -> Relay | RefusedCall: ...
 
 
 class Conversation:
@@ -55,7 +55,7 @@ class Conversation:
                     await self._room.acquire()
                     begun = await self._begin(message, group)
                     if isinstance(begun, PendingGeneration):
-                        group.create_task(self._tell_generation(begun))
+                        group.create_task(self._send_generation(begun))
                         continue
                     self._waiting.put_nowait((begun, message))
                     self._held_bytes += len(message)
@@ -81,13 +81,13 @@ class Conversation:
         except NotHere as absent:
             return await self._ask_remote(absent, message, group)
         except Exception as error:
-            return Refused(fault(error, "a model"))
+            return RefusedCall(fault(error, "a model"))
 
     async def _ask_remote(self, absent: NotHere, message: bytes, group: asyncio.TaskGroup) -> Answering:
         remote = self._remote.get(absent.name)
         if remote is None or remote.is_over:
             relay = await self._requests.relay_for(absent, self._call)
-            if isinstance(relay, Refused):
+            if isinstance(relay, RefusedCall):
                 return relay
             remote = self._remote[absent.name] = RemoteModel(relay.stream(absent.name, self._call), self._send)
             remote.reader = group.create_task(remote.read())
@@ -113,7 +113,7 @@ class Conversation:
             self._held_bytes -= len(message)
             self._has_let_go.set()
 
-    async def _tell_generation(self, generation: PendingGeneration) -> None:
+    async def _send_generation(self, generation: PendingGeneration) -> None:
         """Its answers in their order, as they come; those of other requests may come between them, as with Triton."""
         ended: Fault | None = fault_of_outcome(Cancelled())
         try:
@@ -135,7 +135,7 @@ class Conversation:
             await self._send(error_in_stream(failed.fault.text, name, generation.id))
         finally:
             generation.answers.cancel()
-            generation.tell(ended)
+            generation.end(ended)
             self._room.release()
 
 

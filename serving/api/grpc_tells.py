@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from serving.api.dispatch import Dispatch
 from serving.api.faults import CallFailed, Fault
 from serving.api.gate import Caller
-from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
+from serving.api.metadata import model_config, model_metadata, served_statistics, statistics
 from serving.api.operations import Operations
 from serving.api.region_memory import Kind
 from serving.api.served import ServedModel
@@ -30,7 +30,7 @@ class NotHere(Exception):
         super().__init__(name)
 
 
-class GrpcTells:
+class GrpcCalls:
     """`dispatches`: the models of this process by name. Calls raise CallFailed, BadMessage, or NotHere. `methods`: the
     paths of all calls."""
 
@@ -38,14 +38,14 @@ class GrpcTells:
         self._dispatches = dispatches
         self._server = operations
         reads: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
-            "ServerLive": self._tell_live,
-            "ServerReady": self._tell_ready,
-            "ServerMetadata": self._tell_server,
-            "RepositoryIndex": self._tell_index,
-            "ModelReady": self._tell_model_ready,
-            "ModelMetadata": self._tell_metadata,
-            "ModelConfig": self._tell_config,
-            "ModelStatistics": self._tell_statistics,
+            "ServerLive": self._answer_live,
+            "ServerReady": self._answer_ready,
+            "ServerMetadata": self._answer_server,
+            "RepositoryIndex": self._answer_index,
+            "ModelReady": self._answer_model_ready,
+            "ModelMetadata": self._answer_metadata,
+            "ModelConfig": self._answer_config,
+            "ModelStatistics": self._answer_statistics,
         }
         changes: dict[str, Callable[[bytes, Caller], Awaitable[bytes]]] = {
             "RepositoryModelLoad": self._load,
@@ -62,24 +62,24 @@ class GrpcTells:
         self._changes = {f"/{SERVICE}/{method}": change for method, change in changes.items()}
         self.methods = frozenset(self._reads) | frozenset(self._changes)
 
-    async def tell(self, method: str, message: bytes, caller: Caller) -> bytes:
+    async def answer(self, method: str, message: bytes, caller: Caller) -> bytes:
         change = self._changes.get(method)
         return await (self._reads[method](message) if change is None else change(message, caller))
 
-    async def _tell_live(self, message: bytes) -> bytes:
+    async def _answer_live(self, message: bytes) -> bytes:
         return encode("ServerLiveResponse", {"live": True})
 
-    async def _tell_ready(self, message: bytes) -> bytes:
+    async def _answer_ready(self, message: bytes) -> bytes:
         return encode("ServerReadyResponse", {"ready": not await self._server.waiting()})
 
-    async def _tell_server(self, message: bytes) -> bytes:
+    async def _answer_server(self, message: bytes) -> bytes:
         return encode("ServerMetadataResponse", self._server.server())
 
-    async def _tell_index(self, message: bytes) -> bytes:
+    async def _answer_index(self, message: bytes) -> bytes:
         only_ready = decode("RepositoryIndexRequest", message).ready
         return encode("RepositoryIndexResponse", {"models": await self._server.index(only_ready=only_ready)})
 
-    async def _tell_model_ready(self, message: bytes) -> bytes:
+    async def _answer_model_ready(self, message: bytes) -> bytes:
         """As Triton: a model that is unknown, or not in this version, is not ready, and that is no error."""
         asked = decode("ModelReadyRequest", message)
         if dispatch := self._dispatches.get(asked.name):
@@ -90,17 +90,17 @@ class GrpcTells:
             ready = any(entry.is_ready and entry.is_called(asked.name, asked.version) for entry in entries)
         return encode("ModelReadyResponse", {"ready": ready})
 
-    async def _tell_metadata(self, message: bytes) -> bytes:
+    async def _answer_metadata(self, message: bytes) -> bytes:
         return encode("ModelMetadataResponse", model_metadata(self._asked("ModelMetadataRequest", message)))
 
-    async def _tell_config(self, message: bytes) -> bytes:
+    async def _answer_config(self, message: bytes) -> bytes:
         return encode("ModelConfigResponse", {"config": model_config(self._asked("ModelConfigRequest", message))})
 
-    async def _tell_statistics(self, message: bytes) -> bytes:
+    async def _answer_statistics(self, message: bytes) -> bytes:
         if not decode("ModelStatisticsRequest", message).name:
             return encode("ModelStatisticsResponse", await self._server.statistics())
         model = self._asked("ModelStatisticsRequest", message)
-        return encode("ModelStatisticsResponse", statistics([await told_statistics(model)]))
+        return encode("ModelStatisticsResponse", statistics([await served_statistics(model)]))
 
     def _asked(self, kind: str, message: bytes) -> ServedModel:
         asked = decode(kind, message)

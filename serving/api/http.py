@@ -31,7 +31,7 @@ from serving.api.beside import LONG_BYTES, beside
 from serving.api.cors import Cors
 from serving.api.disconnect import DisconnectWatch
 from serving.api.dispatch import Dispatch
-from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, now_ns, tell
+from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, notify, now_ns
 from serving.api.faults import (
     INTERNAL,
     CallFailed,
@@ -44,13 +44,13 @@ from serving.api.faults import (
     unknown_path,
     wrong_verb,
 )
-from serving.api.front import FrontApp, tell_settings
+from serving.api.front import FrontApp, answer_settings
 from serving.api.gate import Caller, Gate
 from serving.api.generate import read_request
-from serving.api.metadata import model_config, model_metadata, statistics, told_statistics
+from serving.api.metadata import model_config, model_metadata, served_statistics, statistics
 from serving.api.room import Held
 from serving.api.served import ServedModel
-from serving.api.streaming import begin, tell_all, tell_one
+from serving.api.streaming import begin, send_all, send_one
 from serving.core.backend import Answers
 from serving.core.outcome import Cancelled, Completed, Outcome
 from serving.names import MODELS, model_path
@@ -90,10 +90,10 @@ class ModelApp:
         self._gate = gate or Gate()
         self.cors = cors
         self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
-            "": self._tell_metadata,
-            "/ready": self._tell_ready,
-            "/config": self._tell_config,
-            "/stats": self._tell_statistics,
+            "": self._answer_metadata,
+            "/ready": self._answer_ready,
+            "/config": self._answer_config,
+            "/stats": self._answer_statistics,
         }
         self._generates = {"/generate": False, "/generate_stream": True}
         prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
@@ -123,7 +123,7 @@ class ModelApp:
         elif operation is None:
             await send_fault(send, self._unknown(scope["path"], scope.get("root_path", "")))
         elif operation == _TRACE:
-            await self._tell_trace(scope, receive, send)
+            await self._answer_trace(scope, receive, send)
         elif operation in self._generates and method == "POST":
             await self._generate(dict(scope["headers"]), receive, send, streams=self._generates[operation])
         elif operation == _INFER or operation in self._generates:
@@ -211,9 +211,9 @@ class ModelApp:
             answers = begin(self.dispatch, request, tenant)
             self.model.wire.decode.add(now_ns() - began_ns)
             if streams:
-                fault = await self._watch.outcome(tell_all(self.model, answers, id, send, own, self.fault), receive)
+                fault = await self._watch.outcome(send_all(self.model, answers, id, send, own, self.fault), receive)
             else:
-                await self._watch.outcome(tell_one(self.model, answers, id, send, own), receive)
+                await self._watch.outcome(send_one(self.model, answers, id, send, own), receive)
         except Exception as error:
             fault = self.fault(error)
             await send_fault(send, replace(fault, headers=(*fault.headers, own)))
@@ -238,13 +238,13 @@ class ModelApp:
         """Tells the witnesses of a request that was answered, well or with this fault."""
         if self.model.witnesses or fault is not None:
             status, trace = 200 if fault is None else fault.status, text_header(headers, TRACEPARENT)
-            tell(self.model, "http", id, tenant, status, outcome, trace, began_ns, settled_ns)
+            notify(self.model, "http", id, tenant, status, outcome, trace, began_ns, settled_ns)
 
-    async def _tell_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if self.model.trace is None:
                 raise CallFailed(left_out("the trace extension is not supported by this server"))
-            await tell_settings(self._trace, scope, receive, send)
+            await answer_settings(self._trace, scope, receive, send)
         except CallFailed as failed:
             await send_fault(send, failed.fault)
         except Exception as error:
@@ -313,20 +313,20 @@ class ModelApp:
             return unknown_model(found[1], found[2])
         return unknown_path(path)
 
-    async def _tell_metadata(self, send: Send) -> None:
+    async def _answer_metadata(self, send: Send) -> None:
         await send_json(send, model_metadata(self.model))
 
-    async def _tell_ready(self, send: Send) -> None:
+    async def _answer_ready(self, send: Send) -> None:
         if self.model.backend.is_ready():
             await send_json(send, {"name": self.model.name, "ready": True})
         else:
             await send_fault(send, not_ready(self.model.name))
 
-    async def _tell_config(self, send: Send) -> None:
+    async def _answer_config(self, send: Send) -> None:
         await send_json(send, model_config(self.model))
 
-    async def _tell_statistics(self, send: Send) -> None:
-        await send_json(send, statistics([await told_statistics(self.model)]))
+    async def _answer_statistics(self, send: Send) -> None:
+        await send_json(send, statistics([await served_statistics(self.model)]))
 
 
 def server_timing(completed: Completed) -> bytes:

@@ -84,7 +84,7 @@ def statistics(models: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"model_stats": list(models)}
 
 
-async def told_statistics(model: ServedModel) -> dict[str, Any]:
+async def served_statistics(model: ServedModel) -> dict[str, Any]:
     """A model's entry of `model_stats`, of all its replicas."""
     return model_statistics(model.name, model.version, await model.statistics())
 

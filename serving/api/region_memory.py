@@ -38,7 +38,7 @@ class Region:
     device_id: int = 0
     ticket: str = ""
 
-    def told(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """In the words of the protocol's status."""
         where = {"device_id": self.device_id} if self.kind == "cuda" else {"key": self.key, "offset": self.offset}
         return {"name": self.name, **where, "byte_size": self.byte_size}

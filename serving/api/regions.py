@@ -77,7 +77,9 @@ class Regions:
     def status(self, kind: Kind, name: str) -> list[dict[str, Any]]:
         """This region, or all of the kind for "". Raises UnknownRegion."""
         self._look()
-        found = [region.told() for region in self._known.values() if region.kind == kind and name in ("", region.name)]
+        found = [
+            region.description() for region in self._known.values() if region.kind == kind and name in ("", region.name)
+        ]
         if name and not found:
             raise unknown_region(name, kind)
         return found
@@ -149,7 +151,7 @@ class Regions:
             new.replace(self._file)
 
 
-class Target:
+class OutputTarget:
     """Where an output of one request is to be written; holds on to the memory until it is."""
 
     def __init__(self, output: OutputFormat, regions: Regions, index: int) -> None:

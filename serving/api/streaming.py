@@ -46,7 +46,7 @@ def begin(dispatch: Dispatch, request: GenerateRequest, tenant: str) -> Answers:
     return OneAnswer(dispatch.hand_over(request, request.payload, tenant, request.timeout_ns, age_ns=0))
 
 
-async def tell_one(model: ServedModel, answers: Answers, id: str, send: Send, own: Header) -> None:
+async def send_one(model: ServedModel, answers: Answers, id: str, send: Send, own: Header) -> None:
     """Raises CallFailed, BadOutput or BadTensor. Cancelled, it withdraws the request. own: a header to send along."""
     first: object = None
     count = 0
@@ -64,7 +64,7 @@ async def tell_one(model: ServedModel, answers: Answers, id: str, send: Send, ow
     await send_bytes(send, 200, [JSON_CONTENT, own], write_answer(model, first, id))
 
 
-async def tell_all(
+async def send_all(
     model: ServedModel, answers: Answers, id: str, send: Send, own: Header, fault_of: Callable[[Exception], Fault]
 ) -> Fault | None:
     """Every answer as an event of its own. What goes wrong before the first is a status, later an event with `error`;

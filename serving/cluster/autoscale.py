@@ -15,7 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from serving.cluster import decisions
 from serving.config import ModelSettings
 from serving.core.clock import SystemClock
-from serving.scaling.policy import SECOND_NS, Cause, Memory, Policy, Target
+from serving.scaling.policy import SECOND_NS, Cause, History, Policy, Target
 from serving.scaling.signals import Reading, Signal, window
 
 logger = logging.getLogger("ray.serve")
@@ -30,10 +30,10 @@ class QueueScaling:
     def __init__(self, model: str, policy: dict[str, float]) -> None:
         self._model = model
         self._policy = Policy(**policy)  # type: ignore[arg-type]
-        self._memory = Memory()
+        self._memory = History()
         self._spans: dict[str, tuple[Reading, Reading]] = {}
         self._decided_ns = 0
-        self._told: tuple[int, Cause] | None = None
+        self._published: tuple[int, Cause] | None = None
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         now_ns = SystemClock.now_ns()
@@ -43,11 +43,13 @@ class QueueScaling:
         current = context.target_num_replicas
         signal = self._signal(latest(context.raw_metrics or {}))
         target = self._policy.decide(signal, current, self._memory, now_ns)
-        if self._told is not None and self._told[0] == 0 < current:
+        if self._published is not None and self._published[0] == 0 < current:
             awakened = Target(replicas=current, cause=Cause.AWAKENED, reason="a request came")
-            self._tell(awakened, 0, signal, context.current_time)
-        if (target.replicas, target.cause) != self._told and (target.cause is not Cause.STEADY or self._told is None):
-            self._tell(target, current, signal, context.current_time)
+            self._publish(awakened, 0, signal, context.current_time)
+        if (target.replicas, target.cause) != self._published and (
+            target.cause is not Cause.STEADY or self._published is None
+        ):
+            self._publish(target, current, signal, context.current_time)
         return target.replicas, {}
 
     def _signal(self, readings: dict[str, Reading]) -> Signal:
@@ -59,9 +61,9 @@ class QueueScaling:
         self._spans = spans
         return window(spans.values())
 
-    def _tell(self, target: Target, current: int, signal: Signal, at_s: float) -> None:
+    def _publish(self, target: Target, current: int, signal: Signal, at_s: float) -> None:
         """In the controller's log, and where the dashboard finds it."""
-        self._told = (target.replicas, target.cause)
+        self._published = (target.replicas, target.cause)
         logger.info(
             "%s: %d replicas wanted, %d were: %s (%s)",
             self._model,

@@ -27,10 +27,10 @@ logger = logging.getLogger("ray.serve")
 
 
 @dataclass(slots=True)
-class Answers:
+class Replies:
     """What the replicas of one model said, in no order, and how many said nothing in time."""
 
-    told: list[Any] = field(default_factory=list)
+    replies: list[Any] = field(default_factory=list)
     silent: int = 0
 
 
@@ -45,7 +45,7 @@ class Collector:
         self._known_ns = 0
         self._looking = asyncio.Lock()
 
-    async def ask(self, method: str, *arguments: Any, models: Sequence[str] | None = None) -> dict[str, Answers]:
+    async def ask(self, method: str, *arguments: Any, models: Sequence[str] | None = None) -> dict[str, Replies]:
         """Calls `method` on every replica of these models (None: of all), and waits for the slowest until patience
         ends. By model; a model without replicas has empty answers."""
         names = list(self._versions) if models is None else list(models)
@@ -60,7 +60,7 @@ class Collector:
     async def statistics(self) -> dict[str, ModelStatistics]:
         """Of each model, all its replicas together."""
         answers = await self.ask("statistics")
-        return {name: total(answer.told) for name, answer in answers.items()}
+        return {name: total(answer.replies) for name, answer in answers.items()}
 
     async def snapshot(self) -> ClusterSnapshot:
         """Everything about all models. Whoever asks within a second of another gets the same one."""
@@ -75,7 +75,7 @@ class Collector:
                 self._known = ClusterSnapshot(models=models, took_ns=self._known_ns - now_ns)
             return self._known
 
-    async def _ask(self, name: str, method: str, arguments: tuple[Any, ...]) -> Answers:
+    async def _ask(self, name: str, method: str, arguments: tuple[Any, ...]) -> Replies:
         until_s = asyncio.get_running_loop().time() + self._patience_s
         try:
             async with asyncio.timeout_at(until_s):
@@ -87,14 +87,14 @@ class Collector:
         except Exception as error:  # no such application yet, or none of its replicas runs
             self._handles.pop(name, None)
             logger.info("%s: nobody to ask: %r", name, error)
-            return Answers()
-        answers = Answers()
+            return Replies()
+        answers = Replies()
         for reply in await asyncio.gather(*(_reply(call, until_s) for call in calls), return_exceptions=True):
             if isinstance(reply, BaseException):
                 logger.info("%s: a replica did not answer %s: %r", name, method, reply)
                 answers.silent += 1
             else:
-                answers.told.append(reply)
+                answers.replies.append(reply)
         return answers
 
 
@@ -112,10 +112,10 @@ def serve_details() -> ServeInstanceDetails | None:
         return None
 
 
-def model_snapshot(name: str, version: str, details: ServeInstanceDetails | None, answers: Answers) -> ModelSnapshot:
+def model_snapshot(name: str, version: str, details: ServeInstanceDetails | None, answers: Replies) -> ModelSnapshot:
     application = details.applications.get(name) if details else None
     deployment = next(iter(application.deployments.values()), None) if application else None
-    replicas = tuple(answers.told)
+    replicas = tuple(answers.replies)
     running = sum(replica.state == "RUNNING" for replica in deployment.replicas) if deployment else len(replicas)
     state = model_state(application, running=running)
     return ModelSnapshot(

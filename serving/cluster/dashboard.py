@@ -56,7 +56,7 @@ class Dashboard:
         self.history.add(await self._look(), at_s=self._now(), now_ns=SystemClock.now_ns())
 
     def pages(self) -> Mapping[str, LivePage]:
-        return {"/dashboard/data": self._tell}
+        return {"/dashboard/data": self._answer}
 
     async def save(self) -> None:
         """Writes what there is: whole, or not at all."""
@@ -81,7 +81,7 @@ class Dashboard:
                 logger.exception("the dashboard could not look at the cluster; it tries again")
             await asyncio.sleep(EVERY_S)
 
-    async def _tell(self, query: str) -> tuple[str, bytes]:
+    async def _answer(self, query: str) -> tuple[str, bytes]:
         """`model`: only this one, else all together; `since`: points after this instant, in seconds since 1970."""
         asked = parse_qs(query)
         model = asked.get("model", [ALL])[0]

@@ -42,7 +42,7 @@ from serving.cluster.heap import Heap, malloc_trim
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
 from serving.cluster.loop_watch import LoopWatch
 from serving.cluster.pages import admin_token, admin_token_here, debug_pages, metric_pages
-from serving.cluster.snapshots import Teller, memory_bytes
+from serving.cluster.snapshots import SnapshotSource, memory_bytes
 from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.watching import Watching, recorded, witnesses
 from serving.config import ServerSettings, Settings
@@ -97,7 +97,7 @@ class ModelReplica:
             self._gpus.open()
         predictions = Predictions(spec.labels, batched=spec.batched) if spec.labels else None
         wire = WireTimes()
-        self._teller = Teller(
+        self._snapshots = SnapshotSource(
             self.engine,
             recorder,
             replica=self._name,
@@ -163,7 +163,7 @@ class ModelReplica:
 
     async def debug_state(self, watch_loop_s: float | None = None) -> dict[str, Any]:
         """watch_loop_s: what is told of the loop's stalls starts over, and is measured for so long."""
-        told = debug.state(self.engine, self._teller.snapshot()) | {"loop": self._loop_watch.told()}
+        told = debug.state(self.engine, self._snapshots.snapshot()) | {"loop": self._loop_watch.report()}
         if watch_loop_s is not None:
             self._loop_watch.watch(watch_loop_s)
         return told
@@ -174,7 +174,7 @@ class ModelReplica:
 
     async def snapshot(self) -> ReplicaSnapshot:
         """For the front's collector."""
-        return self._teller.snapshot()
+        return self._snapshots.snapshot()
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http

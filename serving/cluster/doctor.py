@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 
 from models.cores import usable_cores
-from serving.cluster.environment import haproxy_binary, haproxy_launcher
+from serving.cluster.environment import haproxy_binary, haproxy_command
 from serving.cluster.keeping import Unsafe, home, home_trouble, kept_folder
 from serving.cluster.machine import available_memory_bytes
 from serving.config import ServerSettings, Settings
@@ -71,7 +71,7 @@ def examine(settings: Settings | None = None) -> Iterator[Check]:
     yield check_haproxy(haproxy_binary(), wanted=with_haproxy)
     wants_grpc = server is None or bool(server.grpc_port)
     if wants_grpc:
-        yield check_grpc(haproxy_launcher(), haproxy=with_haproxy and haproxy_binary() is not None)
+        yield check_grpc(haproxy_command(), haproxy=with_haproxy and haproxy_binary() is not None)
     yield from check_torch(probe_torch(), wanted_gpus=sum(spec.resources.gpus * spec.replicas for spec in specs))
     yield from check_driver(driver_readings())
     if local:
@@ -211,7 +211,7 @@ def check_ports(server: ServerSettings, *, haproxy: bool) -> Iterator[Check]:
     if not haproxy:
         return
     ports = server.ray_ports
-    if haproxy_launcher() is None:  # it would keep them closed
+    if haproxy_command() is None:  # it would keep them closed
         yield check_port(ports.statistics, "HAProxy's statistics")
         yield check_port(ports.metrics, "HAProxy's metrics")
     yield check_port(ports.fallback, "Ray Serve's fallback proxy")

@@ -19,7 +19,7 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from serving.api.asgi import send_bytes
-from serving.api.connection import short_way
+from serving.api.connection import fast_path
 from serving.api.http import ModelApp
 from serving.api.uvicorn_parts import replace_default_protocol
 
@@ -107,7 +107,7 @@ def shorten(app: App) -> str:
         return "none are expected"
     if not replace_default_protocol(f"{__name__}:{connection.__name__}"):
         return "through uvicorn, whose choice of a protocol has changed"
-    entrance.connection = short_way(app)
+    entrance.connection = fast_path(app)
     return "the short way"
 
 

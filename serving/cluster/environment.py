@@ -31,8 +31,8 @@ def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[
     available = haproxy_binary() is not None if haproxy is None else haproxy
     if not (wanted and available):
         return _common() | _python_proxy()
-    launcher = LAUNCHER_IN_IMAGE if haproxy else haproxy_launcher()
-    return _common() | _haproxy(settings.server) | (_launcher(launcher) if launcher else {}) | _sleepers(settings)
+    launcher = LAUNCHER_IN_IMAGE if haproxy else haproxy_command()
+    return _common() | _haproxy(settings.server) | (_haproxy_binary(launcher) if launcher else {}) | _sleepers(settings)
 
 
 def _common() -> dict[str, str]:
@@ -83,7 +83,7 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
     }
 
 
-def _launcher(launcher: str) -> dict[str, str]:
+def _haproxy_binary(launcher: str) -> dict[str, str]:
     return {
         # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy.py.
         "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
@@ -127,10 +127,10 @@ def listening_environment(settings: Settings) -> dict[str, str]:
 
 
 def _our_haproxy_listens(settings: Settings) -> bool:
-    return settings.server.ray_address is None and uses_haproxy(settings) and haproxy_launcher() is not None
+    return settings.server.ray_address is None and uses_haproxy(settings) and haproxy_command() is not None
 
 
-def haproxy_launcher() -> str | None:
+def haproxy_command() -> str | None:
     """The command that `pip install` put beside this Python."""
     path = Path(sys.executable).with_name(LAUNCHER)
     return str(path) if os.access(path, os.X_OK) else None

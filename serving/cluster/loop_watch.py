@@ -30,7 +30,7 @@ class LoopWatch:
         self._cpu_ns = cpu_ns()
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
-    def told(self) -> dict[str, float]:
+    def report(self) -> dict[str, float]:
         """Since the watch began. longest_own_stall_ms: of a stall, what this process computed meanwhile."""
         if self._timer is not None:
             self._measure()

@@ -46,7 +46,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
 
     async def state(query: str) -> tuple[str, bytes]:
         watch = [_seconds(text) for text in parse_qs(query).get("watch_loop_s", [])[:1]]
-        front = {"pid": os.getpid(), "memory_bytes": memory_bytes(), "loop": loop_watch.told()}
+        front = {"pid": os.getpid(), "memory_bytes": memory_bytes(), "loop": loop_watch.report()}
         cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state", *watch))
         models = [
             {
@@ -59,7 +59,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
                 "limit": model.limit,
                 "silent": answers[model.name].silent,
                 "decisions": await asyncio.to_thread(decisions.recent, model.name),
-                "replicas": sorted(answers[model.name].told, key=lambda told: str(told["replica"])),
+                "replicas": sorted(answers[model.name].replies, key=lambda told: str(told["replica"])),
             }
             for model in cluster.models
         ]
@@ -69,7 +69,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
 
     async def stacks(query: str) -> tuple[str, bytes]:
         answers = await collector.ask("stacks")
-        told = {name: model.told for name, model in answers.items()}
+        told = {name: model.replies for name, model in answers.items()}
         return "application/json", json.dumps(told, indent=1).encode()
 
     return {"/debug/state": state, "/debug/stacks": stacks}

@@ -17,7 +17,7 @@ from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
 STATM = Path("/proc/self/statm")
 
 
-class Teller:
+class SnapshotSource:
     """replica, node: its name and the address of its machine.
 
     price_per_hour: of what it holds, None without a price.

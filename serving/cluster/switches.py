@@ -86,17 +86,17 @@ class ClusterSwitches:
 
     async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
         checked_trace(changes)
-        return await self._tell("trace", changes, model)
+        return await self._answer("trace", changes, model)
 
     async def log(self, changes: Mapping[str, Any]) -> Settings:
         checked_log(changes)
-        return await self._tell("log", changes, "")
+        return await self._answer("log", changes, "")
 
-    async def _tell(self, what: str, changes: Mapping[str, Any], model: str) -> Settings:
+    async def _answer(self, what: str, changes: Mapping[str, Any], model: str) -> Settings:
         if changes and not self._may_change:
             raise CallFailed(left_out(CONTROL_IS_OFF))
         answers = await self._collector.ask("switch", what, dict(changes), models=[model] if model else None)
-        told: list[Settings | str] = [each for answer in answers.values() for each in answer.told]
+        told: list[Settings | str] = [each for answer in answers.values() for each in answer.replies]
         silent = sum(answer.silent for answer in answers.values())
         for each in told:
             if isinstance(each, str):

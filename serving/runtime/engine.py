@@ -22,13 +22,13 @@ from serving.runtime.driver import Driver, hop_ns
 from serving.runtime.forwarding import Forwarded
 from serving.runtime.life import Life
 from serving.runtime.methods import MethodThreads
-from serving.runtime.ticket import Stage, Ticket
+from serving.runtime.ticket import Phase, Ticket
 from serving.scaling.signals import Reading
 
 WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have spared
 PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
 SMALLEST_BUDGET_IN_BATCHES = 2.5  # a budget below what one request alone may take would refuse everybody
-WAYS_REMEMBERED = 64  # requests
+RETURNS_REMEMBERED = 64  # requests
 SCHEDULING_ALLOWANCE_NS = 2_000_000  # for event loops and threads to take turns, whatever the model does
 
 
@@ -81,7 +81,7 @@ class Engine(Life):
         self._open_tickets: set[Ticket] = set()
         self._preparing = 0
         self._finishing = 0
-        self._way_ns = 0  # how long requests are under way before they come here
+        self._return_ns = 0  # how long requests are under way before they come here
         self._methods = MethodThreads(
             prepare_threads if self.model.prepares or self.model.finishes else 0,
             self.spec.name,
@@ -130,7 +130,7 @@ class Engine(Life):
     ) -> Ticket:
         """See `core.backend.Backend.submit`."""
         now_ns = self._clock.now_ns()
-        self._way_ns += (age_ns - self._way_ns) // WAYS_REMEMBERED
+        self._return_ns += (age_ns - self._return_ns) // RETURNS_REMEMBERED
         ticket = self._ticket(payload, rows, tenant, priority, timeout_ns, now_ns - age_ns)
         refusal = self._refusal(ticket, now_ns)
         if refusal is not None:
@@ -144,7 +144,7 @@ class Engine(Life):
         self.ledger.receive()
         self._open_tickets.add(ticket)
         if self.model.prepares:
-            ticket.stage = Stage.PREPARING
+            ticket.phase = Phase.PREPARING
             self._preparing += 1
             work = partial(prepared, self.model, cast(Tensors, payload), parameters)
             self._methods.prepare(ticket, work, partial(self._offer_or_fail, ticket))
@@ -207,7 +207,7 @@ class Engine(Life):
         if expires_ns < deadline_ns:
             deadline_ns = expires_ns
         if deadline_ns - began_ns < NO_DEADLINE_NS:
-            deadline_ns -= min(self._way_ns, (deadline_ns - began_ns) // WAY_BACK_PART)
+            deadline_ns -= min(self._return_ns, (deadline_ns - began_ns) // WAY_BACK_PART)
         rank_ns = rank(began_ns, deadline_ns, priority, self._budget_ns or PRIORITY_STEP_NS)
         return Ticket(
             self._last_id, tenant, rows, began_ns, deadline_ns, expires_ns, rank_ns, payload, withdraw=self._withdraw
@@ -226,12 +226,12 @@ class Engine(Life):
         if isinstance(part, ServingError):
             self._end(ticket, Failed(part))
             return
-        if ticket.stage is Stage.PREPARING:
+        if ticket.phase is Phase.PREPARING:
             self._preparing -= 1
         ticket.payload = part
         ticket.group = part.group
         ticket.length = part.length
-        ticket.stage = Stage.QUEUED
+        ticket.phase = Phase.QUEUED
         self.batcher.offer(ticket)
         self._driver.pump_soon()
 
@@ -240,11 +240,11 @@ class Engine(Life):
 
     def _end(self, ticket: Ticket, outcome: Outcome) -> None:
         """The way out for an accepted request, wherever it stands; the only other one is being completed."""
-        if ticket.stage is Stage.IN_FLIGHT:
+        if ticket.phase is Phase.IN_FLIGHT:
             self.ledger.end_in_flight(outcome)
         else:
             self.ledger.end_queued(outcome)
-            if ticket.stage is Stage.PREPARING:
+            if ticket.phase is Phase.PREPARING:
                 self._preparing -= 1
                 self._methods.withdraw(ticket)
             else:
@@ -260,7 +260,7 @@ class Engine(Life):
     def batch_departed(self, batch: Batch) -> None:
         self.ledger.depart(len(batch.requests))
         for ticket in _tickets(batch.requests):
-            ticket.stage = Stage.IN_FLIGHT
+            ticket.phase = Phase.IN_FLIGHT
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
         self._observer.batch_settled(done.batch, occupied_ns, done.copy_ns, done.copy_back_ns)
@@ -290,7 +290,7 @@ class Engine(Life):
         for batch in batches:
             for ticket in _tickets(batch.requests):
                 self._fail(ticket, BatchTimeout(why))
-        for ticket in [one for one in self._open_tickets if one.stage is not Stage.IN_FLIGHT]:
+        for ticket in [one for one in self._open_tickets if one.phase is not Phase.IN_FLIGHT]:
             self._fail(ticket, LaneLost(why))
 
     def _finished(self, riders: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]) -> None:
@@ -307,8 +307,8 @@ class Engine(Life):
         for ticket, answer in zip(riders, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
-            elif ticket.stage is Stage.IN_FLIGHT:
-                ticket.stage = Stage.ENDED
+            elif ticket.phase is Phase.IN_FLIGHT:
+                ticket.phase = Phase.ENDED
                 queue_ns = done.batch.cut_ns - ticket.arrived_ns
                 completed.append(ticket)
                 outcomes.append(Completed(answer, queue_ns, timings))
@@ -324,7 +324,7 @@ class Engine(Life):
         self._notice_if_drained()
 
     def _fail(self, ticket: Ticket, error: ServingError) -> None:
-        if ticket.stage is not Stage.ENDED:
+        if ticket.phase is not Phase.ENDED:
             self._end(ticket, Failed(error))
 
     def _give_up(self) -> None:

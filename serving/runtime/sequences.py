@@ -19,10 +19,12 @@ from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome,
 from serving.runtime.engine import Engine
 
 
-class Turn:
+class Submission:
     """A `core.backend.Submitted` that first waits for the requests of its sequence before it."""
 
-    def __init__(self, payload: Tensors, arrived_ns: int, limits: dict[str, Any], withdraw: "Callable[[Turn], None]"):
+    def __init__(
+        self, payload: Tensors, arrived_ns: int, limits: dict[str, Any], withdraw: "Callable[[Submission], None]"
+    ):
         self.payload = payload
         self.arrived_ns = arrived_ns
         self.limits = limits
@@ -61,7 +63,7 @@ class OpenSequence:
         self.id = id
         self.state = state
         self.rows = rows
-        self.waiting: dict[Turn, None] = {}  # in their order
+        self.waiting: dict[Submission, None] = {}  # in their order
         self.is_busy = False
         self.used_ns = 0
 
@@ -104,7 +106,9 @@ class SequenceEngine(Engine):
             return self._refused(Rejected(Reason.QUEUE_FULL, retry_after_ns=1_000_000_000))
         if place.ends:
             del self._sequences[place.id]
-        turn = Turn(cast(Tensors, payload), self._clock.now_ns(), {"rows": rows, **limits}, self._withdraw_turn)
+        turn = Submission(
+            cast(Tensors, payload), self._clock.now_ns(), {"rows": rows, **limits}, self._withdraw_submission
+        )
         sequence.waiting[turn] = None
         turn.sequence = sequence
         self._waiting += 1
@@ -127,7 +131,7 @@ class SequenceEngine(Engine):
             waited_ns = self._clock.now_ns() - turn.arrived_ns
             limit_ns = turn.limits.get("timeout_ns")
             if limit_ns is not None and waited_ns >= limit_ns:
-                self._end_turn(turn, Expired(waited_ns))
+                self._end_submission(turn, Expired(waited_ns))
                 continue
             limits = turn.limits | {"timeout_ns": None if limit_ns is None else limit_ns - waited_ns}
             sequence.is_busy = True
@@ -135,7 +139,7 @@ class SequenceEngine(Engine):
             turn.submitted.then(partial(self._answered, sequence, turn))
             return
 
-    def _answered(self, sequence: OpenSequence, turn: Turn, outcome: Outcome) -> None:
+    def _answered(self, sequence: OpenSequence, turn: Submission, outcome: Outcome) -> None:
         if type(outcome) is Completed:
             values = cast(Tensors, outcome.value)
             # Copied: what a batch returns is cut from one array, which would be kept whole for each of its rows.
@@ -150,21 +154,21 @@ class SequenceEngine(Engine):
         if not sequence.is_busy:
             self._take_next(sequence)
 
-    def _withdraw_turn(self, turn: Turn) -> None:
+    def _withdraw_submission(self, turn: Submission) -> None:
         assert turn.sequence is not None
         del turn.sequence.waiting[turn]
         self._waiting -= 1
-        self._end_turn(turn, Cancelled())
+        self._end_submission(turn, Cancelled())
 
-    def _end_turn(self, turn: Turn, outcome: Outcome) -> None:
+    def _end_submission(self, turn: Submission, outcome: Outcome) -> None:
         """The way out for a request that never came to the queue."""
         self.ledger.refuse(outcome)
         self._books.failed()
         turn.end(outcome)
 
-    def _refused(self, outcome: Outcome) -> Turn:
-        turn = Turn({}, self._clock.now_ns(), {}, self._withdraw_turn)
-        self._end_turn(turn, outcome)
+    def _refused(self, outcome: Outcome) -> Submission:
+        turn = Submission({}, self._clock.now_ns(), {}, self._withdraw_submission)
+        self._end_submission(turn, outcome)
         return turn
 
     def _first_state(self, rows: int) -> Tensors:

@@ -15,7 +15,7 @@ from serving.core.request import Request
 _log = logging.getLogger(__name__)
 
 
-class Stage(Enum):
+class Phase(Enum):
     """Where an accepted request stands; it only moves down this list."""
 
     PREPARING = "its model's own `prepare` runs, or it waits for that"
@@ -31,7 +31,7 @@ class Ticket(Request):
     request. Who has no task to await in leaves a callback with `then`.
     """
 
-    __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "stage")
+    __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "phase")
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Ticket(Request):
         self.expires_ns = expires_ns
         self.rank_ns = rank_ns
         self.payload = payload
-        self.stage = Stage.QUEUED
+        self.phase = Phase.QUEUED
         self.outcome: Outcome | None = None
         self._withdraw = withdraw
         self._then: Callable[[Outcome], None] | None = None
@@ -84,7 +84,7 @@ class Ticket(Request):
 
     def cancel(self) -> None:
         """Withdraws the request: it ends as Cancelled, unless it has ended already."""
-        if self.stage is not Stage.ENDED:
+        if self.phase is not Phase.ENDED:
             self._withdraw(self)
 
     def done(self) -> bool:
@@ -93,7 +93,7 @@ class Ticket(Request):
     def settle(self, outcome: Outcome) -> None:
         """Tells the caller. What a callback raises is logged: one caller's trouble is not its batch-mates'."""
         assert self.outcome is None, f"{self.id} answered twice"
-        self.stage = Stage.ENDED
+        self.phase = Phase.ENDED
         self.outcome = outcome
         if self._then is not None:
             try:

@@ -53,7 +53,7 @@ class Pressure(NamedTuple):
 
 
 @dataclass(slots=True)
-class Memory:
+class History:
     """The state of the policy between windows. Instants are None while they do not apply.
 
     work: moving average of `Signal.work`, in devices.
@@ -92,7 +92,7 @@ class Policy:
     down_after_ns: int
     load_target: float
 
-    def decide(self, signal: Signal, current: int, memory: Memory, now_ns: int) -> Target:
+    def decide(self, signal: Signal, current: int, memory: History, now_ns: int) -> Target:
         """Returns the target after one window. Updates `memory`.
 
         current: the present target, whether or not its replicas run. now_ns: monotonic time.
@@ -128,7 +128,7 @@ class Policy:
                 1.0 + share, Cause.MISSES, f"{signal.missed} of {signal.received} requests expired or were refused"
             )
 
-    def _up(self, pressure: Pressure, signal: Signal, current: int, memory: Memory, now_ns: int) -> Target:
+    def _up(self, pressure: Pressure, signal: Signal, current: int, memory: History, now_ns: int) -> Target:
         ratio, cause, why = pressure
         memory.low_since_ns = None
         if memory.pressed_since_ns is None:
@@ -144,7 +144,7 @@ class Policy:
         memory.too_few, memory.too_much_work = current, signal.work
         return Target(replicas=wanted, cause=cause, reason=why)
 
-    def _down(self, signal: Signal, current: int, memory: Memory, now_ns: int) -> Target:
+    def _down(self, signal: Signal, current: int, memory: History, now_ns: int) -> Target:
         needed = self._needed(signal, memory)
         if needed >= current:
             memory.low_since_ns = None
@@ -160,7 +160,7 @@ class Policy:
         memory.low_since_ns = None  # the next step down needs its own `down_after_ns`
         return Target(replicas=max(needed, current // 2), cause=Cause.IDLE, reason=why)
 
-    def _needed(self, signal: Signal, memory: Memory) -> int:
+    def _needed(self, signal: Signal, memory: History) -> int:
         """Returns the fewest replicas that would have spare capacity; 0 only while there are no requests at all."""
         if not (signal.received or signal.queued or signal.busy_ratio):
             return self.min_replicas
@@ -169,7 +169,7 @@ class Policy:
             needed = max(needed, memory.too_few + 1)
         return max(self.min_replicas, needed)
 
-    def _remember(self, signal: Signal, current: int, memory: Memory, now_ns: int) -> None:
+    def _remember(self, signal: Signal, current: int, memory: History, now_ns: int) -> None:
         """Averages the work exponentially and records since when all replicas of the target have reported."""
         if signal.replicas:
             passed_ns = now_ns - memory.seen_ns if memory.seen_ns else self.down_after_ns
@@ -184,7 +184,7 @@ class Policy:
         return f"{self.min_replicas} to {self.max_replicas}"
 
 
-def _is_cooled_down(memory: Memory, now_ns: int) -> bool:
+def _is_cooled_down(memory: History, now_ns: int) -> bool:
     """Returns whether the replicas of the last rise have had time to take effect, or have failed to start in time."""
     if memory.raised_ns is None or now_ns - memory.raised_ns >= START_NS:
         return True

@@ -79,7 +79,7 @@ def _requests(replica: ReplicaSnapshot) -> Values:
     yield from (dict.fromkeys(ENDINGS, 0) | replica.counts.ended).items()
 
 
-def _stages(replica: ReplicaSnapshot) -> Values:
+def _phases(replica: ReplicaSnapshot) -> Values:
     """Yields the count and the time of each phase, under this project's names instead of those of the statistics
     (Triton's)."""
     statistics, counts, wire = replica.statistics, replica.counts, replica.wire
@@ -169,7 +169,7 @@ OF_REPLICA: tuple[Metric, ...] = (
         name="headway_stage_seconds",
         kind=Kind.SUMMARY,
         labels=("stage",),
-        read=_stages,
+        read=_phases,
         meaning="Time of requests by phase: decode (from the complete message to the queue), queue, prepare (collate "
         "and launch), copy_in and copy_out (to the device and back; only if the device has a clock), compute, finish "
         "(split, and return to the event loop), encode. A batch's time counts for each of its requests.",

@@ -77,13 +77,13 @@ class RequestTraces:
         if exchange.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         within = set_span_in_context(span)
-        for name, began_ns, ended_ns in stages(exchange):
+        for name, began_ns, ended_ns in phases(exchange):
             stage = self._tracer.start_span(name, context=within, start_time=began_ns + self._epoch_ns)
             stage.end(ended_ns + self._epoch_ns)
         span.end(exchange.ended_ns + self._epoch_ns)
 
 
-def stages(exchange: Exchange) -> Iterator[Stage]:
+def phases(exchange: Exchange) -> Iterator[Stage]:
     """Yields the phases of a completed request in order; none for other outcomes.
 
     The engine's phases end at the instant of the outcome and are counted back from it. The time before is decoding.

@@ -14,11 +14,11 @@ import pytest
 import tritonclient.http
 import uvicorn
 
-from serving.api.connection import short_way
+from serving.api.connection import fast_path
 from serving.api.entry import ModelEntry
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
-from serving.api.metadata import told_statistics
+from serving.api.metadata import served_statistics
 from serving.api.operations import Operations
 from serving.api.served import ServedModel
 from serving.protocol.messages import TensorDescription
@@ -48,7 +48,7 @@ def operations_of(models: Sequence[ServedModel], **more: Any) -> Operations:
         ]
 
     async def counts() -> list[dict[str, object]]:
-        return [await told_statistics(served) for served in models]
+        return [await served_statistics(served) for served in models]
 
     return Operations(status, counts=counts, **{"gate": OpenGate(), **more})
 
@@ -101,7 +101,7 @@ def serving() -> Iterator[Callable[..., Server]]:
         more: for `Operations`."""
         apps = {served.name: ModelApp(served, tenant_header=tenant_header) for served in models}
 
-        protocol = short_way(apps[models[0].name]) if http == "short" else http
+        protocol = fast_path(apps[models[0].name]) if http == "short" else http
         front = FrontApp(operations_of(models, **more), apps=apps)
         servers.append(Server(front, http=protocol, loop=loop).open())
         return servers[-1]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.api.connection import JOIN_BELOW_BYTES, MAX_HEAD_BYTES, InferConnection, Turn, short_way
+from serving.api.connection import JOIN_BELOW_BYTES, MAX_HEAD_BYTES, InferConnection, Reader, fast_path
 from serving.api.http import ModelApp
 from serving.protocol.binary_codec import encode_request
 from serving.protocol.messages import InferInput, InferRequest
@@ -79,7 +79,7 @@ class Talk:
 
     def __init__(self, backend: EchoBackend, *, http: str = "short") -> None:
         app = ModelApp(model("m", ("x", "FP32", (-1, 2)), backend=backend, max_body_bytes=LIMIT))
-        config = uvicorn.Config(app, http=short_way(app) if http == "short" else http, ws="none", log_config=None)  # type: ignore[arg-type]
+        config = uvicorn.Config(app, http=fast_path(app) if http == "short" else http, ws="none", log_config=None)  # type: ignore[arg-type]
         config.load()
         self.wire = Wire()
         self.state = ServerState()
@@ -207,7 +207,7 @@ def test_after_a_request_whose_end_only_a_parser_finds_the_connection_stays_with
         assert [status for status, _ in await one.answers(1)] == [200]
         await one.send(infer())
         assert [status for status, _ in await one.answers(2)] == [200, 200]
-        assert one.connection._turn is Turn.UVICORN_FOR_GOOD
+        assert one.connection._reader is Reader.UVICORN_FOR_GOOD
 
     talk(story)
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from serving.api.connection import short_way
+from serving.api.connection import fast_path
 from serving.api.cors import Cors
 from serving.api.front import FrontApp
 from serving.api.http import ModelApp
@@ -30,7 +30,7 @@ def ask(request):
             own = scope["type"] == "http" and scope["path"].startswith("/v2/models/m")
             await (app if own else front)(scope, receive, send)
 
-        http = short_way(app) if request.param == "short" else "httptools"
+        http = fast_path(app) if request.param == "short" else "httptools"
         servers.append(Server(both, http=http, loop="asyncio").open())
         return httpx.Client(base_url=f"http://{servers[-1].address}")
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from serving.api.asgi import read_body
-from serving.api.connection import InferConnection, Turn
+from serving.api.connection import InferConnection, Reader
 from serving.api.faults import CallFailed
 from serving.api.pace import GRACE_S, SLOWEST_BYTES_PER_S, TOO_SLOW_AND_LAST, patience_s
 from serving.testing.backend import EchoBackend
@@ -59,7 +59,7 @@ def test_a_request_that_comes_in_time_is_served_however_it_is_cut() -> None:
                 connection._refuse_if_slow()
         assert [status for status, _ in await one.answers(1)] == [200]
         connection._refuse_if_slow()
-        assert (connection._slow_timer, connection._turn, one.wire.closed) == (None, Turn.CLIENT, False)
+        assert (connection._slow_timer, connection._reader, one.wire.closed) == (None, Reader.CLIENT, False)
 
     talk(story)
 
@@ -97,7 +97,7 @@ def test_a_body_that_drips_to_uvicorn_loses_its_connection(cut: int) -> None:
         assert isinstance(connection, InferConnection)
         request = infer(BODY, "Accept-Encoding: gzip")
         await one.send(request[: len(request) - len(BODY) + cut])
-        assert connection._turn is Turn.UVICORN
+        assert connection._reader is Reader.UVICORN
         late(connection)
         assert [status for status, _ in await one.answers(1)] == [408]
         assert one.wire.closed

@@ -13,7 +13,7 @@ import pytest
 from serving.cluster.debug import LOOK_S, StackDump, state, threads
 from serving.cluster.loop_watch import TICK_S, LoopWatch
 from serving.cluster.pages import debug_pages
-from serving.cluster.snapshots import Teller, cpu_ns
+from serving.cluster.snapshots import SnapshotSource, cpu_ns
 from serving.protocol.errors import BadMessage
 from serving.runtime.engine import Engine
 from serving.telemetry.recorder import Recorder
@@ -50,7 +50,7 @@ def test_the_state_is_json_and_holds_what_waits_and_whether_the_ledger_balances(
 
     async def story() -> dict[str, Any]:
         async with Engine([model], observer=recorder) as engine:
-            teller = Teller(engine, recorder, replica="r1", node="n1")
+            teller = SnapshotSource(engine, recorder, replica="r1", node="n1")
             model.gate.clear()
             ticket = engine.submit({"x": np.ones((1, 4), np.float32)}, rows=1, tenant="gold")
             await asyncio.to_thread(model.entered.acquire)
@@ -84,21 +84,21 @@ def test_how_long_the_loop_stood_still_is_measured_while_it_is_watched_and_not_o
 
     async def story() -> None:
         watch = LoopWatch()
-        assert watch.told() == {"watched_s": 0, "longest_stall_ms": 0, "longest_own_stall_ms": 0}
+        assert watch.report() == {"watched_s": 0, "longest_stall_ms": 0, "longest_own_stall_ms": 0}
         watch.watch(60)
         compute(100)
         await turns()
-        assert watch.told()["longest_stall_ms"] >= watch.told()["longest_own_stall_ms"] >= 50
+        assert watch.report()["longest_stall_ms"] >= watch.report()["longest_own_stall_ms"] >= 50
         watch.watch(60)
         compute(100)
-        assert watch.told()["longest_own_stall_ms"] >= 50, "also where it is asked before it ticks"
+        assert watch.report()["longest_own_stall_ms"] >= 50, "also where it is asked before it ticks"
         for seconds in (0, -1, float("nan")):
             watch.watch(seconds)
             await turns()
-            before = watch.told()
+            before = watch.report()
             compute(100)
             await turns()
-            assert watch.told() == before, "it has ended"
+            assert watch.report() == before, "it has ended"
         watch.close()
 
     asyncio.run(story())

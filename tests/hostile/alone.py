@@ -36,7 +36,7 @@ def balance(running: House) -> str:
 async def told(running: House, watch: LoopWatch, heap: Heap, line: str) -> dict[str, Any]:
     await asyncio.to_thread(heap.look)  # as Ray's health checks have replicas do
     facts = {"model": "all", "pid": os.getpid(), "memory_bytes": memory_bytes(), "balance": balance(running)}
-    facts["loop"] = watch.told()
+    facts["loop"] = watch.report()
     if line != "look":
         watch.watch(float(line))
     return facts

@@ -15,7 +15,7 @@ from torch import nn
 from models.base import Bucket, Collected
 from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.tuning import Tuning
-from models.pytorch.ways import Compiled, ways_for
+from models.pytorch.variants import Compiled, variants_for
 from models.spec import Limits, ModelSpec, TensorSpec
 from serving.cluster.describe import learned
 from serving.core.batcher import Batcher
@@ -65,8 +65,8 @@ def tuned(
     )
     model = load_module(spec, module)
     computing = Computing(model, module, bf16_ns=bf16_ns, compiled_ns=compiled_ns)
-    ways = partial(ways_for, supports_bf16=lambda kind: has_bf16, backend=computing.backend)
-    model._tuning = Tuning(spec, module, model._execution, ways)
+    variants = partial(variants_for, supports_bf16=lambda kind: has_bf16, backend=computing.backend)
+    model._tuning = Tuning(spec, module, model._execution, variants)
     assert model.tune(MEASURED) is None
     return model
 

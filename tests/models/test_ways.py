@@ -11,7 +11,7 @@ from torch import nn
 from models.base import Bucket, Prepared, Tensors
 from models.pytorch.comparing import difference, shuffled
 from models.pytorch.runner import load_module
-from models.pytorch.ways import Bfloat16, ChannelsLast, Compiled, cpu_has_bf16
+from models.pytorch.variants import Bfloat16, ChannelsLast, Compiled, cpu_has_bf16
 from models.spec import ModelSpec, TensorSpec
 
 MEASURED = [Bucket(rows, 1) for rows in (1, 2, 4, 8)]
@@ -72,12 +72,12 @@ def test_bf16_is_near_has_the_types_of_before_and_can_be_undone() -> None:
     module = nn.Sequential(nn.Linear(4, 64), nn.LayerNorm(64), nn.Linear(64, 4)).requires_grad_(False)
     x = torch.randn(3, 4)
     plain: Tensors = {"y": module(x).numpy()}
-    way = Bfloat16(module, ["y"], plain)
-    found = {"y": way.wrap(module)(x)["y"].numpy()}
+    variant = Bfloat16(module, ["y"], plain)
+    found = {"y": variant.wrap(module)(x)["y"].numpy()}
     assert module[0].weight.dtype == torch.bfloat16
     assert module[1].weight.dtype == torch.float32
     assert 0 < difference(plain, found) < 0.05
-    way.undo()
+    variant.undo()
     assert np.array_equal(module(x).numpy(), plain["y"])
 
 
@@ -85,10 +85,10 @@ def test_channels_last_changes_the_layout_and_no_answer() -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval().requires_grad_(False)
     x = torch.randn(2, 3, 8, 8)
     plain = module(x)
-    way = ChannelsLast(module)
-    assert torch.allclose(way.wrap(module)(x), plain, atol=1e-5)
+    variant = ChannelsLast(module)
+    assert torch.allclose(variant.wrap(module)(x), plain, atol=1e-5)
     assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
-    way.undo()
+    variant.undo()
     assert module[0].weight.is_contiguous()
 
 
@@ -124,12 +124,12 @@ def test_shapes_that_were_not_compiled_at_load_are_not_compiled_in_service() -> 
         calls.append(1)
         return graph.forward
 
-    way = Compiled(backend=backend)
-    compute = way.wrap(lambda x: 2 * x)
+    variant = Compiled(backend=backend)
+    compute = variant.wrap(lambda x: 2 * x)
     compute(torch.ones(3, 4))
-    way.freeze()
+    variant.freeze()
     compiled = len(calls)
     assert compiled >= 1
     assert compute(torch.ones(3, 4, 5)).shape == (3, 4, 5)
     assert len(calls) == compiled
-    way.undo()
+    variant.undo()

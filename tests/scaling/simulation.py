@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from serving.scaling.policy import SECOND_NS, Memory, Policy
+from serving.scaling.policy import SECOND_NS, History, Policy
 from serving.scaling.signals import Signal
 
 PER_REPLICA = 100.0  # requests per second
@@ -52,7 +52,7 @@ def simulate(
 
     extra_wait_s: additional wait at each replica while it is busy for more than half of its time.
     """
-    random, story, memory = Random(seed), Story(), Memory()
+    random, story, memory = Random(seed), Story(), History()
     wanted = running = max(1, policy.min_replicas)
     starting: list[int] = []  # the seconds at which starting replicas will run
     waiting = 0.0

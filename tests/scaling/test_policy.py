@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from serving.scaling.policy import SECOND_NS, Cause, Memory, Target
+from serving.scaling.policy import SECOND_NS, Cause, History, Target
 from serving.scaling.signals import Signal
 from tests.scaling.simulation import POLICY
 
@@ -12,9 +12,9 @@ CALM = Signal(replicas=4, wait_ns=0, busy_ratio=0.9, load_ratio=0.6, received=10
 WAITING = replace(CALM, wait_ns=400_000_000, busy_ratio=1.0)
 
 
-def story(*windows: Signal, current: int = 4, memory: Memory | None = None) -> list[Target]:
+def story(*windows: Signal, current: int = 4, memory: History | None = None) -> list[Target]:
     """Returns one decision per second. Replicas start and stop immediately."""
-    memory = memory or Memory()
+    memory = memory or History()
     targets = []
     for second, signal in enumerate(windows, 1):
         targets.append(POLICY.decide(signal, current, memory, second * SECOND_NS))
@@ -81,7 +81,7 @@ def test_at_most_half_of_the_replicas_are_removed_at_a_time() -> None:
 
 @pytest.mark.parametrize(("received", "left"), [(0, 0), (1, 1)])
 def test_the_last_replica_goes_only_if_nobody_asked_at_all(received: int, left: int) -> None:
-    policy, memory, current = replace(POLICY, min_replicas=0), Memory(), 1
+    policy, memory, current = replace(POLICY, min_replicas=0), History(), 1
     for second in range(1, 610):
         current = policy.decide(Signal(replicas=1, received=received), current, memory, second * SECOND_NS).replicas
     assert current == left

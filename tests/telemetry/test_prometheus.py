@@ -84,8 +84,8 @@ def test_requests_are_exported_by_outcome_and_reason_and_by_tritons_reasons() ->
 def test_all_phases_are_exported_and_copies_only_where_a_device_has_a_clock() -> None:
     wire = WireTimes(Duration(4, ms(2)), Duration(3, ms(1)))
     counts = Counts()
-    stages = {"decode", "queue", "prepare", "compute", "finish", "encode"}
-    for expected in (stages, stages | {"copy_in", "copy_out"}):
+    phases = {"decode", "queue", "prepare", "compute", "finish", "encode"}
+    for expected in (phases, phases | {"copy_in", "copy_out"}):
         found = scraped(cluster(replica(wire=wire, counts=counts)))
         assert {dict(own)["stage"] for name, own in found if name == "headway_stage_seconds_count"} == expected
         assert value(found, "headway_stage_seconds_sum", stage="decode") == 0.002

@@ -7,7 +7,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from serving.core.outcome import Reason, Rejected
 from serving.core.witness import Exchange
-from serving.telemetry.trace import RequestTraces, is_sampled, stages
+from serving.telemetry.trace import RequestTraces, is_sampled, phases
 from tests.core.stories import ms
 from tests.deploy.conftest import Stub
 from tests.telemetry.exchanges import exchange
@@ -85,4 +85,4 @@ def test_an_invalid_traceparent_header_is_not_sampled(header: str) -> None:
 
 def test_stages_never_begin_before_the_request() -> None:
     odd = exchange(settled_ns=ms(1010))
-    assert all(began_ns >= odd.began_ns for _, began_ns, _ in stages(odd))
+    assert all(began_ns >= odd.began_ns for _, began_ns, _ in phases(odd))

@@ -25,7 +25,7 @@ class Unsuitable(Exception):
     """The variant cannot be used here. The text gives the reason."""
 
 
-class Way(Protocol):
+class Variant(Protocol):
     """A variant of computing a module."""
 
     name: str
@@ -148,21 +148,21 @@ class Compiled:
             return self._compiled(*inputs)
 
 
-def ways_for(
+def variants_for(
     spec: ModelSpec,
     module: nn.Module,
     plain: Tensors,
     *,
     supports_bf16: Callable[[str], bool] = has_bf16,
     backend: Backend = "inductor",
-) -> list[Way]:
+) -> list[Variant]:
     """Returns the variants that the settings of the model allow, in the order in which they are tried. plain: outputs
     of the unchanged module."""
-    ways: list[Way] = []
+    variants: list[Variant] = []
     if spec.channels_last:
-        ways.append(ChannelsLast(module))
+        variants.append(ChannelsLast(module))
     if spec.precision == "bf16":
-        ways.append(Bfloat16(module, [tensor.name for tensor in spec.outputs], plain, supports_bf16))
+        variants.append(Bfloat16(module, [tensor.name for tensor in spec.outputs], plain, supports_bf16))
     if spec.execution == "compiled":
-        ways.append(Compiled(backend))
-    return ways
+        variants.append(Compiled(backend))
+    return variants
