@@ -22,7 +22,7 @@ from serving.api.exchange import new_id, notify, now_ns
 from serving.api.served import ServedModel
 from serving.cluster.snapshots import SnapshotSource
 from serving.core.batch import Batch
-from serving.core.observer import Observer, SilentObserver
+from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Completed, Timings
 from serving.core.request import Request
 from serving.core.statistics import WireTimes
@@ -134,10 +134,10 @@ def main() -> None:
     print("rows per batch   tenants   CPU us/request without   with   difference   recorder alone")
     for rows, tenants in ((1, 1), (8, 1), (32, 1), (32, 8), (128, 1)):
         batches = 12000 // rows
-        run(us_per_request(SilentObserver(), rows, batches // 10, tenants))
+        run(us_per_request(NullObserver(), rows, batches // 10, tenants))
         pairs = [
             (
-                run(us_per_request(SilentObserver(), rows, batches, tenants)),
+                run(us_per_request(NullObserver(), rows, batches, tenants)),
                 run(us_per_request(Recorder(), rows, batches, tenants)),
             )
             for _ in range(rounds)

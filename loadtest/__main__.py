@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from loadtest import comparison, objective, sweep
-from loadtest.fleet import CannotShoot, enough
+from loadtest.fleet import GeneratorFailed, enough
 from loadtest.load import Load
 from loadtest.options import read_arguments
 from loadtest.page import page
@@ -108,7 +108,7 @@ def main(words: Sequence[str]) -> int:
     arguments = read_arguments(words)
     try:
         return VERBS[arguments.verb](arguments)
-    except (BadSpec, BadResult, NoMetadata, CannotShoot, ValueError, OSError) as error:
+    except (BadSpec, BadResult, NoMetadata, GeneratorFailed, ValueError, OSError) as error:
         print(f"loadtest {arguments.verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

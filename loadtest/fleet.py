@@ -33,7 +33,7 @@ _REPORT_S = 0.25
 OnProgress = Callable[[Tally, float], None]
 
 
-class CannotShoot(Exception):
+class GeneratorFailed(Exception):
     """A process of the load generator could not start or ended early; the text gives the reason."""
 
 
@@ -70,7 +70,7 @@ def enough(rate: float) -> int:
 def fly(
     load: Load, on_progress: OnProgress = lambda _tally, _at_s: None, began: Callable[[Sequence[str]], None] = print
 ) -> Flown:
-    """Runs a load and blocks until the last shot is done. Raises CannotShoot, BadSpec, NoMetadata.
+    """Runs a load and blocks until the last shot is done. Raises GeneratorFailed, BadSpec, NoMetadata.
 
     began: called with the models when all processes are ready.
     on_progress: called a few times a second with the tally since the last call and the second of the run."""
@@ -112,7 +112,7 @@ def _listen(pipes: Sequence[Connection], models: Sequence[str], start_ns: int, o
                 done.append(message)
                 flying.remove(pipe)
             else:
-                raise message if isinstance(message, Exception) else CannotShoot(str(message))
+                raise message if isinstance(message, Exception) else GeneratorFailed(str(message))
         on_progress(tally, (perf_counter_ns() - start_ns) / SECOND_NS)
     shots = sorted((shot for each in done for shot in each.shots), key=lambda shot: shot.planned_ns)
     return Flown(shots, models, max(each.cpu_ns / max(1, each.wall_ns) for each in done))
@@ -130,7 +130,7 @@ def _receive(pipe: Connection) -> object:
     try:
         return pipe.recv()
     except EOFError:
-        raise CannotShoot("a process of the generator ended during the run; its output is above") from None
+        raise GeneratorFailed("a process of the generator ended during the run; its output is above") from None
 
 
 def _shoot(load: Load, index: int, pipe: Connection) -> None:

@@ -116,7 +116,7 @@ class Finder:
     ) -> ModuleSpec | None:
         top, separator, _ = fullname.partition(".")
         if separator and top in HOUSE and self._project.has(fullname) and not _is_in(OURS, fullname):
-            return ModuleSpec(fullname, Lender(self._project))
+            return ModuleSpec(fullname, AliasLoader(self._project))
         if top != self._project.package:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -138,7 +138,7 @@ class Loader(SourceFileLoader):
         super().exec_module(module)
 
 
-class Lender(abc.Loader):
+class AliasLoader(abc.Loader):
     """A loader that returns the module already imported under its private name."""
 
     def __init__(self, project: Project) -> None:

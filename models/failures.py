@@ -10,7 +10,7 @@ from models.options import without_values
 from models.spec import ModelSpec
 
 LONGEST = 2000  # characters: torch lists every missing weight
-OUR_SENTENCES = ("ModelNotLoadable", "BrokenPromise", "DoesNotFit")  # by name: importing two of them imports torch
+OUR_SENTENCES = ("ModelNotLoadable", "SpecMismatch", "DoesNotFit")  # by name: importing two of them imports torch
 
 
 def sentence(spec: ModelSpec, error: BaseException) -> str:
@@ -25,7 +25,7 @@ def sentence(spec: ModelSpec, error: BaseException) -> str:
     return _public(text, spec)
 
 
-def full_story(spec: ModelSpec, error: BaseException) -> str:
+def traceback_text(spec: ModelSpec, error: BaseException) -> str:
     """Returns the traceback for the log, also without values of options."""
     return _public("".join(traceback.format_exception(error)), spec)
 

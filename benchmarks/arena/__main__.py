@@ -19,7 +19,7 @@ from benchmarks.arena.report import Arena, as_json, markdown
 from benchmarks.arena.servers.work import WORKS
 from benchmarks.peers.machine import commit, machine
 from benchmarks.peers.running import DidNotStart
-from loadtest.fleet import CannotShoot
+from loadtest.fleet import GeneratorFailed
 
 NAMES = ("headway", "triton", "mosec", "litserve", "bentoml", "ray", "ray-haproxy", "ray-tuned")
 
@@ -112,7 +112,7 @@ def _rounds(
             )
             try:
                 cases += one_round(contestant, plan, arguments.environment / "logs", say)
-            except (DidNotStart, CannotShoot, OSError) as error:
+            except (DidNotStart, GeneratorFailed, OSError) as error:
                 missing[contestant.name] = f"left out in round {number}: {str(error).splitlines()[0]}"
                 say(f"  {contestant.name}: left out: {error}")
     return cases, missing

@@ -6,7 +6,7 @@ from statistics import fmean
 from benchmarks.simulation.report import Section
 from serving.testing.simulation.arrivals import Arrivals, bursty, poisson, sinusoid, step
 from serving.testing.simulation.baselines import Drop
-from serving.testing.simulation.capacity import bearable_load, run_at
+from serving.testing.simulation.capacity import run_at, sustainable_load
 from serving.testing.simulation.effort import Effort
 from serving.testing.simulation.field import (
     FIELD,
@@ -55,7 +55,7 @@ def bearable(effort: Effort) -> Section:
         )
         field["serve.batch, tuned"] = tuned(setting, serve_batch_grid(effort), arrivals, effort)
         for name, make in field.items():
-            load = bearable_load(
+            load = sustainable_load(
                 setting, make(setting), arrivals, count=_count(setting, effort), seeds=effort.seeds, steps=effort.steps
             )
             table.setdefault(name, []).append(load)

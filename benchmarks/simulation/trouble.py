@@ -4,7 +4,7 @@ from random import Random
 
 from benchmarks.simulation.report import Section
 from serving.testing.simulation.arrivals import poisson
-from serving.testing.simulation.capacity import bearable_load
+from serving.testing.simulation.capacity import sustainable_load
 from serving.testing.simulation.effort import Effort
 from serving.testing.simulation.executor import End, simulate
 from serving.testing.simulation.field import greedy
@@ -78,7 +78,7 @@ def lanes(effort: Effort) -> Section:
                 ("greedy, no drop", greedy(setting)),
                 ("Headway", lambda: Headway(setting.law, setting.max_rows, lanes=count)),  # noqa: B023
             ):
-                load = bearable_load(
+                load = sustainable_load(
                     setting,
                     make,
                     poisson,

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def load_generating_module(spec: ModelSpec, module: torch.nn.Module) -> "TorchGenerating":
     """Moves the module to its device and logs the device. Sets the module's `self.device` unless the module has an
-    attribute of that name. Raises `DoesNotFit`, `BrokenPromise`."""
+    attribute of that name. Raises `DoesNotFit`, `SpecMismatch`."""
     device = device_for(spec)
     materialise(spec.name, module)
     module, threads = place(spec, module, device)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from models.pytorch.checking import BrokenPromise
+from models.pytorch.checking import SpecMismatch
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +43,17 @@ def frozen(module: nn.Module) -> nn.Module:
 
 
 def materialise(name: str, module: nn.Module, inputs: Callable[[], Sequence[torch.Tensor]] | None = None) -> None:
-    """Initializes lazy layers by one forward pass, as PyTorch does. Raises `BrokenPromise` for weights without values.
+    """Initializes lazy layers by one forward pass, as PyTorch does. Raises `SpecMismatch` for weights without values.
 
     inputs: the inputs of that pass; None if the model has no forward pass.
     """
     weights = [*module.parameters(), *module.buffers()]
     if any(tensor.is_meta for tensor in weights if not is_lazy(tensor)):
-        raise BrokenPromise("weights on the device `meta` have no values: load them in the factory")
+        raise SpecMismatch("weights on the device `meta` have no values: load them in the factory")
     if not any(map(is_lazy, weights)):
         return
     if inputs is None:
-        raise BrokenPromise("lazy layers have no weights yet: load them, or call the module once, in the factory")
+        raise SpecMismatch("lazy layers have no weights yet: load them, or call the module once, in the factory")
     log.warning("model %s: its lazy layers get random weights, since the factory loaded none for them", name)
     with torch.no_grad():
         module.eval()(*inputs())

@@ -19,7 +19,7 @@ from models.preparing import (
     rows_of,
 )
 from models.pytorch.checking import (
-    BrokenPromise,
+    SpecMismatch,
     check_example,
     check_outputs,
     check_prepared,
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def load_module(spec: ModelSpec, made: Made, device: Device | None = None, *, lane_index: int = 0) -> "TorchModel":
-    """Moves the module to its device, checks it, and logs the device. Raises `BrokenPromise`, `DoesNotFit`.
+    """Moves the module to its device, checks it, and logs the device. Raises `SpecMismatch`, `DoesNotFit`.
 
     lane_index: the index among the lanes that serve the model in this process, each on its own GPU.
     device: an asynchronous device to use instead of the one that the spec asks for.
@@ -183,7 +183,7 @@ class TorchModel:
         return self._checked(self._user_prepare.tried(inputs), rows)
 
     def _checked(self, made: Tensors, rows: int) -> Prepared:
-        """Checks the result of the module's `prepare` for this many rows. Raises `BrokenPromise`, `InvalidInput`."""
+        """Checks the result of the module's `prepare` for this many rows. Raises `SpecMismatch`, `InvalidInput`."""
         check_prepared(made, rows)
         return prepare_variable(made, self._pads, self._max_length)
 
@@ -210,7 +210,7 @@ class TorchModel:
             self._device.give_back()
 
     def check(self) -> None:
-        """Runs made-up requests through all steps. Raises `BrokenPromise` if the module and its spec do not match.
+        """Runs made-up requests through all steps. Raises `SpecMismatch` if the module and its spec do not match.
 
         Also detects which outputs are as long as the padded inputs, to cut them later.
         """
@@ -262,18 +262,18 @@ class TorchModel:
         return 2
 
     def try_sample(self, rows: int, length: int) -> Prepared:
-        """Calls `sample`. Raises `BrokenPromise` with an explanation if one of the module's own methods fails."""
+        """Calls `sample`. Raises `SpecMismatch` with an explanation if one of the module's own methods fails."""
         textual = [tensor.name for tensor in self.spec.inputs if tensor.datatype == "BYTES"]
         if textual and not self.prepares:
-            raise BrokenPromise(
+            raise SpecMismatch(
                 f"input {textual[0]!r} is BYTES: the module needs a method `prepare` that converts it to numbers"
             )
         try:
             return self.sample(rows, length)
         except InvalidInput as error:
             hint = "its own `example`" if self._example else "made-up input: give the module a method `example`"
-            raise BrokenPromise(f"`prepare` refuses {hint} ({error})") from error
-        except BrokenPromise:
+            raise SpecMismatch(f"`prepare` refuses {hint} ({error})") from error
+        except SpecMismatch:
             raise
         except Exception as error:
             if not self.prepares:

@@ -29,7 +29,7 @@ import orjson
 
 from serving.core.errors import InvalidInput, LaneLost, ModelError, NotOneAnswer, OutOfMemory, ServingError
 from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected
-from serving.core.request import WAY_BACK_PART
+from serving.core.request import RETURN_PART
 from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnknownRegion, UnsupportedEncoding
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -111,7 +111,7 @@ def fault_of_grpc(code: int, text: str) -> Fault:
 
 def _is_beyond(needs_ns: int | None, limit_ns: int) -> bool:
     """Whether an answer that needs so long is too late for its client. Without a number its deadline is the reason."""
-    return needs_ns is None or needs_ns > limit_ns - limit_ns // WAY_BACK_PART
+    return needs_ns is None or needs_ns > limit_ns - limit_ns // RETURN_PART
 
 
 DEADLINE_PASSED = Fault(504, "the deadline of this call has passed")

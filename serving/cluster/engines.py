@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 import numpy as np
 
 from models.datatypes import numpy_type
-from models.failures import full_story, sentence
+from models.failures import sentence, traceback_text
 from models.registry import ModelNotLoadable, load_generating, load_model, load_models
 from models.spec import ModelSpec, TensorSpec
 from serving.core.observer import Observer
@@ -36,7 +36,7 @@ async def open_engine(
     try:
         return await _opened(spec, weights, observer, report, turn)
     except (Exception, SystemExit) as error:
-        logger.error("model %s cannot be served\n%s", spec.name, full_story(spec, error))
+        logger.error("model %s cannot be served\n%s", spec.name, traceback_text(spec, error))
         told = sentence(spec, error)
     # Outside of the handler: what the factory raised would come along, and with it the values of its options.
     raise ModelNotLoadable(told)

@@ -17,7 +17,7 @@ from serving.protocol.pb import SERVICE, decode, encode
 POLL_S = 0.25
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 # What the owner of a model did not keep to is told in a sentence; how Ray came to hear of it helps nobody.
-_SENTENCE = re.compile(r"^models\.[\w.]+\.(?:BrokenPromise|ModelNotLoadable): (.+)", re.MULTILINE | re.DOTALL)
+_SENTENCE = re.compile(r"^models\.[\w.]+\.(?:SpecMismatch|ModelNotLoadable): (.+)", re.MULTILINE | re.DOTALL)
 
 
 class NeverUp(Exception):

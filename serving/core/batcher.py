@@ -24,7 +24,7 @@ from serving.core.latency import LatencyModel
 from serving.core.outcome import Reason, Rejected
 from serving.core.queue import RequestQueue, Shape, by_deadline
 from serving.core.request import NO_DEADLINE_NS, Request
-from serving.core.selection import Selection, select, select_everyone
+from serving.core.selection import Selection, select, select_all
 from serving.core.sizes import Sizes
 
 ANSWERS_REMEMBERED = 8  # batches
@@ -146,7 +146,7 @@ class Batcher:
             expired = self._take_late(now_ns)
             if not self.queue:
                 return Cut(expired=expired)
-        selection = select_everyone(self.queue, self.latency, self.sizes, self.shares, late_ns, late_too=spares_nothing)
+        selection = select_all(self.queue, self.latency, self.sizes, self.shares, late_ns, late_too=spares_nothing)
         if selection is None:
             expired += self._take_hopeless(late_ns)
             while self.queue and (selection is None or not selection.requests):

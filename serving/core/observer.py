@@ -42,7 +42,7 @@ class Observer(Protocol):
     def batch_limit_halved(self, largest_rows: int) -> None: ...
 
 
-class SilentObserver:
+class NullObserver:
     """An observer that does nothing."""
 
     def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 # A request without a deadline gets one this far after its arrival, so that deadline order is then order of arrival.
 NO_DEADLINE_NS = 10**18
-WAY_BACK_PART = 4  # the answer's way back to its client may take a quarter of a deadline at most
+RETURN_PART = 4  # the answer's way back to its client may take a quarter of a deadline at most
 DEFAULT_PRIORITY = 2
 LOWEST_PRIORITY = 10  # larger numbers mean the same, because a request of unbounded priority could starve
 

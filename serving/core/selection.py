@@ -74,7 +74,7 @@ def select(queue: RequestQueue, latency: LatencyModel, sizes: Sizes, shares: Fai
     return selection
 
 
-def select_everyone(
+def select_all(
     queue: RequestQueue,
     latency: LatencyModel,
     sizes: Sizes,

@@ -11,9 +11,9 @@ from serving.core.batcher import Batcher
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import BatchTimeout, LaneLost, ServingError
 from serving.core.latency import LatencyModel
-from serving.core.observer import Observer, SilentObserver
+from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
-from serving.core.request import NO_DEADLINE_NS, WAY_BACK_PART, Request, rank
+from serving.core.request import NO_DEADLINE_NS, RETURN_PART, Request, rank
 from serving.core.sizes import LARGEST_ROWS, Sizes
 from serving.core.statistics import ModelStatistics
 from serving.runtime.answers import prepared, split_one_by_one_if_need_be
@@ -58,7 +58,7 @@ class Engine(Life):
         self.model = models[0]
         self.spec = self.model.spec
         self._clock = clock or SystemClock()
-        self._observer = observer or SilentObserver()
+        self._observer = observer or NullObserver()
         self._report = report
         self._budget_ns = int(self.spec.latency_budget_ms * 1e6) if self.spec.latency_budget_ms else None
         lengths = self.model.lengths()
@@ -207,7 +207,7 @@ class Engine(Life):
         if expires_ns < deadline_ns:
             deadline_ns = expires_ns
         if deadline_ns - began_ns < NO_DEADLINE_NS:
-            deadline_ns -= min(self._return_ns, (deadline_ns - began_ns) // WAY_BACK_PART)
+            deadline_ns -= min(self._return_ns, (deadline_ns - began_ns) // RETURN_PART)
         rank_ns = rank(began_ns, deadline_ns, priority, self._budget_ns or PRIORITY_STEP_NS)
         return Ticket(
             self._last_id, tenant, rows, began_ns, deadline_ns, expires_ns, rank_ns, payload, withdraw=self._withdraw

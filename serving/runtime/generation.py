@@ -15,7 +15,7 @@ from models.base import GeneratingModel, Tensors
 from models.base import InvalidInput as UnusableInput
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, NotOneAnswer, ServingError
-from serving.core.observer import Observer, SilentObserver
+from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.request import NO_DEADLINE_NS, rank
 from serving.core.statistics import ModelStatistics
@@ -102,7 +102,7 @@ class GeneratingEngine(Life):
     def __init__(self, model: GeneratingModel, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         super().__init__()
         self.model = model
-        self._observer = observer or SilentObserver()
+        self._observer = observer or NullObserver()
         self.spec = model.spec
         self._clock = clock or SystemClock()
         self._budget_ns = int(self.spec.latency_budget_ms * 1e6) if self.spec.latency_budget_ms else NO_DEADLINE_NS

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from models.pytorch.checking import BrokenPromise
+from models.pytorch.checking import SpecMismatch
 from models.registry import ModelNotLoadable
 from serving.cluster.probes import NeverUp, expected, hears, replacing, short_cause
 
@@ -44,7 +44,7 @@ def test_what_will_never_be_up_says_why(status: str) -> None:
         expected(application(status))
 
 
-@pytest.mark.parametrize("kind", [BrokenPromise, ModelNotLoadable])
+@pytest.mark.parametrize("kind", [SpecMismatch, ModelNotLoadable])
 def test_what_a_models_owner_has_to_mend_is_said_without_the_way_it_came(kind: type[Exception]) -> None:
     trace = "Failed 3 times. Error:\nTraceback (most recent call last):\n  File ...\n"
     with pytest.raises(NeverUp) as told:

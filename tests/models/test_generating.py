@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import models
-from models.pytorch.checking import BrokenPromise
+from models.pytorch.checking import SpecMismatch
 from models.pytorch.generating import load_generating_module
 from models.reference import noop_spec, repeat_spec
 from models.registry import ModelNotLoadable, load_generating
@@ -122,7 +122,7 @@ class Hollow(torch.nn.Module):
     ],
 )
 def test_a_module_without_weights_is_refused_since_nothing_says_how_to_make_them(layer, expected: str) -> None:
-    with pytest.raises(BrokenPromise, match=expected):
+    with pytest.raises(SpecMismatch, match=expected):
         load_generating_module(repeat_spec(), Hollow(layer()))
 
 

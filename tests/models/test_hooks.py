@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.base import Bucket, InvalidInput, Tensors
-from models.pytorch.checking import BrokenPromise
+from models.pytorch.checking import SpecMismatch
 from models.pytorch.hooks import hooks_of
 from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
@@ -154,14 +154,14 @@ BAD_PREPARES = [
 
 @pytest.mark.parametrize(("make", "words"), BAD_PREPARES)
 def test_a_wrong_result_of_prepare_stops_the_start_with_a_message(make: Any, words: str) -> None:
-    with pytest.raises(BrokenPromise, match=words):
+    with pytest.raises(SpecMismatch, match=words):
         load_module(spec_of(), Preparing(make))
 
 
 @pytest.mark.parametrize(("make", "words"), BAD_PREPARES)
 def test_a_wrong_result_of_prepare_for_one_request_is_the_models_fault(make: Any, words: str) -> None:
     model = load_module(spec_of(), Preparing(lambda inputs: inputs if inputs["x"].max() <= 3 else make(inputs)))
-    with pytest.raises(BrokenPromise, match=words):
+    with pytest.raises(SpecMismatch, match=words):
         model.prepare({"x": 100 * np.abs(ROW)})
 
 
@@ -172,7 +172,7 @@ def test_a_method_of_a_hooks_name_that_does_something_else_gets_an_error_with_ad
 
     module: Any = Doubling()
     setattr(module, name, helper)
-    with pytest.raises(BrokenPromise, match=rf"`{name}` fails.*: TypeError: .* is meant for something else, rename it"):
+    with pytest.raises(SpecMismatch, match=rf"`{name}` fails.*: TypeError: .* is meant for something else, rename it"):
         load_module(spec_of(), module)
 
 
@@ -194,14 +194,14 @@ def test_inputs_of_different_rows_stay_the_clients_fault() -> None:
 def test_a_wrong_result_of_example_stops_the_start_with_a_message(example: Any, words: str) -> None:
     module: Any = Doubling()
     module.example = example
-    with pytest.raises(BrokenPromise, match=words):
+    with pytest.raises(SpecMismatch, match=words):
         load_module(spec_of(), module)
 
 
 def test_a_finish_that_returns_no_dict_stops_the_start_with_a_message() -> None:
     module: Any = Doubling()
     module.finish = lambda outputs: list(outputs.values())
-    with pytest.raises(BrokenPromise, match="`finish` returned a list; return a dict of numpy arrays by output"):
+    with pytest.raises(SpecMismatch, match="`finish` returned a list; return a dict of numpy arrays by output"):
         load_module(spec_of(), module)
 
 

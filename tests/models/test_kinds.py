@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.base import Bucket, Tensors
-from models.pytorch.checking import BrokenPromise
+from models.pytorch.checking import SpecMismatch
 from models.pytorch.kinds import Made
 from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
@@ -168,7 +168,7 @@ def test_lazy_layers_behind_a_prepare_are_given_what_it_prepares() -> None:
 
 
 def test_weights_that_exist_nowhere_are_refused() -> None:
-    with pytest.raises(BrokenPromise, match="weights on the device `meta` have no values"):
+    with pytest.raises(SpecMismatch, match="weights on the device `meta` have no values"):
         load_module(spec_of(), nn.Linear(4, 3, device="meta"))
 
 

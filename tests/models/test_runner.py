@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.base import Bucket, DeviceLost, InvalidInput, OutOfDeviceMemory, Tensors
-from models.pytorch.checking import BrokenPromise
+from models.pytorch.checking import SpecMismatch
 from models.pytorch.cuda import Device
 from models.pytorch.errors import cuda_works
 from models.pytorch.execution import DirectExecution
@@ -167,7 +167,7 @@ def test_an_output_as_long_as_the_input_is_cut_to_the_requests_own_length() -> N
     ],
 )
 def test_an_output_that_is_not_as_declared_stops_the_start(compute: Any, words: str) -> None:
-    with pytest.raises(BrokenPromise, match=words):
+    with pytest.raises(SpecMismatch, match=words):
         loaded(Returning(compute), [tensor("x", 2)], [tensor("y", 2)])
 
 
@@ -179,13 +179,13 @@ def test_a_wrong_kind_or_number_of_outputs_stops_the_start() -> None:
 
 
 def test_bytes_without_prepare_and_prepare_without_example_are_explained() -> None:
-    with pytest.raises(BrokenPromise, match="'text' is BYTES: the module needs a method `prepare`"):
+    with pytest.raises(SpecMismatch, match="'text' is BYTES: the module needs a method `prepare`"):
         loaded(Returning(lambda x: x), TEXT, [tensor("y", 2)])
 
     class NoExample(Doubler):
         example = None  # type: ignore[assignment]
 
-    with pytest.raises(BrokenPromise, match="give the module a method `example`"):
+    with pytest.raises(SpecMismatch, match="give the module a method `example`"):
         loaded(NoExample(), TEXT, UPPER)
 
 

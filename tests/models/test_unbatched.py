@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.base import Bucket, Tensors
-from models.pytorch.checking import BrokenPromise
+from models.pytorch.checking import SpecMismatch
 from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
 from models.spec import ModelSpec, TensorSpec
@@ -91,7 +91,7 @@ def test_its_own_methods_see_a_request_as_it_was_sent() -> None:
 
 
 def test_a_wrong_shape_is_reported_in_the_form_of_the_declared_shapes() -> None:
-    with pytest.raises(BrokenPromise, match=r"declared \[3\], but comes as \[4\]"):
+    with pytest.raises(SpecMismatch, match=r"declared \[3\], but comes as \[4\]"):
         loaded(Returning(lambda a: a), [alone("a", 4)], [alone("y", 3)])
 
 

@@ -16,7 +16,7 @@ from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
 from models.spec import Limits, ModelSpec, TensorSpec
 from serving.core.errors import LaneLost, ModelError
-from serving.core.observer import Observer, SilentObserver
+from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Completed, Failed, Outcome
 from serving.runtime.engine import Engine
 
@@ -73,7 +73,7 @@ async def rounds(engine: Engine, count: int) -> list[Outcome]:
     return outcomes
 
 
-class Halvings(SilentObserver):
+class Halvings(NullObserver):
     """What was reported of batches that became smaller."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ def run_at(
     return measure(workload, simulate(workload, make(), Device(law=setting.law), lanes=lanes, seed=seed))
 
 
-def bearable_load(
+def sustainable_load(
     setting: Setting,
     make: MakePolicy,
     arrivals: Arrivals,

@@ -5,7 +5,7 @@ from functools import partial
 
 from serving.testing.simulation.arrivals import Arrivals
 from serving.testing.simulation.baselines import Aimd, Drop, NexusEarlyDrop, NexusLazy, ServeBatch, Timeout
-from serving.testing.simulation.capacity import MakePolicy, bearable_load, run_at
+from serving.testing.simulation.capacity import MakePolicy, run_at, sustainable_load
 from serving.testing.simulation.effort import Effort
 from serving.testing.simulation.headway import Headway
 from serving.testing.simulation.laws import Setting
@@ -72,7 +72,7 @@ def tuned(setting: Setting, grid: Sequence[For], arrivals: Arrivals, effort: Eff
     def merit(make: For) -> tuple[float, float]:
         """Returns the sustainable load and, to break ties, the share in time at a slightly higher load."""
         policy, count, seed = make(setting), effort.grid_count, effort.seed
-        load = bearable_load(setting, policy, arrivals, count=count, seeds=(seed,), steps=effort.grid_steps)
+        load = sustainable_load(setting, policy, arrivals, count=count, seeds=(seed,), steps=effort.grid_steps)
         return load, run_at(setting, policy, arrivals, load + 0.05, count=count, seed=seed).in_time
 
     return max(grid, key=merit)
