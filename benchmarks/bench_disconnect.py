@@ -3,7 +3,7 @@
     python -m benchmarks.bench_disconnect
 
 `receive()` works like uvicorn's: it waits for an event that is set when the answer is sent or the client disconnects.
-serving/api/disconnect.py explains the method that was chosen.
+serving/api/http/disconnect.py explains the method that was chosen.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import importlib.util
 import time
 from collections.abc import Awaitable, Callable
 
-from serving.api.disconnect import DisconnectWatch
+from serving.api.http.disconnect import DisconnectWatch
 from serving.core.outcome import Cancelled, Outcome
 
 REQUESTS, AT_ONCE, ROUNDS = 20_000, 32, 3

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import uvloop
 
+from models.loading import load_model
 from models.reference import noop
-from models.registry import load_model
 from models.spec import Limits, ModelSpec, TensorSpec
 from serving.core.outcome import Completed
 from serving.runtime.engine import Engine

@@ -16,8 +16,8 @@ import numpy as np
 from hpack import Encoder
 
 from serving.api.entry import ModelEntry
-from serving.api.grpc_connection import GrpcConnection
-from serving.api.grpc_service import INFER, GrpcService
+from serving.api.grpc.connection import GrpcConnection
+from serving.api.grpc.service import INFER, GrpcService
 from serving.api.operations import Operations
 from serving.api.served import ServedModel
 from serving.core.outcome import Completed, Outcome

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from serving.api.http import ModelApp
+from serving.api.http.app import ModelApp
 from serving.api.served import ServedModel
 from serving.core.outcome import Completed, Outcome
 from serving.core.statistics import ModelStatistics

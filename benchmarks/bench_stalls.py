@@ -19,8 +19,8 @@ from typing import Any
 
 from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed
-from serving.api.grpc_service import GrpcService
-from serving.api.http import ModelApp
+from serving.api.grpc.service import GrpcService
+from serving.api.http.app import ModelApp
 from serving.api.operations import Operations
 from serving.api.served import ServedModel
 from serving.protocol.messages import TensorDescription

@@ -17,10 +17,10 @@ from statistics import median
 import numpy as np
 
 from benchmarks.bench_engine import SPEC, run
-from models.registry import load_model
+from models.loading import load_model
 from serving.api.exchange import new_id, notify, now_ns
 from serving.api.served import ServedModel
-from serving.cluster.snapshots import SnapshotSource
+from serving.cluster.replica.snapshots import SnapshotSource
 from serving.core.batch import Batch
 from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Completed, Timings

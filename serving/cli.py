@@ -43,7 +43,7 @@ class Target(StrEnum):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from serving.cluster.doctor import installed
+        from serving.operate.doctor import installed
 
         typer.echo(f"headway {installed('headway') or '(not installed as a package)'}")
         raise typer.Exit
@@ -62,8 +62,8 @@ def _options(
 def serve(config: Config) -> None:
     """Serve the models of CONFIG until Ctrl-C."""
     settings = _load(config)
-    from serving.cluster.launcher import StartFailed
-    from serving.cluster.launcher import serve as serve_until_stopped
+    from serving.operate.launch import StartFailed
+    from serving.operate.launch import serve as serve_until_stopped
 
     try:
         serve_until_stopped(settings, config, lambda text: out.print(text, markup=False, highlight=False))
@@ -189,7 +189,7 @@ def doctor(
 ) -> None:
     """Check this machine: Python, torch, GPUs, Ray, HAProxy, cores, memory, disk, ports."""
     settings = _load(config) if config else None
-    from serving.cluster.doctor import Verdict, examine
+    from serving.operate.doctor import Verdict, examine
 
     checks = []
     for check in examine(settings):
@@ -221,7 +221,8 @@ def render(
 ) -> None:
     """Print the manifest that serves CONFIG on a cluster."""
     settings = _load(config)
-    from serving.cluster import launcher_file, manifests
+    from serving.operate.render import kuberay as manifests
+    from serving.operate.render import ray_up as launcher_file
 
     renders = {
         Target.KUBERAY: manifests.kuberay,
@@ -243,7 +244,7 @@ def top(
     from rich.live import Live
 
     from serving import top as looking
-    from serving.cluster.processes import StopSignal
+    from serving.operate.processes import StopSignal
 
     stop = StopSignal()
     try:
@@ -261,8 +262,8 @@ def top(
 @app.command()
 def drain_on_notice() -> None:
     """Wait until the cloud takes back this spot machine, then drain it. ray_cluster.yaml runs this on its workers."""
-    from serving.cluster.preemption import watch
-    from serving.cluster.processes import StopSignal
+    from serving.operate.preemption import watch
+    from serving.operate.processes import StopSignal
 
     watch(lambda text: typer.echo(text), StopSignal())
 
@@ -285,7 +286,7 @@ def _mistakes_printed() -> Iterator[None]:
 
 def _check_factories(settings: Settings) -> None:
     """Raises `SettingsError` naming every factory that cannot be imported."""
-    from models.registry import find_factory
+    from models.loading import find_factory
 
     source = settings.source
     assert source is not None

@@ -11,20 +11,20 @@ from typing import Any
 import uvicorn
 
 from models.spec import ModelSpec
-from serving.api.connection import fast_path
 from serving.api.entry import ModelEntry, State
-from serving.api.front import FrontApp
-from serving.api.grpc import grpc_server
-from serving.api.grpc_connection import GrpcListener
-from serving.api.grpc_service import GrpcService
-from serving.api.http import ModelApp
+from serving.api.grpc.aio import grpc_server
+from serving.api.grpc.connection import GrpcListener
+from serving.api.grpc.service import GrpcService
+from serving.api.http.app import ModelApp
+from serving.api.http.connection import fast_path
+from serving.api.http.front import FrontApp
+from serving.api.http.openapi.document import signature
 from serving.api.metadata import served_statistics
-from serving.api.openapi import signature
 from serving.api.operations import Operations
-from serving.api.regions import Regions
 from serving.api.served import ServedModel
-from serving.cluster.describe import served_model
-from serving.cluster.engines import AnyEngine, open_engine
+from serving.api.shared_memory.regions import Regions
+from serving.cluster.replica.describe import served_model
+from serving.cluster.replica.engines import AnyEngine, open_engine
 from serving.telemetry.recorder import Recorder
 from tests.open_gate import OpenGate
 from tests.patience import eventually

@@ -9,10 +9,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from serving.cli import app
-from serving.cluster import doctor, launcher
-from serving.cluster.doctor import Check, Verdict
 from serving.config import Settings
 from serving.core.sizes import LARGEST_ROWS
+from serving.operate import doctor
+from serving.operate import launch as launcher
+from serving.operate.doctor import Check, Verdict
 
 DEMO = str(Path(__file__).parents[1] / "demo.yaml")
 

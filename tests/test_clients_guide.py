@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.api.regions import Regions
+from serving.api.shared_memory.regions import Regions
 from serving.config import Settings
 from tests.house import House, house
 

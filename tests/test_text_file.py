@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster.pages import admin_token
+from serving.cluster.front.pages import admin_token
 from serving.config import SettingsError, load_settings
 from serving.text_file import UnreadableText, read_lines, read_text
 

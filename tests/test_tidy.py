@@ -43,7 +43,7 @@ BROKEN: dict[Rule, dict[str, list[str]]] = {
             "from ..runtime import engine",
             "from importlib import import_module\nimport_module('serving.runtime.engine')",
         ],
-        "serving.api.http": ["import models.spec"],
+        "serving.api.http.app": ["import models.spec"],
         "serving.newcomer": ["x = 1"],
         "models.mine": ["from serving.core.clock import Clock"],
         "loadtest.shot": ["from serving.core import outcome"],

@@ -21,7 +21,7 @@ from benchmarks.gpu.models import Subject, subjects
 from benchmarks.gpu.report import Results, failures, table
 from benchmarks.gpu.subject import SECTIONS, SWITCH_INTERVAL_S, Options, loop_factory, measure, noted
 from models.base import Model
-from models.registry import load_model
+from models.loading import load_model
 
 NO_GPU = "NO GPU: these are small models on the CPU, to test the benchmark itself. No number here is about a GPU."
 

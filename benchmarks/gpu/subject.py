@@ -22,7 +22,7 @@ from benchmarks.gpu.offline import back_to_back
 from benchmarks.gpu.report import Results
 from benchmarks.gpu.watch import watched
 from models.base import Model
-from models.registry import find_factory
+from models.loading import find_factory
 from serving.runtime.engine import Engine
 
 SECTIONS = ("correct", "offline", "saturated", "goodput", "bare")

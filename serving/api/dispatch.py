@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from serving.api.beside import LONG_ANSWER_BYTES, LONG_BYTES, LONG_ELEMENTS
 from serving.api.classification import best_classes
 from serving.api.recall import Recall
-from serving.api.regions import OutputTarget
 from serving.api.served import ServedModel
+from serving.api.shared_memory.regions import OutputTarget
 from serving.api.signature import check_inputs, choose_outputs
 from serving.api.terms import Terms, asked
 from serving.core.backend import Answers, Submitted

@@ -6,13 +6,13 @@ What a setting has not allowed is refused with the name of that setting. Refusal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from serving.api.admission.gate import Caller, Gate
 from serving.api.dispatch import SHARED_MEMORY_IS_OFF
 from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed, left_out, unknown_model
-from serving.api.gate import Caller, Gate
 from serving.api.metadata import server_metadata, statistics
-from serving.api.region_memory import Kind
-from serving.api.regions import NO_DRIVER, Regions, unknown_region
+from serving.api.shared_memory.memory import Kind
+from serving.api.shared_memory.regions import NO_DRIVER, Regions, unknown_region
 from serving.protocol.errors import BadMessage
 
 Settings = dict[str, Any]

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.api.regions import Regions
-from serving.api.room import Room
+from serving.api.admission.room import Room
+from serving.api.shared_memory.regions import Regions
 from serving.core.backend import Backend, Generating, Sequencing
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.core.witness import Witness

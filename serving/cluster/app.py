@@ -14,11 +14,11 @@ from ray.serve import Application
 
 from models.spec import ModelSpec
 from serving.api.entry import ModelEntry
-from serving.api.openapi import signature
+from serving.api.http.openapi.document import signature
 from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, Front, ModelReplica, grpc_relay, options_of
 from serving.cluster.limits import surge_percent
-from serving.cluster.watching import watching
+from serving.cluster.replica.watching import watching
 from serving.config import Settings
 from serving.names import FRONT, model_path
 

@@ -21,30 +21,32 @@ from ray.serve.config import AutoscalingConfig
 
 from models.cores import usable_cores
 from models.spec import ModelSpec
-from serving.api.cuda_driver import cuda_driver
 from serving.api.entry import ModelEntry
-from serving.api.grpc_service import GrpcService
-from serving.api.http import FrontApp, ModelApp
+from serving.api.grpc.service import GrpcService
+from serving.api.http.app import FrontApp, ModelApp
 from serving.api.metadata import model_statistics
 from serving.api.operations import Operations
-from serving.api.regions import Regions
-from serving.cluster import debug, decisions, door, grpc_door, measuring
-from serving.cluster.catalog import Catalog
-from serving.cluster.collector import Collector
-from serving.cluster.control import Control, Deploy
-from serving.cluster.dashboard import Dashboard
-from serving.cluster.describe import served_model
-from serving.cluster.door import App
-from serving.cluster.engines import open_engine
+from serving.api.shared_memory.cuda_driver import cuda_driver
+from serving.api.shared_memory.regions import Regions
+from serving.cluster import decisions
 from serving.cluster.environment import cors, gate
-from serving.cluster.grpc_relay import GrpcRelay
-from serving.cluster.heap import Heap, malloc_trim
+from serving.cluster.front.catalog import Catalog
+from serving.cluster.front.collector import Collector
+from serving.cluster.front.control import Control, Deploy
+from serving.cluster.front.dashboard import Dashboard
+from serving.cluster.front.grpc_relay import GrpcRelay
+from serving.cluster.front.pages import admin_token, admin_token_here, debug_pages, metric_pages
+from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.limits import check_memory, graceful_shutdown_s, max_ongoing_requests
-from serving.cluster.loop_watch import LoopWatch
-from serving.cluster.pages import admin_token, admin_token_here, debug_pages, metric_pages
-from serving.cluster.snapshots import SnapshotSource, memory_bytes
-from serving.cluster.switches import ClusterSwitches, LogSwitch, TraceSwitch
-from serving.cluster.watching import Watching, recorded, witnesses
+from serving.cluster.replica import debug, grpc_door, measuring
+from serving.cluster.replica import http_door as door
+from serving.cluster.replica.describe import served_model
+from serving.cluster.replica.engines import open_engine
+from serving.cluster.replica.heap import Heap, malloc_trim
+from serving.cluster.replica.http_door import App
+from serving.cluster.replica.loop_watch import LoopWatch
+from serving.cluster.replica.snapshots import SnapshotSource, memory_bytes
+from serving.cluster.replica.watching import Watching, recorded, witnesses
 from serving.config import ServerSettings, Settings
 from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes

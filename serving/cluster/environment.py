@@ -11,13 +11,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from serving.api.cors import Cors
-from serving.api.gate import Gate
-from serving.cluster.haproxy import HOST, PEER_HEADER, SLEEPERS, peer_key
+from serving.api.admission.gate import Gate
+from serving.api.http.cors import Cors
+from serving.cluster.haproxy.command import HOST, PEER_HEADER, SLEEPERS, peer_key
 from serving.config import ServerSettings, Settings
 
-MIDDLEWARES = "serving.cluster.door.middlewares"
-ADD_GRPC_SERVICE = "serving.cluster.grpc_door.add_inference_service"
+MIDDLEWARES = "serving.cluster.replica.http_door.middlewares"
+ADD_GRPC_SERVICE = "serving.cluster.replica.grpc_door.add_inference_service"
 LAUNCHER = "headway-haproxy"
 LAUNCHER_IN_IMAGE = f"/home/ray/anaconda3/bin/{LAUNCHER}"  # where deploy/Dockerfile's pip puts it
 
@@ -85,7 +85,7 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
 
 def _haproxy_binary(launcher: str) -> dict[str, str]:
     return {
-        # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy.py.
+        # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy/command.py.
         "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
     }
 

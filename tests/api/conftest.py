@@ -14,10 +14,10 @@ import pytest
 import tritonclient.http
 import uvicorn
 
-from serving.api.connection import fast_path
 from serving.api.entry import ModelEntry
-from serving.api.front import FrontApp
-from serving.api.http import ModelApp
+from serving.api.http.app import ModelApp
+from serving.api.http.connection import fast_path
+from serving.api.http.front import FrontApp
 from serving.api.metadata import served_statistics
 from serving.api.operations import Operations
 from serving.api.served import ServedModel

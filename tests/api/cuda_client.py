@@ -13,7 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
-from serving.api.cuda_driver import HANDLE_BYTES, LIBRARY, CudaDriver, Shared
+from serving.api.shared_memory.cuda_driver import HANDLE_BYTES, LIBRARY, CudaDriver, Shared
 
 ROOT = Path(__file__).parents[2]
 

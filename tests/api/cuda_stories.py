@@ -13,7 +13,7 @@ from threading import Thread
 
 import numpy as np
 
-from serving.api.cuda_driver import LIBRARY, CudaDriver, CudaError
+from serving.api.shared_memory.cuda_driver import LIBRARY, CudaDriver, CudaError
 from tests.api.cuda_client import SharedMemory
 from tests.telling import tell
 

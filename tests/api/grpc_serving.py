@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from serving.api.grpc import grpc_server
-from serving.api.grpc_connection import GrpcListener
-from serving.api.grpc_service import GrpcService
+from serving.api.grpc.aio import grpc_server
+from serving.api.grpc.connection import GrpcListener
+from serving.api.grpc.service import GrpcService
 from serving.api.served import ServedModel
 from tests.api.conftest import operations_of
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from serving.api.age import HEADER, HERE, Stamps, machine
+from serving.api.admission.age import HEADER, HERE, Stamps, machine
 from serving.core.clock import Calendar
 from serving.protocol.http2 import header_block
 from serving.testing.clock import ManualClock

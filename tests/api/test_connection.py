@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.api.connection import JOIN_BELOW_BYTES, MAX_HEAD_BYTES, InferConnection, Reader, fast_path
-from serving.api.http import ModelApp
+from serving.api.http.app import ModelApp
+from serving.api.http.connection import JOIN_BELOW_BYTES, MAX_HEAD_BYTES, InferConnection, Reader, fast_path
 from serving.protocol.binary_codec import encode_request
 from serving.protocol.messages import InferInput, InferRequest
 from serving.testing.backend import EchoBackend

@@ -3,10 +3,10 @@
 import httpx
 import pytest
 
-from serving.api.connection import fast_path
-from serving.api.cors import Cors
-from serving.api.front import FrontApp
-from serving.api.http import ModelApp
+from serving.api.http.app import ModelApp
+from serving.api.http.connection import fast_path
+from serving.api.http.cors import Cors
+from serving.api.http.front import FrontApp
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import Server, model, operations_of
 

@@ -13,9 +13,9 @@ import pytest
 import tritonclient.http as over_http
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from serving.api.cuda_driver import LIBRARY, CudaDriver, CudaError, own_number
-from serving.api.region_memory import CudaMemory, region_of
-from serving.api.regions import Regions
+from serving.api.shared_memory.cuda_driver import LIBRARY, CudaDriver, CudaError, own_number
+from serving.api.shared_memory.memory import CudaMemory, region_of
+from serving.api.shared_memory.regions import Regions
 from serving.protocol.errors import BadMessage
 from serving.protocol.spans import Span
 from serving.testing.cuda_driver import build_driver

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.api.front import FrontApp
-from serving.cluster.dashboard import Dashboard
+from serving.api.http.front import FrontApp
+from serving.cluster.front.dashboard import Dashboard
 from serving.core.statistics import Duration, ModelStatistics
 from serving.telemetry.history import EVERY_S
 from serving.telemetry.recorder import Counts

@@ -22,7 +22,7 @@ from tritonclient.utils import shared_memory as shm
 
 from models.reference import NumpyModel, slow_spec
 from models.spec import ModelSpec, TensorSpec
-from serving.api.regions import Regions
+from serving.api.shared_memory.regions import Regions
 from tests.api.triton_clients import connect
 from tests.house import House, house
 

@@ -9,9 +9,9 @@ import tritonclient.grpc as over_grpc
 from tritonclient.utils import InferenceServerException
 
 from models.reference import linear_spec
+from serving.api.admission.gate import CROSS_SITE, ELSEWHERE, STRANGE_HOST, Caller, Gate
+from serving.api.admission.secret import key, known
 from serving.api.faults import CallFailed
-from serving.api.gate import CROSS_SITE, ELSEWHERE, STRANGE_HOST, Caller, Gate
-from serving.api.secret import key, known
 from tests.house import House, house
 
 TOKEN = "a token of some length"

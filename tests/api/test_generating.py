@@ -16,8 +16,8 @@ from tritonclient.utils import InferenceServerException
 
 from models.reference import echo_spec, linear_spec, repeat_spec, words_spec
 from models.spec import ModelSpec, TensorSpec
-from serving.api.grpc import Calls
-from serving.api.grpc_service import STREAM
+from serving.api.grpc.aio import Calls
+from serving.api.grpc.service import STREAM
 from serving.protocol.pb import encode
 from tests.api.grpc_serving import service_of
 from tests.api.test_witness import generating

@@ -6,7 +6,7 @@ import socket
 import pytest
 from hpack import Decoder, Encoder
 
-from serving.api.grpc_service import STREAM
+from serving.api.grpc.service import STREAM
 from serving.protocol import http2
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model

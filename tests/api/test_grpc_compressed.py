@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from serving.api.beside import beside
-from serving.api.grpc_call import Head
-from serving.api.grpc_stream import STREAM_BYTES, Conversation
+from serving.api.grpc.call import Head
+from serving.api.grpc.stream import STREAM_BYTES, Conversation
 from serving.protocol import http2
 from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend

@@ -10,8 +10,8 @@ from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.api.age import HEADER, machine
-from serving.api.grpc_connection import GrpcConnection, Head
+from serving.api.admission.age import HEADER, machine
+from serving.api.grpc.connection import GrpcConnection, Head
 from serving.core.clock import Calendar
 from serving.core.outcome import Reason, Rejected
 from serving.protocol import http2

@@ -5,8 +5,8 @@ import asyncio
 import grpc
 from hpack import Encoder
 
-from serving.api.age import HEADER, machine
-from serving.api.grpc_service import STREAM
+from serving.api.admission.age import HEADER, machine
+from serving.api.grpc.service import STREAM
 from serving.core.clock import Calendar
 from serving.protocol import http2
 from serving.testing.backend import EchoBackend

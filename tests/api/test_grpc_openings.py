@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.api.grpc_service import GrpcService
-from serving.api.grpc_tells import NotHere
+from serving.api.grpc.calls import NotHere
+from serving.api.grpc.service import GrpcService
 from serving.protocol.errors import BadMessage
 from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend
@@ -81,7 +81,7 @@ def test_a_message_with_other_values_is_not_taken_apart_again(monkeypatch: pytes
     content = encoded("m", (2, 3), "7")
     head = content[: -first.nbytes]
     serving._read(head + first.tobytes())
-    monkeypatch.setattr("serving.api.grpc_service.split", None)
+    monkeypatch.setattr("serving.api.grpc.service.split", None)
     id, planned, payload = serving._read(head + second.tobytes())
     assert (id, planned.dispatch.model.name, payload["x"].tolist()) == ("7", "m", second.tolist())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from hpack import Encoder
 
-from serving.api.grpc_service import STREAM
+from serving.api.grpc.service import STREAM
 from serving.protocol import http2
 from serving.testing.backend import EchoBackend
 from tests.api.test_grpc_connection import HEADERS, Peer, data, infer

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 from hpack import Encoder
 
-from serving.api.grpc_service import STREAM, STREAM_WINDOW
-from serving.api.http2_allowance import IDLE_FRAMES
-from serving.api.http2_connection import MAX_STREAMS, MIN_HELD_BYTES
-from serving.api.http2_receiving import TURN_STREAMS, TURN_WORK
-from serving.api.http2_sending import MAX_TURN, MAX_UNREAD
+from serving.api.grpc.service import STREAM, STREAM_WINDOW
+from serving.api.http2.allowance import IDLE_FRAMES
+from serving.api.http2.connection import MAX_STREAMS, MIN_HELD_BYTES
+from serving.api.http2.receiving import TURN_STREAMS, TURN_WORK
+from serving.api.http2.sending import MAX_TURN, MAX_UNREAD
 from serving.core.errors import ModelError
 from serving.core.outcome import Failed
 from serving.protocol import http2

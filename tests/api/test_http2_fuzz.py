@@ -8,7 +8,7 @@ from hpack import Encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.api.grpc_service import STREAM
+from serving.api.grpc.service import STREAM
 from serving.protocol import http2
 from serving.testing.backend import EchoBackend
 from tests.api.test_grpc_connection import HEADERS, Peer, data, infer

@@ -6,10 +6,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from serving.api.disconnect import DisconnectWatch
 from serving.api.entry import ModelEntry
-from serving.api.front import FrontApp
-from serving.api.http import ModelApp
+from serving.api.http.app import ModelApp
+from serving.api.http.disconnect import DisconnectWatch
+from serving.api.http.front import FrontApp
 from serving.api.operations import Operations
 from serving.core.outcome import Cancelled
 from serving.testing.backend import EchoBackend

@@ -13,9 +13,9 @@ from schemathesis.specs.openapi import checks
 
 from models.reference import echo_spec, linear_spec, noop_spec, words_spec
 from models.spec import TensorSpec
-from serving.api.cuda_driver import CudaDriver
-from serving.api.regions import Regions
-from serving.cluster.switches import LogSwitch, TraceSwitch
+from serving.api.shared_memory.cuda_driver import CudaDriver
+from serving.api.shared_memory.regions import Regions
+from serving.cluster.front.switches import LogSwitch, TraceSwitch
 from serving.testing.cuda_driver import build_driver
 from tests.api.shown_models import CLASSIFIER, EMBEDDER
 from tests.house import House, house

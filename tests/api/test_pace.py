@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from serving.api.asgi import read_body
-from serving.api.connection import InferConnection, Reader
+from serving.api.admission.pace import GRACE_S, SLOWEST_BYTES_PER_S, TOO_SLOW_AND_LAST, patience_s
 from serving.api.faults import CallFailed
-from serving.api.pace import GRACE_S, SLOWEST_BYTES_PER_S, TOO_SLOW_AND_LAST, patience_s
+from serving.api.http.asgi import read_body
+from serving.api.http.connection import InferConnection, Reader
 from serving.testing.backend import EchoBackend
 from tests.api.test_connection import BODY, Talk, get, infer, talk
 

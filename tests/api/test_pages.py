@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from serving.api.admission.gate import Gate
+from serving.api.admission.secret import key
 from serving.api.entry import ModelEntry
-from serving.api.front import FrontApp
-from serving.api.gate import Gate
+from serving.api.http.front import FrontApp
 from serving.api.operations import Operations
-from serving.api.secret import key
-from serving.cluster.pages import admin_token
+from serving.cluster.front.pages import admin_token
 
 TOKEN = "a token of some length"
 KEY = key("peer").decode()

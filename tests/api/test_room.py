@@ -11,8 +11,8 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
+from serving.api.admission.room import COUNTED_BYTES, Held, Room
 from serving.api.faults import CallFailed
-from serving.api.room import COUNTED_BYTES, Held, Room
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
 from tests.api.grpc_serving import grpc_serving

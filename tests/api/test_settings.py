@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from models.reference import noop_spec
-from serving.cluster.switches import LogSwitch, TraceSwitch
+from serving.cluster.front.switches import LogSwitch, TraceSwitch
 from tests.api.triton_clients import connect, failure
 from tests.house import House, house
 

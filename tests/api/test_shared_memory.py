@@ -13,7 +13,7 @@ from tritonclient.utils import serialize_byte_tensor, serialized_byte_size
 from tritonclient.utils import shared_memory as shm
 
 from models.reference import slow_spec
-from serving.api.regions import Regions
+from serving.api.shared_memory.regions import Regions
 from tests.api.triton_clients import ECHO, connect, failure, shared_input, shared_output
 from tests.house import House, house
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import serving.api
-from serving.api.regions import Regions
-from serving.api.room import NO_ROOM, Room
+from serving.api.admission.room import NO_ROOM, Room
+from serving.api.shared_memory.regions import Regions
 from serving.protocol.layout import TensorLayout
 from serving.protocol.messages import Tensor
 from serving.protocol.pb import decode, encode

@@ -14,7 +14,7 @@ from tritonclient.utils import shared_memory as shm
 
 from models.reference import NumpyModel, echo_spec
 from models.spec import Limits, ModelSpec, TensorSpec
-from serving.api.regions import Regions
+from serving.api.shared_memory.regions import Regions
 from tests.api.triton_clients import connect, failure, shared_input, shared_output
 from tests.house import House, house
 

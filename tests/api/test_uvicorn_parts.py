@@ -1,5 +1,5 @@
 """The installed uvicorn still has the private parts that the short way relies on. Where a test fails after an upgrade:
-adapt serving/api/uvicorn_parts.py and serving/api/connection.py, or lower the bound in pyproject.toml."""
+adapt serving/api/http/uvicorn_parts.py and serving/api/http/connection.py, or lower the bound in pyproject.toml."""
 
 import asyncio
 import inspect
@@ -13,8 +13,8 @@ import uvicorn
 from packaging.requirements import Requirement
 from uvicorn.server import ServerState
 
-from serving.api import uvicorn_parts
-from serving.api.uvicorn_parts import (
+from serving.api.http.app import uvicorn_parts
+from serving.api.http.uvicorn_parts import (
     AUTO,
     Cycle,
     Flow,
@@ -30,7 +30,7 @@ CALLED = (
     "connection_made", "connection_lost", "data_received", "resume_writing", "shutdown",
     "on_headers_complete", "on_body",
 )  # fmt: skip
-GONE = f"uvicorn {version('uvicorn')} has no {{}}, which serving/api/connection.py relies on"
+GONE = f"uvicorn {version('uvicorn')} has no {{}}, which serving/api/http/connection.py relies on"
 
 
 def opened() -> UvicornConnection:
@@ -84,7 +84,7 @@ def test_the_installed_uvicorn_has_every_attribute_that_is_relied_on(part: str, 
 
 def test_an_attribute_that_a_new_version_lacks_is_named() -> None:
     (told,) = lacking(object(), Cycle)[:1]
-    assert "has no `object.response_complete`, which serving/api/connection.py relies on" in told
+    assert "has no `object.response_complete`, which serving/api/http/connection.py relies on" in told
 
 
 def test_uvicorn_calls_and_offers_the_methods_that_are_extended() -> None:

@@ -26,9 +26,9 @@ from benchmarks.gpu.offline import batches_of
 from benchmarks.gpu.report import Results, failures, table
 from benchmarks.gpu.subject import Measured, Options, measure
 from models.base import Model, Prepared
+from models.loading import load_model
 from models.pytorch.runner import load_module
 from models.pytorch.scripted import ScriptedDevice
-from models.registry import load_model
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.latency import LatencyModel

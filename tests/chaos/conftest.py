@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.cluster.launcher import Cluster, get_json
-from serving.cluster.processes import descendants
 from serving.config import load_settings
+from serving.operate.launch import Cluster, get_json
+from serving.operate.processes import descendants
 from tests.chaos.crowd import GRPC_PORT, HOST, PORT, Crowd
 
 BUDGET_S = 2.0

@@ -19,9 +19,9 @@ from statistics import mean
 
 import yaml
 
-from serving.cluster.launcher import Cluster
-from serving.cluster.processes import descendants
 from serving.config import load_settings
+from serving.operate.launch import Cluster
+from serving.operate.processes import descendants
 from tests.chaos.conftest import SETTINGS, Headway, worst
 from tests.chaos.crowd import OK, Crowd, Reply, ask
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from serving.cluster.environment import serves_grpc
-from serving.cluster.launcher import Cluster
 from serving.cluster.probes import answers_over_grpc
 from serving.config import Settings, load_settings
+from serving.operate.launch import Cluster
 
 PORT = 18431
 GRPC_PORT = 18433

@@ -9,7 +9,7 @@ import tritonclient.http
 from ray import serve
 
 from serving.cluster import decisions
-from serving.cluster.launcher import Cluster
+from serving.operate.launch import Cluster
 from tests.cluster.conftest import SLOW, settings_file, started
 from tests.cluster.test_serving import ADDRESS
 from tests.cluster.traffic import Traffic, inputs

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from serving.api.entry import ModelEntry
-from serving.cluster.catalog import UNASKED, Catalog, ModelState, model_state
+from serving.cluster.front.catalog import UNASKED, Catalog, ModelState, model_state
 
 CONFIGURED = [ModelEntry(name="m", version="1")]
 
@@ -78,8 +78,8 @@ def test_nothing_is_ready_before_the_controller_has_answered() -> None:
 def test_a_controller_that_does_not_answer_leaves_the_last_known_state_and_delays_nobody_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.cluster.catalog.FRESH_NS", 0)
-    monkeypatch.setattr("serving.cluster.catalog.PATIENCE_S", 0.01)
+    monkeypatch.setattr("serving.cluster.front.catalog.FRESH_NS", 0)
+    monkeypatch.setattr("serving.cluster.front.catalog.PATIENCE_S", 0.01)
     hangs = threading.Event()
     answers = [status, lambda: hangs.wait() and status("DELETING")]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.cluster.dashboard import Dashboard
+from serving.cluster.front.dashboard import Dashboard
 from serving.telemetry.snapshot import ClusterSnapshot
 from tests.telemetry.snapshots import cluster, replica
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.cluster.debug import LOOK_S, StackDump, state, threads
-from serving.cluster.loop_watch import TICK_S, LoopWatch
-from serving.cluster.pages import debug_pages
-from serving.cluster.snapshots import SnapshotSource, cpu_ns
+from serving.cluster.front.pages import debug_pages
+from serving.cluster.replica.debug import LOOK_S, StackDump, state, threads
+from serving.cluster.replica.loop_watch import TICK_S, LoopWatch
+from serving.cluster.replica.snapshots import SnapshotSource, cpu_ns
 from serving.protocol.errors import BadMessage
 from serving.runtime.engine import Engine
 from serving.telemetry.recorder import Recorder

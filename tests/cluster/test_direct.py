@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from models.reference import linear_spec
-from serving.cluster.launcher import get_json
 from serving.cluster.probes import answers, is_ready_over_grpc
+from serving.operate.launch import get_json
 from serving.top import look
 from tests.house import House, house
 

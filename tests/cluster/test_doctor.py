@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster import doctor
-from serving.cluster.doctor import Verdict
 from serving.cluster.machine import available_memory_bytes
 from serving.config import ServerSettings
+from serving.operate import doctor
+from serving.operate.doctor import Verdict
 from serving.telemetry.snapshot import GpuReading
 
 MEMINFO = "MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serving.cluster.door import HEALTHZ, FastDoor
+from serving.cluster.replica.http_door import HEALTHZ, FastDoor
 
 
 async def answer(door: FastDoor, path: str) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.registry import ModelNotLoadable
+from models.loading import ModelNotLoadable
 from models.spec import ModelSpec, TensorSpec
-from serving.cluster.engines import open_engine
+from serving.cluster.replica.engines import open_engine
 from serving.core.outcome import Completed, Reason, Rejected
 
 SECRET = "hunter2-and-more"

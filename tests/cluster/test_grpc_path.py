@@ -13,16 +13,16 @@ import hpack
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from serving.api.age import HEADER, machine
+from serving.api.admission.age import HEADER, machine
 from serving.api.entry import ModelEntry
-from serving.api.grpc import grpc_server
-from serving.api.grpc_connection import GrpcConnection, GrpcListener, Head
-from serving.api.grpc_message import CUT_OFF
-from serving.api.grpc_pending import Call
-from serving.api.grpc_service import INFER, STREAM, GrpcService
+from serving.api.grpc.aio import grpc_server
+from serving.api.grpc.connection import GrpcConnection, GrpcListener, Head
+from serving.api.grpc.message import CUT_OFF
+from serving.api.grpc.pending import Call
+from serving.api.grpc.service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
-from serving.cluster.grpc_relay import GrpcRelay, Relayed
-from serving.cluster.haproxy import edited, keys, real_binary
+from serving.cluster.front.grpc_relay import GrpcRelay, Relayed
+from serving.cluster.haproxy.command import edited, keys, real_binary
 from serving.core.clock import Calendar
 from serving.port_ranges import FAST_GRPC_DISTANCE
 from serving.protocol import http2

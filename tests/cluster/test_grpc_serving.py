@@ -11,7 +11,7 @@ import tritonclient.grpc as client
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from serving.cluster.launcher import Cluster
+from serving.operate.launch import Cluster
 from tests.cluster.conftest import GRPC_PORT, PORT
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from serving.api.entry import ModelEntry
-from serving.api.grpc_connection import GrpcListener
-from serving.api.grpc_service import INFER, STREAM, GrpcService
+from serving.api.grpc.connection import GrpcListener
+from serving.api.grpc.service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
-from serving.cluster.grpc_relay import GrpcRelay
+from serving.cluster.front.grpc_relay import GrpcRelay
 from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster.haproxy import (
+from serving.cluster.haproxy.command import (
     FRONT_BACKEND,
     MARK,
     PEER_HEADER,
@@ -21,7 +21,7 @@ from serving.cluster.haproxy import (
     routed_by_model,
     without_waiting,
 )
-from serving.cluster.haproxy_errors import with_clear_errors
+from serving.cluster.haproxy.errors import with_clear_errors
 
 CONFIG = """\
 global
@@ -246,7 +246,7 @@ def test_a_frontend_that_looks_different_is_refused_and_not_guessed_at(line: str
 def test_the_command_becomes_haproxy_whatever_it_finds(tmp_path: Path, config: str, expected: str, said: str) -> None:
     path = tmp_path / "haproxy.cfg"
     path.write_text(config)
-    command = [sys.executable, "-m", "serving.cluster.haproxy", "-db", "-f", str(path), "-dR"]
+    command = [sys.executable, "-m", "serving.cluster.haproxy.command", "-db", "-f", str(path), "-dR"]
     environment = {REAL_BINARY: "/bin/echo", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"-db -f {path} -dR\n"

@@ -13,10 +13,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from serving.api.grpc_service import INFER
+from serving.api.grpc.service import INFER
 from serving.cluster.environment import ray_environment
-from serving.cluster.haproxy import edited, keys, real_binary
-from serving.cluster.haproxy_errors import with_clear_errors
+from serving.cluster.haproxy.command import edited, keys, real_binary
+from serving.cluster.haproxy.errors import with_clear_errors
 from serving.config import Settings
 from serving.port_ranges import FAST_GRPC_DISTANCE
 from tests.api.test_grpc_connection import infer

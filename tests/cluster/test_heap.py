@@ -1,6 +1,6 @@
 """When a process gives memory back that it used once."""
 
-from serving.cluster.heap import EVERY_NS, MOST, Heap, Keeping, malloc_trim
+from serving.cluster.replica.heap import EVERY_NS, MOST, Heap, Keeping, malloc_trim
 
 MIB = 1 << 20
 LOOK_NS = 2_000_000_000

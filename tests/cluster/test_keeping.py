@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster import doctor
-from serving.cluster.doctor import Verdict
-from serving.cluster.keeping import Unsafe, haproxy_environment, home_trouble, kept_folder, token_environment
+from serving.operate import doctor
+from serving.operate.doctor import Verdict
+from serving.operate.keeping import Unsafe, haproxy_environment, home_trouble, kept_folder, token_environment
 
 
 def test_the_folder_is_made_for_this_user_alone_and_found_again(tmp_path: Path) -> None:

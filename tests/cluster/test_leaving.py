@@ -14,7 +14,7 @@ import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.cluster.launcher import Cluster
+from serving.operate.launch import Cluster
 from serving.protocol.binary_codec import encode_request
 from serving.protocol.messages import InferInput, InferRequest
 from tests.cluster.conftest import GRPC_PORT, MODEL, PORT, settings_file, started

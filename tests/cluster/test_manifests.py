@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from models.spec import Limits, ModelSpec, TensorSpec
-from serving.cluster import launcher_file, limits, manifests
+from serving.cluster import limits
 from serving.cluster.environment import ray_environment
 from serving.config import Settings, load_settings
+from serving.operate.render import kuberay as manifests
+from serving.operate.render import ray_up as launcher_file
 
 # Ray's own use of pydantic, seen when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")

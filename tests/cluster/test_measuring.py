@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster import measuring
-from serving.cluster.measuring import turn
+from serving.cluster.replica import measuring
+from serving.cluster.replica.measuring import turn
 
 
 class Crowd:

@@ -17,8 +17,8 @@ from ray import serve
 
 from serving.cluster.app import deploy
 from serving.cluster.environment import ray_environment
-from serving.cluster.processes import descendants, end
 from serving.config import Settings
+from serving.operate.processes import descendants, end
 from tests.cluster.conftest import NOOP
 from tests.patience import eventually
 

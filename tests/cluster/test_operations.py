@@ -16,8 +16,8 @@ import tritonclient.http as over_http
 from tritonclient.utils import InferenceServerException
 from tritonclient.utils import shared_memory as shm
 
-from serving.cluster.launcher import Cluster
-from serving.cluster.processes import descendants
+from serving.operate.launch import Cluster
+from serving.operate.processes import descendants
 from tests.cluster.conftest import GRPC_PORT, NOOP, PORT, SLOW, settings_file, started
 from tests.patience import eventually
 from tests.test_clients_guide import NEEDS_RAY, check_example

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster.path import ROOT, claim_python_path
+from serving.operate.path import ROOT, claim_python_path
 
 
 def places(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:

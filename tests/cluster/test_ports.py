@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from serving.api.grpc_connection import GrpcListener
+from serving.api.grpc.connection import GrpcListener
 from serving.cluster.ports import (
     ALONE,
     addresses,

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from serving.cluster import preemption
-from serving.cluster.preemption import notice_s, watch
+from serving.operate import preemption
+from serving.operate.preemption import notice_s, watch
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 

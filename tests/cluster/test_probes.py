@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from models.loading import ModelNotLoadable
 from models.pytorch.checking import SpecMismatch
-from models.registry import ModelNotLoadable
 from serving.cluster.probes import NeverUp, expected, hears, replacing, short_cause
 
 

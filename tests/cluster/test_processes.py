@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster.launcher import get_json
-from serving.cluster.processes import descendants, end, is_alive
+from serving.operate.launch import get_json
+from serving.operate.processes import descendants, end, is_alive
 from tests.cluster.conftest import NOOP, PORT, settings_file
 
 

@@ -11,9 +11,9 @@ import pytest
 import tritonclient.http
 from ray import serve
 
-from serving.cluster.launcher import Cluster, StartFailed
 from serving.cluster.probes import hears
 from serving.config import load_settings
+from serving.operate.launch import Cluster, StartFailed
 from tests.cluster.conftest import PORT, settings_file
 from tests.patience import eventually
 

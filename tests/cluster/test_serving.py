@@ -14,8 +14,8 @@ import tritonclient.http
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from serving.cluster.launcher import Cluster, get_json
-from serving.cluster.processes import descendants
+from serving.operate.launch import Cluster, get_json
+from serving.operate.processes import descendants
 from serving.telemetry.log_files import LogFiles
 from tests.cluster.conftest import PORT
 from tests.cluster.traffic import Traffic, inputs

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster.launcher import Cluster, StartFailed
-from serving.cluster.processes import Interrupted, StopSignal
 from serving.config import load_settings
+from serving.operate.launch import Cluster, StartFailed
+from serving.operate.processes import Interrupted, StopSignal
 from tests.cluster.conftest import NOOP, PORT, settings_file
 
 

@@ -13,9 +13,9 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.app import deploy
-from serving.cluster.haproxy import REAL_BINARY, real_binary
-from serving.cluster.launcher import Cluster
+from serving.cluster.haproxy.command import REAL_BINARY, real_binary
 from serving.config import load_settings
+from serving.operate.launch import Cluster
 from tests.cluster.conftest import NOOP, SLOW, settings_file, started
 from tests.cluster.test_serving import replica_processes
 from tests.cluster.traffic import GRPC, HTTP, Traffic, address, asked_once

@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from serving.api.regions import Regions
-from serving.cluster.heap import Heap, malloc_trim
-from serving.cluster.loop_watch import LoopWatch
-from serving.cluster.snapshots import memory_bytes
+from serving.api.shared_memory.regions import Regions
+from serving.cluster.replica.heap import Heap, malloc_trim
+from serving.cluster.replica.loop_watch import LoopWatch
+from serving.cluster.replica.snapshots import memory_bytes
 from serving.config import load_settings
 from tests.hostile.places import SETTINGS
 from tests.house import House, house

@@ -38,7 +38,7 @@ class Place(Protocol):
         ...
 
     def look(self, watch_s: float | None = None) -> list[Replica]:
-        """Of all replicas: `pid`, `memory_bytes`, `balance` and `loop`, see `serving.cluster.loop_watch`. Waits until
+        """Of all replicas: `pid`, `memory_bytes`, `balance` and `loop`, see `serving.cluster.replica.loop_watch`. Waits until
         each of them answers. watch_s: what is told of loops starts over, and is measured for so long."""
         ...
 

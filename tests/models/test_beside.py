@@ -16,7 +16,7 @@ import models.base
 import models.spec
 import serving
 from models.beside import PRIVATE, import_beside
-from models.registry import ModelNotLoadable, find_factory
+from models.loading import ModelNotLoadable, find_factory
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_the_folder_comes_after_the_standard_library(tmp_path: Path) -> None:
     """Runs in a process that has imported nothing yet."""
     project(tmp_path, colorsys="raise RuntimeError('not this one')\n", shop="def make(): return 'made'\n")
     script = f"""
-        from models.registry import find_factory
+        from models.loading import find_factory
         print(find_factory('shop:make', {str(tmp_path)!r})())
         import colorsys
         print(colorsys.rgb_to_hsv(0, 0, 0))
@@ -167,7 +167,7 @@ def test_a_submodule_of_headway_is_never_taken_from_the_users_package_of_the_sam
 ) -> None:
     project(tmp_path, loadtest="recording = arrivals = 'theirs'\n", shop="def make(): ...\n")
     script = f"""
-        from models.registry import find_factory
+        from models.loading import find_factory
         find_factory('shop:make', {str(tmp_path)!r})
         from loadtest import recording
         import loadtest.arrivals

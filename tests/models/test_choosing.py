@@ -17,7 +17,7 @@ from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.tuning import Tuning
 from models.pytorch.variants import Compiled, variants_for
 from models.spec import Limits, ModelSpec, TensorSpec
-from serving.cluster.describe import learned
+from serving.cluster.replica.describe import learned
 from serving.core.batcher import Batcher
 from serving.core.latency import LatencyModel
 from serving.core.sizes import Sizes

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from models import mlp
+from models.loading import load_models
 from models.pytorch.device import DoesNotFit, check_room, choose_device, thread_count, weights_bytes
-from models.registry import load_models
 from models.spec import Resources
 
 

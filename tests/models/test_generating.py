@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import models
+from models.loading import ModelNotLoadable, load_generating
 from models.pytorch.checking import SpecMismatch
 from models.pytorch.generating import load_generating_module
 from models.reference import noop_spec, repeat_spec
-from models.registry import ModelNotLoadable, load_generating
 
 CLOSED: list[str] = []
 

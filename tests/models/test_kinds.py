@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from models.base import Bucket, Tensors
+from models.loading import load_model
 from models.pytorch.checking import SpecMismatch
 from models.pytorch.kinds import Made
 from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
-from models.registry import load_model
 from models.spec import Limits, ModelSpec, TensorSpec
 from models.testing import assert_batched_equals_unbatched
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from models.loading import load_model
 from models.options import with_paths, without_values
-from models.registry import load_model
 from models.spec import ModelSpec, TensorSpec
 
 

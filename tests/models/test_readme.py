@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import models
-from models.registry import load_model
+from models.loading import load_model
 from models.spec import ModelSpec, Resources, TensorSpec
 from models.testing import assert_batched_equals_unbatched
 

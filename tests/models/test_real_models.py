@@ -9,7 +9,7 @@ import pytest
 
 from models import mlp
 from models.base import Bucket, InvalidInput, Model, Tensors
-from models.registry import load_model
+from models.loading import load_model
 from models.spec import ModelSpec, Resources
 from models.testing import assert_batched_equals_unbatched
 

@@ -10,7 +10,7 @@ import pytest
 
 from models import reference
 from models.base import Bucket, Model
-from models.registry import ModelNotLoadable, load_model, load_models
+from models.loading import ModelNotLoadable, load_model, load_models
 from models.spec import ModelSpec, Resources, TensorSpec
 from models.testing import assert_batched_equals_unbatched
 

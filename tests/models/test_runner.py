@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from models.base import Bucket, DeviceLost, InvalidInput, OutOfDeviceMemory, Tensors
+from models.loading import load_model
 from models.pytorch.checking import SpecMismatch
 from models.pytorch.cuda import Device
 from models.pytorch.errors import cuda_works
 from models.pytorch.execution import DirectExecution
 from models.pytorch.runner import TorchModel, load_module
 from models.pytorch.scripted import ScriptedDevice
-from models.registry import load_model
 from models.spec import Limits, ModelSpec, Resources, TensorSpec
 from models.testing import assert_batched_equals_unbatched
 

@@ -1,0 +1,88 @@
+"""A gRPC call as the fast door sees it: what its headers say, and what has come of it so far."""
+
+import asyncio
+from typing import Any
+
+from serving.api.exchange import new_id, now_ns
+from serving.api.faults import Fault
+from serving.api.grpc.pending import REQUEST_ID, fault
+from serving.api.http2.sending import Stream
+from serving.protocol import http2
+from serving.protocol.errors import BadMessage
+from serving.protocol.http2_heads import malformed
+
+_UNIT_NS = {"n": 1, "u": 10**3, "m": 10**6, "S": 10**9, "M": 60 * 10**9, "H": 3600 * 10**9}
+
+
+class Head:
+    """What the headers of a call say; see `grpc_pending.Call`. Calls with equal headers share it."""
+
+    __slots__ = ("_metadata", "coding", "content_length", "is_grpc", "malformed", "path", "problem", "timeout_ns")
+
+    def __init__(self, headers: http2.Headers) -> None:
+        self._metadata = dict(reversed(headers))  # the first of a name counts
+        self.malformed = malformed(headers)
+        length = self._metadata.get("content-length", "")
+        self.content_length = int(length) if length and not self.malformed else None
+        self.path = self._metadata.get(":path", "")
+        kind = self._metadata.get("content-type", "")
+        self.is_grpc = self._metadata.get(":method") == "POST" and kind.startswith("application/grpc")
+        self.coding = self._metadata.get("grpc-encoding", "identity")
+        self.timeout_ns: int | None = None
+        self.problem: Fault | None = None
+        try:
+            self.timeout_ns = _timeout_ns(self._metadata.get("grpc-timeout", ""))
+        except BadMessage as error:
+            self.problem = fault(error, "headers")
+
+    def time_left_ns(self) -> int | None:
+        # Read when the call arrived, and asked for then.
+        return self.timeout_ns
+
+    def metadata(self, name: str) -> str:
+        return self._metadata.get(name, "")
+
+    def request_id(self) -> str:
+        # Of a call: other calls with the same headers have the same head, and need a name of their own.
+        return self._metadata.get(REQUEST_ID) or new_id().decode()
+
+
+def _timeout_ns(value: str) -> int | None:
+    if not value:
+        return None
+    digits, unit = value[:-1], _UNIT_NS.get(value[-1])
+    if unit is None or not digits.isdecimal() or len(digits) > 8:
+        raise BadMessage(f"{value[:20]!r} is no time", path="grpc-timeout")
+    return max(1, int(digits) * unit)
+
+
+class Call(Stream[Head]):
+    """One call, and what has come of it. It is a `grpc_pending.Call` whose time runs out, once its clock is started."""
+
+    received: bytearray | None = None  # of messages that have not been taken yet
+    more: asyncio.Event | None = None  # where a call that takes several messages waits for the next
+    answering: Any = None  # what to cancel when the client leaves: a submitted request, or a task
+    has_headers = False
+    drained: asyncio.Event | None = None  # where somebody waits for the client to read
+    timer: asyncio.TimerHandle | None = None  # ends it when its deadline passes
+    _ends_ns: int | None = None
+    _request_id = ""
+
+    def __init__(self, id: int, head: Head, window: int, room: int, age_ns: int) -> None:
+        super().__init__(id, head, window, room)
+        self.age_ns = age_ns  # when its head was read
+
+    def start_clock(self) -> None:
+        """The client has counted since it sent the call, which was `age_ns` ago."""
+        if self.head.timeout_ns is not None:
+            self._ends_ns = now_ns() - self.age_ns + self.head.timeout_ns
+
+    def time_left_ns(self) -> int | None:
+        return self.head.timeout_ns if self._ends_ns is None else max(1, self._ends_ns - now_ns())
+
+    def metadata(self, name: str) -> str:
+        return self.head.metadata(name)
+
+    def request_id(self) -> str:
+        self._request_id = self._request_id or self.head.request_id()
+        return self._request_id

@@ -1,0 +1,193 @@
+"""Every call of the inference service that is no inference, and grpc.health.v1: bytes for bytes, by method.
+
+What the server and the models tell of themselves is the JSON of HTTP, written as messages.
+"""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+
+from serving.api.admission.gate import Caller
+from serving.api.dispatch import Dispatch
+from serving.api.faults import CallFailed, Fault
+from serving.api.metadata import model_config, model_metadata, served_statistics, statistics
+from serving.api.operations import Operations
+from serving.api.served import ServedModel
+from serving.api.shared_memory.memory import Kind
+from serving.protocol.grpc_codec import parameters_of
+from serving.protocol.pb import HEALTH, SERVICE, decode, encode
+
+HEALTH_POLL_S = 1.0
+_SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = 1, 2, 3
+
+
+class NotHere(Exception):
+    """The request names a model that this process does not serve."""
+
+    def __init__(self, name: str, version: str) -> None:
+        self.name = name
+        self.version = version
+        super().__init__(name)
+
+
+class GrpcCalls:
+    """`dispatches`: the models of this process by name. Calls raise CallFailed, BadMessage, or NotHere. `methods`: the
+    paths of all calls."""
+
+    def __init__(self, dispatches: Mapping[str, Dispatch], operations: Operations) -> None:
+        self._dispatches = dispatches
+        self._server = operations
+        reads: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
+            "ServerLive": self._answer_live,
+            "ServerReady": self._answer_ready,
+            "ServerMetadata": self._answer_server,
+            "RepositoryIndex": self._answer_index,
+            "ModelReady": self._answer_model_ready,
+            "ModelMetadata": self._answer_metadata,
+            "ModelConfig": self._answer_config,
+            "ModelStatistics": self._answer_statistics,
+        }
+        changes: dict[str, Callable[[bytes, Caller], Awaitable[bytes]]] = {
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+            "TraceSetting": self._set_trace,
+            "LogSettings": self._set_log,
+        }
+        kinds: tuple[Kind, ...] = ("system", "cuda")
+        for kind in kinds:
+            reads |= self._region_reads(kind)
+            changes |= self._region_changes(kind)
+        self._reads = {f"/{SERVICE}/{method}": read for method, read in reads.items()}
+        self._reads[f"/{HEALTH}/Check"] = self._check_health
+        self._changes = {f"/{SERVICE}/{method}": change for method, change in changes.items()}
+        self.methods = frozenset(self._reads) | frozenset(self._changes)
+
+    async def answer(self, method: str, message: bytes, caller: Caller) -> bytes:
+        change = self._changes.get(method)
+        return await (self._reads[method](message) if change is None else change(message, caller))
+
+    async def _answer_live(self, message: bytes) -> bytes:
+        return encode("ServerLiveResponse", {"live": True})
+
+    async def _answer_ready(self, message: bytes) -> bytes:
+        return encode("ServerReadyResponse", {"ready": not await self._server.waiting()})
+
+    async def _answer_server(self, message: bytes) -> bytes:
+        return encode("ServerMetadataResponse", self._server.server())
+
+    async def _answer_index(self, message: bytes) -> bytes:
+        only_ready = decode("RepositoryIndexRequest", message).ready
+        return encode("RepositoryIndexResponse", {"models": await self._server.index(only_ready=only_ready)})
+
+    async def _answer_model_ready(self, message: bytes) -> bytes:
+        """As Triton: a model that is unknown, or not in this version, is not ready, and that is no error."""
+        asked = decode("ModelReadyRequest", message)
+        if dispatch := self._dispatches.get(asked.name):
+            model = dispatch.model
+            ready = asked.version in ("", model.version) and model.backend.is_ready()
+        else:
+            entries = await self._server.models()
+            ready = any(entry.is_ready and entry.is_called(asked.name, asked.version) for entry in entries)
+        return encode("ModelReadyResponse", {"ready": ready})
+
+    async def _answer_metadata(self, message: bytes) -> bytes:
+        return encode("ModelMetadataResponse", model_metadata(self._asked("ModelMetadataRequest", message)))
+
+    async def _answer_config(self, message: bytes) -> bytes:
+        return encode("ModelConfigResponse", {"config": model_config(self._asked("ModelConfigRequest", message))})
+
+    async def _answer_statistics(self, message: bytes) -> bytes:
+        if not decode("ModelStatisticsRequest", message).name:
+            return encode("ModelStatisticsResponse", await self._server.statistics())
+        model = self._asked("ModelStatisticsRequest", message)
+        return encode("ModelStatisticsResponse", statistics([await served_statistics(model)]))
+
+    def _asked(self, kind: str, message: bytes) -> ServedModel:
+        asked = decode(kind, message)
+        dispatch = self._dispatches.get(asked.name)
+        if dispatch is None or asked.version not in ("", dispatch.model.version):
+            raise NotHere(asked.name, asked.version)
+        return dispatch.model
+
+    # -- models come and go, memory is shared, settings change ------------------------------------------------
+
+    async def _load(self, message: bytes, caller: Caller) -> bytes:
+        asked = decode("RepositoryModelLoadRequest", message)
+        await self._server.load(asked.model_name, parameters_of(asked.parameters), caller)
+        return b""
+
+    async def _unload(self, message: bytes, caller: Caller) -> bytes:
+        asked = decode("RepositoryModelUnloadRequest", message)
+        await self._server.unload(asked.model_name, parameters_of(asked.parameters), caller)
+        return b""
+
+    def _region_reads(self, kind: Kind) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
+        prefix = f"{kind.capitalize()}SharedMemory"
+
+        async def status(message: bytes) -> bytes:
+            found = self._server.region_status(kind, decode(f"{prefix}StatusRequest", message).name)
+            return encode(f"{prefix}StatusResponse", {"regions": {region["name"]: region for region in found}})
+
+        return {f"{prefix}Status": status}
+
+    def _region_changes(self, kind: Kind) -> dict[str, Callable[[bytes, Caller], Awaitable[bytes]]]:
+        prefix = f"{kind.capitalize()}SharedMemory"
+        facts_of_kind = ("key", "offset", "byte_size") if kind == "system" else ("device_id", "byte_size")
+
+        async def register(message: bytes, caller: Caller) -> bytes:
+            asked = decode(f"{prefix}RegisterRequest", message)
+            facts = {name: getattr(asked, name) for name in facts_of_kind}
+            if kind == "cuda":
+                facts["raw_handle"] = {"b64": b64encode(asked.raw_handle).decode()}
+            self._server.register_region(kind, asked.name, facts, caller)
+            return b""
+
+        async def unregister(message: bytes, caller: Caller) -> bytes:
+            self._server.unregister_regions(kind, decode(f"{prefix}UnregisterRequest", message).name, caller)
+            return b""
+
+        return {f"{prefix}Register": register, f"{prefix}Unregister": unregister}
+
+    async def _set_trace(self, message: bytes, caller: Caller) -> bytes:
+        asked = decode("TraceSettingRequest", message)
+        changes = {name: list(setting.value) or None for name, setting in asked.settings.items()}
+        told = await self._server.trace(changes, caller, asked.model_name)
+        values = {name: {"value": value if isinstance(value, list) else [value]} for name, value in told.items()}
+        return encode("TraceSettingResponse", {"settings": values})
+
+    async def _set_log(self, message: bytes, caller: Caller) -> bytes:
+        told = await self._server.log(parameters_of(decode("LogSettingsRequest", message).settings), caller)
+        kinds = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+        values = {name: {kinds[type(value)]: value} for name, value in told.items()}
+        return encode("LogSettingsResponse", {"settings": values})
+
+    # -- grpc.health.v1 ---------------------------------------------------------------------------------------
+
+    async def _check_health(self, message: bytes) -> bytes:
+        status = await self._health(decode("grpc.health.v1.HealthCheckRequest", message).service)
+        if status == _SERVICE_UNKNOWN:
+            raise CallFailed(Fault(404, 'unknown service: ask for "", the inference service, or a model\'s name'))
+        return _health_message(status)
+
+    async def watch_health(self, message: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Tells the status, and then every change of it, until it is cancelled."""
+        service = decode("grpc.health.v1.HealthCheckRequest", message).service
+        told = None
+        while True:
+            status = await self._health(service)
+            if status != told:
+                await send(_health_message(status))
+                told = status
+            await asyncio.sleep(HEALTH_POLL_S)
+
+    async def _health(self, service: str) -> int:
+        if service in ("", SERVICE):
+            return _NOT_SERVING if await self._server.waiting() else _SERVING
+        for model in await self._server.models():
+            if model.name == service:
+                return _SERVING if model.is_ready else _NOT_SERVING
+        return _SERVICE_UNKNOWN
+
+
+def _health_message(status: int) -> bytes:
+    return encode("grpc.health.v1.HealthCheckResponse", {"status": status})

@@ -1,0 +1,148 @@
+"""ModelStreamInfer: many requests in one call, answered in their order, each by the model that it names.
+
+Requests are submitted as they come, so that they share batches; as many wait as STREAM_WINDOW and STREAM_BYTES allow,
+then no more are read. Models of other processes are asked over a stream of their own, which `grpc_remote.py` keeps.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Protocol
+
+from serving.api.faults import CallFailed, Fault, fault_of_outcome
+from serving.api.grpc.calls import NotHere
+from serving.api.grpc.pending import Answering, Call, Pending, PendingGeneration, RefusedCall, Relay, fault
+from serving.api.grpc.remote import EMPTY_FINAL, RemoteAnswer, RemoteModel
+from serving.core.outcome import Cancelled, Completed
+from serving.protocol.errors import BadMessage
+from serving.protocol.grpc_codec import error_in_stream, in_stream
+from serving.protocol.pb import decode, encode
+
+STREAM_WINDOW = 256  # requests of one stream that wait for their answers
+STREAM_BYTES = 64 << 20  # of their messages, inflated; one alone may be larger
+
+
+class Requests(Protocol):
+    """Where a conversation's requests go; `GrpcService`."""
+
+    async def begin_in_stream(self, message: bytes, call: Call) -> Pending | PendingGeneration:
+        """Reads and submits a request. Raises BadMessage, NotHere, or CallFailed where there is no room."""
+        ...
+
+    async def relay_for(self, absent: NotHere, call: Call) -> Relay | RefusedCall: ...
+
+
+class Conversation:
+    """One stream. What goes wrong with one request is told in it, and it goes on; a client that sends the metadata
+    `triton_grpc_error: true` wants it to end with that instead: then CallFailed."""
+
+    def __init__(self, requests: Requests, send: Callable[[bytes], Awaitable[None]], call: Call) -> None:
+        self._requests = requests
+        self._send = send
+        self._call = call
+        self._is_strict = call.metadata("triton_grpc_error") == "true"
+        self._waiting: asyncio.Queue[tuple[Answering, bytes] | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(STREAM_WINDOW)
+        self._held_bytes = 0
+        self._has_let_go = asyncio.Event()
+        self._remote: dict[str, RemoteModel] = {}
+
+    async def run(self, messages: AsyncIterable[bytes]) -> None:
+        """Until the client has sent everything and was answered. Raises CallFailed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                answers = group.create_task(self._answer())
+                async for message in messages:
+                    await self._room.acquire()
+                    begun = await self._begin(message, group)
+                    if isinstance(begun, PendingGeneration):
+                        group.create_task(self._send_generation(begun))
+                        continue
+                    self._waiting.put_nowait((begun, message))
+                    self._held_bytes += len(message)
+                    while self._held_bytes > STREAM_BYTES:
+                        self._has_let_go.clear()
+                        await self._has_let_go.wait()
+                self._waiting.put_nowait(None)
+                await answers
+                for remote in self._remote.values():
+                    remote.close()
+        except* CallFailed as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            while not self._waiting.empty():
+                if (item := self._waiting.get_nowait()) is not None:
+                    item[0].cancel()
+            for remote in self._remote.values():
+                remote.close()
+
+    async def _begin(self, message: bytes, group: asyncio.TaskGroup) -> Answering | PendingGeneration:
+        try:
+            return await self._requests.begin_in_stream(message, self._call)
+        except NotHere as absent:
+            return await self._ask_remote(absent, message, group)
+        except Exception as error:
+            return RefusedCall(fault(error, "a model"))
+
+    async def _ask_remote(self, absent: NotHere, message: bytes, group: asyncio.TaskGroup) -> Answering:
+        remote = self._remote.get(absent.name)
+        if remote is None or remote.is_over:
+            relay = await self._requests.relay_for(absent, self._call)
+            if isinstance(relay, RefusedCall):
+                return relay
+            remote = self._remote[absent.name] = RemoteModel(relay.stream(absent.name, self._call), self._send)
+            remote.reader = group.create_task(remote.read())
+        return await remote.ask(message)
+
+    async def _answer(self) -> None:
+        while (item := await self._waiting.get()) is not None:
+            answering, message = item
+            try:
+                if isinstance(answering, RemoteAnswer):
+                    response = await answering.in_stream()
+                else:
+                    response = in_stream(await answering.result())
+            except CallFailed as failed:
+                if self._is_strict:
+                    raise
+                response = error_in_stream(failed.fault.text, *_named(message))
+            finally:
+                answering.cancel()
+            if response:
+                await self._send(response)
+            self._room.release()
+            self._held_bytes -= len(message)
+            self._has_let_go.set()
+
+    async def _send_generation(self, generation: PendingGeneration) -> None:
+        """Its answers in their order, as they come; those of other requests may come between them, as with Triton."""
+        ended: Fault | None = fault_of_outcome(Cancelled())
+        try:
+            async for values in generation.answers:
+                await self._send(in_stream(generation.message(values), is_final=False))
+            outcome = generation.answers.outcome
+            if type(outcome) is not Completed:
+                raise CallFailed(fault_of_outcome(outcome))  # type: ignore[arg-type]
+            if generation.planned.layout.parameters.get(EMPTY_FINAL):
+                name = generation.planned.dispatch.model.name
+                empty = {"model_name": name, "model_version": generation.planned.dispatch.model.version}
+                await self._send(in_stream(encode("ModelInferResponse", empty | {"id": generation.id})))
+            ended = None
+        except CallFailed as failed:
+            ended = failed.fault
+            if self._is_strict:
+                raise
+            name = generation.planned.dispatch.model.name
+            await self._send(error_in_stream(failed.fault.text, name, generation.id))
+        finally:
+            generation.answers.cancel()
+            generation.end(ended)
+            self._room.release()
+
+
+def _named(message: bytes) -> tuple[str, str]:
+    """Model and id of a request that could not be submitted, as far as they can be read."""
+    try:
+        request = decode("ModelInferRequest", message)
+    except BadMessage:
+        return "", ""
+    return request.model_name, request.id

@@ -1,0 +1,418 @@
+"""An HTTP/1.1 connection on which plain infer requests take the short way: no ASGI, no task, one write per answer.
+
+It is uvicorn's own connection with a look at the bytes before uvicorn gets them. A whole request whose head `heads`
+calls plain is answered here; everything else (other paths, other methods, chunked or compressed bodies, anything
+malformed) goes to uvicorn untouched and takes the general way through the application, where each of those has its
+answer. Both ways call the same `Dispatch` and the same table of faults. What uvicorn spends on a request that is not
+special is half of what a small one costs: docs/decisions/0005-the-short-way.md.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from serving.api.admission.age import HERE
+from serving.api.admission.pace import TOO_SLOW, patience_s
+from serving.api.admission.room import COUNTED_BYTES, Held
+from serving.api.beside import LONG_BYTES, beside
+from serving.api.dispatch import Plan, ReadRequest
+from serving.api.exchange import REQUEST_ID, new_id, notify, now_ns
+from serving.api.faults import CallFailed, Fault, fault_of_outcome
+from serving.api.http.app import ModelApp, server_timing
+from serving.api.http.asgi import JSON_CONTENT
+from serving.api.http.heads import Head, Heads, without_upgrade
+from serving.api.http.uvicorn_parts import UvicornConnection, status_lines
+from serving.core.backend import Submitted
+from serving.core.outcome import Cancelled, Completed, Outcome
+from serving.protocol.errors import BadMessage
+from serving.protocol.reply import HeaderBlock, encoded
+
+MAX_HEAD_BYTES = 64 * 1024
+TOO_LONG = Fault(431, f"the head, or what stands between chunks, is larger than {MAX_HEAD_BYTES} bytes")
+JOIN_BELOW_BYTES = 64 * 1024  # a copy is cheaper than a second buffer, up to here
+
+
+def fast_path(model: ModelApp) -> "Callable[..., InferConnection]":
+    """What uvicorn takes for its setting `http`: makes the connections of a server for this model."""
+    paths = frozenset(path.encode() for path in model.infer_paths)
+    heads = Heads(paths, model.tenant_header, model.model.max_body_bytes, from_pages=model.cors is not None)
+    return partial(InferConnection, model, heads)
+
+
+class Reader(Enum):
+    """Whose turn it is to speak."""
+
+    CLIENT = "a request may begin"
+    BODY = "the rest of a plain request is on its way"
+    SERVER = "a plain request waits for its answer"
+    SLOW_READER = "the client does not take its answer"
+    UVICORN = "a request is uvicorn's; afterwards the next may be ours"
+    UVICORN_FOR_GOOD = "where one request ends and the next begins only uvicorn's parser can tell"
+
+
+class InferConnection(UvicornConnection):
+    """Made by `fast_path`. `uvicorn` are the arguments that its server gives every connection."""
+
+    def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._model = model
+        self._dispatch = model.dispatch
+        self._witnessed = bool(model.model.witnesses)
+        self._wire = model.model.wire
+        self._heads = heads
+        self._reader = Reader.CLIENT
+        self._unread = b""  # what arrived and is not looked at yet
+        self._body: BytesIO | None = None  # what has come of one that did not come whole
+        self._held = Held(model.model.room)
+        self._refusal: Fault | None = None  # of a body whose rest is still on its way, and passed over
+        self._since_s = 0.0  # when a head or body began that did not come whole; 0 when none is under way
+        self._come_bytes = 0  # of it
+        self._fruitless_bytes = 0  # given to uvicorn since a head or a piece of a body was complete
+        self._slow_timer: asyncio.TimerHandle | None = None
+        self._missing_bytes = 0  # of the body: ours in BODY, uvicorn's in UVICORN
+        self._head: Head
+        self._plan: Plan
+        self._id = ""
+        self._request_id = b""
+        self._age_ns = self._began_ns = self._settled_ns = 0
+        self._submitted: Submitted | None = None
+        self._is_last = False
+        self._used_s = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._common: list[
+            tuple[bytes, bytes]
+        ] = []  # the headers of every answer; uvicorn makes a new list each second
+        self._common_block = b""
+
+    # -- asyncio calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        # Plain asyncio forgets it on what a listening socket like Ray's and uvicorn's accepts. What uvicorn writes in
+        # two pieces, head and body, would then lie for 40 ms until the client has acknowledged the first.
+        accepted = transport.get_extra_info("socket")
+        if accepted is not None:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        match self._reader:
+            case Reader.CLIENT:
+                self._begin(self._unread + data if self._unread else data)
+            case Reader.BODY:
+                self._gather(data)
+            case Reader.UVICORN:
+                self._pass_on(data)
+            case Reader.UVICORN_FOR_GOOD:
+                self._feed(data)
+            case _:  # the next request before this one is answered: it waits, and the client with it
+                self._unread += data
+                self.flow.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._submitted is not None:
+            self._submitted.cancel()
+        if self._reader is Reader.BODY:
+            self._held.give_back()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reader is Reader.SLOW_READER:
+            self._next()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn's server: whoever waits for an answer still gets it."""
+        if self._reader in (Reader.BODY, Reader.SERVER):
+            self._is_last = True
+        else:
+            super().shutdown()
+
+    def on_headers_complete(self) -> None:
+        """Called by uvicorn's parser, which would take the body of what still asks for another protocol for the next
+        request: what is raised here ends the connection with a 400."""
+        if self.parser.should_upgrade():
+            raise BadMessage("another protocol is asked for after the first request")
+        self._fruitless_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._fruitless_bytes = 0
+        super().on_body(body)
+
+    # -- a request comes --------------------------------------------------------------------------------------
+
+    def _begin(self, data: bytes) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        end = data.find(b"\r\n\r\n")
+        if end < 0 and len(data) < MAX_HEAD_BYTES:
+            if not self._since_s:
+                self._expect_rest()
+            self._unread = data
+            return
+        self._unread = b""
+        self._since_s = 0.0
+        if end < 0 or end > MAX_HEAD_BYTES:
+            self._refuse(TOO_LONG)
+            return
+        raw, self._age_ns = HERE.split(data[:end])
+        head = self._heads.read(raw)
+        if head.body_bytes is None:
+            self._reader = Reader.UVICORN_FOR_GOOD
+            self._feed(without_upgrade(data[:end]) + data[end:])
+            return
+        start = end + 4
+        if not head.is_plain:
+            self._missing_bytes = start + head.body_bytes
+            self._pass_on(data)
+            return
+        self._head = head
+        self._missing_bytes = head.body_bytes
+        self._body = None
+        self._gather(data[start:])
+
+    def _gather(self, data: bytes) -> None:
+        missing = self._missing_bytes - len(data)
+        if missing > 0:
+            if self._reader is not Reader.BODY:
+                self._reader = Reader.BODY
+                self._expect_rest()
+            self._come_bytes += len(data)
+            self._missing_bytes = missing
+            if data and self._has_room(len(data)):
+                self._body = self._body or BytesIO()  # one join of many pieces would hold up everybody else
+                self._body.write(data)
+            return
+        if missing < 0:
+            data, self._unread = data[:missing], data[missing:]
+            self.flow.pause_reading()
+        if self._reader is Reader.BODY or len(data) > COUNTED_BYTES:
+            if self._has_room(len(data)) and self._body is not None:
+                self._body.write(data)
+                data, self._body = self._body.getvalue(), None
+            self._since_s = 0.0
+        self._reader = Reader.SERVER
+        self._submit(data)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes more of the body can be held. Where not, it is refused when all of it has come."""
+        if self._refusal is None:
+            try:
+                self._held.take(size)
+            except CallFailed as failed:
+                self._refusal = failed.fault
+                self._body = None
+                self._held.give_back()
+            else:
+                return True
+        return False
+
+    def _pass_on(self, data: bytes) -> None:
+        """To uvicorn, as long as it is one request at a time; a client that sends ahead stays with uvicorn."""
+        if not self._missing_bytes and (self.cycle is None or self.cycle.response_complete):
+            self._reader = Reader.CLIENT
+            self._begin(data)
+            return
+        missing = self._missing_bytes - len(data)
+        self._missing_bytes = max(missing, 0)
+        if missing > 0 and not self._since_s:
+            self._expect_rest()
+        elif missing <= 0:
+            self._since_s = 0.0
+        self._come_bytes += len(data)
+        self._reader = Reader.UVICORN if missing >= 0 else Reader.UVICORN_FOR_GOOD
+        super().data_received(data)
+
+    def _feed(self, data: bytes) -> None:
+        """To uvicorn, which bounds neither heads nor what stands between the chunks of a body."""
+        for start in range(0, len(data), MAX_HEAD_BYTES):
+            piece = data[start : start + MAX_HEAD_BYTES]
+            self._fruitless_bytes += len(piece)
+            super().data_received(piece)
+            if self.transport.is_closing():
+                return
+            if self._fruitless_bytes > MAX_HEAD_BYTES:
+                self._refuse(TOO_LONG)
+                return
+
+    def _refuse(self, fault: Fault) -> None:
+        """Ends a request whose head is unknown or uvicorn's, and the connection."""
+        self._is_last = True
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        self._reader = Reader.SERVER
+        body = fault.body
+        self._write(fault.status, encoded([JSON_CONTENT, (b"content-length", b"%d" % len(body))]), body)
+
+    def _submit(self, body: bytes) -> None:
+        self._id = ""
+        self._request_id = self._head.request_id or new_id()
+        self._began_ns = self._settled_ns = now_ns()
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            self._answer_fault(refusal)
+            return
+        json_bytes = self._head.json_bytes
+        if len(body) > LONG_BYTES and self._dispatch.takes_long(body, json_bytes):
+            beside(partial(self._dispatch.read, body, json_bytes)).add_done_callback(self._submit_read)
+            return
+        try:
+            self._plan, self._id, json_bytes = self._dispatch.plan(body, json_bytes)
+            self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant, self._age_ns)
+        except Exception as error:
+            self._answer_fault(self._model.fault(error))
+        else:
+            self._wire.decode.add(now_ns() - self._began_ns)
+            self._submitted.then(self._answer)
+
+    def _submit_read(self, reading: "asyncio.Future[ReadRequest]") -> None:
+        """A large request has been read beside the loop; its client may have gone meanwhile."""
+        took_ns = now_ns() - self._began_ns
+        if self.transport.is_closing():
+            self._answer(Cancelled())
+            return
+        try:
+            request = reading.result()
+            self._id = request.id
+            self._plan, self._submitted = self._dispatch.submit_read(request, self._head.tenant, self._age_ns + took_ns)
+        except Exception as error:
+            self._answer_fault(self._model.fault(error))
+        else:
+            self._wire.decode.add(took_ns)
+            self._submitted.then(self._answer)
+
+    # -- an answer goes ---------------------------------------------------------------------------------------
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._submitted = None
+        self._settled_ns = now_ns()
+        if self.transport.is_closing():
+            self._notify(fault_of_outcome(Cancelled()).status, outcome)
+            return
+        if type(outcome) is not Completed:
+            self._answer_fault(fault_of_outcome(outcome), outcome)
+            return
+        if self._dispatch.writes_long(self._plan, outcome):
+            writing = beside(partial(self._dispatch.reply, self._plan, outcome, self._id))
+            writing.add_done_callback(partial(self._answer_written, outcome))
+            return
+        try:
+            headers, body = self._dispatch.reply(self._plan, outcome, self._id)
+        except Exception as error:
+            self._answer_fault(self._model.fault(error), outcome)
+        else:
+            self._answer_completed(outcome, headers, body)
+
+    def _answer_written(self, outcome: Completed, writing: "asyncio.Future[tuple[HeaderBlock, bytes]]") -> None:
+        """A large answer has been written beside the loop."""
+        if self.transport.is_closing():
+            self._notify(fault_of_outcome(Cancelled()).status, outcome)
+            return
+        try:
+            headers, body = writing.result()
+        except Exception as error:
+            self._answer_fault(self._model.fault(error), outcome)
+        else:
+            self._answer_completed(outcome, headers, body)
+
+    def _answer_completed(self, outcome: Completed, headers: HeaderBlock, body: bytes) -> None:
+        extra = b"x-request-id: %b\r\n" % self._request_id
+        if self._model.timings:
+            extra = b"server-timing: %b\r\n%b" % (server_timing(outcome), extra)
+        self._write(200, headers.block + extra, body)
+        self._wire.encode.add(now_ns() - self._settled_ns)
+        self._notify(200, outcome)
+
+    def _answer_fault(self, fault: Fault, outcome: Outcome | None = None) -> None:
+        body = fault.body
+        more = ((REQUEST_ID, self._request_id), (b"content-length", b"%d" % len(body)))
+        self._write(fault.status, encoded([JSON_CONTENT, *fault.headers, *more]), body)
+        self._notify(fault.status, outcome)
+
+    def _notify(self, status: int, outcome: Outcome | None) -> None:
+        """The request is over."""
+        if self._held.bytes:
+            self._held.give_back()
+        if self._witnessed or status >= 500:
+            head, id = self._head, self._id or self._request_id.decode("latin-1")
+            notify(
+                self._model.model, "http", id, head.tenant, status, outcome, head.traceparent,
+                self._began_ns, self._settled_ns,
+            )  # fmt: skip
+
+    def _write(self, status: int, headers: bytes, body: bytes) -> None:
+        """headers: as they go on the wire."""
+        if self._common is not self.server_state.default_headers:
+            self._common = self.server_state.default_headers
+            self._common_block = encoded(self._common)
+        closing = b"connection: close\r\n\r\n" if self._is_last else b"\r\n"
+        parts = [status_lines[status], self._common_block, headers, closing, body]
+        if len(body) < JOIN_BELOW_BYTES:
+            self.transport.write(b"".join(parts))
+        else:
+            self.transport.writelines(parts)
+        self.server_state.total_requests += 1
+        if self._is_last:
+            self.transport.close()
+        elif self.flow.write_paused:
+            self._reader = Reader.SLOW_READER
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        self._reader = Reader.CLIENT
+        self._used_s = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+        if self._unread:
+            # Not from here: a client that sends far ahead would have us call ourselves once per request.
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.data_received(b"")
+
+    def _expect_rest(self) -> None:
+        """A head or a body has begun and is not complete; what comes whole needs no clock."""
+        self._since_s = self.loop.time()
+        self._come_bytes = 0
+        if self._slow_timer is None:
+            self._slow_timer = self.loop.call_later(patience_s(0), self._refuse_if_slow)
+
+    def _refuse_if_slow(self) -> None:
+        """One timer that looks again when it may be time, and rests when nothing is incomplete."""
+        self._slow_timer = None
+        if self.transport.is_closing() or not self._since_s:
+            return
+        left_s = self._since_s + patience_s(self._come_bytes) - self.loop.time()
+        if left_s > 0:
+            self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
+            return
+        if self._reader is Reader.BODY:
+            self._is_last = True
+            self._reader = Reader.SERVER
+            self._id, self._request_id = "", self._head.request_id or new_id()
+            self._answer_fault(TOO_SLOW)
+        else:
+            self._refuse(TOO_SLOW)
+
+    def _close_if_idle(self) -> None:
+        """One timer that looks again when it may be time, instead of one that is set anew for every request."""
+        left_s = self._used_s + self.timeout_keep_alive - self.loop.time()
+        self._idle_timer = None
+        if self.transport.is_closing():
+            return
+        if self._reader is Reader.CLIENT and left_s <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(max(left_s, 1.0), self._close_if_idle)

@@ -1,0 +1,225 @@
+"""What belongs to no single model: server metadata, health, the list of models, and clean errors for the rest.
+
+The models themselves are usually elsewhere (the load balancer sends their paths to them); `Operations` tells about
+them. With `apps` one process can also answer for models of its own.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from serving.api.admission.gate import Caller, http_caller
+from serving.api.faults import (
+    INTERNAL,
+    CallFailed,
+    Fault,
+    escaped_path,
+    fault_of_error,
+    not_ready,
+    unavailable_model,
+    unknown_model,
+    unknown_path,
+    wrong_verb,
+)
+from serving.api.http.asgi import (
+    App,
+    Receive,
+    Scope,
+    Send,
+    answer_other_scope,
+    json_object,
+    read_body,
+    send_bytes,
+    send_fault,
+    send_json,
+)
+from serving.api.http.cors import Cors
+from serving.api.http.openapi.document import document
+from serving.api.operations import Operations, Settings
+from serving.api.pages import PAGES, Page
+from serving.api.shared_memory.memory import Kind
+from serving.names import MODELS, model_path
+
+_log = logging.getLogger(__name__)
+_MAX_BODY_BYTES = 64 * 1024
+_MODEL = re.compile(rf"{MODELS}([^/]+)(?:/.*)?")
+_CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
+_REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
+_SETTINGS = ("/v2/trace/setting", "/v2/logging")
+
+LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, gives content type and body
+
+
+class FrontApp:
+    """`apps`: of the models of this process. `pages`: further paths read with GET; those below /debug/ only from this
+    machine, or with the admin token. `cors`: None where pages of other origins may not ask."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        *,
+        apps: Mapping[str, App] | None = None,
+        pages: Mapping[str, LivePage] | None = None,
+        cors: Cors | None = None,
+    ) -> None:
+        self._cors = cors
+        self._server = operations
+        self._apps = dict(apps or {})
+        self._pages = dict(pages or {})
+        self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
+            "/v2": ("GET", self._answer_server),
+            "/v2/health/live": ("GET", self._answer_live),
+            "/v2/health/ready": ("GET", self._answer_ready),
+            "/v2/models/stats": ("GET", self._answer_statistics),
+            "/v2/repository/index": ("POST", self._answer_index),
+            "/openapi.json": ("GET", self._answer_openapi),
+        }
+        self._operations |= {path: ("GET", _page_answer(page)) for path, page in PAGES.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._cors is None:
+            await self._serve(scope, receive, send)
+        else:
+            await self._cors.serve(self._serve, scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await answer_other_scope(scope, receive, send)
+            return
+        path = _own_path(scope["path"], scope.get("root_path", ""))
+        verb, answer = self._operations.get(path, ("", None))
+        try:
+            if answer is None and path in self._pages:
+                await self._answer_page(path, scope, send)
+            elif answer is None:
+                await self._answer_elsewhere(path, scope, receive, send)
+            else:
+                _check_verb(scope, verb)
+                await answer(receive, send)
+        except CallFailed as failed:
+            await send_fault(send, failed.fault)
+        except Exception as error:
+            fault = fault_of_error(error)
+            if fault is INTERNAL:
+                _log.error("answering %s failed by a bug of ours", path, exc_info=error)
+            await send_fault(send, fault)
+
+    async def _answer_page(self, path: str, scope: Scope, send: Send) -> None:
+        _check_verb(scope, "GET")
+        if path.startswith("/debug/"):
+            self._server.gate.check(http_caller(scope))
+        content_type, body = await self._pages[path](scope.get("query_string", b"").decode("latin-1"))
+        await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
+
+    async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if found := _MODEL.fullmatch(path):
+            if found[1] not in self._apps:
+                raise CallFailed(await self._absent(found[1], path, scope))
+            await self._apps[found[1]](scope, receive, send)
+        elif found := _REGIONS.fullmatch(path):
+            await self._answer_about_regions(cast(Kind, found[1]), found[2] or "", found[3], scope, receive, send)
+        elif found := _CONTROL.fullmatch(path):
+            _check_verb(scope, "POST")
+            given = json_object(await _body(receive)).get("parameters") or {}
+            if not isinstance(given, dict):
+                raise CallFailed(Fault(400, "parameters: must be an object"))
+            change = self._server.load if found[2] == "load" else self._server.unload
+            await change(found[1], given, http_caller(scope))
+            await send_json(send, {})
+        elif path in _SETTINGS:
+            change_settings = self._server.log if path == "/v2/logging" else self._server.trace
+            await answer_settings(change_settings, scope, receive, send)
+        else:
+            raise CallFailed(unknown_path(path))
+
+    async def _answer_about_regions(
+        self, kind: Kind, name: str, verb: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        _check_verb(scope, "GET" if verb == "status" else "POST")
+        if verb == "status":
+            await send_json(send, self._server.region_status(kind, name))
+        elif verb == "register":
+            self._server.register_region(kind, name, json_object(await _body(receive)), http_caller(scope))
+            await send_json(send, {})
+        else:
+            self._server.unregister_regions(kind, name, http_caller(scope))
+            await send_json(send, {})
+
+    async def _absent(self, name: str, path: str, scope: Scope) -> Fault:
+        """A known model gets here while its own replicas are not reachable yet, or no longer; or ever, if the path has
+        percent escapes, since load balancers compare paths as they stand."""
+        raw = (scope.get("raw_path") or b"").decode("latin-1")
+        is_escaped = bool(raw) and model_path(name) not in raw
+        for model in await self._server.models():
+            if model.name == name and is_escaped:
+                return escaped_path(raw, path)
+            if model.name == name and model.wanted:
+                return not_ready(name, model.state)
+            if model.name == name:
+                return unavailable_model(name)
+        return unknown_model(name)
+
+    async def _answer_server(self, receive: Receive, send: Send) -> None:
+        await send_json(send, self._server.server())
+
+    async def _answer_live(self, receive: Receive, send: Send) -> None:
+        await send_json(send, {"live": True})
+
+    async def _answer_ready(self, receive: Receive, send: Send) -> None:
+        if waiting := await self._server.waiting():
+            await send_fault(send, Fault(503, f"not ready: {', '.join(waiting)}"))
+        else:
+            await send_json(send, {"ready": True})
+
+    async def _answer_statistics(self, receive: Receive, send: Send) -> None:
+        await send_json(send, await self._server.statistics())
+
+    async def _answer_openapi(self, receive: Receive, send: Send) -> None:
+        told = self._server.server()
+        models = await self._server.models()
+        described = document(models, name=self._server.name, release=told["version"], extensions=told["extensions"])
+        await send_json(send, described)
+
+    async def _answer_index(self, receive: Receive, send: Send) -> None:
+        only_ready = json_object(await _body(receive)).get("ready") is True
+        await send_json(send, await self._server.index(only_ready=only_ready))
+
+
+async def answer_settings(
+    change: Callable[[Mapping[str, Any], Caller], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Settings that are read with GET and changed with POST."""
+    caller = http_caller(scope)
+    if scope["method"] == "POST":
+        await send_json(send, await change(json_object(await _body(receive)), caller))
+    else:
+        _check_verb(scope, "GET")
+        await send_json(send, await change({}, caller))
+
+
+async def _body(receive: Receive) -> bytes:
+    """Raises CallFailed if the client has left before it was complete; nobody reads that."""
+    body = await read_body(receive, {}, _MAX_BODY_BYTES)
+    if body is None:
+        raise CallFailed(Fault(499, "the client has left"))
+    return body
+
+
+def _check_verb(scope: Scope, verb: str) -> None:
+    if scope["method"] != verb and (scope["method"], verb) != ("HEAD", "GET"):
+        raise CallFailed(wrong_verb(scope["method"], verb))
+
+
+def _page_answer(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
+    async def answer(receive: Receive, send: Send) -> None:
+        await send_bytes(send, 200, [*page.headers], page.body)
+
+    return answer
+
+
+def _own_path(path: str, root_path: str) -> str:
+    """The path from /v2 on, whatever it is mounted under."""
+    if root_path and path.startswith(root_path + "/"):
+        path = path.removeprefix(root_path)
+    return path.rstrip("/") or "/"

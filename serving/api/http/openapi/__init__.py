@@ -1,0 +1,1 @@
+"""The OpenAPI document of a server and of its models."""

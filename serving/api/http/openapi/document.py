@@ -1,0 +1,210 @@
+"""The HTTP surface as an OpenAPI document: what the server answers, and one set of paths per model with its own
+tensors. Pure: from what is known of the models to plain data."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from serving.api.entry import ModelEntry
+from serving.api.http.openapi.server import SERVER_SCHEMAS, server_paths, settings
+from serving.api.http.openapi.words import (
+    COUNT,
+    FLAG,
+    TEXT,
+    Json,
+    answers,
+    body,
+    change,
+    each,
+    fields,
+    read,
+    ref,
+    wishes,
+)
+from serving.api.signature import Described
+from serving.names import model_path
+
+_ELEMENT: Mapping[str, Json] = {
+    "BOOL": FLAG,
+    "BYTES": TEXT,
+    "FP32": {"type": "number"},
+    "FP64": {"type": "number"},
+}
+_NOT_IN_JSON = ("FP16", "BF16")
+_WHOLE: Json = {"type": "integer"}
+
+
+class DescribedTensor(Described, Protocol):
+    @property
+    def batched(self) -> bool: ...
+    @property
+    def optional(self) -> bool: ...
+
+
+class DescribedModel(Protocol):
+    """A model as its owner describes it. `example`: JSON of a request, or None."""
+
+    @property
+    def inputs(self) -> Sequence[DescribedTensor]: ...
+    @property
+    def outputs(self) -> Sequence[DescribedTensor]: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def decoupled(self) -> bool: ...
+    @property
+    def stateful(self) -> bool: ...
+    @property
+    def example(self) -> str | None: ...
+
+
+def signature(model: DescribedModel) -> Json:
+    """What a person, or a form, needs to know to call the model. `labelled`: outputs that can be asked for by class."""
+    return {
+        "description": model.description,
+        "inputs": [_tensor(tensor) for tensor in model.inputs],
+        "outputs": [_tensor(tensor) for tensor in model.outputs],
+        "labelled": sorted(model.labels),
+        "decoupled": model.decoupled,
+        "stateful": model.stateful,
+        "example": model.example,
+    }
+
+
+def _tensor(tensor: DescribedTensor) -> Json:
+    """With what is unusual about it."""
+    unusual = ({} if tensor.batched else {"batched": False}) | ({"optional": True} if tensor.optional else {})
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)} | unusual
+
+
+def document(models: Iterable[ModelEntry], *, name: str, release: str, extensions: Collection[str] = ()) -> Json:
+    """models: of one without a `signature` only the paths are described. extensions: of the
+    protocol, that this server offers."""
+    models = list(models)
+    paths = server_paths(extensions, [model.name for model in models])
+    for model in models:
+        paths |= _model_paths(model, extensions)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": name,
+            "version": release,
+            "description": "Open Inference Protocol v2. Every path of a model is also there with "
+            "`/versions/<version>` after the name. Tensors may travel as binary data behind the JSON "
+            "(`Inference-Header-Content-Length`); here the form without is described.",
+        },
+        "paths": paths,
+        "components": {"schemas": SERVER_SCHEMAS | _SCHEMAS},
+    }
+
+
+def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
+    path, tags = model_path(model.name), [model.name]
+    infer: Json = {"summary": f"Inference by {model.name}", "tags": tags}
+    request = ref("InferRequest")
+    example = None
+    if known := model.signature:
+        infer["description"] = known["description"]
+        infer["x-model"] = {"name": model.name, "version": model.version, "state": model.state} | known
+        request = _request_schema(known)
+        example = known["example"]
+    infer["requestBody"] = body(request, example=example)
+    refusals = (501,) if known and known["decoupled"] else ()  # it is asked with generate and generate_stream
+    infer["responses"] = answers("InferResponse", 400, 413, 415, 500, *refusals, 503, 504)
+    paths = {
+        path: read("Inputs, outputs and version", "ModelMetadata", tags=tags),
+        f"{path}/ready": read("Whether the model is ready", "ModelReady", 503, tags=tags),
+        f"{path}/config": read("Triton's model configuration", "ModelConfig", tags=tags),
+        f"{path}/stats": read("Statistics of all its replicas", "Statistics", tags=tags),
+        f"{path}/infer": {"post": infer},
+    }
+    if "trace" in extensions:
+        paths[f"{path}/trace/setting"] = settings("What is traced of its requests", "TraceSettings", tags=tags)
+    return paths | _generate_paths(path, model, tags)
+
+
+def _generate_paths(path: str, model: ModelEntry, tags: list[str]) -> Json:
+    known = model.signature
+    if known is None or any(tensor["datatype"] in _NOT_IN_JSON for tensor in [*known["inputs"], *known["outputs"]]):
+        return {}
+    tensors = {tensor["name"]: _value(_ELEMENT.get(tensor["datatype"], _WHOLE)) for tensor in known["inputs"]}
+    required = [tensor["name"] for tensor in known["inputs"] if not tensor.get("optional")]
+    known_to_all = {"id": TEXT, "parameters": ref("Parameters")}
+    row: Json = {"type": "object", "properties": known_to_all | tensors, "required": required}
+    one = change("The only answer to one row", row, "Generated", 400, 413, 500, 503, 504, tags=tags)
+    names = ", ".join(tensor["name"] for tensor in known["outputs"])
+    events = {
+        "description": f"server-sent events, the data of each an object with {names}, or with `error`",
+        "content": {"text/event-stream": {"schema": fields(data=TEXT)}},
+    }
+    responses = one["post"]["responses"] | {"200": events}
+    many = one["post"] | {"summary": "Every answer to one row as an event", "responses": responses}
+    return {f"{path}/generate": one, f"{path}/generate_stream": {"post": many}}
+
+
+def _value(element: Json) -> Json:
+    return {"anyOf": [element, each(element)]}
+
+
+def _request_schema(known: Json) -> Json:
+    """The general request, with this model's tensors in it. A model whose tensors JSON cannot carry gets the general
+    one."""
+    inputs = [_input_schema(tensor) for tensor in known["inputs"]]
+    names = [output["name"] for output in known["outputs"]]
+    count = len(inputs)
+    outputs = {"type": "array", "items": {"allOf": [ref("RequestedOutput")], "properties": {"name": {"enum": names}}}}
+    return {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": TEXT,
+            "parameters": ref("Parameters"),
+            "inputs": {
+                "type": "array",
+                "items": inputs[0] if count == 1 else {"anyOf": inputs},
+                "minItems": sum(not tensor.get("optional") for tensor in known["inputs"]),
+                "maxItems": count,
+            },
+            "outputs": outputs,
+        },
+    }
+
+
+def _input_schema(tensor: Json) -> Json:
+    sizes = [{"type": "integer", "minimum": 1} if size < 0 else {"const": size} for size in tensor["shape"]]
+    return {
+        "type": "object",
+        "required": ["name", "datatype", "shape", "data"],
+        "properties": {
+            "name": {"const": tensor["name"]},
+            "datatype": {"const": tensor["datatype"]},
+            "shape": {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)},
+            "data": {
+                "type": "array",
+                "description": "flat, in row-major order, or nested like the shape",
+                "items": _ELEMENT.get(tensor["datatype"], _WHOLE),
+            },
+        },
+    }
+
+
+_DESCRIBED = fields(name=TEXT, datatype=TEXT, shape=each(_WHOLE))
+_SCHEMAS: Json = {
+    "ModelMetadata": fields(
+        name=TEXT, versions=each(TEXT), platform=TEXT, inputs=each(_DESCRIBED), outputs=each(_DESCRIBED)
+    ),
+    "ModelReady": fields(name=TEXT, ready=FLAG),
+    "ModelConfig": fields(("name", "input", "output"), name=TEXT, input=each({}), output=each({})),
+    "Parameters": wishes(priority=COUNT, timeout={**COUNT, "description": "microseconds"}),
+    "RequestedOutput": fields(("name",), name=TEXT, parameters=wishes(classification=COUNT, binary_data=FLAG)),
+    "InferRequest": fields(("inputs",), id=TEXT, inputs=each({"type": "object"}), outputs=each({"type": "object"})),
+    "Generated": fields(("model_name", "model_version"), id=TEXT, model_name=TEXT, model_version=TEXT),
+    "InferResponse": fields(
+        ("model_name", "model_version", "outputs"),
+        id=TEXT,
+        model_name=TEXT,
+        model_version=TEXT,
+        outputs=each(fields(("name", "datatype", "shape"), name=TEXT, datatype=TEXT, shape=each(_WHOLE), data={})),
+    ),
+}

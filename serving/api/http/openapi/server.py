@@ -1,0 +1,108 @@
+"""The part of the OpenAPI document that belongs to no model: what every server answers, and what this one offers."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from serving.api.http.openapi.words import COUNT, FLAG, TEXT, Json, change, each, fields, read, ref, wishes
+
+
+def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
+    """extensions: of the protocol, that are offered; what a setting has not allowed is not described."""
+    paths = {
+        "/v2": read("The server's name, version and extensions", "ServerMetadata"),
+        "/v2/health/live": read("Whether the server lives", "Live"),
+        "/v2/health/ready": read("Whether all models are ready", "Ready", 503),
+        "/v2/models/stats": read("Statistics of the models", "Statistics"),
+        "/v2/repository/index": change("The models and their state", wishes(ready=FLAG), "Index", 400, required=False),
+    }
+    if "model_repository" in extensions:
+        paths |= _control_paths(models)
+    if "system_shared_memory" in extensions:
+        paths |= _region_paths("system", "Regions", "Registration")
+    if "cuda_shared_memory" in extensions:
+        paths |= _region_paths("cuda", "CudaRegions", "CudaRegistration")
+    if "logging" in extensions:
+        paths["/v2/logging"] = settings("What is logged", "LogSettings")
+    if "trace" in extensions:
+        paths["/v2/trace/setting"] = settings("What is traced", "TraceSettings")
+    return paths
+
+
+def _control_paths(models: Sequence[str]) -> Json:
+    tags = ["models come and go"]
+    parameters = [_in_path("model", TEXT | {"enum": [*models]})]
+    given = wishes(parameters=wishes(unload_dependents=FLAG))
+    errors = (400, 403, 404, 500, 503)
+    return {
+        f"/v2/repository/models/{{model}}/{verb}": {
+            **change(summary, given, "Nothing", *errors, required=False, tags=tags),
+            "parameters": parameters,
+        }
+        for verb, summary in (
+            ("load", "Deploys the model, or restarts its replicas one by one; answers when it does"),
+            ("unload", "Answers when the model's processes are gone"),
+        )
+    }
+
+
+def _region_paths(kind: str, registered: str, registration: str) -> Json:
+    tags = [f"{kind} shared memory"]
+    all_of_them, one = f"/v2/{kind}sharedmemory", f"/v2/{kind}sharedmemory/region/{{region}}"
+    parameters = [_in_path("region", TEXT | {"pattern": "^[A-Za-z0-9_-]{1,200}$"})]
+    forget = "Forgets it; requests that use it are still answered"
+    return {
+        f"{all_of_them}/status": read("The registered regions", registered, tags=tags),
+        f"{all_of_them}/unregister": change("Forgets all regions", None, "Nothing", 403, tags=tags),
+        f"{one}/status": read("One region", registered, 404, tags=tags) | {"parameters": parameters},
+        f"{one}/register": {
+            **change("Registers memory that a client has made", ref(registration), "Nothing", 400, 403, tags=tags),
+            "parameters": parameters,
+        },
+        f"{one}/unregister": change(forget, None, "Nothing", 403, tags=tags) | {"parameters": parameters},
+    }
+
+
+def settings(summary: str, schema: str, **more: Any) -> Json:
+    changed = change(f"Changes it: {summary.lower()}", ref(schema), schema, 400, 403, 503, **more)
+    return read(summary, schema, **more) | changed
+
+
+def _in_path(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+_SIZE = {**COUNT, "description": "bytes"}
+SERVER_SCHEMAS: Json = {
+    "Error": fields(error=TEXT),
+    "Nothing": {"type": "object", "maxProperties": 0},
+    "Live": fields(live=FLAG),
+    "Ready": fields(ready=FLAG),
+    "ServerMetadata": fields(name=TEXT, version=TEXT, extensions=each(TEXT)),
+    "Index": each(fields(name=TEXT, version=TEXT, state=TEXT, reason=TEXT)),
+    "Statistics": fields(model_stats=each({"type": "object"})),
+    "Registration": fields(("key", "byte_size"), key=TEXT, offset=_SIZE, byte_size=_SIZE),
+    "Regions": each(fields(name=TEXT, key=TEXT, offset=_SIZE, byte_size=_SIZE)),
+    "CudaRegistration": fields(
+        ("raw_handle", "device_id", "byte_size"),
+        raw_handle=fields(("b64",), b64=TEXT | {"description": "a CUDA IPC handle of 64 bytes, in base64"}),
+        device_id=COUNT,
+        byte_size=_SIZE,
+    ),
+    "CudaRegions": each(fields(name=TEXT, device_id=COUNT, byte_size=_SIZE)),
+    "LogSettings": wishes(
+        **dict.fromkeys(("log_info", "log_warning", "log_error"), FLAG),
+        log_verbose_level=COUNT | {"maximum": 2**31 - 1},
+        log_file={"const": ""},
+        log_format={"const": "default"},
+    )
+    | {"additionalProperties": False},
+    "TraceSettings": wishes(
+        trace_level=each({"enum": ["OFF", "TIMESTAMPS"]}) | {"minItems": 1, "maxItems": 1},
+        trace_rate=TEXT | {"pattern": "^[1-9][0-9]{0,8}$"},
+        trace_count={"const": "-1"},
+        log_frequency={"const": "0"},
+        trace_file={"const": ""},
+        trace_mode={"const": "opentelemetry"},
+    )
+    | {"additionalProperties": False},
+}

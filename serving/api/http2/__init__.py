@@ -1,0 +1,1 @@
+"""A server's side of HTTP/2 connections; knows nothing of gRPC."""

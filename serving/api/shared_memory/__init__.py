@@ -1,0 +1,1 @@
+"""Tensors in memory that a client on the same machine shares with the server."""

@@ -1,0 +1,144 @@
+"""Asks every replica of every model something, wherever it runs, and never waits long for one that does not answer.
+
+Ray keeps every handle informed of the replicas there are, so those that come and go need no registry of ours.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import DeploymentDetails, ServeInstanceDetails
+
+from serving.cluster.front.catalog import model_state
+from serving.core.clock import SystemClock
+from serving.core.statistics import ModelStatistics, total
+from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot
+
+PATIENCE_S = 2.0
+FRESH_NS = 1_000_000_000
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(slots=True)
+class Replies:
+    """What the replicas of one model said, in no order, and how many said nothing in time."""
+
+    replies: list[Any] = field(default_factory=list)
+    silent: int = 0
+
+
+class Collector:
+    """versions: of every model, by name; the name is also that of its Serve application."""
+
+    def __init__(self, versions: dict[str, str], *, patience_s: float = PATIENCE_S) -> None:
+        self._versions = versions
+        self._patience_s = patience_s
+        self._handles: dict[str, DeploymentHandle] = {}
+        self._known: ClusterSnapshot | None = None
+        self._known_ns = 0
+        self._looking = asyncio.Lock()
+
+    async def ask(self, method: str, *arguments: Any, models: Sequence[str] | None = None) -> dict[str, Replies]:
+        """Calls `method` on every replica of these models (None: of all), and waits for the slowest until patience
+        ends. By model; a model without replicas has empty answers."""
+        names = list(self._versions) if models is None else list(models)
+        answers = await asyncio.gather(*(self._ask(name, method, arguments) for name in names))
+        return dict(zip(names, answers, strict=True))
+
+    def forget(self) -> None:
+        """Models have come or gone; a handle of one that is gone would wait for its replicas."""
+        self._handles.clear()
+        self._known = None
+
+    async def statistics(self) -> dict[str, ModelStatistics]:
+        """Of each model, all its replicas together."""
+        answers = await self.ask("statistics")
+        return {name: total(answer.replies) for name, answer in answers.items()}
+
+    async def snapshot(self) -> ClusterSnapshot:
+        """Everything about all models. Whoever asks within a second of another gets the same one."""
+        async with self._looking:
+            now_ns = SystemClock.now_ns()
+            if self._known is None or now_ns - self._known_ns > FRESH_NS:
+                answers, details = await asyncio.gather(self.ask("snapshot"), asyncio.to_thread(serve_details))
+                models = tuple(
+                    model_snapshot(name, version, details, answers[name]) for name, version in self._versions.items()
+                )
+                self._known_ns = SystemClock.now_ns()
+                self._known = ClusterSnapshot(models=models, took_ns=self._known_ns - now_ns)
+            return self._known
+
+    async def _ask(self, name: str, method: str, arguments: tuple[Any, ...]) -> Replies:
+        until_s = asyncio.get_running_loop().time() + self._patience_s
+        try:
+            async with asyncio.timeout_at(until_s):
+                if name not in self._handles:
+                    self._handles[name] = await asyncio.to_thread(serve.get_app_handle, name)
+                response = self._handles[name].broadcast(method, *arguments)
+                # Ray's own way to wait for them loses all answers if one is late, which is when they are needed most.
+                calls = await response._fetch_replica_results_async()
+        except Exception as error:  # no such application yet, or none of its replicas runs
+            self._handles.pop(name, None)
+            logger.info("%s: nobody to ask: %r", name, error)
+            return Replies()
+        answers = Replies()
+        for reply in await asyncio.gather(*(_reply(call, until_s) for call in calls), return_exceptions=True):
+            if isinstance(reply, BaseException):
+                logger.info("%s: a replica did not answer %s: %r", name, method, reply)
+                answers.silent += 1
+            else:
+                answers.replies.append(reply)
+        return answers
+
+
+async def _reply(call: Any, until_s: float) -> Any:
+    async with asyncio.timeout_at(until_s):
+        return await call.get_async()
+
+
+def serve_details() -> ServeInstanceDetails | None:
+    """What Ray Serve's controller knows; `serve.status()` is an excerpt of it. None while it does not answer."""
+    try:
+        return ServeInstanceDetails(**_get_global_client().get_serve_details())
+    except Exception as error:
+        logger.warning("the controller does not answer: %s", error)
+        return None
+
+
+def model_snapshot(name: str, version: str, details: ServeInstanceDetails | None, answers: Replies) -> ModelSnapshot:
+    application = details.applications.get(name) if details else None
+    deployment = next(iter(application.deployments.values()), None) if application else None
+    replicas = tuple(answers.replies)
+    running = sum(replica.state == "RUNNING" for replica in deployment.replicas) if deployment else len(replicas)
+    state = model_state(application, running=running)
+    return ModelSnapshot(
+        name=name,
+        version=version,
+        state=state.name,
+        reason=state.reason,
+        running=running,
+        wanted=deployment.target_num_replicas if deployment else 0,
+        limit=_limit(deployment),
+        silent=answers.silent,
+        replicas=replicas,
+    )
+
+
+def _limit(deployment: DeploymentDetails | None) -> int | None:
+    """Ray gives the scaling of a deployment as it was given: an object, or plain data."""
+    scaling = deployment.deployment_config.autoscaling_config if deployment else None
+    found = scaling.get("max_replicas") if isinstance(scaling, dict) else getattr(scaling, "max_replicas", None)
+    return int(found) if found is not None else None
+
+
+def targets(http_port: int) -> list[dict[str, Any]]:
+    """For Prometheus' HTTP service discovery: one target per machine, which is asked for its own replicas only."""
+    alive = sorted({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+    return [{"targets": [f"{node}:{http_port}"], "labels": {"node": node, "__param_node": node}} for node in alive]

@@ -1,0 +1,101 @@
+"""Loads and unloads models at run time, as in Triton's explicit mode: a load deploys a model's Serve application, or
+replaces its replicas; an unload deletes it. What there is to load is what the settings say.
+
+A load is done when the new replicas answer, an unload when the model answers no more. Replicas that were replaced or
+unloaded finish what they have in the background, for half a minute or more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Protocol
+
+from ray import serve
+
+from serving.api.faults import CallFailed, Fault, unknown_model
+from serving.cluster.environment import peer_header
+from serving.cluster.front.collector import serve_details
+from serving.cluster.probes import POLL_S, NeverUp, answers, hears, is_ready_over_grpc, replacing
+from serving.config import Settings
+from serving.names import model_path
+
+PATIENCE_S = 600.0  # as `headway serve` has at the start
+
+logger = logging.getLogger("ray.serve")
+
+
+class Deploy(Protocol):
+    """Deploys models of the settings; see `app.deploy`."""
+
+    def __call__(self, *, only: str) -> None: ...
+
+
+class Control:
+    """See `api.operations.ModelControl`. deploy: into the running Ray. changed: called when a model has come or
+    gone."""
+
+    def __init__(self, settings: Settings, *, deploy: Deploy, changed: Callable[[], None]) -> None:
+        self._settings = settings
+        self._deploy = deploy
+        self._grpc = bool(peer_header()) and bool(self._settings.server.grpc_port)
+        self._changed = changed
+        self._locks = {model.name: asyncio.Lock() for model in self._settings.models}
+        server = self._settings.server
+        self._grpc_address = f"{server.own_host}:{server.grpc_port}"
+
+    async def load(self, name: str) -> None:
+        async with self._lock(name):
+            logger.info("%s: loading", name)
+            before = await asyncio.to_thread(replicas_of, name)
+            await asyncio.to_thread(self._deploy, only=name)
+            try:
+                await self._until(name, partial(self._is_up, before=before), "loaded")
+            finally:
+                self._changed()
+
+    async def unload(self, name: str) -> None:
+        async with self._lock(name):
+            logger.info("%s: unloading", name)
+            await asyncio.to_thread(serve.delete, name, _blocking=False)
+            try:
+                await self._until(name, self._is_gone, "unloaded")
+            finally:
+                self._changed()
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        if name not in self._locks:
+            raise CallFailed(unknown_model(name))
+        return self._locks[name]
+
+    async def _until(self, name: str, reached: Callable[[str], bool], what: str) -> None:
+        for _ in range(round(PATIENCE_S / POLL_S)):
+            if await asyncio.to_thread(reached, name):
+                return
+            await asyncio.sleep(POLL_S)
+        raise CallFailed(Fault(503, f"'{name}' is not {what} after {PATIENCE_S:g} s; it may still be"))
+
+    def _is_up(self, name: str, before: Collection[str]) -> bool:
+        """Raises CallFailed if it never will be. before: the replicas that are replaced."""
+        details = serve_details()
+        try:
+            count = replacing(details.applications.get(name) if details else None, before)
+        except NeverUp as error:
+            raise CallFailed(Fault(500, f"failed to load '{name}': {error}")) from None
+        if not count or not hears(self._settings.server.url, name, count, but_not=before):
+            return False
+        return not self._grpc or bool(is_ready_over_grpc(self._grpc_address, name))
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether HAProxy sends requests to the model's replicas no more."""
+        if answers(f"{self._settings.server.url}{model_path(name)}/ready"):
+            return False
+        return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
+
+
+def replicas_of(name: str) -> set[str]:
+    """Ids of all replicas of a model, those that are about to end included."""
+    details = serve_details()
+    application = details.applications.get(name) if details else None
+    deployments = application.deployments.values() if application else ()
+    return {replica.replica_id for deployment in deployments for replica in deployment.replicas}

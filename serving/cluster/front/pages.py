@@ -1,0 +1,102 @@
+"""What the front shows of the whole cluster: metrics for Prometheus, where it should ask, and what helps to debug."""
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from serving.api.http.front import LivePage
+from serving.cluster import decisions
+from serving.cluster.front.collector import Collector, targets
+from serving.cluster.replica.loop_watch import LoopWatch
+from serving.cluster.replica.snapshots import memory_bytes
+from serving.names import FRONT
+from serving.protocol.errors import BadMessage
+from serving.telemetry.prometheus import CONTENT_TYPE, exposition
+from serving.text_file import UnreadableText, read_text
+
+SHORTEST_TOKEN = 16
+
+
+def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]:
+    """`/metrics` tells of every replica, or with `?node=` of those on one machine; `/metrics/targets` lists the
+    machines for Prometheus' HTTP service discovery, so that none is left out and none counted twice."""
+
+    async def metrics(query: str) -> tuple[str, bytes]:
+        snapshot = await collector.snapshot()
+        if node := parse_qs(query).get("node"):
+            snapshot = snapshot.of_node(node[0])
+        return CONTENT_TYPE, exposition(snapshot)
+
+    async def discovery(query: str) -> tuple[str, bytes]:
+        return "application/json", json.dumps(await asyncio.to_thread(targets, http_port)).encode()
+
+    return {"/metrics": metrics, "/metrics/targets": discovery}
+
+
+def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
+    """`/debug/state`: every model with its replicas in full and the latest scaling decisions, and the front's own
+    process; `/debug/stacks`: where every thread and task of every replica stands. Only for whoever sits on the machine.
+
+    `/debug/state?watch_loop_s=30` has replicas and the front measure for so long how their event loops stand still; the
+    next look tells."""
+    loop_watch = LoopWatch()
+
+    async def state(query: str) -> tuple[str, bytes]:
+        watch = [_seconds(text) for text in parse_qs(query).get("watch_loop_s", [])[:1]]
+        front = {"pid": os.getpid(), "memory_bytes": memory_bytes(), "loop": loop_watch.report()}
+        cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state", *watch))
+        models = [
+            {
+                "name": model.name,
+                "version": model.version,
+                "state": model.state,
+                "reason": model.reason,
+                "running": model.running,
+                "wanted": model.wanted,
+                "limit": model.limit,
+                "silent": answers[model.name].silent,
+                "decisions": await asyncio.to_thread(decisions.recent, model.name),
+                "replicas": sorted(answers[model.name].replies, key=lambda told: str(told["replica"])),
+            }
+            for model in cluster.models
+        ]
+        for seconds in watch:
+            loop_watch.watch(seconds)
+        return "application/json", json.dumps({"models": models, FRONT: front}, indent=1).encode()
+
+    async def stacks(query: str) -> tuple[str, bytes]:
+        answers = await collector.ask("stacks")
+        told = {name: model.replies for name, model in answers.items()}
+        return "application/json", json.dumps(told, indent=1).encode()
+
+    return {"/debug/state": state, "/debug/stacks": stacks}
+
+
+def admin_token_here(path: str | None) -> str:
+    """The same in a replica, whose machine need not have the file; "" then."""
+    return admin_token(path) if path is not None and Path(path).is_file() else ""
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadMessage(f"{text[:20]!r} is no number of seconds", path="watch_loop_s") from None
+
+
+def admin_token(path: str | None) -> str:
+    """The secret in this file, "" without one. Raises where there is a file without a secret: nobody would notice."""
+    if path is None:
+        return ""
+    try:
+        token = read_text(Path(path)).strip()
+    except UnreadableText as error:
+        raise ValueError(f"server.admin_token_file: {path} {error}") from error
+    if len(token) < SHORTEST_TOKEN or not token.isascii():
+        raise ValueError(
+            f"server.admin_token_file: {path} holds no secret of {SHORTEST_TOKEN} ASCII characters or more"
+        )
+    return token

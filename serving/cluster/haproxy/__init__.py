@@ -1,0 +1,1 @@
+"""HAProxy as Ray Serve starts it, with changes to its configuration."""

@@ -1,0 +1,74 @@
+"""A loaded model as the protocol shows it to clients."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from models.base import TunableModel
+from models.spec import TensorSpec
+from serving.api.admission.room import Room
+from serving.api.served import ServedModel
+from serving.cluster.replica.engines import AnyEngine
+from serving.core.witness import Witness
+from serving.protocol.messages import TensorDescription
+from serving.runtime.generation import GeneratingEngine
+from serving.runtime.sequences import SequenceEngine
+from serving.telemetry.recording import Recorded
+
+
+def served_model(
+    engine: AnyEngine,
+    max_body_bytes: int,
+    whereabouts: Callable[[], dict[str, str]],
+    witnesses: Sequence[Witness] = (),
+    recorded: Recorded | None = None,
+    **more: Any,
+) -> ServedModel:
+    """recorded: the same engine, where its requests are to be noted. more: `of_failures`, `regions`, `totals`, `trace`
+    and `wire` of `ServedModel`."""
+    spec = engine.spec
+    return ServedModel(
+        name=spec.name,
+        version=spec.version,
+        platform="headway_pytorch",
+        description=spec.description,
+        inputs=tuple(map(_description, spec.inputs)),
+        outputs=tuple(map(_description, spec.outputs)),
+        labels=spec.labels,
+        example=spec.example,
+        config=lambda: learned(engine) | whereabouts(),
+        backend=recorded or engine,
+        sequencer=recorded or engine if isinstance(engine, SequenceEngine) else None,
+        generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,
+        takes_parameters=getattr(engine.model, "takes_parameters", False),
+        max_body_bytes=max_body_bytes,
+        room=Room(max_body_bytes),
+        witnesses=tuple(witnesses),
+        **more,
+    )
+
+
+def learned(engine: AnyEngine) -> dict[str, Any]:
+    """What the engine found out by itself, for whoever wants to look behind the batching."""
+    if isinstance(engine, GeneratingEngine):
+        return {"device": engine.model.device} | engine.facts()
+    batcher = engine.batcher
+    length = batcher.sizes.lengths[-1]
+    useful_rows = batcher.sizes.useful_rows(batcher.latency, length)
+    sequences = engine.facts() if isinstance(engine, SequenceEngine) else {}
+    computed = engine.model.facts() if isinstance(engine.model, TunableModel) else {}
+    return (
+        sequences
+        | computed
+        | {
+            "device": engine.model.device,
+            "max_batch_rows": batcher.sizes.largest_rows,
+            "useful_batch_rows": useful_rows,
+            "predicted_ms_alone": batcher.latency.predict_ns(1, length) / 1e6,
+            "predicted_ms_useful_batch": batcher.latency.predict_ns(useful_rows, length) / 1e6,
+            "latency_budget_ms": engine.budget_ms,
+        }
+    )
+
+
+def _description(tensor: TensorSpec) -> TensorDescription:
+    return TensorDescription(tensor.name, tensor.datatype, tensor.shape, tensor.batched, tensor.optional)

@@ -1,0 +1,117 @@
+"""What this replica tells of itself when it is asked: its engine's state and counts as plain values."""
+
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from serving.cluster.replica.engines import AnyEngine
+from serving.cluster.replica.http_door import entrance
+from serving.core.clock import SystemClock
+from serving.core.statistics import WireTimes
+from serving.runtime.generation import GeneratingEngine
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
+
+STATM = Path("/proc/self/statm")
+
+
+class SnapshotSource:
+    """replica, node: its name and the address of its machine.
+
+    price_per_hour: of what it holds, None without a price.
+    wire: what its messages take.
+    predictions: how often which class was the best; only where there are labels.
+    read_gpus: looks at the GPUs of this replica; only where there are any.
+    """
+
+    def __init__(
+        self,
+        engine: AnyEngine,
+        recorder: Recorder,
+        *,
+        replica: str,
+        node: str,
+        price_per_hour: float | None = None,
+        wire: WireTimes | None = None,
+        predictions: Mapping[str, int] = MappingProxyType({}),
+        read_gpus: Callable[[], Sequence[GpuReading]] = tuple,
+    ) -> None:
+        self._engine = engine
+        self._recorder = recorder
+        self._replica = replica
+        self._node = node
+        self._price_per_hour = price_per_hour
+        self._wire = wire or WireTimes()
+        self._predictions = predictions
+        self._read_gpus = read_gpus
+        self._began_ns = SystemClock.now_ns()
+
+    def snapshot(self) -> ReplicaSnapshot:
+        """As of now. Its counts are the engine's own, so pass it on before anything else happens."""
+        engine = self._engine
+        ledger = engine.ledger.snapshot()
+        reading = engine.reading()
+        return ReplicaSnapshot(
+            model=engine.spec.name,
+            version=engine.spec.version,
+            replica=self._replica,
+            node=self._node,
+            device=str(engine.model.device),
+            door=entrance.door,
+            ready=engine.is_ready(),
+            uptime_ns=SystemClock.now_ns() - self._began_ns,
+            received=ledger.received,
+            queued=ledger.queued,
+            in_flight=ledger.in_flight,
+            expected_wait_ns=reading.wait_ns,
+            lanes=reading.lanes,
+            cpu_ns=cpu_ns(),
+            memory_bytes=memory_bytes(),
+            price_per_hour=self._price_per_hour,
+            statistics=engine.statistics(),
+            counts=self._recorder.counts(),
+            gpus=tuple(self._read_gpus()),
+            predictions=dict(self._predictions),
+            wire=self._wire,
+            **_batching(engine),
+        )
+
+
+def _batching(engine: AnyEngine) -> dict[str, Any]:
+    """What the batching queue has to tell. A model that generates has none: every request is a batch of its own."""
+    if isinstance(engine, GeneratingEngine):
+        return {
+            "queued_rows": engine.ledger.queued,
+            "batches_in_flight": engine.ledger.in_flight,
+            "largest_batch_rows": 1,
+            "useful_batch_rows": 1,
+            "bound_margin": 0.0,
+            "bound_coverage": 1.0,
+            "drift": 1.0,
+            "budget_ms": engine.spec.latency_budget_ms,
+        }
+    batcher = engine.batcher
+    learned = batcher.latency.snapshot()
+    return {
+        "queued_rows": batcher.queue.rows,
+        "batches_in_flight": engine.batches_in_flight(),
+        "largest_batch_rows": batcher.sizes.largest_rows,
+        "useful_batch_rows": batcher.sizes.useful_rows(batcher.latency, batcher.sizes.lengths[-1]),
+        "bound_margin": learned.margin,
+        "bound_coverage": learned.coverage,
+        "drift": learned.drift,
+        "budget_ms": engine.budget_ms,
+    }
+
+
+def cpu_ns() -> int:
+    """CPU time of this process, all threads."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return int((used.ru_utime + used.ru_stime) * 1e9)
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process."""
+    return int(STATM.read_text().split()[1]) * resource.getpagesize()

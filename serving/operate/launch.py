@@ -1,0 +1,248 @@
+"""`headway serve`: starts Ray with the right environment, deploys, says how to call what is ready, and ends it all.
+
+The environment must be complete before Ray is imported: every Serve process reads it when it is imported.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from serving.api.admission.secret import VARIABLE as SECRET
+from serving.cluster.environment import (
+    can_listen,
+    grpc_options,
+    listening_environment,
+    own_host,
+    ray_environment,
+    serves_grpc,
+    uses_haproxy,
+)
+from serving.cluster.limits import KEEP_ALIVE_S
+from serving.cluster.ports import ALONE, machines_ports, replicas_environment
+from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
+from serving.config import Settings
+from serving.direct import ask
+from serving.names import FRONT, model_path
+from serving.operate.doctor import Verdict, check_ports
+from serving.operate.keeping import Unsafe, haproxy_environment, home, home_trouble, kept_folder, token_environment
+from serving.operate.path import claim_python_path
+from serving.operate.processes import Interrupted, StopSignal, descendants, end
+
+READY_TIMEOUT_S = 600.0
+DRAIN_S = 3.0
+
+Say = Callable[[str], None]
+
+
+class StartFailed(Exception):
+    """Something did not come up; the text says what, and what the replica said."""
+
+
+def serve(settings: Settings, config_path: Path, say: Say) -> None:
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, at any moment. Raises `StartFailed` if a model does not come up."""
+    stop = StopSignal()
+    cluster = Cluster(settings, config_path, say)
+    try:
+        with stop.interrupting():
+            cluster.start(stop)
+            cluster.wait_until_ready(stop)
+            for line in cluster.announcement():
+                say(line)
+        stop.wait()
+    except Interrupted:
+        stop.listen()  # where it came while Ray had taken SIGTERM for itself
+    finally:
+        try:
+            say("stopping …")
+        finally:  # also where nobody reads any more what is said
+            cluster.stop()
+        say("stopped")
+
+
+class Cluster:
+    """Ray and Headway's applications on it. Starts a Ray of its own unless the settings name one."""
+
+    def __init__(self, settings: Settings, config_path: Path, say: Say) -> None:
+        self._settings = settings
+        self.folder = str(config_path.resolve().parent)
+        self._say = say
+        self._owns_ray = settings.server.ray_address is None
+        self._bystanders: set[int] | None = None  # children of this process that were there before the start
+
+    def start(self, stop: StopSignal | None = None) -> None:
+        """stop: is listened to again after Ray has taken signals for itself."""
+        server = self._settings.server
+        self._bystanders = descendants(os.getpid())
+        if not can_listen(self._settings):
+            raise StartFailed(f"server.host {server.host}: IPv6 needs HAProxy, and a Ray that `headway serve` starts")
+        if self._owns_ray:
+            self._check_ports()
+        os.environ.update(ray_environment(self._settings))
+        if self._owns_ray:
+            os.environ.update(self._own_environment())
+        for folder in claim_python_path(self.folder):
+            self._say(f"WARNING: PYTHONPATH: {folder} hides a package of Headway's and is left out")
+        self._say("starting Ray …")
+        # It says how to turn its token authentication off, at every start: nobody should.
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        import ray
+        from ray import serve
+        from ray.job_config import JobConfig
+
+        from serving.cluster.app import deploy
+
+        ray.init(
+            # Else Ray puts the folder where this was started first on its workers' path, before the standard library.
+            job_config=JobConfig(_client_job=True),
+            address=server.ray_address or "local",  # not whatever Ray happens to run on this machine
+            num_cpus=self._cpus() if self._owns_ray else None,
+            include_dashboard=False if self._owns_ray else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+        if stop:
+            stop.listen()  # Ray has taken SIGTERM for itself meanwhile
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        serve.start(
+            http_options={
+                "host": own_host(self._settings),
+                "port": server.http_port,
+                "keep_alive_timeout_s": KEEP_ALIVE_S,
+            },
+            grpc_options=grpc_options(self._settings) if serves_grpc(self._settings) else None,
+        )
+        gpus = "GPU" in ray.cluster_resources()
+        for spec in self._settings.model_specs():
+            if spec.resources.gpus and not gpus and self._owns_ray:
+                self._say(f"WARNING: {spec.name} asks for a GPU and there is none: it is served on the CPU")
+        deploy(self._settings, gpus=gpus or not self._owns_ray)
+
+    def _own_environment(self) -> dict[str, str]:
+        """Of a Ray that starts here, for all of its processes. On another they have Ray's own token and folders."""
+        try:
+            folder = kept_folder()
+        except Unsafe as error:
+            raise StartFailed(str(error)) from None
+        token = token_environment(folder, os.environ, home())
+        for path in token.values():
+            self._say(f"WARNING: {home_trouble(home())}: Ray's token is in {path}")
+        own = {SECRET: token_hex(16), ALONE: "1"}
+        ports = replicas_environment(self._settings.server.http_port, machines_ports())
+        return own | token | haproxy_environment(folder) | ports | listening_environment(self._settings)
+
+    def _check_ports(self) -> None:
+        """Ray would find out after a while, and say it in a page of tracebacks."""
+        checks = check_ports(self._settings.server, haproxy=uses_haproxy(self._settings))
+        taken = [check for check in checks if check.verdict is Verdict.FAIL]
+        if taken:
+            raise StartFailed("\n".join(f"{one.name}, {one.finding}; {one.advice}" for one in taken))
+
+    def wait_until_ready(self, stop: StopSignal | None = None) -> bool:
+        """False if it was asked to stop before."""
+        wait = stop.wait if stop else _pause
+        from ray import serve
+
+        waiting = {FRONT, *(spec.name for spec in self._settings.model_specs())}
+        give_up_s = time.monotonic() + READY_TIMEOUT_S
+        while waiting:
+            if wait(POLL_S):
+                return False
+            applications = serve.status().applications
+            for name in sorted(waiting):
+                if self._is_up(name, applications.get(name)):
+                    waiting.discard(name)
+                    if name != FRONT:
+                        self._say(f"{name} is up")
+            if time.monotonic() > give_up_s:
+                raise StartFailed(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}")
+        return True
+
+    def announcement(self) -> list[str]:
+        """What a newcomer wants to know: the address, the models, and a call that works as printed."""
+        url = self.url()
+        lines = [f"Headway is ready at {url}", *self._grpc_announcement()]
+        for spec in self._settings.model_specs():
+            facts = get_json(f"{url}{model_path(spec.name)}/config")["parameters"]
+            door, device = (facts[key]["string_value"] for key in ("door", "device"))
+            count = f"{'up to ' if self._settings.model(spec.name).scaling else ''}{spec.replicas} replica(s)"
+            lines.append(f"  {spec.name}: ready on {device}, {door} door, {count}")
+        for spec in self._settings.model_specs():
+            if spec.example:
+                lines += ["try it:", f"  curl -s {url}{model_path(spec.name)}/infer -d '{spec.example.strip()}'"]
+        return lines
+
+    def url(self) -> str:
+        return self._settings.server.url
+
+    def _grpc_announcement(self) -> list[str]:
+        """Where gRPC answers, or what it lacks; nothing where it was not asked for."""
+        server = self._settings.server
+        if not server.grpc_port:
+            return []
+        if not serves_grpc(self._settings):
+            return ["WARNING: no gRPC without HAProxy; server.grpc_port: null if you do not miss it"]
+        address = f"{server.own_host}:{server.grpc_port}"
+        model = self._settings.model_specs()[0].name
+        if answers_over_grpc(address, model):
+            return [f"gRPC at {address}"]
+        return [
+            f"WARNING: gRPC at {address} only for calls with the metadata `application: <model>`; see headway doctor"
+        ]
+
+    def stop(self) -> None:
+        """Leaves no process behind that `start` started. On a Ray that is not ours only our applications go."""
+        if self._bystanders is None:
+            return
+        ours = descendants(os.getpid()) - self._bystanders
+        if not ours and self._owns_ray:
+            return
+        import ray
+        from ray import serve
+
+        if not self._owns_ray:
+            if not ray.is_initialized():
+                return
+            for name in (FRONT, *(spec.name for spec in self._settings.model_specs())):
+                serve.delete(name, _blocking=False)
+            ray.shutdown()
+            return
+        if ray.is_initialized():
+            ray.shutdown()
+        # Also what a start that was interrupted has begun meanwhile.
+        end(ours | descendants(os.getpid()) - self._bystanders, patience_s=DRAIN_S)
+
+    def _cpus(self) -> int:
+        """Ray counts CPUs only to place replicas. Too few cores slow models down, they do not stop them. One replica
+        more has a place, so that an update of any model can start the next version before it stops the present one."""
+        specs = self._settings.model_specs()
+        wanted = sum(spec.resources.cpus * spec.replicas for spec in specs)
+        there = len(os.sched_getaffinity(0))
+        if wanted > there:
+            self._say(f"WARNING: the models ask for {ceil(wanted)} CPUs, this machine has {there}: they will share")
+        return max(ceil(wanted + max(spec.resources.cpus for spec in specs)), there)
+
+    def _is_up(self, name: str, application: Any | None) -> bool:
+        try:
+            count = expected(application)
+        except NeverUp as error:
+            raise StartFailed(f"{name} did not start: {error}") from None
+        if name == FRONT:
+            return count > 0 and answers(f"{self.url()}/v2/health/ready")
+        return count > 0 and hears(self.url(), name, count)
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def get_json(url: str) -> dict[str, Any]:
+    with ask(url, timeout_s=10) as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer

@@ -1,0 +1,1 @@
+"""Files for a cluster, rendered from the settings."""
