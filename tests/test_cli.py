@@ -137,7 +137,7 @@ def test_explain_shows_values_limits_and_environment() -> None:
 
 def test_explain_speaks_json_to_programs() -> None:
     explained = json.loads(headway("explain", DEMO, "--json").stdout)
-    assert explained["derived"]["text-embedder"]["max_ongoing_requests"] == 1024 + 2 * 256
+    assert explained["derived"]["text-embedder"]["max_ongoing_requests"] == 1024 + 2 * 128
     assert explained["derived"]["text-embedder"]["graceful_shutdown_s"] == 30 + 60 + 5
     line = 1 + Path(DEMO).read_text().splitlines().index("  - name: text-embedder")
     assert {"key": "models[1].name", "value": "text-embedder", "source": f"{DEMO}:{line}"} in explained["settings"]
