@@ -118,13 +118,15 @@ def _ride_in_order(
     """Takes a batch from one tenant's line. Returns its requests, and the late ones that are passed over.
 
     Goes through the line in order of rank until the window's rows are filled. A request that would be late joins
-    `late` if its deadline is before the window's; otherwise it stays in the queue.
+    `late` if the window passes it over or no batch can serve it in time; otherwise it stays in the queue.
     """
     line = queue.lines[shape][tenant]
     window = find_window(line, seats, comes_next=comes_next)
     if window.start == 0 and _all_make_it(line, window, seats):
         return queue.take(shape, tenant, 0, window.rows), []
     finish_ns = seats.finish_ns(window.rows)
+    # A batch from the head of the line passes no request over, whatever is behind those that it looked at.
+    passed_over_until_ns = window.deadline_ns if window.start > 0 else 0
     chosen: list[Request] = []
     late: list[Request] = []
     kept: list[Request] = []
@@ -137,7 +139,7 @@ def _ride_in_order(
         if fits and request.deadline_ns >= max(finish_ns, seats.finish_ns(request.rows)):
             chosen.append(request)
             rows += request.rows
-        elif request.deadline_ns < max(window.deadline_ns, seats.finish_ns(request.rows)):
+        elif request.deadline_ns < max(passed_over_until_ns, seats.finish_ns(request.rows)):
             late.append(request)
         else:
             kept.append(request)

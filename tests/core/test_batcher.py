@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.core.batch import Batch, CutReason
@@ -367,6 +367,19 @@ WAITING = st.lists(
 
 
 @given(waiting=WAITING, lengths=st.sampled_from([(1,), (1, 8)]), max_rows=st.integers(5, 16))
+@example(  # two rows of low priority do not fit into the batch; the next one is theirs to miss
+    waiting=[
+        (0, 8, 0, 1, "a", 1), *[(0, 200, 0, 1, "b", 1)] * 3, (0, 200, 0, 2, "b", 1), (28, 40, 0, 1, "b", 1),
+        (52, 15, 3, 2, "b", 1),
+    ],
+    lengths=(1,), max_rows=6,
+)
+@example(  # behind as many requests as a batch takes there is one with an earlier deadline
+    waiting=[
+        (0, 8, 0, 1, "b", 1), (0, 200, 3, 2, "a", 1), *[(0, 600000, 0, 1, "a", 1)] * 3, (0, 600000, 0, 2, "a", 1),
+    ],
+    lengths=(1,), max_rows=5,
+)  # fmt: skip
 def test_with_mixed_priorities_no_request_in_a_batch_is_late_and_none_waits_past_its_deadline(
     waiting: list[tuple[int, int | None, int, int, str, int]], lengths: tuple[int, ...], max_rows: int
 ) -> None:
