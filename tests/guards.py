@@ -29,9 +29,9 @@ BLOCKING = {
 }
 RAYS_OWN = {"raylet", "gcs_server"}  # what a Ray that starts runs
 ALLOWED_TO_BLOCK = {
-    "serving/api/shared_memory/regions.py": "a small file and its lock, only where regions are registered and after they were",
-    "serving/cluster/replica/measuring.py": "opens its lock files before a replica serves; waiting for them is awaited",
-    "serving/cluster/replica/debug.py": "opens the file for stacks before a replica serves: a signal leaves no time for it",
+    "serving/api/shared_memory/regions.py": "a small file and its lock, where regions are registered",
+    "serving/cluster/replica/measuring.py": "opens its lock files before a replica serves; it awaits them",
+    "serving/cluster/replica/debug.py": "opens the file for stacks before a replica serves: a signal allows no time",
     "serving/telemetry/trace.py": "OpenTelemetry asks its detectors in a pool, before a replica serves",
     "loadtest/samples.py": "reads the sample texts once, in a command that serves nobody",
 }

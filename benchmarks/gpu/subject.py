@@ -27,7 +27,7 @@ from serving.runtime.engine import Engine
 
 SECTIONS = ("correct", "offline", "saturated", "goodput", "bare")
 REQUESTS = 256  # different ones
-SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/deployments.py gives the reason
+SWITCH_INTERVAL_S = 0.0001  # as in replicas: serving/cluster/replica/replica.py gives the reason
 IN_FLIGHT = 6  # for saturation, in batches
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

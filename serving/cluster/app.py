@@ -16,8 +16,10 @@ from models.spec import ModelSpec
 from serving.api.entry import ModelEntry
 from serving.api.http.openapi.document import signature
 from serving.cluster.autoscale import autoscaling_config
-from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, Front, ModelReplica, grpc_relay, options_of
+from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, grpc_relay, options_of
+from serving.cluster.front.front import Front
 from serving.cluster.limits import surge_percent
+from serving.cluster.replica.replica import ModelReplica
 from serving.cluster.replica.watching import watching
 from serving.config import Settings
 from serving.names import FRONT, model_path

@@ -13,7 +13,8 @@ from typing import Any
 
 from serving.api.admission.gate import Gate
 from serving.api.http.cors import Cors
-from serving.cluster.haproxy.command import HOST, PEER_HEADER, SLEEPERS, peer_key
+from serving.cluster.haproxy.command import HOST, SLEEPERS, peer_key
+from serving.cluster.haproxy.editing import PEER_HEADER
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.replica.http_door.middlewares"
@@ -85,7 +86,7 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
 
 def _haproxy_binary(launcher: str) -> dict[str, str]:
     return {
-        # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy/command.py.
+        # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy.
         "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
     }
 

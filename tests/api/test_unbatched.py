@@ -221,7 +221,7 @@ def test_what_the_model_returns_otherwise_than_declared_is_told_in_the_declared_
     [
         (
             {"inputs": (X,), "outputs": (TensorSpec(name="y", datatype="FP32", shape=(-1,)),)},
-            "all have a batch dimension",
+            "must have a batch dimension",
         ),
         ({"limits": Limits(max_batch_rows=8)}, "limits.max_batch_rows: a model without a batch dimension"),
     ],

@@ -22,7 +22,8 @@ from serving.api.grpc.pending import Call
 from serving.api.grpc.service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
 from serving.cluster.front.grpc_relay import GrpcRelay, Relayed
-from serving.cluster.haproxy.command import edited, keys, real_binary
+from serving.cluster.haproxy.command import keys, real_binary
+from serving.cluster.haproxy.editing import edited
 from serving.core.clock import Calendar
 from serving.port_ranges import FAST_GRPC_DISTANCE
 from serving.protocol import http2

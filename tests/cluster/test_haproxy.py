@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from serving.cluster.haproxy.command import (
+from serving.cluster.haproxy.command import REAL_BINARY, keys
+from serving.cluster.haproxy.editing import (
     FRONT_BACKEND,
     MARK,
     PEER_HEADER,
-    REAL_BINARY,
     Unexpected,
     edited,
     explained_by_the_front,
     guarded,
-    keys,
     listening,
     routed_by_model,
     without_waiting,

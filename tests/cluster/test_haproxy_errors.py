@@ -15,7 +15,8 @@ import pytest
 
 from serving.api.grpc.service import INFER
 from serving.cluster.environment import ray_environment
-from serving.cluster.haproxy.command import edited, keys, real_binary
+from serving.cluster.haproxy.command import keys, real_binary
+from serving.cluster.haproxy.editing import edited
 from serving.cluster.haproxy.errors import with_clear_errors
 from serving.config import Settings
 from serving.port_ranges import FAST_GRPC_DISTANCE

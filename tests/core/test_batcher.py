@@ -369,10 +369,14 @@ WAITING = st.lists(
 @given(waiting=WAITING, lengths=st.sampled_from([(1,), (1, 8)]), max_rows=st.integers(5, 16))
 @example(  # two rows of low priority do not fit into the batch; the next one is theirs to miss
     waiting=[
-        (0, 8, 0, 1, "a", 1), *[(0, 200, 0, 1, "b", 1)] * 3, (0, 200, 0, 2, "b", 1), (28, 40, 0, 1, "b", 1),
+        (0, 8, 0, 1, "a", 1),
+        *[(0, 200, 0, 1, "b", 1)] * 3,
+        (0, 200, 0, 2, "b", 1),
+        (28, 40, 0, 1, "b", 1),
         (52, 15, 3, 2, "b", 1),
     ],
-    lengths=(1,), max_rows=6,
+    lengths=(1,),
+    max_rows=6,
 )
 @example(  # behind as many requests as a batch takes there is one with an earlier deadline
     waiting=[

@@ -38,8 +38,9 @@ class Place(Protocol):
         ...
 
     def look(self, watch_s: float | None = None) -> list[Replica]:
-        """Of all replicas: `pid`, `memory_bytes`, `balance` and `loop`, see `serving.cluster.replica.loop_watch`. Waits until
-        each of them answers. watch_s: what is told of loops starts over, and is measured for so long."""
+        """Returns `pid`, `memory_bytes`, `balance` and `loop` of all replicas (`serving.cluster.replica.loop_watch`).
+
+        Waits until each of them answers. watch_s: for how long loops are measured, from now on."""
         ...
 
 

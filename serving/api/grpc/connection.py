@@ -115,7 +115,7 @@ class GrpcConnection(GrpcReceiver):
             pending.submitted.then(partial(self._infer_is_over, call, pending))
 
     def _infer_is_over(self, call: Call, pending: Pending, outcome: Outcome) -> None:
-        if not pending.planned.plan.form.is_plain and pending.takes_long(outcome):
+        if pending.takes_long(outcome):
             call.answering = self._loop.create_task(self._answer_beside(call, pending, outcome))
             return
         named = _NAME + http2.string(pending.request_id.encode("latin-1"))

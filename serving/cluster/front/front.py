@@ -1,0 +1,84 @@
+"""The Ray deployment of the front, which answers what belongs to no model. It only constructs and delegates."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from ray import serve
+
+from serving.api.entry import ModelEntry
+from serving.api.grpc.service import GrpcService
+from serving.api.http.app import FrontApp
+from serving.api.metadata import model_statistics
+from serving.api.operations import Operations
+from serving.api.shared_memory.cuda_driver import cuda_driver
+from serving.api.shared_memory.regions import Regions
+from serving.cluster import decisions
+from serving.cluster.deployments import grpc_relay, own_folder
+from serving.cluster.environment import cors, gate
+from serving.cluster.front.catalog import Catalog
+from serving.cluster.front.collector import Collector
+from serving.cluster.front.control import Control, Deploy
+from serving.cluster.front.dashboard import Dashboard
+from serving.cluster.front.pages import admin_token, debug_pages, metric_pages
+from serving.cluster.front.switches import ClusterSwitches
+from serving.cluster.replica import grpc_door
+from serving.cluster.replica import http_door as door
+from serving.cluster.replica.heap import Heap, malloc_trim
+from serving.cluster.replica.http_door import App
+from serving.config import Settings
+from serving.telemetry.gpu import visible_devices
+
+
+@serve.deployment
+@serve.ingress()
+class Front:
+    """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, settings: Settings, configured: Sequence[ModelEntry], *, deploy: Deploy
+    ) -> None:
+        server = settings.server
+        catalog = Catalog(configured, explicit=server.model_control)
+        self.collector = collector = Collector({entry.name: entry.version for entry in configured})
+
+        def changed() -> None:
+            catalog.forget()
+            collector.forget()
+
+        operations = Operations(
+            catalog.models,
+            name=server.name,
+            counts=partial(model_counts, collector, configured),
+            regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if server.shared_memory else None,
+            control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
+            switches=ClusterSwitches(collector, may_change=server.settings_control),
+            gate=gate(admin_token(server.admin_token_file)),
+        )
+        kept = own_folder() / "history.json"
+        self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
+        await self.dashboard.begin()
+        pages = {
+            **metric_pages(collector, server.http_port),
+            **debug_pages(collector),
+            **self.dashboard.pages(),
+        }
+        self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
+        door.entrance.register("/", self.http, lambda: True)
+        relay = grpc_relay(server)
+        calls = GrpcService([], operations, relay=relay)
+        grpc_door.entrance.register(calls, max_message_bytes=server.max_body_bytes)
+        self._heap = Heap(malloc_trim())
+
+    def check_health(self) -> None:
+        self._heap.look()
+
+    def __serve_build_asgi_app__(self) -> App:
+        return self.http
+
+
+async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -> list[dict[str, Any]]:
+    """The entries of `model_stats`."""
+    found = await collector.statistics()
+    return [model_statistics(entry.name, entry.version, found[entry.name]) for entry in configured]

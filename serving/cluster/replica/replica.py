@@ -1,0 +1,203 @@
+"""The Ray deployment of a model: constructs, checks health, delegates. What it delegates to is tested elsewhere.
+
+Ray pickles a decorated class by value, with every global that it names: hence `http_door.entrance`, which a replica
+finds in its own module, and not a copy of the one in the process that deploys.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve._private.logging_utils import get_serve_logs_dir
+
+from models.cores import usable_cores
+from models.spec import ModelSpec
+from serving.api.entry import ModelEntry
+from serving.api.grpc.service import GrpcService
+from serving.api.http.app import ModelApp
+from serving.api.operations import Operations
+from serving.api.shared_memory.cuda_driver import cuda_driver
+from serving.api.shared_memory.regions import Regions
+from serving.cluster.deployments import own_folder
+from serving.cluster.environment import cors, gate
+from serving.cluster.front.collector import Collector
+from serving.cluster.front.grpc_relay import GrpcRelay
+from serving.cluster.front.pages import admin_token_here
+from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
+from serving.cluster.limits import check_memory
+from serving.cluster.replica import debug, grpc_door, measuring
+from serving.cluster.replica import http_door as door
+from serving.cluster.replica.describe import served_model
+from serving.cluster.replica.engines import open_engine
+from serving.cluster.replica.heap import Heap, malloc_trim
+from serving.cluster.replica.http_door import App
+from serving.cluster.replica.loop_watch import LoopWatch
+from serving.cluster.replica.snapshots import SnapshotSource, memory_bytes
+from serving.cluster.replica.watching import Watching, recorded, witnesses
+from serving.core.errors import LaneLost
+from serving.core.statistics import ModelStatistics, WireTimes
+from serving.names import model_path
+from serving.protocol.errors import BadMessage
+from serving.telemetry.failures import FailureLog
+from serving.telemetry.gpu import GpuSampler, visible_devices
+from serving.telemetry.predictions import Predictions
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.snapshot import ReplicaSnapshot
+from serving.telemetry.trace import RequestTraces
+
+logger = logging.getLogger("ray.serve")
+SWITCH_INTERVAL_S = 0.0001
+
+
+@serve.deployment
+@serve.ingress()
+class ModelReplica:
+    """One replica of one model: its engine, and the app that speaks the protocol."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self,
+        spec: ModelSpec,
+        max_body_bytes: int,
+        tenant_header: str,
+        weights: dict[str, float],
+        watching: Watching,
+        shared_memory: bool,
+        relay: GrpcRelay | None = None,
+    ) -> None:
+        recorder = Recorder(weights)
+        self.engine = await open_engine(
+            spec,
+            weights=weights,
+            observer=recorder,
+            report=lambda text: logger.info("%s: %s", spec.name, text),
+            turn=measuring.turn(own_folder(), usable_cores()),
+        )
+        self._name = serve.get_replica_context().replica_tag
+        self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
+        self._loop_watch = LoopWatch()
+        self._heap = Heap(malloc_trim())
+        self._gpus = GpuSampler(devices=visible_devices(os.environ))
+        if spec.resources.gpus:
+            self._gpus.open()
+        predictions = Predictions(spec.labels, batched=spec.batched) if spec.labels else None
+        wire = WireTimes()
+        self._snapshots = SnapshotSource(
+            self.engine,
+            recorder,
+            replica=self._name,
+            node=ray.util.get_node_ip_address(),
+            price_per_hour=watching.price_per_hour,
+            wire=wire,
+            read_gpus=lambda: self._gpus.readings,
+            predictions=predictions.counts if predictions else {},
+        )
+        told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
+        self._log = LogSwitch(logger)
+        self._trace = TraceSwitch(next((witness for witness in told if isinstance(witness, RequestTraces)), None))
+        siblings = Collector({spec.name: spec.version})
+        switches = ClusterSwitches(siblings, may_change=watching.settings_control)
+
+        async def totals() -> ModelStatistics:
+            return (await siblings.statistics())[spec.name]
+
+        served = served_model(
+            self.engine,
+            max_body_bytes,
+            partial(whereabouts, self._name),
+            told,
+            recorded(watching, self.engine),
+            of_failures=FailureLog(logger, model=spec.name),
+            regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if shared_memory else None,
+            totals=totals if spec.replicas > 1 else None,
+            trace=partial(switches.trace, model=spec.name),
+            wire=wire,
+        )
+        token = admin_token_here(watching.admin_token_file)
+        self.http: App = ModelApp(
+            served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
+        )
+        door.entrance.register(model_path(spec.name), self.http, self.takes_requests)
+        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
+        grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
+        # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
+        gc.collect()
+        gc.freeze()
+        # A forward pass takes the interpreter once per operation, and the event loop answers whole batches at a time:
+        # with Python's 5 ms the device would wait for most of that. Worth 15 % of the throughput of a small model.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        logger.info("%s ready on %s", spec.name, self.engine.model.device)
+
+    async def entries(self) -> list[ModelEntry]:
+        """What the repository index says of the only model here."""
+        spec = self.engine.spec
+        return [
+            ModelEntry(name=spec.name, version=spec.version, state="READY" if self.engine.is_ready() else "UNAVAILABLE")
+        ]
+
+    async def statistics(self) -> ModelStatistics:
+        """Of this replica."""
+        return self.engine.statistics()
+
+    async def switch(self, what: str, changes: dict[str, Any]) -> dict[str, Any] | str:
+        """Changes what is traced or logged here, and tells how it is now, or why it cannot be."""
+        try:
+            return (self._log if what == "log" else self._trace).change(changes)
+        except BadMessage as error:
+            return str(error)
+
+    async def debug_state(self, watch_loop_s: float | None = None) -> dict[str, Any]:
+        """watch_loop_s: what is told of the loop's stalls starts over, and is measured for so long."""
+        told = debug.state(self.engine, self._snapshots.snapshot()) | {"loop": self._loop_watch.report()}
+        if watch_loop_s is not None:
+            self._loop_watch.watch(watch_loop_s)
+        return told
+
+    async def stacks(self) -> dict[str, Any]:
+        """Where everything in this replica stands."""
+        return {"replica": self._name, "tasks": debug.tasks(asyncio.get_running_loop()), "threads": debug.threads()}
+
+    async def snapshot(self) -> ReplicaSnapshot:
+        """For the front's collector."""
+        return self._snapshots.snapshot()
+
+    def __serve_build_asgi_app__(self) -> App:
+        return self.http
+
+    def takes_requests(self) -> bool:
+        """Whether HAProxy may send requests here: until the engine drains, so also while Ray drains the replica."""
+        try:
+            self.engine.check_health()
+        except LaneLost:
+            return False
+        return self.engine.is_ready()
+
+    def check_health(self) -> None:
+        self._heap.look()
+        self.engine.check_health()
+        check_memory(memory_bytes(), self.engine.spec.limits.max_memory_mb)
+
+    def record_autoscaling_stats(self) -> dict[str, int | float]:
+        """Ray sees no request that comes through the fast door: this is what scaling has to go by."""
+        return self.engine.reading().as_stats()
+
+    async def __del__(self) -> None:
+        if hasattr(self, "engine"):
+            left = await self.engine.drain(timeout_s=self.engine.spec.limits.forward_timeout_s)
+            if left:
+                logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)
+            self.engine.close()
+            self._gpus.close()
+            self._stack_dump.close()
+            self._loop_watch.close()
+
+
+def whereabouts(replica: str) -> dict[str, str]:
+    """Which replica answers, which doors of its process are open, and how plain requests come through them."""
+    return {"replica": replica} | door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
