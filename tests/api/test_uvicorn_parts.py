@@ -13,7 +13,7 @@ import uvicorn
 from packaging.requirements import Requirement
 from uvicorn.server import ServerState
 
-from serving.api.http.app import uvicorn_parts
+from serving.api.http import uvicorn_parts
 from serving.api.http.uvicorn_parts import (
     AUTO,
     Cycle,

@@ -2,7 +2,7 @@
 
 On a machine that has more to do than it can, requests wait in sockets and event loops as long as in any queue; a
 deadline counted from when they are read would be kept only on paper. Clocks of different machines differ, so a stamp
-counts only where it comes from this one (`cluster/haproxy.py` writes it). It begins with a key made of the shared
+counts only where it comes from this one (`cluster/haproxy/editing.py` writes it). It begins with a key made of the shared
 secret, so a client's own counts for nothing, by whichever way it came.
 """
 

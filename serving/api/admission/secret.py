@@ -3,7 +3,7 @@
 `headway serve` makes one at each start and leaves it in the environment of Ray's processes. A Ray that others started
 has no such variable; there the secret is Ray's own token, which every node of a cluster has. Without either nothing is
 shared, and no such header is believed. Only keys made from the secret are sent, and none is written to a file or a log.
-Standard library only: `cluster/haproxy.py` runs at every change of a replica.
+Standard library only: `cluster/haproxy/editing.py` runs at every change of a replica.
 """
 
 import hashlib

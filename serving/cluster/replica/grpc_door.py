@@ -3,7 +3,7 @@
 Ray Serve calls `add_inference_service` (named in `grpc_options`) in every process that starts a gRPC server of its own.
 In a replica it adds our handlers to that server: the plain door, which needs nothing but Ray, and for which none of
 Ray's own work per call is done. Beside it the fast door is opened, on a port of its own (`ports.py`), where HAProxy
-sends the calls as long as it is open: HTTP/2 without gRPC's runtime (`api/grpc_connection.py`). In Ray's proxy, which
+sends the calls as long as it is open: HTTP/2 without gRPC's runtime (`api/grpc/connection.py`). In Ray's proxy, which
 HAProxy asks only while no replica is there, calls are told so.
 """
 

@@ -3,7 +3,7 @@
 The fast door is a middleware that Ray Serve installs outermost in every HTTP server it starts, because the environment
 names `middlewares` below (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH). It answers before Ray's own work per request,
 which costs several times what a small request costs us. Behind the fast door, plain infer requests do not even become
-ASGI requests: uvicorn is made to use connections of ours (`api/connection.py`). The plain door is `@serve.ingress`,
+ASGI requests: uvicorn is made to use connections of ours (`api/http/connection.py`). The plain door is `@serve.ingress`,
 always there: same app and behaviour, slower. What the fast door does not know it passes on.
 
 The fast door also answers HAProxy's health checks. Ray answers them with 503 as soon as a replica is told to stop, when
