@@ -1,9 +1,11 @@
 """One Headway for all of this folder, and the question at the end of every story: are you well?"""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from serving.config import load_settings
-from serving.operate.launch import Cluster, get_json
+from serving.operate.launch import Cluster
 from serving.operate.processes import descendants
 from tests.chaos.crowd import GRPC_PORT, HOST, PORT, Crowd
 
@@ -23,6 +25,7 @@ LATEST_S = max(BUDGET_S, FORWARD_TIMEOUT_S) + 1.0
 MAX_MEMORY_MB = 1024
 # How much more there may be afterwards than before.
 ROOM = {"queued": 0, "in_flight": 0, "tasks": 8, "memory_bytes": 64 * 1024 * 1024, "descriptors": 24}
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 MODEL = {
     "factory": "troubled:troubled",
@@ -86,7 +89,8 @@ class Headway:
 
     def state(self) -> dict[str, Any]:
         """Of the only model; all its replicas have told of themselves."""
-        return dict(get_json(f"http://{HOST}:{PORT}/debug/state")["models"][0])
+        with _DIRECTLY.open(f"http://{HOST}:{PORT}/debug/state", timeout=10) as answer:
+            return dict(json.loads(answer.read())["models"][0])
 
     def is_whole(self) -> bool:
         try:

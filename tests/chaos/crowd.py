@@ -78,13 +78,13 @@ class Crowd:
 
     def __init__(self, model: str, clients: int = 8, pause_s: float = 0.01) -> None:
         self._model = model
-        self._clients = clients
+        self.clients = clients
         self._pause_s = pause_s
         self._stopping = False
         self.replies: list[Reply] = []
 
     async def __aenter__(self) -> "Crowd":
-        self._tasks = [asyncio.create_task(self._ask()) for _ in range(self._clients)]
+        self._tasks = [asyncio.create_task(self._ask()) for _ in range(self.clients)]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -179,12 +179,14 @@ def test_a_model_without_a_replica_is_the_fronts_to_explain_unless_it_sleeps_or_
     assert explained_by_the_front(config + fallback, ["sleeper"]) == config + fallback
 
 
-def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["/a", "/tmp/headway-0/haproxy/a"])  # the second is the one of a `headway serve`
+def test_its_own_errors_are_what_they_are_and_say_so_in_json(tmp_path: Path, folder: str) -> None:
     config = CONFIG.replace(
-        "    timeout client 3600s\n", "    errorfile 502 /a/500.http\n    errorfile 503 /a/500.http\n"
+        "    timeout client 3600s\n", f"    errorfile 502 {folder}/500.http\n    errorfile 503 {folder}/500.http\n"
     )
     changed = with_clear_errors(config, tmp_path)
-    assert "/a/500.http" not in changed
+    assert with_clear_errors(changed, tmp_path) == changed
+    assert f"{folder}/500.http" not in changed
     assert f"    errorfile 503 {tmp_path}/headway-503.http\n" in changed
     head, _, body = (tmp_path / "headway-503.http").read_bytes().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")

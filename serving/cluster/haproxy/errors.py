@@ -19,7 +19,7 @@ request may be the reason, so do not repeat it as it is. x-request-id: '{id}'"
 )
 _MOST_ID = 128
 _CAPTURED = "capture.req.hdr(0)"
-_ERRORFILE = re.compile(r"^( *errorfile (503|504) )(?!.*headway-)(\S+)$", re.MULTILINE)
+_ERRORFILE = re.compile(r"^( *errorfile (503|504) )(?!\S*/headway-[^/\s]*$)\S+$", re.MULTILINE)
 _ENDED_FILE = re.compile(r"^( *)errorfile 502 .*$", re.MULTILINE)
 _GRPC_BACKEND = re.compile(r"^(backend grpc-.*\n)(?! *(?:errorfile|http-error))", re.MULTILINE)
 # `%rc` is 0 where the request was not repeated: it did not fit into HAProxy's buffer (server.replay_kb).
