@@ -43,8 +43,8 @@ class Section(BaseModel):
 class RayPorts(NamedTuple):
     """Ports that Ray Serve opens behind HAProxy, besides those of the replicas.
 
-    fallback, fallback_grpc: Ray Serve's own proxies. statistics, metrics: HAProxy's pages, which `cluster/haproxy/editing.py`
-    keeps closed.
+    fallback, fallback_grpc: Ray Serve's own proxies. statistics, metrics: HAProxy's pages, which
+    `cluster/haproxy/editing.py` keeps closed.
     """
 
     fallback: int
