@@ -59,7 +59,7 @@ class ServedModel:
 
     @property
     def batched(self) -> bool:
-        """Whether all inputs have a batch dimension."""
+        """Returns whether all inputs have a batch dimension."""
         return all(tensor.batched for tensor in self.inputs)
 
     @property
