@@ -1,4 +1,4 @@
-"""The best N of each row as text: `value:index`, and `:label` where the model names its classes (Triton's format)."""
+"""The best classes of each row as text: `value:index`, then `:label` if the classes have names (Triton's format)."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,18 @@ _AT_ONCE = 1 << 14
 
 
 def best_classes(scores: Tensor, count: int, labels: Sequence[str] = (), *, batched: bool = True) -> Tensor:
-    """BYTES `[rows, min(count, elements)]`, best first; equal scores by index, NaN last. Without rows, where all the
-    elements are ranked together, `[min(count, elements)]`."""
+    """Returns BYTES of the shape `[rows, min(count, elements)]`, best first; equal scores by index, NaN last.
+
+    batched: False for a model without a batch dimension. All elements are then ranked together, and the shape is
+        `[min(count, elements)]`.
+    """
     flat = scores.reshape(scores.shape[0] if batched else 1, -1)
     count = min(count, flat.shape[1])
     numbers = flat.astype(np.float32) if flat.dtype.kind == "V" or flat.dtype == np.float16 else flat
     best = empty(flat.shape[0] * count, np.dtype(object)).reshape(flat.shape[0], count)
     for row, texts in zip(numbers, best, strict=True):
         ranking = _ranking(row, count)
-        # A little at a time: one call over all of them would hold the interpreter's lock.
+        # In parts: one call over all classes would hold the interpreter's lock for too long.
         for start in range(0, count, _AT_ONCE):
             some = ranking[start : start + _AT_ONCE].tolist()
             texts[start : start + _AT_ONCE] = [_text(row, index, labels) for index in some]
@@ -28,7 +31,7 @@ def best_classes(scores: Tensor, count: int, labels: Sequence[str] = (), *, batc
 
 def _ranking(row: Tensor, count: int) -> Tensor:
     keys = np.where(np.isnan(row), -np.inf, row) if row.dtype.kind == "f" else row
-    # Sorting the reversed row and reading it backwards is stable and, unlike a minus sign, right for unsigned numbers.
+    # Sorting the reversed row and reading it backwards is stable. Sorting by -row would be wrong for unsigned numbers.
     order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")[::-1]
     return order[:count]
 

@@ -1,7 +1,7 @@
-"""One model's operations, the same for every wire: messages become submissions, outcomes become messages.
+"""Turns messages to one model into submitted requests, and outcomes into answers; the same for HTTP and gRPC.
 
 A `Plan` is everything about a request that its head decides. Clients repeat their heads byte for byte, so plans are
-kept by head: the common request costs one look-up and one view per tensor.
+cached by head: a request whose head is known costs one look-up and one view per tensor.
 """
 
 import re
@@ -27,13 +27,16 @@ from serving.protocol.reply import HeaderBlock, ReplyFormat, ReplyWriter
 
 MAX_KEPT_FORMS = 256
 SHARED_MEMORY_IS_OFF = "shared memory is off on this server; the setting server.shared_memory allows it"
-# Printable ASCII without escapes; any other id takes the general way.
+# Printable ASCII without escapes; a head with any other id is looked up as a whole.
 _LEADING_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{1,200})", ?(?=")')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Terms):
-    """What a head decides. `targets`: the outputs that are written to shared memory; they belong to one request."""
+    """Everything about a request that its head decides.
+
+    targets: the outputs that are written to shared memory; unlike the rest of a plan, they belong to one request.
+    """
 
     layout: RequestLayout
     form: ReplyFormat
@@ -41,7 +44,7 @@ class Plan(Terms):
 
 
 class ReadRequest(NamedTuple):
-    """A request whose values are read, but for those in shared memory."""
+    """A request whose tensors have been read, except those in shared memory."""
 
     plan: Plan
     id: str
@@ -60,21 +63,24 @@ class Dispatch:
         self._plans: Recall[Plan] = Recall()
 
     def plan(self, body: bytes, header_length: int | None) -> tuple[Plan, str, int]:
-        """The plan for a body, the request's id, and the length of its head; raises BadMessage.
+        """Returns the plan for a body, the request's id, and the length of its head in bytes. Raises BadMessage.
 
-        `header_length` None: the body is all JSON. 0: the body is nothing but the only input."""
+        header_length: the length of the JSON in front of the binary data; None if the whole body is JSON, 0 if the
+            body is the raw data of the model's only input.
+        """
         plan, id, head_bytes = self._found(body, header_length)
         return (self.placed(plan) if plan.form.shared else plan), id, head_bytes
 
     def takes_long(self, body: bytes, header_length: int | None) -> bool:
-        """Whether `read` belongs beside the event loop, in place of `plan`. Views of raw data take no time, however
-        large they are."""
+        """Returns whether to call `read` in a thread instead of `plan` on the event loop.
+
+        Only JSON and texts take long: views of binary numbers take no time, however large the tensors are."""
         if len(body) <= LONG_BYTES:
             return False
         return header_length is None or header_length > LONG_BYTES or (self._has_texts and header_length > 0)
 
     def read(self, body: bytes, header_length: int | None) -> ReadRequest:
-        """What `plan` finds, and the values; in any thread. Raises BadMessage."""
+        """Makes the plan for a body and reads the tensors. May be called in any thread. Raises BadMessage."""
         plan, id, head_bytes = self._found(body, header_length)
         return ReadRequest(plan, id, plan.layout.read(body, head_bytes))
 
@@ -85,7 +91,7 @@ class Dispatch:
         if header_length == 0:
             return self._plan_raw(body), "", 0
         head = head_of(body, header_length)
-        # Ids differ from request to request. One in front, where tritonclient puts it, is kept out of the look-up.
+        # Ids differ from request to request. The look-up ignores an id at the beginning, where tritonclient puts it.
         leading = _LEADING_ID.match(head)
         key = head if leading is None else head[leading.end() :]
         kept = self._plans.get(key)
@@ -93,12 +99,14 @@ class Dispatch:
             kept = self._plan(lay_out(head if leading is None else b"{" + key))
             if kept.layout.is_reusable:
                 self._plans.keep(key, kept)
-        # Written twice the later id counts, as everywhere in JSON.
+        # If the id is given twice, the last one counts, as everywhere in JSON.
         id = kept.layout.id or (leading[1].decode() if leading else "")
         return kept, id, header_length
 
     def placed(self, plan: Plan) -> Plan:
-        """With the places for this request's outputs in shared memory. Raises BadMessage where there are none."""
+        """Returns the plan with the places in shared memory of this request's outputs.
+
+        Raises BadMessage if such a place does not exist or is too small."""
         if not plan.form.shared:
             return plan
         regions = self.model.regions
@@ -108,17 +116,22 @@ class Dispatch:
         )
 
     def read_shared(self, tensors: tuple[TensorLayout, ...]) -> dict[str, Tensor]:
-        """The inputs that lie in shared memory. Raises BadMessage."""
+        """Returns the inputs that lie in shared memory. Raises BadMessage."""
         regions = self.model.regions
         assert regions is not None
         return {tensor.name: regions.read(tensor) for tensor in tensors}
 
     def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "", age_ns: int = 0) -> Submitted:
-        """Raises BadMessage if the body is not as long as its head says, or BYTES in it are damaged."""
+        """Reads the tensors of a body and submits the request.
+
+        head_bytes: where the binary data begin in the body.
+        age_ns: how long the request was under way before it was read; it counts against its deadline.
+        Raises BadMessage if the body is not as long as its head states, or if BYTES in it are damaged.
+        """
         return self._submit_read(plan, plan.layout.read(body, head_bytes), tenant, age_ns)
 
     def submit_read(self, request: ReadRequest, tenant: str = "", age_ns: int = 0) -> tuple[Plan, Submitted]:
-        """The same of a request that is read already; its plan has its places in shared memory now."""
+        """Submits a request that `read` returned. Returns its plan too, now with its places in shared memory."""
         plan = self.placed(request.plan)
         return plan, self._submit_read(plan, request.payload, tenant, age_ns)
 
@@ -130,9 +143,9 @@ class Dispatch:
     def hand_over(
         self, terms: Terms, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None, age_ns: int
     ) -> Submitted:
-        """Submits a request whose inputs are all there, to its place in a sequence if it has one.
+        """Submits a request whose inputs are complete; if it belongs to a sequence, to its place in that.
 
-        timeout_ns: how long its client waits; over gRPC the call may leave less than the terms say.
+        timeout_ns: how long its client waits; over gRPC the deadline of the call may be shorter than that of the terms.
         """
         rows, priority = terms.rows, terms.priority
         if terms.place is not None:
@@ -144,19 +157,20 @@ class Dispatch:
         return submit(payload, rows=rows, tenant=tenant, priority=priority, timeout_ns=timeout_ns, age_ns=age_ns)
 
     def generate(self, terms: Terms, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None) -> Answers:
-        """Submits a request to a model that generates: it may be answered any number of times."""
+        """Submits a request to a generating model, which sends any number of answers."""
         assert self.model.generator is not None
         return self.model.generator.generate(
             payload, tenant=tenant, priority=terms.priority, timeout_ns=timeout_ns, **terms.more
         )
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
-        """Headers and body of the answer. Raises BadOutput or BadTensor."""
+        """Returns headers and body of the answer. Raises BadOutput or BadTensor."""
         return self._writer.write(plan.form, self._answer(plan, completed), id)
 
     def writes_long(self, plan: Plan, completed: Completed) -> bool:
-        """Whether `reply` belongs beside the event loop: where many elements are written one by one, or very many
-        bytes copied."""
+        """Returns whether to call `reply` in a thread instead of on the event loop.
+
+        That is so if many elements are written one by one, or very many bytes are copied."""
         values: Any = completed.value
         try:
             if plan.form.is_plain:
@@ -169,10 +183,10 @@ class Dispatch:
             elements: int = sum(values[name].size for name in plan.form.names if name in values)
             return elements > LONG_ELEMENTS
         except (TypeError, LookupError, AttributeError):
-            return False  # no outputs; `reply` says so
+            return False  # the model returned no outputs; `reply` raises BadOutput
 
     def _answer(self, plan: Plan, completed: Completed) -> Any:
-        """The outputs as the request wants them told; those for shared memory are written there."""
+        """Returns the outputs in the form that the request asks for, and writes those for shared memory there."""
         values: Any = completed.value
         if plan.form.has_classes:
             values = self._classified(plan.form, values)

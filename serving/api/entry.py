@@ -1,4 +1,4 @@
-"""A model as the repository index lists it: what a server says of each model, whichever process serves it."""
+"""A model as the repository index lists it, independent of the process that serves it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,8 +8,11 @@ State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
-    """State and signature of a model. reason: why it is in this state, "" where nothing is to be said. signature: as
-    `openapi.signature` makes it, None where it is not known. wanted: False for a model that a client has unloaded."""
+    """State and signature of a model.
+
+    reason: why it is in this state; may be empty. signature: made by `openapi.document.signature`, None if unknown.
+    wanted: False for a model that a client has unloaded.
+    """
 
     name: str
     version: str
@@ -23,5 +26,5 @@ class ModelEntry:
         return self.state == "READY"
 
     def is_called(self, name: str, version: str) -> bool:
-        """Whether a request with this name and version means it. version: "" for any."""
+        """Returns whether a request with this name and version is for this model. version: "" for any."""
         return self.name == name and version in ("", self.version)

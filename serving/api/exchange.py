@@ -1,4 +1,4 @@
-"""Names for requests whose client gave none, and telling the witnesses what became of a request; for every wire."""
+"""Makes ids for requests without one, and notifies the witnesses of answered requests; for HTTP and gRPC."""
 
 import os
 from itertools import count
@@ -16,7 +16,7 @@ _number = count(1)
 
 
 def new_id() -> bytes:
-    """Different for every request of every process."""
+    """Returns an id that no other request of any process has."""
     return b"%b-%x" % (_process, next(_number))
 
 
@@ -31,7 +31,7 @@ def notify(
     began_ns: int,
     settled_ns: int,
 ) -> None:
-    """Called when the answer was written; see `core.witness.Exchange`."""
+    """Notifies the model's witnesses after the answer was written. For the arguments see `core.witness.Exchange`."""
     exchange = Exchange(wire, id, tenant, status, outcome, traceparent, began_ns, settled_ns, now_ns())
     for witness in model.witnesses:
         witness.answered(exchange)

@@ -1,26 +1,26 @@
-"""The one table from what went wrong to what a client is told: status, text, when to come back.
+"""The table of errors: the status, the text and the time to retry that a client receives for each.
 
-| fact | HTTP | gRPC |
+| error | HTTP | gRPC |
 |---|---|---|
 | BadMessage, BadTensor, InvalidInput, Rejected(TOO_LARGE) | 400 | INVALID_ARGUMENT |
 | no credentials, or unknown ones | 401 | UNAUTHENTICATED |
-| only from the machine itself, or with the admin token | 403 | PERMISSION_DENIED |
+| neither from the machine itself nor with the admin token | 403 | PERMISSION_DENIED |
 | unknown model, version, path or region | 404 | NOT_FOUND |
 | wrong verb | 405 with Allow | UNIMPLEMENTED |
-| too slow | 408 with `Connection: close` | DEADLINE_EXCEEDED |
+| the request arrives too slowly | 408 with `Connection: close` | DEADLINE_EXCEEDED |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
 | a caller's own limit is reached | 429 with Retry-After | RESOURCE_EXHAUSTED with grpc-retry-pushback-ms |
 | Cancelled | 499 | CANCELLED |
-| ModelError, BadOutput, a bug of ours | 500 | INTERNAL |
-| NotOneAnswer, an operation of the protocol that this server leaves out | 501 | UNIMPLEMENTED |
+| ModelError, BadOutput, a bug of the server | 500 | INTERNAL |
+| NotOneAnswer, an operation of the protocol that this server does not offer | 501 | UNIMPLEMENTED |
 | LaneLost, BatchTimeout, not ready | 503 | UNAVAILABLE |
 | Rejected | 503 with Retry-After | UNAVAILABLE with grpc-retry-pushback-ms |
 | Expired | 504 | DEADLINE_EXCEEDED |
 | Rejected, since the call's own deadline would pass | 503 with Retry-After | DEADLINE_EXCEEDED |
 | OutOfMemory | 507 | RESOURCE_EXHAUSTED |
 
-OutOfMemory: trying again elsewhere helps as little as here, so it must not look like 503.
+OutOfMemory is not 503, since a retry would fail in the same way, on this replica and on any other.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnknownRegi
 
 Headers = tuple[tuple[bytes, bytes], ...]
 _SECOND_NS = 1_000_000_000
-# The first class that matches counts, so the narrower ones come first.
+# The first class that matches counts, so subclasses come before their base classes.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLarge, 413),
     (UnsupportedEncoding, 415),
@@ -58,7 +58,11 @@ _GRPC_CODE |= {405: 12, 408: 4, 413: 8, 415: 12, 431: 8, 507: 8}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`retry_after_ns`: when it is worth coming back, for wires that are finer than HTTP's whole seconds."""
+    """An error as the client receives it.
+
+    retry_after_ns: when a retry is worthwhile, in ns from now; None if unknown. Over HTTP it is sent in `headers`, in
+        whole seconds.
+    """
 
     status: int
     text: str
@@ -71,8 +75,7 @@ class Fault:
 
     @property
     def grpc_trailers(self) -> Headers:
-        """gRPC's headers among `headers`, and the pushback: gRPC's own way to say when to come back. Its clients
-        heed it where they retry by themselves."""
+        """The gRPC headers among `headers`, and `grpc-retry-pushback-ms`, which gRPC's retry policies obey."""
         own = tuple(header for header in self.headers if header[0].startswith(b"grpc-"))
         if self.retry_after_ns is None:
             return own
@@ -80,12 +83,12 @@ class Fault:
 
     @property
     def body(self) -> bytes:
-        # A client's bytes may be quoted in the text; what is no valid text must not spoil the answer.
+        # The text may quote bytes of the client that are not valid Unicode.
         return orjson.dumps({"error": self.text.encode(errors="replace").decode()})
 
 
 class CallFailed(Exception):
-    """Ends a call with this fault, where an answer is returned and not sent."""
+    """Ends a call with this fault."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -96,7 +99,7 @@ INTERNAL = Fault(500, "internal error")
 
 
 def fault_of_error(error: Exception) -> Fault:
-    """What a raised error means to the client. Unknown kinds are our bugs, and their text stays with us."""
+    """Returns the fault of a raised error. An unknown class is a bug of the server: its text is not sent."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
             return Fault(status, str(error) or type(error).__name__)
@@ -104,13 +107,15 @@ def fault_of_error(error: Exception) -> Fault:
 
 
 def fault_of_grpc(code: int, text: str) -> Fault:
-    """What another of our servers told over gRPC."""
+    """Returns the fault for a gRPC code and text that another process of this server has answered."""
     status = next((status for status, known in _GRPC_CODE.items() if known == code), 500)
     return Fault(status, text)
 
 
 def _is_beyond(needs_ns: int | None, limit_ns: int) -> bool:
-    """Whether an answer that needs so long is too late for its client. Without a number its deadline is the reason."""
+    """Returns whether an answer that takes `needs_ns` is too late for its client, return time included.
+
+    needs_ns: None if unknown; then it is too late, since the deadline is why the request was rejected."""
     return needs_ns is None or needs_ns > limit_ns - limit_ns // RETURN_PART
 
 
@@ -118,10 +123,10 @@ DEADLINE_PASSED = Fault(504, "the deadline of this call has passed")
 
 
 def fault_of_outcome(outcome: Outcome, limit_ns: int | None = None) -> Fault:
-    """What an outcome other than Completed means to the client.
+    """Returns the fault of an outcome other than Completed.
 
-    limit_ns: how long after its arrival its answer is worth something, over a wire whose clients know only one word for
-    a deadline that they miss. gRPC's retry policies repeat what is UNAVAILABLE, within a deadline that cannot be met.
+    limit_ns: over gRPC, the time from the request's arrival to the deadline of its call. A rejection because that
+        deadline cannot be met becomes DEADLINE_EXCEEDED: UNAVAILABLE would make retry policies repeat the call in vain.
     """
     match outcome:
         case Rejected(Reason.DEADLINE_HOPELESS) if limit_ns and _is_beyond(outcome.needs_ns, limit_ns):
@@ -140,23 +145,26 @@ def fault_of_outcome(outcome: Outcome, limit_ns: int | None = None) -> Fault:
 
 
 def retry_after(ns: int) -> tuple[bytes, bytes]:
-    """HTTP knows whole seconds only; zero would invite a storm."""
+    """Returns the header Retry-After: whole seconds, and at least one, so that clients do not retry at once."""
     return (b"retry-after", b"%d" % max(1, -(-ns // _SECOND_NS)))
 
 
 def unknown_model(name: str, version: str = "") -> Fault:
-    """In Triton's words: clients look for them."""
+    """Returns the fault with Triton's text, which some clients look for."""
     of_version = f" version {version}" if version else ""
     return Fault(404, f"Request for unknown model: '{name}'{of_version} is not found")
 
 
 def unavailable_model(name: str) -> Fault:
-    """One that was unloaded."""
+    """Returns the fault for a model that was unloaded."""
     return Fault(404, f"Request for unknown model: '{name}' has no available versions")
 
 
 def escaped_path(raw: str, path: str) -> Fault:
-    """A path whose percent escapes keep it from the model that it means. raw: as it came."""
+    """Returns the fault for a path that names a known model with percent escapes, which load balancers do not decode.
+
+    raw: the path as it was received. path: the same path decoded.
+    """
     return Fault(404, f"Request for unknown model: '{raw[:200]}' is not decoded on its way; ask for {path[:200]}")
 
 
@@ -169,7 +177,10 @@ def wrong_verb(method: str, allowed: str) -> Fault:
 
 
 def not_ready(name: str, state: str = "not ready") -> Fault:
-    """state: as the index of the repository has it. A model that is ready, and was not reached, comes or goes."""
+    """Returns the fault for a model that cannot be called now.
+
+    state: as in the repository index. A model that is ready there was not reachable: it is just starting or stopping.
+    """
     state = "not reachable" if state.lower() == "ready" else state.lower()
     return Fault(503, f"Model '{name}' is {state}", (retry_after(_SECOND_NS),))
 

@@ -1,6 +1,6 @@
-"""What the server tells of itself: metadata, configuration and statistics, in the shapes that clients parse.
+"""The metadata, configuration and statistics of server and models, as the JSON that clients parse.
 
-perf_analyzer reads several of these fields unguarded: it dies if one is missing, so tests name them.
+perf_analyzer crashes if one of several fields is missing; the tests name these fields.
 """
 
 import json
@@ -27,7 +27,7 @@ EXTENSIONS = (
 def server_metadata(name: str = "headway", more_extensions: Iterable[str] = ()) -> dict[str, Any]:
     try:
         release = version("headway")
-    except PackageNotFoundError:  # a checkout that was never installed
+    except PackageNotFoundError:  # run from a checkout, without installation
         release = "0"
     return {"name": name, "version": release, "extensions": sorted({*EXTENSIONS, *more_extensions})}
 
@@ -47,11 +47,12 @@ def _described(tensor: TensorDescription) -> dict[str, Any]:
 
 
 def model_config(model: ServedModel) -> dict[str, Any]:
-    """Triton's model configuration as far as it means something here. `max_batch_rows` and `replicas` of our own
-    settings fill its fields; all settings appear under `parameters`."""
+    """Returns those fields of Triton's model configuration that have a meaning here.
+
+    Two of them come from the model's settings `max_batch_rows` and `replicas`; all settings are under `parameters`."""
     settings = model.config()
     rows = (settings.get("max_batch_rows") or LARGEST_ROWS) if model.batched else 0
-    # Triton names no scheduler where no requests are joined.
+    # Without batching Triton's configuration names no scheduler.
     scheduler = "sequence_batching" if model.stateful else "dynamic_batching" if model.batched else ""
     if model.description:
         settings = {"description": model.description, **settings}
@@ -85,7 +86,7 @@ def statistics(models: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def served_statistics(model: ServedModel) -> dict[str, Any]:
-    """A model's entry of `model_stats`, of all its replicas."""
+    """Returns a model's entry of `model_stats`, summed over all its replicas."""
     return model_statistics(model.name, model.version, await model.statistics())
 
 

@@ -1,6 +1,6 @@
-"""What a server is asked beside inference: one answer for both wires, in the shapes of HTTP's JSON.
+"""The server's operations other than inference, for HTTP and gRPC. Answers have the shapes of HTTP's JSON.
 
-What a setting has not allowed is refused with the name of that setting. Refusals are raised: CallFailed or BadMessage.
+Operations that the settings do not allow raise CallFailed with the name of the setting. Bad arguments raise BadMessage.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,37 +17,43 @@ from serving.protocol.errors import BadMessage
 
 Settings = dict[str, Any]
 MODEL_CONTROL_IS_OFF = "loading and unloading are off on this server; the setting server.model_control allows them"
-# Nothing depends on a model here, so whether dependents go too makes no difference.
+# Models have no dependents here, so this parameter changes nothing.
 _WITHOUT_EFFECT = ("unload_dependents",)
 
 
 class ModelControl(Protocol):
-    """Brings models and takes them away, at run time. Both raise CallFailed with the reason."""
+    """Loads and unloads models at run time. Both methods raise CallFailed with the reason."""
 
     async def load(self, name: str) -> None:
-        """Deploys a model of the settings, or replaces its replicas; returns when the new ones answer."""
+        """Deploys a model of the settings, or replaces its replicas; returns when the new replicas answer."""
         ...
 
     async def unload(self, name: str) -> None:
-        """Returns when it answers no more; its replicas may still finish what they have."""
+        """Unloads a model; returns when it receives no more requests. Its replicas may still finish those in flight."""
         ...
 
 
 class Switches(Protocol):
-    """What is traced and logged, in Triton's names. With changes, after these were made in all replicas. Raises
-    BadMessage for a setting that has no effect here, or a value that makes no sense."""
+    """Reads and changes the settings of tracing and logging, by Triton's names.
+
+    Both methods return the settings after the changes, made in all replicas. They raise BadMessage for a setting that
+    has no effect here and for an invalid value."""
 
     async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
-        """Of this model, or of all."""
+        """Returns the settings of tracing of this model; of all models if `model` is empty."""
         ...
 
     async def log(self, changes: Mapping[str, Any]) -> Settings: ...
 
 
 class Operations:
-    """`models` gives the entry of every model, `counts` an entry of `model_stats` for each. `strict_readiness`: ready
-    only while every wanted model is. `regions`, `control`, `switches`: None where that is not allowed. `gate`: which
-    callers may change anything."""
+    """The operations of one server.
+
+    models: returns the entries of all models. counts: returns an entry of `model_stats` for each.
+    strict_readiness: the server is ready only while every model that is not unloaded is ready.
+    regions, control, switches: None if the settings do not allow that.
+    gate: checks whether a caller may change something.
+    """
 
     def __init__(
         self,
@@ -84,13 +90,13 @@ class Operations:
         return server_metadata(self.name, [extension for extension, there in offered.items() if there is not None])
 
     async def waiting(self) -> list[str]:
-        """The models for which the server does not call itself ready."""
+        """Returns the names of the models that keep the server from being ready."""
         if not self._strict_readiness:
             return []
         return [model.name for model in await self.models() if model.wanted and not model.is_ready]
 
     async def index(self, *, only_ready: bool) -> list[dict[str, str]]:
-        """The repository index."""
+        """Returns the repository index."""
         return [
             {"name": model.name, "version": model.version, "state": model.state, "reason": model.reason}
             for model in await self.models()
@@ -98,7 +104,7 @@ class Operations:
         ]
 
     async def statistics(self) -> dict[str, Any]:
-        """Of all models."""
+        """Returns the statistics of all models."""
         return statistics(await self._counts() if self._counts else [])
 
     # -- models come and go -----------------------------------------------------------------------------------
@@ -107,7 +113,7 @@ class Operations:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage(
-                    "a model is loaded as the settings describe it; nothing can be given here",
+                    "a model is loaded with the server's settings; remove this parameter",
                     path=f"parameters.{given[:100]}",
                 )
         await self._controlling(caller).load(name)
@@ -117,7 +123,7 @@ class Operations:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage("unknown", path=f"parameters.{given[:100]}")
         control = self._controlling(caller)
-        # What is not there is unloaded already: Triton says so of any name.
+        # As in Triton, unloading an unknown model succeeds.
         if any(model.name == name for model in await self.models()):
             await control.unload(name)
 
@@ -130,7 +136,7 @@ class Operations:
     # -- shared memory ----------------------------------------------------------------------------------------
 
     def region_status(self, kind: Kind, name: str) -> list[dict[str, Any]]:
-        """Of this region, or of all of the kind for ""."""
+        """Returns the status of this region, or of all regions of the kind if the name is empty."""
         if self._regions is not None:
             return self._regions.status(kind, name)
         if name:
@@ -138,7 +144,10 @@ class Operations:
         return []
 
     def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any], caller: Caller) -> None:
-        """facts: `key`, `offset` and `byte_size`, or of a GPU's memory `raw_handle`, `device_id` and `byte_size`."""
+        """Registers a region.
+
+        facts: `key`, `offset` and `byte_size`; for a GPU's memory `raw_handle`, `device_id` and `byte_size`.
+        """
         if self._regions is None:
             raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
         if kind == "cuda" and not self._regions.has_cuda:
@@ -147,8 +156,9 @@ class Operations:
         self._regions.register(kind, name, facts)
 
     def unregister_regions(self, kind: Kind, name: str, caller: Caller) -> None:
-        """This region, or all of the kind for "". Without any, whoever unregisters what it never registered may go on:
-        perf_analyzer unregisters both kinds on its way out."""
+        """Unregisters this region, or all regions of the kind if the name is empty.
+
+        Succeeds even if shared memory is off, since perf_analyzer unregisters both kinds before it exits."""
         if self._regions is not None:
             self.gate.check(caller)
             self._regions.unregister(kind, name)
@@ -156,7 +166,7 @@ class Operations:
     # -- what is traced and logged ----------------------------------------------------------------------------
 
     async def trace(self, changes: Mapping[str, Any], caller: Caller, model: str = "") -> Settings:
-        """Of this model, or of all for ""."""
+        """Changes the settings of tracing of this model, or of all if `model` is empty; returns them."""
         switches = self._switching("the trace extension", changes, caller)
         if model and model not in [known.name for known in await self.models()]:
             raise CallFailed(unknown_model(model))

@@ -1,4 +1,4 @@
-"""A bounded memory for what clients repeat: byte strings, and what was made of them."""
+"""A bounded cache for what clients repeat: from byte strings to what was parsed from them."""
 
 from typing import Generic, TypeVar
 
@@ -8,7 +8,10 @@ GENERATION = 256
 
 
 class Recall(Generic[T]):
-    """Two generations, so that a hit costs one look-up and no bookkeeping: what is used moves to the young one."""
+    """A cache of two generations of at most `generation` entries each.
+
+    A hit in the young generation costs one look-up and no bookkeeping; an entry found in the old one is copied to the
+    young one. When the young generation is full it becomes the old one, and the old one is dropped."""
 
     def __init__(self, generation: int = GENERATION) -> None:
         self._generation = generation

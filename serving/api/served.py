@@ -1,4 +1,4 @@
-"""The central value of both wires: a model with everything that a request to it may touch."""
+"""A model as HTTP and gRPC see it, with everything that a request to it may need."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +14,18 @@ from serving.protocol.messages import TensorDescription
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model as the wire sees it. `config` gives our settings, shown under `parameters` of the model's config.
-    `generator`: of a model that gives any number of answers to a request; `sequencer`: of one with state. Their
-    `backend` refuses requests that come without what they need.
-    `takes_parameters`: the backend is to be given the request's own parameters.
-    `witnesses` are told of every request, `of_failures` of those that end with a status from 500.
-    `regions`: the shared memory that requests may refer to; None where they may not. `totals`: the statistics of
-    all its replicas, where there are others than this one. `trace`: reads and changes what is traced of it, see
-    `operations.Switches`. `wire`: what its messages took, counted here. `room`: for the bodies of its requests."""
+    """A model as HTTP and gRPC see it.
+
+    generator: only for generating models; `backend` then rejects requests that expect exactly one answer.
+    sequencer: only for models with state; `backend` then rejects requests without a sequence.
+    config: returns the model's settings, shown under `parameters` of the model's configuration.
+    takes_parameters: pass a request's own parameters to the backend.
+    witnesses: notified of every answered request. of_failures: notified of those with a status of 500 or above.
+    regions: the shared memory that requests may refer to; None if they may not.
+    totals: returns the statistics of all replicas; None if this process has the only one.
+    trace: reads and changes the settings of tracing of this model, see `operations.Switches`.
+    wire: counts the time that decoding and encoding its messages takes. room: for the bodies of its requests.
+    """
 
     name: str
     backend: Backend
@@ -46,7 +50,7 @@ class ServedModel:
     room: Room = field(default_factory=Room)
 
     async def statistics(self) -> ModelStatistics:
-        """Of all replicas."""
+        """Returns the statistics of all replicas."""
         return await self.totals() if self.totals else self.backend.statistics()
 
     @property
@@ -55,7 +59,7 @@ class ServedModel:
 
     @property
     def batched(self) -> bool:
-        """Tensors have a dimension of rows."""
+        """Returns whether all inputs have a batch dimension."""
         return all(tensor.batched for tensor in self.inputs)
 
     @property

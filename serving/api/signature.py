@@ -1,4 +1,4 @@
-"""Holds a request against what the model declares. Only names, types and shapes: values are the model's business."""
+"""Checks a request against the tensors that the model declares: names, datatypes and shapes, but not values."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from serving.protocol.tensors import NOT_IN_JSON
 
 
 class Described(Protocol):
-    """What any decoded input can say of itself."""
+    """The name, datatype and shape of an input, decoded from JSON or from protobuf."""
 
     @property
     def name(self) -> str: ...
@@ -21,8 +21,9 @@ class Described(Protocol):
 
 
 def check_inputs(declared: Sequence[TensorDescription], given: Sequence[Described]) -> int:
-    """The number of rows, equal for all inputs; 1 where the model has no such dimension. BadMessage or BadTensor where
-    the request does not fit the model."""
+    """Returns the number of rows, which is equal for all inputs; 1 if the model has no batch dimension.
+
+    Raises BadMessage or BadTensor if the inputs do not fit the model."""
     by_name = {description.name: description for description in declared}
     seen: set[str] = set()
     rows = 1
@@ -59,7 +60,7 @@ def _check_tensor(description: TensorDescription, tensor: Described, path: str) 
         )
     for index, (size, expected) in enumerate(zip(shape, wanted, strict=True)):
         if index == 0 and size < 1:
-            # No rows have no answer, as in Triton; a row without elements is like any other.
+            # As in Triton, zero rows are an error, whereas a row may have zero elements.
             raise BadTensor(f"must be at least 1, got {size}", path=f"{path}.shape[{index}]")
         if expected not in (-1, size):
             raise BadTensor(
@@ -71,7 +72,10 @@ def _check_tensor(description: TensorDescription, tensor: Described, path: str) 
 def choose_outputs(
     declared: Sequence[TensorDescription], requested: Sequence[RequestedOutput], binary: bool
 ) -> tuple[OutputFormat, ...]:
-    """How to send which outputs: the requested ones in the client's order, or all. `binary` where it is left open."""
+    """Returns the outputs to send with their formats: the requested ones in the client's order, or else all of them.
+
+    binary: the format of outputs for which the client requests neither JSON nor binary data. Raises BadMessage.
+    """
     by_name = {description.name: description for description in declared}
     if not requested:
         return tuple(_format(description, RequestedOutput(description.name), binary) for description in declared)

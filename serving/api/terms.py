@@ -1,4 +1,4 @@
-"""Terms of a request: all that it asks of the model's backend beside its tensors, the same for every wire."""
+"""The terms of a request: priority, timeout and the other parameters that the model's backend receives with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,12 @@ _MAX_PARAMETER = 2**64  # Triton's are UINT64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """place: in a sequence, only of requests to a model with state. more: arguments for the backend that only some
-    models want."""
+    """Everything that a request asks of the backend besides its tensors.
+
+    priority: 1 is the most urgent, 0 the default. timeout_ns: None if not given.
+    place: the request's place in a sequence; only for models with state.
+    more: further arguments of the backend's `submit`, which only some models take.
+    """
 
     rows: int
     priority: int = 0
@@ -25,7 +29,7 @@ class Terms:
 
 
 class Asked(TypedDict):
-    """The fields of `Terms`, for values that hold more."""
+    """The fields of `Terms` as keyword arguments, for the constructors of its subclasses."""
 
     rows: int
     priority: int
@@ -35,7 +39,7 @@ class Asked(TypedDict):
 
 
 def asked(model: ServedModel, parameters: Mapping[str, object], rows: int) -> Asked:
-    """The terms that a request's parameters state. Raises BadMessage."""
+    """Returns the terms that a request's parameters state. Raises BadMessage."""
     return {
         "rows": rows,
         "priority": _whole_number(parameters, "priority"),
@@ -46,8 +50,9 @@ def asked(model: ServedModel, parameters: Mapping[str, object], rows: int) -> As
 
 
 def _sequence_place(model: ServedModel, parameters: Mapping[str, object]) -> SequencePlace | None:
-    """Where in which sequence a request to a model with state belongs. To any other model these are parameters that it
-    does not know. Raises BadMessage."""
+    """Returns the request's place in a sequence, or None. Raises BadMessage.
+
+    Models without state ignore these parameters."""
     if model.sequencer is None:
         return None
     id = parameters.get("sequence_id", 0)
@@ -63,8 +68,9 @@ def _sequence_place(model: ServedModel, parameters: Mapping[str, object]) -> Seq
 
 
 def _own_parameters(model: ServedModel, parameters: Mapping[str, object]) -> dict[str, Any]:
-    """The request's own parameters as an argument for the backend of a model that takes them: those without a meaning
-    in the protocol. Raises BadMessage."""
+    """Returns the parameters without a meaning in the protocol, as the argument `parameters` of the backend's `submit`.
+
+    Empty for a model that takes no parameters. Raises BadMessage."""
     if not model.takes_parameters:
         return {}
     own = {name: value for name, value in parameters.items() if name not in _OURS and not name.startswith("triton_")}
@@ -75,7 +81,7 @@ def _own_parameters(model: ServedModel, parameters: Mapping[str, object]) -> dic
 
 
 def _whole_number(parameters: Mapping[str, object], name: str) -> int:
-    """A parameter that is a count, 0 where it was not given. Raises BadMessage."""
+    """Returns a parameter that is a whole number, 0 if it is not given. Raises BadMessage."""
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
         raise BadMessage("must be a whole number from 0 to 2^64 - 1", path=f"parameters.{name}")

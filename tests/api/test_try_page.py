@@ -102,7 +102,7 @@ def test_numbers_go_as_typed_and_a_table_comes_back(page, tmp_path: Path) -> Non
     assert "90" in answer
     assert "9007199254740992" in answer
     assert "true" in answer
-    assert "came as binary data" in answer
+    assert "sent as binary data" in answer
     python = said_by(page, "python", tmp_path)
     assert "9007199254740992" in python
     assert "True" in python

@@ -1,1 +1,1 @@
-"""Who may ask what, how fast a request has to arrive, and how much may wait; for both wires."""
+"""Admission for HTTP and gRPC: permissions of callers, slow requests, bytes held, age of requests."""

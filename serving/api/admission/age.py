@@ -1,9 +1,8 @@
-"""How long a request was under way before this process read it: HAProxy stamps each with the instant it took it.
+"""Computes how old a request is when this process reads it, from the stamp that HAProxy added when it read it.
 
-On a machine that has more to do than it can, requests wait in sockets and event loops as long as in any queue; a
-deadline counted from when they are read would be kept only on paper. Clocks of different machines differ, so a stamp
-counts only where it comes from this one (`cluster/haproxy/editing.py` writes it). It begins with a key made of the shared
-secret, so a client's own counts for nothing, by whichever way it came.
+On an overloaded machine, requests wait in sockets and event loops as long as in any queue, so a deadline counted from
+the time of reading would be missed. Clocks of different machines differ, so only stamps made on this machine count
+(HAProxy's configuration adds them). A stamp begins with a key made from the shared secret, so clients cannot forge one.
 """
 
 from pathlib import Path
@@ -15,13 +14,14 @@ HEADER = b"x-headway-began"
 DIGITS = 16  # microseconds since 1970, until 2286
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _VALUE_BYTES = KEY_BYTES + len(b"-") + DIGITS
-# Up to the value: in HTTP/1, and in a header block of HTTP/2, where it touches no table and can be taken off.
+# The bytes before the value: in HTTP/1, and in a header block of HTTP/2. There it is a literal without indexing, so it
+# can be removed without a change to the table of HPACK.
 _LINE = b"\r\n" + HEADER + b": "
 _FIELD = b"\0%c%b%c" % (len(HEADER), HEADER, _VALUE_BYTES)
 
 
 def machine() -> bytes:
-    """The key of the stamps of this machine, since its start: only whoever knows the secret can make one."""
+    """Returns the key in the stamps of this machine. It depends on the secret, and changes when the machine boots."""
     try:
         boot = _BOOT.read_text().strip()
     except OSError:
@@ -30,8 +30,9 @@ def machine() -> bytes:
 
 
 class Stamps:
-    """Reads those of one machine. Their place is the end of the head, where HAProxy puts them. Other machines' are
-    taken off too: with them no head would be like another, and heads that repeat are what makes requests cheap."""
+    """Reads the stamps of one machine at the end of request heads, where HAProxy puts them.
+
+    Stamps of other machines are removed too: heads are looked up in caches, and a stamp makes every head different."""
 
     def __init__(self, machine: bytes, calendar: Clock) -> None:
         self._calendar = calendar
@@ -40,11 +41,11 @@ class Stamps:
         self._field = _FIELD + self._value
 
     def split(self, head: bytes) -> tuple[bytes, int]:
-        """A head of HTTP/1 without the stamp, and the age in nanoseconds; 0 without a stamp from here."""
+        """Returns an HTTP/1 head without the stamp, and the age in ns; 0 without a stamp of this machine."""
         return self._split(head, self._line, _LINE)
 
     def split_block(self, block: bytes) -> tuple[bytes, int]:
-        """The same of a header block of HTTP/2."""
+        """Returns an HTTP/2 header block without the stamp, and the age in ns; 0 without a stamp of this machine."""
         return self._split(block, self._field, _FIELD)
 
     def _split(self, head: bytes, from_here: bytes, from_anywhere: bytes) -> tuple[bytes, int]:
@@ -55,7 +56,7 @@ class Stamps:
         return (head[:-size] if head[-size:-_VALUE_BYTES] == from_anywhere else head), 0
 
     def age_ns(self, value: bytes) -> int:
-        """Of a header's value."""
+        """Returns the age in ns from the value of the header; 0 if it is no stamp of this machine."""
         return self._age_ns(value[len(self._value) :]) if value.startswith(self._value) else 0
 
     def _age_ns(self, digits: bytes) -> int:

@@ -1,8 +1,8 @@
-"""Decides which callers may look inside the server or change it: those on the machine itself, and whoever shows the
-admin token. The same for both wires.
+"""Decides which callers may inspect the server or change it: those on the same machine, and those with the admin token.
 
-A web page that an operator visits sends requests from the operator's machine too. The browser says which page they come
-from, and a page that had its own name resolved to this machine is betrayed by that name in `Host`.
+A web page that an operator visits can send requests from the operator's machine too. These are recognised by the
+headers Sec-Fetch-Site and Origin, which the browser adds. A page whose host name resolves to this machine (DNS
+rebinding) is recognised by that name in the header Host.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,16 +20,23 @@ STRANGE_HOST = "refused: call the server by its address or as localhost, or send
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """header: the value of a header by its lower-case name, "" where it was not sent. address: of the other end of the
-    connection; "" where the wire does not tell."""
+    """The sender of a request.
+
+    header: returns the value of a header by its lower-case name, "" if it was not sent.
+    address: the IP address of the other end of the connection, "" if unknown.
+    """
 
     header: Callable[[str], str]
     address: str = ""
 
 
 class Gate:
-    """peer_header: where the load balancer says who asks, behind `peer_key`; "" where requests come without one, and
-    the connection itself tells. admin_token: "" for none."""
+    """Checks callers.
+
+    peer_header: the header in which the load balancer sends `peer_key`, "-" and the client's address; "" without a load
+        balancer, when the address of the connection is the client's.
+    admin_token: "" for none.
+    """
 
     def __init__(self, *, peer_header: str = "", peer_key: bytes = b"", admin_token: str = "") -> None:
         self._peer_header = peer_header
@@ -37,7 +44,7 @@ class Gate:
         self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
 
     def check(self, caller: Caller) -> None:
-        """Raises CallFailed with the reason."""
+        """Raises CallFailed with status 403 and the reason if the caller is not allowed."""
         shown = caller.header("authorization").encode("latin-1", "replace")
         if self._admin and compare_digest(shown, self._admin):
             return
@@ -53,17 +60,17 @@ class Gate:
         return "" if not host or _is_no_name(host) else STRANGE_HOST
 
     def _address(self, caller: Caller) -> str:
-        """Behind a load balancer only that can tell, and silence is no."""
+        """Returns the client's address. Behind a load balancer only its header counts; without the header it is ""."""
         if not self._peer_header:
             return caller.address
-        told = caller.header(self._peer_header).encode("latin-1", "replace")
+        value = caller.header(self._peer_header).encode("latin-1", "replace")
         size = len(self._peer_prefix)
-        return told[size:].decode("latin-1") if compare_digest(told[:size], self._peer_prefix) else ""
+        return value[size:].decode("latin-1") if compare_digest(value[:size], self._peer_prefix) else ""
 
 
 def http_caller(scope: Mapping[str, Any]) -> Caller:
-    """The caller of a request, by its ASGI scope."""
-    headers = dict(reversed(scope["headers"]))  # the first of a name counts
+    """Returns the caller of a request, from its ASGI scope."""
+    headers = dict(reversed(scope["headers"]))  # of headers with the same name, the first counts
 
     def header(name: str) -> str:
         value: bytes = headers.get(name.encode(), b"")
@@ -80,14 +87,14 @@ def _is_loopback(address: str) -> bool:
 
 
 def _is_cross_site(fetched_from: str, origin: str, host: str) -> bool:
-    """As the browser says; what is no browser says nothing."""
+    """Returns whether a browser sent the request for a page of another site. Other clients send no such headers."""
     if fetched_from not in ("", "same-origin", "none"):
         return True
     return bool(origin) and origin.partition("://")[2].lower() != host.lower()
 
 
 def _is_no_name(host: str) -> bool:
-    """Whether a `Host` is an address or localhost, which no page of another site can have as its own."""
+    """Returns whether a `Host` is an IP address or localhost, which no page of another site can have as its host."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name.lower() == "localhost":
         return True

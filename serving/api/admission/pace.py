@@ -1,10 +1,10 @@
-"""How fast a request has to arrive. A client that sends a byte now and then would hold its place for hours."""
+"""The least speed at which a request has to arrive, so that slow clients cannot hold connections for hours."""
 
 from dataclasses import replace
 
 from serving.api.faults import Fault
 
-GRACE_S = 20.0  # for a head, and before the rate of a body counts
+GRACE_S = 20.0  # time for a head, and for a body in addition to the time at the least rate
 SLOWEST_BYTES_PER_S = 8 * 1024
 TOO_SLOW = Fault(
     408,
@@ -14,5 +14,5 @@ TOO_SLOW_AND_LAST = replace(TOO_SLOW, headers=((b"connection", b"close"),))
 
 
 def patience_s(received: int) -> float:
-    """How long a request may take, from its beginning, of which so many bytes are here."""
+    """Returns how many seconds after its first byte a request may be incomplete if `received` bytes have arrived."""
     return GRACE_S + received / SLOWEST_BYTES_PER_S

@@ -1,12 +1,13 @@
-"""How many bytes of bodies a replica holds at a time: those that arrive, wait or are computed, over both wires.
+"""Bounds the bytes of request bodies that a replica holds: those that arrive, wait or are computed, over both wires.
 
-The queue bounds requests by their number, and that many of the largest would fill any machine. Small bodies are not
-counted here: their number is bound enough. Bytes count as they arrive, inflated ones when they are there.
+The queue bounds only the number of requests: that many of the largest bodies would fill any machine's memory. Small
+bodies are not counted, since their number is bounded. Bytes count when they arrive, those of a decompressed body after
+decompression.
 """
 
 from serving.api.faults import CallFailed, Fault, retry_after
 
-COUNTED_BYTES = 1 << 14  # of a body; what is smaller does not count
+COUNTED_BYTES = 1 << 14  # smaller bodies are not counted
 _LEAST_BYTES = 256 << 20
 _LARGEST_BODIES = 8
 _SOON_NS = 1_000_000_000
@@ -17,7 +18,7 @@ NO_ROOM = Fault(
 
 
 class Room:
-    """Shared by all connections of a replica. Eight of the largest bodies find room, and 256 MiB of smaller ones."""
+    """The bytes held by a replica's connections, at most 256 MiB or eight of the largest bodies, if that is more."""
 
     def __init__(self, max_body_bytes: int = 0) -> None:
         self.limit = max(_LEAST_BYTES, _LARGEST_BODIES * max_body_bytes)
@@ -25,7 +26,7 @@ class Room:
 
 
 class Held:
-    """What one request holds of it. Give it back when the request is over, however it ends."""
+    """The bytes that one request holds of the room. They must be given back when the request ends, however it ends."""
 
     __slots__ = ("_room", "bytes")
 
@@ -34,7 +35,7 @@ class Held:
         self.bytes = 0
 
     def take(self, size: int) -> None:
-        """So many bytes more. Raises CallFailed where there is no room."""
+        """Takes `size` more bytes. Raises CallFailed if there is no room for them."""
         room = self._room
         if room.held + size > room.limit:
             raise CallFailed(NO_ROOM)
@@ -42,10 +43,10 @@ class Held:
         self.bytes += size
 
     def give_back(self) -> None:
-        """All of it; again it does nothing."""
+        """Gives all bytes back. May be called repeatedly."""
         self._room.held -= self.bytes
         self.bytes = 0
 
     def __del__(self) -> None:
-        # A task that is cancelled before it begins has nobody else to do it.
+        # A task that is cancelled before it begins never reaches its `finally`.
         self.give_back()

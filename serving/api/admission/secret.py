@@ -1,9 +1,9 @@
-"""The secret shared by HAProxy's launcher and all replicas: it tells a header that HAProxy added from a client's own.
+"""The secret shared by HAProxy and all replicas. It distinguishes headers that HAProxy added from a client's own.
 
-`headway serve` makes one at each start and leaves it in the environment of Ray's processes. A Ray that others started
-has no such variable; there the secret is Ray's own token, which every node of a cluster has. Without either nothing is
-shared, and no such header is believed. Only keys made from the secret are sent, and none is written to a file or a log.
-Standard library only: `cluster/haproxy/editing.py` runs at every change of a replica.
+`headway serve` makes a secret at each start and puts it into the environment of Ray's processes. If Ray was started
+otherwise, the secret is Ray's own token, which every node of a cluster has. Without either there is no shared secret,
+and such headers are ignored. Only keys made from the secret are sent; the secret is written to no file and no log.
+Standard library only: the command that starts HAProxy runs whenever the replicas change.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ KEY_BYTES = 16
 
 
 def key(purpose: str) -> bytes:
-    """16 hex digits that only a process with the secret can know; another purpose has other digits."""
+    """Returns 16 hex digits that only a process with the secret can compute, different for each purpose."""
     return hmac.new(_secret(), purpose.encode(), hashlib.sha256).hexdigest()[:KEY_BYTES].encode()
 
 
 @cache
 def _secret() -> bytes:
-    return known(os.environ) or token_bytes(KEY_BYTES)  # random: known to nobody else, so no key made of it fits
+    return known(os.environ) or token_bytes(KEY_BYTES)  # random: no other process has it, so no key matches
 
 
 def known(environment: "os._Environ[str] | dict[str, str]") -> bytes:
-    """The secret that this environment leads to; empty without one. Looks for Ray's token where Ray does."""
+    """Returns the secret for this environment, empty if there is none. Looks for Ray's token in the places Ray does."""
     for name in (VARIABLE, "RAY_AUTH_TOKEN"):
         if value := environment.get(name):
             return value.encode()

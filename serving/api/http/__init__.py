@@ -1,1 +1,1 @@
-"""HTTP: the fast door's connection, the app behind it, and the front's pages."""
+"""HTTP: the connection of the fast door, the ASGI app of a model, and the ASGI app of the front."""

@@ -1,8 +1,8 @@
-"""The HTTP face of one model: a raw ASGI application for every path below /v2/models/<name>.
+"""The ASGI application of one model, without a framework: it answers every path below /v2/models/<name>.
 
-Nothing is decided here: `dispatch` knows the model, `faults` the statuses. Routes depend on path and verb only, never
-on the content type: tritonclient sends none, curl sends a wrong one.
-An answer is two ASGI events. uvloop gathers their writes into one packet; plain asyncio sends two, without a pause
+`dispatch` plans and submits requests, `faults` has the statuses. Routes depend on path and verb only, not on the
+content type: tritonclient sends none, curl sends a wrong one.
+An answer is two ASGI events. uvloop joins their writes into one packet; plain asyncio sends two, without a pause
 between them since `connection` sets TCP_NODELAY.
 """
 
@@ -61,7 +61,7 @@ from serving.protocol.reply import HEADER_LENGTH, Header
 __all__ = ["FrontApp", "ModelApp"]
 
 _log = logging.getLogger(__name__)
-# Below this a thread costs more than the compression it takes off the event loop.
+# A smaller body is compressed on the event loop, since that costs less than handing it to a thread.
 _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
 _TRACE = "/trace/setting"
@@ -69,9 +69,14 @@ _MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
 
 class ModelApp:
-    """Serves `model`. `tenant_header` names the header whose value tells tenants apart, "" for one tenant: whoever can
-    reach the server can set it, so it belongs behind something that checks. `timings`: send `Server-Timing`. `gate`:
-    which callers may change what is traced. `cors`: None where pages of other origins may not ask."""
+    """Serves one model.
+
+    tenant_header: the header whose value names the tenant, "" for a single tenant. Any client can send any value, so a
+        proxy in front of the server has to check or set it.
+    timings: send the header `Server-Timing`.
+    gate: checks whether a caller may change the settings of tracing.
+    cors: None if pages of other origins may not call the server.
+    """
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class ModelApp:
         self.timings = timings
         self._gate = gate or Gate()
         self.cors = cors
-        self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
+        self._getters: dict[str, Callable[[Send], Awaitable[None]]] = {
             "": self._answer_metadata,
             "/ready": self._answer_ready,
             "/config": self._answer_config,
@@ -97,7 +102,7 @@ class ModelApp:
         }
         self._generates = {"/generate": False, "/generate_stream": True}
         prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
-        tails = (*self._tells, _INFER, _TRACE, *self._generates)
+        tails = (*self._getters, _INFER, _TRACE, *self._generates)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
 
@@ -131,7 +136,7 @@ class ModelApp:
         elif method not in ("GET", "HEAD"):
             await send_fault(send, wrong_verb(method, "GET"))
         else:
-            await self._tells[operation](send)
+            await self._getters[operation](send)
 
     async def _infer(self, headers: HeaderMap, receive: Receive, send: Send) -> None:
         began_ns = settled_ns = now_ns()
@@ -171,7 +176,7 @@ class ModelApp:
                 if accepted := headers.get(b"accept-encoding"):
                     answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
             else:
-                outcome = outcome or Cancelled()  # withdrawn, since its client has left
+                outcome = outcome or Cancelled()  # None: withdrawn, since its client has left
                 fault = fault_of_outcome(outcome)
         except Exception as error:
             fault = self.fault(error)
@@ -180,7 +185,7 @@ class ModelApp:
         if fault is not None:
             await send_fault(send, replace(fault, headers=(*fault.headers, (REQUEST_ID, request_id))))
         else:
-            # A new list: the other one is shared by all answers of this shape.
+            # A new list, since `answer` is shared by all answers of this shape.
             answer = [*answer, (REQUEST_ID, request_id)]
             if self.timings:
                 answer.append((b"server-timing", server_timing(cast(Completed, outcome))))
@@ -235,7 +240,7 @@ class ModelApp:
         began_ns: int,
         settled_ns: int,
     ) -> None:
-        """Tells the witnesses of a request that was answered, well or with this fault."""
+        """Notifies the witnesses of an answered request. fault: None if it succeeded."""
         if self.model.witnesses or fault is not None:
             status, trace = 200 if fault is None else fault.status, text_header(headers, TRACEPARENT)
             notify(self.model, "http", id, tenant, status, outcome, trace, began_ns, settled_ns)
@@ -268,7 +273,7 @@ class ModelApp:
     async def _inflate(self, body: bytes, coding: str) -> bytes:
         if len(body) < _THREAD_BYTES // 16:
             return inflate(body, coding, self.model.max_body_bytes)
-        # A small body may hold a bomb, and even an honest one takes a millisecond per 300 KB.
+        # A small body may inflate to the limit, and a millisecond inflates only 300 KB.
         return await beside(partial(inflate, body, coding, self.model.max_body_bytes))
 
     async def _deflated(self, headers: list[Header], body: bytes, accepted: str) -> tuple[list[Header], bytes]:
@@ -285,19 +290,20 @@ class ModelApp:
         ], packed
 
     def fault(self, error: Exception) -> Fault:
-        """What to tell the client; a bug of ours is logged."""
+        """Returns the fault to send for an error. Logs the error if it is a bug of the server."""
         if isinstance(error, CallFailed):
             return error.fault
         fault = fault_of_error(error)
         if fault is INTERNAL:
-            _log.error("request to %s failed by a bug of ours", self.model.name, exc_info=error)
+            _log.error("request to %s failed because of a bug in the server", self.model.name, exc_info=error)
         if isinstance(error, BodyTooLarge) and error.is_endless:
             return Fault(fault.status, fault.text, ((b"connection", b"close"),))
         return fault
 
     def _find(self, path: str, root_path: str) -> str | None:
-        """The operation behind a path that is not literally ours: mounted under a prefix, which servers leave in
-        `path` or cut off from it, or with a slash at the end."""
+        """Returns the operation of a path that differs from ours by a slash at the end or by a prefix, None if none.
+
+        A prefix comes from mounting the application; some servers leave it in `path`, others remove it."""
         for candidate in (path, root_path + path):
             start = candidate.find(MODELS)
             operation = self._operations.get(candidate[max(start, 0) :].rstrip("/"))
@@ -330,5 +336,5 @@ class ModelApp:
 
 
 def server_timing(completed: Completed) -> bytes:
-    """The value of the header of that name: milliseconds, as browsers show them."""
+    """Returns the value of the header `Server-Timing`, in ms; browsers show it."""
     return b"queue;dur=%.3f, compute;dur=%.3f" % (completed.queue_ns / 1e6, completed.timings.compute_ns / 1e6)

@@ -1,4 +1,4 @@
-"""The ASGI handiwork both applications share: bodies in, answers out, and the scopes that are no HTTP."""
+"""ASGI helpers of both applications: reading bodies, sending answers, and scopes other than HTTP."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ JSON_CONTENT = (b"content-type", b"application/json")
 
 
 class BodyTooLarge(TooLarge):
-    """`is_endless`: the sender did not say how much is coming, so the connection has to be closed."""
+    """is_endless: the size of the body was not announced, so the connection has to be closed."""
 
     def __init__(self, max_bytes: int, *, is_endless: bool = False) -> None:
         super().__init__(f"the request body is larger than {max_bytes} bytes, the limit of this server")
@@ -31,15 +31,19 @@ class BodyTooLarge(TooLarge):
 
 
 async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: Held | None = None) -> bytes | None:
-    """The whole body; None if the client left before it was complete. Raises BodyTooLarge, early where it can, and
-    CallFailed where `held` finds no room for it, or where it comes too slowly."""
+    """Returns the whole body; None if the client left before it was complete.
+
+    held: counts the bytes of the body; None to count none.
+    Raises BodyTooLarge, before reading if the size was announced; CallFailed if there is no room for the body or if it
+    arrives too slowly.
+    """
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced[:18]) > max_bytes:
-        # Nothing was read: a client that sent "Expect: 100-continue" never starts, and what others
-        # send meanwhile the server throws away piece by piece without keeping it.
+        # Nothing was read: a client that sent "Expect: 100-continue" never begins to send, and the server discards
+        # piece by piece what other clients send.
         raise BodyTooLarge(max_bytes)
     began_s = asyncio.get_running_loop().time()
-    # A timer costs as much as all the rest; of what is announced, the connection sees whether it comes.
+    # A timer costs as much as the rest of this function. The connection checks the speed of bodies of announced size.
     message = await receive() if announced else await _next_part(receive, began_s, 0)
     if message["type"] != "http.request":
         return None
@@ -53,7 +57,7 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: 
     size = len(body)
     if held is not None:
         held.take(size)
-    whole = BytesIO()  # one join of all at the end would hold up everybody else
+    whole = BytesIO()  # joining all parts at the end would block the event loop for longer
     whole.write(body)
     while True:
         if size > max_bytes:
@@ -95,7 +99,7 @@ async def send_bytes(send: Send, status: int, headers: list[tuple[bytes, bytes]]
 
 
 async def answer_other_scope(scope: Scope, receive: Receive, send: Send) -> None:
-    """Lifespan events are acknowledged, websockets refused."""
+    """Acknowledges lifespan events and refuses websockets."""
     if scope["type"] == "lifespan":
         while True:
             event = (await receive())["type"]
@@ -108,13 +112,14 @@ async def answer_other_scope(scope: Scope, receive: Receive, send: Send) -> None
 
 
 def text_header(headers: HeaderMap, name: bytes) -> str:
-    """The value as text; "" where the header was not sent, and for the empty name."""
+    """Returns the value of a header as text; "" if it was not sent or the name is empty."""
     return headers.get(name, b"").decode("latin-1")
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """A body that is a JSON object, or empty, which counts as an empty one. NaN and infinities are numbers, written as
-    Python's json does."""
+    """Returns the JSON object in a body; an empty one for an empty body. Raises BadMessage.
+
+    Accepts NaN, Infinity and -Infinity, as Python's json writes them."""
     if not body.strip():
         return {}
     try:
@@ -125,7 +130,7 @@ def json_object(body: bytes) -> dict[str, Any]:
         try:
             value = json.loads(body)
             if b"\\u" in body:
-                json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, as orjson does
+                json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair, as orjson does
         except (ValueError, RecursionError):
             raise BadMessage(f"not valid JSON: {error}") from None
     if not isinstance(value, dict):

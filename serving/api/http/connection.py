@@ -1,10 +1,10 @@
-"""An HTTP/1.1 connection on which plain infer requests take the short way: no ASGI, no task, one write per answer.
+"""An HTTP/1.1 connection on which plain infer requests take the fast path: no ASGI, no task, one write per answer.
 
-It is uvicorn's own connection with a look at the bytes before uvicorn gets them. A whole request whose head `heads`
-calls plain is answered here; everything else (other paths, other methods, chunked or compressed bodies, anything
-malformed) goes to uvicorn untouched and takes the general way through the application, where each of those has its
-answer. Both ways call the same `Dispatch` and the same table of faults. What uvicorn spends on a request that is not
-special is half of what a small one costs: docs/decisions/0005-the-short-way.md.
+It is uvicorn's own connection, but reads the bytes before uvicorn does. It answers a request whose head `heads` finds
+plain. Everything else (other paths, other methods, chunked or compressed bodies, malformed requests) goes unchanged to
+uvicorn and takes the general path through the application. Both paths use the same `Dispatch` and the same table of
+faults. uvicorn's part of the general path is half the cost of a small request, see
+docs/decisions/0005-the-short-way.md.
 """
 
 import asyncio
@@ -33,29 +33,29 @@ from serving.protocol.reply import HeaderBlock, encoded
 
 MAX_HEAD_BYTES = 64 * 1024
 TOO_LONG = Fault(431, f"the head, or what stands between chunks, is larger than {MAX_HEAD_BYTES} bytes")
-JOIN_BELOW_BYTES = 64 * 1024  # a copy is cheaper than a second buffer, up to here
+JOIN_BELOW_BYTES = 64 * 1024  # up to this size copying the body is cheaper than writing a second buffer
 
 
 def fast_path(model: ModelApp) -> "Callable[..., InferConnection]":
-    """What uvicorn takes for its setting `http`: makes the connections of a server for this model."""
+    """Returns the factory of the connections to this model, the value of uvicorn's setting `http`."""
     paths = frozenset(path.encode() for path in model.infer_paths)
     heads = Heads(paths, model.tenant_header, model.model.max_body_bytes, from_pages=model.cors is not None)
     return partial(InferConnection, model, heads)
 
 
 class Reader(Enum):
-    """Whose turn it is to speak."""
+    """The state of a connection: for whom the next bytes are, or whom it waits for."""
 
     CLIENT = "a request may begin"
-    BODY = "the rest of a plain request is on its way"
+    BODY = "the body of a plain request is incomplete"
     SERVER = "a plain request waits for its answer"
-    SLOW_READER = "the client does not take its answer"
-    UVICORN = "a request is uvicorn's; afterwards the next may be ours"
-    UVICORN_FOR_GOOD = "where one request ends and the next begins only uvicorn's parser can tell"
+    SLOW_READER = "the answer waits until the client reads it"
+    UVICORN = "uvicorn has the current request; the next one may be plain"
+    UVICORN_FOR_GOOD = "uvicorn has all further requests, since only its parser knows where each ends"
 
 
 class InferConnection(UvicornConnection):
-    """Made by `fast_path`. `uvicorn` are the arguments that its server gives every connection."""
+    """A connection to one model, made by `fast_path`. uvicorn: the arguments that its server passes to connections."""
 
     def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -65,13 +65,13 @@ class InferConnection(UvicornConnection):
         self._wire = model.model.wire
         self._heads = heads
         self._reader = Reader.CLIENT
-        self._unread = b""  # what arrived and is not looked at yet
-        self._body: BytesIO | None = None  # what has come of one that did not come whole
+        self._unread = b""  # received bytes that are not processed yet
+        self._body: BytesIO | None = None  # the received part of an incomplete body
         self._held = Held(model.model.room)
-        self._refusal: Fault | None = None  # of a body whose rest is still on its way, and passed over
-        self._since_s = 0.0  # when a head or body began that did not come whole; 0 when none is under way
-        self._come_bytes = 0  # of it
-        self._fruitless_bytes = 0  # given to uvicorn since a head or a piece of a body was complete
+        self._refusal: Fault | None = None  # for a request whose body is discarded as it arrives
+        self._since_s = 0.0  # when the incomplete head or body began to arrive; 0 if none is incomplete
+        self._come_bytes = 0  # received of that head or body
+        self._fruitless_bytes = 0  # passed to uvicorn since its parser last completed a head or a piece of a body
         self._slow_timer: asyncio.TimerHandle | None = None
         self._missing_bytes = 0  # of the body: ours in BODY, uvicorn's in UVICORN
         self._head: Head
@@ -92,8 +92,8 @@ class InferConnection(UvicornConnection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        # Plain asyncio forgets it on what a listening socket like Ray's and uvicorn's accepts. What uvicorn writes in
-        # two pieces, head and body, would then lie for 40 ms until the client has acknowledged the first.
+        # Plain asyncio does not set TCP_NODELAY on connections accepted by sockets made as Ray and uvicorn make them.
+        # uvicorn writes head and body separately; the body would wait up to 40 ms for the acknowledgement of the head.
         accepted = transport.get_extra_info("socket")
         if accepted is not None:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -108,7 +108,7 @@ class InferConnection(UvicornConnection):
                 self._pass_on(data)
             case Reader.UVICORN_FOR_GOOD:
                 self._feed(data)
-            case _:  # the next request before this one is answered: it waits, and the client with it
+            case _:  # the next request, before this one is answered: stop reading until then
                 self._unread += data
                 self.flow.pause_reading()
 
@@ -129,15 +129,17 @@ class InferConnection(UvicornConnection):
             self._next()
 
     def shutdown(self) -> None:
-        """Called by uvicorn's server: whoever waits for an answer still gets it."""
+        """Closes the connection after the answer to the request in flight. Called by uvicorn's server."""
         if self._reader in (Reader.BODY, Reader.SERVER):
             self._is_last = True
         else:
             super().shutdown()
 
     def on_headers_complete(self) -> None:
-        """Called by uvicorn's parser, which would take the body of what still asks for another protocol for the next
-        request: what is raised here ends the connection with a 400."""
+        """Refuses a request for another protocol. Called by uvicorn's parser.
+
+        The parser would take the body of such a request for the next request. An error raised here ends the connection
+        with status 400."""
         if self.parser.should_upgrade():
             raise BadMessage("another protocol is asked for after the first request")
         self._fruitless_bytes = 0
@@ -147,7 +149,7 @@ class InferConnection(UvicornConnection):
         self._fruitless_bytes = 0
         super().on_body(body)
 
-    # -- a request comes --------------------------------------------------------------------------------------
+    # -- receiving a request ----------------------------------------------------------------------------------
 
     def _begin(self, data: bytes) -> None:
         if self.timeout_keep_alive_task is not None:
@@ -188,7 +190,7 @@ class InferConnection(UvicornConnection):
             self._come_bytes += len(data)
             self._missing_bytes = missing
             if data and self._has_room(len(data)):
-                self._body = self._body or BytesIO()  # one join of many pieces would hold up everybody else
+                self._body = self._body or BytesIO()  # joining many pieces at the end would block the loop for longer
                 self._body.write(data)
             return
         if missing < 0:
@@ -203,7 +205,7 @@ class InferConnection(UvicornConnection):
         self._submit(data)
 
     def _has_room(self, size: int) -> bool:
-        """Whether so many bytes more of the body can be held. Where not, it is refused when all of it has come."""
+        """Returns whether `size` more bytes of the body can be held. If not, the request is refused after its body."""
         if self._refusal is None:
             try:
                 self._held.take(size)
@@ -216,7 +218,8 @@ class InferConnection(UvicornConnection):
         return False
 
     def _pass_on(self, data: bytes) -> None:
-        """To uvicorn, as long as it is one request at a time; a client that sends ahead stays with uvicorn."""
+        """Passes bytes of the current request to uvicorn. If more than that request arrives, uvicorn gets all that
+        follows on this connection."""
         if not self._missing_bytes and (self.cycle is None or self.cycle.response_complete):
             self._reader = Reader.CLIENT
             self._begin(data)
@@ -232,7 +235,7 @@ class InferConnection(UvicornConnection):
         super().data_received(data)
 
     def _feed(self, data: bytes) -> None:
-        """To uvicorn, which bounds neither heads nor what stands between the chunks of a body."""
+        """Passes bytes to uvicorn and bounds what uvicorn does not: heads, and the bytes between chunks of a body."""
         for start in range(0, len(data), MAX_HEAD_BYTES):
             piece = data[start : start + MAX_HEAD_BYTES]
             self._fruitless_bytes += len(piece)
@@ -244,7 +247,7 @@ class InferConnection(UvicornConnection):
                 return
 
     def _refuse(self, fault: Fault) -> None:
-        """Ends a request whose head is unknown or uvicorn's, and the connection."""
+        """Ends a request that is incomplete or uvicorn's, and closes the connection."""
         self._is_last = True
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
@@ -275,7 +278,7 @@ class InferConnection(UvicornConnection):
             self._submitted.then(self._answer)
 
     def _submit_read(self, reading: "asyncio.Future[ReadRequest]") -> None:
-        """A large request has been read beside the loop; its client may have gone meanwhile."""
+        """Submits a large request that a thread has read. The client may have disconnected meanwhile."""
         took_ns = now_ns() - self._began_ns
         if self.transport.is_closing():
             self._answer(Cancelled())
@@ -290,7 +293,7 @@ class InferConnection(UvicornConnection):
             self._wire.decode.add(took_ns)
             self._submitted.then(self._answer)
 
-    # -- an answer goes ---------------------------------------------------------------------------------------
+    # -- sending an answer ------------------------------------------------------------------------------------
 
     def _answer(self, outcome: Outcome) -> None:
         self._submitted = None
@@ -313,7 +316,7 @@ class InferConnection(UvicornConnection):
             self._answer_completed(outcome, headers, body)
 
     def _answer_written(self, outcome: Completed, writing: "asyncio.Future[tuple[HeaderBlock, bytes]]") -> None:
-        """A large answer has been written beside the loop."""
+        """Sends a large answer that a thread has written."""
         if self.transport.is_closing():
             self._notify(fault_of_outcome(Cancelled()).status, outcome)
             return
@@ -339,7 +342,7 @@ class InferConnection(UvicornConnection):
         self._notify(fault.status, outcome)
 
     def _notify(self, status: int, outcome: Outcome | None) -> None:
-        """The request is over."""
+        """Gives back the room of a request that has ended, and notifies the witnesses."""
         if self._held.bytes:
             self._held.give_back()
         if self._witnessed or status >= 500:
@@ -350,7 +353,7 @@ class InferConnection(UvicornConnection):
             )  # fmt: skip
 
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
-        """headers: as they go on the wire."""
+        """Sends an answer and prepares for the next request. headers: as bytes of HTTP/1.1."""
         if self._common is not self.server_state.default_headers:
             self._common = self.server_state.default_headers
             self._common_block = encoded(self._common)
@@ -374,7 +377,7 @@ class InferConnection(UvicornConnection):
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
         if self._unread:
-            # Not from here: a client that sends far ahead would have us call ourselves once per request.
+            # Not called directly: a client that sends many requests ahead would cause a recursion per request.
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -383,14 +386,16 @@ class InferConnection(UvicornConnection):
             self.data_received(b"")
 
     def _expect_rest(self) -> None:
-        """A head or a body has begun and is not complete; what comes whole needs no clock."""
+        """Starts the timer for an incomplete head or body. Those that arrive at once need none."""
         self._since_s = self.loop.time()
         self._come_bytes = 0
         if self._slow_timer is None:
             self._slow_timer = self.loop.call_later(patience_s(0), self._refuse_if_slow)
 
     def _refuse_if_slow(self) -> None:
-        """One timer that looks again when it may be time, and rests when nothing is incomplete."""
+        """Refuses the incomplete request if it arrives too slowly; otherwise sets the timer again.
+
+        A connection has one such timer; it is off while nothing is incomplete."""
         self._slow_timer = None
         if self.transport.is_closing() or not self._since_s:
             return
@@ -407,7 +412,9 @@ class InferConnection(UvicornConnection):
             self._refuse(TOO_SLOW)
 
     def _close_if_idle(self) -> None:
-        """One timer that looks again when it may be time, instead of one that is set anew for every request."""
+        """Closes the connection if it has been idle for too long; otherwise sets the timer again.
+
+        A connection has one such timer, instead of a new one per request."""
         left_s = self._used_s + self.timeout_keep_alive - self.loop.time()
         self._idle_timer = None
         if self.transport.is_closing():

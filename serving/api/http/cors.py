@@ -1,5 +1,7 @@
-"""Lets web pages of other origins ask the server (CORS), where a setting names them. Their requests take the general
-way: the short way answers with heads made beforehand, and a page is never the many small requests it is for.
+"""Lets web pages of other origins call the server (CORS), if a setting names the origins.
+
+Their requests take the general path: the fast path has prepared headers without those of CORS, and a browser does not
+send so many requests that the fast path would matter.
 """
 
 from collections.abc import Collection
@@ -7,36 +9,39 @@ from collections.abc import Collection
 from serving.api.http.asgi import App, Receive, Scope, Send
 
 EXPOSED = (b"inference-header-content-length", b"x-request-id", b"server-timing", b"retry-after")
-KEPT_S = 600  # how long a browser may remember what a preflight was told
+KEPT_S = 600  # how long a browser may cache the answer to a preflight
 
 
 class Cors:
-    """origins: as browsers send them (`https://app.example`); `*` for all."""
+    """Adds the headers of CORS to answers. origins: as browsers send them (`https://app.example`); `*` for all."""
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
         self._everybody = b"*" in self._origins
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a preflight, and has the app answer everything else, errors too."""
+        """Answers a preflight itself; adds the headers to the app's answers to all other requests, errors included."""
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        told = self._allowing_headers(headers.get(b"origin", b""))
+        allowing = self._allowing_headers(headers.get(b"origin", b""))
         if scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers:
-            await self._answer_preflight(told, headers.get(b"access-control-request-headers", b""), send)
+            await self._answer_preflight(allowing, headers.get(b"access-control-request-headers", b""), send)
             return
 
         async def send_with_headers(message: Scope) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *told]}
+                message = {**message, "headers": [*message["headers"], *allowing]}
             await send(message)
 
         await app(scope, receive, send_with_headers)
 
     def _allowing_headers(self, origin: bytes) -> list[tuple[bytes, bytes]]:
-        """The headers of an answer to a request from there; "" is from no page, and yet caches have to know."""
+        """Returns the headers for an answer to a page of this origin.
+
+        origin: "" if no page sent the request. Even then `Vary` is needed, so that caches keep the answers apart.
+        """
         varies = [] if self._everybody else [(b"vary", b"origin")]
         if not origin or not (self._everybody or origin in self._origins):
             return varies
@@ -44,17 +49,17 @@ class Cors:
         exposed = (b"access-control-expose-headers", b", ".join(EXPOSED))
         return [*varies, (b"access-control-allow-origin", allowed), exposed]
 
-    async def _answer_preflight(self, told: list[tuple[bytes, bytes]], wanted: bytes, send: Send) -> None:
-        """Any header may be sent: which ones count (a tenant's, a trace's) is no secret and no danger."""
-        allowed = any(name == b"access-control-allow-origin" for name, _ in told)
+    async def _answer_preflight(self, allowing: list[tuple[bytes, bytes]], wanted: bytes, send: Send) -> None:
+        """Answers a preflight. A page of an allowed origin may send any header."""
+        allowed = any(name == b"access-control-allow-origin" for name, _ in allowing)
         more = [
             (b"access-control-allow-methods", b"GET, HEAD, POST"),
             (b"access-control-allow-headers", wanted),
             (b"access-control-max-age", b"%d" % KEPT_S),
             (b"vary", b"access-control-request-headers"),
         ]
-        headers = [*told, *(more if allowed else []), (b"content-length", b"0")]
-        # 204 has no body and so no length.
+        headers = [*allowing, *(more if allowed else []), (b"content-length", b"0")]
+        # An answer with status 204 has no body and must not have a Content-Length.
         await send(
             {
                 "type": "http.response.start",

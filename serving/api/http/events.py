@@ -1,4 +1,5 @@
-"""Answers one after the other: as one JSON object (`generate`), or as server-sent events (`generate_stream`)."""
+"""Sends an answer stream: its only answer as a JSON object (`generate`), or all as server-sent events
+(`generate_stream`)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ _NONE = "the model gave no answer to this request"
 
 
 class OneAnswer:
-    """The `Answers` of a model that gives exactly one."""
+    """The answer stream of a model that gives exactly one answer."""
 
     def __init__(self, submitted: Submitted) -> None:
         self._submitted = submitted
@@ -40,14 +41,17 @@ class OneAnswer:
 
 
 def begin(dispatch: Dispatch, request: GenerateRequest, tenant: str) -> Answers:
-    """Submits the request, to whichever kind of model it is."""
+    """Submits the request, to a generating model or to any other."""
     if dispatch.model.generator is not None:
         return dispatch.generate(request, request.payload, tenant, request.timeout_ns)
     return OneAnswer(dispatch.hand_over(request, request.payload, tenant, request.timeout_ns, age_ns=0))
 
 
 async def send_one(model: ServedModel, answers: Answers, id: str, send: Send, own: Header) -> None:
-    """Raises CallFailed, BadOutput or BadTensor. Cancelled, it withdraws the request. own: a header to send along."""
+    """Sends the only answer of a stream as a JSON object. Withdraws the request if this coroutine is cancelled.
+
+    own: a header to add. Raises CallFailed, also if there is no answer or more than one; BadOutput or BadTensor.
+    """
     first: object = None
     count = 0
     try:
@@ -67,8 +71,11 @@ async def send_one(model: ServedModel, answers: Answers, id: str, send: Send, ow
 async def send_all(
     model: ServedModel, answers: Answers, id: str, send: Send, own: Header, fault_of: Callable[[Exception], Fault]
 ) -> Fault | None:
-    """Every answer as an event of its own. What goes wrong before the first is a status, later an event with `error`;
-    it is returned. Cancelled, it withdraws the request."""
+    """Sends every answer as an event. Withdraws the request if this coroutine is cancelled.
+
+    Returns the fault, if any. Before the first event it is sent as the status of the answer, later as an event with
+    `error`. own: a header to add. fault_of: returns the fault of an error.
+    """
     has_begun = False
     fault: Fault | None = None
     try:

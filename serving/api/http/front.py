@@ -1,7 +1,7 @@
-"""What belongs to no single model: server metadata, health, the list of models, and clean errors for the rest.
+"""The ASGI application for all paths that belong to no single model: metadata, health, the list of models, pages.
 
-The models themselves are usually elsewhere (the load balancer sends their paths to them); `Operations` tells about
-them. With `apps` one process can also answer for models of its own.
+The models are usually in other processes, to which the load balancer sends their paths; `Operations` knows them. Given
+`apps`, the application also answers for the models of its own process.
 """
 
 import logging
@@ -48,12 +48,16 @@ _CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 _REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
 _SETTINGS = ("/v2/trace/setting", "/v2/logging")
 
-LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, gives content type and body
+LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, returns content type and body
 
 
 class FrontApp:
-    """`apps`: of the models of this process. `pages`: further paths read with GET; those below /debug/ only from this
-    machine, or with the admin token. `cors`: None where pages of other origins may not ask."""
+    """Serves the front.
+
+    apps: the applications of the models in this process, by name.
+    pages: further paths for GET; those below /debug/ only for callers on this machine or with the admin token.
+    cors: None if pages of other origins may not call the server.
+    """
 
     def __init__(
         self,
@@ -102,7 +106,7 @@ class FrontApp:
         except Exception as error:
             fault = fault_of_error(error)
             if fault is INTERNAL:
-                _log.error("answering %s failed by a bug of ours", path, exc_info=error)
+                _log.error("answering %s failed because of a bug in the server", path, exc_info=error)
             await send_fault(send, fault)
 
     async def _answer_page(self, path: str, scope: Scope, send: Send) -> None:
@@ -147,8 +151,10 @@ class FrontApp:
             await send_json(send, {})
 
     async def _absent(self, name: str, path: str, scope: Scope) -> Fault:
-        """A known model gets here while its own replicas are not reachable yet, or no longer; or ever, if the path has
-        percent escapes, since load balancers compare paths as they stand."""
+        """Returns the fault for a path of a model that is not in this process.
+
+        Requests for a known model arrive here while its replicas are not reachable. Those with percent escapes in the
+        path always do, since load balancers compare paths without decoding them."""
         raw = (scope.get("raw_path") or b"").decode("latin-1")
         is_escaped = bool(raw) and model_path(name) not in raw
         for model in await self._server.models():
@@ -176,9 +182,9 @@ class FrontApp:
         await send_json(send, await self._server.statistics())
 
     async def _answer_openapi(self, receive: Receive, send: Send) -> None:
-        told = self._server.server()
+        server = self._server.server()
         models = await self._server.models()
-        described = document(models, name=self._server.name, release=told["version"], extensions=told["extensions"])
+        described = document(models, name=self._server.name, release=server["version"], extensions=server["extensions"])
         await send_json(send, described)
 
     async def _answer_index(self, receive: Receive, send: Send) -> None:
@@ -189,7 +195,7 @@ class FrontApp:
 async def answer_settings(
     change: Callable[[Mapping[str, Any], Caller], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Settings that are read with GET and changed with POST."""
+    """Answers a path of settings, which are read with GET and changed with POST."""
     caller = http_caller(scope)
     if scope["method"] == "POST":
         await send_json(send, await change(json_object(await _body(receive)), caller))
@@ -199,7 +205,7 @@ async def answer_settings(
 
 
 async def _body(receive: Receive) -> bytes:
-    """Raises CallFailed if the client has left before it was complete; nobody reads that."""
+    """Returns the body. Raises CallFailed if the client left before it was complete; that answer reaches nobody."""
     body = await read_body(receive, {}, _MAX_BODY_BYTES)
     if body is None:
         raise CallFailed(Fault(499, "the client has left"))
@@ -219,7 +225,7 @@ def _page_answer(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
 
 
 def _own_path(path: str, root_path: str) -> str:
-    """The path from /v2 on, whatever it is mounted under."""
+    """Returns the path without the prefix under which the application is mounted."""
     if root_path and path.startswith(root_path + "/"):
         path = path.removeprefix(root_path)
     return path.rstrip("/") or "/"

@@ -1,5 +1,5 @@
-"""Triton's generate extension: a flat JSON object in and out, one field per tensor; for people with curl, and for
-models of texts. A request carries one row. Fields that are no inputs are parameters of the request."""
+"""Triton's generate extension: request and answer are flat JSON objects with one field per tensor, easy to send with
+curl. A request has one row. Fields that name no input are parameters of the request."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,15 +22,16 @@ from serving.protocol.tensors import NOT_IN_JSON, element_count
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest(Terms):
-    """One row of inputs, and what is asked with it."""
+    """One row of inputs with the terms and the id of the request."""
 
     payload: dict[str, Tensor]
     id: str
 
 
 def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
-    """Raises BadMessage or BadTensor. Names of inputs come first: `id` and `parameters` mean what the protocol says
-    only where no input is called so."""
+    """Reads a request. Raises BadMessage or BadTensor.
+
+    The fields `id` and `parameters` have their meaning in the protocol only if no input has that name."""
     fields = json_object(body)
     payload = {
         tensor.name: _tensor(tensor, fields) for tensor in model.inputs if tensor.name in fields or not tensor.optional
@@ -67,7 +68,8 @@ def _tensor(described: TensorDescription, fields: Mapping[str, Any]) -> Tensor:
 
 
 def _list(values: list[Any]) -> bytes:
-    """As JSON; NaN, infinities (null to orjson) and whole numbers beyond 64 bits as Python's json writes them."""
+    """Returns the values as JSON. NaN and infinities, which orjson writes as null, and integers beyond 64 bits are
+    written by Python's json."""
     with suppress(orjson.JSONEncodeError):
         if b"null" not in (data := orjson.dumps(values)):
             return data
@@ -75,7 +77,7 @@ def _list(values: list[Any]) -> bytes:
 
 
 def _leaves(value: Any, name: str) -> Iterator[Any]:
-    """The values in a list of lists, or the only one. Without recursion: a client says how deep it nests."""
+    """Yields the values of nested lists, or the value itself. Not recursive, since clients choose the depth."""
     stack = [iter([value])]
     while stack:
         for value in stack[-1]:
@@ -90,7 +92,7 @@ def _leaves(value: Any, name: str) -> Iterator[Any]:
 
 
 def _shape(described: TensorDescription, count: int) -> tuple[int, ...]:
-    """One row; of several open sizes the last takes what there is."""
+    """Returns the shape of one row of `count` values. Of several variable sizes all but the last are 1."""
     row = [max(size, 1) for size in described.row_shape]
     if -1 in described.row_shape:
         last = max(index for index, size in enumerate(described.row_shape) if size == -1)
@@ -101,9 +103,11 @@ def _shape(described: TensorDescription, count: int) -> tuple[int, ...]:
 
 
 def write_answer(model: ServedModel, values: Any, id: str) -> bytes:
-    """One answer as a JSON object; a tensor of one element as that element. Raises BadOutput or BadTensor."""
+    """Returns one answer as a JSON object; a tensor of one element becomes that element.
+
+    Raises BadOutput or BadTensor."""
     if not isinstance(values, dict):
-        raise BadOutput(f"the model gave a {type(values).__name__}, not its outputs by name")
+        raise BadOutput(f"the model returned a {type(values).__name__}, not its outputs by name")
     head: dict[str, Any] = {"id": id} if id else {}
     head |= {"model_name": model.name, "model_version": model.version}
     parts = [orjson.dumps({name: fact for name, fact in head.items() if name not in values})[1:-1]]

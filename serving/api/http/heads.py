@@ -1,7 +1,7 @@
-"""HTTP request heads that ask for nothing unusual: read once, then recognised by their bytes.
+"""Recognises the heads of plain infer requests. A head is parsed once, then recognised by its bytes.
 
-A client repeats its head from request to request, and a proxy in front does not change that. Only what the parser of
-the whole connection (httptools) finds faultless is kept, so recognising is as strict as reading.
+A client repeats its head from request to request, also through a proxy. Only heads that httptools, the parser of the
+connection, accepts are cached, so recognising is as strict as parsing.
 """
 
 import re
@@ -18,19 +18,19 @@ from serving.protocol.compression import wanted_coding
 from serving.protocol.errors import BadMessage
 from serving.protocol.reply import HEADER_LENGTH
 
-# With any of these the general way is taken: they change how a body is framed or written, or what comes back.
+# A request with any of these takes the general path: they change how the body is framed or encoded, or the answer.
 _UNUSUAL = frozenset((b"content-encoding", b"expect", b"trailer", b"transfer-encoding", b"upgrade"))
 _MAX_DIGITS = 18
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class Head(NamedTuple):
-    """What is needed of a head.
+    """The facts of a head that the fast path needs.
 
-    body_bytes: how much follows it; None where the head alone does not say (chunked, or not well-formed).
-    is_plain: a POST of an infer request whose answer needs nothing but what is here.
-    json_bytes: the value of Inference-Header-Content-Length, None where it was not sent.
-    request_id, traceparent: what the client calls this request, and its trace; empty where it does not.
+    body_bytes: the size of the body; None if the head does not state it (chunked, or malformed).
+    is_plain: an infer request that the fast path can answer. The fields below are only set for these.
+    json_bytes: the value of Inference-Header-Content-Length, None if it was not sent.
+    request_id, traceparent: the values of these headers, empty if not sent.
     """
 
     body_bytes: int | None
@@ -45,8 +45,9 @@ class Heads:
     """Reads the heads of one application.
 
     infer_paths: the paths of infer requests, as sent. tenant_header: lower case, empty for none.
-    max_body_bytes: longer bodies are left to the general way, which refuses them. from_pages: those of web pages are
-    left to it too, which answers them as browsers want it.
+    max_body_bytes: requests with longer bodies take the general path, which refuses them.
+    from_pages: pages of other origins may call the server; requests with `Origin` take the general path, which answers
+        with the headers of CORS.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class Heads:
         self._known: Recall[Head] = Recall()
 
     def read(self, raw: bytes) -> Head:
-        """raw: the bytes before the empty line."""
+        """Returns the facts of a head. raw: the bytes before the empty line."""
         head = self._known.get(raw)
         if head is None:
             head = self._read(raw)
-            if not (head.request_id or head.traceparent):  # those will not come again
+            if not (head.request_id or head.traceparent):  # such heads do not repeat
                 self._known.keep(raw, head)
         return head
 
@@ -108,14 +109,15 @@ class Heads:
 
 
 def without_upgrade(raw: bytes) -> bytes:
-    """The head of a request that asks to go on in another protocol, as that of one which asks for nothing of the kind
-    and is the last of its connection. A server may ignore the wish (RFC 9110, 7.8); httptools takes the body for bytes
-    of the other protocol, and so for the next request."""
+    """Returns a head with each header `Upgrade` replaced by `Connection: close`.
+
+    A server may ignore `Upgrade` (RFC 9110, section 7.8), but httptools does not: it would take the request's body for
+    the beginning of the next request."""
     return _UPGRADE.sub(b"\r\nConnection: close", raw)
 
 
 class _Reader:
-    """Collects what httptools finds."""
+    """Collects what httptools parses: URL and headers, with names in lower case."""
 
     def __init__(self) -> None:
         self.url = b""

@@ -1,7 +1,7 @@
-"""All that is used of uvicorn's private parts: its connection, and its table of protocols by name.
+"""The private parts of uvicorn that the server uses: its connection, and its table of protocols by name.
 
-uvicorn promises nothing about them, so `pyproject.toml` bounds its version, and `tests/api/test_uvicorn_parts.py` says
-which of them a new version has changed.
+uvicorn may change them in any version. Therefore `pyproject.toml` bounds its version, and
+`tests/api/test_uvicorn_parts.py` shows which of them a new version has changed.
 """
 
 import asyncio
@@ -33,21 +33,21 @@ class Flow(Protocol):
 
 
 class Parser(Protocol):
-    """Of requests."""
+    """uvicorn's parser of requests."""
 
     def should_upgrade(self) -> bool: ...
 
 
 class Shared(Protocol):
-    """What all connections of a server share. default_headers: of every answer, a new list each second."""
+    """The state that all connections of a server share. default_headers: of every answer, a new list each second."""
 
     default_headers: list[tuple[bytes, bytes]]
     total_requests: int
 
 
 class UvicornConnection(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn is not followed
-    """uvicorn's connection, with the attributes that ours relies on. cycle: None before the first request that is
-    uvicorn's."""
+    """uvicorn's connection, with the attributes that our subclass uses. cycle: the latest request that uvicorn answers,
+    None before the first one."""
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
@@ -61,8 +61,9 @@ class UvicornConnection(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn is 
 
 
 def replace_default_protocol(path: str) -> bool:
-    """Has servers whose protocol is "auto" make their connections with the function at this import path. False where
-    uvicorn means something else by that name than expected: then all stays as it is."""
+    """Lets servers whose protocol is "auto" make their connections with the function at this import path.
+
+    Returns False and changes nothing if "auto" has an unexpected value in uvicorn's table."""
     if uvicorn.config.HTTP_PROTOCOLS.get("auto") != AUTO:
         return False
     uvicorn.config.HTTP_PROTOCOLS["auto"] = path

@@ -1,11 +1,11 @@
-"""The pages a person opens in a browser: files of this folder, one style sheet for all, nothing from elsewhere."""
+"""The pages for browsers: the files of this folder with one style sheet. They load nothing from other servers."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 _FOLDER = Path(__file__).parent
 _KINDS = {".html": b"text/html", ".css": b"text/css", ".js": b"text/javascript", ".svg": b"image/svg+xml"}
-# Scripts and styles come from this server alone; a page that shows what clients sent runs nothing of it.
+# Only this server's scripts and styles are allowed, so text sent by clients and shown on a page is never executed.
 _POLICY = b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 

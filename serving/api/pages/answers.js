@@ -1,4 +1,4 @@
-// An answer as a person would want it: labels with their scores, a text, a number, the look of a vector, a table.
+// Shows an answer in readable form: labels with scores, a text, a number, a picture of a vector, or a table.
 import { make, shapeText } from "./make.js";
 import { product } from "./fields.js";
 
@@ -6,13 +6,13 @@ const BARS = 96; // columns of a vector's picture
 const MOST_ROWS = 24;
 const MOST_COLUMNS = 16;
 
-// JSON as the server writes it: NaN and Infinity are bare words in it, and whole numbers may be longer than ours.
+// Parses the server's JSON, which may contain NaN, Infinity and integers too large for JavaScript; these become strings.
 export function parseAnswer(text) {
   const tokens = /"(?:[^"\\]|\\.)*"|-?Infinity|NaN|-?\d{16,}(?![\d.eE])/g;
   return JSON.parse(text.replace(tokens, (token) => (token.startsWith('"') ? token : `"${token}"`)));
 }
 
-// outputs: [{name, datatype, shape, data}]; data is missing where it came as binary. labelled: names asked for by class.
+// outputs: [{name, datatype, shape, data}]; data is missing if it was sent as binary data. labelled: names of outputs requested as classes.
 export function present(outputs, labelled) {
   const label = outputs.find((output) => output.datatype === "BYTES" && isSingle(output) && !labelled.includes(output.name));
   const score = outputs.find((output) => /score|confidence|probability/i.test(output.name) && isShare(output));
@@ -31,7 +31,7 @@ const isShare = (output) => /^FP/.test(output.datatype) && isSingle(output) && o
 function section(output, labelled) {
   const note = `${output.datatype}, ${shapeText(output.shape)}`;
   const block = make("div", { class: "output" }, title(output.name, labelled.includes(output.name) ? "" : note));
-  if (output.data === undefined) block.append(make("p", { class: "soft" }, "came as binary data and is not shown"));
+  if (output.data === undefined) block.append(make("p", { class: "soft" }, "sent as binary data, not shown"));
   else if (labelled.includes(output.name)) block.append(bars(output.data.map(parseClass)));
   else if (isSingle(output)) block.append(make("p", { class: output.datatype === "BYTES" ? "said" : "big" }, written(output.data[0])));
   else if (output.shape.filter((size) => size > 1).length > 1) block.append(table(output));
@@ -74,17 +74,17 @@ function vector(values) {
   const finite = numbers.filter(Number.isFinite);
   const facts = { values: values.length, least: Math.min(...finite), largest: Math.max(...finite),
     mean: finite.reduce((sum, one) => sum + one, 0) / finite.length, length: Math.hypot(...finite) };
-  const told = finite.length ? Object.entries(facts).map(([name, value]) => `${name} ${written(value)}`).join(" · ") : "";
+  const summary = finite.length ? Object.entries(facts).map(([name, value]) => `${name} ${written(value)}`).join(" · ") : "";
   const start = values.slice(0, 8).map(written).join(", ");
   return [
     picture(numbers),
-    make("p", { class: "soft" }, told),
+    make("p", { class: "soft" }, summary),
     make("p", { class: "mono" }, values.length > 8 ? `${start}, …` : start),
-    ...(values.length > 8 ? [make("details", {}, make("summary", {}, "all of them"), make("pre", {}, values.join(", ")))] : []),
+    ...(values.length > 8 ? [make("details", {}, make("summary", {}, "all values"), make("pre", {}, values.join(", ")))] : []),
   ];
 }
 
-// Columns up and down from zero; of a long vector each column is the farthest of its neighbours.
+// Draws a vector as columns up and down from zero. In a long vector, a column shows the value farthest from zero in its range.
 function picture(numbers) {
   const per = Math.ceil(numbers.length / BARS);
   const columns = [];
@@ -108,7 +108,7 @@ function picture(numbers) {
   return svg;
 }
 
-// The last two dimensions as a table; of more dimensions the first such table.
+// Shows the last two dimensions as a table; with more dimensions, only the first such table.
 function table(output) {
   const columns = output.shape[output.shape.length - 1];
   const rows = output.shape[output.shape.length - 2];

@@ -1,4 +1,4 @@
-// One chart of values over time, as SVG. Pointing at it says the values of an instant.
+// Draws a chart of values over time, as SVG. Pointing at it shows the values at that time.
 import { make } from "./make.js";
 
 const HEIGHT = 118, LEFT = 2, TOP = 14, BOTTOM = 18;
@@ -9,9 +9,9 @@ const svg = (tag, attributes, ...children) => {
   return element;
 };
 
-// series: [{name, style, values, filled, stepped}], values as many as ats, null where there are none. says: a value as
-// text. mark: {value, text}, a line to compare with, drawn where it is in sight. most: what the axis ends at, at most; ends: at least;
-// least: where it begins instead of at 0, or below, if a value is. base: of its steps, 1024 for bytes.
+// series: [{name, style, values, filled, stepped}], with one value per entry of ats, null if unknown. says: returns a value as
+// text. mark: {value, text}, a line to compare with, drawn only within the axis. most, ends: the axis ends at most there, at
+// least there. least: the axis begins there, not at 0, or lower if a value is lower. base: of the axis' steps, 1024 for bytes.
 export function chart(place, { ats, series, says, mark, most, least, ends = 0, base, label }) {
   const width = Math.max(120, place.clientWidth);
   const values = series.flatMap((one) => one.values).filter((value) => value !== null);
@@ -36,7 +36,7 @@ export function chart(place, { ats, series, says, mark, most, least, ends = 0, b
     svg("text", { x: 0, y: HEIGHT - 4 }, `${minutes} min ago`),
     svg("text", { x: width, y: HEIGHT - 4, "text-anchor": "end" }, "now"),
   );
-  if (!values.length) picture.append(svg("text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing to tell yet"));
+  if (!values.length) picture.append(svg("text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "no data yet"));
   const hand = svg("line", { class: "hand", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
   picture.append(hand);
   const legend = make("p", { class: "legend" });
@@ -49,8 +49,8 @@ export function chart(place, { ats, series, says, mark, most, least, ends = 0, b
     const index = Math.max(0, Math.min(ats.length - 1, Math.round(share * (ats.length - 1))));
     for (const end of ["x1", "x2"]) hand.setAttribute(end, x(index));
     hand.setAttribute("visibility", "visible");
-    const told = series.map((one) => entry(one, `${series.length > 1 ? `${one.name} ` : ""}${one.values[index] === null ? "–" : says(one.values[index])}`));
-    legend.replaceChildren(make("span", {}, new Date(ats[index] * 1000).toLocaleTimeString()), ...told);
+    const entries = series.map((one) => entry(one, `${series.length > 1 ? `${one.name} ` : ""}${one.values[index] === null ? "–" : says(one.values[index])}`));
+    legend.replaceChildren(make("span", {}, new Date(ats[index] * 1000).toLocaleTimeString()), ...entries);
   };
   picture.addEventListener("pointermove", point);
   picture.addEventListener("pointerdown", point);
@@ -61,7 +61,7 @@ export function chart(place, { ats, series, says, mark, most, least, ends = 0, b
 
 const entry = (one, text) => make("span", { class: `key ${one.style}` }, make("i"), text);
 
-// A line per stretch without gaps, and the area below it where it is filled.
+// Draws a line for each stretch without gaps, and the area below it if `filled`.
 function curve({ style, values, filled, stepped }, x, y, floor) {
   const found = [];
   let start = 0;
@@ -80,7 +80,7 @@ function curve({ style, values, filled, stepped }, x, y, floor) {
   return found;
 }
 
-// The next round number; 1 where there is nothing.
+// Returns the next larger round number; 1 for 0.
 function roundUp(value, base) {
   if (value <= 0) return 1;
   if (base) {

@@ -1,11 +1,11 @@
-// The page to try a model: what there is to try, a form for it, its answer, and how to ask the same elsewhere.
+// The page to try a model: the list of models, a form for the inputs, the answer, and the request for curl and Python.
 import { parseAnswer, present } from "./answers.js";
 import { fieldFor } from "./fields.js";
 import { make } from "./make.js";
 import { forFetch, forPython, forShell, generateBody, generateForPython, generateForShell, wantedOutputs } from "./request.js";
 
 const $ = (id) => document.getElementById(id);
-let model, fields, place, asked = 0; // place: in a sequence, of a model with state
+let model, fields, place, asked = 0; // place: in a sequence, only for a model with state
 
 async function start() {
   try {
@@ -31,7 +31,7 @@ function tab(one) {
 
 function show(one) {
   model = one;
-  asked += 1; // what is still on its way belongs to another model
+  asked += 1; // an answer that arrives from now on belongs to the model shown before
   history.replaceState(null, "", `#${encodeURIComponent(one.name)}`);
   $("name").textContent = one.name;
   $("description").textContent = one.description;
@@ -66,9 +66,9 @@ function changed() {
   $("missing").textContent = missing || "";
   $("run").disabled = Boolean(missing);
   $("sequence").hidden = !place;
-  if (place) $("where").textContent = `Sequence ${place.sequence_id}, ${place.sequence_start ? "its first request" : "going on"}.`;
+  if (place) $("where").textContent = `Sequence ${place.sequence_id}, ${place.sequence_start ? "first request" : "continued"}.`;
   const outputs = wantedOutputs(model);
-  const later = `Here it will stand: ${missing}.`;
+  const later = `The request is shown here when the form is complete: ${missing}.`;
   $("note").textContent = model.decoupled ? "Nothing to install." : "pip install 'tritonclient[http]'";
   if (model.decoupled && !missing) {
     const body = generateBody(inputs).text;
@@ -99,7 +99,7 @@ async function run(event) {
     const answer = parseAnswer(new TextDecoder().decode(body.slice(0, length)));
     if (!response.ok) throw new Error(`${response.status}: ${answer.error}`);
     const labelled = outputs.filter((output) => output.classes).map((output) => output.name);
-    const raw = make("details", {}, make("summary", {}, "as it came"), make("pre", {}, new TextDecoder().decode(body.slice(0, length))));
+    const raw = make("details", {}, make("summary", {}, "raw answer"), make("pre", {}, new TextDecoder().decode(body.slice(0, length))));
     $("outputs").replaceChildren(...present(answer.outputs, labelled), raw);
     if (place) place.sequence_start = false;
     changed();
@@ -116,7 +116,7 @@ async function run(event) {
   $("answer").hidden = false;
 }
 
-// Shows the answers of a model that generates as they come; texts grow into one.
+// Shows the answers of a generating model as they arrive, joined to one text.
 async function listen(body, mine) {
   const chosen = model;
   $("outputs").replaceChildren();
@@ -145,7 +145,7 @@ async function listen(body, mine) {
 
 function timing(header, took) {
   const said = [...(header || "").matchAll(/(\w+);dur=([\d.]+)/g)].map(([, what, ms]) => `${what} ${Number(ms).toFixed(1)} ms`);
-  return [...said, `here ${took.toFixed(0)} ms`].join(" · ");
+  return [...said, `in the browser ${took.toFixed(0)} ms`].join(" · ");
 }
 
 function trouble(text) {

@@ -1,7 +1,7 @@
-"""Memory of a GPU that another process shares, read and written through NVIDIA's driver (CUDA's driver API, IPC).
+"""Reads and writes GPU memory that another process shares, through NVIDIA's driver (CUDA's driver API, IPC).
 
-ctypes over the driver itself: torch opens such memory only for tensors of its own making, and NVIDIA's bindings are a
-package of 30 MB for the dozen functions used here.
+The driver is called with ctypes: torch can only open memory that torch has shared, and NVIDIA's bindings are a package
+of 30 MB, of which a dozen functions would be used.
 """
 
 import ctypes
@@ -14,13 +14,13 @@ import numpy as np
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 LIBRARY = "libcuda.so.1"
-HANDLE_BYTES = 64  # of a CUipcMemHandle, and of the runtime's cudaIpcMemHandle_t, which is the same
-_OWN_STREAM = 1  # CU_STREAM_NON_BLOCKING: what else happens on the GPU neither waits for it nor is waited for
+HANDLE_BYTES = 64  # of a CUipcMemHandle, and of the identical cudaIpcMemHandle_t of the CUDA runtime
+_OWN_STREAM = 1  # CU_STREAM_NON_BLOCKING: no implicit synchronization with the default stream
 _LAZY_PEER_ACCESS = 1
 
 
 class CudaError(Exception):
-    """What the driver refused, and its word for why."""
+    """A failed call of the driver. The text has the function's name, and the name and number of the error."""
 
 
 class _IpcHandle(ctypes.Structure):
@@ -56,7 +56,7 @@ _SIGNATURES: Mapping[str, tuple[type, ...]] = {
 
 
 def cuda_driver(visible: Sequence[str] | None) -> "CudaDriver | None":
-    """NVIDIA's; None where there is none. visible: as for `CudaDriver`."""
+    """Returns NVIDIA's driver, None if it is not installed. visible: see `CudaDriver`."""
     try:
         return CudaDriver(LIBRARY, visible=visible)
     except OSError:
@@ -64,11 +64,13 @@ def cuda_driver(visible: Sequence[str] | None) -> "CudaDriver | None":
 
 
 class CudaDriver:
-    """Callable from any thread; a thread's current context is as it was after each call."""
+    """NVIDIA's driver. May be called from any thread; each call restores the thread's current CUDA context."""
 
     def __init__(self, library: str, *, visible: Sequence[str] | None = None) -> None:
-        """visible: the GPUs that this process may use, by index or UUID; None: all there are. Raises OSError without
-        the library. The GPU is not touched before the first `open`."""
+        """Loads the library; the GPU is not used before the first `open`. Raises OSError if there is no such library.
+
+        visible: the GPUs that this process may use, by index or UUID; None for all of the machine.
+        """
         self._library = ctypes.CDLL(library)
         for name, arguments in _SIGNATURES.items():
             getattr(self._library, name).argtypes = arguments
@@ -77,7 +79,10 @@ class CudaDriver:
         self._opened: dict[int, tuple[_Handle, _Handle]] = {}
 
     def open(self, handle: bytes, device: int) -> Shared:
-        """handle: as the client's CUDA gave it out. device: as the client numbers them. Raises CudaError."""
+        """Opens the memory of another process. Raises CudaError.
+
+        handle: the CUDA IPC handle made by the client, 64 bytes. device: the number of the GPU as the client counts.
+        """
         own = own_number(device, self._visible)
         address, start, size = _Address(), _Address(), ctypes.c_size_t()
         with self._on(own):
@@ -91,7 +96,7 @@ class CudaDriver:
         return Shared(own, address.value, start.value + size.value - address.value)
 
     def read(self, shared: Shared, offset: int, byte_size: int) -> Bytes:
-        """A copy of so many bytes. Raises CudaError."""
+        """Returns a copy of `byte_size` bytes, counted from `offset`. Raises CudaError."""
         copy = np.empty(byte_size, np.uint8)
         with self._on(shared.device) as stream:
             self._call("cuMemcpyDtoHAsync_v2", copy.ctypes.data, shared.address + offset, byte_size, stream)
@@ -99,19 +104,19 @@ class CudaDriver:
         return copy
 
     def write(self, shared: Shared, offset: int, data: Bytes) -> None:
-        """data: contiguous. It is there when this returns. Raises CudaError."""
+        """Copies contiguous data to the memory at `offset`; returns when the copy is complete. Raises CudaError."""
         with self._on(shared.device) as stream:
             self._call("cuMemcpyHtoDAsync_v2", shared.address + offset, data.ctypes.data, data.nbytes, stream)
             self._call("cuStreamSynchronize", stream)
 
     def close(self, shared: Shared) -> None:
-        """Raises CudaError."""
+        """Closes opened memory. Raises CudaError."""
         with self._on(shared.device):
             self._call("cuIpcCloseMemHandle", shared.address)
 
     @contextmanager
     def _on(self, device: int) -> Iterator[_Handle]:
-        """Makes the device's context, the one torch uses, this thread's for a while. Gives a stream of our own."""
+        """Makes the device's primary context, which torch uses too, current in this thread; yields our own stream."""
         context, stream = self._of_device(device)
         with self._current(context):
             yield stream
@@ -144,8 +149,10 @@ class CudaDriver:
 
 
 def own_number(device: int, visible: Sequence[str] | None) -> int:
-    """Which of this process's GPUs is meant. A client numbers all of the machine, and a replica sees its own,
-    renumbered from 0; the memory of a GPU that it does not see is read through its first."""
+    """Returns the number that a GPU has in this process.
+
+    A client counts all GPUs of the machine; a replica sees only its own, numbered from 0. The memory of a GPU that the
+    replica does not see is accessed through the replica's first GPU."""
     if visible is None:
         return device
     return visible.index(str(device)) if str(device) in visible else 0

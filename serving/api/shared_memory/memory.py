@@ -1,4 +1,4 @@
-"""The memory of one registered region, as this process reaches it: mapped, or copied from and to a GPU."""
+"""Access of this process to the memory of a registered region: mapped, or copied from and to a GPU."""
 
 import base64
 import mmap
@@ -22,13 +22,17 @@ Kind = Literal["system", "cuda"]
 MAX_NAME = 200
 _HOME = Path("/dev/shm")  # where shm_open keeps its files
 _KEY = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
-_RESERVED = ("triton_python_backend_shm_region_", "plasma")  # of Triton's, and of Ray's own processes
+_RESERVED = ("triton_python_backend_shm_region_", "plasma")  # used by processes of Triton and of Ray
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What a client registered. `key`: of system memory its name, of a GPU's the handle in base64.
-    `ticket` tells one registration from the next of the same name."""
+    """A region as a client registered it.
+
+    key: the name of system memory; the base64 of a GPU's handle.
+    byte_size, offset: in bytes.
+    ticket: distinguishes this registration from a later one of the same name.
+    """
 
     name: str
     kind: Kind
@@ -39,13 +43,13 @@ class Region:
     ticket: str = ""
 
     def description(self) -> dict[str, Any]:
-        """In the words of the protocol's status."""
+        """Returns the region's status as in the protocol."""
         where = {"device_id": self.device_id} if self.kind == "cuda" else {"key": self.key, "offset": self.offset}
         return {"name": self.name, **where, "byte_size": self.byte_size}
 
 
 def region_of(kind: Kind, name: str, facts: Mapping[str, Any], ticket: str) -> Region:
-    """From what a client says. Raises BadMessage for what cannot be meant."""
+    """Returns the region that a client describes. facts: see `Regions.register`. Raises BadMessage."""
     if not name or len(name) > MAX_NAME or "/" in name or name in (".", ".."):
         raise BadMessage(f"region name {name[:MAX_NAME]!r}: expected up to {MAX_NAME} characters without '/'")
     byte_size = facts.get("byte_size")
@@ -78,7 +82,7 @@ def _handle_text(given: object) -> str:
 
 
 class Memory(Protocol):
-    """`check` first: the others take a span that lies within."""
+    """The memory of a region. `view` and `write` take only spans that `check` has accepted."""
 
     @property
     def region(self) -> Region: ...
@@ -88,17 +92,17 @@ class Memory(Protocol):
         ...
 
     def view(self, span: Span) -> tuple[mmap.mmap | memoryview, int]:
-        """A buffer, and where in it the span begins. Raises BadMessage."""
+        """Returns a buffer, and the offset in bytes at which the span begins in it. Raises BadMessage."""
         ...
 
     def write(self, span: Span, data: Bytes) -> None:
-        """At the beginning of the span. Raises BadMessage."""
+        """Writes data at the beginning of the span. Raises BadMessage."""
         ...
 
 
 class SystemMemory:
     def __init__(self, region: Region) -> None:
-        """Raises BadMessage where there is no such memory, or not enough of it."""
+        """Opens the memory. Raises BadMessage if it does not exist or is smaller than the region."""
         if not _KEY.fullmatch(region.key):
             raise BadMessage(
                 f"shared memory key {region.key[:MAX_NAME]!r}: expected letters, digits, '.', '_' and '-', "
@@ -116,7 +120,7 @@ class SystemMemory:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise BadMessage(f"'{region.key}' is no shared memory region")
+                raise BadMessage(f"'{region.key}' is not a shared memory region")
             self._check_size(found.st_size)
             self._memory = mmap.mmap(descriptor, self._end)
         finally:
@@ -124,7 +128,7 @@ class SystemMemory:
 
     def check(self, span: Span, path: str) -> None:
         _check_within(self.region, span, path)
-        # Reading behind the end of a file that was cut short meanwhile would end this process.
+        # The client may have truncated the file. Reading beyond its end would kill this process (SIGBUS).
         self._check_size(self._memory.size())
 
     def view(self, span: Span) -> tuple[mmap.mmap, int]:
@@ -142,10 +146,10 @@ class SystemMemory:
 
 
 class CudaMemory:
-    """Closed when nothing holds it any more."""
+    """Memory of a GPU. It is closed when it is garbage-collected."""
 
     def __init__(self, region: Region, driver: CudaDriver) -> None:
-        """Raises BadMessage where there is no such memory, or not enough of it."""
+        """Opens the memory. Raises BadMessage if it does not exist or is smaller than the region."""
         self.region = region
         self._driver = driver
         try:
@@ -153,7 +157,7 @@ class CudaMemory:
         except CudaError as error:
             raise self._failed("open", error) from None
         closing = weakref.finalize(self, _close, driver, self._shared)
-        closing.atexit = False  # the driver takes back what a process leaves behind
+        closing.atexit = False  # the driver closes everything when the process ends
         if self._shared.byte_size < region.byte_size:
             raise BadMessage(
                 f"CUDA shared memory of region '{region.name}' has {self._shared.byte_size} bytes, not the "
@@ -176,13 +180,15 @@ class CudaMemory:
             raise self._failed("write", error) from None
 
     def _failed(self, verb: str, error: CudaError) -> BadMessage:
-        """The driver's refusal, for the client. Raised where it was caught: a context manager that turns one error into
-        another leaves a cycle of frames since Python 3.12, and the memory would stay open until it is collected."""
+        """Returns the error for the client.
+
+        The caller raises it in its own `except`. A context manager that replaces the error would leave a reference
+        cycle of frames since Python 3.12, so the memory would stay open until the next garbage collection."""
         return BadMessage(f"Unable to {verb} CUDA shared memory region '{self.region.name}': {error}")
 
 
 def _close(driver: CudaDriver, shared: Shared) -> None:
-    with suppress(CudaError):  # after an error that sticks nothing can be closed, and the process is to be replaced
+    with suppress(CudaError):  # after a sticky CUDA error nothing can be closed; the process is going to be replaced
         driver.close(shared)
 
 

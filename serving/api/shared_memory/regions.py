@@ -1,8 +1,8 @@
-"""Shared memory regions that clients have registered: who knows them, and the tensors in them.
+"""The shared memory regions that clients have registered, and the tensors in them.
 
-What is registered stands in a file, one for all processes of a server on one machine: the front writes it, replicas
-look whether it has changed (one `stat`) when a request names a region, and open what they need on first use. What is
-open stays so as long as a request holds on to it, whatever is unregistered meanwhile.
+All processes of a server on one machine share a file with the registered regions. The front writes it. When a request
+names a region, a replica checks whether the file has changed (one `stat`), and opens the region on first use. Memory
+stays open while a request uses it, even if the region is unregistered meanwhile.
 """
 
 import fcntl
@@ -31,13 +31,16 @@ NO_DRIVER = "CUDA shared memory needs NVIDIA's driver, and this machine has none
 
 
 def unknown_region(name: str, kind: str = "") -> UnknownRegion:
-    """In Triton's words, which name the kind where that was asked for."""
+    """Returns the error with Triton's text, which names the kind only for a request for that kind."""
     return UnknownRegion(f"Unable to find {kind}{' ' if kind else ''}shared memory region: '{name[:MAX_NAME]}'")
 
 
 class Regions:
-    """folder: of this server on this machine; it is made when the first region is registered. cuda: None where no
-    GPU's memory can be shared."""
+    """The regions of a server on one machine.
+
+    folder: holds the file of regions; it is created when the first region is registered.
+    cuda: None if GPU memory cannot be shared.
+    """
 
     def __init__(self, folder: Path, cuda: CudaDriver | None = None) -> None:
         self._cuda = cuda
@@ -51,31 +54,34 @@ class Regions:
     def has_cuda(self) -> bool:
         return self._cuda is not None
 
-    # -- what clients ask for ---------------------------------------------------------------------------------
+    # -- operations of clients --------------------------------------------------------------------------------
 
     def register(self, kind: Kind, name: str, facts: Mapping[str, Any]) -> None:
-        """facts: `key`, `offset` and `byte_size`, or for a GPU's memory `raw_handle`, `device_id` and `byte_size`.
-        Raises BadMessage."""
+        """Registers a region. Raises BadMessage.
+
+        facts: `key`, `offset` and `byte_size`; for a GPU's memory `raw_handle`, `device_id` and `byte_size`.
+        """
         region = region_of(kind, name, facts, uuid4().hex)
-        # The front, which is asked, may have no GPU where a replica has one: a handle shows when it is used.
+        # The front, which runs this, may have no GPU even if a replica has one. A GPU's handle is checked on first use.
         if kind == "system":
             SystemMemory(region)
         with self._changing() as regions:
             if name in regions:
                 raise BadMessage(f"shared memory region '{name}' already in manager")
             if len(regions) >= _MAX_REGIONS:
-                raise BadMessage(f"{_MAX_REGIONS} regions are registered, the most there may be; unregister some")
+                raise BadMessage(f"{_MAX_REGIONS} regions are registered, which is the limit; unregister some")
             regions[name] = region
 
     def unregister(self, kind: Kind, name: str) -> None:
-        """This region, or all of the kind for "". One that is not registered is no error. Requests that use it keep
-        it."""
+        """Unregisters this region, or all of the kind if the name is empty. An unknown region is no error.
+
+        Requests that already use the region keep it open."""
         with self._changing() as regions:
             for region in [region for region in regions.values() if region.kind == kind and name in ("", region.name)]:
                 del regions[region.name]
 
     def status(self, kind: Kind, name: str) -> list[dict[str, Any]]:
-        """This region, or all of the kind for "". Raises UnknownRegion."""
+        """Returns the status of this region, or of all of the kind if the name is empty. Raises UnknownRegion."""
         self._look()
         found = [
             region.description() for region in self._known.values() if region.kind == kind and name in ("", region.name)
@@ -87,18 +93,18 @@ class Regions:
     # -- tensors ----------------------------------------------------------------------------------------------
 
     def read(self, tensor: TensorLayout) -> Tensor:
-        """An input that lies in a region: a view of the client's own memory where possible. Raises BadMessage."""
+        """Returns an input that lies in a region, as a view of the client's memory if possible. Raises BadMessage."""
         assert tensor.span is not None
         memory = self.memory(tensor.span)
         memory.check(tensor.span, tensor.path)
         buffer, start = memory.view(tensor.span)
         array = read_tensor(buffer, start, tensor.span.byte_size, tensor.datatype, tensor.shape, tensor.path)
-        # A model that works in place must not do so on the client's input.
+        # A model that works in place must not change the client's input.
         array.flags.writeable = False
         return array
 
     def memory(self, span: Span) -> Memory:
-        """Of the region that the span names. Raises BadMessage."""
+        """Returns the memory of the region that the span names, opened on first use. Raises BadMessage."""
         self._look()
         memory = self._opened.get(span.region)
         if memory is None:
@@ -118,7 +124,7 @@ class Regions:
     # -- the file ---------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Reads the file again if it is another one than before."""
+        """Reads the file of regions again if it has been replaced, and drops memory of unregistered regions."""
         try:
             found = os.stat(self._file)
         except FileNotFoundError:
@@ -140,7 +146,9 @@ class Regions:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Region]]:
-        """The regions, to be changed; one process at a time, and readers see the old file or the new one."""
+        """Yields the regions for changes and writes them afterwards.
+
+        Only one process at a time can change them. Readers see either the old file or the new one."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -152,10 +160,10 @@ class Regions:
 
 
 class OutputTarget:
-    """Where an output of one request is to be written; holds on to the memory until it is."""
+    """The place in shared memory to which an output of one request is written. It keeps the memory open."""
 
     def __init__(self, output: OutputFormat, regions: Regions, index: int) -> None:
-        """Raises BadMessage."""
+        """Opens the place. index: of the output in the request, for messages. Raises BadMessage."""
         assert output.span is not None
         self._output = output
         self._span = output.span
@@ -163,7 +171,7 @@ class OutputTarget:
         self._memory.check(output.span, f"outputs[{index}]")
 
     def write(self, values: Mapping[str, Tensor]) -> None:
-        """Raises BadTensor where it does not fit, BadOutput for what the model did not declare."""
+        """Writes the output. Raises BadTensor if it does not fit there, BadOutput if the model did not return it."""
         name = self._output.name
         if name not in values:
             raise BadOutput(f"the model returned no output {name!r}")

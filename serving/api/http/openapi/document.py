@@ -1,5 +1,6 @@
-"""The HTTP surface as an OpenAPI document: what the server answers, and one set of paths per model with its own
-tensors. Pure: from what is known of the models to plain data."""
+"""Makes the OpenAPI document: the server's paths, and one set of paths per model with its own tensors.
+
+Pure functions from the entries of the models to plain data."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -41,7 +42,7 @@ class DescribedTensor(Described, Protocol):
 
 
 class DescribedModel(Protocol):
-    """A model as its owner describes it. `example`: JSON of a request, or None."""
+    """A model with its description and tensors. example: the JSON of a request, or None."""
 
     @property
     def inputs(self) -> Sequence[DescribedTensor]: ...
@@ -60,7 +61,9 @@ class DescribedModel(Protocol):
 
 
 def signature(model: DescribedModel) -> Json:
-    """What a person, or a form, needs to know to call the model. `labelled`: outputs that can be asked for by class."""
+    """Returns the facts that a person or a form needs to call the model.
+
+    `labelled` in it: the outputs whose classes have names, for which the best classes can be requested."""
     return {
         "description": model.description,
         "inputs": [_tensor(tensor) for tensor in model.inputs],
@@ -73,14 +76,17 @@ def signature(model: DescribedModel) -> Json:
 
 
 def _tensor(tensor: DescribedTensor) -> Json:
-    """With what is unusual about it."""
+    """Returns name, datatype and shape; `batched` and `optional` only if they differ from most tensors."""
     unusual = ({} if tensor.batched else {"batched": False}) | ({"optional": True} if tensor.optional else {})
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)} | unusual
 
 
 def document(models: Iterable[ModelEntry], *, name: str, release: str, extensions: Collection[str] = ()) -> Json:
-    """models: of one without a `signature` only the paths are described. extensions: of the
-    protocol, that this server offers."""
+    """Returns the OpenAPI document.
+
+    models: a model without a signature gets only the paths whose description does not depend on its tensors.
+    extensions: the extensions of the protocol that this server offers.
+    """
     models = list(models)
     paths = server_paths(extensions, [model.name for model in models])
     for model in models:
@@ -90,9 +96,9 @@ def document(models: Iterable[ModelEntry], *, name: str, release: str, extension
         "info": {
             "title": name,
             "version": release,
-            "description": "Open Inference Protocol v2. Every path of a model is also there with "
-            "`/versions/<version>` after the name. Tensors may travel as binary data behind the JSON "
-            "(`Inference-Header-Content-Length`); here the form without is described.",
+            "description": "Open Inference Protocol v2. Every path of a model also exists with "
+            "`/versions/<version>` after the name. Tensors can also be sent as binary data after the JSON, with the "
+            "header `Inference-Header-Content-Length`; this document describes requests and answers in JSON only.",
         },
         "paths": paths,
         "components": {"schemas": SERVER_SCHEMAS | _SCHEMAS},
@@ -110,17 +116,19 @@ def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
         request = _request_schema(known)
         example = known["example"]
     infer["requestBody"] = body(request, example=example)
-    refusals = (501,) if known and known["decoupled"] else ()  # it is asked with generate and generate_stream
+    refusals = (
+        (501,) if known and known["decoupled"] else ()
+    )  # a generating model is called with generate and generate_stream
     infer["responses"] = answers("InferResponse", 400, 413, 415, 500, *refusals, 503, 504)
     paths = {
         path: read("Inputs, outputs and version", "ModelMetadata", tags=tags),
         f"{path}/ready": read("Whether the model is ready", "ModelReady", 503, tags=tags),
         f"{path}/config": read("Triton's model configuration", "ModelConfig", tags=tags),
-        f"{path}/stats": read("Statistics of all its replicas", "Statistics", tags=tags),
+        f"{path}/stats": read("Statistics of the model, summed over its replicas", "Statistics", tags=tags),
         f"{path}/infer": {"post": infer},
     }
     if "trace" in extensions:
-        paths[f"{path}/trace/setting"] = settings("What is traced of its requests", "TraceSettings", tags=tags)
+        paths[f"{path}/trace/setting"] = settings("Settings of tracing for this model", "TraceSettings", tags=tags)
     return paths | _generate_paths(path, model, tags)
 
 
@@ -132,14 +140,14 @@ def _generate_paths(path: str, model: ModelEntry, tags: list[str]) -> Json:
     required = [tensor["name"] for tensor in known["inputs"] if not tensor.get("optional")]
     known_to_all = {"id": TEXT, "parameters": ref("Parameters")}
     row: Json = {"type": "object", "properties": known_to_all | tensors, "required": required}
-    one = change("The only answer to one row", row, "Generated", 400, 413, 500, 503, 504, tags=tags)
+    one = change("Sends one row and returns its only answer", row, "Generated", 400, 413, 500, 503, 504, tags=tags)
     names = ", ".join(tensor["name"] for tensor in known["outputs"])
     events = {
-        "description": f"server-sent events, the data of each an object with {names}, or with `error`",
+        "description": f"server-sent events; the data of each is a JSON object with {names}, or with `error`",
         "content": {"text/event-stream": {"schema": fields(data=TEXT)}},
     }
     responses = one["post"]["responses"] | {"200": events}
-    many = one["post"] | {"summary": "Every answer to one row as an event", "responses": responses}
+    many = one["post"] | {"summary": "Sends one row and returns each answer as an event", "responses": responses}
     return {f"{path}/generate": one, f"{path}/generate_stream": {"post": many}}
 
 
@@ -148,8 +156,7 @@ def _value(element: Json) -> Json:
 
 
 def _request_schema(known: Json) -> Json:
-    """The general request, with this model's tensors in it. A model whose tensors JSON cannot carry gets the general
-    one."""
+    """Returns the schema of an infer request with this model's tensors."""
     inputs = [_input_schema(tensor) for tensor in known["inputs"]]
     names = [output["name"] for output in known["outputs"]]
     count = len(inputs)
@@ -182,7 +189,7 @@ def _input_schema(tensor: Json) -> Json:
             "shape": {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)},
             "data": {
                 "type": "array",
-                "description": "flat, in row-major order, or nested like the shape",
+                "description": "the values in row-major order, flat or nested like the shape",
                 "items": _ELEMENT.get(tensor["datatype"], _WHOLE),
             },
         },

@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that belongs to no model: what every server answers, and what this one offers."""
+"""The part of the OpenAPI document that belongs to no model: the paths of every server, and those of extensions."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -7,13 +7,17 @@ from serving.api.http.openapi.words import COUNT, FLAG, TEXT, Json, change, each
 
 
 def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
-    """extensions: of the protocol, that are offered; what a setting has not allowed is not described."""
+    """Returns the paths that belong to no model.
+
+    extensions: the extensions of the protocol that the settings allow; the paths of others are left out.
+    models: the names of the models that can be loaded and unloaded.
+    """
     paths = {
         "/v2": read("The server's name, version and extensions", "ServerMetadata"),
-        "/v2/health/live": read("Whether the server lives", "Live"),
+        "/v2/health/live": read("Whether the server is running", "Live"),
         "/v2/health/ready": read("Whether all models are ready", "Ready", 503),
-        "/v2/models/stats": read("Statistics of the models", "Statistics"),
-        "/v2/repository/index": change("The models and their state", wishes(ready=FLAG), "Index", 400, required=False),
+        "/v2/models/stats": read("Statistics of all models", "Statistics"),
+        "/v2/repository/index": change("The models and their states", wishes(ready=FLAG), "Index", 400, required=False),
     }
     if "model_repository" in extensions:
         paths |= _control_paths(models)
@@ -22,14 +26,14 @@ def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
     if "cuda_shared_memory" in extensions:
         paths |= _region_paths("cuda", "CudaRegions", "CudaRegistration")
     if "logging" in extensions:
-        paths["/v2/logging"] = settings("What is logged", "LogSettings")
+        paths["/v2/logging"] = settings("Settings of logging", "LogSettings")
     if "trace" in extensions:
-        paths["/v2/trace/setting"] = settings("What is traced", "TraceSettings")
+        paths["/v2/trace/setting"] = settings("Settings of tracing", "TraceSettings")
     return paths
 
 
 def _control_paths(models: Sequence[str]) -> Json:
-    tags = ["models come and go"]
+    tags = ["loading and unloading models"]
     parameters = [_in_path("model", TEXT | {"enum": [*models]})]
     given = wishes(parameters=wishes(unload_dependents=FLAG))
     errors = (400, 403, 404, 500, 503)
@@ -39,8 +43,8 @@ def _control_paths(models: Sequence[str]) -> Json:
             "parameters": parameters,
         }
         for verb, summary in (
-            ("load", "Deploys the model, or restarts its replicas one by one; answers when it does"),
-            ("unload", "Answers when the model's processes are gone"),
+            ("load", "Deploys the model, or restarts its replicas one by one; returns when it answers requests"),
+            ("unload", "Unloads the model; returns when its processes have ended"),
         )
     }
 
@@ -49,13 +53,13 @@ def _region_paths(kind: str, registered: str, registration: str) -> Json:
     tags = [f"{kind} shared memory"]
     all_of_them, one = f"/v2/{kind}sharedmemory", f"/v2/{kind}sharedmemory/region/{{region}}"
     parameters = [_in_path("region", TEXT | {"pattern": "^[A-Za-z0-9_-]{1,200}$"})]
-    forget = "Forgets it; requests that use it are still answered"
+    forget = "Unregisters the region; requests that already use it are still answered"
     return {
         f"{all_of_them}/status": read("The registered regions", registered, tags=tags),
-        f"{all_of_them}/unregister": change("Forgets all regions", None, "Nothing", 403, tags=tags),
+        f"{all_of_them}/unregister": change("Unregisters all regions", None, "Nothing", 403, tags=tags),
         f"{one}/status": read("One region", registered, 404, tags=tags) | {"parameters": parameters},
         f"{one}/register": {
-            **change("Registers memory that a client has made", ref(registration), "Nothing", 400, 403, tags=tags),
+            **change("Registers memory that the client has created", ref(registration), "Nothing", 400, 403, tags=tags),
             "parameters": parameters,
         },
         f"{one}/unregister": change(forget, None, "Nothing", 403, tags=tags) | {"parameters": parameters},
@@ -63,7 +67,7 @@ def _region_paths(kind: str, registered: str, registration: str) -> Json:
 
 
 def settings(summary: str, schema: str, **more: Any) -> Json:
-    changed = change(f"Changes it: {summary.lower()}", ref(schema), schema, 400, 403, 503, **more)
+    changed = change(f"Changes the {summary.lower()}", ref(schema), schema, 400, 403, 503, **more)
     return read(summary, schema, **more) | changed
 
 
