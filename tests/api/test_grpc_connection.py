@@ -230,7 +230,9 @@ async def test_what_is_wrong_with_one_call_is_told_on_its_stream_and_others_go_o
     codes = {id: int(headers["grpc-status"]) for id, headers in answers.items()}
     assert codes == {1: 14, 3: 12, 5: 12, 7: 3, 9: 8, 11: 3, 13: 3, 15: 12, 17: 3, 19: 0}
     assert answers[1]["grpc-retry-pushback-ms"] == "2"
-    assert answers[7]["grpc-message"] == "grpc-timeout: 'soon' is no time"
+    assert (
+        answers[7]["grpc-message"] == "grpc-timeout: 'soon' is no timeout: give up to 8 digits and a unit (H M S m u n)"
+    )
 
 
 @story
@@ -354,4 +356,4 @@ def test_a_timeout_is_read_in_each_of_its_units() -> None:
 def test_what_is_no_time_is_the_calls_problem(value: str) -> None:
     problem = Head((("grpc-timeout", value),)).problem
     assert problem is not None
-    assert problem.text == f"grpc-timeout: {value!r} is no time"
+    assert problem.text == f"grpc-timeout: {value!r} is no timeout: give up to 8 digits and a unit (H M S m u n)"
