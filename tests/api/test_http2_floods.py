@@ -1,4 +1,4 @@
-"""Clients of HTTP/2 that send without end, or do not read: what they may, and that the server stays small and quick."""
+"""HTTP/2 clients that flood the server or do not read: memory and work stay bounded, and allowed traffic is served."""
 
 import asyncio
 from collections.abc import Callable
@@ -89,7 +89,7 @@ async def test_calls_that_are_answered_allow_as_many_resets(peer: Peer, backend:
 
 
 class Frozen:
-    """An event loop whose clock stands."""
+    """An event loop whose clock does not advance."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._now_s = loop, loop.time()
@@ -118,7 +118,7 @@ async def test_headers_that_grow_in_their_table_end_the_connection_before_they_f
 
 
 def in_two(id: int, block: bytes) -> bytes:
-    """A block of which all but the first byte comes in a frame of its own."""
+    """Splits a header block into HEADERS with its first byte and CONTINUATION with the rest."""
     return begin(id, 0, block[:1]) + http2.frame(http2.CONTINUATION, http2.END_HEADERS, id, block[1:])
 
 
@@ -186,7 +186,7 @@ async def test_a_connections_window_is_shared_by_turns(peer: Peer, backend: Echo
 
 
 class Deaf(Transport):
-    """Belongs to a client that does not read. Takes so much before it says so, as asyncio's transports do."""
+    """The transport of a client that does not read. Pauses writing at 64 KiB, as asyncio's transports do."""
 
     def __init__(self) -> None:
         super().__init__()
