@@ -1,7 +1,7 @@
-"""Whole messages, as HTTP carries them: a JSON head with or without binary tensors behind it.
+"""Encodes and decodes whole messages as HTTP carries them: a JSON head, with or without binary tensors behind it.
 
-`decode_request` and `encode_request` are the plain way in and out (tools, tests, other wires). The server's own path
-keeps the layouts and reply heads between requests instead: see `layout.py` and `reply.py`.
+Tools, tests and clients use these functions. The server itself caches layouts and reply heads between requests instead:
+see `layout.py` and `reply.py`.
 """
 
 from typing import Any
@@ -17,7 +17,8 @@ from serving.protocol.tensors import check_datatype, check_size, element_count, 
 
 
 def head_of(body: bytes, header_length: int | None) -> bytes:
-    """The JSON head. `header_length` is the value of Inference-Header-Content-Length, None where it was not sent."""
+    """Returns the JSON head of a body. `header_length` is the value of Inference-Header-Content-Length, None if it was
+    not sent. Raises BadMessage if the body is shorter."""
     if header_length is None:
         return body
     if not 0 <= header_length <= len(body):
@@ -26,7 +27,7 @@ def head_of(body: bytes, header_length: int | None) -> bytes:
 
 
 def parse_header_length(value: bytes) -> int:
-    """The value of Inference-Header-Content-Length as a number."""
+    """Returns the value of Inference-Header-Content-Length as a number. Raises BadMessage."""
     # int() would also take signs, spaces and underscores, and any number of digits.
     if not value.isdigit() or len(value) > 18:
         raise BadMessage("Inference-Header-Content-Length must be a number of bytes")
@@ -34,14 +35,14 @@ def parse_header_length(value: bytes) -> int:
 
 
 def decode_request(body: bytes, header_length: int | None = None) -> InferRequest:
-    """Raises BadMessage, and nothing else, for bytes that are no request."""
+    """Decodes a request. Raises BadMessage, and no other exception, for bytes that are no request."""
     head = head_of(body, header_length)
     return lay_out(head).message(body, len(head))
 
 
 def encode_request(request: InferRequest) -> tuple[bytes, int | None]:
-    """The body and its header length; None where everything is JSON."""
-    tail: list[Any] = []  # bytes and arrays: whatever lends its buffer
+    """Returns the body and its header length, which is None if everything is JSON."""
+    tail: list[Any] = []  # bytes and arrays: objects with the buffer protocol
     inputs: list[dict[str, object]] = []
     for tensor in request.inputs:
         entry: dict[str, object] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
@@ -52,7 +53,7 @@ def encode_request(request: InferRequest) -> tuple[bytes, int | None]:
         else:
             entry["data"] = orjson.Fragment(write_values(tensor.data, tensor.datatype, f"input {tensor.name!r}"))
         inputs.append(entry)
-    # The id comes first, as in tritonclient: our server then recognises the rest of the head.
+    # The id comes first, as in tritonclient: the server can then find the rest of the head in its cache.
     message: dict[str, object] = {"id": request.id} if request.id else {}
     message["inputs"] = inputs
     if request.parameters:
@@ -73,7 +74,7 @@ def _requested(output: RequestedOutput) -> dict[str, object]:
 
 
 def encode_response(response: InferResponse, *, binary: bool = True) -> tuple[bytes, int | None]:
-    """The body and its header length; None where everything is JSON."""
+    """Returns the body and its header length, which is None if everything is JSON."""
     form = ReplyFormat([OutputFormat(output.name, output.datatype, binary) for output in response.outputs])
     writer = ReplyWriter(response.model_name, response.model_version)
     headers, body = writer.write(form, {output.name: output.data for output in response.outputs}, response.id)
@@ -82,7 +83,7 @@ def encode_response(response: InferResponse, *, binary: bool = True) -> tuple[by
 
 
 def decode_response(body: bytes, header_length: int | None = None) -> InferResponse:
-    """What a client reads. Raises BadMessage for bytes that are no response."""
+    """Decodes a response. Raises BadMessage for bytes that are no response."""
     head = head_of(body, header_length)
     message = decode_response_head(head)
     offset = len(head)

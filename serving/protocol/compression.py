@@ -1,8 +1,8 @@
-"""gzip and deflate, with bounds on what may come out and on the work it takes.
+"""gzip and deflate, with bounds on the inflated size and on the work.
 
-The inflated size is bounded in bytes, not as a ratio: zeros shrink a thousandfold (`perf_analyzer -z` sends them), and
-a bomb stops as soon as it exceeds the bound, having cost no more memory than that. The members of a gzip file are
-bounded too, since empty ones take work and give nothing.
+The inflated size is bounded in bytes, not as a ratio: zeros shrink a thousandfold (`perf_analyzer -z` sends them).
+Inflating a bomb stops as soon as it exceeds the bound, so it costs no more memory than that. The number of members of a
+gzip file is bounded too, since empty ones cost work and yield no data.
 """
 
 import gzip
@@ -15,15 +15,16 @@ _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _RAW_WINDOW = -15
 MAX_MEMBERS = 2048  # bgzip, which cuts the finest, makes 1,025 of 64 MiB
 _STEP = 1 << 20
-# What zlib does not use it hands back as a copy, so it is given a little at a time: less where a member is new, and may
-# be short.
+# zlib returns a copy of the input it did not use, so the input is passed in small pieces, the first of a member the
+# smallest, since the member may be short.
 _FIRST_PIECE, _LARGEST_PIECE = 1 << 9, 1 << 16
-# Tensors hardly shrink; the first level costs a third of the default and gives nearly as much.
+# Tensors hardly shrink; level 1 costs a third of the default level and compresses nearly as well.
 _LEVEL = 1
 
 
 def coding_of(content_encoding: str) -> str:
-    """The one coding to undo, "" for none. Stacked or foreign codings are refused."""
+    """Returns the coding that has to be undone, "" for none. Raises UnsupportedEncoding for several codings or an
+    unknown one."""
     coding = content_encoding.strip().lower()
     if coding in ("", "identity"):
         return ""
@@ -33,9 +34,9 @@ def coding_of(content_encoding: str) -> str:
 
 
 def inflate(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
-    """Undoes `coding` in time linear in the bytes that go in and come out; holds no lock meanwhile, so that it may run
-    beside an event loop. Raises TooLarge beyond `max_bytes`, BadMessage for damaged, cut-off or trailing data and for
-    more than MAX_MEMBERS members."""
+    """Undoes `coding` in time linear in the bytes of input and output. Releases the interpreter's lock, so that it may
+    run in a thread beside an event loop. Raises TooLarge beyond `max_bytes`, BadMessage for damaged, truncated or
+    trailing data and for more than MAX_MEMBERS members."""
     view = memoryview(data)
     whole = BytesIO()  # one join at the end would hold the interpreter's lock
     room, offset, members = max_bytes, 0, 0
@@ -59,7 +60,7 @@ def inflate(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
 
 
 def _window(view: memoryview, coding: str) -> int:
-    """zlib's name for the format. "deflate" means a zlib stream, but some clients send what is inside of one."""
+    """Returns zlib's `wbits` for the format. "deflate" means a zlib stream, but some clients send raw deflate."""
     if coding == "deflate" and len(view) >= 2:
         is_zlib = view[0] & 0x0F == zlib.DEFLATED and (view[0] << 8 | view[1]) % 31 == 0
         return _WINDOWS[coding] if is_zlib else _RAW_WINDOW
@@ -67,12 +68,13 @@ def _window(view: memoryview, coding: str) -> int:
 
 
 def _inflate_member(view: memoryview, offset: int, window: int, room: int, whole: BytesIO) -> tuple[int, int]:
-    """Appends what one member holds to `whole`; where it ends, and how many bytes it gave, at most `room` + 1."""
+    """Inflates one member and appends its data to `whole`. Returns the offset of the member's end and the number of
+    inflated bytes, at most `room` + 1. Raises EOFError if the member is truncated."""
     inflater = zlib.decompressobj(window)
     piece_bytes, given = _FIRST_PIECE, 0
     while not inflater.eof:
         piece = view[offset : offset + piece_bytes]
-        # One byte more than there is room for tells "exactly full" from "too much".
+        # One byte beyond the room distinguishes "exactly full" from "too large".
         part = inflater.decompress(piece, min(_STEP, room + 1 - given))
         offset += len(piece) - len(inflater.unconsumed_tail) - len(inflater.unused_data)
         piece_bytes = min(2 * piece_bytes, _LARGEST_PIECE)
@@ -87,10 +89,11 @@ def _inflate_member(view: memoryview, offset: int, window: int, room: int, whole
 
 
 def wanted_coding(accept_encoding: str) -> str:
-    """How to compress the answer: only where the client names exactly one coding we know, as tritonclient does.
+    """Returns the coding to compress the answer with, "" for none. Only a client that names exactly one known coding,
+    as tritonclient does, gets a compressed answer.
 
-    HTTP libraries put "gzip, deflate" on everything unasked. That permits compression; it does not ask for it, and
-    tensors would pay dearly (100 microseconds for 4 KB that hardly shrink).
+    HTTP libraries send "gzip, deflate" by default. That permits compression but does not ask for it, and compressing
+    tensors is expensive (100 microseconds for 4 KB that hardly shrink).
     """
     coding, _, weight = accept_encoding.partition(";")
     coding = coding.strip().lower()

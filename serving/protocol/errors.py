@@ -1,6 +1,6 @@
-"""What a client got wrong, in words a client can act on. Knows no status codes: `api/faults.py` has the table.
+"""Errors of messages, with texts that a client can act on. Status codes are in the table of `api/faults.py`.
 
-BadMessage                  the bytes are not the message they claim to be
+BadMessage                  the bytes are not a valid message
 ├── BadTensor               one tensor's datatype, shape or data does not fit; starts with the field's path
 ├── TooLarge                more bytes than this server takes
 ├── UnknownRegion           no shared memory region is registered under the name
@@ -18,7 +18,7 @@ class BadMessage(Exception):
 
 
 class BadTensor(BadMessage):
-    """One tensor is unusable; `path` says which and where, as in `inputs[0].shape[1]`."""
+    """One tensor is invalid; `path` names the field, as in `inputs[0].shape[1]`."""
 
 
 class TooLarge(BadMessage):
@@ -26,7 +26,7 @@ class TooLarge(BadMessage):
 
 
 class UnknownRegion(BadMessage):
-    """No shared memory region is registered under the name."""
+    """The name of a shared memory region that is not registered."""
 
 
 class UnsupportedEncoding(BadMessage):
@@ -34,4 +34,4 @@ class UnsupportedEncoding(BadMessage):
 
 
 class BadOutput(Exception):
-    """The model's answer is not what it declared: nobody's request is at fault."""
+    """The model's outputs do not match its own declaration. The model is at fault, not a request."""

@@ -1,9 +1,9 @@
-"""ModelInfer messages to and from bytes, with the layouts and checks that HTTP uses.
+"""Encodes and decodes ModelInfer messages, with the same layouts and checks as HTTP.
 
 Like an HTTP body, a request is a head and raw tensors: clients write the fields in the order of their numbers, so
-everything but the raw contents comes first. `split` finds where they lie without protobuf's Python classes; whoever
-keeps the layout of a head (by the bytes of it, without the id) has nothing more to do per request than one view per
-tensor. Reading and answering 4 KB then takes 4 microseconds instead of 12, less than bare protobuf without a check:
+everything but the raw contents comes first. `split` finds the raw contents without protobuf's Python classes. If the
+layout of a head is cached (by its bytes, without the id), a request needs only one view per tensor. Reading and
+answering 4 KB then takes 4 microseconds instead of 12, less than bare protobuf without any checks:
 `python -m benchmarks.bench_grpc_codec`.
 """
 
@@ -62,7 +62,7 @@ Span = tuple[int, int]  # where a raw tensor starts in the message, and how many
 
 
 class Split(NamedTuple):
-    """A request taken apart. `head`: all of it but the id and the raw contents, which lie at `raws` in `message`."""
+    """A split request. `head`: all fields but the id and the raw contents, which lie at `raws` in `message`."""
 
     head: bytes
     id: str
@@ -71,7 +71,7 @@ class Split(NamedTuple):
 
 
 def split(message: bytes) -> Split:
-    """Raises BadMessage for bytes that are no ModelInferRequest."""
+    """Splits a request into head, id and raw contents. Raises BadMessage for bytes that are no ModelInferRequest."""
     try:
         found = _split_in_order(message)
         if found is None:
@@ -84,8 +84,8 @@ def split(message: bytes) -> Split:
 
 
 def _split_in_order(message: bytes) -> Split | None:
-    """None where a field is out of order or unknown, or an id is given twice: rare, and right by the general way.
-    Raises BadMessage for more than MAX_FIELDS before it reads the rest."""
+    """Splits a request whose fields are in order. Returns None if a field is out of order or unknown or an id is given
+    twice; these rare messages take the general path. Raises BadMessage for more than MAX_FIELDS."""
     position, end, last = 0, len(message), 0
     id, id_start, id_end = "", 0, 0
     for _ in _COUNTED:
@@ -124,8 +124,8 @@ def _split_in_order(message: bytes) -> Split | None:
 
 
 class GrpcLayout:
-    """A checked head. `is_reusable`: no values are in it, so that it serves every request with the same head.
-    `only_view`: name, shape, dtype and bytes of its only input, where that is a view of raw contents; else None."""
+    """The checked head of a request. `is_reusable`: it holds no values, so it serves every request with the same head.
+    `only_view`: name, shape, dtype and bytes of the only input if that is a view of raw contents, else None."""
 
     __slots__ = (
         "_raw", "_readers", "inputs", "is_reusable", "model_name", "model_version", "only_view", "outputs",
@@ -162,7 +162,8 @@ class GrpcLayout:
             self.only_view = None if dtype is None else (name, shape, dtype, size)
 
     def read(self, request: Split) -> dict[str, Tensor]:
-        """The inputs by name but for the shared ones, as views into the message where possible."""
+        """Returns the inputs by name without those in shared memory, as views into the message where possible. Raises
+        BadMessage or BadTensor."""
         values: dict[str, Tensor] = {}
         if not request.raws:
             for tensor in self._raw:
@@ -189,13 +190,13 @@ class GrpcLayout:
 
 
 def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A map of InferParameter as plain values; one without a value is left out."""
+    """Returns a map of InferParameter as plain values; parameters without a value are left out."""
     chosen = ((name, value, value.WhichOneof("parameter_choice")) for name, value in parameters.items())
     return {name: getattr(value, choice) for name, value, choice in chosen if choice}
 
 
 def _lay_out_input(tensor: Any, path: str, contents: list[bytes] | None) -> TensorLayout:
-    """contents: of a large message, whose contents were taken out."""
+    """Checks one input. contents: the typed contents if they were cut out of a large message, else None."""
     check_datatype(tensor.datatype, path)
     shape = tuple(tensor.shape)
     count = element_count(shape, path)
@@ -212,7 +213,8 @@ def _lay_out_input(tensor: Any, path: str, contents: list[bytes] | None) -> Tens
 
 
 def _read_contents(contents: Any, datatype: str, shape: tuple[int, ...], count: int, path: str) -> Tensor:
-    """contents: an InferTensorContents, or the bytes of some."""
+    """Reads typed contents as a tensor. contents: an InferTensorContents, or a list of encoded ones. Raises
+    BadTensor."""
     wanted = _CONTENTS.get(datatype)
     if wanted is None:
         raise BadTensor(f"{datatype} has no typed form, send it in raw_input_contents", path=path)
@@ -229,7 +231,7 @@ def _read_contents(contents: Any, datatype: str, shape: tuple[int, ...], count: 
 
 
 def _values(contents: Any, datatype: str, wanted: str, path: str, count: int | None = None) -> Tensor:
-    """One dimension of them; count: how many there should be, if that is known."""
+    """Returns the values as a one-dimensional array. count: the required number of values, None if not known here."""
     for name in (found.name for found, _ in contents.ListFields() if found.name != wanted):
         raise BadTensor(f"{datatype} belongs into {wanted}", path=f"{path}.{name}")
     given = list(getattr(contents, wanted))
@@ -254,8 +256,8 @@ def _requested(output: Any, index: int) -> RequestedOutput:
 
 
 class _Head(NamedTuple):
-    """Of an answer with outputs of certain shapes. `lengths`: what stands in front of each; empty where its size varies
-    (BYTES). `join`: puts everything together."""
+    """The head of an answer with outputs of certain shapes. `lengths`: tag and length in front of each raw output,
+    empty if its size varies (BYTES). `join`: concatenates all parts."""
 
     head: bytes
     lengths: list[bytes]
@@ -263,7 +265,7 @@ class _Head(NamedTuple):
 
 
 class GrpcReplyWriter:
-    """Writes ModelInferResponse messages of one model; the part that depends on shapes alone is kept."""
+    """Writes ModelInferResponse messages of one model; caches the part that depends on shapes alone."""
 
     def __init__(self, model_name: str, model_version: str) -> None:
         response = message_class("ModelInferResponse")(model_name=model_name, model_version=model_version)
@@ -271,7 +273,8 @@ class GrpcReplyWriter:
         self._heads: dict[tuple[ReplyFormat, tuple[tuple[int, ...], ...]], _Head] = {}
 
     def write(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str = "") -> bytes:
-        """Raises BadOutput for what was not declared. Classes are already turned into BYTES by who calls."""
+        """Returns the encoded response. The caller has already turned classes into BYTES. Raises BadOutput if the
+        values do not match the declared outputs."""
         try:
             arrays = [values[name] for name in form.names]
         except KeyError as error:
@@ -281,14 +284,14 @@ class GrpcReplyWriter:
         if found is None:
             found = self._head(form, shapes)
         head, lengths, join = found
-        parts: list[Any] = [head]  # bytes and arrays: whatever lends its buffer
+        parts: list[Any] = [head]  # bytes and arrays: objects with the buffer protocol
         if id:
             parts.append(field(b"\x1a", id.encode()))
         for index, array in enumerate(arrays):
             if array.dtype is form.dtypes[index] and array.flags.c_contiguous and lengths[index]:
                 parts += (lengths[index], array)
             elif form.outputs[index].span:
-                parts += (_RAW_OUTPUT, b"\0")  # empty, but there: clients count them
+                parts += (_RAW_OUTPUT, b"\0")  # an empty entry: clients match raw outputs by their index
             else:
                 raw = write_tensor(fitting(array, form.outputs[index]))
                 size = len(raw) if isinstance(raw, bytes) else raw.nbytes
@@ -322,12 +325,12 @@ _FINAL = {is_final: _final(is_final) for is_final in (False, True)}
 
 
 def in_stream(response: bytes, *, is_final: bool = True) -> bytes:
-    """A ModelStreamInferResponse around a ModelInferResponse. Whether it is the last one to its request is always
-    said: perf_analyzer counts only the first answer where it is not."""
+    """Returns a ModelStreamInferResponse around a ModelInferResponse. It always says whether it is the final answer to
+    its request: without that, perf_analyzer counts only the first answer."""
     return field(_IN_STREAM, _FINAL[is_final] + response)
 
 
 def error_in_stream(text: str, model_name: str, id: str) -> bytes:
-    """A ModelStreamInferResponse that tells of a failure; the stream goes on."""
+    """Returns a ModelStreamInferResponse that reports an error; the stream goes on."""
     response = message_class("ModelInferResponse")(model_name=model_name, id=id).SerializeToString()
     return field(_STREAM_ERROR, text.encode(errors="replace")) + in_stream(response)

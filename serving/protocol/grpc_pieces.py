@@ -1,7 +1,5 @@
-"""ModelInfer messages taken apart on the wire, without protobuf's classes.
-
-`json_pieces.py` does the same for JSON and says why. Read are the lengths of fields, and the contents of few.
-"""
+"""Cuts encoded ModelInfer messages into parts without protobuf's classes. `json_pieces.py` does the same for JSON and
+explains why. Only the lengths of fields are read, and the contents of a few."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -20,7 +18,7 @@ _FIXED, _VARIABLE = frozenset((0x32, 0x3A)), frozenset((0x0A, 0x12, 0x1A, 0x22, 
 
 
 class Field(NamedTuple):
-    """From `start` to `end`, its content from `content` on."""
+    """An encoded field: offsets of its tag (`start`), its content (`content`) and its end in bytes."""
 
     tag: bytes
     start: int
@@ -29,14 +27,16 @@ class Field(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """`rest`: the head with empty contents. `contents`: those, for each input, in as many parts as the client made."""
+    """A message without its contents. `rest`: the head with empty contents. `contents`: the encoded contents of each
+    input, in as many parts as the client sent."""
 
     rest: bytes
     contents: list[list[bytes]]
 
 
 def read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """The number at `position` and where it ends. Raises IndexError for what is longer than a length can be."""
+    """Returns the number at `position` and the offset of its end. Raises IndexError beyond the end of the message and
+    for more bytes than a length can have."""
     value = shift = 0
     while True:
         byte = message[position]
@@ -59,12 +59,12 @@ def varint(value: int) -> bytes:
 
 
 def field(tag: bytes, content: bytes) -> bytes:
-    """One field with its length in front."""
+    """Returns an encoded field: tag, length, content."""
     return tag + varint(len(content)) + content
 
 
 def fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[Field]:
-    """Raises IndexError where one goes beyond the end, or is of no kind that is in use."""
+    """Yields the fields of a message. Raises IndexError for a field beyond the end or of an unsupported wire type."""
     end = len(message) if end is None else end
     while start < end:
         _, content = read_varint(message, start)
@@ -89,8 +89,8 @@ def fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[F
 
 
 def reads_long(message: bytes, head_bytes: int) -> bool:
-    """Whether reading the request takes long though its raw contents are not looked at: where the rest has more than so
-    many bytes, or is not in order, so that all is copied. Not where it is refused at once."""
+    """Returns whether parsing the request takes long: without raw contents it has more than `head_bytes`, or its fields
+    are out of order, so that all are copied. A malformed request is refused at once and does not take long."""
     last, rest_bytes, has_id = b"", 0, False
     try:
         for count, one in enumerate(fields(message)):
@@ -112,8 +112,8 @@ def too_many_fields() -> BadMessage:
 
 
 def in_order(message: bytes) -> bytes:
-    """The same request with its fields by their numbers, as clients write them, and without unknown ones. Raises
-    BadMessage for more than MAX_FIELDS, IndexError for what is no message."""
+    """Returns the request with its fields in the order of their numbers and without unknown fields. Raises BadMessage
+    for more than MAX_FIELDS, IndexError for malformed bytes."""
     names: dict[bytes, bytes] = {}
     lists: dict[bytes, list[bytes]] = {tag: [] for tag in _LISTS}
     for count, one in enumerate(fields(message)):
@@ -128,7 +128,8 @@ def in_order(message: bytes) -> bytes:
 
 
 def take_apart(head: bytes) -> Apart:
-    """Raises BadMessage for more than MAX_FIELDS or MAX_REST_BYTES besides contents, and for what is no request."""
+    """Cuts the typed contents out of a head. Raises BadMessage for more than MAX_FIELDS, for more than MAX_REST_BYTES
+    besides contents, and for malformed bytes."""
     parts: list[bytes] = []
     contents: list[list[bytes]] = []
     count = rest_bytes = 0
@@ -164,7 +165,8 @@ def take_apart(head: bytes) -> Apart:
 
 
 def pieces(contents: Iterable[bytes], piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-    """InferTensorContents of about so many bytes, which together hold what these hold. Raises BadMessage."""
+    """Yields encoded InferTensorContents of about `piece_bytes` each, which together hold the same values. Raises
+    BadMessage for malformed bytes."""
     for whole in contents:
         start = 0
         while start < len(whole):
@@ -180,7 +182,8 @@ def pieces(contents: Iterable[bytes], piece_bytes: int = PIECE_BYTES) -> Iterato
 
 
 def _whole_fields(message: bytes, start: int, piece_bytes: int) -> int:
-    """Where the fields end that fit into so many bytes; one at least. Written for many small ones."""
+    """Returns the offset where the whole fields end that fit into `piece_bytes`, at least one field. Optimized for many
+    small fields."""
     position, limit, end = start, start + piece_bytes, len(message)
     stop = start
     while position < end and position < limit:
@@ -202,7 +205,7 @@ def _whole_fields(message: bytes, start: int, piece_bytes: int) -> int:
 
 
 def _parts_of_field(message: bytes, start: int, stop: int, piece_bytes: int) -> Iterator[bytes]:
-    """One field of many numbers as several of fewer."""
+    """Cuts one packed field of many numbers into several fields of about `piece_bytes` each."""
     tag = message[start : start + 1]
     _, position = read_varint(message, start + 1)
     while position < stop:

@@ -1,8 +1,8 @@
-"""The part of HTTP/2 that a gRPC server needs, as bytes and values: frames out, header blocks in and out.
+"""Encodes and decodes the parts of HTTP/2 (RFC 9113) and HPACK (RFC 7541) that a gRPC server needs.
 
-Header blocks are remembered by their bytes where that is sound: without a dynamic table equal ones have equal meaning.
-We offer none, so that holds from a client's acknowledgement of our settings on. (HAProxy asks for entries even then; it
-never refers to them.)
+Decoded header blocks are cached by their bytes where that is correct: without a dynamic table, equal blocks have equal
+meaning. The server announces a table of size 0, so the cache is used after the client acknowledged these settings.
+(HAProxy still sends entries for the table then, but never refers to them.)
 """
 
 from collections.abc import Callable, Iterable
@@ -22,12 +22,12 @@ REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 7, 8, 9, 11
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
 DEFAULT_WINDOW, LARGEST_WINDOW, SMALLEST_MAX_FRAME, LARGEST_MAX_FRAME = 65535, 2**31 - 1, 16384, 2**24 - 1
 FRAME_BYTES = 9
-# While a client's table is in use every block must be read to its end, or no later one can be: up to this many times
-# what a request may have, then the connection ends.
+# While a client's dynamic table is in use, every block has to be decoded to its end, or later blocks cannot be decoded.
+# A block of more than this many times the limit of a request ends the connection.
 PATIENCE = 2
 _MAX_BLOCKS = 512
 _MAX_BLOCK_BYTES = 2048
-_FIELD_BYTES = 8  # take as long to decode as a field, where they are Huffman's code
+_FIELD_BYTES = 8  # bytes of Huffman code that take as long to decode as one field
 
 _FRAME = Struct(">HBBBI")  # the length is 24 bits: its high 16, its low 8
 _SETTING = Struct(">HI")
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class ConnectionFault(BadMessage):
-    """The peer breaks the protocol so that the connection cannot go on. code: for GOAWAY."""
+    """A connection error (RFC 9113, section 5.4.1): the connection has to be closed. code: error code for GOAWAY."""
 
     def __init__(self, code: int, fact: str) -> None:
         self.code = code
@@ -46,7 +46,7 @@ class ConnectionFault(BadMessage):
 
 
 class StreamFault(BadMessage):
-    """The peer breaks the protocol on one stream; all others go on. code: for RST_STREAM."""
+    """A stream error (RFC 9113, section 5.4.2): only this stream ends. code: error code for RST_STREAM."""
 
     def __init__(self, code: int, fact: str) -> None:
         self.code = code
@@ -62,15 +62,15 @@ def frame_head(kind: int, flags: int, stream: int, size: int) -> bytes:
 
 
 def read_frame_head(data: bytes, offset: int) -> tuple[int, int, int, int]:
-    """(size, kind, flags, stream) of the frame that begins at `offset`."""
+    """Returns (size, kind, flags, stream) of the frame that begins at `offset`. size: bytes of its payload."""
     high, low, kind, flags, stream = _FRAME.unpack_from(data, offset)
     return high << 8 | low, kind, flags, stream & 0x7FFFFFFF
 
 
 def number(payload: bytes) -> int:
-    """The 32 bits of a WINDOW_UPDATE or RST_STREAM, without the reserved one. Raises ConnectionFault."""
+    """Returns the number in a WINDOW_UPDATE or RST_STREAM, without the reserved bit. Raises ConnectionFault."""
     if len(payload) != 4:
-        raise ConnectionFault(FRAME_SIZE_ERROR, "a frame of 4 bytes has another size")
+        raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE and RST_STREAM must have 4 bytes")
     value: int = _NUMBER.unpack(payload)[0]
     return value & 0x7FFFFFFF
 
@@ -92,10 +92,10 @@ def settings(values: Iterable[tuple[int, int]]) -> bytes:
 
 
 def read_settings(payload: bytes) -> dict[int, int]:
-    """The values that count, the last of each setting. Raises ConnectionFault."""
+    """Returns the values by setting; the last value of a setting counts. Raises ConnectionFault."""
     if len(payload) % 6:
-        raise ConnectionFault(FRAME_SIZE_ERROR, "settings come in 6 bytes each")
-    found: dict[int, int] = {}
+        raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS must have 6 bytes per setting")
+    values: dict[int, int] = {}
     for key, value in _SETTING.iter_unpack(payload):
         if key == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
             raise ConnectionFault(FLOW_CONTROL_ERROR, "the initial window is too large")
@@ -103,12 +103,12 @@ def read_settings(payload: bytes) -> dict[int, int]:
             raise ConnectionFault(PROTOCOL_ERROR, "the largest frame is too small or too large")
         if key == ENABLE_PUSH and value > 1:
             raise ConnectionFault(PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def unpadded(payload: bytes, flags: int) -> bytes:
-    """What is left of a DATA or HEADERS frame without padding and priority. Raises ConnectionFault."""
+    """Returns the payload of a DATA or HEADERS frame without padding and priority. Raises ConnectionFault."""
     start, end = 0, len(payload)
     if flags & PADDED:
         start, end = 1, end - (payload[0] if payload else end + 1)
@@ -116,15 +116,16 @@ def unpadded(payload: bytes, flags: int) -> bytes:
         start += 5
     if start > end:
         code = PROTOCOL_ERROR if flags & PADDED else FRAME_SIZE_ERROR
-        raise ConnectionFault(code, "more padding or priority than frame")
+        raise ConnectionFault(code, "padding or priority is longer than the frame")
     return payload[start:end]
 
 
 class HeaderReader(Generic[T]):
-    """Reads the header blocks of one connection; a request's as what `make` makes of them.
+    """Decodes the header blocks of one connection.
 
-    known: what blocks mean without a table, shared by the connections of a server. max_bytes: of one request, as HPACK
-    counts them.
+    make: converts the headers of a request into the value that `read` returns.
+    known: cache of such values by header block, shared by the connections of a server.
+    max_bytes: limit for the headers of one request, counted as HPACK does (32 bytes more per field).
     """
 
     def __init__(self, make: Callable[[Headers], T], known: dict[bytes, T], max_bytes: int) -> None:
@@ -133,21 +134,21 @@ class HeaderReader(Generic[T]):
         self._max_bytes = max_bytes
         self._decoder = Decoder(max_header_list_size=PATIENCE * max_bytes)
         self._has_table = True
-        self.work = 0  # of decoding so far, in fields; so many bytes are as much as a field
+        self.work = 0  # work of decoding so far, in fields; _FIELD_BYTES bytes count as one field
 
     @property
     def longest_block(self) -> int:
-        """How many bytes of a block are worth keeping until it is complete; a longer one is too large."""
+        """The largest block in bytes that can be decoded; of a longer one no more bytes need to be kept."""
         return PATIENCE * self._max_bytes if self._has_table else self._max_bytes
 
     def end_table(self) -> None:
-        """The client has acknowledged that there is none."""
+        """Ends the use of a dynamic table: the client has acknowledged the table size 0."""
         self._has_table = False
         self._decoder.header_table_size = self._decoder.max_allowed_table_size = 0
         self._decoder.max_header_list_size = self._max_bytes
 
     def read(self, block: bytes) -> T:
-        """Of a request. Raises TooLarge, and ConnectionFault where the table is in doubt."""
+        """Decodes the headers of a request. Raises TooLarge; ConnectionFault if the dynamic table is out of sync."""
         if not self._has_table and (known := self._known.get(block)) is not None:
             return known
         made = self._make(self._decode(block))
@@ -158,12 +159,12 @@ class HeaderReader(Generic[T]):
         return made
 
     def read_trailers(self, block: bytes) -> None:
-        """As `read`, and raises StreamFault; what trailers say is of no interest."""
+        """Decodes and checks trailers, and drops them. Raises StreamFault for malformed ones, else as `read` does."""
         if problem := trailers_malformed(self._decode(block)):
             raise StreamFault(PROTOCOL_ERROR, problem)
 
     def skip(self, block: bytes) -> None:
-        """Of a stream that is over: only what it does to the table matters."""
+        """Decodes the header block of a closed stream only for its effect on the dynamic table."""
         if self._has_table:
             self._decode(block)
 
@@ -174,8 +175,8 @@ class HeaderReader(Generic[T]):
                 raise ConnectionFault(ENHANCE_YOUR_CALM, large)
             raise TooLarge(large)
         try:
-            # A character for each byte, as in HTTP/1: what is no UTF-8 is one client's affair, and others' calls come
-            # on the same connection.
+            # Latin-1 decodes any bytes, as in HTTP/1: invalid UTF-8 of one client must not end the connection that it
+            # shares with others.
             headers = tuple(
                 (bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
                 for name, value in self._decoder.decode(block, raw=True)
@@ -185,7 +186,7 @@ class HeaderReader(Generic[T]):
             if self._has_table:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, large) from None
             raise TooLarge(large) from None
-        except Exception as error:  # whatever the decoder makes of bytes that are none of HPACK's
+        except Exception as error:  # the decoder raises many types for malformed blocks
             raise ConnectionFault(COMPRESSION_ERROR, f"unreadable headers: {error}") from None
         self.work += len(headers) + len(block) // _FIELD_BYTES
         if self._has_table and sum(len(name) + len(value) + 32 for name, value in headers) > self._max_bytes:
@@ -194,7 +195,7 @@ class HeaderReader(Generic[T]):
 
 
 def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A block that touches no table: names and values as they are."""
+    """Encodes headers as literals without indexing, which use no table."""
     parts: list[bytes] = []
     for name, value in headers:
         parts += (b"\0", string(name), string(value))
@@ -202,7 +203,7 @@ def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def string(text: bytes) -> bytes:
-    """A length, 7 bits of it in the first byte, and the text without Huffman's code."""
+    """Encodes an HPACK string without Huffman code: the length with a 7-bit prefix, then the text."""
     size = len(text)
     if size < 127:
         return bytes((size,)) + text

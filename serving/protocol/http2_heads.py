@@ -1,23 +1,23 @@
-"""What makes the headers of a request malformed, as RFC 9113 says in its sections 8.1 to 8.3. Pure."""
+"""Checks whether the headers of a request are malformed (RFC 9113, sections 8.1 to 8.3). Pure."""
 
 import re
 from collections.abc import Iterable
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token without capitals
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token in lower case
 _VALUE = re.compile(r"[^\0\r\n]*")
 _PSEUDO = (":method", ":scheme", ":authority", ":path")
 _REQUIRED = (":method", ":scheme", ":path")
-_OF_A_CONNECTION = ("connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade")
+_CONNECTION_SPECIFIC = ("connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade")
 
 
 def malformed(headers: Iterable[tuple[str, str]]) -> str:
-    """Why the request cannot be taken; "" for one that can."""
+    """Returns why the headers are malformed, "" if they are well-formed."""
     pseudo: dict[str, str] = {}
     is_past_pseudo = False
     for name, value in headers:
         if name.startswith(":"):
             if is_past_pseudo:
-                return "a pseudo-header comes after the others"
+                return "a pseudo-header comes after a regular header"
             if name not in _PSEUDO or name in pseudo:
                 return f"the pseudo-header {name[:40]!r} is unknown or comes twice"
             pseudo[name] = value
@@ -32,7 +32,7 @@ def malformed(headers: Iterable[tuple[str, str]]) -> str:
 
 
 def trailers_malformed(headers: Iterable[tuple[str, str]]) -> str:
-    """The same of what a client says after its data."""
+    """Returns why the trailers are malformed, "" if they are well-formed."""
     problems = (
         "a pseudo-header in trailers" if name.startswith(":") else _field_problem(name, value)
         for name, value in headers
@@ -42,11 +42,11 @@ def trailers_malformed(headers: Iterable[tuple[str, str]]) -> str:
 
 def _field_problem(name: str, value: str) -> str:
     if not _NAME.fullmatch(name):
-        return f"{name[:40]!r} is no name of a header"
+        return f"{name[:40]!r} is not a valid header name"
     if not _VALUE.fullmatch(value):
         return f"the header {name[:40]!r} has a value of more than one line"
-    if name in _OF_A_CONNECTION or (name == "te" and value.lower() != "trailers"):
-        return f"the header {name!r} with this value has no place in HTTP/2"
+    if name in _CONNECTION_SPECIFIC or (name == "te" and value.lower() != "trailers"):
+        return f"the header {name!r} with this value is not allowed in HTTP/2"
     if name == "content-length" and not (value.isascii() and value.isdigit()):
-        return "content-length is no number"
+        return "content-length must be a number"
     return ""

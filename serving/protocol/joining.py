@@ -1,5 +1,5 @@
-"""Long messages put together out of parts, little by little: one copy of everything would hold the interpreter's lock
-until it is done, in whatever thread it runs.
+"""Concatenates the parts of long messages in small steps. A single copy of everything would hold the interpreter's lock
+until it is done, even in another thread.
 """
 
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-COPIED_BYTES = 1 << 17  # in one call that holds the interpreter's lock
-AT_ONCE_ELEMENTS = 1 << 20  # of outputs that are put together in one call, of a millisecond or a few
+COPIED_BYTES = 1 << 17  # bytes copied by one call that holds the interpreter's lock
+AT_ONCE_ELEMENTS = 1 << 20  # elements of outputs that are joined in one call, which takes a few milliseconds at most
 
 
 def joined(parts: Iterable[Any]) -> bytes:
-    """What `b"".join` gives. parts: bytes, and arrays that lie in memory in their order; each is let go of as soon as
-    it is copied."""
+    """Returns the same as `b"".join`. parts: bytes and C-contiguous arrays; each is released as soon as it is
+    copied."""
     message = BytesIO()
     for part in parts:
         append(message, part)
@@ -22,7 +22,7 @@ def joined(parts: Iterable[Any]) -> bytes:
 
 
 def append(message: BytesIO, part: Any) -> None:
-    """The part at the end of the message."""
+    """Appends the part to the message."""
     if memoryview(part).nbytes <= COPIED_BYTES:
         message.write(part)
         return

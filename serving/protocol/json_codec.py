@@ -1,8 +1,8 @@
-"""The JSON half of the protocol: message heads into typed values, and tensors that travel as JSON numbers.
+"""The JSON half of the protocol: decodes message heads into typed values, and reads and writes tensors as JSON numbers.
 
-Strict JSON is read by msgspec. `NaN` and `Infinity`, which are no JSON but which Python's json module (and so
-tritonclient) writes, send a message down a slower path instead of being refused; answers carry them the same way.
-Values are read and written in pieces, for the sake of whatever else the process does: see `json_pieces.py`.
+msgspec reads strict JSON. `NaN` and `Infinity` are not JSON, but Python's json module (and so tritonclient) writes
+them: a message with them takes a slower path instead of being refused, and answers carry them the same way. Long values
+are read and written in pieces, so that other threads are not blocked: see `json_pieces.py`.
 """
 
 import json
@@ -25,9 +25,9 @@ from serving.protocol.messages import Tensor
 from serving.protocol.objects import empty
 from serving.protocol.tensors import MAX_RANK, NOT_IN_JSON, as_bytes, numpy_dtype, object_array
 
-# What the decoders raise for bytes that no honest client sends; RecursionError is their answer to deep nesting.
+# The errors that the decoders raise for malformed input; they raise RecursionError for deep nesting.
 _MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError, OverflowError)
-LARGE_BYTES = 1 << 16  # what is longer is read in several steps, and beside the event loop
+LARGE_BYTES = 1 << 16  # a longer head is read in several steps, in a thread beside the event loop
 PIECE_ELEMENTS = 1 << 14
 _AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 _BRACKETS = re.compile(rb"[\s\[]{0,1024}")
@@ -54,7 +54,7 @@ class RequestHead(msgspec.Struct):
 
 
 class ResponseHead(msgspec.Struct):
-    """What a client reads: `InputHead` has just the fields of an output with values."""
+    """The head of a response, as a client reads it. `InputHead` has the fields of an output with values."""
 
     model_name: str
     outputs: list[InputHead]
@@ -90,12 +90,13 @@ def _decode(head: bytes, decoder: msgspec.json.Decoder[Any], tensors: str) -> An
 
 
 def _decode_apart(head: bytes, decoder: msgspec.json.Decoder[Any], tensors: str) -> Any:
-    """The same, with the values of the tensors left as they are written, whatever numbers they have."""
+    """Decodes a head without decoding the values of its tensors: `data` stays raw JSON. Allows NaN and Infinity. Raises
+    BadMessage."""
     try:
         rest, data = take_apart(head, tensors)
         if has_numbers_beyond_json(rest):
             document = json.loads(rest.decode())
-            # Lone surrogates, which Python's json takes, are no text.
+            # Python's json accepts lone surrogates, which are not valid text: this raises UnicodeEncodeError for them.
             json.dumps(document, ensure_ascii=False).encode()
             for tensor in document[tensors]:
                 tensor.pop("data", None)
@@ -110,8 +111,8 @@ def _decode_apart(head: bytes, decoder: msgspec.json.Decoder[Any], tensors: str)
 
 
 def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
-    """A tensor from a JSON value: a list, flat in row-major order or nested, however it is nested; only the number of
-    elements has to be right. So Triton reads it."""
+    """Reads a tensor from a JSON list in row-major order, flat or nested. As in Triton, only the number of elements has
+    to fit the shape, not the nesting. Raises BadTensor."""
     if datatype in NOT_IN_JSON:
         raise BadTensor(f"{datatype} cannot travel as JSON, send it as binary data", path=path)
     leading = _BRACKETS.match(data)
@@ -123,7 +124,8 @@ def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...],
         elements = _elements(data, datatype, depth, path, 0)
         _check_count(len(elements), count, path)
         return array_of(elements, datatype, shape, path)
-    # Every element but the last has a comma: what is said to be larger than that is wrong, and not allocated.
+    # Every element but the last has a comma, so the text's length bounds the number of elements: a larger shape is
+    # wrong, and is not allocated.
     flat = empty(min(count, (len(data) + 1) // 2), numpy_dtype(datatype))
     found = 0
     for piece in pieces(data):
@@ -141,10 +143,12 @@ def _check_count(found: int, count: int, path: str) -> None:
 
 
 def _elements(piece: bytes | memoryview, datatype: str, depth: int, path: str, before: int) -> list[Any]:
-    """The elements of a list. before: how many there are in the pieces before it, for what is told of errors."""
+    """Returns the elements of a list. before: number of elements in earlier pieces, for error messages. Raises
+    BadTensor."""
     text = piece
     if depth > 1 and datatype != "BYTES":
-        # A list for every few numbers costs more than they do, and says nothing. Where lists are empty, it is no JSON.
+        # Building many short lists costs more than their numbers, so inner brackets are dropped. Empty inner lists give
+        # invalid JSON, which takes the slower path below.
         text, depth = b"[" + bytes(piece).translate(None, b"[]") + b"]", 1
     try:
         lists: list[Any] = _list_decoder(datatype, depth).decode(text)
@@ -152,21 +156,21 @@ def _elements(piece: bytes | memoryview, datatype: str, depth: int, path: str, b
         try:
             return _elements_loosely(bytes(piece), datatype)
         except _MALFORMED as loose:
-            told = error if isinstance(error, msgspec.ValidationError) else loose
+            reason = error if isinstance(error, msgspec.ValidationError) else loose
             if before:
-                complaint = str(_explained(told, "data"))
+                complaint = str(_explained(reason, "data"))
                 raise BadTensor(f"behind element {before - 1}, {complaint}", path=f"{path}.data") from None
-            raise _explained(told, f"{path}.data", BadTensor) from None
+            raise _explained(reason, f"{path}.data", BadTensor) from None
     for _ in range(depth - 1):
         lists = list(chain.from_iterable(lists))
     return lists
 
 
 def _elements_loosely(piece: bytes, datatype: str) -> list[Any]:
-    """The same with NaN and Infinity, and where lists stand beside numbers. Raises one of _MALFORMED."""
+    """Returns the elements of a list with NaN, Infinity or irregular nesting. Raises one of _MALFORMED."""
     flat = list(leaves(json.loads(piece.decode())))
     elements: list[Any] = msgspec.convert(flat, _list_decoder(datatype, 1).type)
-    # A number too large for FP64 is no infinity: strict JSON refuses it, too.
+    # A number too large for FP64 is an error, not infinity, as in strict JSON.
     if datatype in ("FP32", "FP64") and sum(map(isinf, elements)) != piece.count(b"Infinity"):
         raise OverflowError
     return elements
@@ -177,7 +181,7 @@ def _list_decoder(datatype: str, depth: int) -> msgspec.json.Decoder[Any]:
     wanted: Any = {"BOOL": bool, "BYTES": str, "FP32": float, "FP64": float}.get(datatype)
     if wanted is None:
         limits = np.iinfo(numpy_dtype(datatype))  # type: ignore[type-var]
-        # msgspec compares within 64 signed bits; what exceeds UINT64 numpy refuses when it makes the array.
+        # msgspec compares signed 64-bit numbers only; numpy refuses numbers beyond UINT64 when it builds the array.
         wanted = Annotated[int, msgspec.Meta(ge=int(limits.min), le=min(int(limits.max), 2**63 - 1))]
         if datatype == "UINT64":
             wanted = Annotated[int, msgspec.Meta(ge=0)]
@@ -187,14 +191,14 @@ def _list_decoder(datatype: str, depth: int) -> msgspec.json.Decoder[Any]:
 
 
 def array_of(values: Sequence[Any], datatype: str, shape: tuple[int, ...], path: str) -> Tensor:
-    """A tensor from so many values as its shape has elements; BYTES from text."""
+    """Builds a tensor from as many values as its shape has elements; BYTES from text. Raises BadTensor."""
     if datatype == "BYTES":
         try:
             return object_array([value.encode() for value in values], shape)
         except UnicodeEncodeError as error:
             raise BadTensor(f"not valid text: {error.reason}", path=f"{path}.data") from None
     try:
-        # What is too large for FP32 becomes infinity, as in Triton.
+        # A number too large for FP32 becomes infinity, as in Triton.
         with np.errstate(over="ignore"):
             return np.array(values, dtype=numpy_dtype(datatype)).reshape(shape)
     except OverflowError:
@@ -202,12 +206,12 @@ def array_of(values: Sequence[Any], datatype: str, shape: tuple[int, ...], path:
 
 
 def write_values(array: Tensor, datatype: str, path: str) -> bytes:
-    """A tensor as one flat JSON list."""
+    """Writes a tensor as one flat JSON list. Raises BadTensor."""
     return joined(written_values(array, datatype, path))
 
 
 def written_values(array: Tensor, datatype: str, path: str) -> Iterator[bytes]:
-    """The same in parts, each written when it is asked for."""
+    """Writes a tensor as one flat JSON list and yields it in parts, each written when asked for. Raises BadTensor."""
     if datatype in NOT_IN_JSON:
         raise BadTensor(f"{datatype} cannot travel as JSON, ask for binary data", path=path)
     flat = array.ravel()
@@ -235,7 +239,7 @@ def _list(flat: Tensor, datatype: str, path: str) -> bytes:
 
 
 def _explained(error: BaseException, path: str = "", kind: type[BadMessage] = BadMessage) -> BadMessage:
-    """The decoder's complaint in our words: the field's path first."""
+    """Converts a decoder's error into a BadMessage (or `kind`) whose text begins with the field's path."""
     if isinstance(error, RecursionError):
         return kind("the JSON is nested too deeply", path=path)
     text = str(error).replace("`", "")

@@ -1,7 +1,7 @@
-"""Large JSON messages without their longest lists of numbers, so that little is left for a decoder to read at once.
+"""Cuts the longest lists of numbers out of large JSON messages, so that a decoder has little to read in one call.
 
-A decoder that only looks for where the values of a tensor end holds the interpreter's lock for all of them. Here they
-are cut out first, found by their key and checked in pieces. What is unusual, or wrong, stays where it is.
+A decoder that only searches for the end of a tensor's values holds the interpreter's lock for all of them. Here these
+lists are found by their key, checked in pieces and cut out first. Unusual or invalid parts stay in the message.
 """
 
 import re
@@ -17,28 +17,28 @@ from serving.protocol.json_pieces import MAX_TENSORS, PIECE_BYTES, Apart, addres
 
 _KEY = b'"data"'
 _BEHIND_KEY = re.compile(rb'(?<!\\)"data"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)')
-_SPACE_BYTES = 256  # behind a list, at most
+_SPACE_BYTES = 256  # most bytes of white space behind a list
 _VALID = msgspec.json.Decoder(msgspec.Raw)
 _MAX_DEPTH = 64
 
 
 class Cut(NamedTuple):
-    """A list that stands from `start` to `end` of a message."""
+    """A list in a message, from offset `start` to `end` in bytes."""
 
     start: int
     end: int
 
 
 def take_apart(message: bytes, tensors: str, piece_bytes: int = PIECE_BYTES) -> Apart:
-    """What `json_pieces.take_apart` gives and raises."""
+    """Returns and raises the same as `json_pieces.take_apart`, but cuts long lists out first."""
     cuts = list(long_lists(message, piece_bytes))
-    found = _take_apart_around(message, cuts, tensors) if cuts else None
-    # Of a message that is wrong, the whole says where.
-    return found or json_pieces.take_apart(message, tensors)
+    apart = _take_apart_around(message, cuts, tensors) if cuts else None
+    # An invalid message is decoded as a whole, so that the error names the right place.
+    return apart or json_pieces.take_apart(message, tensors)
 
 
 def _take_apart_around(message: bytes, cuts: list[Cut], tensors: str) -> Apart | None:
-    """None for what is wrong, and where a list is not the values of a tensor."""
+    """Takes a message apart with `cuts` cut out. Returns None if it is invalid or a cut is not a tensor's values."""
     view = memoryview(message)
     parts: list[bytes | memoryview] = []
     places: dict[int, Cut] = {}
@@ -61,8 +61,8 @@ def _take_apart_around(message: bytes, cuts: list[Cut], tensors: str) -> Apart |
 
 
 def long_lists(message: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[Cut]:
-    """The lists behind a key "data" that have more than two pieces and nothing in them but numbers: valid JSON, but for
-    NaN and infinity. In a valid message such a list is a value, and no part of a string."""
+    """Yields the lists behind a key "data" that are longer than two pieces and hold only numbers: valid JSON except for
+    NaN and Infinity. In a valid message such a list is a value, not part of a string."""
     start = keys = 0
     while start < len(message) and keys <= MAX_TENSORS:
         key = message.find(_KEY, start, start + piece_bytes + len(_KEY) - 1)
@@ -79,7 +79,7 @@ def long_lists(message: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[Cut]:
 
 
 def _up_to_mark(message: bytes, start: int, piece_bytes: int) -> Cut:
-    """To the last bracket before the next string, or the next object's begin or end."""
+    """Returns the range from `start` to the last bracket before the next quotation mark or brace."""
     end = start
     while end < len(message):
         places = [message.find(mark, end, end + piece_bytes) for mark in (b'"', b"{", b"}")]
@@ -91,7 +91,7 @@ def _up_to_mark(message: bytes, start: int, piece_bytes: int) -> Cut:
 
 
 def _is_valid(message: bytes, cut: Cut, piece_bytes: int) -> bool:
-    """Whether each piece is a list, of which as many are open at its begin as at the end of the piece before."""
+    """Returns whether the list is valid. It is checked in pieces; each is completed by the brackets that are open."""
     depth, start = 0, cut.start
     while start < cut.end:
         is_last = cut.end - start <= piece_bytes
@@ -99,7 +99,7 @@ def _is_valid(message: bytes, cut: Cut, piece_bytes: int) -> bool:
         piece = message[start : end if is_last else end - 1]
         opened = depth
         depth += piece.count(b"[") - piece.count(b"]")
-        # Behind a comma there is a value.
+        # A comma must be followed by a value.
         if not piece or (opened and piece.lstrip().startswith(b"]")):
             return False
         if (depth != 0) if is_last else not 0 < depth <= _MAX_DEPTH:

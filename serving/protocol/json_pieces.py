@@ -1,7 +1,8 @@
-"""Large JSON taken apart: the values of tensors from the rest of a message, and long lists into short ones.
+"""Takes large JSON apart: separates the values of tensors from the rest of a message, and cuts long lists into short
+ones.
 
-One call into a decoder holds the interpreter's lock until it returns, in whatever thread it runs. What is decoded
-beside an event loop therefore is decoded in pieces.
+One call of a decoder holds the interpreter's lock until it returns, even in another thread. Long values are therefore
+decoded in pieces, so that the event loop is not blocked.
 """
 
 import re
@@ -16,12 +17,12 @@ from serving.protocol.errors import BadMessage
 from serving.protocol.joining import joined
 
 PIECE_BYTES = 1 << 17
-MAX_TENSORS = 1024  # of one message that is taken apart
-MAX_REST_BYTES = 1 << 18  # of a message without the values of its tensors
+MAX_TENSORS = 1024  # tensors of one message that is taken apart
+MAX_REST_BYTES = 1 << 18  # bytes of a message without the values of its tensors
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _UP_TO_COMMA = re.compile(rb'(?:(?:[^",]++|' + _STRING + rb")*+,)*+", re.DOTALL)
-# As long as what they stand for, so that positions stay.
+# Strict JSON numbers of the same length, so that offsets do not change.
 _STRICT = ((b"NaN", b"1e1"), (b"Infinity", b"1e000001"))
 _IN_WORDS = re.compile(rb"[NaInfity]*+")
 
@@ -41,15 +42,15 @@ _TENSORS = msgspec.json.Decoder(_Tensors)
 
 
 class Apart(NamedTuple):
-    """`rest`: the message with `null` in place of each tensor's `data`. `data`: those, in order; None where none was
-    given."""
+    """A message without its values. `rest`: the message with `null` in place of each tensor's `data`. `data`: the raw
+    JSON of each tensor's values in order, None for a tensor without."""
 
     rest: bytes
     data: list[memoryview | None]
 
 
 def has_numbers_beyond_json(text: bytes, piece_bytes: int = PIECE_BYTES) -> bool:
-    """Whether Python's spelling of NaN and infinity may be in it, which strict JSON does not have."""
+    """Returns whether the text may contain NaN or Infinity as Python writes them, which are not strict JSON."""
     return any(
         text.find(word, start, start + piece_bytes + len(word) - 1) >= 0
         for word, _ in _STRICT
@@ -58,10 +59,10 @@ def has_numbers_beyond_json(text: bytes, piece_bytes: int = PIECE_BYTES) -> bool
 
 
 def strictly(text: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-    """The text in pieces, with numbers that strict JSON has in place of NaN and infinity."""
+    """Yields the text in pieces, with strict JSON numbers of the same length in place of NaN and Infinity."""
     start = 0
     while start < len(text):
-        # Not cut amid a word. What has only letters of words for longer than that is no number.
+        # Does not cut inside a word. A longer run of a word's letters is no number.
         end = _IN_WORDS.match(text, start + piece_bytes, start + piece_bytes + PIECE_BYTES)
         piece = text[start : end.end() if end else len(text)]
         for loose, strict in _STRICT:
@@ -71,10 +72,12 @@ def strictly(text: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
 
 
 def take_apart(message: bytes, tensors: str) -> Apart:
-    """tensors: the name of the field that lists them. NaN and Infinity may stand where numbers may.
+    """Separates the values of tensors from the rest of a message. Numbers may be NaN or Infinity.
 
-    Raises BadMessage for more than MAX_TENSORS or MAX_REST_BYTES, msgspec's errors and RecursionError for what is no
-    such message."""
+    tensors: the name of the field that lists the tensors.
+
+    Raises BadMessage for more than MAX_TENSORS or MAX_REST_BYTES, msgspec's errors and RecursionError for an invalid
+    message."""
     text = joined(strictly(message)) if has_numbers_beyond_json(message) else message
     listed = getattr(_outer(tensors).decode(text), tensors)
     try:
@@ -114,14 +117,14 @@ def _outer(tensors: str) -> msgspec.json.Decoder[Any]:
 
 
 def address(buffer: bytes | memoryview | msgspec.Raw) -> int:
-    # msgspec tells what a value looks like, not where it stands; both are views of the same memory.
-    found: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
-    return found
+    # msgspec does not give the offset of a raw value, but the value is a view of the message's memory.
+    start: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
+    return start
 
 
 def pieces(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes | memoryview]:
-    """A JSON array as several, which hold its values in their order and nest them as deep. It has to be valid, but for
-    NaN and Infinity in place of numbers."""
+    """Yields a JSON array as several arrays of about `piece_bytes`, with its values in order and equally nested. The
+    array has to be valid except for NaN and Infinity."""
     if len(array) <= piece_bytes:
         yield array
         return
@@ -137,7 +140,7 @@ def pieces(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterato
 
 
 def _up_to_comma(view: memoryview, start: int, piece_bytes: int) -> bytes:
-    """About so many bytes that end with a comma outside of strings, or all that are left."""
+    """Returns about `piece_bytes` bytes that end with a comma outside of strings, or all bytes that are left."""
     while start + piece_bytes < len(view):
         piece = bytes(view[start : start + piece_bytes])
         found = _UP_TO_COMMA.match(piece) if b'"' in piece else None
@@ -149,7 +152,7 @@ def _up_to_comma(view: memoryview, start: int, piece_bytes: int) -> bytes:
 
 
 def leaves(values: list[Any]) -> Iterator[Any]:
-    """What is in lists of lists, in order. Without recursion: a client says how deep it nests."""
+    """Yields the elements of nested lists in order. Does not recurse, since the client decides the depth."""
     stack = [iter(values)]
     while stack:
         for value in stack[-1]:

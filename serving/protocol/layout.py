@@ -1,8 +1,8 @@
-"""Where a request's tensors lie in its body: decoded once per head, then read from any body with an equal head.
+"""The layout of a request: the offsets of its tensors, decoded once per head and reused for bodies with an equal head.
 
-A body is a JSON head, then the binary tensors in input order. Clients repeat themselves, so the head of one request is
-byte for byte that of the next; `RequestLayout` is what remains to be done when everything that depends on the head
-alone (parsing, checking sizes) is done: one view per tensor.
+A body is a JSON head, then the binary tensors in input order. Clients send similar requests, so the head of one request
+often equals that of the next byte for byte. Everything that depends on the head alone (parsing, checking sizes) is done
+when a `RequestLayout` is built; each further request needs only one view per tensor.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,9 +32,12 @@ _NO_VIEW = frozenset({"BYTES", "BOOL"})
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    """One input: `values` if they are known, `later` if they are part of the head and decoded only when they are asked
-    for (when the head has been held against the model), `span` if it lies in shared memory, else how far behind the
-    head its raw data starts and how long it is."""
+    """The layout of one input.
+
+    `values`: the values, if they are known. `later`: decodes values that are part of the head; called after the head
+    was checked against the model. `span`: the place in shared memory. Otherwise `offset` and `size` in bytes locate its
+    raw data behind the head.
+    """
 
     path: str
     name: str
@@ -55,7 +58,7 @@ class TensorLayout:
         return self.is_binary and self.datatype not in _NO_VIEW
 
     def read(self, body: bytes, head_bytes: int) -> Tensor:
-        """Raises BadTensor."""
+        """Returns the tensor. head_bytes: length of the head in `body`. Raises BadTensor."""
         if self.values is not None:
             return self.values
         if self.later is not None:
@@ -65,7 +68,7 @@ class TensorLayout:
 
 class RequestLayout:
     """A checked request without its binary values. `is_reusable`: nothing in it belongs to one request only. `shared`:
-    the inputs that lie in shared memory; who has access to it reads them."""
+    the inputs in shared memory, which the caller reads."""
 
     __slots__ = ("_others", "_views", "id", "inputs", "is_reusable", "outputs", "parameters", "shared", "tail_bytes")
 
@@ -89,8 +92,8 @@ class RequestLayout:
         self._others = tuple(tensor for tensor in here if not tensor.is_view)
 
     def read(self, body: bytes, head_bytes: int) -> dict[str, Tensor]:
-        """The inputs by name but for the shared ones, as views into `body` where possible; its first `head_bytes` are
-        not looked at again."""
+        """Returns the inputs by name without those in shared memory, as views into `body` where possible. The first
+        `head_bytes` of `body` are not read again. Raises BadMessage."""
         if len(body) != head_bytes + self.tail_bytes:
             raise BadMessage(
                 f"the body has {len(body)} bytes, but its head and the binary_data_size of its inputs add up to "
@@ -104,14 +107,14 @@ class RequestLayout:
         return values
 
     def message(self, body: bytes, head_bytes: int) -> InferRequest:
-        """The whole request as plain values."""
+        """Returns the whole request as plain values. Raises BadMessage."""
         values = self.read(body, head_bytes)
         inputs = (InferInput(t.name, t.datatype, values[t.name], binary=t.is_binary) for t in self.inputs)
         return InferRequest(tuple(inputs), self.outputs, self.id, self.parameters)
 
 
 def lay_out(head: bytes) -> RequestLayout:
-    """Reads and checks a head, the JSON alone."""
+    """Reads and checks a head, which is only the JSON part of a body. Raises BadMessage."""
     message = decode_request_head(head)
     if not message.inputs:
         raise BadMessage("at least one input is needed", path="inputs")
@@ -131,7 +134,8 @@ def lay_out(head: bytes) -> RequestLayout:
 
 
 def lay_out_raw(only: TensorDescription, body: bytes) -> RequestLayout:
-    """A body that is nothing but one row of the only input's data: the shape follows from its length."""
+    """Returns the layout of a body that is only one row of the only input's data; its length decides the shape. Raises
+    BadTensor."""
     path = f"input {only.name!r}"
     body_bytes = len(body)
     shape = [*only.row_shape] if not only.batched else [1, *only.row_shape]
@@ -143,7 +147,7 @@ def lay_out_raw(only: TensorDescription, body: bytes) -> RequestLayout:
             shape[index] = 1
         if prod(shape) != 1:
             raise BadTensor("a raw binary request can carry only one BYTES element", path=path)
-        # The body is the element: there is no length in front of it.
+        # The whole body is the element, without a length in front.
         element = object_array([body], tuple(shape))
         return RequestLayout([TensorLayout(path, only.name, "BYTES", tuple(shape), values=element)], (), body_bytes)
     row_bytes = SIZES[only.datatype] * prod(size for size in shape if size >= 0)
@@ -178,7 +182,7 @@ def _lay_out_tensor(tensor: InputHead, path: str, offset: int) -> TensorLayout:
 
 
 def binary_data_size(parameters: Mapping[str, object] | None, path: str) -> int | None:
-    """The size of a tensor's binary data, None if it has none."""
+    """Returns the size of a tensor's binary data in bytes, None if it has none. Raises BadTensor."""
     size = parameters.get("binary_data_size") if parameters else None
     if size is None:
         return None

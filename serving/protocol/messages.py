@@ -1,4 +1,4 @@
-"""Open Inference messages as plain values, the same whatever wire they came by. They know no codec and no server."""
+"""Open Inference messages as plain values, the same for HTTP and gRPC and independent of codecs and servers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ Tensor = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class TensorDescription:
-    """What a model says of one input or output; -1 in `shape` is a dimension of any size, `shape[0]` the rows, unless
-    the model is not `batched`: then its requests count as one row. `optional`: a request may leave this input out."""
+    """A model's declaration of one input or output. A dimension of -1 in `shape` has any size; `shape[0]` is the rows
+    if the model is `batched`, otherwise a request counts as one row. `optional`: requests may omit this input."""
 
     name: str
     datatype: str
@@ -25,7 +25,7 @@ class TensorDescription:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Of one row: of the whole tensor, where there are no rows."""
+        """The shape of one row; the shape of the whole tensor if the model is not batched."""
         return self.shape[1:] if self.batched else self.shape
 
 
@@ -45,8 +45,8 @@ class InferInput:
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """`binary` None: as the request's `binary_data_output` says. `classes` > 0: the best so many, as text. `span`:
-    where to write it, instead of sending it."""
+    """An output that a request asks for. `binary` None: the request's `binary_data_output` decides. `classes` > 0:
+    return that many of the highest classes as text. `span`: shared memory to write it to instead of sending it."""
 
     name: str
     binary: bool | None = None
@@ -56,7 +56,7 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """No `outputs` means all of them. `id` empty means none was given."""
+    """A request. Empty `outputs` means all outputs; an empty `id` means that none was given."""
 
     inputs: tuple[InferInput, ...]
     outputs: tuple[RequestedOutput, ...] = ()

@@ -1,7 +1,7 @@
-"""Arrays of many Python objects, which are let go of little by little, in a thread beside everybody else's work.
+"""Arrays of many Python objects that are freed in small steps by a thread of their own.
 
-To free millions of texts takes as long as to make some of them, holds the interpreter's lock, and happens in whatever
-thread drops the last reference: with requests, that is the event loop.
+Freeing millions of strings takes long, holds the interpreter's lock, and happens in the thread that drops the last
+reference: for requests, that is the event loop.
 """
 
 from functools import cache
@@ -16,13 +16,13 @@ FREED_AT_ONCE = 1 << 14  # elements
 
 
 class _Owner(np.ndarray):
-    """The memory behind an array that was handed out, and behind whatever became a view of that."""
+    """The memory behind an array from `empty` and behind all its views."""
 
     __array_priority__ = 1.0  # has `nditer` make arrays of this class
 
     def __del__(self) -> None:
-        if self.base is None and self.size > FREED_AT_ONCE:  # no view of another one
-            _gone.put(self)  # which may be called from everywhere, also by the garbage collector amid another call
+        if self.base is None and self.size > FREED_AT_ONCE:  # it owns its memory
+            _gone.put(self)  # SimpleQueue.put is reentrant: the garbage collector may run in the middle of another put
 
 
 _gone: "SimpleQueue[_Owner]" = SimpleQueue()
@@ -30,11 +30,11 @@ _OWNER = np.ndarray.__new__(_Owner, (), object)
 
 
 def empty(count: int, dtype: np.dtype[np.generic]) -> Tensor:
-    """As `np.empty`. Objects are all None."""
+    """Returns a one-dimensional array of `count` elements that are not initialized; objects are all None."""
     if dtype.kind != "O" or count <= FREED_AT_ONCE:
         return np.empty(count, dtype)
     _begin()
-    # `np.empty` would write None everywhere in one call; here a null stands for it, as it may in numpy.
+    # `np.empty` would write None everywhere in one call; this leaves null pointers, which numpy reads as None.
     made = np.nditer(
         [_OWNER, None],
         ["refs_ok"],

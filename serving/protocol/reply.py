@@ -1,6 +1,6 @@
-"""Answers as bytes: a JSON head, then the binary outputs, and the HTTP headers that say where the head ends.
+"""Writes answers as bytes: a JSON head, then the binary outputs, and the HTTP headers with the length of the head.
 
-For a given choice of outputs the head depends on nothing but their shapes, so it is built once per shape and kept.
+For given requested outputs the head depends only on their shapes, so it is built once per shape and cached.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ _MAX_HEADS = 256
 
 
 class HeaderBlock(NamedTuple):
-    """The same headers twice: as pairs, and as they go on the wire."""
+    """HTTP headers in two forms: as pairs, and as the bytes on the wire."""
 
     pairs: list[Header]
     block: bytes
 
 
 class PlainHead(NamedTuple):
-    """Of an answer of raw numbers. `join`: puts head and outputs together."""
+    """The cached head of an answer whose outputs are all binary numbers. `join`: concatenates head and outputs."""
 
     headers: HeaderBlock
     head: bytes
@@ -41,14 +41,14 @@ class PlainHead(NamedTuple):
 
 
 def encoded(headers: Iterable[Header]) -> bytes:
-    """Headers as they go on the wire, each with its line end."""
+    """Encodes headers for HTTP/1.1, one per line."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """One output as the client wants it. `classes` > 0: already turned into BYTES labels by who calls. `span`: already
-    written there by who calls, so that only its shape is told."""
+    """The format of one output. `classes` > 0: the caller has already turned it into BYTES labels. `span`: the caller
+    has already written it to shared memory, so the answer holds only its shape."""
 
     name: str
     datatype: str
@@ -58,7 +58,7 @@ class OutputFormat:
 
 
 class ReplyFormat:
-    """Which outputs a client wants and how; shared by all requests that want the same."""
+    """The outputs that a client asks for, with their formats; shared by all requests that ask for the same."""
 
     __slots__ = ("dtypes", "has_classes", "heads", "is_plain", "names", "outputs", "shared")
 
@@ -86,8 +86,8 @@ class ReplyWriter:
         )
 
     def write(self, form: ReplyFormat, values: Mapping[str, Tensor], id: str = "") -> tuple[HeaderBlock, bytes]:
-        """Headers (content type, head length, content length) and body. Raises BadOutput for what was not declared,
-        BadTensor for values that the client's choice of JSON cannot carry."""
+        """Returns headers (content type, head length, content length) and body. Raises BadOutput if the values do not
+        match the declared outputs, BadTensor if they cannot be written as the JSON that the client asked for."""
         if not form.is_plain:
             return self._write_mixed(form, values, id)
         try:
@@ -99,14 +99,14 @@ class ReplyWriter:
         if found is None:
             found = self._plain_head(form, shapes)
         headers, head, join = found
-        parts: list[Any] = [head]  # bytes and arrays: whatever lends its buffer
+        parts: list[Any] = [head]  # bytes and arrays: objects with the buffer protocol
         for index, array in enumerate(arrays):
             if array.dtype is form.dtypes[index] and array.flags.c_contiguous:
                 parts.append(array)
             else:
                 parts.append(write_tensor(fitting(array, form.outputs[index])))
         if id:
-            # The kept head opens with a brace; the id goes right behind it.
+            # The cached head begins with a brace; the id follows it.
             parts[0] = head = b'{"id":%b,%b' % (orjson.dumps(id), head[1:])
             body = join(parts)
             return _headers(len(head) if len(body) > len(head) else None, len(body)), body
@@ -139,7 +139,7 @@ class ReplyWriter:
             if index:
                 body.write(b",")
             body.write(_description(output, array.shape))
-            # An output in shared memory has nothing more: the C++ client takes any parameter for the announcement of
+            # An output in shared memory has no parameters: the C++ client reads any parameter as the announcement of
             # binary data.
             if not output.span and output.binary:
                 raw = write_tensor(array)
@@ -160,7 +160,8 @@ class ReplyWriter:
 
 
 def fitting(array: Tensor, output: OutputFormat) -> Tensor:
-    """The array if it has the declared type. Sent under a wrong name its bytes would be read as nonsense."""
+    """Returns the array if it has the declared datatype. Raises BadOutput otherwise, since the client would misread
+    its bytes."""
     expected = numpy_dtype(output.datatype)
     if output.datatype == "BYTES":
         fits = array.dtype.kind in "OSU"
@@ -173,7 +174,7 @@ def fitting(array: Tensor, output: OutputFormat) -> Tensor:
 
 
 def _description(output: OutputFormat, shape: tuple[int, ...]) -> bytes:
-    """Without the brace at its end: what follows depends on how the values travel."""
+    """Writes name, datatype and shape of an output, without the closing brace: its parameters or data follow."""
     return b'{"name":%b,"datatype":"%b","shape":%b' % (
         orjson.dumps(output.name),
         output.datatype.encode(),

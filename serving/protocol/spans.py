@@ -1,4 +1,4 @@
-"""Where a tensor lies that does not travel with its message: a stretch of a shared memory region, by its name."""
+"""The place of a tensor in shared memory instead of in its message: a range of a named region."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from serving.protocol.errors import BadTensor
 
 
 class Span(NamedTuple):
-    """`byte_size` bytes from `offset` on, in the region that was registered under this name."""
+    """A range of `byte_size` bytes from `offset` on in the region that is registered under this name."""
 
     region: str
     offset: int
@@ -15,7 +15,7 @@ class Span(NamedTuple):
 
 
 def span_of(parameters: Mapping[str, object] | None, path: str) -> Span | None:
-    """What the parameters of an input or output say, None where it travels with the message. Raises BadTensor."""
+    """Returns the span in the parameters of an input or output, None if it is part of the message. Raises BadTensor."""
     if not parameters or "shared_memory_region" not in parameters:
         return None
     region = parameters["shared_memory_region"]

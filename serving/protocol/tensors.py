@@ -1,8 +1,8 @@
-"""Datatypes of the Open Inference Protocol as numpy's, and raw tensor bytes as arrays without a copy.
+"""Maps the datatypes of the Open Inference Protocol to numpy's, and reads raw tensor bytes as arrays without a copy.
 
-Everything is little-endian. Views may be read-only and unaligned: they lie where the client put them.
-BF16 is `ml_dtypes.bfloat16` where that package is installed (tritonclient brings it), else `uint16` holding the same
-bits: numpy has no such type of its own. Both spellings are accepted when encoding.
+Everything is little-endian. Views may be read-only and unaligned, since they point into the client's message.
+numpy has no BF16. It is `ml_dtypes.bfloat16` if that package is installed (tritonclient depends on it), else `uint16`
+with the same bits. Both are accepted when encoding.
 """
 
 import struct
@@ -33,7 +33,7 @@ _AT_ONCE = 1 << 14  # elements per call that holds the interpreter's lock
 
 @cache
 def numpy_dtype(datatype: str) -> np.dtype[np.generic]:
-    """The numpy type of a known datatype. KeyError for an unknown one: callers check with `SIZES` first."""
+    """Returns the numpy type of a known datatype. Raises KeyError for an unknown one: callers check it first."""
     if datatype == "BF16":
         try:
             import ml_dtypes
@@ -48,7 +48,8 @@ def numpy_dtype(datatype: str) -> np.dtype[np.generic]:
 
 @cache
 def datatype_of(dtype: np.dtype[np.generic]) -> str:
-    """The other way round; text and object arrays are BYTES. ValueError where the protocol has no such type."""
+    """Returns the datatype of a numpy type; text and object arrays are BYTES. Raises ValueError if the protocol has no
+    such datatype."""
     if dtype.kind in "OSU":
         return "BYTES"
     for datatype in SIZES:
@@ -58,7 +59,8 @@ def datatype_of(dtype: np.dtype[np.generic]) -> str:
 
 
 def element_count(shape: Sequence[int], path: str) -> int:
-    """How many elements `shape` names; refuses what no array can have, before anything is allocated."""
+    """Returns the number of elements of `shape`. Raises BadTensor, before anything is allocated, for a shape that no
+    numpy array can have."""
     if len(shape) > MAX_RANK:
         raise BadTensor(f"{len(shape)} dimensions, at most {MAX_RANK} are possible", path=f"{path}.shape")
     for index, size in enumerate(shape):
@@ -67,14 +69,14 @@ def element_count(shape: Sequence[int], path: str) -> int:
         if size > MAX_ELEMENTS:
             raise BadTensor("the dimension is too large", path=f"{path}.shape[{index}]")
     count = prod(shape)
-    # With a zero among them the others could still overflow numpy's strides.
+    # Even if one dimension is 0, the product of the others must not overflow numpy's strides.
     if prod(size for size in shape if size) > MAX_ELEMENTS:
         raise BadTensor("the number of elements is too large", path=f"{path}.shape")
     return count
 
 
 def check_size(datatype: str, count: int, byte_size: int, path: str) -> None:
-    """Refuses raw data that cannot hold exactly `count` elements."""
+    """Raises BadTensor if raw data of `byte_size` bytes cannot hold exactly `count` elements."""
     if datatype == "BYTES":
         if byte_size < count * _LENGTH.size:
             raise BadTensor(
@@ -94,17 +96,18 @@ def check_datatype(datatype: str, path: str) -> None:
 def read_tensor(
     data: bytes | mmap | memoryview, offset: int, size: int, datatype: str, shape: tuple[int, ...], path: str
 ) -> Tensor:
-    """The tensor that lies in `data[offset : offset + size]`, whose size was checked; a view where that is possible."""
+    """Returns the tensor in `data[offset : offset + size]` as a view where possible. The caller has checked the size.
+    Raises BadTensor."""
     if datatype == "BYTES":
         return read_bytes(data, offset, size, shape, path)
     if datatype == "BOOL":
-        # A view would let bytes other than 0 and 1 into numpy, which then miscounts them.
+        # A view could hold bytes other than 0 and 1, which numpy miscounts.
         return np.ndarray(shape, np.uint8, data, offset).astype(np.bool_)
     return np.ndarray(shape, numpy_dtype(datatype), data, offset)
 
 
 def read_bytes(data: bytes | mmap | memoryview, offset: int, size: int, shape: tuple[int, ...], path: str) -> Tensor:
-    """BYTES elements: each a 32-bit little-endian length and so many bytes."""
+    """Reads BYTES elements: each is a 32-bit little-endian length and that many bytes. Raises BadTensor."""
     count = prod(shape)
     end = offset + size
     array = empty(count, numpy_dtype("BYTES"))
@@ -127,20 +130,20 @@ def read_bytes(data: bytes | mmap | memoryview, offset: int, size: int, shape: t
 
 
 def object_array(elements: Sequence[object], shape: tuple[int, ...]) -> Tensor:
-    """An object array; numpy's own constructor would look into the elements and guess."""
+    """Builds an object array. `np.array` would inspect the elements and guess a shape."""
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array.reshape(shape)
 
 
 def write_tensor(array: Tensor) -> Tensor | bytes:
-    """The raw form of a tensor: something with the buffer protocol, without a copy where the layout allows."""
+    """Returns the raw form of a tensor: bytes or an array with the buffer protocol, without a copy where possible."""
     if array.dtype.kind in "OSU":
         return write_bytes(array)
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     if array.dtype.kind == "V":
-        # ml_dtypes' bfloat16 does not lend its buffer; its bits do.
+        # bfloat16 of ml_dtypes does not support the buffer protocol; a view as uint16 does.
         array = array.view(np.uint16)
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
@@ -157,7 +160,7 @@ def write_bytes(array: Tensor) -> bytes:
 
 
 def as_bytes(element: object) -> bytes:
-    """One BYTES element; text is UTF-8."""
+    """Returns one BYTES element as bytes; text is encoded as UTF-8."""
     if isinstance(element, bytes):
         return element
     return element.encode() if isinstance(element, str) else bytes(memoryview(element))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Unmodified tritonclient.grpc against the service: what it sends is understood, what it reads is there."""
+"""Unmodified tritonclient.grpc against the service: requests are understood, and answers have all that it reads."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # grpcio'
 
 
 class HoldingBackend(EchoBackend):
-    """Tells other threads how many requests have come, and how many were withdrawn."""
+    """A backend whose counts of arrived and withdrawn requests other threads can wait for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -324,7 +324,7 @@ def test_a_deadline_that_passes_withdraws_the_waiting_request(server, triton, ba
 
 
 class Streamed:
-    """Collects what a stream's callback is given."""
+    """Collects the results and errors that a stream's callback receives."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[client.InferResult | None, InferenceServerException | None]] = []

@@ -1,4 +1,4 @@
-"""A bad call ends alone: the calls beside it on the connection, other clients' behind HAProxy, are answered."""
+"""A malformed call ends alone: other calls on the connection, those of other clients behind HAProxy, are answered."""
 
 import gzip
 import socket
@@ -28,7 +28,7 @@ def codes(answers: dict[int, tuple[dict[str, str], bytes]]) -> dict[int, int]:
 async def check_neighbours(
     peer: Peer, backend, bad: list[bytes], expected: dict[int, int]
 ) -> dict[int, dict[str, str]]:
-    """16 calls wait while the bad frames come; all are answered, and so is one that comes after."""
+    """Sends malformed frames while 16 calls wait. All of them are answered, and so is a later call."""
     backend.hold()
     good = range(1001, 1033, 2)
     peer.send(*bad)
@@ -144,7 +144,7 @@ def test_what_is_marked_as_compressed_says_how_or_fails_as_grpc_has_it(
 
 
 def answer_of(port: int, coding: str, body: bytes) -> dict[str, str]:
-    """The headers and trailers that a call gets over a socket of its own."""
+    """Returns the headers and trailers of a call's answer, over a socket of its own."""
     told: dict[str, str] = {}
     block = Encoder().encode([*HEADERS, *([("grpc-encoding", coding)] if coding else [])])
     call = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block) + data(1, body)

@@ -1,4 +1,4 @@
-"""Compressed messages over gRPC's fast door: a small one may not take the memory or the event loop from the others."""
+"""Compressed messages over gRPC's fast door: they can neither exhaust the memory nor block the event loop."""
 
 import asyncio
 import gzip
@@ -61,7 +61,7 @@ async def test_inflated_messages_count_until_they_are_answered(peer: Peer, backe
 
 
 class Held:
-    """A request that is answered when it is told to be."""
+    """A request that is answered when an event is set."""
 
     def __init__(self, answered: asyncio.Event) -> None:
         self._answered = answered
@@ -71,11 +71,11 @@ class Held:
         return b""
 
     def cancel(self) -> None:
-        """Nothing waits anywhere else."""
+        """Does nothing: no other object waits."""
 
 
 class Counting:
-    """Takes the requests of a stream."""
+    """Counts the requests that a stream submits."""
 
     def __init__(self) -> None:
         self.taken = 0

@@ -1,4 +1,4 @@
-"""HTTP/2 byte by byte: what no client library sends on purpose, and how answers are cut to fit."""
+"""gRPC calls as hand-written HTTP/2 frames: sequences that no client library sends, and flow control of answers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -44,14 +44,14 @@ class Transport:
         return self.closed
 
     def pause_reading(self) -> None:
-        """Whatever comes meanwhile is kept."""
+        """Does nothing: the connection keeps data that arrive meanwhile."""
 
     def resume_reading(self) -> None:
-        """See there."""
+        """Does nothing, see `pause_reading`."""
 
 
 class Peer:
-    """A client that writes frames by hand, connected to one connection of ours."""
+    """A client that writes frames by hand to one `GrpcConnection`."""
 
     def __init__(self, backend: EchoBackend) -> None:
         service = service_of([model("m", ("x", "FP32", (-1, -1)), backend=backend)])
@@ -74,7 +74,7 @@ class Peer:
         return http2.frame(http2.HEADERS, flags, id, block)
 
     async def frames(self) -> list[tuple[int, int, int, bytes]]:
-        """(kind, flags, stream, payload) of all that was answered since the last time, when nothing moves any more."""
+        """Returns (kind, flags, stream, payload) of all frames since the last call, once the event loop is idle."""
         for _ in range(20):
             await asyncio.sleep(0)
         found = []
@@ -86,18 +86,18 @@ class Peer:
         return found
 
     async def answers(self) -> dict[int, tuple[dict[str, str], bytes]]:
-        """Headers and trailers together, and the data, by stream."""
-        told: dict[int, tuple[dict[str, str], bytes]] = {}
+        """Returns headers and trailers in one dict, and the data, by stream."""
+        received: dict[int, tuple[dict[str, str], bytes]] = {}
         for kind, _, id, payload in await self.frames():
-            headers, data = told.get(id, ({}, b""))
+            headers, data = received.get(id, ({}, b""))
             if kind == http2.HEADERS:
                 headers = headers | dict(self._decoder.decode(payload))
             elif kind == http2.DATA:
                 data += payload
             else:
                 continue
-            told[id] = headers, data
-        return told
+            received[id] = headers, data
+        return received
 
 
 def infer(columns: int = 2) -> bytes:
@@ -113,7 +113,7 @@ def data(id: int, payload: bytes, flags: int = http2.END_STREAM) -> bytes:
 
 
 def story(told: Callable[..., Coroutine[object, object, None]]) -> Callable[[], None]:
-    """A test that runs on an event loop, with a fresh peer that has introduced itself."""
+    """Makes a test of a coroutine function: runs it on an event loop, with a new peer that has sent the preface."""
 
     def test() -> None:
         async def run() -> None:
@@ -230,7 +230,9 @@ async def test_what_is_wrong_with_one_call_is_told_on_its_stream_and_others_go_o
     codes = {id: int(headers["grpc-status"]) for id, headers in answers.items()}
     assert codes == {1: 14, 3: 12, 5: 12, 7: 3, 9: 8, 11: 3, 13: 3, 15: 12, 17: 3, 19: 0}
     assert answers[1]["grpc-retry-pushback-ms"] == "2"
-    assert answers[7]["grpc-message"] == "grpc-timeout: 'soon' is no time"
+    assert (
+        answers[7]["grpc-message"] == "grpc-timeout: 'soon' is no timeout: give up to 8 digits and a unit (H M S m u n)"
+    )
 
 
 @story
@@ -354,4 +356,4 @@ def test_a_timeout_is_read_in_each_of_its_units() -> None:
 def test_what_is_no_time_is_the_calls_problem(value: str) -> None:
     problem = Head((("grpc-timeout", value),)).problem
     assert problem is not None
-    assert problem.text == f"grpc-timeout: {value!r} is no time"
+    assert problem.text == f"grpc-timeout: {value!r} is no timeout: give up to 8 digits and a unit (H M S m u n)"

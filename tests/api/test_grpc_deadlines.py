@@ -1,4 +1,4 @@
-"""Deadlines of calls that take long: they count from when the client sent the call, and end whatever it waits for."""
+"""Deadlines of long calls count from when the client sent the call, and end it in any phase."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ def begin(id: int, path: str, timeout: str, age_s: float = 0.0) -> bytes:
 
 
 async def codes(peer: Peer, *ids: int) -> list[str]:
-    """The statuses of these calls, when they are over."""
+    """Waits until these calls have ended and returns their statuses."""
     found: dict[int, str] = {}
     async with asyncio.timeout(10):
         while not found.keys() >= set(ids):

@@ -1,5 +1,5 @@
-"""Whatever arrives over gRPC is answered, in time and never by a fault of ours: messages of the right kinds with odd
-values, damaged ones, and bytes that are none. By the fast door and the plain one."""
+"""Fuzzes gRPC through both doors with odd values, damaged messages and random bytes. Each call is answered in time and
+never with an internal error."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def _value(field: Any, depth: int) -> st.SearchStrategy[Any]:
 
 @st.composite
 def _message(draw: Any, descriptor: Any, depth: int) -> Any:
-    """A message of that kind, every field of it absent or odd."""
+    """Draws a message of this type with every field absent or odd."""
     made = message(descriptor.full_name.removeprefix("inference."))()
     for field in descriptor.fields:
         if (depth <= 0 and field.cpp_type == field.CPPTYPE_MESSAGE) or not draw(st.booleans()):
@@ -86,7 +86,7 @@ def _message(draw: Any, descriptor: Any, depth: int) -> Any:
 
 
 def _damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """Cut off, with a byte changed, or with bytes put in."""
+    """Draws a truncated message, or one with a byte changed or with bytes inserted."""
     place = st.integers(0, max(0, len(whole) - 1))
     return st.one_of(
         place.map(lambda at: whole[:at]),
@@ -97,7 +97,7 @@ def _damaged(whole: bytes) -> st.SearchStrategy[bytes]:
 
 @st.composite
 def almost_right(draw: Any) -> bytes:
-    """A request that one of the models answers, but for one or two things."""
+    """Draws a request that is valid for one of the models except for one or two details."""
     model, name, datatype, width = draw(
         st.sampled_from([("linear", "x", "FP32", 16), ("echo", "text", "BYTES", 1), ("accumulate", "x", "INT32", 1)])
     )
@@ -122,7 +122,7 @@ def anything_for(method: str) -> st.SearchStrategy[bytes]:
 
 
 def check_well(served: House) -> None:
-    """Nothing is left over, and the server answers as ever."""
+    """Checks that no request is left in the engines and that the server still answers."""
     for engine in served.engines.values():
         served.until(engine.ledger.is_empty)
         engine.ledger.check()
@@ -133,7 +133,7 @@ def check_well(served: House) -> None:
 
 
 def code_of(error: grpc.RpcError) -> grpc.StatusCode:
-    """Not one that says that a fault is ours, nor that nobody answered."""
+    """Returns the status code. Fails for codes of an internal error and if the server did not answer."""
     code: grpc.StatusCode = error.code()
     assert code not in OUR_FAULT, error
     assert error.details() != "Deadline Exceeded", "it hangs"

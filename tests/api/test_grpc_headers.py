@@ -1,4 +1,4 @@
-"""Headers of gRPC calls with bytes that no library sends: HAProxy's connection carries other clients' calls too."""
+"""Headers of gRPC calls with bytes that no library sends must not end a connection that other clients share."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Messages that are recognised by the bytes before their values are read as any others are."""
+"""Messages that are recognised by the bytes before their values give the same result as parsed ones."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def encoded(name: str, shape: tuple[int, int], id: str = "", **parameters: int) 
 
 
 def read(service: GrpcService, content: bytes) -> Any:
-    """What is made of a message, or why nothing is."""
+    """Returns the parsed message in comparable form, or the type and text of its error."""
     try:
         id, planned, payload = service._read(content)
     except (BadMessage, NotHere) as error:

@@ -1,4 +1,4 @@
-"""Every frame that RFC 9113 forbids, after the cases of h2spec: which code it is answered with, and what it ends."""
+"""Frames that RFC 9113 forbids, after the cases of h2spec: each ends its stream or connection with the right code."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ LARGEST = http2.LARGEST_WINDOW
 
 
 def block(*changes: tuple[str, str | None], more: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """The headers of a call. changes: other values of these, None for without; more: others after them."""
+    """Encodes the headers of a call. changes: new values of headers, None to omit one. more: headers to append."""
     changed = dict(changes)
     named = [(name, changed.get(name, value)) for name, value in HEADERS]
     return Encoder().encode([*[(name, value) for name, value in named if value is not None], *more])
@@ -41,8 +41,9 @@ def setting(key: int, value: int) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """sent: by the client, in this order, each answered before the next. Expected is one of `connection`, the code of
-    GOAWAY; `stream`, the code of RST_STREAM on stream 1; or neither: what was wrong is ignored, or answered."""
+    """One case of h2spec. sent: the client's frames in order, each answered before the next. Expected is `connection`,
+    the code of GOAWAY; or `stream`, the code of RST_STREAM on stream 1; or neither if the error is ignored or the call
+    is answered."""
 
     name: str
     sent: list[bytes] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Clients of HTTP/2 that send without end, or do not read: what they may, and that the server stays small and quick."""
+"""HTTP/2 clients that flood the server or do not read: memory and work stay bounded, and allowed traffic is served."""
 
 import asyncio
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_as_many_as_an_honest_client_sends_are_borne(flood: str) -> None:
 
 @story
 async def test_calls_that_are_answered_allow_as_many_resets(peer: Peer, backend: EchoBackend) -> None:
-    peer.connection._loop = Frozen(peer.connection._loop)  # no time passes, which would allow some more
+    peer.connection._loop = FrozenLoop(peer.connection._loop)  # no time passes, which would allow some more
     open_wide(peer)
     peer.connection._allowance._left = 100
     for first in range(1, 4001, 400):
@@ -88,8 +88,8 @@ async def test_calls_that_are_answered_allow_as_many_resets(peer: Peer, backend:
     assert not peer.transport.closed
 
 
-class Frozen:
-    """An event loop whose clock stands."""
+class FrozenLoop:
+    """An event loop whose clock does not advance."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._now_s = loop, loop.time()
@@ -118,21 +118,22 @@ async def test_headers_that_grow_in_their_table_end_the_connection_before_they_f
 
 
 def in_two(id: int, block: bytes) -> bytes:
-    """A block of which all but the first byte comes in a frame of its own."""
+    """Splits a header block into HEADERS with its first byte and CONTINUATION with the rest."""
     return begin(id, 0, block[:1]) + http2.frame(http2.CONTINUATION, http2.END_HEADERS, id, block[1:])
 
 
-# Of many fields at a byte each, and of one long value in Huffman's code: with so much work each, in fields.
-DEAR: dict[str, tuple[bytes, int]] = {
+# Header blocks that are costly to decode, many fields of one byte and one long Huffman-coded value, with their work in
+# fields.
+COSTLY_BLOCKS: dict[str, tuple[bytes, int]] = {
     "many fields": (b"\x82" * 1500, 1500),
     "long values": (Encoder().encode([*HEADERS, ("x-id", "1" * 4000)]), 4000 * 5 // 8 // 8),
 }
 
 
 @pytest.mark.parametrize("frames", [begin, in_two])
-@pytest.mark.parametrize("dear", DEAR)
+@pytest.mark.parametrize("dear", COSTLY_BLOCKS)
 def test_what_one_connection_does_in_a_turn_of_the_loop_is_bounded(dear: str, frames: Callable[..., bytes]) -> None:
-    block, work = DEAR[dear]
+    block, work = COSTLY_BLOCKS[dear]
 
     @story
     async def bounded(peer: Peer, backend: EchoBackend) -> None:
@@ -185,8 +186,8 @@ async def test_a_connections_window_is_shared_by_turns(peer: Peer, backend: Echo
     assert set(sent) == {1, 3, 5}
 
 
-class Deaf(Transport):
-    """Belongs to a client that does not read. Takes so much before it says so, as asyncio's transports do."""
+class UnreadTransport(Transport):
+    """The transport of a client that does not read. Pauses writing at 64 KiB, as asyncio's transports do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,8 +206,8 @@ class Deaf(Transport):
         self.aborted = self.closed = True
 
 
-def deaf(peer: Peer) -> Deaf:
-    transport = Deaf()
+def deaf(peer: Peer) -> UnreadTransport:
+    transport = UnreadTransport()
     transport.connection, transport.written = peer.connection, b""
     peer.connection._transport = peer.transport = transport
     peer._read = 0

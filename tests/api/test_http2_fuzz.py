@@ -1,4 +1,4 @@
-"""Frames that are almost right, in any order: nothing raises, nothing is left behind, other calls are answered."""
+"""Fuzzes HTTP/2 with almost valid frames in any order: nothing raises or leaks, and other calls are answered."""
 
 import asyncio
 import logging

@@ -127,7 +127,7 @@ def test_values_that_do_not_fit_are_refused_with_their_path(data, datatype, shap
 
 @pytest.mark.parametrize("data", [b"[[1,2],[3,4]]", b"[[[[1]],[[2,3]]],4]", b"[1,[2],[[3,4]]]", b"[[],[1,2,3],[4]]"])
 def test_only_the_number_of_elements_counts_however_they_are_nested(data: bytes) -> None:
-    """As Triton reads them, which takes nested lists apart and compares the number of elements with the shape."""
+    """Triton flattens nested lists too, and compares only the number of elements with the shape."""
     assert read_values(data, "INT32", (1, 4), "x").tolist() == [[1, 2, 3, 4]]
     assert read_values(data.replace(b"4", b"NaN"), "FP32", (4,), "x")[:3].tolist() == [1, 2, 3]
 

@@ -1,4 +1,4 @@
-"""ModelInfer over gRPC: what tritonclient writes is read, what we write tritonclient reads, and nonsense is refused."""
+"""ModelInfer messages: the codec and tritonclient read each other's messages, and malformed ones are refused."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Large gRPC requests are decoded in pieces, and mean what they mean in one."""
+"""Large gRPC requests that are decoded in pieces give the same result as in one piece."""
 
 import numpy as np
 import pytest

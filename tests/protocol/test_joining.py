@@ -1,4 +1,4 @@
-"""What is put together piece by piece is what one join gives."""
+"""Joining in small steps gives the same bytes as one join."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Messages whose long lists were cut out are taken apart as they are in one."""
+"""Messages whose long lists are cut out first give the same result as without cutting."""
 
 import json
 

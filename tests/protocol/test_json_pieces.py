@@ -1,4 +1,4 @@
-"""Large JSON is decoded in pieces, and means what it means in one."""
+"""Large JSON that is decoded in pieces gives the same result as in one piece."""
 
 import json
 from itertools import chain

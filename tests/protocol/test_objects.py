@@ -1,4 +1,4 @@
-"""Large arrays of objects are ordinary arrays, and their objects are let go of in a thread of its own."""
+"""Large arrays of objects behave like ordinary arrays, and a thread of its own frees their objects."""
 
 import gc
 import threading
@@ -13,7 +13,7 @@ LARGE = 3 * FREED_AT_ONCE + 5
 
 
 class Noting:
-    """Notes in which thread it ends."""
+    """Records the thread in which its last element is freed."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()

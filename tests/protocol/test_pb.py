@@ -1,4 +1,4 @@
-"""The messages are current, and the same as those of the client everybody has."""
+"""The generated messages are up to date, and equal to those of tritonclient."""
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor

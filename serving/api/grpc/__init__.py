@@ -1,1 +1,1 @@
-"""gRPC: the fast door on our own HTTP/2, the plain one on grpc.aio, and the service behind both."""
+"""gRPC: the fast door on the project's own HTTP/2, the plain door on grpc.aio, and the service behind both."""

@@ -1,7 +1,7 @@
-"""The inference service on grpc.aio: bytes in, bytes out, so that no message is parsed twice.
+"""The inference service on grpc.aio, the plain door. Handlers take and return bytes, so no message is parsed twice.
 
-Deadlines and cancellation are gRPC's own: the runtime cancels the handler when a client leaves or its time is up, and
-that withdraws what waits in the queue.
+grpc.aio implements deadlines and cancellation: it cancels the handler when the client disconnects or the deadline
+passes, and that withdraws the waiting request from the queue.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ _AGE = HEADER.decode()
 
 
 class AioCall:
-    """`grpc_service.Call` of a grpc.aio context. age_ns: how old the call was when it came, which is taken off its
-    deadline; 0 where the engine does that."""
+    """Adapts a grpc.aio context to `pending.Call`. age_ns: age of the call in nanoseconds when its handler began, which
+    is subtracted from its deadline; 0 where the engine does that."""
 
     __slots__ = ("_age_ns", "_context", "_request_id")
 
@@ -51,13 +51,13 @@ class AioCall:
 
 
 class Calls:
-    """The methods that answer, as grpc.aio wants them."""
+    """The handlers of all methods in the form that grpc.aio expects."""
 
     def __init__(self, service: GrpcService) -> None:
         self._service = service
 
     def handlers(self) -> dict[str, Any]:
-        """By the path of the call."""
+        """Returns the handlers by method path."""
         calls = {path: grpc.unary_unary_rpc_method_handler(self._unary(path)) for path in self._service.paths}
         return calls | {
             INFER: grpc.unary_unary_rpc_method_handler(self.infer),
@@ -78,7 +78,7 @@ class Calls:
         writing = asyncio.Lock()
 
         async def send(message: bytes) -> None:
-            async with writing:  # requests are answered side by side, and grpc.aio breaks where two write at once
+            async with writing:  # answers are sent concurrently, and grpc.aio fails if two writes overlap
                 await context.write(message)
 
         try:
@@ -100,8 +100,8 @@ class Calls:
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the handler when a call's head is there. The age of a call is that of its head: a body that comes slowly
-    costs its client nothing."""
+    """Finds the handler when a call's headers have arrived. The age of a call is that of its headers: time that the
+    client takes to send the body does not count against its deadline."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -124,14 +124,13 @@ async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> NoRe
 
 
 def add_inference_service(server: Any, service: GrpcService) -> None:
-    """Everything a server has to answer: inference, health, and reflection, with which grpcurl and its like ask it what
-    it can do."""
+    """Adds all services to a server: inference, health, and reflection, which grpcurl and similar tools use."""
     server.add_generic_rpc_handlers((Handlers(Calls(service)),))
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool())
 
 
 def add_refusal(server: Any, text: str) -> None:
-    """In a process that serves no model: every call is told that it may try again, and why."""
+    """Adds a service that answers every inference call with UNAVAILABLE and `text`, for a process without models."""
 
     async def refuse(messages: object, context: Any) -> None:
         await context.abort(grpc.StatusCode.UNAVAILABLE, text)
@@ -142,7 +141,7 @@ def add_refusal(server: Any, text: str) -> None:
 
 
 def grpc_server(service: GrpcService, *, max_message_bytes: int) -> Any:
-    """A grpc.aio server that is not started and has no port yet."""
+    """Returns a grpc.aio server that is not started and has no port yet."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),

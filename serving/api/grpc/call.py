@@ -1,4 +1,4 @@
-"""A gRPC call as the fast door sees it: what its headers say, and what has come of it so far."""
+"""A gRPC call of the fast door: its decoded headers and its state."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ _UNIT_NS = {"n": 1, "u": 10**3, "m": 10**6, "S": 10**9, "M": 60 * 10**9, "H": 36
 
 
 class Head:
-    """What the headers of a call say; see `grpc_pending.Call`. Calls with equal headers share it."""
+    """The decoded headers of a call; implements `pending.Call`. Calls with equal header blocks share one object."""
 
     __slots__ = ("_metadata", "coding", "content_length", "is_grpc", "malformed", "path", "problem", "timeout_ns")
 
@@ -36,14 +36,14 @@ class Head:
             self.problem = fault(error, "headers")
 
     def time_left_ns(self) -> int | None:
-        # Read when the call arrived, and asked for then.
+        # Asked for only when the call has just arrived, so the whole timeout is left.
         return self.timeout_ns
 
     def metadata(self, name: str) -> str:
         return self._metadata.get(name, "")
 
     def request_id(self) -> str:
-        # Of a call: other calls with the same headers have the same head, and need a name of their own.
+        # Not kept: other calls with the same headers share this object and need an id of their own.
         return self._metadata.get(REQUEST_ID) or new_id().decode()
 
 
@@ -52,28 +52,29 @@ def _timeout_ns(value: str) -> int | None:
         return None
     digits, unit = value[:-1], _UNIT_NS.get(value[-1])
     if unit is None or not digits.isdecimal() or len(digits) > 8:
-        raise BadMessage(f"{value[:20]!r} is no time", path="grpc-timeout")
+        text = f"{value[:20]!r} is no timeout: give up to 8 digits and a unit (H M S m u n)"
+        raise BadMessage(text, path="grpc-timeout")
     return max(1, int(digits) * unit)
 
 
 class Call(Stream[Head]):
-    """One call, and what has come of it. It is a `grpc_pending.Call` whose time runs out, once its clock is started."""
+    """One call and its state. Implements `pending.Call`; the time left runs down once `start_clock` was called."""
 
-    received: bytearray | None = None  # of messages that have not been taken yet
-    more: asyncio.Event | None = None  # where a call that takes several messages waits for the next
-    answering: Any = None  # what to cancel when the client leaves: a submitted request, or a task
-    has_headers = False
-    drained: asyncio.Event | None = None  # where somebody waits for the client to read
-    timer: asyncio.TimerHandle | None = None  # ends it when its deadline passes
+    received: bytearray | None = None  # bytes of messages that are not complete or not taken yet
+    more: asyncio.Event | None = None  # set when bytes arrive, for a call that takes several messages; else None
+    answering: Any = None  # cancelled when the client leaves: a submitted request, or a task
+    has_headers = False  # the response headers are sent
+    drained: asyncio.Event | None = None  # set when all data are sent; a writer waits for it (backpressure)
+    timer: asyncio.TimerHandle | None = None  # ends the call when its deadline passes
     _ends_ns: int | None = None
     _request_id = ""
 
     def __init__(self, id: int, head: Head, window: int, room: int, age_ns: int) -> None:
         super().__init__(id, head, window, room)
-        self.age_ns = age_ns  # when its head was read
+        self.age_ns = age_ns  # age of the call when its headers were read
 
     def start_clock(self) -> None:
-        """The client has counted since it sent the call, which was `age_ns` ago."""
+        """Starts the deadline, which counts from when the client sent the call, `age_ns` ago."""
         if self.head.timeout_ns is not None:
             self._ends_ns = now_ns() - self.age_ns + self.head.timeout_ns
 

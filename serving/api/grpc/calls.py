@@ -1,6 +1,6 @@
-"""Every call of the inference service that is no inference, and grpc.health.v1: bytes for bytes, by method.
+"""All unary calls of the inference service except inference, and grpc.health.v1. Each takes and returns bytes.
 
-What the server and the models tell of themselves is the JSON of HTTP, written as messages.
+Metadata, configuration and statistics come from the same values as the JSON of HTTP, written as protobuf messages.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ class NotHere(Exception):
 
 
 class GrpcCalls:
-    """`dispatches`: the models of this process by name. Calls raise CallFailed, BadMessage, or NotHere. `methods`: the
-    paths of all calls."""
+    """Answers the calls by method path. `dispatches`: the models of this process by name. `methods`: the paths of all
+    calls. Calls raise CallFailed, BadMessage, or NotHere."""
 
     def __init__(self, dispatches: Mapping[str, Dispatch], operations: Operations) -> None:
         self._dispatches = dispatches
@@ -80,7 +80,7 @@ class GrpcCalls:
         return encode("RepositoryIndexResponse", {"models": await self._server.index(only_ready=only_ready)})
 
     async def _answer_model_ready(self, message: bytes) -> bytes:
-        """As Triton: a model that is unknown, or not in this version, is not ready, and that is no error."""
+        """Answers ModelReady. An unknown model or version is reported as not ready, without an error, as in Triton."""
         asked = decode("ModelReadyRequest", message)
         if dispatch := self._dispatches.get(asked.name):
             model = dispatch.model
@@ -109,7 +109,7 @@ class GrpcCalls:
             raise NotHere(asked.name, asked.version)
         return dispatch.model
 
-    # -- models come and go, memory is shared, settings change ------------------------------------------------
+    # -- calls that change the server -------------------------------------------------------------------------
 
     async def _load(self, message: bytes, caller: Caller) -> bytes:
         asked = decode("RepositoryModelLoadRequest", message)
@@ -151,14 +151,14 @@ class GrpcCalls:
     async def _set_trace(self, message: bytes, caller: Caller) -> bytes:
         asked = decode("TraceSettingRequest", message)
         changes = {name: list(setting.value) or None for name, setting in asked.settings.items()}
-        told = await self._server.trace(changes, caller, asked.model_name)
-        values = {name: {"value": value if isinstance(value, list) else [value]} for name, value in told.items()}
+        settings = await self._server.trace(changes, caller, asked.model_name)
+        values = {name: {"value": value if isinstance(value, list) else [value]} for name, value in settings.items()}
         return encode("TraceSettingResponse", {"settings": values})
 
     async def _set_log(self, message: bytes, caller: Caller) -> bytes:
-        told = await self._server.log(parameters_of(decode("LogSettingsRequest", message).settings), caller)
+        settings = await self._server.log(parameters_of(decode("LogSettingsRequest", message).settings), caller)
         kinds = {bool: "bool_param", int: "uint32_param", str: "string_param"}
-        values = {name: {kinds[type(value)]: value} for name, value in told.items()}
+        values = {name: {kinds[type(value)]: value} for name, value in settings.items()}
         return encode("LogSettingsResponse", {"settings": values})
 
     # -- grpc.health.v1 ---------------------------------------------------------------------------------------
@@ -170,14 +170,14 @@ class GrpcCalls:
         return _health_message(status)
 
     async def watch_health(self, message: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Tells the status, and then every change of it, until it is cancelled."""
+        """Sends the status, and then every change of it, until it is cancelled."""
         service = decode("grpc.health.v1.HealthCheckRequest", message).service
-        told = None
+        last_sent = None
         while True:
             status = await self._health(service)
-            if status != told:
+            if status != last_sent:
                 await send(_health_message(status))
-                told = status
+                last_sent = status
             await asyncio.sleep(HEALTH_POLL_S)
 
     async def _health(self, service: str) -> int:

@@ -1,8 +1,8 @@
-"""gRPC's fast door: HTTP/2 read and written here, so that a plain infer request costs no task and no gRPC runtime.
+"""The fast door of gRPC: reads and writes HTTP/2 itself. A plain infer request needs no task and no gRPC runtime.
 
-It answers what `grpc.py` answers, by the same service. Behind HAProxy, which puts it there, all clients share a few
-connections; what arrives in one read is submitted together, and what is answered together leaves in one write. The
-measurements that led here: docs/decisions/0006-grpc-without-grpc.md.
+It answers the same calls as `aio.py`, by the same service. Behind HAProxy all clients share a few connections. Requests
+that arrive in one read are submitted together, and answers that are ready together leave in one write. For the
+measurements behind this design see docs/decisions/0006-grpc-without-grpc.md.
 """
 
 import asyncio
@@ -24,25 +24,25 @@ from serving.api.http2.sending import LAST
 from serving.core.outcome import Outcome
 from serving.protocol import http2
 
-MAX_TEXT = 1000
+MAX_TEXT = 1000  # characters of a grpc-message
 TOO_MUCH_WAITS = Fault(
     503, "more waits on this connection than may; send less at a time, and read what is answered", (), 1_000_000_000
 )
-MAX_UNSENT = 1 << 20  # bytes of a stream that wait for a slow client; then whoever makes more waits too
+MAX_UNSENT = 1 << 20  # bytes of a stream that may wait for a slow client; beyond, the writer waits (backpressure)
 _UNQUOTED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _STATUS_200 = b"\x88"  # entry 8 of HPACK's table
 _ANSWER = _STATUS_200 + http2.header_block([(b"content-type", b"application/grpc")])
 _DONE = http2.header_block([(b"grpc-status", b"0")])
 _NAME = b"\0" + http2.string(REQUEST_ID.encode())
-# An answer of one message up to that message: a frame of headers, and the beginning of a frame of data.
+# The bytes in front of an answer's only message: a HEADERS frame, the head of a DATA frame, and gRPC's prefix.
 _OPENING = Struct(f">HBBBI{len(_ANSWER)}sHBBBIBI")
 
 Unary = Callable[[bytes], Awaitable[bytes]]
 
 
 class GrpcConnection(GrpcReceiver):
-    """A client's connection. others: further unary calls by path, beside the service's. heads: what is known of header
-    blocks, shared by all."""
+    """The gRPC calls of one connection. others: further unary calls by path, besides those of the service. heads:
+    cache of decoded header blocks, shared by all connections."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class GrpcConnection(GrpcReceiver):
         self._service = service
         self._others = others
 
-    # -- calls begin and end ----------------------------------------------------------------------------------
+    # -- begin and end of calls -------------------------------------------------------------------------------
 
     def _begin(self, id: int, head: Head) -> None:
         call = self._streams[id] = Call(id, head, self._stream_window, self._receive_window, self._age_ns)
@@ -76,7 +76,7 @@ class GrpcConnection(GrpcReceiver):
                 call.answering = self._loop.create_task(self._converse(call))
 
     def _start_clock(self, call: Call) -> None:
-        """From here on the call ends when its deadline passes, whatever it waits for."""
+        """Starts the call's deadline: a timer ends the call when it passes. For calls that no engine expires."""
         call.start_clock()
         left_ns = call.time_left_ns()
         if left_ns == 1:
@@ -154,7 +154,7 @@ class GrpcConnection(GrpcReceiver):
                 await self._service.watch_health(message, partial(self._stream_message, call))
             if path == INFER:
                 named = _NAME + http2.string(call.request_id().encode("latin-1"))
-                # The engine counts the time from the stamp on; a call that is passed on has what its clock leaves.
+                # The engine subtracts the age from the deadline, unless the call's own clock does so already.
                 response = await self._service.infer(message, call, call.age_ns if call.timer is None else 0)
             elif path in self._others:
                 response = await self._others[path](message)
@@ -173,7 +173,7 @@ class GrpcConnection(GrpcReceiver):
         except Exception as error:
             self._fail(call, error.fault if isinstance(error, CallFailed) else fault(error, "a stream"))
 
-    # -- what goes -------------------------------------------------------------------------------------------
+    # -- sending ----------------------------------------------------------------------------------------------
 
     async def _stream_message(self, call: Call, message: bytes) -> None:
         self._send_message(call, message)
@@ -198,7 +198,7 @@ class GrpcConnection(GrpcReceiver):
             self._queue(call, prefix(message) + message)
 
     def _end(self, call: Call, trailers: bytes) -> None:
-        """Ends the call when all its messages are out."""
+        """Ends the call with these trailers when all its messages are sent."""
         if self._streams.get(call.id) is call:
             self._send_headers(call)
             call.trailers = trailers
@@ -219,7 +219,7 @@ class GrpcConnection(GrpcReceiver):
 
 
 class GrpcListener:
-    """Takes connections on a port of its own."""
+    """Listens on a port of its own for connections of the fast door."""
 
     def __init__(
         self, service: GrpcService, *, max_message_bytes: int, others: Mapping[str, Unary] | None = None
@@ -235,13 +235,13 @@ class GrpcListener:
         )
 
     async def open(self, hosts: str | Sequence[str], port: int) -> int:
-        """Returns the port. Raises OSError where it is taken."""
+        """Opens the port, 0 for a free one, and returns its number. Raises OSError if it is taken."""
         self._server = await asyncio.get_running_loop().create_server(self._make, hosts, port)
         taken: int = self._server.sockets[0].getsockname()[1]
         return taken
 
     async def close(self) -> None:
-        """Takes nothing new; calls that run are still answered."""
+        """Stops listening and drains all connections: calls in flight are still answered."""
         self._server.close()
         for connection in list(self._connections):
             connection.leave()

@@ -1,4 +1,4 @@
-"""The five bytes before each message of gRPC: whether it is compressed, and how long it is. Pure."""
+"""The prefix of a gRPC message: one byte that says whether it is compressed, and four bytes of length. Pure."""
 
 from struct import Struct
 
@@ -18,7 +18,8 @@ def prefix(message: bytes) -> bytes:
 
 
 def message_size(received: bytes | bytearray, max_bytes: int) -> int | None:
-    """How long the message is that begins here, with its prefix; None while that cannot be told. Raises CallFailed."""
+    """Returns the bytes of the message that begins here, prefix included; None if the prefix is incomplete. Raises
+    CallFailed if the message is larger than `max_bytes`."""
     if len(received) < PREFIX_BYTES:
         return None
     _, size = _PREFIX.unpack_from(received)
@@ -29,7 +30,8 @@ def message_size(received: bytes | bytearray, max_bytes: int) -> int | None:
 
 
 def message_coding(flag: int, encoding: str) -> str:
-    """How a message with this flag, which is not 0, is compressed. Raises CallFailed as gRPC's specification has it."""
+    """Returns the coding of a message whose flag is not 0. Raises CallFailed with the codes of gRPC's specification for
+    an unknown coding (UNIMPLEMENTED) and for a wrong flag (INTERNAL)."""
     try:
         coding = coding_of(encoding)
     except UnsupportedEncoding:

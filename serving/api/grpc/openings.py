@@ -1,7 +1,7 @@
 """Recognises ModelInfer messages that differ from an earlier one in nothing but the values of their only input.
 
-Most clients send such messages: all bytes before the values are the same each time, and say where the values lie. Such
-a message need not be taken apart again.
+Most clients send such messages: all bytes before the values are the same each time, and they decide where the values
+lie. Such a message is not parsed again.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,8 @@ from serving.protocol.messages import Tensor
 
 
 class Opening(NamedTuple):
-    """What the bytes before the values decide. size: of the whole message, in bytes. start: of the values."""
+    """The facts that the bytes before the values decide. size: bytes of the whole message. start: offset of the
+    values in bytes."""
 
     size: int
     start: int
@@ -26,12 +27,12 @@ class Opening(NamedTuple):
     dtype: np.dtype
 
     def read(self, message: bytes) -> dict[str, Tensor]:
-        """The input by its name, as a view into the message."""
+        """Returns the input by its name, as a view into the message."""
         return {self.name: np.ndarray(self.shape, self.dtype, message, self.start)}
 
 
 class Openings:
-    """Bounded. A message of a length that was seen costs a look-up by its length and one by its opening."""
+    """A bounded cache of openings. To find one costs a look-up by the message's length and one by the opening."""
 
     def __init__(self) -> None:
         self._starts: dict[int, int] = {}  # by the length of a message: where its values begin
@@ -43,7 +44,7 @@ class Openings:
         return known if known is not None and known.size == len(message) else None
 
     def keep(self, request: Split, planned: Planned) -> None:
-        """Of a message that has just been read; does nothing where its opening does not decide all."""
+        """Keeps the opening of a message that has just been parsed, if it decides everything but the values."""
         view = planned.layout.only_view
         if view is None or planned.plan.form.shared or len(request.raws) != 1:
             return

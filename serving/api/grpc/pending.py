@@ -1,4 +1,4 @@
-"""Requests over gRPC on their way to their answer: here, refused, or generating. The service makes them."""
+"""gRPC requests in flight: submitted, refused, or generating. `GrpcService` creates them."""
 
 import asyncio
 import logging
@@ -26,18 +26,18 @@ NO_TIMINGS = Timings(0, 0, 0, 1)
 
 
 class Call(Protocol):
-    """What a call brings besides its message."""
+    """A call without its message: deadline, metadata and id."""
 
     def time_left_ns(self) -> int | None:
-        """Until the client's deadline, never below 1; None without one."""
+        """Returns the nanoseconds until the client's deadline, at least 1; None if it has none."""
         ...
 
     def metadata(self, name: str) -> str:
-        """The first value under a lower-case name, "" where there is none."""
+        """Returns the first value under a lower-case name, "" if there is none."""
         ...
 
     def request_id(self) -> str:
-        """The client's `x-request-id`, or a name that was made up."""
+        """Returns the client's `x-request-id`, or a generated one."""
         ...
 
 
@@ -61,7 +61,7 @@ class GrpcDispatch(Dispatch):
 
 
 class Planned(NamedTuple):
-    """What a head decides: whose request it is, and everything that is done alike for all requests with it."""
+    """The facts that a request's head decides: model, plan and layout. Requests with equal heads share them."""
 
     dispatch: GrpcDispatch
     plan: Plan
@@ -69,10 +69,10 @@ class Planned(NamedTuple):
 
 
 class Answering(Protocol):
-    """A request on its way to its answer, here or in another process."""
+    """A request in flight, in this process or in another."""
 
     async def result(self) -> bytes:
-        """The ModelInferResponse, or whatever the call answers. Raises CallFailed."""
+        """Returns the encoded response: for inference a ModelInferResponse. Raises CallFailed."""
         ...
 
     def cancel(self) -> None: ...
@@ -86,14 +86,14 @@ class RemoteStream(Protocol):
         ...
 
     async def read(self) -> bytes:
-        """The next answer, a ModelStreamInferResponse. Raises CallFailed, also at the end."""
+        """Returns the next answer, a ModelStreamInferResponse. Raises CallFailed, also at the end of the stream."""
         ...
 
     def cancel(self) -> None: ...
 
 
 class Relay(Protocol):
-    """The way to models that other processes serve."""
+    """Forwards calls to the processes that serve their models."""
 
     def __call__(self, method: str, message: bytes, model: str, call: Call) -> Answering:
         """Hands the call to the process that serves the model."""
@@ -111,12 +111,12 @@ class RefusedCall(NamedTuple):
         raise CallFailed(self.fault)
 
     def cancel(self) -> None:
-        """There is nothing to withdraw."""
+        """Does nothing: the request was never submitted."""
 
 
 class Pending(NamedTuple):
-    """A submitted request on its way to an answer. request_id: of its call. began_ns: when its message was there.
-    limit_ns: how long its client waits. held: its room, where it is large."""
+    """A submitted request in flight. request_id: the id of its call. began_ns: when its message had arrived. limit_ns:
+    how long its client waits, None for no limit. held: the memory counted for it if it is large."""
 
     submitted: Submitted
     planned: Planned
@@ -144,11 +144,11 @@ class Pending(NamedTuple):
             self.held.give_back()
 
     def takes_long(self, outcome: Outcome) -> bool:
-        """Whether `answer_beside` is to be used, in place of `answer`."""
+        """Returns whether writing the answer takes long: then `answer_beside` has to be used instead of `answer`."""
         return type(outcome) is Completed and self.planned.dispatch.writes_long(self.planned.plan, outcome)
 
     async def answer_beside(self, outcome: Outcome) -> bytes:
-        """As `answer`; the message is written beside the event loop."""
+        """Writes the response in a thread, not on the event loop, then answers as `answer` does. Raises CallFailed."""
         assert type(outcome) is Completed
         settled_ns = now_ns()
         dispatch, plan, _ = self.planned
@@ -160,8 +160,11 @@ class Pending(NamedTuple):
         return self.answer(outcome, writing.result, settled_ns)
 
     def answer(self, outcome: Outcome, written: Callable[[], bytes] | None = None, settled_ns: int = 0) -> bytes:
-        """A ModelInferResponse. Raises CallFailed. Tells the witnesses. written, settled_ns: where it has been written
-        already, beside the loop, and since when."""
+        """Returns a ModelInferResponse and notifies the witnesses. Raises CallFailed.
+
+        written: returns the response if it was written in a thread already. settled_ns: when the outcome became known,
+            0 for now.
+        """
         settled_ns = settled_ns or now_ns()
         model = self.planned.dispatch.model
         status = 200
@@ -197,7 +200,7 @@ class PendingGeneration(NamedTuple):
     held: Held | None
 
     def message(self, values: object) -> bytes:
-        """A ModelInferResponse. Raises CallFailed."""
+        """Returns one answer as a ModelInferResponse. values: the outputs by name. Raises CallFailed."""
         dispatch, plan, _ = self.planned
         try:
             if not isinstance(values, dict):
@@ -207,7 +210,7 @@ class PendingGeneration(NamedTuple):
             raise CallFailed(fault(error, dispatch.model.name)) from None
 
     def end(self, fault: Fault | None) -> None:
-        """It is over, well or with this fault."""
+        """Ends the request, with this fault or None for success, and notifies the witnesses."""
         if self.held is not None:
             self.held.give_back()
         model = self.planned.dispatch.model
@@ -218,10 +221,10 @@ class PendingGeneration(NamedTuple):
 
 
 def fault(error: Exception, model: str) -> Fault:
-    """What to tell the client; a bug of ours is logged."""
+    """Returns the fault to answer with. An unexpected error becomes INTERNAL and is logged."""
     if isinstance(error, CallFailed):
         return error.fault
     found = fault_of_error(error)
     if found is INTERNAL:
-        _log.error("a call of %s failed by a bug of ours", model, exc_info=error)
+        _log.error("a gRPC call of %s failed by an internal error", model, exc_info=error)
     return found

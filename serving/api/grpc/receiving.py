@@ -1,7 +1,7 @@
-"""gRPC's messages out of a connection's bytes: cut off, inflated, and kept while they are not complete.
+"""Reads gRPC messages from a connection's bytes: keeps incomplete ones, cuts off and inflates complete ones.
 
-A call that takes one message has it handed over at once, without a task where it is not compressed. Of one that takes
-several the bytes stay as they came until somebody asks for the next message, so that their client waits, and not they.
+The only message of a unary call is passed on at once, without a task unless it is compressed. The bytes of a stream of
+messages are kept as they arrived until the next message is asked for; meanwhile flow control holds the client back.
 """
 
 from collections.abc import AsyncIterator
@@ -19,11 +19,11 @@ from serving.protocol import http2
 from serving.protocol.compression import inflate
 from serving.protocol.errors import BadMessage, TooLarge
 
-SMALL_BYTES = 4096  # of a compressed message that is inflated at once
+SMALL_BYTES = 4096  # a compressed message up to this size is inflated on the event loop
 
 
 class GrpcReceiver(Http2Connection[Head]):
-    """heads: what is known of header blocks, shared by all connections."""
+    """Passes complete messages to its subclass. heads: cache of decoded header blocks, shared by all connections."""
 
     def __init__(
         self, *, max_message_bytes: int, connections: "set[Http2Connection[Head]]", heads: dict[bytes, Head]
@@ -32,19 +32,19 @@ class GrpcReceiver(Http2Connection[Head]):
         # Room for the largest message even while credit for the one before has not been given back yet.
         super().__init__(reader, max_message_bytes + PREFIX_BYTES + CREDIT_STEP, connections)
         self._max_message_bytes = max_message_bytes
-        self._age_ns = 0  # of the head that was read last
+        self._age_ns = 0  # age of the headers that were read last
 
-    # -- for the subclass to say ------------------------------------------------------------------------------
+    # -- methods of the subclass ------------------------------------------------------------------------------
 
     def _answer(self, call: Call, message: bytes) -> None:
-        """The only message of its call is there."""
+        """Answers a unary call, whose message is complete and inflated."""
         raise NotImplementedError
 
     def _fail(self, call: Call, fault: Fault, more: bytes = b"") -> None:
-        """Ends the call with an error; messages that have not left yet are lost with it. more: further trailers."""
+        """Ends the call with an error; messages that are not sent yet are dropped. more: block of further trailers."""
         raise NotImplementedError
 
-    # -- what comes -------------------------------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------------------------------
 
     def _read_head(self, block: bytes) -> Head:
         block, self._age_ns = HERE.split_block(block)
@@ -89,7 +89,7 @@ class GrpcReceiver(Http2Connection[Head]):
         self._weigh(call)
 
     def _take_message(self, call: Call, received: bytes | bytearray) -> None:
-        """The only one of its call."""
+        """Takes the complete message of a unary call, with its prefix."""
         flag, size = received[0], len(received)
         message = received[PREFIX_BYTES:] if isinstance(received, bytes) else self._cut(call, received, size)
         if flag:
@@ -98,7 +98,7 @@ class GrpcReceiver(Http2Connection[Head]):
             self._answer(call, message)
 
     def _cut(self, call: Call, received: bytearray, size: int) -> bytes:
-        """The first message of what was kept, which is that long with its prefix."""
+        """Cuts the first message off the kept bytes. size: its bytes, prefix included."""
         message = bytes(memoryview(received)[PREFIX_BYTES:size])
         del received[:size]
         call.kept = len(received)
@@ -112,8 +112,11 @@ class GrpcReceiver(Http2Connection[Head]):
             self._fail(stream, CUT_OFF if stream.received else Fault(400, "the call has no message"))
 
     async def _messages(self, call: Call) -> AsyncIterator[bytes]:
-        """Of a call that takes several, each cut off and inflated when the one before has been taken: who sends faster
-        than we answer has to wait, since only what was taken makes room."""
+        """Yields the messages of a stream, each cut off and inflated when it is asked for. Raises CallFailed.
+
+        Flow-control credit is given back only for messages that were taken, so a client that sends too fast has to wait
+        (backpressure).
+        """
         more, received = call.more, call.received
         assert more is not None
         assert received is not None
@@ -133,7 +136,7 @@ class GrpcReceiver(Http2Connection[Head]):
                 return
 
     async def _inflated(self, call: Call, flag: int, message: bytes) -> bytes:
-        """Raises CallFailed. What may become large does not hold up the event loop."""
+        """Inflates a message, in a thread if it may become large. Raises CallFailed."""
         coding = message_coding(flag, call.head.coding)
         try:
             if len(message) <= SMALL_BYTES:

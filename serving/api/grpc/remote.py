@@ -1,5 +1,5 @@
-"""A model that another process serves, as one stream of requests sees it: asked over a stream of its own, so that its
-requests stay in their order and share batches there."""
+"""The requests of one client stream to a model that another process serves. They go over one stream to that process, so
+that they keep their order and share batches there."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,12 +12,12 @@ from serving.protocol.pb import decode, encode
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
-# Put behind a request it adds to its parameters: the end of every generation is told then.
-_TELL_THE_END = encode("ModelInferRequest", {"parameters": {EMPTY_FINAL: {"bool_param": True}}})
+# Appended to an encoded request, this adds a parameter: the remote process then reports the end of every generation.
+_WITH_EMPTY_FINAL = encode("ModelInferRequest", {"parameters": {EMPTY_FINAL: {"bool_param": True}}})
 
 
 class RemoteAnswer:
-    """The last answer to one request; earlier ones, of a model that generates, have been passed on by then."""
+    """The last answer to one request. Earlier answers, of a generating model, are passed on as they arrive."""
 
     def __init__(self, id: str, *, wants_empty: bool) -> None:
         self.id = id
@@ -25,17 +25,17 @@ class RemoteAnswer:
         self.last: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def in_stream(self) -> bytes:
-        """A ModelStreamInferResponse, or b"" where there is nothing to pass on. Raises CallFailed."""
+        """Returns a ModelStreamInferResponse, or b"" if there is nothing to pass on. Raises CallFailed."""
         return await self.last
 
     result = in_stream
 
     def cancel(self) -> None:
-        """Its stream is cancelled as a whole."""
+        """Does nothing: only the whole stream can be cancelled, see `RemoteModel.close`."""
 
 
 class RemoteModel:
-    """`reader`: the task that runs `read`. send: to the client."""
+    """The stream to one remote model. `reader`: the task that runs `read`. send: sends an answer to the client."""
 
     reader: "asyncio.Task[None]"
 
@@ -51,7 +51,7 @@ class RemoteModel:
             wants_empty = request.parameters[EMPTY_FINAL].bool_param
             answer = RemoteAnswer(request.id, wants_empty=wants_empty)
             self._waiting.append(answer)
-            await self._stream.write(message if wants_empty else message + _TELL_THE_END)
+            await self._stream.write(message if wants_empty else message + _WITH_EMPTY_FINAL)
         except CallFailed as failed:
             self._end(failed)
         except BadMessage as error:
@@ -59,27 +59,27 @@ class RemoteModel:
         return answer
 
     async def read(self) -> None:
-        """Passes answers on, until the stream ends."""
+        """Passes answers on until the stream ends."""
         try:
             while True:
                 answer = await self._stream.read()
-                told = decode("ModelStreamInferResponse", answer)
-                found = told.infer_response
-                if not told.error_message and FINAL in found.parameters and not found.parameters[FINAL].bool_param:
+                decoded = decode("ModelStreamInferResponse", answer)
+                parameters = decoded.infer_response.parameters
+                if not decoded.error_message and FINAL in parameters and not parameters[FINAL].bool_param:
                     await self._send(answer)
                 else:
-                    self._settle(told, answer)
+                    self._settle(decoded, answer)
         except CallFailed as failed:
             self._end(failed)
 
-    def _settle(self, told: Any, answer: bytes) -> None:
-        """Answers of one model come in the order of its requests, but for generations."""
-        id = told.infer_response.id
+    def _settle(self, decoded: Any, answer: bytes) -> None:
+        """Settles the request with the answer's id, else the oldest: answers come in order except for generations."""
+        id = decoded.infer_response.id
         waiting = next((one for one in self._waiting if one.id == id), self._waiting[0] if self._waiting else None)
         if waiting is None:
             return
         self._waiting.remove(waiting)
-        is_empty = not told.error_message and not told.infer_response.outputs
+        is_empty = not decoded.error_message and not decoded.infer_response.outputs
         if not waiting.last.done():
             waiting.last.set_result(b"" if is_empty and not waiting.wants_empty else answer)
 

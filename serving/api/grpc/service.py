@@ -1,7 +1,7 @@
-"""Inference over gRPC, as bytes for bytes; knows no server and no connection.
+"""Inference over gRPC, independent of server and connection: messages come in as bytes and are answered as bytes.
 
-`grpc.py` puts it on grpc.aio, `grpc_connection.py` on our own HTTP/2. Plans are kept by the bytes of a request's head,
-as for HTTP. What is no inference is in `grpc_tells.py`.
+`aio.py` puts the service on grpc.aio, `connection.py` on the project's own HTTP/2. Plans are cached by the bytes of a
+request's head, as for HTTP. All other calls are in `calls.py`.
 """
 
 import re
@@ -43,7 +43,7 @@ from serving.protocol.pb import HEALTH, SERVICE
 __all__ = ["INFER", "STREAM", "STREAM_WINDOW", "WATCH", "GrpcService"]
 INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 
-_A_NAME = re.compile(f"[{NAME_CHARACTERS}]+")  # as HAProxy and gRPC's metadata take it
+_A_NAME = re.compile(f"[{NAME_CHARACTERS}]+")  # a model name that HAProxy and gRPC metadata accept
 
 
 T = TypeVar("T", covariant=True)
@@ -51,14 +51,15 @@ ReadMessage = tuple[str, Planned, dict[str, Tensor]]  # a request's id, its plan
 
 
 class Submitting(Protocol[T]):
-    """Submits a request that was read, `age_ns` old when its reading began at `began_ns`."""
+    """Submits a parsed request. age_ns: its age when it is submitted. began_ns: when parsing began."""
 
     def __call__(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> T: ...
 
 
 class GrpcService:
-    """`served`: the models of this process. `tenant_header`: the metadata whose value tells tenants apart, "" for one
-    tenant. `relay`: for calls about models that other processes serve. `tells`: the calls beside inference."""
+    """Answers all calls. `served`: the models of this process. `tenant_header`: the metadata whose value names the
+    tenant, "" for a single tenant. `relay`: forwards calls about models that other processes serve. `paths`: the
+    methods that `answer` takes."""
 
     def __init__(
         self,
@@ -84,18 +85,20 @@ class GrpcService:
     # -- inference --------------------------------------------------------------------------------------------
 
     async def infer(self, message: bytes, call: Call, age_ns: int = 0) -> bytes:
-        """A ModelInferResponse. Raises CallFailed. Cancelling withdraws the request."""
+        """Returns a ModelInferResponse. Raises CallFailed. Cancelling withdraws the request. age_ns: see `submit`."""
         return await (await self._begin(message, call, age_ns)).result()
 
     def takes_long(self, message: bytes) -> bool:
-        """Whether a message is to be read beside the event loop: given to `infer`, not to `submit`."""
+        """Returns whether parsing the message takes long, so that it has to go to `infer`, which uses a thread."""
         if len(message) <= LONG_BYTES:
             return False
         return self._has_texts or reads_long(message, LONG_BYTES)
 
     def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
-        """Raises BadMessage, NotHere, or CallFailed where there is no room. age_ns: how old the request is; 0 in a
-        stream, whose stamp is not its own."""
+        """Parses and submits a request on the event loop. Raises BadMessage, NotHere, or CallFailed (no room).
+
+        age_ns: age of the request; 0 in a stream, since the arrival of the stream says nothing about its requests.
+        """
         began_ns = now_ns()
         held = self._held(message) if len(message) > COUNTED_BYTES else None
         try:
@@ -106,21 +109,21 @@ class GrpcService:
             raise
 
     def _held(self, message: bytes) -> Held:
-        """Raises CallFailed."""
+        """Counts the memory of a large message. Raises CallFailed if there is no room."""
         held = Held(self._room)
         held.take(len(message))
         return held
 
     async def read_and_submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
-        """As `submit`; a message that takes long is read beside the event loop."""
+        """Parses and submits a request, in a thread if parsing takes long. Raises the same errors as `submit`."""
         return await self._read_for(self._hand_over, message, call, age_ns)
 
     async def begin_in_stream(self, message: bytes, call: Call) -> Pending | PendingGeneration:
-        """As `read_and_submit`, where a model that generates may give any number of answers."""
+        """Parses and submits a request of a stream; a generating model may give any number of answers."""
         return await self._read_for(self._begin_or_hand_over, message, call, 0)
 
     async def _read_for(self, submit: Submitting[T], message: bytes, call: Call, age_ns: int) -> T:
-        """Reads a message once and submits it. It holds its room until it ends, or cannot be submitted."""
+        """Parses a message and submits it. Its memory stays counted until the request ends or cannot be submitted."""
         began_ns = now_ns()
         held = self._held(message) if len(message) > COUNTED_BYTES else None
         try:
@@ -136,7 +139,7 @@ class GrpcService:
             raise
 
     def _read(self, message: bytes) -> ReadMessage:
-        """In any thread."""
+        """Parses a message. May run in any thread. Raises BadMessage, NotHere, or CallFailed."""
         known = self._openings.find(message)
         if known is not None:
             return known.id, known.planned, known.read(message)
@@ -200,21 +203,22 @@ class GrpcService:
             return RefusedCall(fault(error, "a model"))
 
     async def _elsewhere(self, absent: NotHere, method: str, message: bytes, call: Call) -> Answering:
-        found = await self.relay_for(absent, call)
-        return found if isinstance(found, RefusedCall) else found(method, message, absent.name, call)
+        relay = await self.relay_for(absent, call)
+        return relay if isinstance(relay, RefusedCall) else relay(method, message, absent.name, call)
 
     async def relay_for(self, absent: NotHere, call: Call) -> "Relay | RefusedCall":
-        """What brings calls about a model of another process there, or why nothing does.
+        """Returns the relay for a call about a model that this process does not serve, or the refusal.
 
-        The load balancer sends calls to their model. To the front come those whose model it could not read, or not
-        reach; to a replica those whose stream began with another model, and of those the front knows more.
+        The load balancer routes calls by their model. A call reaches the front if the load balancer could not read or
+        reach its model, and a replica if it is in a stream that began with another model. A replica passes calls about
+        models that it does not know on to the front, which knows all.
         """
         known = await self._server.models()
         for model in known:
             if model.is_called(absent.name, absent.version):
                 if not model.wanted:
                     return RefusedCall(unavailable_model(absent.name))
-                # HAProxy sends a call that was passed on back here where it knows no replica of the model.
+                # A call that was passed on comes back here if HAProxy knows no replica of the model.
                 if not model.is_ready or call.metadata(RELAYED):
                     return RefusedCall(not_ready(absent.name, model.state))
                 if self._relay is not None:
@@ -224,10 +228,10 @@ class GrpcService:
             return self._relay
         return RefusedCall(unknown_model(absent.name, absent.version))
 
-    # -- everything else --------------------------------------------------------------------------------------
+    # -- other calls ------------------------------------------------------------------------------------------
 
     async def answer(self, method: str, message: bytes, call: Call) -> bytes:
-        """The answer to any other call, by its path. Raises CallFailed."""
+        """Returns the response to any other unary call. method: its path. Raises CallFailed."""
         try:
             return await self._calls.answer(method, message, Caller(call.metadata))
         except CallFailed:
@@ -240,7 +244,7 @@ class GrpcService:
 
 
 def _limit_ns(plan: Plan, call: Call) -> int | None:
-    """The nearer of the request's own limit and what is left of its call's."""
+    """Returns the shorter of the request's own timeout and the time left of its call, None if there is neither."""
     own, left = plan.timeout_ns, call.time_left_ns()
     if own is None:
         return left

@@ -1,7 +1,7 @@
-"""ModelStreamInfer: many requests in one call, answered in their order, each by the model that it names.
+"""ModelStreamInfer: many requests in one call, answered in order. Each request names its model.
 
-Requests are submitted as they come, so that they share batches; as many wait as STREAM_WINDOW and STREAM_BYTES allow,
-then no more are read. Models of other processes are asked over a stream of their own, which `grpc_remote.py` keeps.
+Requests are submitted as they arrive, so that they share batches. When STREAM_WINDOW requests or STREAM_BYTES wait, no
+more are read (backpressure). Requests to models of other processes go over one stream per model, see `remote.py`.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from serving.protocol.grpc_codec import error_in_stream, in_stream
 from serving.protocol.pb import decode, encode
 
 STREAM_WINDOW = 256  # requests of one stream that wait for their answers
-STREAM_BYTES = 64 << 20  # of their messages, inflated; one alone may be larger
+STREAM_BYTES = 64 << 20  # bytes of their messages, inflated; a single one may be larger
 
 
 class Requests(Protocol):
-    """Where a conversation's requests go; `GrpcService`."""
+    """Submits the requests of a conversation. `GrpcService` implements it."""
 
     async def begin_in_stream(self, message: bytes, call: Call) -> Pending | PendingGeneration:
         """Reads and submits a request. Raises BadMessage, NotHere, or CallFailed where there is no room."""
@@ -32,8 +32,8 @@ class Requests(Protocol):
 
 
 class Conversation:
-    """One stream. What goes wrong with one request is told in it, and it goes on; a client that sends the metadata
-    `triton_grpc_error: true` wants it to end with that instead: then CallFailed."""
+    """One stream of requests. The error of one request is sent in the stream, which goes on. If the client sends the
+    metadata `triton_grpc_error: true`, the error ends the stream instead (CallFailed)."""
 
     def __init__(self, requests: Requests, send: Callable[[bytes], Awaitable[None]], call: Call) -> None:
         self._requests = requests
@@ -47,7 +47,7 @@ class Conversation:
         self._remote: dict[str, RemoteModel] = {}
 
     async def run(self, messages: AsyncIterable[bytes]) -> None:
-        """Until the client has sent everything and was answered. Raises CallFailed."""
+        """Runs until the client has sent all requests and all are answered. Raises CallFailed."""
         try:
             async with asyncio.TaskGroup() as group:
                 answers = group.create_task(self._answer())
@@ -114,7 +114,8 @@ class Conversation:
             self._has_let_go.set()
 
     async def _send_generation(self, generation: PendingGeneration) -> None:
-        """Its answers in their order, as they come; those of other requests may come between them, as with Triton."""
+        """Sends the answers of a generation in order, as they come. Answers to other requests may come between them, as
+        with Triton."""
         ended: Fault | None = fault_of_outcome(Cancelled())
         try:
             async for values in generation.answers:
@@ -140,7 +141,7 @@ class Conversation:
 
 
 def _named(message: bytes) -> tuple[str, str]:
-    """Model and id of a request that could not be submitted, as far as they can be read."""
+    """Returns model name and id of a request that failed, "" if the message cannot be decoded."""
     try:
         request = decode("ModelInferRequest", message)
     except BadMessage:

@@ -1,1 +1,1 @@
-"""A server's side of HTTP/2 connections; knows nothing of gRPC."""
+"""The server side of HTTP/2 connections (RFC 9113). Independent of gRPC."""

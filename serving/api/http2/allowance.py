@@ -1,17 +1,18 @@
-"""How many frames may come on a connection that cost the client nothing and bring no call forward. Pure."""
+"""Limits the frames of a connection that cost the client nothing and advance no call: PING, SETTINGS, RST_STREAM, empty
+DATA and the like. A flood of them ends the connection. Pure."""
 
 from collections.abc import Callable
 
 from serving.protocol.http2 import ENHANCE_YOUR_CALM, ConnectionFault
 
-# Such frames at a time; more may come with each second and with each call that is not broken off. HAProxy sends many
-# clients' frames on one connection.
+# A token bucket: its size in frames, and the refill per second. Each call that is not cancelled refills one frame more,
+# since HAProxy sends the frames of many clients on one connection.
 IDLE_FRAMES = 10_000
 IDLE_FRAMES_PER_S = 1_000
 
 
 class Allowance:
-    """Of one connection. clock: seconds. broken_off: how many calls their client gave up."""
+    """The allowance of one connection. clock: returns seconds. broken_off: number of calls that the client reset."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.broken_off = 0
@@ -21,13 +22,13 @@ class Allowance:
         self._counted_calls = 0
 
     def spend(self, frames: int, calls: int) -> None:
-        """Counts such frames. calls: how many were begun so far. Raises ConnectionFault when there
-        have been too many."""
+        """Counts frames that advance no call. calls: number of calls begun so far on this connection. Raises
+        ConnectionFault (ENHANCE_YOUR_CALM) when the allowance is used up."""
         self._left -= frames
         if self._left < 0:
             now_s, calls = self._clock(), calls - self.broken_off
-            more = int((now_s - self._counted_s) * IDLE_FRAMES_PER_S) + calls - self._counted_calls
+            refill = int((now_s - self._counted_s) * IDLE_FRAMES_PER_S) + calls - self._counted_calls
             self._counted_s, self._counted_calls = now_s, calls
-            self._left = min(IDLE_FRAMES, self._left + more)
+            self._left = min(IDLE_FRAMES, self._left + refill)
             if self._left < 0:
-                raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring no call forward")
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that advance no call")

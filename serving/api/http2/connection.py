@@ -1,7 +1,8 @@
-"""HTTP/2 as a server speaks it: streams, and the states they go through. What a stream means it does not know.
+"""The server side of an HTTP/2 connection: its streams and their states (RFC 9113, section 5.1).
 
-A subclass is told of calls and of their bytes; it hands over data and trailers. Held against RFC 9113 by the cases of
-h2spec (tests/api/test_http2_conformance.py) and by floods of all kinds (test_http2_floods.py).
+The class does not know what a stream carries. It calls the methods of a subclass when a stream begins and when its data
+arrive; the subclass passes response data and trailers back. The cases of h2spec (tests/api/test_http2_conformance.py)
+and floods of all kinds (test_http2_floods.py) test it.
 """
 
 from typing import Any
@@ -15,11 +16,15 @@ from serving.protocol.errors import BadMessage, TooLarge
 MAX_STREAMS = 1024  # open at a time on one connection
 MAX_HEADER_BYTES = 64 * 1024
 MIN_HELD_BYTES = 64 << 20
-HELD_WINDOWS = 4  # how many of the largest messages may wait on one connection, in pieces or as answers
+HELD_WINDOWS = 4  # bound of the bytes that wait on one connection, received or to be sent, in receive windows
 
 
 class Http2Connection(FrameReceiver[H]):
-    """receive_window: how much of a stream may arrive before the subclass makes room. connections: all open ones."""
+    """One connection and its streams.
+
+    receive_window: flow-control window of each stream in bytes. The subclass gives credit back by `_credit`.
+    connections: the set of open connections; this one adds itself, and removes itself when it is lost.
+    """
 
     def __init__(
         self, reader: http2.HeaderReader[H], receive_window: int, connections: "set[Http2Connection[H]]"
@@ -30,30 +35,30 @@ class Http2Connection(FrameReceiver[H]):
         self._gone = GoneStreams()
         self._consumed = 0
 
-    # -- for the subclass to say ------------------------------------------------------------------------------
+    # -- methods of the subclass ------------------------------------------------------------------------------
 
     def _read_head(self, block: bytes) -> H:
-        """Of a stream that begins. Raises as `HeaderReader.read`."""
+        """Decodes the header block that begins a stream. Raises the same errors as `HeaderReader.read`."""
         return self._reader.read(block)
 
     def _begin(self, id: int, head: H) -> None:
-        """A new stream: puts one into `_streams`."""
+        """Begins a stream: puts a `Stream` into `_streams`."""
         raise NotImplementedError
 
     def _refuse(self, id: int, error: BadMessage) -> None:
-        """A new stream whose head cannot be taken: answers it."""
+        """Answers a new stream whose header block is too large."""
         raise NotImplementedError
 
     def _take_bytes(self, stream: Any, payload: bytes) -> None:
-        """`is_over` says whether these are the last."""
+        """Takes the payload of one DATA frame, without padding. `stream.is_over` is true if it is the last one."""
         raise NotImplementedError
 
     def _end_of_bytes(self, stream: Any) -> None:
-        """The client has said all it wants to say."""
+        """Handles the end of the client's side of the stream (END_STREAM)."""
         raise NotImplementedError
 
     def _withdraw(self, stream: Any) -> None:
-        """The client is no longer interested; the stream is gone already."""
+        """Cancels the work for a stream that was reset or whose connection was lost. It is no longer in `_streams`."""
         raise NotImplementedError
 
     # -- the transport's events -------------------------------------------------------------------------------
@@ -80,21 +85,21 @@ class Http2Connection(FrameReceiver[H]):
             self._drop(stream)
 
     def leave(self) -> None:
-        """Takes no new calls, and closes when those that run are answered."""
+        """Drains the connection: sends GOAWAY, refuses new streams, and closes when the open ones are answered."""
         self._is_leaving = True
         self._send(http2.goaway(self._last_stream, http2.NO_ERROR))
 
     # -- frames of streams ------------------------------------------------------------------------------------
 
     def _take_block(self, id: int, flags: int, block: bytes) -> None:
-        """Of a stream that begins, or what a client says after its data, which can only end its part."""
+        """Takes a complete header block: it begins a stream, or it holds the trailers of one, which have to end it."""
         ends = bool(flags & http2.END_STREAM)
         stream = self._streams.get(id)
         if stream is not None:
             self._reader.read_trailers(block)
             if stream.is_over or not ends:
                 code = http2.STREAM_CLOSED if stream.is_over else http2.PROTOCOL_ERROR
-                raise http2.StreamFault(code, "headers in the middle of a stream")
+                raise http2.StreamFault(code, "HEADERS on an open stream must be trailers, with END_STREAM")
             self._end_stream(stream)
             return
         if id <= self._last_stream:
@@ -113,7 +118,7 @@ class Http2Connection(FrameReceiver[H]):
                 raise http2.StreamFault(http2.PROTOCOL_ERROR, head.malformed)
             if self._is_leaving or len(self._streams) >= MAX_STREAMS:
                 self._spend(1)
-                raise http2.StreamFault(http2.REFUSED_STREAM, "too many streams, or leaving")
+                raise http2.StreamFault(http2.REFUSED_STREAM, "too many open streams, or the connection drains")
             self._begin(id, head)
         if ends:
             if (begun := self._streams.get(id)) is not None:
@@ -135,7 +140,7 @@ class Http2Connection(FrameReceiver[H]):
         stream.room -= size
         if stream.is_over or stream.room < 0:
             code = http2.STREAM_CLOSED if stream.is_over else http2.FLOW_CONTROL_ERROR
-            raise http2.StreamFault(code, "data after the end, or beyond the window")
+            raise http2.StreamFault(code, "DATA after END_STREAM, or beyond the flow-control window")
         if flags & http2.PADDED:
             payload = http2.unpadded(payload, flags & http2.PADDED)
             self._credit(stream, size - len(payload))
@@ -159,20 +164,20 @@ class Http2Connection(FrameReceiver[H]):
     def _check_length(self, stream: Any) -> None:
         length = stream.head.content_length
         if length is not None and (stream.arrived > length or (stream.is_over and stream.arrived < length)):
-            raise http2.StreamFault(http2.PROTOCOL_ERROR, "content-length is not the length of the data")
+            raise http2.StreamFault(http2.PROTOCOL_ERROR, "content-length differs from the length of the data")
 
     def _check_begun(self, id: int) -> None:
         if id == 0 or id % 2 == 0 or id > self._last_stream:
-            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a frame of a stream that was never begun")
+            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a frame on stream 0 or on an idle stream")
 
     def _take_credit(self, id: int, credit: int) -> None:
         if id == 0:
             if not credit:
-                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a window grows by nothing")
+                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a WINDOW_UPDATE with an increment of 0")
             self._widen(credit)
         elif (stream := self._streams.get(id)) is not None:
             if not credit:
-                raise http2.StreamFault(http2.PROTOCOL_ERROR, "a window grows by nothing")
+                raise http2.StreamFault(http2.PROTOCOL_ERROR, "a WINDOW_UPDATE with an increment of 0")
             self._widen_stream(stream, credit)
         else:
             self._check_begun(id)
@@ -184,17 +189,18 @@ class Http2Connection(FrameReceiver[H]):
         if (stream := self._streams.get(id)) is not None:
             self._drop(stream)
 
-    # -- streams end ------------------------------------------------------------------------------------------
+    # -- end of streams ---------------------------------------------------------------------------------------
 
     def _finish(self, stream: Any, block: bytes) -> None:
         super()._finish(stream, block)
         if not stream.is_over:
-            # The answer is complete although the client still speaks: it may stop.
+            # The answer is complete before the request: RST_STREAM with NO_ERROR asks the client to stop sending
+            # (RFC 9113, section 8.1).
             self._send(http2.reset(stream.id, http2.NO_ERROR))
             self._gone.cut(stream.id)
 
     def _reset(self, id: int, code: int) -> None:
-        """Ends one stream for a fault of the protocol."""
+        """Sends RST_STREAM with this error code and drops the stream."""
         self._send(http2.reset(id, code))
         self._gone.cut(id)
         if (stream := self._streams.get(id)) is not None:

@@ -1,16 +1,16 @@
-"""What a frame means that comes for a stream which is no longer open. Pure.
+"""Decides whether a frame on a closed stream is an error (RFC 9113, section 5.1). Pure.
 
-Our end of a stream and the client's cross on the wire, so what a client says of a stream that we ended is no fault of
-its own; of one that it ended itself it is.
+When the server ends a stream, frames of the client may already be on the wire: they are no error. Frames on a stream
+that the client itself ended are one.
 """
 
 from serving.protocol.http2 import PROTOCOL_ERROR, STREAM_CLOSED, ConnectionFault, StreamFault
 
-REMEMBERED = 4096
+REMEMBERED = 4096  # streams per kind
 
 
 class GoneStreams:
-    """Of one connection. Forgets the oldest beyond so many: of those frames may come, and are ignored."""
+    """The closed streams of one connection. Forgets the oldest beyond REMEMBERED; frames on those are ignored."""
 
     def __init__(self) -> None:
         self._cut: dict[int, None] = {}
@@ -19,37 +19,38 @@ class GoneStreams:
         self._forgotten = 0
 
     def cut(self, id: int) -> None:
-        """We ended it while its client was speaking."""
+        """Records a stream that the server ended before the client had ended its side."""
         self._cut[id] = None
         if len(self._cut) > REMEMBERED:
             self._forget(self._cut)
 
     def left(self, id: int) -> None:
-        """The client broke it off."""
+        """Records a stream that the client reset."""
         self._cut.pop(id, None)
         self._left[id] = None
         if len(self._left) > REMEMBERED:
             self._forget(self._left)
 
     def skip(self, first: int, end: int) -> None:
-        """The client never began these."""
+        """Records the streams `first` to `end` (exclusive) as closed without use: the client skipped their numbers."""
         self._skipped[first] = end
         if len(self._skipped) > REMEMBERED:
             self._forget(self._skipped)
 
     def check(self, id: int, *, ends: bool) -> None:
-        """Raises where a client may not send data or headers on this stream. ends: it says so in this frame."""
+        """Checks a DATA or HEADERS frame on a closed stream. ends: the frame has END_STREAM. Raises StreamFault or
+        ConnectionFault if the client may not send it."""
         if id in self._cut:
             if ends:
                 del self._cut[id]
         elif id in self._left:
-            raise StreamFault(STREAM_CLOSED, "the client has broken the stream off")
+            raise StreamFault(STREAM_CLOSED, "the client has reset the stream")
         elif id <= self._forgotten:
             return
         elif any(first <= id < end for first, end in self._skipped.items()):
-            raise ConnectionFault(PROTOCOL_ERROR, "a stream's number is lower than one before")
+            raise ConnectionFault(PROTOCOL_ERROR, "a new stream's number is lower than an earlier one")
         else:
-            raise ConnectionFault(STREAM_CLOSED, "the stream is over")
+            raise ConnectionFault(STREAM_CLOSED, "the stream is closed")
 
     def _forget(self, ids: dict[int, int] | dict[int, None]) -> None:
         oldest = next(iter(ids))

@@ -1,8 +1,8 @@
-"""The receiving half of an HTTP/2 connection: bytes to frames, header blocks put together, and what is said of the
-connection itself.
+"""The receiving half of an HTTP/2 connection: cuts bytes into frames, assembles header blocks, and handles the frames
+about the connection itself.
 
-Nothing that a client sends raises: what breaks the protocol ends its stream or, where RFC 9113 says so, the connection.
-Frames that cost the client nothing and bring no call forward are counted: a flood of them ends the connection.
+No input of a client raises out of here: a violation of the protocol ends its stream or, where RFC 9113 demands it, the
+connection. Frames that cost the client nothing and advance no call are counted; a flood of them ends the connection.
 """
 
 import logging
@@ -14,15 +14,15 @@ from serving.protocol import http2
 
 _log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 1 << 20
-# What one connection may do in a turn of the event loop, before others have theirs.
-TURN_STREAMS = 512
-TURN_WORK = 4096  # of headers that had to be decoded, see HeaderReader
+# Bounds of what one connection may do in one iteration of the event loop, so that it does not delay other connections.
+TURN_STREAMS = 512  # new streams
+TURN_WORK = 4096  # decoded header fields, see `HeaderReader.work`
 
 
 class RequestHead(Protocol):
-    """What HTTP/2 itself needs of a request's headers."""
+    """The facts of a request's headers that HTTP/2 itself needs."""
 
-    malformed: str  # why they are no request's, "" if they are
+    malformed: str  # why they are malformed (RFC 9113, section 8.1.1), "" if they are well-formed
     content_length: int | None
 
 
@@ -30,7 +30,7 @@ H = TypeVar("H", bound=RequestHead)
 
 
 class _Block:
-    """A header block that is not complete."""
+    """A header block whose END_HEADERS has not arrived yet."""
 
     def __init__(self, id: int, flags: int, begin: bytes) -> None:
         self.id = id
@@ -38,27 +38,27 @@ class _Block:
         self.bytes = bytearray(begin)
 
 
-_NOTHING_YET = _Block(-1, 0, b"")  # before the client's first frame, which has to be its settings
+_NOTHING_YET = _Block(-1, 0, b"")  # stands for the client's first frame, which has to be SETTINGS
 
 
 class FrameReceiver(FrameSender, Generic[H]):
-    """Hands over what belongs to streams."""
+    """Reads frames, and passes those of streams to the methods of its subclass."""
 
     def __init__(self, reader: http2.HeaderReader[H], max_held: int) -> None:
         super().__init__(max_held)
         self._reader = reader
         self._last_stream = 0
         self._unread = bytearray()
-        self._needed = 0  # so many bytes make a frame of what is unread
+        self._needed = 0  # bytes of `_unread` that complete its first frame; 0 if not known
         self._has_preface = False
         self._block: _Block | None = _NOTHING_YET
         self._is_closed = False
-        self._is_resting = False  # until the next turn of the loop
+        self._is_resting = False  # no frame is read until the next iteration of the event loop
 
-    # -- for the subclass to say ------------------------------------------------------------------------------
+    # -- methods of the subclass ------------------------------------------------------------------------------
 
     def _take_block(self, id: int, flags: int, block: bytes) -> None:
-        """Headers of a stream, complete."""
+        """Takes a complete header block."""
         raise NotImplementedError
 
     def _take_data(self, flags: int, id: int, payload: bytes) -> None:
@@ -71,7 +71,7 @@ class FrameReceiver(FrameSender, Generic[H]):
         raise NotImplementedError
 
     def _reset(self, id: int, code: int) -> None:
-        """Ends one stream for a fault of the protocol."""
+        """Ends one stream by RST_STREAM with this error code."""
         raise NotImplementedError
 
     # -- bytes to frames --------------------------------------------------------------------------------------
@@ -99,11 +99,11 @@ class FrameReceiver(FrameSender, Generic[H]):
         except http2.ConnectionFault as error:
             self._end_connection(error.code, str(error))
         except Exception:
-            _log.exception("a connection ends by a bug of ours")
-            self._end_connection(http2.INTERNAL_ERROR, "a bug of ours")
+            _log.exception("closing an HTTP/2 connection after an internal error")
+            self._end_connection(http2.INTERNAL_ERROR, "internal error")
 
     def _rest(self) -> None:
-        """The others' turn."""
+        """Stops reading until the next iteration of the event loop, so that other connections are served."""
         self._is_resting = True
         self._needed = 0
         self._transport.pause_reading()
@@ -118,18 +118,18 @@ class FrameReceiver(FrameSender, Generic[H]):
             self._work(data)
 
     def _end_connection(self, code: int, why: str) -> None:
-        _log.debug("closing a connection: %s", why)
+        _log.debug("closing an HTTP/2 connection: %s", why)
         self._is_closed = True
         self._send(http2.goaway(self._last_stream, code))
         self._flush()
         self._transport.close()
 
     def _read(self, data: bytes) -> int:
-        """How many bytes were understood. Raises ConnectionFault."""
+        """Handles the complete frames in `data` and returns how many bytes they have. Raises ConnectionFault."""
         offset, end = 0, len(data)
         if not self._has_preface:
             if not http2.PREFACE.startswith(data[: len(http2.PREFACE)]):
-                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "not HTTP/2")
+                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "the connection preface of HTTP/2 is missing")
             if end < len(http2.PREFACE):
                 return 0
             self._has_preface = True
@@ -138,7 +138,7 @@ class FrameReceiver(FrameSender, Generic[H]):
         while offset + http2.FRAME_BYTES <= end:
             size, kind, flags, id = http2.read_frame_head(data, offset)
             if size > MAX_FRAME_BYTES:
-                raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "the frame is too large")
+                raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "the frame is larger than MAX_FRAME_SIZE")
             start = offset + http2.FRAME_BYTES
             if start + size > end:
                 self._needed = http2.FRAME_BYTES + size
@@ -147,12 +147,12 @@ class FrameReceiver(FrameSender, Generic[H]):
             try:
                 self._take(kind, flags, id, data[start:offset])
             except http2.StreamFault as fault:
-                _log.debug("resetting a stream: %s", fault)
+                _log.debug("resetting an HTTP/2 stream: %s", fault)
                 self._reset(id, fault.code)
             except Exception as error:
                 if isinstance(error, http2.ConnectionFault) or not id:
                     raise
-                _log.exception("a call ends by a bug of ours")
+                _log.exception("resetting an HTTP/2 stream after an internal error")
                 self._reset(id, http2.INTERNAL_ERROR)
             if kind != http2.DATA and (self._last_stream > last_stream or self._reader.work > last_work):
                 self._rest()
@@ -167,7 +167,7 @@ class FrameReceiver(FrameSender, Generic[H]):
             self._take_data(flags, id, payload)
         elif kind == http2.HEADERS:
             if not id % 2:
-                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a client's streams are odd")
+                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a client's streams must have odd numbers")
             block = http2.unpadded(payload, flags)
             if flags & http2.END_HEADERS:
                 self._take_block(id, flags, block)
@@ -183,59 +183,62 @@ class FrameReceiver(FrameSender, Generic[H]):
             self._take_idle(kind, flags, id, payload)
 
     def _continue(self, block: _Block, kind: int, flags: int, id: int, payload: bytes) -> None:
-        """While a block is not complete, and before the client's settings, nothing else may come."""
+        """Takes the frame that has to come next: a CONTINUATION of an incomplete header block, or the client's first
+        SETTINGS. Raises ConnectionFault for any other."""
         if block is _NOTHING_YET and kind == http2.SETTINGS and not flags & http2.ACK:
             self._block = None
             self._take_idle(kind, flags, id, payload)
             return
         if kind != http2.CONTINUATION or id != block.id:
-            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "another frame has to come first")
+            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "CONTINUATION, or the first SETTINGS, has to come first")
         self._spend(1)
-        if len(block.bytes) <= self._reader.longest_block:  # one byte more says that it is too long
+        if len(block.bytes) <= self._reader.longest_block:  # beyond that it is too large already; more need not be kept
             block.bytes += payload
         if flags & http2.END_HEADERS:
             self._block = None
             self._take_block(id, block.flags, bytes(block.bytes))
 
-    # -- of the connection ------------------------------------------------------------------------------------
+    # -- frames about the connection --------------------------------------------------------------------------
 
     def _take_idle(self, kind: int, flags: int, id: int, payload: bytes) -> None:
-        """Frames about the connection, and those that say nothing to us."""
+        """Handles frames about the connection; ignores PRIORITY and unknown frames. Raises ConnectionFault or
+        StreamFault for malformed ones."""
         self._spend(1)
         if kind in (http2.SETTINGS, http2.PING, http2.GOAWAY) and id:
-            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "the frame belongs to no stream")
+            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "SETTINGS, PING and GOAWAY must be on stream 0")
         if kind == http2.SETTINGS:
             self._adopt(flags, payload)
         elif kind == http2.PING:
             if len(payload) != 8:
-                raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "a ping has 8 bytes")
+                raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "PING must have 8 bytes")
             if not flags & http2.ACK:
                 self._send(http2.frame(http2.PING, http2.ACK, 0, payload))
         elif kind == http2.PRIORITY:
             if not id:
-                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "the priority of no stream")
+                raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "PRIORITY must not be on stream 0")
             if len(payload) != 5:
-                raise http2.StreamFault(http2.FRAME_SIZE_ERROR, "a priority has 5 bytes")
+                raise http2.StreamFault(http2.FRAME_SIZE_ERROR, "PRIORITY must have 5 bytes")
         elif kind == http2.GOAWAY and len(payload) < 8:
-            raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "a goodbye has at least 8 bytes")
+            raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "GOAWAY must have at least 8 bytes")
         elif kind in (http2.PUSH_PROMISE, http2.CONTINUATION):
-            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a promise of a client, or a continuation of nothing")
+            text = "PUSH_PROMISE of a client, or CONTINUATION without an open header block"
+            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, text)
 
     def _adopt(self, flags: int, payload: bytes) -> None:
         if flags & http2.ACK:
             if payload:
-                raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "an acknowledgement with settings")
+                raise http2.ConnectionFault(http2.FRAME_SIZE_ERROR, "SETTINGS with ACK must be empty")
             self._reader.end_table()
             return
-        found = http2.read_settings(payload)
-        if http2.MAX_FRAME_SIZE in found:
-            self._max_frame = min(found[http2.MAX_FRAME_SIZE], MAX_FRAME_BYTES)
-        initial = found.get(http2.INITIAL_WINDOW_SIZE, self._stream_window)
+        settings = http2.read_settings(payload)
+        if http2.MAX_FRAME_SIZE in settings:
+            self._max_frame = min(settings[http2.MAX_FRAME_SIZE], MAX_FRAME_BYTES)
+        initial = settings.get(http2.INITIAL_WINDOW_SIZE, self._stream_window)
         if initial != self._stream_window:
             self._spend(len(self._streams))
             self._change_windows(initial)
         self._send(http2.frame(http2.SETTINGS, http2.ACK, 0))
 
     def _spend(self, frames: int) -> None:
-        """Counts frames that bring no call forward. Raises ConnectionFault when there have been too many."""
+        """Counts frames that advance no call. Raises ConnectionFault when there have been too many."""
         self._allowance.spend(frames, self._last_stream // 2)

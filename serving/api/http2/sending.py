@@ -1,9 +1,9 @@
-"""The sending half of an HTTP/2 connection: frames out, the peer's windows, and what waits for a slow reader.
+"""The sending half of an HTTP/2 connection: frames to send, the peer's flow-control windows, and backpressure.
 
-Data leave as the peer makes room for them: in a stream's window, in the connection's, and in its socket. What waits is
-counted per connection, in both directions; beyond the bound the call that holds the most is ended, so that the clients
-that share the connection behind HAProxy do not pay for one. A bound by the connection's window instead would let one
-slow client stop them all. What is said in one turn of the event loop leaves in one write.
+Data are sent as far as three things have room: the stream's window, the connection's window and the socket. The bytes
+that wait on a connection are counted in both directions. Beyond the bound the call that holds the most is ended, so
+that other clients on the same connection behind HAProxy do not suffer from it. A bound by the connection's window
+instead would let one slow client block all of them. Frames sent in one iteration of the event loop leave in one write.
 """
 
 import asyncio
@@ -12,35 +12,35 @@ from typing import Any, Generic, TypeVar
 from serving.protocol import http2
 
 LAST = http2.END_HEADERS | http2.END_STREAM
-MAX_TURN = 1 << 20  # bytes handed to the socket in one turn of the loop, before it is asked whether it takes more
-MAX_UNREAD = 8 << 20  # of what no window holds back, waiting for a peer that does not read; then it is given up
-CREDIT_STEP = 1 << 20  # how much is consumed before the sender is told that there is room again
+MAX_TURN = 1 << 20  # bytes of data per iteration of the event loop, before the socket is asked whether it takes more
+MAX_UNREAD = 8 << 20  # bytes in the socket's buffer, for a peer that does not read; beyond, the connection is aborted
+CREDIT_STEP = 1 << 20  # bytes that are consumed before a WINDOW_UPDATE is sent
 
 H = TypeVar("H")
 
 
 class Stream(Generic[H]):
-    """One call: `head` is what was made of its headers."""
+    """One stream, which is one call. head: its decoded headers."""
 
-    # What most calls never change stands here, and costs them nothing.
-    consumed = 0  # bytes that it may send again, and has not been told of
-    arrived = 0  # bytes of its data, without padding
-    is_over = False  # the client has said all it wants to say
-    sending = b""  # data of which the first `sent` bytes are out
+    # Class attributes: most streams never change these, so creating a stream does not set them.
+    consumed = 0  # bytes consumed that no WINDOW_UPDATE has reported yet
+    arrived = 0  # bytes of data received, without padding
+    is_over = False  # the client has sent END_STREAM
+    sending = b""  # data of which the first `sent` bytes were sent
     sent = 0
-    trailers: bytes | None = None  # what ends the stream when the data are out
-    kept = 0  # bytes of its data that wait to be understood or computed
-    held = 0  # all bytes it was last counted with
+    trailers: bytes | None = None  # header block that ends the stream when the data are sent
+    kept = 0  # bytes of received data that wait to be decoded or computed
+    held = 0  # bytes the stream was last counted with: `kept` plus what waits to be sent
 
     def __init__(self, id: int, head: H, window: int, room: int) -> None:
         self.id = id
         self.head = head
-        self.window = window  # how many bytes the client is ready to take
-        self.room = room  # how many bytes it may send
+        self.window = window  # bytes that the server may send: the client's flow-control window
+        self.room = room  # bytes that the client may send: the server's flow-control window
 
 
 class FrameSender(asyncio.Protocol):
-    """max_held: bytes that may wait on this connection, in both directions together."""
+    """Sends the frames of one connection. max_held: bytes that may wait on it, in both directions together."""
 
     def __init__(self, max_held: int) -> None:
         self._streams: dict[int, Any] = {}
@@ -48,15 +48,15 @@ class FrameSender(asyncio.Protocol):
         self._stream_window = http2.DEFAULT_WINDOW
         self._max_frame = http2.SMALLEST_MAX_FRAME
         self._out: list[bytes] = []
-        self._room = MAX_TURN  # for data in this turn; 0 while the peer does not read
+        self._room = MAX_TURN  # bytes of data left for this iteration of the event loop; 0 while the socket is full
         self._is_paused = False
         self._is_leaving = False
-        self._blocked: dict[int, None] = {}  # streams that wait for the connection, in the order of their turns
+        self._blocked: dict[int, None] = {}  # streams that wait for the connection's window or the socket, in order
         self._held = 0
         self._max_held = max_held
 
     def _overflow(self, stream: Any) -> None:
-        """For the subclass: ends the stream, which holds too much of what a connection may."""
+        """Ends the stream, which holds the most of too many waiting bytes. The subclass implements it."""
         raise NotImplementedError
 
     # -- the transport's events -------------------------------------------------------------------------------
@@ -79,37 +79,37 @@ class FrameSender(asyncio.Protocol):
     def _widen(self, credit: int) -> None:
         self._window += credit
         if self._window > http2.LARGEST_WINDOW:
-            raise http2.ConnectionFault(http2.FLOW_CONTROL_ERROR, "the connection's window is too large")
+            raise http2.ConnectionFault(http2.FLOW_CONTROL_ERROR, "the connection's window exceeds 2^31-1 bytes")
         self._unblock()
 
     def _widen_stream(self, stream: Any, credit: int) -> None:
         stream.window += credit
         if stream.window > http2.LARGEST_WINDOW:
-            raise http2.StreamFault(http2.FLOW_CONTROL_ERROR, "the stream's window is too large")
+            raise http2.StreamFault(http2.FLOW_CONTROL_ERROR, "the stream's window exceeds 2^31-1 bytes")
         if stream.sending:
             self._push(stream)
 
     def _change_windows(self, initial: int) -> None:
-        """The peer has changed what every stream begins with."""
+        """Applies a new INITIAL_WINDOW_SIZE of the peer to all streams (RFC 9113, section 6.9.2)."""
         change, self._stream_window = initial - self._stream_window, initial
         for stream in list(self._streams.values()):
             stream.window += change
             if stream.window > http2.LARGEST_WINDOW:
-                raise http2.ConnectionFault(http2.FLOW_CONTROL_ERROR, "a stream's window is too large")
+                raise http2.ConnectionFault(http2.FLOW_CONTROL_ERROR, "a stream's window exceeds 2^31-1 bytes")
             if change > 0 and stream.sending:
                 self._push(stream)
 
     def _unblock(self) -> None:
-        """Sends what waited for the connection, stream by stream, as far as it goes."""
+        """Sends waiting data, stream by stream, while the connection has room."""
         while self._blocked and self._window > 0 and self._room > 0:
             id = next(iter(self._blocked))
             del self._blocked[id]
             self._push(self._streams[id])
 
-    # -- frames out -------------------------------------------------------------------------------------------
+    # -- sending of frames ------------------------------------------------------------------------------------
 
     def _push(self, stream: Any) -> None:
-        """Sends what the client has room for, and the end if nothing is left."""
+        """Sends as much of the stream's data as there is room for, then its trailers if no data are left."""
         sending, sent = stream.sending, stream.sent
         while self._room > 0 and (
             size := min(len(sending) - sent, self._max_frame, max(0, stream.window), max(0, self._window))
@@ -131,12 +131,12 @@ class FrameSender(asyncio.Protocol):
             self._finish(stream, stream.trailers)
 
     def _queue(self, stream: Any, data: bytes) -> None:
-        """Sends these bytes when those before them are out."""
+        """Sends these bytes after all earlier ones of the stream."""
         stream.sending, stream.sent = stream.sending[stream.sent :] + data if stream.sending else data, 0
         self._push(stream)
 
     def _finish(self, stream: Any, block: bytes) -> None:
-        """Ends the stream with these headers; data that have not left are lost."""
+        """Ends the stream with this header block as trailers. Data that are not sent yet are dropped."""
         self._forget(stream)
         self._send(http2.frame(http2.HEADERS, LAST, stream.id, block))
 
@@ -146,7 +146,7 @@ class FrameSender(asyncio.Protocol):
         self._held -= stream.held
 
     def _credit(self, stream: Any, size: int) -> None:
-        """So much of the stream's data is dealt with: its client may send as much again."""
+        """Gives the client credit for `size` bytes of the stream's data that were consumed."""
         stream.consumed += size
         if stream.consumed >= CREDIT_STEP and not stream.is_over:
             self._send(http2.window_update(stream.id, stream.consumed))
@@ -154,7 +154,7 @@ class FrameSender(asyncio.Protocol):
             stream.consumed = 0
 
     def _send(self, data: bytes) -> None:
-        """At the end of this turn of the loop, in one write with all else that is answered in it."""
+        """Sends a frame at the end of this iteration of the event loop, in one write with all others of it."""
         self._out.append(data)
         self._room -= len(data)
         if len(self._out) == 1:
@@ -173,11 +173,11 @@ class FrameSender(asyncio.Protocol):
         if self._is_leaving and not self._streams:
             self._transport.close()
 
-    # -- what waits -------------------------------------------------------------------------------------------
+    # -- bound of the bytes that wait -------------------------------------------------------------------------
 
     def _weigh(self, stream: Any) -> None:
-        """Counts what the stream holds now; called wherever that changes. Too much ends the calls that hold the most,
-        this one too. One alone may hold as much as its message or answer is long."""
+        """Counts the bytes that the stream holds; called wherever they change. If the connection holds too many, ends
+        the streams that hold the most, possibly this one. A stream that is the only one to hold any is not bounded."""
         held = stream.kept + len(stream.sending) - stream.sent
         self._held += held - stream.held
         stream.held = held

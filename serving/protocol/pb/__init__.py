@@ -1,7 +1,7 @@
 """The messages of the gRPC services, as protobuf classes by their short name: `message("ModelInferRequest")`.
 
-They live in a pool of their own. protobuf's default pool is one per process and knows every message by its full name,
-so a process that also has tritonclient in it (a test, a load test) could not load a second `inference.*` into it.
+They are in a descriptor pool of their own. protobuf's default pool holds one message per full name, so a process that
+also imports tritonclient (a test, a load test) could not load a second `inference.*` into it.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ HEALTH = "grpc.health.v1.Health"
 
 @cache
 def pool() -> DescriptorPool:
-    """What reflection answers from."""
+    """Returns the descriptor pool of the services, which reflection uses too."""
     own = DescriptorPool()
     for file in FILES:
         own.AddSerializedFile(file)
@@ -31,13 +31,13 @@ def pool() -> DescriptorPool:
 
 @cache
 def message(name: str) -> Any:
-    """The class of `inference.<name>`, or of the message with this full name."""
+    """Returns the class of `inference.<name>`, or of a message of `grpc.*` by its full name."""
     full = name if name.startswith("grpc.") else f"inference.{name}"
     return GetMessageClass(pool().FindMessageTypeByName(full))
 
 
 def decode(name: str, data: bytes) -> Any:
-    """Raises BadMessage for bytes that are no such message."""
+    """Decodes a message. Raises BadMessage for bytes that are no such message."""
     try:
         return message(name).FromString(data)
     except DecodeError:
@@ -45,6 +45,6 @@ def decode(name: str, data: bytes) -> Any:
 
 
 def encode(name: str, values: Mapping[str, Any]) -> bytes:
-    """A message from the values that its JSON has, field by field; what it has no field for is left out."""
+    """Encodes a message from the values of its JSON form; values without a field in the message are left out."""
     encoded: bytes = ParseDict(values, message(name)(), ignore_unknown_fields=True).SerializeToString()
     return encoded
