@@ -1,1 +1,1 @@
-"""The composition root: the only package that sees Ray, and everyone else."""
+"""The composition root: imports all other packages, and is the only one that imports Ray."""

@@ -1,6 +1,6 @@
-"""Settings become Ray Serve applications: one per model, and the front that answers what belongs to none.
+"""Builds Ray Serve applications from the settings: one per model, and the front, which answers all other requests.
 
-Referenced by import path from manifests (`serving.cluster.app:model_application`), called directly by the launcher.
+Manifests refer to the functions by import path (`serving.cluster.app:model_application`); the launcher calls them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,11 +28,11 @@ from serving.names import FRONT, model_path
 def applications(
     settings: Settings, *, gpus: bool, free: Mapping[str, float]
 ) -> Iterator[tuple[str, str, Application]]:
-    """(name, route prefix, application) of all, the front first.
+    """Yields (name, route prefix, application) of all applications, the front first.
 
-    gpus: whether the cluster has any. Without, replicas ask for none, or they would wait for one for ever; each says
-    loudly that it runs on the CPU.
-    free: what the cluster has left of "CPU" and "GPU", for updates.
+    gpus: whether the cluster has GPUs. If not, replicas request none, because they would wait for one for ever; each
+        warns that it runs on the CPU.
+    free: the resources "CPU" and "GPU" that are free in the cluster, for updates.
     """
     yield FRONT, "/", front(settings, gpus=gpus)
     for spec in settings.model_specs():
@@ -71,12 +71,14 @@ def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> 
 
 
 def front_application(args: dict[str, Any]) -> Application:
-    """args: `{settings: {...}}`, as a manifest carries them."""
+    """Builds the front for a manifest. args: `{settings: {...}}`."""
     return front(_settings(args), gpus=True)
 
 
 def model_application(args: dict[str, Any]) -> Application:
-    """args: `{settings: {...}, model: name}`."""
+    """Builds the application of a model for a manifest. args: `{settings: {...}, model: name}`.
+
+    Raises ValueError if the settings have no such model."""
     settings = _settings(args)
     for spec in settings.model_specs():
         if spec.name == args["model"]:
@@ -89,10 +91,11 @@ def _settings(args: dict[str, Any]) -> Settings:
 
 
 def deploy(settings: Settings, *, gpus: bool, only: str | None = None, free: Mapping[str, float] | None = None) -> None:
-    """Deploys everything into the running Ray, or one model of it; returns at once. A model that is already there is
-    updated replica by replica.
+    """Deploys all applications, or only one, to the running Ray, and returns without waiting for them. A model that is
+    already deployed is updated replica by replica.
 
-    free: what the cluster has left of "CPU" and "GPU"; None: Ray is asked.
+    only: the name of the one application to deploy.
+    free: the resources "CPU" and "GPU" that are free in the cluster; None: queries Ray.
     """
     if free is None:
         free = ray.available_resources()

@@ -1,8 +1,8 @@
-"""Brings the scaling policy into Ray Serve's controller, which calls it ten times a second with what replicas reported.
+"""Runs the scaling policy in Ray Serve's controller, which calls it ten times a second with the replicas' reports.
 
-Ray's own counts see no request of ours: they come through the fast door. So replicas report `Reading`s
-(`record_autoscaling_stats`), and Ray's own factors and delays are switched off: the policy has its own. Ray adds one
-thing: a request for a model without replicas waits in its Python proxy, and Ray starts one without asking.
+Ray does not count requests that come through the fast door. So replicas report `Reading`s (`record_autoscaling_stats`).
+Ray's own factors and delays are switched off, because the policy has its own. One decision stays with Ray: when a
+request for a model without replicas waits in Ray's Python proxy, Ray starts a replica without calling the policy.
 """
 
 import logging
@@ -20,12 +20,13 @@ from serving.scaling.signals import Reading, Signal, window
 
 logger = logging.getLogger("ray.serve")
 REPORT_S = 1.0  # how often a replica reports
-WINDOW_NS = SECOND_NS - 50_000_000  # reports come a little early, too
+WINDOW_NS = SECOND_NS - 50_000_000  # some reports come a little early
 DEFAULT_WAIT_MS = 1000.0
 
 
 class QueueScaling:
-    """What Ray Serve calls. One object per deployed version of a model; what it remembers dies with the controller."""
+    """The policy object that Ray Serve calls, one per deployed version of a model. Its history is lost when the
+    controller restarts."""
 
     def __init__(self, model: str, policy: dict[str, float]) -> None:
         self._model = model
@@ -53,7 +54,7 @@ class QueueScaling:
         return target.replicas, {}
 
     def _signal(self, readings: dict[str, Reading]) -> Signal:
-        """What happened between the latest two readings of every replica that is there."""
+        """Returns the sum over all present replicas of the change between their latest two readings."""
         spans = {}
         for name, reading in readings.items():
             before, after = self._spans.get(name, (reading, reading))
@@ -62,7 +63,7 @@ class QueueScaling:
         return window(spans.values())
 
     def _publish(self, target: Target, current: int, signal: Signal, at_s: float) -> None:
-        """In the controller's log, and where the dashboard finds it."""
+        """Writes the decision to the controller's log and to the store that the dashboard reads."""
         self._published = (target.replicas, target.cause)
         logger.info(
             "%s: %d replicas wanted, %d were: %s (%s)",
@@ -79,7 +80,7 @@ class QueueScaling:
 
 
 def latest(metrics: dict[str, dict[Any, Any]]) -> dict[str, Reading]:
-    """The last reading of each replica, from Ray's series of numbers by name and replica."""
+    """Returns the last reading of each replica, by replica id. metrics: Ray's time series by metric and replica."""
     by_replica: dict[str, dict[str, float]] = {}
     for name, series_by_replica in metrics.items():
         for replica, series in series_by_replica.items():
@@ -90,7 +91,7 @@ def latest(metrics: dict[str, dict[Any, Any]]) -> dict[str, Reading]:
 
 
 def policy_of(model: ModelSettings) -> dict[str, float]:
-    """The fields of a `Policy` for this model, as plain numbers: they travel as JSON."""
+    """Returns the fields of a `Policy` for this model as plain numbers, because Ray sends them as JSON."""
     scaling = model.scaling
     assert scaling is not None, model.name
     wait_ms = scaling.max_wait_ms
@@ -108,7 +109,8 @@ def policy_of(model: ModelSettings) -> dict[str, float]:
 
 
 def autoscaling_config(model: ModelSettings) -> AutoscalingConfig | None:
-    """Ray's settings: its bounds are ours, its delays are none. None for a model with a fixed number of replicas."""
+    """Returns Ray's autoscaling settings with the model's bounds and without delays; None for a model with a fixed
+    number of replicas."""
     if model.scaling is None:
         return None
     with warnings.catch_warnings():

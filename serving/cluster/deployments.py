@@ -1,4 +1,4 @@
-"""Facts of Ray deployments that replicas and the front share: options, the relay between them, their folder."""
+"""Values that the deployments of models and of the front share: Ray's options, the gRPC relay, the server's folder."""
 
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,25 @@ from serving.cluster.front.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.config import ServerSettings
 
-# A lane that is lost is noticed within seconds, not after Ray's default of three times ten.
+# A lost lane is noticed within seconds; with Ray's defaults it would take three checks, ten seconds apart.
 HEALTH_CHECK_PERIOD_S = 2.0
-# For programs; `headway logs` shows it to people. Ray's own log of requests would see none of ours.
+# JSON for programs; `headway logs` prints it for people. Ray's access log is off: it sees no request of the fast door.
 LOGGING = {"enable_access_log": False, "encoding": "JSON"}
 
 
 def grpc_relay(server: ServerSettings) -> GrpcRelay | None:
-    """The way to other models' replicas, where there is gRPC."""
+    """The relay of gRPC calls to replicas of other models; None if the server has no gRPC port."""
     return GrpcRelay(f"{server.own_host}:{server.grpc_port}", server.tenant_header) if server.grpc_port else None
 
 
 def own_folder() -> Path:
-    """One for each Ray on a machine, so that what one server has registered or kept is unknown to the next."""
+    """The folder for Headway's files. Each Ray session has one, so that a server does not find the files of an earlier
+    one."""
     return Path(get_serve_logs_dir()).parents[1] / "headway"
 
 
 def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None, *, surge: int = 0) -> dict[str, Any]:
-    """Ray's settings for a model's deployment, derived from its declared facts. surge: see `limits.surge_percent`."""
+    """Ray's options for a model's deployment, derived from the model's spec. surge: see `limits.surge_percent`."""
     return {
         **({"autoscaling_config": scaling} if scaling else {"num_replicas": spec.replicas}),
         "max_surge_percent": surge,

@@ -1,7 +1,7 @@
-"""The environment Ray and Ray Serve must be started with, each variable with its reason.
+"""The environment variables with which Ray and Ray Serve must be started, each with its reason.
 
-Every Serve process reads these when it is imported, so they must be set before Ray starts, on the head and on every
-worker. Ray's token authentication stays as Ray has it, on: nothing here touches it. Checked against Ray 2.60.
+Every process reads these when it imports Ray Serve, so they must be set before Ray starts, on the head and on every
+worker. Ray's token authentication is on by default and stays on. Checked against Ray 2.60.
 """
 
 import os
@@ -24,9 +24,9 @@ LAUNCHER_IN_IMAGE = f"/home/ray/anaconda3/bin/{LAUNCHER}"  # where deploy/Docker
 
 
 def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[str, str]:
-    """What to set before Ray is imported or started.
+    """Returns the variables to set before Ray is imported or started.
 
-    haproxy: whether HAProxy is installed where Ray will run; None: where this runs.
+    haproxy: whether HAProxy is installed on the machines of the cluster; None: looks for it on this machine.
     """
     wanted = settings.server.haproxy == "auto"
     available = haproxy_binary() is not None if haproxy is None else haproxy
@@ -38,20 +38,20 @@ def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[
 
 def _common() -> dict[str, str]:
     return {
-        # The app's event loop is the HTTP server's own. On a loop of its own every request changes threads twice, and
-        # the fast door stays shut.
+        # The app runs on the event loop of the HTTP server. With a loop of its own, every request would change threads
+        # twice, and the fast door would stay closed.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        # The same for the router of handles: one loop, no second thread that wants the interpreter.
+        # The router of handles runs on that loop too: a second thread would compete for the interpreter lock.
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-        # Serve's logs go to their files; writing each line to stderr too is forwarded to the driver, line by line.
+        # Serve writes its logs to files. Lines on stderr would also be forwarded to the driver, one by one.
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        # Our fast door, installed outermost in every HTTP server that Serve starts.
+        # Our fast door, installed as the outermost middleware in every HTTP server that Serve starts.
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
-        # Ray runs workers, and so replicas and HAProxy, at niceness 15: behind everything else on the machine.
+        # Ray runs workers, and so replicas and HAProxy, at niceness 15: all other processes would go first.
         "RAY_worker_niceness": "0",
-        # Of what glibc keeps for each thread it gives nothing back, even when it is asked (`heap.py`).
+        # glibc never returns free memory of the arenas of other threads, not even with malloc_trim (`heap.py`).
         "MALLOC_ARENA_MAX": "1",
-        # Nothing is sent home from a server that others run.
+        # Ray sends no usage statistics.
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 
@@ -59,67 +59,74 @@ def _common() -> dict[str, str]:
 def _haproxy(server: ServerSettings) -> dict[str, str]:
     ports = server.ray_ports
     return {
-        # Two servers on one machine must not want the same.
+        # Derived from http_port, because two servers on one machine must not use the same ports.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.statistics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.metrics),
-        # HAProxy balances straight to the replicas: a fiftieth of the CPU time of Ray's Python proxy.
+        # HAProxy sends requests directly to the replicas, with a fiftieth of the CPU time of Ray's Python proxy.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # With metrics on, a Python actor parses one log line per request: more CPU than the proxying itself.
+        # With metrics on, a Python actor parses one log line per request, which costs more CPU than the proxying.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # Ray starts four threads; on a small machine they take turns with the model.
+        # Ray's default is four threads. On a small machine they would compete with the model for cores.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(server.haproxy_threads),
-        # Ray sends a request again only if it could not connect. Inference has no side effects, so a replica that dies
-        # without a word of answer (a spot machine, say) may be followed by another try as well.
+        # By default only failed connections are retried. Inference has no side effects, so a request whose replica died
+        # without an answer (on a spot machine, for example) may be retried too.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        # One more try, or a request that ends its process would take replica after replica with it. HAProxy 2.8 has one
-        # number for this and for connections that failed, which would bear more.
+        # One retry only: a request that ends its replica's process would otherwise end one replica after another.
+        # HAProxy 2.8 has one number for this and for failed connections, for which more retries would be fine.
         "RAY_SERVE_HAPROXY_RETRIES": "1",
-        # A HAProxy that died is noticed at the third look. Ray looks every ten seconds: half a minute without service.
+        # Ray notices at the third failed check that HAProxy has died. With Ray's default of ten seconds between checks,
+        # there would be no service for half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # What was sent can be sent again only if it fits into one buffer and was there as a whole when it left. To be
-        # able to, HAProxy copies the whole buffer, however small the request: 0.16 µs for each KiB.
+        # HAProxy can retry a request only if it fits into one buffer and had arrived in full when it was first sent.
+        # For that it copies the whole buffer at each request, whatever its size: 0.16 µs per KiB.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(server.replay_kb * 1024),
     }
 
 
 def _haproxy_binary(launcher: str) -> dict[str, str]:
     return {
-        # Starts HAProxy with routing of gRPC calls by the model they name, and a guard: serving/cluster/haproxy.
+        # Starts HAProxy with an edited configuration (gRPC calls routed by model, limits): serving/cluster/haproxy.
         "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
     }
 
 
 def _sleepers(settings: Settings) -> dict[str, str]:
-    """For our launcher: these models' requests wait for a replica where there is none, all others are refused."""
+    """Names the models that may sleep to `headway-haproxy`: their requests wait for a replica, all others are rejected
+    while the model has no replica."""
     names = [model.name for model in settings.models if model.scaling and not model.scaling.min_replicas]
     return {SLEEPERS: ",".join(names)} if names else {}
 
 
 def gate(admin_token: str) -> Gate:
-    """Of this process. Asked inside of Ray Serve."""
+    """Returns the gate of this process. Call it in a process of Ray Serve, which has Ray's environment."""
     return Gate(peer_header=peer_header(), peer_key=peer_key(), admin_token=admin_token)
 
 
 def cors(origins: Collection[str]) -> Cors | None:
-    """None where no page of another origin may ask."""
+    """Returns the CORS rules; None if no page of another origin may call the server."""
     return Cors(origins) if origins else None
 
 
 def peer_header() -> str:
-    """The header in which HAProxy says who asks; "" where requests come without HAProxy. Asked inside of Ray Serve."""
+    """The header in which HAProxy passes the caller's address; "" without HAProxy. Call it in a process of Ray
+    Serve, which has Ray's environment."""
     return PEER_HEADER if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else ""
 
 
 def own_host(settings: Settings) -> str:
-    """The address that a Ray of our own is told to serve at. Behind our launcher's HAProxy it is the loopback: HAProxy
-    alone listens where the settings say (`listening_environment`); other machines cannot reach the replicas' ports."""
+    """The address at which Ray's HTTP servers listen when `headway serve` starts Ray.
+
+    Behind `headway-haproxy` it is the loopback: only HAProxy listens at the settings' host (`listening_environment`),
+    and other machines cannot reach the replicas' HTTP ports. Ray's gRPC servers ignore it: they listen on all
+    addresses."""
     return "127.0.0.1" if _our_haproxy_listens(settings) else settings.server.host
 
 
 def can_listen(settings: Settings) -> bool:
-    """Whether the server can be reached at the settings' host: Ray itself reaches its replicas by IPv4 only."""
+    """Returns whether the server can listen at the settings' host. Ray reaches its replicas by IPv4 only, so an IPv6
+    host needs `headway-haproxy`."""
     return ":" not in settings.server.host or _our_haproxy_listens(settings)
 
 
@@ -132,23 +139,23 @@ def _our_haproxy_listens(settings: Settings) -> bool:
 
 
 def haproxy_command() -> str | None:
-    """The command that `pip install` put beside this Python."""
+    """The path of the command `headway-haproxy`, which `pip install` put beside this Python; None if it is missing."""
     path = Path(sys.executable).with_name(LAUNCHER)
     return str(path) if os.access(path, os.X_OK) else None
 
 
 def uses_haproxy(settings: Settings) -> bool:
-    """Whether Ray Serve balances by HAProxy where it runs on this machine."""
+    """Returns whether Ray Serve would use HAProxy on this machine."""
     return settings.server.haproxy == "auto" and haproxy_binary() is not None
 
 
 def serves_grpc(settings: Settings) -> bool:
-    """Ray's Python proxy cannot route by model, so gRPC needs HAProxy."""
+    """Returns whether gRPC is served. It needs HAProxy, because Ray's Python proxy cannot route by model."""
     return bool(settings.server.grpc_port) and uses_haproxy(settings)
 
 
 def grpc_options(settings: Settings) -> dict[str, Any]:
-    """What Ray Serve is told of gRPC. Reflection is ours: Ray's would not know our messages."""
+    """Ray Serve's options for gRPC. Ray's reflection is off: it does not know our messages, so we answer it."""
     return {
         "port": settings.server.grpc_port,
         "grpc_servicer_functions": [ADD_GRPC_SERVICE],
@@ -161,7 +168,7 @@ def _python_proxy() -> dict[str, str]:
 
 
 def haproxy_binary() -> str | None:
-    """The HAProxy that Ray Serve would start on this machine, looked for in Ray's order."""
+    """The path of the HAProxy that Ray Serve would start on this machine, searched in Ray's order; None without one."""
     chosen = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
     if chosen and Path(chosen).name != LAUNCHER:
         return chosen if os.access(chosen, os.X_OK) else None

@@ -1,4 +1,4 @@
-"""Memory that this machine really has to give: as the container sees it, not as the host has it."""
+"""Reads how much memory is available in this container, which may be less than on the host."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory_bytes(root: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
-    """What can still be taken: the machine's free memory, or what the control group's limit leaves if that is less."""
+    """Returns the smaller of the machine's available memory and what the control group's limit (v2 or v1) leaves."""
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
     free = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = numbers(root / "memory.max"), numbers(root / "memory.current")

@@ -1,5 +1,4 @@
-"""Asks a server from outside whether a model answers yet: Ray calls it running before HAProxy has learned of all its
-replicas."""
+"""Probes from outside whether a model answers. Ray reports a model as running before HAProxy knows all its replicas."""
 
 import json
 import re
@@ -16,19 +15,20 @@ from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
-# What the owner of a model did not keep to is told in a sentence; how Ray came to hear of it helps nobody.
+# An error of the model's owner is reported as a sentence. Ray's traceback around it does not help the reader.
 _SENTENCE = re.compile(r"^models\.[\w.]+\.(?:SpecMismatch|ModelNotLoadable): (.+)", re.MULTILINE | re.DOTALL)
 
 
 class NeverUp(Exception):
-    """It did not come up, and waiting would not help; the text says why."""
+    """The application failed to start, and waiting would not help. The text gives the cause."""
 
 
 def expected(application: Any | None) -> int:
-    """How many replicas have to be heard before an application is up; 0 while Ray itself does not call it running.
+    """Returns how many replicas have to answer before an application is up; 0 while Ray does not report it as running.
 
-    application: from Serve's status, None if it is not there. One that sleeps has no replica and yet has to answer.
-    Raises NeverUp.
+    application: from Serve's status, None if it is not there. For a sleeping model, which has no replica, 1: a request
+        wakes it.
+    Raises NeverUp if the application has failed.
     """
     if application is None:
         return 0
@@ -41,11 +41,11 @@ def expected(application: Any | None) -> int:
 
 
 def replacing(application: Any | None, before: Collection[str]) -> int:
-    """How many replicas have to be heard before an update is done; 0 while Ray has not started all of them.
+    """Returns how many replicas have to answer before an update is done; 0 while Ray has not started all of them.
 
-    application: from Serve's details, which name every replica, None if it is not there.
+    application: from Serve's details, which list every replica; None if it is not there.
     before: ids of the replicas that the update replaces.
-    Raises NeverUp.
+    Raises NeverUp if the update has failed.
     """
     if application is None or application.status == "DELETING":
         return 0
@@ -59,8 +59,10 @@ def replacing(application: Any | None, before: Collection[str]) -> int:
 
 
 def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) -> bool:
-    """Whether so many different replicas of a model answer at this server, and none of these. Each time on a new
-    connection, so HAProxy takes them in turn; what chooses at random gets more tries than there are replicas."""
+    """Returns whether `count` different replicas of a model answer at this server, and none of `but_not`. Blocks.
+
+    Each request uses a new connection, so that HAProxy balances it anew. There are more tries than replicas, because
+    Ray's proxy chooses at random."""
     heard: set[str] = set()
     for _ in range(4 * count):
         try:
@@ -85,7 +87,7 @@ def answers(url: str) -> bool:
 
 
 def is_ready_over_grpc(address: str, model: str) -> bool | None:
-    """What is answered to a call that names only the model; None if nobody answers."""
+    """Returns the answer to a ModelReady call without the metadata `application`; None if the call fails. Blocks."""
     asked = encode("ModelReadyRequest", {"name": model})
     with grpc.insecure_channel(address, GRPC_OPTIONS) as channel:
         try:
@@ -97,8 +99,9 @@ def is_ready_over_grpc(address: str, model: str) -> bool | None:
 
 
 def answers_over_grpc(address: str, model: str, patience_s: float = 10.0) -> bool:
-    """Whether a call that names only the model reaches it. HAProxy learns of a replica's two servers one after the
-    other."""
+    """Returns whether a call without the metadata `application` reaches the model within `patience_s`. Blocks.
+
+    HAProxy learns of a replica's HTTP server and of its gRPC server at different times, so this may lag behind HTTP."""
     give_up_ns = SystemClock.now_ns() + int(patience_s * 1e9)
     while SystemClock.now_ns() < give_up_ns:
         if is_ready_over_grpc(address, model):
@@ -108,7 +111,7 @@ def answers_over_grpc(address: str, model: str, patience_s: float = 10.0) -> boo
 
 
 def cause(application: Any) -> str:
-    """Why it did not start: the message of the application or, better, of the deployment that failed."""
+    """Returns why an application did not start: the message of the failed deployment, else that of the application."""
     messages = [deployment.message for deployment in application.deployments.values() if deployment.message]
     text: str = "\n".join(messages) or application.message
     sentence = _SENTENCE.search(text)
@@ -116,6 +119,6 @@ def cause(application: Any) -> str:
 
 
 def short_cause(application: Any) -> str:
-    """The same as one line: of a traceback the last, which names the error."""
+    """Returns the cause as one line: the last one, which in a traceback names the error."""
     lines = cause(application).strip().splitlines()
     return lines[-1].strip() if lines else ""

@@ -1,1 +1,1 @@
-"""What a person runs: start and end a server, check a machine, render files for a cluster."""
+"""The commands of an operator: start and stop a server, check a machine, render files for a cluster."""

@@ -1,6 +1,6 @@
-"""Is this machine fit to serve? One check per thing that can be missing, each with what to do about it.
+"""Checks whether this machine can serve: one check per possible fault, each with advice.
 
-Ray and torch are looked at, not imported: an answer in a second or two, also where they are broken.
+Ray and torch are not imported in this process, so the checks take a second or two, even if those are broken.
 """
 
 import errno
@@ -40,7 +40,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One finding. advice: what to do; empty where nothing needs doing."""
+    """The result of one check. advice: what to do; empty if nothing has to be done."""
 
     name: str
     verdict: Verdict
@@ -61,7 +61,8 @@ def fail(name: str, finding: str, advice: str) -> Check:
 
 
 def examine(settings: Settings | None = None) -> Iterator[Check]:
-    """All checks, as they are done. With settings, also whether this machine has what they ask for."""
+    """Yields the checks one by one as they finish. With settings, also checks whether this machine has the resources
+    and ports that they ask for."""
     specs = settings.model_specs() if settings else ()
     server = settings.server if settings else None
     local = server is None or server.ray_address is None
@@ -119,7 +120,7 @@ def check_grpc(launcher: str | None, *, haproxy: bool) -> Check:
 
 
 def check_torch(probe: dict[str, object] | str, *, wanted_gpus: float) -> Iterator[Check]:
-    """probe: what `probe_torch` found, or why torch could not be imported."""
+    """Checks torch and its devices. probe: the result of `probe_torch`."""
     if isinstance(probe, str):
         yield fail("torch", probe, "pip install torch")
         return
@@ -138,7 +139,7 @@ def check_torch(probe: dict[str, object] | str, *, wanted_gpus: float) -> Iterat
 
 
 def check_driver(found: Sequence[GpuReading] | str) -> Iterator[Check]:
-    """found: what NVIDIA's driver says of each GPU, or why it could not be asked."""
+    """Checks the GPUs. found: the driver's reading of each GPU, or the reason why it has none."""
     if isinstance(found, str):
         yield ok("nvml", f"{found}: no GPU readings")
     elif not found:
@@ -175,7 +176,7 @@ def check_memory(free_bytes: int, replicas: int) -> Check:
 
 
 def check_folders(trouble: str) -> Check:
-    """trouble: why nothing can be kept in the home, "" where it can."""
+    """Checks the folders for files. trouble: the reason why the home folder cannot be written, "" if it can."""
     try:
         folder = kept_folder()
     except Unsafe as error:
@@ -206,12 +207,12 @@ def check_shared_memory(folder: Path) -> Check:
 
 
 def check_ports(server: ServerSettings, *, haproxy: bool) -> Iterator[Check]:
-    """Every port that a server with these settings opens, but for those of the replicas."""
+    """Checks every port that a server with these settings opens, except those of the replicas."""
     yield check_port(server.http_port, "the server", server.host)
     if not haproxy:
         return
     ports = server.ray_ports
-    if haproxy_command() is None:  # it would keep them closed
+    if haproxy_command() is None:  # with that command they stay closed
         yield check_port(ports.statistics, "HAProxy's statistics")
         yield check_port(ports.metrics, "HAProxy's metrics")
     yield check_port(ports.fallback, "Ray Serve's fallback proxy")
@@ -238,7 +239,8 @@ def check_port(port: int, owner: str, host: str = "0.0.0.0") -> Check:
 
 
 def probe_torch(timeout_s: float = 60.0) -> dict[str, object] | str:
-    """Imports torch in a process of its own, so that a broken driver cannot take this one with it."""
+    """Imports torch in another process, which a broken driver may crash. Returns its version, its CUDA version and the
+    number of devices, or the reason why the import failed."""
     command = [sys.executable, "-W", "ignore", "-c", TORCH_PROBE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -251,7 +253,7 @@ def probe_torch(timeout_s: float = 60.0) -> dict[str, object] | str:
 
 
 def driver_readings() -> Sequence[GpuReading] | str:
-    """What the driver says of each GPU it knows, or why it cannot say."""
+    """Returns the driver's reading of each GPU, or the reason why there is none."""
     try:
         import pynvml
     except ImportError:
@@ -267,7 +269,7 @@ def driver_readings() -> Sequence[GpuReading] | str:
 
 
 def installed(package: str) -> str | None:
-    """Its version."""
+    """Returns the version of an installed package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

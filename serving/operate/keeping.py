@@ -1,5 +1,7 @@
-"""The folder where Ray Serve's HAProxy and, where there is no home to write to, Ray's token are kept: one for each
-user, closed to all others. Ray's own places fail for a second user of a machine, and where the home cannot be written.
+"""The folder for the files of Ray Serve's HAProxy and, if the home folder cannot be written, for Ray's token.
+
+Each user has one, closed to all others. Ray's default places fail for a second user of a machine, and without a
+writable home folder.
 """
 
 import os
@@ -11,11 +13,12 @@ from secrets import token_hex
 
 
 class Unsafe(Exception):
-    """The folder cannot be used; the text says why, and what to do."""
+    """The folder cannot be used. The text gives the reason and advice."""
 
 
 def kept_folder(root: Path | None = None) -> Path:
-    """Makes it where it is missing. Raises Unsafe where it belongs to somebody else: in /tmp anybody makes folders."""
+    """Returns the folder, and creates it if it is missing. Raises Unsafe if it belongs to another user, because any
+    user can create folders in /tmp."""
     path = (root or Path(tempfile.gettempdir())) / f"headway-{os.getuid()}"
     try:
         path.mkdir(mode=0o700, exist_ok=True)
@@ -28,13 +31,13 @@ def kept_folder(root: Path | None = None) -> Path:
 
 
 def home_trouble(home: Path | None) -> str:
-    """Why Ray cannot keep its token in this home, "" where it can. home: None where there is none."""
+    """Returns the reason why Ray cannot keep its token in this home folder, "" if it can. home: None without a home."""
     if home is None:
         return "there is no home"
     folder = next(path for path in (home / ".ray", home) if path.exists() or path == home)
     if not folder.is_dir():
         return f"{folder} is not a folder"
-    # By trying: access() says yes to root even where nothing can be made.
+    # Tries to create a file: for root, access() allows even a read-only file system.
     try:
         with tempfile.TemporaryFile(dir=folder):
             return ""
@@ -50,7 +53,8 @@ def home() -> Path | None:
 
 
 def token_environment(folder: Path, environment: Mapping[str, str], home: Path | None) -> dict[str, str]:
-    """Where Ray finds its token, if not where it looks by itself: then it is made in `folder`."""
+    """Returns the variable that tells Ray the path of its token, and creates the token in `folder`; empty if Ray can
+    use its default path or the environment already names a token."""
     if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH"):
         return {}
     if not home_trouble(home) or (home and os.access(home / ".ray" / "auth_token", os.R_OK)):
@@ -63,7 +67,8 @@ def token_environment(folder: Path, environment: Mapping[str, str], home: Path |
 
 
 def haproxy_environment(folder: Path) -> dict[str, str]:
-    """Ray Serve's HAProxy below this folder; its own is /tmp/haproxy-serve, of whoever came first."""
+    """Returns the variables that put HAProxy's files below this folder. Ray's default, /tmp/haproxy-serve, belongs to
+    the first user that serves."""
     below = folder / "haproxy"
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(below / "haproxy.cfg"),

@@ -1,6 +1,6 @@
-"""`headway serve`: starts Ray with the right environment, deploys, says how to call what is ready, and ends it all.
+"""Runs `headway serve`: starts Ray with the right environment, deploys the models, prints how to call them, and stops.
 
-The environment must be complete before Ray is imported: every Serve process reads it when it is imported.
+The environment must be complete before Ray is imported, because every process reads it when it imports Ray Serve.
 """
 
 import json
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 
 class StartFailed(Exception):
-    """Something did not come up; the text says what, and what the replica said."""
+    """The start failed. The text says what failed and quotes the replica's error."""
 
 
 def serve(settings: Settings, config_path: Path, say: Say) -> None:
@@ -56,27 +56,29 @@ def serve(settings: Settings, config_path: Path, say: Say) -> None:
                 say(line)
         stop.wait()
     except Interrupted:
-        stop.listen()  # where it came while Ray had taken SIGTERM for itself
+        stop.listen()  # Ray may have replaced the handler of SIGTERM
     finally:
         try:
             say("stopping …")
-        finally:  # also where nobody reads any more what is said
+        finally:  # also if the output is closed
             cluster.stop()
         say("stopped")
 
 
 class Cluster:
-    """Ray and Headway's applications on it. Starts a Ray of its own unless the settings name one."""
+    """Ray and Headway's applications on it. Starts its own Ray unless the settings name one."""
 
     def __init__(self, settings: Settings, config_path: Path, say: Say) -> None:
         self._settings = settings
         self.folder = str(config_path.resolve().parent)
         self._say = say
         self._owns_ray = settings.server.ray_address is None
-        self._bystanders: set[int] | None = None  # children of this process that were there before the start
+        self._bystanders: set[int] | None = None  # descendants of this process that existed before the start
 
     def start(self, stop: StopSignal | None = None) -> None:
-        """stop: is listened to again after Ray has taken signals for itself."""
+        """Starts Ray and deploys the models, without waiting for them. Raises StartFailed.
+
+        stop: its handlers are installed again after Ray has replaced them."""
         server = self._settings.server
         self._bystanders = descendants(os.getpid())
         if not can_listen(self._settings):
@@ -89,7 +91,7 @@ class Cluster:
         for folder in claim_python_path(self.folder):
             self._say(f"WARNING: PYTHONPATH: {folder} hides a package of Headway's and is left out")
         self._say("starting Ray …")
-        # It says how to turn its token authentication off, at every start: nobody should.
+        # At every start Ray logs how to turn its token authentication off, which is bad advice.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         import ray
         from ray import serve
@@ -98,16 +100,16 @@ class Cluster:
         from serving.cluster.app import deploy
 
         ray.init(
-            # Else Ray puts the folder where this was started first on its workers' path, before the standard library.
+            # Otherwise Ray puts the current folder first on its workers' path, before the standard library.
             job_config=JobConfig(_client_job=True),
-            address=server.ray_address or "local",  # not whatever Ray happens to run on this machine
+            address=server.ray_address or "local",  # never another Ray that runs on this machine
             num_cpus=self._cpus() if self._owns_ray else None,
             include_dashboard=False if self._owns_ray else None,
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
         if stop:
-            stop.listen()  # Ray has taken SIGTERM for itself meanwhile
+            stop.listen()  # Ray has replaced the handler of SIGTERM
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
             http_options={
@@ -124,7 +126,8 @@ class Cluster:
         deploy(self._settings, gpus=gpus or not self._owns_ray)
 
     def _own_environment(self) -> dict[str, str]:
-        """Of a Ray that starts here, for all of its processes. On another they have Ray's own token and folders."""
+        """Returns the variables for all processes of a Ray that starts here. A Ray that already runs has its own token
+        and folders. Raises StartFailed."""
         try:
             folder = kept_folder()
         except Unsafe as error:
@@ -137,14 +140,14 @@ class Cluster:
         return own | token | haproxy_environment(folder) | ports | listening_environment(self._settings)
 
     def _check_ports(self) -> None:
-        """Ray would find out after a while, and say it in a page of tracebacks."""
+        """Raises StartFailed if a port is taken. Ray would notice later, and log a page of tracebacks."""
         checks = check_ports(self._settings.server, haproxy=uses_haproxy(self._settings))
         taken = [check for check in checks if check.verdict is Verdict.FAIL]
         if taken:
             raise StartFailed("\n".join(f"{one.name}, {one.finding}; {one.advice}" for one in taken))
 
     def wait_until_ready(self, stop: StopSignal | None = None) -> bool:
-        """False if it was asked to stop before."""
+        """Waits until all models answer; returns False if a signal to stop came first. Raises StartFailed."""
         wait = stop.wait if stop else _pause
         from ray import serve
 
@@ -164,7 +167,7 @@ class Cluster:
         return True
 
     def announcement(self) -> list[str]:
-        """What a newcomer wants to know: the address, the models, and a call that works as printed."""
+        """Returns the lines to print when all is up: the address, the models, and a call that works as printed."""
         url = self.url()
         lines = [f"Headway is ready at {url}", *self._grpc_announcement()]
         for spec in self._settings.model_specs():
@@ -181,7 +184,7 @@ class Cluster:
         return self._settings.server.url
 
     def _grpc_announcement(self) -> list[str]:
-        """Where gRPC answers, or what it lacks; nothing where it was not asked for."""
+        """Returns the address of gRPC, or a warning that says what is missing; nothing if gRPC is off."""
         server = self._settings.server
         if not server.grpc_port:
             return []
@@ -196,7 +199,7 @@ class Cluster:
         ]
 
     def stop(self) -> None:
-        """Leaves no process behind that `start` started. On a Ray that is not ours only our applications go."""
+        """Ends all processes that `start` started. On a Ray that was already running, deletes only our applications."""
         if self._bystanders is None:
             return
         ours = descendants(os.getpid()) - self._bystanders
@@ -214,12 +217,14 @@ class Cluster:
             return
         if ray.is_initialized():
             ray.shutdown()
-        # Also what a start that was interrupted has begun meanwhile.
+        # Includes processes that an interrupted start has created in the meantime.
         end(ours | descendants(os.getpid()) - self._bystanders, patience_s=DRAIN_S)
 
     def _cpus(self) -> int:
-        """Ray counts CPUs only to place replicas. Too few cores slow models down, they do not stop them. One replica
-        more has a place, so that an update of any model can start the next version before it stops the present one."""
+        """Returns the number of CPUs to declare to Ray, which uses it only to place replicas.
+
+        It may exceed the cores of the machine: too few cores slow models down, but do not stop them. It leaves a place
+        for one more replica, so that an update can start the next version before it stops the present one."""
         specs = self._settings.model_specs()
         wanted = sum(spec.resources.cpus * spec.replicas for spec in specs)
         there = len(os.sched_getaffinity(0))

@@ -1,16 +1,16 @@
-"""Python's path of the processes that Ray starts: nothing on it may hide a package of Headway's."""
+"""Cleans the PYTHONPATH of the processes that Ray starts, so that no folder on it hides a package of Headway's."""
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]  # where our packages lie
+ROOT = Path(__file__).resolve().parents[2]  # the folder of our packages
 OURS = ("models", "serving", "loadtest")
 OUR_FILES = [ROOT / name / "__init__.py" for name in OURS]
 
 
 def claim_python_path(settings_folder: str | None) -> list[str]:
-    """Takes what hides our packages out of PYTHONPATH. Returns what was there besides the folder of the settings, whose
-    modules are found without it."""
+    """Removes folders that hide our packages from PYTHONPATH. Returns the removed folders except the folder of the
+    settings, whose modules are found without it."""
     places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     hiding = [place for place in places if _hides_ours(Path(place))]
     if hiding:

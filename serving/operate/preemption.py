@@ -1,7 +1,7 @@
-"""Watches for the notice that the cloud takes this machine back, and has Ray drain it before it is gone.
+"""Watches for the notice that the cloud takes this machine back, and makes Ray drain the node before that.
 
-AWS tells a spot instance two minutes ahead, at an address only the instance can see. A node that drains gets no new
-replicas; Ray Serve starts others elsewhere first, and then lets those here finish what they have.
+AWS gives a spot instance two minutes' notice, at an address that only the instance can reach. A draining node gets no
+new replicas; Ray Serve starts replacements on other nodes first, and then lets the replicas here finish their requests.
 """
 
 import json
@@ -25,8 +25,9 @@ Say = Callable[[str], None]
 
 
 def watch(say: Say, stop: StopSignal, *, url: str = METADATA_URL, drain: Callable[[float], None] | None = None) -> None:
-    """Returns when the notice came and Ray was told, or when it was asked to stop. Cloud trouble is not the end, nor
-    is a drain that failed: it is tried again at the next look, as long as the machine is there."""
+    """Polls for the notice, and drains this node when it comes. Returns after that, or at a signal to stop.
+
+    Errors of the metadata service and of the drain are reported and tried again at the next poll."""
     trouble = ""
     while not stop.wait(POLL_S):
         try:
@@ -47,8 +48,9 @@ def watch(say: Say, stop: StopSignal, *, url: str = METADATA_URL, drain: Callabl
 
 
 def notice_s(url: str, now: datetime) -> float | None:
-    """Seconds until the machine is taken back; None: nobody said so. Raises OSError, or
-    ValueError, LookupError, TypeError and HTTPException for an answer that makes no sense."""
+    """Returns the seconds until the machine is taken back; None without a notice.
+
+    Raises OSError, or ValueError, LookupError, TypeError and HTTPException for a malformed answer."""
     header = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     ask_token = urllib.request.Request(f"{url}/latest/api/token", method="PUT", headers=header)
     with ask_directly(ask_token, timeout_s=TIMEOUT_S) as answer:
@@ -60,14 +62,14 @@ def notice_s(url: str, now: datetime) -> float | None:
         with ask_directly(ask, timeout_s=TIMEOUT_S) as answer:
             action = json.load(answer)
     except urllib.error.HTTPError as error:
-        if error.code == 404:  # as long as there is nothing to say
+        if error.code == 404:  # there is no notice
             return None
         raise
     return max(0.0, (datetime.fromisoformat(action["time"]) - now).total_seconds())
 
 
 def drain_this_node(left_s: float) -> None:
-    """Tells Ray on this machine. Raises CalledProcessError if it refuses."""
+    """Drains the node of this machine. Raises CalledProcessError if Ray rejects it."""
     import ray
 
     ray.init(address="auto", log_to_driver=False, ignore_reinit_error=True)
@@ -75,7 +77,7 @@ def drain_this_node(left_s: float) -> None:
 
 
 def drain_node(node_id: str, left_s: float) -> None:
-    """By Ray's command: its interface in Python is private."""
+    """Drains a node by Ray's command, because Ray's Python interface for it is private. Raises CalledProcessError."""
     command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--node-id", node_id]
     command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken back by the cloud"]
     subprocess.run([*command, "--deadline-remaining-seconds", str(int(left_s))], check=True)

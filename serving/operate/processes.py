@@ -1,4 +1,4 @@
-"""The processes this one has started, and their end: HAProxy and Ray's helpers outlive a plain shutdown."""
+"""Finds and ends the processes that this one has started: HAProxy and Ray's helpers outlive a plain shutdown."""
 
 import os
 import select
@@ -12,7 +12,7 @@ POLL_S = 0.05
 
 
 class Interrupted(BaseException):
-    """A signal to stop came. No Exception: what is interrupted must not take it for a failure of its own."""
+    """A signal to stop came. Not an Exception, so that interrupted code does not handle it as an error of its own."""
 
 
 class StopSignal:
@@ -28,14 +28,15 @@ class StopSignal:
         self.listen()
 
     def listen(self) -> None:
-        """From now on, whoever listened before. What is ignored stays so: `nohup` has SIGHUP ignored."""
+        """Installs the handlers, in place of others. Ignored signals stay ignored, as `nohup` does with SIGHUP."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._hear)
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Within, the first signal raises Interrupted: what waits for other processes would hear of it late."""
+        """Within the context, the first signal raises Interrupted, because code that waits for other processes would
+        notice it late."""
         self._interrupts = True
         try:
             if self.wait(0):
@@ -51,18 +52,18 @@ class StopSignal:
             raise Interrupted
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether a signal has come, now or within the time given (None: however long it takes)."""
+        """Waits for a signal, at most `timeout_s` (None: without limit). Returns whether one has come."""
         return bool(select.select([self._read], [], [], timeout_s)[0])
 
 
 def descendants(root: int) -> set[int]:
-    """All processes below `root`, by the parents that /proc names."""
+    """Returns the pids of all descendants of `root`, from the parents in /proc."""
     parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 stat = (folder / "stat").read_text()
-            except OSError:  # it ended while we looked
+            except OSError:  # it ended in the meantime
                 continue
             parents[int(folder.name)] = int(stat.rsplit(")", 1)[1].split()[1])
     found: set[int] = set()
@@ -74,7 +75,7 @@ def descendants(root: int) -> set[int]:
 
 
 def end(pids: set[int], patience_s: float) -> set[int]:
-    """Asks these processes to end, waits, and kills those that did not. Returns whom it had to kill."""
+    """Sends SIGTERM to these processes, waits, and kills the rest. Returns the pids of the killed ones."""
     _signal(pids, signal.SIGTERM)
     stubborn = _wait_for_end(pids, patience_s)
     _signal(stubborn, signal.SIGKILL)
@@ -83,7 +84,7 @@ def end(pids: set[int], patience_s: float) -> set[int]:
 
 
 def _wait_for_end(pids: set[int], patience_s: float) -> set[int]:
-    """Those that are still alive after this time."""
+    """Waits until all have ended, at most `patience_s`. Returns the pids that are still alive."""
     give_up_s = time.monotonic() + patience_s
     while (alive := {pid for pid in pids if is_alive(pid)}) and time.monotonic() < give_up_s:
         time.sleep(POLL_S)
@@ -99,7 +100,7 @@ def _signal(pids: set[int], number: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it still runs; one that has ended and only waits for its parent to notice does not."""
+    """Returns whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

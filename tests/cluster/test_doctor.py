@@ -1,4 +1,4 @@
-"""What the doctor says of machines that lack something, and what a container really grants."""
+"""Tests the doctor's findings on deficient machines, and how it reads a container's limits."""
 
 import socket
 from pathlib import Path

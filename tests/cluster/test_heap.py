@@ -1,4 +1,4 @@
-"""When a process gives memory back that it used once."""
+"""Tests when a process returns free memory to the operating system."""
 
 from serving.cluster.replica.heap import EVERY_NS, MOST, Heap, Keeping, malloc_trim
 

@@ -1,4 +1,4 @@
-"""Where a server keeps what Ray and HAProxy write, and what happens where it cannot."""
+"""Tests the folder for files of Ray and HAProxy, and the errors if it cannot be used."""
 
 import os
 from pathlib import Path

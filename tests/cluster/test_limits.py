@@ -1,4 +1,4 @@
-"""What a model's declared bounds mean for Ray."""
+"""Tests the bounds that are derived for Ray from a model's limits."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What is committed for clusters is what the settings say, and what Ray itself accepts."""
+"""Tests that the committed files for clusters match the settings, and that Ray accepts them."""
 
 import copy
 from pathlib import Path

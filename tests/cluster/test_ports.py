@@ -1,4 +1,4 @@
-"""How a replica learns the port of its own gRPC server."""
+"""Tests how a replica finds the port of its own gRPC server."""
 
 import asyncio
 import socket

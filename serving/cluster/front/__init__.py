@@ -1,1 +1,1 @@
-"""What runs in the front's process: the index of models, loading and unloading, pages of the whole cluster."""
+"""The code of the front's process: the index of models, loading and unloading, pages about the whole cluster."""

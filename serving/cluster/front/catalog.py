@@ -1,4 +1,4 @@
-"""Tells which models there are and whether they answer, as Ray Serve's controller knows it."""
+"""Lists the models and their states, as reported by Ray Serve's controller."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What Ray Serve says of a model; see `ModelEntry`."""
+    """The state of a model according to Ray Serve. The fields are those of `ModelEntry`."""
 
     name: State
     reason: str = ""
@@ -29,12 +29,12 @@ class ModelState:
 
 
 class Catalog:
-    """Answers from memory for a second, so that health checks do not load the controller. While the controller does not
-    answer, the last known state stands: models serve on without it.
+    """The states of all models, cached for a second, so that health checks do not load the controller. While the
+    controller does not answer, the last known states stay valid, because models serve without it.
 
-    configured: the entry of every model; its state is what Ray Serve says.
-    explicit: clients load and unload models, so one that is not deployed was unloaded.
-    ask: the controller's answer, blocking.
+    configured: the entries of all models; their states are replaced by those of Ray Serve.
+    explicit: clients load and unload models, so a model that is not deployed was unloaded.
+    ask: returns the controller's status; blocks.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class Catalog:
         self._looking: asyncio.Future[Any] | None = None
 
     async def models(self) -> list[ModelEntry]:
-        """The entry of every model of the configuration."""
+        """Returns the entries of all configured models. Waits at most PATIENCE_S for the controller."""
         now_ns = SystemClock.now_ns()
         if self._asked_ns is None or now_ns - self._asked_ns > FRESH_NS:
             if self._looking is None:
                 self._looking = asyncio.get_running_loop().run_in_executor(None, self._ask)
                 self._looking.add_done_callback(self._learn)
-            # A controller that is being replaced may take long; whoever asks for health may not wait for it.
+            # While the controller restarts, its answer may take long; a health check cannot wait for it.
             await asyncio.wait([self._looking], timeout=PATIENCE_S)
         return self._known
 
     def forget(self) -> None:
-        """A model has come or gone; an answer that is under way may be older than that."""
+        """Drops the cache after a load or unload, and ignores a query in flight, which may be older."""
         self._asked_ns = None
         self._looking = None
 
@@ -82,7 +82,7 @@ class Catalog:
 
 
 def entries(configured: Sequence[ModelEntry], status: Any, *, explicit: bool = False) -> list[ModelEntry]:
-    """What the repository index says of each model, from Ray Serve's status."""
+    """Returns the entries of the repository index, with the states of Ray Serve's status."""
     found = []
     for entry in configured:
         application = status.applications.get(entry.name)
@@ -94,10 +94,10 @@ def entries(configured: Sequence[ModelEntry], status: Any, *, explicit: bool = F
 
 
 def model_state(application: Any | None, *, running: int, explicit: bool = False) -> ModelState:
-    """Ready means that the model answers: also while its next version is being loaded, or has failed to.
+    """Returns the state of a model. READY means that it answers, even if its next version is loading or has failed.
 
-    application: from Serve's status or details, None if there is none. running: its replicas that run. explicit: as
-    `Catalog` takes it.
+    application: from Serve's status or details, None if there is none. running: the number of running replicas.
+    explicit: see `Catalog`.
     """
     status = application.status if application else None
     if explicit and status in (None, "DELETING"):

@@ -1,6 +1,6 @@
-"""Asks every replica of every model something, wherever it runs, and never waits long for one that does not answer.
+"""Calls a method on every replica of every model, on any machine, with a timeout for replicas that do not answer.
 
-Ray keeps every handle informed of the replicas there are, so those that come and go need no registry of ours.
+Ray updates the list of replicas in every handle, so no registry of replicas is needed.
 """
 
 import asyncio
@@ -28,14 +28,16 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(slots=True)
 class Replies:
-    """What the replicas of one model said, in no order, and how many said nothing in time."""
+    """The replies of one model's replicas, in no order, and the number of replicas that did not answer in time."""
 
     replies: list[Any] = field(default_factory=list)
     silent: int = 0
 
 
 class Collector:
-    """versions: of every model, by name; the name is also that of its Serve application."""
+    """Calls methods of replicas, and caches the snapshot of all models for a second.
+
+    versions: the version of every model, by name; the name is also that of its Serve application."""
 
     def __init__(self, versions: dict[str, str], *, patience_s: float = PATIENCE_S) -> None:
         self._versions = versions
@@ -46,24 +48,26 @@ class Collector:
         self._looking = asyncio.Lock()
 
     async def ask(self, method: str, *arguments: Any, models: Sequence[str] | None = None) -> dict[str, Replies]:
-        """Calls `method` on every replica of these models (None: of all), and waits for the slowest until patience
-        ends. By model; a model without replicas has empty answers."""
+        """Calls `method` on every replica of these models (None: of all), and returns the replies by model.
+
+        Waits for the slowest replica, at most `patience_s`. A model without replicas has no replies."""
         names = list(self._versions) if models is None else list(models)
         answers = await asyncio.gather(*(self._ask(name, method, arguments) for name in names))
         return dict(zip(names, answers, strict=True))
 
     def forget(self) -> None:
-        """Models have come or gone; a handle of one that is gone would wait for its replicas."""
+        """Drops all handles and the cache after a load or unload: the handle of an unloaded model would wait for
+        replicas."""
         self._handles.clear()
         self._known = None
 
     async def statistics(self) -> dict[str, ModelStatistics]:
-        """Of each model, all its replicas together."""
+        """Returns the statistics of each model, summed over its replicas."""
         answers = await self.ask("statistics")
         return {name: total(answer.replies) for name, answer in answers.items()}
 
     async def snapshot(self) -> ClusterSnapshot:
-        """Everything about all models. Whoever asks within a second of another gets the same one."""
+        """Returns a snapshot of all models, at most a second old."""
         async with self._looking:
             now_ns = SystemClock.now_ns()
             if self._known is None or now_ns - self._known_ns > FRESH_NS:
@@ -82,11 +86,11 @@ class Collector:
                 if name not in self._handles:
                     self._handles[name] = await asyncio.to_thread(serve.get_app_handle, name)
                 response = self._handles[name].broadcast(method, *arguments)
-                # Ray's own way to wait for them loses all answers if one is late, which is when they are needed most.
+                # Ray's own method of waiting loses all answers if one is late, which is when they are needed most.
                 calls = await response._fetch_replica_results_async()
         except Exception as error:  # no such application yet, or none of its replicas runs
             self._handles.pop(name, None)
-            logger.info("%s: nobody to ask: %r", name, error)
+            logger.info("%s: no replica to ask: %r", name, error)
             return Replies()
         answers = Replies()
         for reply in await asyncio.gather(*(_reply(call, until_s) for call in calls), return_exceptions=True):
@@ -104,7 +108,8 @@ async def _reply(call: Any, until_s: float) -> Any:
 
 
 def serve_details() -> ServeInstanceDetails | None:
-    """What Ray Serve's controller knows; `serve.status()` is an excerpt of it. None while it does not answer."""
+    """Returns the details of Ray Serve's controller, of which `serve.status()` is an excerpt; None if it does not
+    answer. Blocks."""
     try:
         return ServeInstanceDetails(**_get_global_client().get_serve_details())
     except Exception as error:
@@ -132,13 +137,13 @@ def model_snapshot(name: str, version: str, details: ServeInstanceDetails | None
 
 
 def _limit(deployment: DeploymentDetails | None) -> int | None:
-    """Ray gives the scaling of a deployment as it was given: an object, or plain data."""
+    """Returns `max_replicas` of a deployment. Ray returns the scaling as it was passed: an object or a dict."""
     scaling = deployment.deployment_config.autoscaling_config if deployment else None
     found = scaling.get("max_replicas") if isinstance(scaling, dict) else getattr(scaling, "max_replicas", None)
     return int(found) if found is not None else None
 
 
 def targets(http_port: int) -> list[dict[str, Any]]:
-    """For Prometheus' HTTP service discovery: one target per machine, which is asked for its own replicas only."""
+    """Returns targets for Prometheus' HTTP service discovery: one per machine, for the replicas on it. Blocks."""
     alive = sorted({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
     return [{"targets": [f"{node}:{http_port}"], "labels": {"node": node, "__param_node": node}} for node in alive]

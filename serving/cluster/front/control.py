@@ -1,8 +1,8 @@
 """Loads and unloads models at run time, as in Triton's explicit mode: a load deploys a model's Serve application, or
-replaces its replicas; an unload deletes it. What there is to load is what the settings say.
+replaces its replicas; an unload deletes it. Only models of the settings can be loaded.
 
-A load is done when the new replicas answer, an unload when the model answers no more. Replicas that were replaced or
-unloaded finish what they have in the background, for half a minute or more.
+A load is done when the new replicas answer, an unload when the model no longer answers. Replicas that were replaced or
+unloaded finish their requests in the background, for half a minute or more.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from serving.cluster.probes import POLL_S, NeverUp, answers, hears, is_ready_ove
 from serving.config import Settings
 from serving.names import model_path
 
-PATIENCE_S = 600.0  # as `headway serve` has at the start
+PATIENCE_S = 600.0  # as long as `headway serve` waits at the start
 
 logger = logging.getLogger("ray.serve")
 
@@ -32,8 +32,9 @@ class Deploy(Protocol):
 
 
 class Control:
-    """See `api.operations.ModelControl`. deploy: into the running Ray. changed: called when a model has come or
-    gone."""
+    """Implements `api.operations.ModelControl`.
+
+    deploy: deploys a model to the running Ray. changed: called after each load and unload, even if it failed."""
 
     def __init__(self, settings: Settings, *, deploy: Deploy, changed: Callable[[], None]) -> None:
         self._settings = settings
@@ -76,7 +77,9 @@ class Control:
         raise CallFailed(Fault(503, f"'{name}' is not {what} after {PATIENCE_S:g} s; it may still be"))
 
     def _is_up(self, name: str, before: Collection[str]) -> bool:
-        """Raises CallFailed if it never will be. before: the replicas that are replaced."""
+        """Returns whether the new replicas answer. Raises CallFailed if the load has failed.
+
+        before: ids of the replicas that are replaced."""
         details = serve_details()
         try:
             count = replacing(details.applications.get(name) if details else None, before)
@@ -87,14 +90,14 @@ class Control:
         return not self._grpc or bool(is_ready_over_grpc(self._grpc_address, name))
 
     def _is_gone(self, name: str) -> bool:
-        """Whether HAProxy sends requests to the model's replicas no more."""
+        """Returns whether HAProxy no longer sends requests to the model's replicas."""
         if answers(f"{self._settings.server.url}{model_path(name)}/ready"):
             return False
         return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
 
 
 def replicas_of(name: str) -> set[str]:
-    """Ids of all replicas of a model, those that are about to end included."""
+    """Returns the ids of all replicas of a model, including those that are stopping."""
     details = serve_details()
     application = details.applications.get(name) if details else None
     deployments = application.deployments.values() if application else ()

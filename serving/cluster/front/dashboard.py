@@ -1,7 +1,7 @@
-"""What the dashboard page reads: the last hour of every model, kept by the front whether somebody looks or not.
+"""Serves the data of the dashboard page: the last hour of every model, which the front always records.
 
-A look costs every replica some 30 µs and the front a millisecond per replica, every five seconds. Once a minute the
-hour is written to a file, where a front that is started again finds it.
+Every five seconds a snapshot costs each replica some 30 µs and the front a millisecond per replica. Once a minute the
+hour is written to a file, from which a restarted front reads it.
 """
 
 import asyncio
@@ -22,12 +22,14 @@ from serving.telemetry.snapshot import ClusterSnapshot
 
 logger = logging.getLogger("ray.serve")
 SHOWN_DECISIONS = 12
-SAVED_EVERY = 12  # looks
+SAVED_EVERY = 12  # snapshots
 
 
 class Dashboard:
-    """look: at the whole cluster. decisions: the latest on the replicas of a model; may block. file: where the hour is
-    kept; None: only in memory. now: seconds since 1970."""
+    """Records the last hour of every model and answers requests for it.
+
+    look: returns a snapshot of the cluster. decisions: returns the latest scaling decisions of a model; may block.
+    file: the file for the hour; None: only in memory. now: returns seconds since 1970."""
 
     def __init__(
         self,
@@ -47,19 +49,19 @@ class Dashboard:
         self._watching: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Looks every few seconds from now on, as long as this process lives, and goes on where another has ended."""
+        """Restores the hour from the file, and starts the task that takes a snapshot every few seconds."""
         await asyncio.to_thread(self._restore)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def look(self) -> None:
-        """Once."""
+        """Takes one snapshot and adds it to the history."""
         self.history.add(await self._look(), at_s=self._now(), now_ns=SystemClock.now_ns())
 
     def pages(self) -> Mapping[str, LivePage]:
         return {"/dashboard/data": self._answer}
 
     async def save(self) -> None:
-        """Writes what there is: whole, or not at all."""
+        """Writes the history to the file atomically."""
         if self._file is not None:
             await asyncio.to_thread(_write, self._file, self.history.lines())
 
@@ -82,7 +84,8 @@ class Dashboard:
             await asyncio.sleep(EVERY_S)
 
     async def _answer(self, query: str) -> tuple[str, bytes]:
-        """`model`: only this one, else all together; `since`: points after this instant, in seconds since 1970."""
+        """Answers `/dashboard/data`. Query: `model`: only this model, else the sum of all; `since`: only points after
+        this instant, in seconds since 1970."""
         asked = parse_qs(query)
         model = asked.get("model", [ALL])[0]
         models = self.history.latest.models if self.history.latest else ()
@@ -124,7 +127,7 @@ def _write(file: Path, lines: Mapping[str, Any]) -> None:
 
 
 def _number(text: str) -> float:
-    """Nonsense asks for everything."""
+    """Parses a number. Text that is no number gives 0, so that all points are sent."""
     try:
         return float(text)
     except ValueError:

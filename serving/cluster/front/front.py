@@ -1,4 +1,4 @@
-"""The Ray deployment of the front, which answers what belongs to no model. It only constructs and delegates."""
+"""The Ray deployment of the front, which answers requests that belong to no model. It only constructs and delegates."""
 
 import os
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from serving.telemetry.gpu import visible_devices
 @serve.deployment
 @serve.ingress()
 class Front:
-    """What belongs to no model: the server's health and metadata, the list of models, clean 404s."""
+    """Answers requests that belong to no model: the server's health and metadata, the list of models, 404s."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self, settings: Settings, configured: Sequence[ModelEntry], *, deploy: Deploy
@@ -79,6 +79,6 @@ class Front:
 
 
 async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -> list[dict[str, Any]]:
-    """The entries of `model_stats`."""
+    """Returns the entries of `model_stats` in the statistics of all models."""
     found = await collector.statistics()
     return [model_statistics(entry.name, entry.version, found[entry.name]) for entry in configured]

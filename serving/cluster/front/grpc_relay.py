@@ -1,8 +1,8 @@
-"""Passes calls on to the replicas of the model they name, through HAProxy and by its metadata.
+"""Relays gRPC calls to the replicas of the model they name, through HAProxy with the metadata `application`.
 
-They are the exception: compressed messages, whose name HAProxy cannot read (`haproxy.py`), come to the front, and of a
-stream that names several models all come to the first one's replica. Both processes call them by one id, and they are
-stamped anew: their age counts from here.
+Few calls need this. HAProxy cannot read the model's name in compressed messages (`haproxy/editing.py`), so these come
+to the front. All messages of a stream reach the replica of the first model, even if later ones name other models. The
+request id stays the same in both processes. HAProxy stamps the call again, so its age counts from the relay.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _OPTIONS = (*GRPC_OPTIONS, ("grpc.max_receive_message_length", -1), ("grpc.max_s
 
 
 class Relayed:
-    """A call on its way; see `grpc_service.Answering`."""
+    """A relayed call in flight; implements `api.grpc.service.Answering`."""
 
     def __init__(self, running: Any) -> None:
         self._running = running
@@ -38,7 +38,7 @@ class Relayed:
 
 
 class RelayedStream:
-    """See `grpc_pending.RemoteStream`."""
+    """A relayed stream; implements `api.grpc.pending.RemoteStream`."""
 
     def __init__(self, running: Any) -> None:
         self._running = running
@@ -69,7 +69,7 @@ def _fault(error: grpc.aio.AioRpcError) -> Fault:
 
 
 class GrpcRelay:
-    """See `grpc_pending.Relay`. target: the address of HAProxy on this node."""
+    """Implements `api.grpc.pending.Relay`. target: the address of HAProxy on this node."""
 
     def __init__(self, target: str, tenant_header: str) -> None:
         self._target = target

@@ -1,4 +1,4 @@
-"""What the front shows of the whole cluster: metrics for Prometheus, where it should ask, and what helps to debug."""
+"""The front's pages about the whole cluster: metrics and scrape targets for Prometheus, and pages for debugging."""
 
 import asyncio
 import json
@@ -21,8 +21,8 @@ SHORTEST_TOKEN = 16
 
 
 def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]:
-    """`/metrics` tells of every replica, or with `?node=` of those on one machine; `/metrics/targets` lists the
-    machines for Prometheus' HTTP service discovery, so that none is left out and none counted twice."""
+    """Returns the pages for Prometheus. `/metrics` covers every replica, or with `?node=` those on one machine.
+    `/metrics/targets` lists the machines for HTTP service discovery, so that each replica is scraped exactly once."""
 
     async def metrics(query: str) -> tuple[str, bytes]:
         snapshot = await collector.snapshot()
@@ -37,11 +37,11 @@ def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]
 
 
 def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
-    """`/debug/state`: every model with its replicas in full and the latest scaling decisions, and the front's own
-    process; `/debug/stacks`: where every thread and task of every replica stands. Only for whoever sits on the machine.
+    """Returns the pages for debugging, which are for callers on this machine or with the admin token.
 
-    `/debug/state?watch_loop_s=30` has replicas and the front measure for so long how their event loops stand still; the
-    next look tells."""
+    `/debug/state`: every model with the full state of its replicas and the latest scaling decisions, and the front's
+    own process. `/debug/stacks`: the stack of every thread and task of every replica. `/debug/state?watch_loop_s=30`
+    makes replicas and the front measure stalls of their event loops for 30 s; the next request shows the result."""
     loop_watch = LoopWatch()
 
     async def state(query: str) -> tuple[str, bytes]:
@@ -76,7 +76,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
 
 
 def admin_token_here(path: str | None) -> str:
-    """The same in a replica, whose machine need not have the file; "" then."""
+    """Returns the admin token in a replica, whose machine may lack the file: "" then."""
     return admin_token(path) if path is not None and Path(path).is_file() else ""
 
 
@@ -88,7 +88,8 @@ def _seconds(text: str) -> float:
 
 
 def admin_token(path: str | None) -> str:
-    """The secret in this file, "" without one. Raises where there is a file without a secret: nobody would notice."""
+    """Returns the secret in this file, "" for None. Raises ValueError if the file is missing or holds no usable secret:
+    otherwise the mistake would go unnoticed."""
     if path is None:
         return ""
     try:

@@ -1,8 +1,7 @@
-"""What is traced and logged, read and changed while replicas run: Triton's trace and log settings, as far as they have
-an effect here.
+"""Reads and changes trace and log settings while replicas run: Triton's settings, as far as they have an effect here.
 
-A replica has its own switches; who is asked passes the changes on to every replica that runs. One that starts later
-begins with what the server's settings say.
+Each replica has its own switches. The process that receives a change sends it to every running replica. A replica that
+starts later begins with the server's settings.
 """
 
 import logging
@@ -29,11 +28,11 @@ TRACE_FACTS = {"trace_count": "-1", "log_frequency": "0", "trace_file": "", "tra
 UNTRACED = {"trace_level": ["OFF"], "trace_rate": "1000", **TRACE_FACTS}
 _LEVELS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
 CONTROL_IS_OFF = "changing trace and log settings is off on this server; the setting server.settings_control allows it"
-_MOST = 2**31 - 1  # what a rate or level over gRPC can be
+_MOST = 2**31 - 1  # the largest rate or level over gRPC
 
 
 class LogSwitch(logging.Filter):
-    """On a logger: which of its lines are written."""
+    """A filter of a logger that drops the levels which are switched off."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
@@ -52,7 +51,7 @@ class LogSwitch(logging.Filter):
 
 
 class TraceSwitch:
-    """traces: None where nobody is sent any."""
+    """The trace settings of a replica. traces: None if the server has no `trace_endpoint`."""
 
     def __init__(self, traces: RequestTraces | None) -> None:
         self._traces = traces
@@ -78,7 +77,7 @@ class TraceSwitch:
 
 
 class ClusterSwitches:
-    """See `api.operations.Switches`. may_change: False where they may only be read."""
+    """Implements `api.operations.Switches` for all replicas. may_change: False if settings may only be read."""
 
     def __init__(self, collector: Collector, *, may_change: bool = True) -> None:
         self._collector = collector
@@ -109,7 +108,7 @@ class ClusterSwitches:
 
 
 def checked_log(changes: Mapping[str, Any]) -> Settings:
-    """Those that say something: None, as Triton's clients send it, leaves a setting as it is. Raises BadMessage."""
+    """Returns the changes without None, which Triton's clients send for "unchanged". Raises BadMessage."""
     for name, value in changes.items():
         if name not in LOG:
             raise BadMessage(f"is no log setting; there are: {', '.join(LOG)}", path=name[:100])
@@ -126,7 +125,8 @@ def checked_log(changes: Mapping[str, Any]) -> Settings:
 
 
 def checked_trace(changes: Mapping[str, Any]) -> Settings:
-    """In the shapes that are told; None for what goes back to the server's settings. Raises BadMessage."""
+    """Returns the changes in the form in which they are reported; None resets a setting to the server's. Raises
+    BadMessage."""
     checked: Settings = {}
     for name, value in changes.items():
         if name not in UNTRACED:
@@ -150,6 +150,6 @@ def checked_trace(changes: Mapping[str, Any]) -> Settings:
 
 
 def _check_fact(name: str, value: object, fact: object) -> None:
-    """Setting what is so already is no error."""
+    """Raises BadMessage unless the value is the fixed one or None: clients may write back a value that they read."""
     if value is not None and (value != fact or type(value) is not type(fact)):
         raise BadMessage(f"is {str(fact)!r} on this server, and nothing else has an effect here", path=name)

@@ -1,1 +1,1 @@
-"""HAProxy as Ray Serve starts it, with changes to its configuration."""
+"""Edits the configuration of the HAProxy that Ray Serve starts."""

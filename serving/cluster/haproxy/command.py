@@ -14,12 +14,12 @@ from serving.cluster.haproxy.editing import AGE_KEY, PEER_KEY, Unexpected, edite
 from serving.cluster.haproxy.errors import with_clear_errors
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
-HOST = "HEADWAY_HOST"  # where HAProxy listens, if not where Ray says
-SLEEPERS = "HEADWAY_SLEEPERS"  # and the one with the models that may have no replica, separated by commas
+HOST = "HEADWAY_HOST"  # the address at which HAProxy listens, if not the one that Ray writes
+SLEEPERS = "HEADWAY_SLEEPERS"  # the models that may have no replica, separated by commas
 
 
 def keys() -> dict[str, str]:
-    """The variables that the edited configuration names."""
+    """The environment variables with the keys to which the edited configuration refers."""
     return {AGE_KEY: age.machine().decode(), PEER_KEY: peer_key().decode()}
 
 
@@ -28,7 +28,7 @@ def peer_key() -> bytes:
 
 
 def real_binary() -> str:
-    """The HAProxy to become. Raises FileNotFoundError."""
+    """The path of the real HAProxy. Raises FileNotFoundError if there is none."""
     if named := os.environ.get(REAL_BINARY):
         return named
     try:
@@ -43,7 +43,7 @@ def real_binary() -> str:
 
 
 def main() -> None:
-    """`headway-haproxy ARGS`: as `haproxy ARGS`, after editing the file behind -f."""
+    """Runs `headway-haproxy ARGS`: edits the file named by -f, then replaces this process by `haproxy ARGS`."""
     arguments = sys.argv[1:]
     try:
         path = Path(arguments[arguments.index("-f") + 1])

@@ -1,14 +1,14 @@
-"""What HAProxy answers where no replica can, in HTTP's words and in gRPC's. Imports nothing heavy, as `haproxy.py`.
+"""The errors that HAProxy sends over HTTP and gRPC if no replica can answer. Imports nothing heavy, as `command.py`.
 
-A request whose replica ended before it answered was given to one more (RAY_SERVE_HAPROXY_RETRIES). If that ended too,
-the request may be the reason: its answer then has a status that nobody's policy repeats, no word of trying again, and
-the request's id. The id has to be the client's: one that a replica makes up ends with it.
+A request whose replica died before it answered is retried once (RAY_SERVE_HAPROXY_RETRIES). If the second replica dies
+too, the request may be the cause. Its answer then has a status that no retry policy repeats, does not suggest trying
+again, and carries the request's id. Only an id of the client is known here: one made by a replica is lost with it.
 """
 
 import re
 from pathlib import Path
 
-# Ray calls all of it 500. Who finds no replica may try again; 502 is told below.
+# Ray answers 500 in all cases. A client may retry if no replica is reachable. 502 is defined below.
 _FILES = {
     "503": ("Service Unavailable", "no replica of this model can be reached at the moment; try again", 14),
     "504": ("Gateway Timeout", "the replica did not answer in time", 4),
@@ -37,8 +37,8 @@ GRPC_STATUS = f"""\
 
 
 def with_clear_errors(config: str, folder: Path) -> str:
-    """With errors of our own: the status it is, JSON that says so, and when to try again; the same in gRPC's words for
-    its calls. Those without facts of the request are files in this folder."""
+    """Returns the configuration with our own errors: the right status, a JSON body, and when to try again; for gRPC
+    calls the equivalents. Writes errors that do not depend on the request to files in this folder."""
     for status, (reason, text, code) in _FILES.items():
         body = f'{{"error":"{text}"}}'
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -60,7 +60,7 @@ def _ended() -> str:
 
 
 def _ended_over_grpc() -> str:
-    """A negative pushback: gRPC's clients do not repeat the call by themselves, whatever their policy."""
+    """Returns the gRPC error. Its negative pushback keeps gRPC clients from retrying, whatever their policy."""
     text = ENDED.format(id=f"%[{_CAPTURED},url_enc]")
     return f"""\
     http-error status 502 hdr content-type application/grpc hdr grpc-status 14 hdr grpc-message "{text}" \

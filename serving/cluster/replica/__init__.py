@@ -1,1 +1,1 @@
-"""What runs in a replica's process: its doors, its engines, and what it reports of itself."""
+"""The code of a replica's process: its doors, its engine, its reports."""

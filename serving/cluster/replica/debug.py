@@ -1,7 +1,7 @@
-"""What an engineer wants to see of a replica at three in the morning: its state in full, and where everything stands.
+"""Reports the full state of a replica for debugging, and the stacks of its threads and tasks.
 
-`kill -USR1 PID` writes the stack of every thread into a file beside the logs, even while the event loop hangs, and the
-stacks of the tasks as soon as it does not.
+`kill -USR1 PID` writes the stack of every thread into a file beside the logs, even while the event loop is blocked, and
+the stacks of the tasks as soon as the loop runs again.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from serving.runtime.engine import Engine
 from serving.runtime.generation import GeneratingEngine
 from serving.telemetry.snapshot import ReplicaSnapshot
 
-LOOK_S = 0.5  # how soon the tasks follow the threads
+LOOK_S = 0.5  # the time between checks whether the threads were dumped, after which the tasks follow
 
 
 class StackDump:
-    """Waits for SIGUSR1. Create it on the event loop whose tasks matter."""
+    """Dumps all stacks on SIGUSR1. Create it on the event loop whose tasks are to be dumped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +35,8 @@ class StackDump:
         self._look()
 
     def _look(self) -> None:
-        """faulthandler calls nobody: that it wrote shows in the file's size, a microsecond to look at."""
+        """Writes the tasks if faulthandler has written the threads. faulthandler has no callback, but the file has
+        grown then; reading its size takes a microsecond."""
         if os.fstat(self._file.fileno()).st_size > self._seen:
             self._file.write(_text(tasks(self._loop)))
             self._seen = os.fstat(self._file.fileno()).st_size
@@ -48,7 +49,7 @@ class StackDump:
 
 
 def tasks(loop: asyncio.AbstractEventLoop) -> dict[str, list[str]]:
-    """Where every task of this loop waits, innermost last."""
+    """Returns the stack of every task of this loop, innermost frame last."""
     return {
         f"{task.get_name()} {getattr(task.get_coro(), '__qualname__', '')}": [
             _place(frame) for frame in task.get_stack()
@@ -58,7 +59,7 @@ def tasks(loop: asyncio.AbstractEventLoop) -> dict[str, list[str]]:
 
 
 def threads() -> dict[str, list[str]]:
-    """Where every thread of this process stands, innermost last."""
+    """Returns the stack of every thread of this process, innermost frame last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found: dict[str, list[str]] = {}
     for ident, innermost in sys._current_frames().items():
@@ -71,12 +72,12 @@ def threads() -> dict[str, list[str]]:
 
 
 def _place(frame: FrameType) -> str:
-    """By hand: Python's `traceback` fails on frames without a line, which compiled code has."""
+    """Formats a frame. Python's `traceback` cannot: it fails on frames of compiled code, which have no line."""
     return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
 
 
 def state(engine: AnyEngine, snapshot: ReplicaSnapshot) -> dict[str, Any]:
-    """Of one replica, as JSON takes it. `balance` is "good", or what is wrong with the ledger."""
+    """Returns the state of one replica, ready for JSON. `balance` is "good", or the fault in the ledger."""
     counts = snapshot.counts
     return {
         "replica": snapshot.replica,
@@ -113,7 +114,7 @@ def state(engine: AnyEngine, snapshot: ReplicaSnapshot) -> dict[str, Any]:
 
 
 def _lines(engine: Engine) -> list[dict[str, Any]]:
-    """Who waits for what."""
+    """Returns the lines of the queue with the number of requests in each."""
     return [
         {"group": str(group), "length": length, "tenant": tenant, "requests": len(line)}
         for (group, length), by_tenant in engine.batcher.queue.lines.items()

@@ -1,4 +1,4 @@
-"""A loaded model as the protocol shows it to clients."""
+"""Builds the description of a loaded model that the protocol shows to clients."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,8 +23,10 @@ def served_model(
     recorded: Recorded | None = None,
     **more: Any,
 ) -> ServedModel:
-    """recorded: the same engine, where its requests are to be noted. more: `of_failures`, `regions`, `totals`, `trace`
-    and `wire` of `ServedModel`."""
+    """Builds the `ServedModel` of an engine.
+
+    whereabouts: returns the replica and its doors, for the model's config. recorded: the same engine, if its requests
+    are recorded. more: `of_failures`, `regions`, `totals`, `trace` and `wire` of `ServedModel`."""
     spec = engine.spec
     return ServedModel(
         name=spec.name,
@@ -48,7 +50,7 @@ def served_model(
 
 
 def learned(engine: AnyEngine) -> dict[str, Any]:
-    """What the engine found out by itself, for whoever wants to look behind the batching."""
+    """Returns the values that the engine has measured or chosen, for the model's config."""
     if isinstance(engine, GeneratingEngine):
         return {"device": engine.model.device} | engine.facts()
     batcher = engine.batcher

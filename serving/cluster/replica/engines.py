@@ -1,4 +1,4 @@
-"""From what a model declares to the engine that runs it. Knows no Ray: tests open their engines here too."""
+"""Opens the engine that a model's spec asks for. Does not import Ray, so tests open their engines here too."""
 
 import asyncio
 import logging
@@ -29,17 +29,17 @@ async def open_engine(
     report: Callable[[str], None] = lambda text: None,
     turn: AbstractAsyncContextManager[None] | None = None,
 ) -> AnyEngine:
-    """Loads the model, once for each lane, and readies it for requests. turn: to be held while a model is measured on
-    the CPU, where others may do the same. The rest: as `Engine` takes them.
+    """Loads the model, once for each lane, and opens its engine for requests.
 
-    Raises `ModelNotLoadable` with a sentence; the traceback is logged."""
+    turn: held while a model is measured on the CPU, because other replicas may measure there too. The other parameters
+    are those of `Engine`. Raises `ModelNotLoadable` with a sentence; logs the traceback."""
     try:
         return await _opened(spec, weights, observer, report, turn)
     except (Exception, SystemExit) as error:
         logger.error("model %s cannot be served\n%s", spec.name, traceback_text(spec, error))
-        told = sentence(spec, error)
-    # Outside of the handler: what the factory raised would come along, and with it the values of its options.
-    raise ModelNotLoadable(told)
+        cause = sentence(spec, error)
+    # Outside of the handler: otherwise the factory's error would be its context and show the values of the options.
+    raise ModelNotLoadable(cause)
 
 
 async def _opened(
@@ -65,5 +65,5 @@ async def _opened(
 
 
 def _zeros(tensor: TensorSpec) -> np.ndarray:
-    """One row, with its dimension where the model has one."""
+    """Returns one row of zeros, with a batch dimension if the model is batched."""
     return np.zeros((1, *tensor.row_shape) if tensor.batched else tensor.row_shape, numpy_type(tensor.datatype))

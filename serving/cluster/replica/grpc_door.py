@@ -1,10 +1,10 @@
-"""gRPC's two doors into this replica.
+"""The two doors for gRPC calls into this replica.
 
-Ray Serve calls `add_inference_service` (named in `grpc_options`) in every process that starts a gRPC server of its own.
-In a replica it adds our handlers to that server: the plain door, which needs nothing but Ray, and for which none of
-Ray's own work per call is done. Beside it the fast door is opened, on a port of its own (`ports.py`), where HAProxy
-sends the calls as long as it is open: HTTP/2 without gRPC's runtime (`api/grpc/connection.py`). In Ray's proxy, which
-HAProxy asks only while no replica is there, calls are told so.
+Ray Serve calls `add_inference_service` (named in `grpc_options`) in every process that starts a gRPC server of Ray's.
+In a replica it adds our handlers to that server: the plain door, which needs only Ray, and skips Ray's own work per
+call. It also opens the fast door on a port of its own (`ports.py`): HTTP/2 without gRPC's runtime
+(`api/grpc/connection.py`). HAProxy sends calls to the fast door while it is open. In Ray's proxy, to which HAProxy
+sends calls only while there is no replica, calls get an error that says so.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class GrpcEntrance:
-    """The service of this process. One replica, one process, one service."""
+    """The gRPC service of this process. A process holds one replica, so it has one service."""
 
     def __init__(self) -> None:
         self._service: GrpcService | None = None
@@ -52,8 +52,8 @@ class GrpcEntrance:
     ) -> None:
         """Called on the service's event loop, before Ray Serve starts this replica's gRPC server.
 
-        takes_requests: whether HAProxy may send calls to the fast door.
-        max_message_bytes: of the fast door; without it there is none.
+        takes_requests: returns whether HAProxy may send calls to the fast door.
+        max_message_bytes: the largest message at the fast door; None: opens no fast door.
         """
         self._service = service
         self._takes_requests = takes_requests
@@ -62,13 +62,13 @@ class GrpcEntrance:
         self._ports_before = listening_ports()
 
     def open(self) -> GrpcService | str:
-        """The service, or why it cannot be reached here."""
+        """Returns the service, or the reason why it cannot be reached in this process or on this event loop."""
         if self._service is None:
             return UNREACHABLE
         return self._service if asyncio.get_running_loop() is self._loop else OTHER_LOOP
 
     def open_fast_door(self) -> None:
-        """In the background; what keeps it shut is logged, and calls come through the plain one."""
+        """Opens the fast door in a task. If that fails, logs the reason, and calls come through the plain door."""
         if self._max_message_bytes is not None:
             self._opening = asyncio.get_running_loop().create_task(self._open_fast_door(self._max_message_bytes))
 
@@ -90,7 +90,7 @@ class GrpcEntrance:
             logger.info("fast door for gRPC open on port %d", port)
 
     async def _answer_check(self, message: bytes) -> bytes:
-        """Answers HAProxy's health check as the HTTP door does, see `door.py`."""
+        """Answers HAProxy's health check as the HTTP door does, see `http_door.py`."""
         if not self._takes_requests():
             raise CallFailed(Fault(503, "takes no requests"))
         return HEALTHY
@@ -100,7 +100,9 @@ entrance = GrpcEntrance()
 
 
 def add_inference_service(servicer: object, server: Any) -> None:
-    """Called by Ray Serve on the event loop of the server; servicer: a stand-in of Ray's."""
+    """Adds our handlers to a gRPC server of Ray's. Ray Serve calls it on the server's event loop.
+
+    servicer: a placeholder of Ray's."""
     opened = entrance.open()
     for name in PASSED_THROUGH:
         server.add_passthrough_service(name)

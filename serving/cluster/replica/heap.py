@@ -1,11 +1,11 @@
-"""Gives memory back to the machine that this process used once and malloc keeps.
+"""Returns free memory that malloc keeps to the operating system.
 
-What large messages, pictures and batches took is free again when they are answered, but glibc keeps what lies between
-pieces that are in use: a replica that has read some messages of 64 MiB would stay a hundred MiB larger for ever. Asking
-for it back (`malloc_trim`) takes 1 to 25 ms beside the event loop, and pages that are used again have to be fetched
-again. So it is done when the process has grown and is at rest, and every half minute in the long run: a model that
-computes on the CPU and rests again and again must not pay for that each time. What lies above all that is in use goes
-back by itself, since there is one arena only (MALLOC_ARENA_MAX, `environment.py`).
+The memory of large messages, pictures and batches is free after they are answered, but glibc keeps free memory between
+blocks in use: a replica that has read some messages of 64 MiB would stay a hundred MiB larger for ever. `malloc_trim`
+returns it. It takes 1 to 25 ms in a thread beside the event loop, and pages that are used again cause page faults. So
+it is called only when the process has grown and is idle, and in the long run at most every half minute: a CPU model
+that is often idle for a short time must not pay each time. Memory above the last block in use is returned without it,
+since there is only one arena (MALLOC_ARENA_MAX, `environment.py`).
 """
 
 import ctypes
@@ -15,34 +15,37 @@ from serving.cluster.replica.snapshots import cpu_ns, memory_bytes
 from serving.core.clock import SystemClock
 
 GROWN_SHARE = 0.05
-REST_SHARE = 0.05  # of a core: a process that uses less is at rest
-MOST, EVERY_NS = 8, 30 * 1_000_000_000  # so many times in a row, and once more with each such span
+REST_SHARE = 0.05  # of a core: a process that uses less is idle
+MOST, EVERY_NS = 8, 30 * 1_000_000_000  # a token bucket: at most 8 trims in a row, one more every 30 s
 Trim = Callable[[int], object]
 
 
 class Keeping:
-    """Decides. resident_bytes: what the process holds when it begins to work."""
+    """Decides when to trim. resident_bytes: the resident memory of the process when it begins to serve."""
 
     def __init__(self, resident_bytes: int) -> None:
         self._needed_bytes = resident_bytes
         self._left = float(MOST)
 
     def is_due(self, resident_bytes: int, used_ns: int, passed_ns: int) -> bool:
-        """used_ns: the CPU time of this process in the `passed_ns` since it was asked last."""
+        """Returns whether to trim now. used_ns: CPU time of this process in the `passed_ns` since the last call."""
         self._left = min(float(MOST), self._left + passed_ns / EVERY_NS)
         has_grown = resident_bytes > self._needed_bytes * (1 + GROWN_SHARE)
         return has_grown and used_ns < REST_SHARE * passed_ns and self._left >= 1
 
     def given_back(self, resident_bytes: int) -> None:
-        """What the process holds afterwards is in use. What it held at first it will hold again: that is not asked for
-        twice."""
+        """Notes a trim. resident_bytes: after it, all in use.
+
+        The level from which growth counts never falls, because the process will need that memory again."""
         self._left -= 1
         self._needed_bytes = max(self._needed_bytes, resident_bytes)
 
 
 class Heap:
-    """Look at it every few seconds, beside the event loop; Ray calls a replica's health check in a thread. trim:
-    malloc_trim, None for never. resident_bytes, used_ns: of this process."""
+    """Trims the heap when it is worth it. Call `look` every few seconds, not on the event loop: Ray calls a replica's
+    health check in a thread.
+
+    trim: malloc_trim; None: never trims. resident_bytes, used_ns: return memory and CPU time of this process."""
 
     def __init__(
         self,
@@ -67,6 +70,6 @@ class Heap:
 
 
 def malloc_trim() -> Trim | None:
-    """glibc's; None where there is another malloc."""
+    """Returns glibc's `malloc_trim`; None with another malloc."""
     trim: Trim | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim

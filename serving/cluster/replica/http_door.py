@@ -1,14 +1,14 @@
-"""The two doors through which a request reaches the app of this replica.
+"""The two doors for HTTP requests into this replica.
 
-The fast door is a middleware that Ray Serve installs outermost in every HTTP server it starts, because the environment
-names `middlewares` below (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH). It answers before Ray's own work per request,
-which costs several times what a small request costs us. Behind the fast door, plain infer requests do not even become
-ASGI requests: uvicorn is made to use connections of ours (`api/http/connection.py`). The plain door is `@serve.ingress`,
-always there: same app and behaviour, slower. What the fast door does not know it passes on.
+The fast door is a middleware that Ray Serve installs as the outermost one in every HTTP server it starts, because the
+environment names `middlewares` below (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH). It answers before Ray's own work per
+request, which costs several times as much as a small request costs us. Behind the fast door, plain infer requests do
+not become ASGI requests: uvicorn uses our connections (`api/http/connection.py`). The plain door is `@serve.ingress`
+and always open: same app and behaviour, but slower. The fast door passes on requests that are not for our app.
 
-The fast door also answers HAProxy's health checks. Ray answers them with 503 as soon as a replica is told to stop, when
-HAProxy may not know the replicas that take over: in between it would refuse every request. A replica that drains still
-takes requests, so it stays in rotation until HAProxy has a list without it (decision 16).
+The fast door also answers HAProxy's health checks. Ray would answer 503 as soon as a replica is asked to stop. HAProxy
+may not know the new replicas by then, and would reject every request. A draining replica still takes requests, so it
+stays in rotation until HAProxy has a list without it (decision 16).
 """
 
 import asyncio
@@ -31,7 +31,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class Entrance:
-    """What this process serves, and through which door. One replica, one process, one entrance."""
+    """The app of this process and its open doors. A process holds one replica, so it has one entrance."""
 
     def __init__(self) -> None:
         self._app: App | None = None
@@ -42,19 +42,20 @@ class Entrance:
         self.connection: Callable[..., asyncio.Protocol] | None = None
 
     def facts(self) -> dict[str, str]:
-        """For the model's config: the door, and how plain infer requests come through it."""
+        """Returns the entries for the model's config: the door, and the path of plain infer requests behind it."""
         return {"door": self.door, "infer_way": "asgi" if self.connection is None else "short"}
 
     def register(self, prefix: str, app: App, takes_requests: Callable[[], bool]) -> None:
-        """Called on the app's event loop, before Ray Serve starts this replica's HTTP server. takes_requests: whether
-        HAProxy may send requests here."""
+        """Called on the app's event loop, before Ray Serve starts this replica's HTTP server.
+
+        takes_requests: returns whether HAProxy may send requests here."""
         self._app = app
         self._takes_requests = takes_requests
         self._prefix = prefix.rstrip("/")
         self._loop = asyncio.get_running_loop()
 
     def open(self) -> dict[str, Any] | str:
-        """What `FastDoor` needs beside Ray's app, or why it stays closed."""
+        """Returns the arguments of `FastDoor` besides Ray's app, or the reason why the fast door stays closed."""
         if self._app is None:
             return "this process serves no app of ours"
         if asyncio.get_running_loop() is not self._loop:
@@ -92,16 +93,16 @@ class FastDoor:
 
 
 def connection(**uvicorn: Any) -> asyncio.Protocol:
-    """One connection to this replica; uvicorn finds this function by its name, see `shorten`."""
+    """Creates the protocol of one connection. uvicorn finds this function by its name, see `shorten`."""
     assert entrance.connection is not None
     return entrance.connection(**uvicorn)
 
 
 def shorten(app: App) -> str:
-    """Makes the HTTP server that this process is about to start use our connections. Returns in words how it went.
+    """Makes the HTTP server that this process is about to start use our connections. Returns the result for the log.
 
-    Ray leaves uvicorn's choice of a protocol at "auto", so that name is what is given another meaning. Where uvicorn
-    means another parser by it, all stays as it is, only slower.
+    Ray leaves uvicorn's protocol at "auto", so that name is bound to our protocol. If uvicorn maps it to another parser
+    than expected, nothing is changed, and requests are only slower.
     """
     if not isinstance(app, ModelApp):
         return "none are expected"

@@ -1,7 +1,7 @@
-"""How long the event loop stood still: measured only while somebody watches, and free of cost otherwise.
+"""Measures for how long the event loop was blocked. Costs nothing while no watch is on.
 
-A stall is the time by which a tick came late. On a busy machine that is also time in which this process was not given a
-core; so much of a stall as its process computed (whichever thread held the interpreter) is told beside it.
+A stall is the time by which a tick came late. On a busy machine it includes time in which this process had no core; the
+CPU time of the process (of any thread) during the stall is reported beside it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ LONGEST_WATCH_S = 60.0
 
 
 class LoopWatch:
-    """Use it on the loop that it watches. A watch ends by itself."""
+    """Watches the event loop on which it is called. A watch ends by itself."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
@@ -22,7 +22,7 @@ class LoopWatch:
         self._longest_ns = self._longest_own_ns = 0
 
     def watch(self, seconds: float) -> None:
-        """Starts over, and watches for so long."""
+        """Resets the measurement, and watches for this time, at most LONGEST_WATCH_S."""
         self.close()
         self._longest_ns = self._longest_own_ns = 0
         self._began_ns = self._ticked_ns = SystemClock.now_ns()
@@ -31,7 +31,7 @@ class LoopWatch:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def report(self) -> dict[str, float]:
-        """Since the watch began. longest_own_stall_ms: of a stall, what this process computed meanwhile."""
+        """Returns the stalls since the watch began. longest_own_stall_ms: most CPU time of this process in a stall."""
         if self._timer is not None:
             self._measure()
         return {

@@ -1,7 +1,7 @@
-"""Replicas that start on one machine measure in turns, by locks on files that end with their processes.
+"""Makes replicas that start on one machine measure one after another, with file locks that end with their processes.
 
-What a batch takes is measured before service. Beside others that do the same on the same cores the long batches seem
-slower than they are, and the queue would hold to sizes too small until it has found out better.
+A replica measures its batches before it serves. If others measure on the same cores at the same time, long batches seem
+slower than they are, and the batcher would choose too small sizes until it has learned better.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO
 
-CORES_EACH = 2  # one computes, one is left to whatever else starts
+CORES_EACH = 2  # one computes, one is left to other processes that start
 POLL_S = 0.05
-PATIENCE_S = 60.0  # longer than this nobody waits: a measurement disturbed is better than a replica that never comes
+PATIENCE_S = 60.0  # the longest wait: a disturbed measurement is better than a replica that never starts
 
 
 @asynccontextmanager
 async def turn(folder: Path, cores: float) -> AsyncIterator[None]:
-    """Held while one measures; as many may at once as have cores enough on this machine."""
+    """Holds a turn to measure. `cores // CORES_EACH` replicas of this machine may hold one at the same time."""
     loop = asyncio.get_running_loop()
     give_up_s = loop.time() + PATIENCE_S
     with ExitStack() as held:

@@ -1,7 +1,7 @@
-"""The Ray deployment of a model: constructs, checks health, delegates. What it delegates to is tested elsewhere.
+"""The Ray deployment of a model: constructs, checks health, delegates.
 
-Ray pickles a decorated class by value, with every global that it names: hence `http_door.entrance`, which a replica
-finds in its own module, and not a copy of the one in the process that deploys.
+Ray pickles a decorated class by value, with every global that it names. Therefore the class refers to
+`http_door.entrance` through the module: a replica then finds its own object, not a copy from the deploying process.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ SWITCH_INTERVAL_S = 0.0001
 @serve.deployment
 @serve.ingress()
 class ModelReplica:
-    """One replica of one model: its engine, and the app that speaks the protocol."""
+    """One replica of one model: its engine and the app that implements the protocol."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
@@ -126,52 +126,54 @@ class ModelReplica:
         door.entrance.register(model_path(spec.name), self.http, self.takes_requests)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
-        # What is here now stays: the garbage collector need not walk through torch and Ray again and again.
+        # Objects that exist now stay: the garbage collector need not traverse those of torch and Ray again.
         gc.collect()
         gc.freeze()
-        # A forward pass takes the interpreter once per operation, and the event loop answers whole batches at a time:
-        # with Python's 5 ms the device would wait for most of that. Worth 15 % of the throughput of a small model.
+        # A forward pass needs the interpreter lock for each operation, and the event loop answers whole batches at a
+        # time: with Python's 5 ms the device would wait for it. Worth 15 % of the throughput of a small model.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         logger.info("%s ready on %s", spec.name, self.engine.model.device)
 
     async def entries(self) -> list[ModelEntry]:
-        """What the repository index says of the only model here."""
+        """Returns the entry of this model for the repository index."""
         spec = self.engine.spec
         return [
             ModelEntry(name=spec.name, version=spec.version, state="READY" if self.engine.is_ready() else "UNAVAILABLE")
         ]
 
     async def statistics(self) -> ModelStatistics:
-        """Of this replica."""
+        """Returns the statistics of this replica."""
         return self.engine.statistics()
 
     async def switch(self, what: str, changes: dict[str, Any]) -> dict[str, Any] | str:
-        """Changes what is traced or logged here, and tells how it is now, or why it cannot be."""
+        """Changes trace or log settings here. Returns the settings in force, or the error as text."""
         try:
             return (self._log if what == "log" else self._trace).change(changes)
         except BadMessage as error:
             return str(error)
 
     async def debug_state(self, watch_loop_s: float | None = None) -> dict[str, Any]:
-        """watch_loop_s: what is told of the loop's stalls starts over, and is measured for so long."""
+        """Returns the state of this replica. watch_loop_s: resets the measurement of the loop's stalls and measures
+        for this time."""
         told = debug.state(self.engine, self._snapshots.snapshot()) | {"loop": self._loop_watch.report()}
         if watch_loop_s is not None:
             self._loop_watch.watch(watch_loop_s)
         return told
 
     async def stacks(self) -> dict[str, Any]:
-        """Where everything in this replica stands."""
+        """Returns the stacks of all threads and tasks of this replica."""
         return {"replica": self._name, "tasks": debug.tasks(asyncio.get_running_loop()), "threads": debug.threads()}
 
     async def snapshot(self) -> ReplicaSnapshot:
-        """For the front's collector."""
+        """Returns the state and the counts of this replica; called by the front's collector."""
         return self._snapshots.snapshot()
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
 
     def takes_requests(self) -> bool:
-        """Whether HAProxy may send requests here: until the engine drains, so also while Ray drains the replica."""
+        """Returns whether HAProxy may send requests here: until the engine drains, so also while Ray drains the
+        replica."""
         try:
             self.engine.check_health()
         except LaneLost:
@@ -184,7 +186,7 @@ class ModelReplica:
         check_memory(memory_bytes(), self.engine.spec.limits.max_memory_mb)
 
     def record_autoscaling_stats(self) -> dict[str, int | float]:
-        """Ray sees no request that comes through the fast door: this is what scaling has to go by."""
+        """Returns the engine's counters for scaling, because Ray does not see requests of the fast door."""
         return self.engine.reading().as_stats()
 
     async def __del__(self) -> None:
@@ -199,5 +201,5 @@ class ModelReplica:
 
 
 def whereabouts(replica: str) -> dict[str, str]:
-    """Which replica answers, which doors of its process are open, and how plain requests come through them."""
+    """Returns the replica's name, its open doors, and the path of plain requests behind them."""
     return {"replica": replica} | door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}

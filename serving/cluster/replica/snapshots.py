@@ -1,4 +1,4 @@
-"""What this replica tells of itself when it is asked: its engine's state and counts as plain values."""
+"""Takes snapshots of this replica: the state and counts of its engine as plain values."""
 
 import resource
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,13 @@ STATM = Path("/proc/self/statm")
 
 
 class SnapshotSource:
-    """replica, node: its name and the address of its machine.
+    """Takes snapshots of one replica.
 
-    price_per_hour: of what it holds, None without a price.
-    wire: what its messages take.
-    predictions: how often which class was the best; only where there are labels.
-    read_gpus: looks at the GPUs of this replica; only where there are any.
+    replica, node: its name and the address of its machine.
+    price_per_hour: price of its resources, None without a price.
+    wire: times of reading and writing its messages.
+    predictions: how often each class was the best; empty without labels.
+    read_gpus: returns readings of this replica's GPUs; an empty sequence without GPUs.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class SnapshotSource:
         self._began_ns = SystemClock.now_ns()
 
     def snapshot(self) -> ReplicaSnapshot:
-        """As of now. Its counts are the engine's own, so pass it on before anything else happens."""
+        """Returns the present state. It shares its counts with the engine, so serialize it before awaiting anything."""
         engine = self._engine
         ledger = engine.ledger.snapshot()
         reading = engine.reading()
@@ -80,7 +81,7 @@ class SnapshotSource:
 
 
 def _batching(engine: AnyEngine) -> dict[str, Any]:
-    """What the batching queue has to tell. A model that generates has none: every request is a batch of its own."""
+    """Returns the fields about batching. A generating model has no batching queue: each request is its own batch."""
     if isinstance(engine, GeneratingEngine):
         return {
             "queued_rows": engine.ledger.queued,

@@ -1,4 +1,4 @@
-"""What the settings want to be known of a model's requests, and who is told of them in its replicas."""
+"""Builds the observers of requests that the settings ask for: log, traces, recording; and computes the price."""
 
 import logging
 from dataclasses import dataclass
@@ -17,9 +17,11 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watching:
-    """price_per_hour: of what a replica holds, None without a price. log_per_s: 0 for no log of requests.
-    trace_endpoint: None for no traces. record_folder: None for no recording. settings_control: whether clients may
-    change what is traced and logged; admin_token_file, allowed_origins: as in the settings."""
+    """The settings that a replica needs to observe its requests and to guard its settings.
+
+    price_per_hour: price of a replica's resources, None without one. log_per_s: most logged requests per second,
+    0 for none. trace_endpoint: None for no traces. record_folder: None for no recording. settings_control: whether
+    clients may change trace and log settings. admin_token_file, allowed_origins: as in the settings."""
 
     price_per_hour: float | None = None
     log_per_s: int = 0
@@ -47,7 +49,9 @@ def watching(server: ServerSettings, resources: Resources) -> Watching:
 
 
 def witnesses(wanted: Watching, spec: ModelSpec) -> list[Witness]:
-    """Nobody where nothing is wanted: then requests are not measured for them either."""
+    """Returns the witnesses that the settings ask for. Without any, requests are not measured for them either.
+
+    Raises ModuleNotFoundError if the package for traces is missing."""
     found: list[Witness] = []
     if wanted.log_per_s:
         found.append(RequestLog(logger, model=spec.name, version=spec.version, per_s=wanted.log_per_s))
@@ -62,7 +66,7 @@ def witnesses(wanted: Watching, spec: ModelSpec) -> list[Witness]:
 
 
 def recorded(wanted: Watching, engine: AnyEngine) -> Recorded | None:
-    """The engine as one whose requests are noted, where that is wanted."""
+    """Returns the engine with recording of its requests; None if the settings do not ask for it."""
     if wanted.record_folder is None:
         return None
     spec = engine.spec
@@ -76,7 +80,7 @@ def recorded(wanted: Watching, engine: AnyEngine) -> Recorded | None:
 
 
 def price_per_hour(resources: Resources, gpu_hour: float | None, cpu_hour: float | None) -> float | None:
-    """Of what a replica holds; None where no price is set for any of it."""
+    """Returns the price of a replica's resources; None if no price is set for any of them."""
     parts = [
         count * price for count, price in ((resources.gpus, gpu_hour), (resources.cpus, cpu_hour)) if price is not None
     ]

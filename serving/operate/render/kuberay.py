@@ -1,6 +1,6 @@
-"""The Kubernetes manifest for KubeRay, rendered from the settings so that it cannot say something else than they do.
+"""The Kubernetes manifest for KubeRay, rendered from the settings so that the two cannot disagree.
 
-The manifest carries the settings themselves: a replica in the cluster needs the image and nothing beside it.
+The manifest contains the settings themselves, so a replica in the cluster needs only the image.
 """
 
 from collections.abc import Mapping
@@ -33,15 +33,15 @@ kind: RayService
 metadata:
   name: {name}
 spec:
-  # One application per model: each is updated, scaled and fails alone. The front answers what belongs to no model.
+  # One application per model: each is updated, scaled and fails alone. The front answers all other requests.
   serveConfigV2: |
 {serve_config}
   rayClusterConfig:
     rayVersion: '{ray_version}'
-    # KubeRay makes a secret token and hands it to every pod; without it, whoever reaches the cluster runs code on it.
+    # KubeRay gives a secret token to every pod. Without it, any client that reaches the cluster can run code on it.
     authOptions:
       mode: token
-    # A worker more when a replica finds no place, a worker less when one is idle.
+    # Adds a worker when a replica does not fit, and removes idle workers.
     enableInTreeAutoscaling: true
     headGroupSpec:
       # num-cpus 0 keeps models off the head: it holds the cluster together and should not be short of memory.
@@ -50,7 +50,7 @@ spec:
         metadata:
           labels: &labels {{headway: {name}}}
         spec:
-          # Nothing here needs root, a privilege, or a file system that can be written but for the folders below.
+          # The containers need no root and no privileges, and write only to the folders below.
           securityContext: &user
             runAsNonRoot: true
             runAsUser: 1000
@@ -83,7 +83,7 @@ spec:
             # Ray's logs and sockets.
             - name: scratch
               emptyDir: {{}}
-            # What torch and its like compile or fetch.
+            # Files that torch and other libraries compile or download.
             - name: cache
               emptyDir: {{}}
             # Ray's object store lives here; a pod's own 64 MiB are too little.
@@ -94,8 +94,8 @@ spec:
 
 POLICY = """\
 # Rendered by `headway render {file} --to network-policy`.
-# Clients reach what is served, and nothing else: Ray's own ports and the replicas' are for the cluster, Ray's dashboard
-# for KubeRay's operator too. Has an effect where the cluster's network plugin enforces policies.
+# Clients reach only the ports that serve requests. Ray's ports and the replicas' are open to the cluster's own pods,
+# Ray's dashboard also to KubeRay's operator. Takes effect only if the cluster's network plugin enforces policies.
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -122,7 +122,7 @@ GROUP = """\
       - groupName: {group}
         replicas: {count}
         minReplicas: 1
-        # Twice what the settings ask for: room for a rolling update, and an end to what autoscaling may cost.
+        # Twice what the settings ask for: room for a rolling update, and a bound on the cost of autoscaling.
         maxReplicas: {most}
         rayStartParams: {{}}
         template:
@@ -149,7 +149,7 @@ GROUP = """\
 
 
 def kuberay(settings: Settings, *, image: str = IMAGE) -> str:
-    """A RayService manifest."""
+    """Renders a RayService manifest."""
     source = settings.source
     return HEADER.format(
         file=source.path.name if source else "CONFIG",
@@ -165,7 +165,7 @@ def kuberay(settings: Settings, *, image: str = IMAGE) -> str:
 
 
 def network_policy(settings: Settings) -> str:
-    """Who reaches the pods of that RayService."""
+    """Renders a NetworkPolicy for the pods of that RayService."""
     source = settings.source
     grpc = f"\n        - {{port: {settings.server.grpc_port}, protocol: TCP}}" if _has_grpc(settings) else ""
     return POLICY.format(
@@ -177,7 +177,7 @@ def network_policy(settings: Settings) -> str:
 
 
 def serve_config(settings: Settings) -> str:
-    """What `serve deploy` and `serveConfigV2` take: the front and one application per model."""
+    """Renders the input of `serve deploy` and `serveConfigV2`: the front and one application per model."""
     front = {
         "name": FRONT,
         "route_prefix": "/",
@@ -196,7 +196,7 @@ def serve_config(settings: Settings) -> str:
     return to_yaml(
         {
             "proxy_location": "EveryNode",
-            # Inside a pod the address is the pod's own; who may reach it is the Service's business.
+            # Inside a pod the address is the pod's own; the Service and the network policy decide who may reach it.
             "http_options": {
                 "host": "0.0.0.0",
                 "port": settings.server.http_port,
@@ -209,18 +209,18 @@ def serve_config(settings: Settings) -> str:
 
 
 def environment_list(environment: Mapping[str, str]) -> str:
-    """Variables as a container's `env` wants them. Values are quoted: Kubernetes takes texts only."""
+    """Renders variables for a container's `env`. Values are quoted, because Kubernetes accepts strings only."""
     return "".join(f"- {{name: {name}, value: '{value}'}}\n" for name, value in environment.items())
 
 
 def to_yaml(value: object) -> str:
-    """Plain data as YAML in its own order, lists of plain values on one line."""
+    """Renders plain data as YAML in its own order, with lists of plain values on one line."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def _settings_of_front(settings: Settings) -> dict[str, Any]:
     mapping = settings.as_mapping()
-    # KubeRay would bring back what a client has unloaded.
+    # KubeRay would deploy again a model that a client has unloaded.
     mapping.get("server", {}).pop("model_control", None)
     mapping["models"] = [{key: model[key] for key in FRONT_NEEDS if key in model} for model in mapping["models"]]
     return mapping
@@ -231,13 +231,13 @@ def _has_grpc(settings: Settings) -> bool:
 
 
 def _grpc_port(settings: Settings, *, indentation: int) -> str:
-    """One more line in a list of ports."""
+    """Returns the line of gRPC in a list of ports; "" without gRPC."""
     line = f"\n{' ' * indentation}- {{containerPort: {settings.server.grpc_port}, name: grpc}}"
     return line if _has_grpc(settings) else ""
 
 
 def _groups(settings: Settings, image: str) -> list[str]:
-    """A group of workers for models with a GPU, one for those without; only what is needed."""
+    """Renders a group of workers for models with a GPU and one for models without, if there are such models."""
     groups = []
     for group, on_gpu in (("cpu", False), ("gpu", True)):
         models = [model for model in settings.models if (model.resources.gpus > 0) is on_gpu]
@@ -266,7 +266,7 @@ def _groups(settings: Settings, image: str) -> list[str]:
 
 
 def _workers(wanted: list[tuple[ResourceSettings, int]], cpus: int, gpus: int) -> int:
-    """How many workers of this size hold so many replicas of each; one at least, which is there before they are."""
+    """Returns how many workers of this size hold so many replicas of each model; at least one."""
     by_cpu = ceil(sum(resources.cpus * count for resources, count in wanted) / cpus)
     by_gpu = ceil(sum(resources.gpus * count for resources, count in wanted) / gpus) if gpus else 1
     return max(1, by_cpu, by_gpu)

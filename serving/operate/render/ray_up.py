@@ -1,6 +1,6 @@
-"""The file for Ray's cluster launcher (`ray up`), rendered so that its environment is the one Headway needs.
+"""The file for Ray's cluster launcher (`ray up`), rendered with the environment that Headway needs.
 
-What is worth choosing per cluster (region, machine types, bounds) is plain text below, with the reason beside it.
+Choices per cluster (region, machine types, bounds) are plain text in the template, each with its reason.
 """
 
 import shlex
@@ -15,10 +15,10 @@ TEMPLATE = """\
 #   ray up ray_cluster.yaml               # start, or bring up to date
 #   ray rsync-up ray_cluster.yaml my.yaml settings.yaml
 #   ray exec ray_cluster.yaml 'headway serve settings.yaml' --tmux    # with server.ray_address: auto
-#   ray down ray_cluster.yaml             # end, and pay no more
+#   ray down ray_cluster.yaml             # stop all machines, and their cost
 cluster_name: {name}
 
-# All workers together. The sum of the bounds below: more cannot be started anyway, and a bill has an end.
+# All workers together. The sum of the bounds below: it bounds the cost.
 max_workers: 12
 # How many new machines at a time, as a share of those there are: one more each time from one, four from four.
 upscaling_speed: 1.0
@@ -51,7 +51,7 @@ file_mounts:
 
 head_node_type: head
 available_node_types:
-  # On demand, never spot: with it the cluster goes. CPU 0 keeps models off it, so that none can starve it of memory.
+  # On demand, never spot: the cluster ends with it. CPU 0 keeps models off it, so that none can starve it of memory.
   head:
     resources: {{CPU: 0, GPU: 0}}
     min_workers: 0
@@ -105,7 +105,7 @@ worker_start_ray_commands:
   - >-
     {environment}
     ray start --address=$RAY_HEAD_IP:6379 --object-manager-port=8076 --metrics-export-port=8080
-  # Drains the node when AWS says that it takes it back. On-demand machines are never told so.
+  # Drains the node when AWS says that it takes it back. On-demand machines get no such notice.
   - RAY_AUTH_MODE=token nohup headway drain-on-notice > /tmp/drain-on-notice.log 2>&1 &
 """
 
@@ -113,7 +113,7 @@ IMAGE = "registry.example.com/headway:0.1.0-gpu"
 
 
 def cluster(settings: Settings, *, image: str = IMAGE) -> str:
-    """A cluster-launcher file. The models are not in it: they are deployed to the running cluster."""
+    """Renders a cluster-launcher file. It contains no models: they are deployed to the running cluster."""
     source = settings.source
     environment = ray_environment(settings, haproxy=True) | {"RAY_AUTH_MODE": "token"}
     return TEMPLATE.format(
