@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from serving.api.entry import ModelEntry
@@ -45,7 +46,7 @@ class NoCall:
         return "7"
 
 
-def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"") -> Run:
+def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"", verb: str = "infer") -> Run:
     async def run(served: ServedModel) -> None:
         parts = iter(range(0, len(body), PART_BYTES))
 
@@ -63,8 +64,19 @@ def over_http(body: bytes, head_bytes: int | None = None, coding: bytes = b"") -
             headers.append((b"inference-header-content-length", b"%d" % head_bytes))
         if coding:
             headers.append((b"content-encoding", coding))
-        scope = {"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": headers}
+        scope = {"type": "http", "method": "POST", "path": f"/v2/models/m/{verb}", "headers": headers}
         await ModelApp(served)(scope, receive, send)
+
+    return run
+
+
+def over_generate(values: str) -> Run:
+    """Builds a request whose answer has no elements, since answers of generate are written on the event loop."""
+    run_http = over_http(f'{{"x":{values}}}'.encode(), verb="generate")
+
+    async def run(served: ServedModel) -> None:
+        without_elements = EchoBackend(lambda values: {"x": values["x"][:, :0]})
+        await run_http(replace(served, backend=without_elements))
 
     return run
 
@@ -131,6 +143,12 @@ def forms(size: int) -> dict[str, tuple[str, Callable[[], Run]]]:
         "http JSON tiny inputs": ("FP32", lambda: over_http(b'{"inputs":[' + many + b"]}")),
         "http JSON many outputs": ("FP32", lambda: over_http(TINY + b',"outputs":[' + outputs + b"]}")),
         "http classes of all": ("FP32", lambda: over_http(_classes(size // 16))),
+        "generate numbers": ("FP32", lambda: over_generate("[" + "0.1234," * (size // 7) + "1]")),
+        "generate nested": ("FP32", lambda: over_generate("[" + "[0.12]," * (size // 7) + "[1]]")),
+        "generate with a NaN": ("FP32", lambda: over_generate("[" + "0.1234," * (size // 7) + "NaN]")),
+        "generate texts": ("BYTES", lambda: over_generate(json.dumps(["text"] * eighth))),
+        "generate one text": ("BYTES", lambda: over_generate(json.dumps("a" * size))),
+        "generate parameters": ("FP32", lambda: over_generate("1" + ',"abcd":1' * (size // 9))),
         "grpc raw FP32": ("FP32", raw_grpc),
         "grpc FP32 contents": ("FP32", typed("FP32", 4, "fp32_contents", 1.5)),
         "grpc INT64 contents": ("INT64", typed("INT64", 2, "int64_contents", 300)),

@@ -115,8 +115,7 @@ def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...],
     to fit the shape, not the nesting. Raises BadTensor."""
     if datatype in NOT_IN_JSON:
         raise BadTensor(f"{datatype} cannot travel as JSON, send it as binary data", path=path)
-    leading = _BRACKETS.match(data)
-    depth = leading.group().count(b"[") if leading else 0
+    depth = _depth(data)
     if depth == 0 or depth > MAX_RANK:
         raise BadTensor(f"data must be a list, flat or nested, at most {MAX_RANK} deep", path=f"{path}.data")
     count = prod(shape)
@@ -128,13 +127,44 @@ def read_values(data: bytes | memoryview, datatype: str, shape: tuple[int, ...],
     # wrong, and is not allocated.
     flat = empty(min(count, (len(data) + 1) // 2), numpy_dtype(datatype))
     found = 0
-    for piece in pieces(data):
-        values = _elements(piece, datatype, depth, path, found)
-        part = array_of(values, datatype, (len(values),), path)
+    for part in _parts(data, datatype, depth, path):
         flat[found : found + len(part)] = part[: max(0, len(flat) - found)]
         found += len(part)
     _check_count(found, count, path)
     return flat.reshape(shape)
+
+
+def read_flat(data: bytes | memoryview, datatype: str, path: str) -> Tensor:
+    """Reads a JSON value as a tensor of one dimension: a list of any number of elements, nested in any way, or a single
+    element."""
+    if data[:1] == b"{":
+        raise BadTensor("an object is no value of a tensor", path=f"{path}.data")
+    depth = _depth(data)
+    if depth == 0:
+        values = _elements(joined([b"[", data, b"]"]), datatype, 1, path, 0)
+        return array_of(values, datatype, (1,), path)
+    # The decoder for one level refuses deeper lists, which then are read without a type for each level.
+    parts = list(_parts(data, datatype, depth if depth <= MAX_RANK else 1, path))
+    flat = empty(sum(map(len, parts)), numpy_dtype(datatype))
+    start = 0
+    for part in parts:
+        flat[start : start + len(part)] = part
+        start += len(part)
+    return flat
+
+
+def _depth(data: bytes | memoryview) -> int:
+    leading = _BRACKETS.match(data)
+    return leading.group().count(b"[") if leading else 0
+
+
+def _parts(data: bytes | memoryview, datatype: str, depth: int, path: str) -> Iterator[Tensor]:
+    """Yields the elements of a list in parts, each an array of one dimension."""
+    before = 0
+    for piece in pieces(data):
+        values = _elements(piece, datatype, depth, path, before)
+        before += len(values)
+        yield array_of(values, datatype, (len(values),), path)
 
 
 def _check_count(found: int, count: int, path: str) -> None:

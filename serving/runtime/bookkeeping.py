@@ -1,4 +1,4 @@
-"""Adds up what the statistics extension of the protocol reports."""
+"""The counters behind the statistics extension of the protocol."""
 
 from serving.core.batch import Batch
 from serving.core.clock import Calendar, Clock
@@ -8,7 +8,7 @@ from serving.runtime.forwarding import Forwarded
 
 
 class Bookkeeper:
-    """Completed requests are added batch by batch, all others one by one."""
+    """Counts requests and batches: completed requests batch by batch, all others one by one."""
 
     def __init__(self, calendar: Clock | None = None) -> None:
         self._calendar = calendar or Calendar()
@@ -17,15 +17,15 @@ class Bookkeeper:
         self.busy_ns = 0
 
     def missed_out(self, count: int) -> None:
-        """So many requests found no time or no place: more replicas would have helped."""
+        """Counts requests that were refused or expired for lack of capacity: more replicas would have helped."""
         self.missed += count
 
     def failed(self) -> None:
-        """One request ended otherwise than Completed."""
+        """Counts one request whose outcome is not Completed."""
         self.statistics.fail.add(0)
 
     def completed(self, count: int, queue_ns: int, timings: Timings) -> None:
-        """`count` requests of one batch, which together waited `queue_ns`."""
+        """Counts `count` completed requests of one batch. queue_ns: the sum of their times in the queue."""
         statistics = self.statistics
         statistics.last_inference_ms = self._calendar.now_ns() // 1_000_000
         statistics.queue.add(queue_ns, count)
@@ -36,7 +36,7 @@ class Bookkeeper:
         statistics.success.add(queue_ns + each_ns * count, count)
 
     def generated(self, steps: int, queue_ns: int, timings: Timings) -> None:
-        """One request of a generating model ended well, after so many steps."""
+        """Counts one completed request of a generating model, which took this many steps."""
         self.completed(1, queue_ns, timings)
         self.statistics.inference_count += 1
         self.statistics.execution_count += steps

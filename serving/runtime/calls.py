@@ -1,4 +1,4 @@
-"""Threads for calls of the user's code that may be slow, or never return. They are watched from the event loop."""
+"""Threads for calls of the model's code that may be slow or never return, with a watchdog on the event loop."""
 
 import asyncio
 import threading
@@ -8,11 +8,11 @@ from typing import Any
 
 from serving.core.clock import Clock
 
-AHEAD = 2  # calls per thread that wait in its hands, so that it need not wait for the event loop
+AHEAD = 2  # calls queued per thread, so that it need not wait for the event loop between two
 
 
 class Call:
-    """`work` is called in a thread, and must not raise; `then` is given what it returned, on the event loop."""
+    """A call of `work` in a thread, which must not raise. `then` gets its result, on the event loop."""
 
     __slots__ = ("began_ns", "then", "wanted", "work")
 
@@ -23,14 +23,17 @@ class Call:
         self.began_ns = 0
 
     def forget(self) -> None:
-        """It is not begun any more, nor `then` called; what the two hold is let go. What is under way goes on."""
+        """Cancels the call and releases `work` and `then`, which are not called any more. A running `work` goes on."""
         self.wanted = False
         self.work = self.then = _nothing
 
 
 class CallThreads:
-    """next_call: asked for the next call when a thread can take one; whoever has one says so with `fill`.
-    limit_s: how long a call may take. on_stuck: told, once, if one does not return; nothing is begun any more then.
+    """A pool of daemon threads, one per name. All methods are called on the event loop.
+
+    next_call: returns the next call, or None; called when a thread has room, and by `fill` when a call was added.
+    limit_s: the longest time that a call may take.
+    on_stuck: called once if a call takes longer; no further call is begun then.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class CallThreads:
         self.handed_out: dict[Call, None] = {}
         self.most_handed_out = len(names) * (1 + AHEAD)
         self._hands: SimpleQueue[Call | None] = SimpleQueue()
-        # Daemons: a call that never returns cannot be ended from outside, and must not keep the process from ending.
+        # Daemons: a call that never returns cannot be stopped, and must not keep the process from exiting.
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
         self._watchdog: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -60,7 +63,7 @@ class CallThreads:
             thread.start()
 
     def close(self) -> None:
-        """What has not begun is not begun any more."""
+        """Cancels all calls that have not begun, and lets the threads end."""
         self._is_closed = True
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -90,17 +93,17 @@ class CallThreads:
                 result = call.work()
             try:
                 self._loop.call_soon_threadsafe(self._returned, call, result)
-            except RuntimeError:  # the loop was closed: nobody is left to be answered
+            except RuntimeError:  # the loop was closed, so there is no request left to answer
                 return
 
     def _returned(self, call: Call, result: Any) -> None:
         self.handed_out.pop(call, None)
-        self.fill()  # before the result is dealt with: the threads need not wait for that
+        self.fill()  # before the result is processed, so that no thread waits for that
         if call.wanted:
             call.then(result)
 
     def _watch(self) -> None:
-        """One timer for all calls, as for batches."""
+        """Checks the oldest running call. One timer serves all calls, as it does for batches."""
         self._watchdog = None
         now_ns = self._clock.now_ns()
         began_ns = min((call.began_ns for call in self.handed_out if call.began_ns), default=now_ns)
@@ -113,4 +116,4 @@ class CallThreads:
 
 
 def _nothing(*_: object) -> None:
-    """What is left to do for a call that was forgotten."""
+    """Does nothing: the `work` and `then` of a cancelled call."""

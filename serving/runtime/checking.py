@@ -1,7 +1,7 @@
-"""What a model gave back, held against what it declares, before anybody is told that all went well.
+"""Checks of a model's outputs against its declared outputs, before they are sent.
 
-Under a wrong name or type its bytes would be read as nonsense; cut apart by a wrong number of rows, clients would get
-the rows of others. The checks of a batch look at its arrays, not at their values, except for texts.
+With a wrong name or type, clients would misread the bytes; with a wrong number of rows, they would get the rows of
+other clients. The checks look at names, shapes and types of arrays, not at their values, except for BYTES.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +15,9 @@ from serving.core.errors import ModelError
 
 
 def check_batch(model: Model, outputs: object, rows: int) -> None:
-    """Raises ModelError where a batch of so many rows came back otherwise than declared."""
+    """Raises ModelError if the outputs of a batch of this many rows are not as declared."""
     check_rows(outputs, rows)
-    if not model.finishes:  # what `finish` is given is the module's own affair
+    if not model.finishes:  # outputs that `finish` still converts are checked after it
         check_declared(outputs, model.spec.outputs)
 
 
@@ -48,8 +48,8 @@ def check_declared(outputs: object, declared: Sequence[TensorSpec]) -> None:
 
 
 def check_generated(outputs: object, spec: ModelSpec) -> None:
-    """Raises ModelError where one answer of a generation came otherwise than declared; it has rows only where the model
-    is batched."""
+    """Raises ModelError if one answer of a generation is not as declared. It has a batch dimension only if the model is
+    batched."""
     if not spec.batched:
         outputs = {name: _array(name, value)[np.newaxis] for name, value in _by_name(outputs).items()}
     check_declared(outputs, spec.outputs)

@@ -1,4 +1,4 @@
-"""Drives the lanes: asks the batcher for a batch when a lane can take one, hands it over, and watches over it.
+"""Drives the lanes: takes a batch from the batcher when a lane has room, dispatches it, and watches its time limit.
 
 Everything here runs on one event loop, so there are no locks; lanes report back with `call_soon_threadsafe`.
 """
@@ -21,28 +21,28 @@ HOP_NS = 300_000  # from the event loop to a lane's thread and back
 # The loop's timers are as coarse as a millisecond. A device that waits for a late one loses that at every batch, a
 # fifth of its time where one takes a few; an early timer only keeps out those who come within it.
 TIMER_NS = 1_200_000
-SWEEP_S = 0.05  # how often those who wait are looked through for passed deadlines, where no budget asks for more
+SWEEP_S = 0.05  # time between two checks of queued requests for passed deadlines; a latency budget may shorten it
 
 
 def hop_ns(model: Model) -> int:
-    """How long before it can begin at the latest a batch is cut, prepared in no time."""
+    """Returns how long before its latest start a batch must be cut, not counting its preparation."""
     return HOP_NS + TIMER_NS if model.asynchronous else HOP_NS
 
 
 class Owner(Protocol):
-    """Who answers the requests; told of what becomes of batches."""
+    """The owner of the requests, which is notified of the outcome of batches and answers them."""
 
     def batch_departed(self, batch: Batch) -> None:
-        """Its requests have left the queue."""
+        """Called when the requests of a batch have left the queue."""
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
-        """It was computed, or failed: `done` says for whom."""
+        """Called when a batch was computed or failed. `done` has the outputs and errors of its requests."""
 
     def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
-        """They have left the queue, too late to be computed."""
+        """Called when requests have left the queue because they are too late to be computed."""
 
     def lane_lost(self, lane_index: int, why: str, batches: Sequence[Batch]) -> None:
-        """The lane takes no more batches, and these do not come back."""
+        """Called when a lane is lost: it takes no more batches, and will not return these."""
 
 
 class Driver:
@@ -104,13 +104,13 @@ class Driver:
         return sum(map(len, self._in_flight))
 
     def under_way_ns(self, now_ns: int) -> int:
-        """For how long the lanes have computed what they compute now, all together."""
+        """Returns the sum over all lanes of the time since their running batch began."""
         return sum(max(0, now_ns - began) for began, own in zip(self._began_ns, self._in_flight, strict=True) if own)
 
     # -- batches leave ----------------------------------------------------------------------------------------
 
     def pump_soon(self) -> None:
-        """At the end of this turn of the loop: whatever arrived in the same turn rides in the same batch."""
+        """Schedules a pump for the end of this iteration of the event loop: requests of one iteration share a batch."""
         if not self._pump_is_due:
             self._pump_is_due = True
             self._loop.call_soon(self._pump)
@@ -209,7 +209,7 @@ class Driver:
             self._watchdog = self._loop.call_later(left_ns / 1e9, self._watch)
 
     def give_up(self, why: str) -> None:
-        """No lane takes a batch any more; what they compute comes back."""
+        """Stops all dispatch. Batches in flight still return."""
         self.lost = why
 
     def _lose(self, lane: AnyLane, why: str) -> None:
@@ -219,6 +219,6 @@ class Driver:
 
 
 def nearer(usual_ns: int, seen_ns: int) -> int:
-    """What is usual, after one more was seen. A stall counts for no more than twice the usual: were it taken for what
-    comes next, nobody could make it, and there would be little to learn better from."""
+    """Returns the moving average after one more measurement. A stall counts as about twice the average at most: if it
+    were expected to recur, every request would be refused, and few measurements would be left to correct it."""
     return usual_ns + (min(seen_ns, 2 * usual_ns + HOP_NS) - usual_ns) // 8

@@ -1,4 +1,4 @@
-"""What became of a batch, and how to get the innocent of a failing one answered. The only place a model is called."""
+"""Runs a batch. If it fails, bisects it so that only the faulty request fails."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,12 @@ from serving.runtime.checking import check_batch
 
 @dataclass(slots=True)
 class Forwarded:
-    """What a lane made of a batch: (outputs, the requests they are for) per forward pass that worked, and errors.
+    """The result of a batch: its outputs and errors.
 
-    pieces: more than one when the batch had to be taken apart; indices refer to `batch.requests`.
-    copy_ns: of `compute_ns` or before it, what copying the batch to the device took while the host did something else.
-    copy_back_ns: the same for its answers.
+    pieces: (outputs, indices of `batch.requests`) of each successful forward pass; several if the batch was bisected.
+    errors: by index of `batch.requests`.
+    copy_ns: time of staging the batch to the device while the host did other work, within `compute_ns` or before it.
+    copy_back_ns: the same for copying its outputs back to the host.
     """
 
     batch: Batch
@@ -37,16 +38,16 @@ class Forwarded:
 
 
 def stage(model: Model, batch: Batch) -> object:
-    """All of the batch, collated."""
+    """Returns the whole batch, collated."""
     return model.collate(_parts(batch, range(len(batch.requests))), Bucket(batch.padded_rows, batch.length))
 
 
 def forward(
     model: Model, clock: Clock, done: Forwarded, members: range, padded_rows: int, staged: object = None
 ) -> None:
-    """Computes these members, and waits for them; if that fails halves them, until whoever is to blame stands alone.
+    """Computes these requests of the batch and waits for the result. If that fails, bisects them.
 
-    staged: they, collated, if they are already.
+    members: indices of `done.batch.requests`. staged: these requests, if they are collated already.
     """
     began = clock.now_ns()
     try:
@@ -58,13 +59,14 @@ def forward(
         check_batch(model, outputs, padded_rows)
         done.pieces.append((outputs, members))
         done.compute_ns += clock.now_ns() - began
-    except BaseException as error:  # also what ends a thread: with it the lane would be gone, and nobody told
+    # Also SystemExit: it would end the thread of the lane, and its requests would never be answered.
+    except BaseException as error:
         done.compute_ns += clock.now_ns() - began
         halve(model, clock, done, members, error)
 
 
 def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: BaseException) -> None:
-    """Computing these members failed: each half is tried again, unless there is one member only, or no device."""
+    """Retries each half of the failed requests. Sets the error of a single one, or of all if the device is lost."""
     if isinstance(error, DeviceLost):
         done.lost = True
         done.errors.update(dict.fromkeys(members, LaneLost(f"the device is lost: {error}")))

@@ -1,4 +1,4 @@
-"""A lane: one loaded model, one thread that computes and one that gets the next batch ready meanwhile."""
+"""A lane: one loaded model with a thread that computes, and a thread that prepares the next batch meanwhile."""
 
 import os
 import sys
@@ -12,13 +12,13 @@ from serving.core.batch import Batch
 from serving.core.clock import Clock
 from serving.runtime.forwarding import Forwarded, forward, stage
 
-NICENESS = 5  # a third of the time that another thread gets, where both want all of it
+NICENESS = 5  # gives a third of the time of a thread of normal priority, if both are always ready to run
 
 
 class AnyLane(Protocol):
     """Two daemon threads over one model.
 
-    A forward pass that never returns cannot be ended from outside; its threads die with the process.
+    A forward pass that never returns cannot be stopped. As daemons, its threads do not keep the process from exiting.
     """
 
     @property
@@ -33,7 +33,7 @@ class AnyLane(Protocol):
         ...
 
     def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
-        """Hands over a batch; `on_done` is told of it from a lane thread."""
+        """Enqueues a batch. A thread of the lane calls `on_done` with its result."""
         ...
 
     def close(self) -> None: ...
@@ -42,9 +42,9 @@ class AnyLane(Protocol):
 
 
 def give_way() -> None:
-    """On a full machine, this thread comes after the event loop and after HAProxy.
+    """Lowers the priority of this thread, so that on a full machine the event loop and HAProxy run first.
 
-    A request that waits in a socket, because batches took the cores, is one that nobody can order or refuse in time.
+    A request that waits in a socket because batches use the cores cannot be ordered or refused in time.
     """
     if sys.platform == "linux":  # elsewhere only whole processes have a priority
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
@@ -74,7 +74,7 @@ class Lane:
         self._to_compute.put(work)
 
     def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
-        """An idle lane has nothing to overlap with: the batch skips a thread and is prepared where it is computed."""
+        """Enqueues a batch. An idle lane has nothing to overlap with, so its computing thread prepares it as well."""
         if lane_is_idle:
             self._to_compute.put((batch, None, 0))
         else:
@@ -91,7 +91,7 @@ class Lane:
             began = self._clock.now_ns()
             try:
                 staged = stage(self.model, batch)
-            except BaseException:  # collated again, and told apart, where failures are handled
+            except BaseException:  # `forward` collates again, and bisects if that fails
                 staged = None
             self._to_compute.put((batch, staged, self._clock.now_ns() - began))
         self._to_compute.put(None)

@@ -1,7 +1,7 @@
-"""Who waits for a model's own `prepare` and `finish`, which run in threads.
+"""The queue for a model's own `prepare` and `finish`, which run in threads.
 
-Requests wait here as they do in the queue: tenants take turns, each tenant's go by rank. Those that are withdrawn, or
-whose deadline passes, leave at once. Knows nothing of what the methods do, nor of what becomes of a request.
+Requests wait here as they do in the queue for batches: tenants take turns, and a tenant's requests are ordered by rank.
+A withdrawn request leaves at once, one whose deadline passes within `SWEEP_S`.
 """
 
 import asyncio
@@ -14,12 +14,17 @@ from serving.core.queue import RequestQueue, Shape
 from serving.core.request import Request
 from serving.runtime.calls import Call, CallThreads
 
-SWEEP_S = 0.05  # how often deadlines are looked at while somebody waits, where no budget asks for more
+SWEEP_S = 0.05  # time between two checks of deadlines while requests wait; a latency budget may shorten it
 ANY_SHAPE: Shape = (None, 1)
 
 
 class MethodThreads:
-    """on_expired: told of requests whose deadline passed before they were prepared. The rest as `CallThreads`."""
+    """Threads that prepare and finish requests. All methods are called on the event loop.
+
+    count: the number of threads.
+    on_expired: called with the requests whose deadline passed before they were prepared, and the time.
+    limit_s, on_stuck: see `CallThreads`.
+    """
 
     def __init__(
         self,
@@ -34,7 +39,7 @@ class MethodThreads:
         self._clock = clock
         self._on_expired = on_expired
         self._to_prepare = RequestQueue()
-        self._prepares: dict[Request, Call] = {}  # all that are not done
+        self._prepares: dict[Request, Call] = {}  # of all requests that are not prepared yet
         self._finishes: deque[Call] = deque()
         names = [f"prepare-{name}-{index}" for index in range(count)]
         self._threads = CallThreads(names, clock, self._next_call, limit_s=limit_s, on_stuck=on_stuck)
@@ -54,7 +59,7 @@ class MethodThreads:
         return self._threads.is_alive()
 
     def prepare(self, request: Request, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Has `work` done when it is this request's turn."""
+        """Runs `work` in a thread when it is this request's turn, then calls `then` with its result."""
 
         def prepared(result: Any) -> None:
             del self._prepares[request]
@@ -67,12 +72,12 @@ class MethodThreads:
             self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
 
     def finish(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Has `work` done before anything is prepared: these have waited the longest."""
+        """Runs `work` before any `prepare`: these requests have waited the longest."""
         self._finishes.append(Call(work, then))
         self._threads.fill()
 
     def withdraw(self, request: Request) -> None:
-        """It need not be prepared any more."""
+        """Removes a request that need not be prepared any more."""
         call = self._prepares.pop(request, None)
         if call is not None:
             call.forget()
@@ -86,7 +91,7 @@ class MethodThreads:
         return None
 
     def _next_to_prepare(self) -> Request:
-        """Of the tenant whose turn was the longest ago, whoever ranks first."""
+        """Returns the first request by rank of the tenant whose last turn was the longest ago."""
         by_tenant = self._to_prepare.lines[ANY_SHAPE]
         tenant = next(iter(by_tenant))
         (request,) = self._to_prepare.take(ANY_SHAPE, tenant, 0, 1)
@@ -95,7 +100,7 @@ class MethodThreads:
         return request
 
     def _sweep(self) -> None:
-        """Nobody learns of a passed deadline only because a `prepare` takes long."""
+        """Reports requests whose deadline has passed, so that a slow `prepare` does not delay their answers."""
         now_ns = self._clock.now_ns()
         due = [request for request in self._prepares if request.deadline_ns < now_ns]
         if due:

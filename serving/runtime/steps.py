@@ -1,5 +1,5 @@
-"""Where the steps of generations run: in one thread by turns, or, where the model waits instead of computing, side by
-side in an event loop of their own.
+"""Runs the steps of generations: in turns in one thread or, if the model waits instead of computing, concurrently in an
+event loop of their own.
 """
 
 import asyncio
@@ -13,41 +13,42 @@ from serving.runtime.answers import as_model_error
 from serving.runtime.calls import Call, CallThreads
 
 NO_MORE = object()
-LAST_WORDS_S = 5.0  # for what is cancelled when the model is closed
-LEAVES_S = 0.01  # how often a step that was cancelled is asked whether it has left
+LAST_WORDS_S = 5.0  # for tasks to end that are cancelled when the model is closed
+LEAVES_S = 0.01  # time between two checks whether a cancelled step has ended
 T = TypeVar("T")
 AnyIterator = Iterator[Tensors] | AsyncIterator[Tensors]
 
 
 class Step(NamedTuple):
-    """What a step gave: an answer, `NO_MORE`, or what begins the answers. took_ns: without waiting for other steps."""
+    """The result of a step: an iterator of answers, an answer or `NO_MORE`. took_ns: without the wait for others."""
 
     result: Any
     took_ns: int
 
 
 class Steps(Protocol):
-    """Raises what the model does. Cancelling whoever awaits a step withdraws it, unless it has begun."""
+    """The steps of a model's generations. Errors of the model are raised. Cancelling the task that awaits a step
+    withdraws it, unless it has begun."""
 
     def open(self) -> None: ...
 
     def close(self) -> None: ...
 
     async def begin(self, inputs: Tensors, more: Mapping[str, object]) -> Step:
-        """Calls the model's `generate`; the result is to be given to the others. more: arguments beside the inputs."""
+        """Calls the model's `generate`. Its result is for `next_of` and `end`. more: arguments beside the inputs."""
         ...
 
     async def next_of(self, answers: Any) -> Step:
-        """One more answer, or `NO_MORE`."""
+        """Returns one more answer, or `NO_MORE`."""
         ...
 
     def end(self, answers: Any) -> None:
-        """Closes the generator, behind the step that may still run: its own `finally` gives back what it holds."""
+        """Closes the generator after the running step, if any, so that its `finally` blocks release its resources."""
         ...
 
 
 class StepsInTurn:
-    """`Steps` in one thread. limit_s: how long a step may take. on_stuck: told if one takes longer."""
+    """`Steps` in one thread. limit_s: the longest time of a step. on_stuck: called if one takes longer."""
 
     def __init__(self, model: GeneratingModel, clock: Clock, *, limit_s: float, on_stuck: Callable[[], None]) -> None:
         self._model = model
@@ -178,7 +179,7 @@ class StepsSideBySide:
 
 
 def _own(inputs: Tensors) -> Tensors:
-    """What the model may write into, and no client's memory changes. Beside a generation, a copy costs nothing."""
+    """Copies read-only inputs, so that the model may write into them. A generation costs far more than a copy."""
     return {name: array if array.flags.writeable else array.copy() for name, array in inputs.items()}
 
 
@@ -188,6 +189,6 @@ def steps_of(model: GeneratingModel, clock: Clock, *, limit_s: float, on_stuck: 
 
 
 def bearable(error: BaseException) -> Exception:
-    """What a model raised, as what futures and event loops bear."""
+    """Returns an error of a model as one that may be set on a future and raised in an event loop."""
     is_bearable = isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration)
     return cast(Exception, error) if is_bearable else as_model_error(error)

@@ -1,6 +1,6 @@
-"""The caller's hold on a submitted request, and where that request stands.
+"""The caller's handle of a submitted request, with the request's phase and outcome.
 
-A ticket is the request that the core queues and batches: one object for both saves a look-up at every step.
+A ticket is also the request that the core queues and batches: one object for both saves a look-up at every step.
 """
 
 import logging
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Phase(Enum):
-    """Where an accepted request stands; it only moves down this list."""
+    """The phase of an accepted request. A request only moves down this list."""
 
     PREPARING = "its model's own `prepare` runs, or it waits for that"
     QUEUED = "it waits for its batch"
@@ -25,10 +25,10 @@ class Phase(Enum):
 
 
 class Ticket(Request):
-    """Settles exactly once.
+    """A submitted request, which settles exactly once.
 
-    Awaiting it yields the `Outcome`, and raises nothing but the awaiter's own cancellation, which withdraws the
-    request. Who has no task to await in leaves a callback with `then`.
+    Awaiting it returns the `Outcome`, and raises only CancelledError if the awaiting task is cancelled, which withdraws
+    the request. Callers without a task register a callback with `then`.
     """
 
     __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "phase")
@@ -75,7 +75,7 @@ class Ticket(Request):
         return self.outcome
 
     def then(self, callback: Callable[[Outcome], None]) -> None:
-        """See `core.backend.Submitted.then`."""
+        """Implements `core.backend.Submitted.then`."""
         if self.outcome is None:
             assert self._then is None, f"{self.id} tells one callback only"
             self._then = callback
@@ -91,7 +91,8 @@ class Ticket(Request):
         return self.outcome is not None
 
     def settle(self, outcome: Outcome) -> None:
-        """Tells the caller. What a callback raises is logged: one caller's trouble is not its batch-mates'."""
+        """Sets the outcome and notifies the caller. Exceptions of its callback are logged: they must not affect other
+        requests of the batch."""
         assert self.outcome is None, f"{self.id} answered twice"
         self.phase = Phase.ENDED
         self.outcome = outcome

@@ -14,7 +14,8 @@ from serving.api.http.asgi import json_object
 from serving.api.served import ServedModel
 from serving.api.terms import Terms, asked
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
-from serving.protocol.json_codec import read_values, write_values
+from serving.protocol.json_codec import LARGE_BYTES, read_flat, read_values, write_values
+from serving.protocol.json_fields import take_fields
 from serving.protocol.messages import Tensor, TensorDescription
 from serving.protocol.reply import OutputFormat, fitting
 from serving.protocol.tensors import NOT_IN_JSON, element_count
@@ -51,6 +52,12 @@ def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
     return GenerateRequest(payload=payload, id=id, **asked(model, others | nested, rows=1))
 
 
+def _read_fields(model: ServedModel, body: bytes) -> dict[str, Any]:
+    """Reads the fields of a body. Of a large one, the values of inputs stay JSON text, as memoryviews."""
+    taken = take_fields(body, tuple(tensor.name for tensor in model.inputs)) if len(body) > LARGE_BYTES else None
+    return json_object(body) if taken is None else json_object(taken.rest) | taken.values
+
+
 def _check_parameter(value: object, path: str, what: str = "") -> None:
     if not isinstance(value, bool | int | float | str):
         raise BadMessage(f"{what}must be a number, a text, true or false", path=path[:100])
@@ -61,10 +68,21 @@ def _tensor(described: TensorDescription, fields: Mapping[str, Any]) -> Tensor:
         raise BadMessage("is missing", path=described.name)
     if described.datatype in NOT_IN_JSON:
         raise BadTensor(f"{described.datatype} cannot travel as JSON; use infer", path=described.name)
-    flat = list(_leaves(fields[described.name], described.name))
+    value = fields[described.name]
+    if isinstance(value, memoryview):
+        return _read_large(described, value)
+    flat = list(_leaves(value, described.name))
     shape = _shape(described, len(flat))
     element_count(shape, described.name)
     return read_values(_list(flat), described.datatype, shape, described.name)
+
+
+def _read_large(described: TensorDescription, value: memoryview) -> Tensor:
+    """Reads a value that is still JSON text, in pieces."""
+    flat = read_flat(value, described.datatype, described.name)
+    shape = _shape(described, len(flat))
+    element_count(shape, described.name)
+    return flat.reshape(shape)
 
 
 def _list(values: list[Any]) -> bytes:
