@@ -33,7 +33,7 @@ def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
     """Reads a request. Raises BadMessage or BadTensor.
 
     The fields `id` and `parameters` have their meaning in the protocol only if no input has that name."""
-    fields = json_object(body)
+    fields = _read_fields(model, body)
     payload = {
         tensor.name: _tensor(tensor, fields) for tensor in model.inputs if tensor.name in fields or not tensor.optional
     }
