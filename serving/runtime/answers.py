@@ -1,8 +1,7 @@
-"""Where the user's own methods meet requests: what `prepare` makes of one, and what a forward pass gave, cut into the
-answers of its requests.
+"""Calls the model's own `prepare`, `split` and `finish`, and turns their results into answers or errors.
 
-What those methods raise is caught whatever it is. Much of this runs in threads that a SystemExit would end,
-and then nobody would be told.
+Every exception of these methods is caught, BaseException included. Much of this runs in threads that a SystemExit
+would end, and then no request of the thread would be answered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +19,16 @@ Parameters = Mapping[str, object] | None
 
 
 def prepared(model: Model, inputs: Tensors, parameters: Parameters = None) -> Prepared | ServingError:
-    """The request as it is collated, or why it cannot be. parameters: where the model takes some; requests share a
-    batch only if theirs are equal."""
+    """Returns the request as `collate` takes it, or the error if `prepare` fails.
+
+    parameters: those of the request, if the model takes any. Only requests with equal parameters share a batch.
+    """
     try:
         part = model.prepare(inputs if model.spec.batched else _as_one_row(inputs))
         if parameters is None:
             return part
-        said = frozenset((name, type(value), value) for name, value in parameters.items())
-        return part._replace(group=(part.group, said), parameters=parameters)
+        key = frozenset((name, type(value), value) for name, value in parameters.items())
+        return part._replace(group=(part.group, key), parameters=parameters)
     except UnusableInput as error:
         return InvalidInput(str(error))
     except BaseException as error:
@@ -37,7 +38,10 @@ def prepared(model: Model, inputs: Tensors, parameters: Parameters = None) -> Pr
 def split_one_by_one_if_need_be(
     model: Model, outputs: Tensors, requests: Sequence[Request]
 ) -> list[Tensors | ServingError]:
-    """Each request's rows. If that fails for the batch, each is tried alone, so that only the guilty one fails."""
+    """Splits the outputs of a batch into one answer or error per request, in the order of `requests`.
+
+    If splitting fails for the batch, each request is split alone, so that only the faulty one fails.
+    """
     parts: list[Any] = [request.payload for request in requests]
     try:
         answers = list(model.split(outputs, parts))
@@ -47,7 +51,7 @@ def split_one_by_one_if_need_be(
         if len(parts) == 1:
             return [as_model_error(error)]
     else:
-        checked = cast(list[Tensors | ServingError], answers)  # what is not finished was checked with its batch
+        checked = cast(list[Tensors | ServingError], answers)  # without `finish`, they were checked with their batch
         if model.finishes:
             checked = [_checked(model, answer, request) for answer, request in zip(answers, requests, strict=True)]
         return checked if model.spec.batched else [_without_row(answer) for answer in checked]
@@ -76,11 +80,12 @@ def _without_row(answer: Tensors | ServingError) -> Tensors | ServingError:
 
 
 def _as_one_row(tensors: Tensors) -> Tensors:
-    """A model without a batch dimension meets the runtime as one whose batches have a single row."""
+    """Adds a first dimension of 1: to the runtime, a model without a batch dimension has batches of a single row."""
     return {name: array[np.newaxis] for name, array in tensors.items()}
 
 
 def as_model_error(error: BaseException) -> ModelError:
+    """Returns `error` itself if it is a ModelError, otherwise a ModelError with it as the cause."""
     if isinstance(error, ModelError):
         return error
     failure = ModelError(f"the model failed: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What became of a batch, and how to get the innocent of a failing one answered. The only place a model is called."""
+"""Runs a batch. If it fails, bisects it so that only the faulty requests fail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,13 @@ from serving.runtime.checking import check_batch
 
 @dataclass(slots=True)
 class Forwarded:
-    """What a lane made of a batch: (outputs, the requests they are for) per forward pass that worked, and errors.
+    """The result of a batch: outputs by forward pass, errors by request, and times.
 
-    pieces: more than one when the batch had to be taken apart; indices refer to `batch.requests`.
-    copy_ns: of `compute_ns` or before it, what copying the batch to the device took while the host did something else.
-    copy_back_ns: the same for its answers.
+    pieces: (outputs, the requests that they belong to) per successful forward pass, more than one if the batch was
+        bisected; requests are given as indices into `batch.requests`.
+    copy_ns: time to copy the batch to the device while the host did something else; within `compute_ns` or before it.
+    copy_back_ns: time to copy the outputs back from the device, measured likewise.
+    lost: the device is lost.
     """
 
     batch: Batch
@@ -37,16 +39,16 @@ class Forwarded:
 
 
 def stage(model: Model, batch: Batch) -> object:
-    """All of the batch, collated."""
+    """Collates the whole batch, padded to its bucket."""
     return model.collate(_parts(batch, range(len(batch.requests))), Bucket(batch.padded_rows, batch.length))
 
 
 def forward(
     model: Model, clock: Clock, done: Forwarded, members: range, padded_rows: int, staged: object = None
 ) -> None:
-    """Computes these members, and waits for them; if that fails halves them, until whoever is to blame stands alone.
+    """Computes these members of the batch in the calling thread; if that fails, bisects them.
 
-    staged: they, collated, if they are already.
+    Adds outputs, errors and times to `done`. staged: the members as `collate` returned them, if that is done already.
     """
     began = clock.now_ns()
     try:
@@ -58,13 +60,16 @@ def forward(
         check_batch(model, outputs, padded_rows)
         done.pieces.append((outputs, members))
         done.compute_ns += clock.now_ns() - began
-    except BaseException as error:  # also what ends a thread: with it the lane would be gone, and nobody told
+    except BaseException as error:  # SystemExit too: it would end the lane's thread unnoticed
         done.compute_ns += clock.now_ns() - began
         halve(model, clock, done, members, error)
 
 
 def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: BaseException) -> None:
-    """Computing these members failed: each half is tried again, unless there is one member only, or no device."""
+    """Computes each half of the members again after `error`.
+
+    A single member fails with the error; if the device is lost, all members fail.
+    """
     if isinstance(error, DeviceLost):
         done.lost = True
         done.errors.update(dict.fromkeys(members, LaneLost(f"the device is lost: {error}")))

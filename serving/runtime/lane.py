@@ -1,4 +1,4 @@
-"""A lane: one loaded model, one thread that computes and one that gets the next batch ready meanwhile."""
+"""A lane: one loaded model, one thread that computes, and one that prepares the next batch meanwhile."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from serving.core.batch import Batch
 from serving.core.clock import Clock
 from serving.runtime.forwarding import Forwarded, forward, stage
 
-NICENESS = 5  # a third of the time that another thread gets, where both want all of it
+NICENESS = 5  # a third of the CPU time of another thread, if both could use all of it
 
 
 class AnyLane(Protocol):
@@ -29,11 +29,11 @@ class AnyLane(Protocol):
     def open(self) -> None: ...
 
     def call(self, work: Callable[[], None]) -> None:
-        """Runs `work` in the computing thread: loading and warming up happen where the model is used later."""
+        """Runs `work` in the computing thread, so that loading and warm-up happen where the model is used later."""
         ...
 
     def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
-        """Hands over a batch; `on_done` is told of it from a lane thread."""
+        """Submits a batch; `on_done` is called with its result in a lane thread."""
         ...
 
     def close(self) -> None: ...
@@ -42,16 +42,16 @@ class AnyLane(Protocol):
 
 
 def give_way() -> None:
-    """On a full machine, this thread comes after the event loop and after HAProxy.
+    """Lowers the priority of the calling thread below the event loop and HAProxy, for machines without idle cores.
 
-    A request that waits in a socket, because batches took the cores, is one that nobody can order or refuse in time.
+    Otherwise batches would take the cores, and requests would wait in sockets, where they cannot be ranked or refused.
     """
     if sys.platform == "linux":  # elsewhere only whole processes have a priority
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 class Lane:
-    """An `AnyLane` for models that compute while they are called: one thread collates ahead, one computes."""
+    """An `AnyLane` for models that compute synchronously: one thread collates ahead, one computes."""
 
     def __init__(self, model: Model, index: int, clock: Clock, on_done: Callable[[Forwarded], None]) -> None:
         self.model = model
@@ -74,7 +74,8 @@ class Lane:
         self._to_compute.put(work)
 
     def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
-        """An idle lane has nothing to overlap with: the batch skips a thread and is prepared where it is computed."""
+        """Submits a batch. If the lane is idle, there is nothing to overlap with, so that one thread prepares and
+        computes the batch."""
         if lane_is_idle:
             self._to_compute.put((batch, None, 0))
         else:
@@ -91,7 +92,7 @@ class Lane:
             began = self._clock.now_ns()
             try:
                 staged = stage(self.model, batch)
-            except BaseException:  # collated again, and told apart, where failures are handled
+            except BaseException:  # `forward` collates it again and handles the failure
                 staged = None
             self._to_compute.put((batch, staged, self._clock.now_ns() - began))
         self._to_compute.put(None)

@@ -1,7 +1,7 @@
-"""Who waits for a model's own `prepare` and `finish`, which run in threads.
+"""The queue of requests for a model's own `prepare` and `finish`, which run in threads.
 
-Requests wait here as they do in the queue: tenants take turns, each tenant's go by rank. Those that are withdrawn, or
-whose deadline passes, leave at once. Knows nothing of what the methods do, nor of what becomes of a request.
+Requests are ordered as in the main queue: tenants take turns, and the requests of a tenant are ordered by rank. A
+request leaves at once if it is withdrawn or its deadline passes. The module does not know what the methods compute.
 """
 
 import asyncio
@@ -14,12 +14,17 @@ from serving.core.queue import RequestQueue, Shape
 from serving.core.request import Request
 from serving.runtime.calls import Call, CallThreads
 
-SWEEP_S = 0.05  # how often deadlines are looked at while somebody waits, where no budget asks for more
+SWEEP_S = 0.05  # how often deadlines are checked while requests wait, unless the latency budget asks for more
 ANY_SHAPE: Shape = (None, 1)
 
 
 class MethodThreads:
-    """on_expired: told of requests whose deadline passed before they were prepared. The rest as `CallThreads`."""
+    """The threads of one model for its `prepare` and `finish`, and the queue in front of them.
+
+    count: the number of threads.
+    on_expired: called with the requests whose deadlines passed before they were prepared, and the time.
+    limit_s, on_stuck: see `CallThreads`.
+    """
 
     def __init__(
         self,
@@ -54,7 +59,8 @@ class MethodThreads:
         return self._threads.is_alive()
 
     def prepare(self, request: Request, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Has `work` done when it is this request's turn."""
+        """Queues the request. `work` runs in a thread when it is the request's turn; `then` gets its result on the
+        event loop."""
 
         def prepared(result: Any) -> None:
             del self._prepares[request]
@@ -67,12 +73,13 @@ class MethodThreads:
             self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
 
     def finish(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Has `work` done before anything is prepared: these have waited the longest."""
+        """Queues `work` ahead of every `prepare`, since requests to be finished have waited the longest. `then` gets
+        its result on the event loop."""
         self._finishes.append(Call(work, then))
         self._threads.fill()
 
     def withdraw(self, request: Request) -> None:
-        """It need not be prepared any more."""
+        """Drops the request, unless it has been prepared already. A `prepare` that runs is not interrupted."""
         call = self._prepares.pop(request, None)
         if call is not None:
             call.forget()
@@ -86,7 +93,7 @@ class MethodThreads:
         return None
 
     def _next_to_prepare(self) -> Request:
-        """Of the tenant whose turn was the longest ago, whoever ranks first."""
+        """Returns the first request by rank of the tenant whose last turn was longest ago."""
         by_tenant = self._to_prepare.lines[ANY_SHAPE]
         tenant = next(iter(by_tenant))
         (request,) = self._to_prepare.take(ANY_SHAPE, tenant, 0, 1)
@@ -95,7 +102,7 @@ class MethodThreads:
         return request
 
     def _sweep(self) -> None:
-        """Nobody learns of a passed deadline only because a `prepare` takes long."""
+        """Reports expired requests, even while each thread is busy with a long `prepare`."""
         now_ns = self._clock.now_ns()
         due = [request for request in self._prepares if request.deadline_ns < now_ns]
         if due:
