@@ -1,4 +1,4 @@
-"""The engine of models with state: order within a sequence, batches across them, ends."""
+"""Tests the engine of models with state: order within a sequence, batches across sequences, and their ends."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ FAILS = 1313
 
 
 class Gated:
-    """The running sum. Forward passes wait while `gate` is cleared; `batches` are their sizes."""
+    """Computes a running sum. Forward passes wait while `gate` is cleared; `batches` holds their sizes."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -44,7 +44,7 @@ def engine_of(compute: Any, **more: Any) -> SequenceEngine:
 
 
 def send(engine: SequenceEngine, id: int | str, value: int, flags: str = "", rows: int = 1, **limits: Any) -> Any:
-    """flags: s for the first of the sequence, e for the last."""
+    """Submits one request of a sequence. flags: s for the first of the sequence, e for the last."""
     x = np.full((rows, 1), value, np.int32)
     return engine.submit_in(SequencePlace(id, "s" in flags, "e" in flags), {"x": x}, rows=rows, **limits)
 
@@ -146,7 +146,7 @@ def test_a_sequence_left_alone_is_forgotten_and_one_at_work_is_not() -> None:
     asyncio.run(story())
 
 
-def test_sequences_and_those_who_wait_for_their_turn_have_a_bound() -> None:
+def test_open_sequences_and_their_waiting_requests_are_bounded() -> None:
     async def story() -> None:
         compute = Gated()
         async with engine_of(compute, max_sequences=1, max_queue_requests=2) as engine:
@@ -162,7 +162,7 @@ def test_sequences_and_those_who_wait_for_their_turn_have_a_bound() -> None:
     asyncio.run(story())
 
 
-def test_draining_answers_everybody() -> None:
+def test_draining_answers_every_request() -> None:
     async def story() -> None:
         compute = Gated()
         engine = engine_of(compute)
