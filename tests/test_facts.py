@@ -1,4 +1,4 @@
-"""Facts that several parts need stand in one place, and what is derived from them is."""
+"""Tests that a fact that several parts need is written in one place, and that the others derive from it."""
 
 import ast
 from dataclasses import MISSING, fields
@@ -23,7 +23,7 @@ ALL = sources("serving")
 
 
 def texts(module: str) -> set[str]:
-    """Every text in the module, the fixed parts of f-strings included; not its docstrings."""
+    """Returns every string in the module, the fixed parts of f-strings included, but not its docstrings."""
     (source,) = [source for source in ALL if source.module == module]
     statements = [node for node in ast.walk(source.tree) if not isinstance(node, ast.Expr)]
     found = {id(child) for node in statements for child in ast.iter_child_nodes(node)}
@@ -46,7 +46,7 @@ def test_a_name_is_spelt_in_one_file(fact: str, is_it) -> None:  # type: ignore[
     assert {module for module in SERVING if any(map(is_it, texts(module)))} == {"serving.names"}, fact
 
 
-def test_no_ports_of_replicas_overlap_and_all_are_told_in_the_documentation() -> None:
+def test_no_ports_of_replicas_overlap_and_all_are_documented() -> None:
     ranges = (RAY_HTTP, RAY_GRPC, FAST_GRPC)
     assert len(set().union(*ranges)) == sum(map(len, ranges))
     told = (ROOT / "docs/configuration.md").read_text()
@@ -61,7 +61,7 @@ def test_no_server_may_listen_on_a_port_of_replicas(port: int) -> None:
             ServerSettings.model_validate({key: port})
 
 
-def test_the_largest_batch_without_a_bound_is_the_same_wherever_it_is_told() -> None:
+def test_the_largest_batch_without_a_bound_is_the_same_everywhere() -> None:
     spec = noop_spec()
     assert spec.max_batch_rows is None
     assert max_ongoing_requests(spec) == spec.limits.max_queue_requests + 2 * LARGEST_ROWS

@@ -1,4 +1,4 @@
-"""Text files of users: the same text is read whatever editor wrote the file."""
+"""Tests that text files of users are read correctly, whatever encoding and line ends their editor wrote."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_a_mark_inside_of_a_text_stays(tmp_path: Path) -> None:
         (b"\x80\x04\x95weights", r"is not UTF-8 text \(invalid start byte at byte 0, line 1\)"),
     ],
 )
-def test_what_is_no_text_is_told_with_its_place(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_reported_with_the_place(content: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_bytes(content)
     with pytest.raises(UnreadableText, match=f"^{message}"):
