@@ -1,4 +1,4 @@
-"""Calls the model's own `prepare`, `split` and `finish`, and turns their results into answers or errors.
+"""Calls a model's `prepare` and `split` (which calls its own `finish`), and turns their results into answers or errors.
 
 Every exception of these methods is caught, BaseException included. Much of this runs in threads that a SystemExit
 would end, and then no request of the thread would be answered.

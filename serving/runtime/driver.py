@@ -58,7 +58,7 @@ class Driver:
         self._forward_timeout_ns = int(models[0].spec.limits.forward_timeout_s * 1e9)
         self._lanes: list[AnyLane] = []
         self._in_flight: list[list[Batch]] = [[] for _ in models]
-        self._began_ns = [0 for _ in models]  # when the batch that now computes began
+        self._began_ns = [0 for _ in models]  # when the lane began its current batch
         self._timers: list[asyncio.TimerHandle | None] = [None for _ in models]
         self._watchdog: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -145,6 +145,7 @@ class Driver:
             return
 
     def _dispatch(self, lane: AnyLane, batch: Batch) -> None:
+        """Submits a batch to the lane and starts the watchdog if it does not run."""
         in_flight = self._in_flight[lane.index]
         in_flight.append(batch)
         self._owner.batch_departed(batch)
@@ -175,6 +176,7 @@ class Driver:
             return
 
     def _settle(self, done: Forwarded) -> None:
+        """Handles a returned batch: updates what the batcher has learned, feeds the lane, then notifies the owner."""
         batch = done.batch
         lane = self._lanes[batch.lane_index]
         in_flight = self._in_flight[lane.index]

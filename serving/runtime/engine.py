@@ -26,9 +26,9 @@ from serving.runtime.ticket import Phase, Ticket
 from serving.scaling.signals import Reading
 
 WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have prevented
-PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
-SMALLEST_BUDGET_IN_BATCHES = 2.5  # with a budget below the time of one request alone, all are refused
-RETURNS_REMEMBERED = 64  # requests
+PRIORITY_STEP_NS = 1_000_000_000  # waiting time that equals one priority level, for models without a latency budget
+SMALLEST_BUDGET_IN_BATCHES = 2.5  # with a smaller budget, even a request alone would be refused
+RETURNS_REMEMBERED = 64  # requests over which the return time is averaged
 SCHEDULING_ALLOWANCE_NS = 2_000_000  # for switching between event loop and threads, whatever the model does
 
 
@@ -115,7 +115,7 @@ class Engine(Life):
             self._end(ticket, outcome)
         return len(tickets)
 
-    # -- the backend's verbs ----------------------------------------------------------------------------------
+    # -- the backend's methods --------------------------------------------------------------------------------
 
     def submit(
         self,
@@ -272,13 +272,13 @@ class Engine(Life):
         for index, error in done.errors.items():
             self._fail(tickets[index], error)
         for outputs, members in done.pieces:
-            riders = tickets[members.start : members.stop]
+            piece_tickets = tickets[members.start : members.stop]
             if self.model.finishes:
-                work = partial(split_one_by_one_if_need_be, self.model, outputs, riders)
-                self._finishing += len(riders)
-                self._methods.finish(work, partial(self._finished, riders, done))
+                work = partial(split_one_by_one_if_need_be, self.model, outputs, piece_tickets)
+                self._finishing += len(piece_tickets)
+                self._methods.finish(work, partial(self._finished, piece_tickets, done))
             else:
-                self._complete(riders, done, split_one_by_one_if_need_be(self.model, outputs, riders))
+                self._complete(piece_tickets, done, split_one_by_one_if_need_be(self.model, outputs, piece_tickets))
 
     def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
         for ticket in _tickets(requests):
@@ -294,11 +294,15 @@ class Engine(Life):
         for ticket in [one for one in self._open_tickets if one.phase is not Phase.IN_FLIGHT]:
             self._fail(ticket, LaneLost(why))
 
-    def _finished(self, riders: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]) -> None:
-        self._finishing -= len(riders)
-        self._complete(riders, done, answers)
+    def _finished(
+        self, piece_tickets: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]
+    ) -> None:
+        self._finishing -= len(piece_tickets)
+        self._complete(piece_tickets, done, answers)
 
-    def _complete(self, riders: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]) -> None:
+    def _complete(
+        self, piece_tickets: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]
+    ) -> None:
         """Settles the requests of one forward pass. Skips those that have ended meanwhile: their clients cancelled, or
         their lane was given up."""
         finish_ns = self._clock.now_ns() - done.done_ns
@@ -306,7 +310,7 @@ class Engine(Life):
         completed: list[Ticket] = []
         outcomes: list[Completed] = []
         waits_ns: list[int] = []
-        for ticket, answer in zip(riders, answers, strict=True):
+        for ticket, answer in zip(piece_tickets, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
             elif ticket.phase is Phase.IN_FLIGHT:
@@ -319,7 +323,7 @@ class Engine(Life):
             self.ledger.complete(len(completed))
             self._books.completed(len(completed), sum(waits_ns), timings)
             self._observer.requests_completed(completed, waits_ns, timings)
-        self._open_tickets.difference_update(riders)
+        self._open_tickets.difference_update(piece_tickets)
         for ticket, outcome in zip(completed, outcomes, strict=True):
             ticket.settle(outcome)
         self.batcher.answered(self._clock.now_ns() - done.done_ns)
@@ -340,6 +344,8 @@ class Engine(Life):
             self._fail(ticket, error)
 
     def _raise_hopeless_budget(self) -> None:
+        """Raises the latency budget to one that can be met, with a warning, if the measured times show that it cannot
+        be met."""
         alone_ns = self.batcher.latency.bound_ns(1, self.batcher.sizes.lengths[-1])
         feasible_ns = int(SMALLEST_BUDGET_IN_BATCHES * alone_ns) + SCHEDULING_ALLOWANCE_NS
         if self._budget_ns is not None and self._budget_ns < feasible_ns:

@@ -66,7 +66,7 @@ def forward(
 
 
 def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: BaseException) -> None:
-    """Computes each half of the members again after `error`.
+    """Handles an error from computing these members: computes each half again, so that only faulty requests fail.
 
     A single member fails with the error; if the device is lost, all members fail.
     """

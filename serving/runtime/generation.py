@@ -49,7 +49,7 @@ class Generation:
         self.tenant = tenant
         self.arrived_ns = arrived_ns
         self.place = (0, 0)  # rank, then order of arrival
-        self.first_ns = 0  # from its arrival to the first answer
+        self.first_ns = 0  # time from the arrival to the first answer
         self.given = 0
         self.outcome: Outcome | None = None
         self.task: asyncio.Task[None] | None = None
@@ -248,6 +248,7 @@ class GeneratingEngine(Life):
     # -- generating -------------------------------------------------------------------------------------------
 
     async def _run(self, generation: Generation) -> None:
+        """Runs one generation from its first step to its outcome. Every error becomes the outcome."""
         began_ns = self._clock.now_ns()
         answers: Any = None
         try:

@@ -39,7 +39,7 @@ class MethodThreads:
         self._clock = clock
         self._on_expired = on_expired
         self._to_prepare = RequestQueue()
-        self._prepares: dict[Request, Call] = {}  # all that are not done
+        self._prepares: dict[Request, Call] = {}  # the requests that wait or are being prepared
         self._finishes: deque[Call] = deque()
         names = [f"prepare-{name}-{index}" for index in range(count)]
         self._threads = CallThreads(names, clock, self._next_call, limit_s=limit_s, on_stuck=on_stuck)

@@ -30,7 +30,7 @@ class Submission:
         self.arrived_ns = arrived_ns
         self.limits = limits
         self.submitted: Submitted | None = None
-        self.sequence: OpenSequence | None = None  # in which it waits
+        self.sequence: OpenSequence | None = None  # the sequence in which it waits
         self._withdraw = withdraw
         self._ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
@@ -64,7 +64,7 @@ class OpenSequence:
         self.id = id
         self.state = state
         self.rows = rows
-        self.waiting: dict[Submission, None] = {}  # in their order
+        self.waiting: dict[Submission, None] = {}  # in order of arrival
         self.is_busy = False
         self.used_ns = 0
 
@@ -187,6 +187,7 @@ class SequenceEngine(Engine):
         )
 
     def _close_idle(self) -> None:
+        """Closes the sequences that have had no request for `sequence_idle_s`."""
         now_ns = self._clock.now_ns()
         for sequence in list(self._sequences.values()):
             is_idle = not sequence.is_busy and not sequence.waiting

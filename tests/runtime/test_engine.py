@@ -255,13 +255,13 @@ def test_a_callback_is_called_once_and_its_exception_affects_no_other_request(ca
         raise RuntimeError("the caller's own")
 
     async def story(engine: Engine) -> None:
-        told: list[float] = []
+        answered: list[float] = []
         submit(engine, 1.0).then(trouble)
-        submit(engine, 2.0).then(lambda outcome: told.append(value(outcome)))
+        submit(engine, 2.0).then(lambda outcome: answered.append(value(outcome)))
         last = submit(engine, 3.0)
         await last
-        last.then(lambda outcome: told.append(value(outcome)))
-        assert told == [8.0, 12.0]
+        last.then(lambda outcome: answered.append(value(outcome)))
+        assert answered == [8.0, 12.0]
 
     run(ScriptedModel(), story)
     assert "the caller's own" in caplog.text

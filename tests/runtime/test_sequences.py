@@ -30,7 +30,7 @@ class Gated:
     def __call__(self, x: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.gate.wait()
         if (x == FAILS).any():
-            raise ValueError("told to fail")
+            raise ValueError("asked to fail")
         if x.any():  # warm-up samples and padding are zeros
             self.batches.append(np.count_nonzero(x))
         return total + x, total + x
@@ -197,7 +197,7 @@ def test_a_model_that_writes_into_the_state_and_fails_leaves_it_as_it_was() -> N
     def add(x: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total += x
         if (x == FAILS).any():
-            raise ValueError("told to fail")
+            raise ValueError("asked to fail")
         return total.copy(), total
 
     async def story() -> None:
