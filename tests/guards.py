@@ -124,7 +124,7 @@ class Guard:
     def _blocks(self, what: str) -> None:
         if asyncio._get_running_loop() is not None and (frame := _product_frame(sys._getframe(2))) is not None:
             stack = "".join(traceback.format_stack(frame, limit=4))
-            self._blocked.append(f"{what} on an event loop: await it, or do it beside the loop\n{stack}")
+            self._blocked.append(f"{what} on an event loop: await it, or run it in a thread\n{stack}")
 
 
 def _product_frame(frame: FrameType | None) -> FrameType | None:

@@ -158,7 +158,7 @@ def test_blocks_not():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "ERROR at teardown of test_blocks" in done.stdout
-    assert "time.sleep on an event loop: await it, or do it beside the loop" in done.stdout
+    assert "time.sleep on an event loop: await it, or run it in a thread" in done.stdout
     assert "2 passed, 1 error" in done.stdout
 
 

@@ -61,7 +61,7 @@ def apart_offences(found: Collection[Source], apart: Mapping[str, Collection[str
         room = max((name for name in apart if within(source.module, [name])), key=len, default=None)
         if room is not None:
             offences += [
-                f"{source.at(node)}: {room} may not import {name}: move what both need to a place that both see"
+                f"{source.at(node)}: {room} may not import {name}: move shared code to a module that both may import"
                 for node, name in source.imports
                 if within(name, apart[room])
             ]
@@ -105,7 +105,7 @@ def undeclared_offences(
 
 def core_offences(found: Collection[Source], owners: Collection[str] = CLOCK_OWNERS.keys()) -> list[str]:
     return [
-        f"{source.at(node)}: {name}: the core knows no {name}; take what you need as a value (time as now_ns)"
+        f"{source.at(node)}: {name}: the core does not use {name}; take what you need as an argument (time as now_ns)"
         for source in found
         if within(source.module, STDLIB_ONLY) and source.module not in owners
         for node, name in source.imports
@@ -127,7 +127,7 @@ def clock_offences(found: Collection[Source], owners: Collection[str] = CLOCK_OW
 def task_offences(found: Collection[Source], owners: Collection[str] = TASK_OWNERS.keys()) -> list[str]:
     """Finds tasks started outside a TaskGroup, by asyncio, by a loop of any name, or by a method passed on."""
     return [
-        f"{source.at(node)}: {name}: use a TaskGroup; or see its end and its failure, and add the file to TASK_OWNERS"
+        f"{source.at(node)}: {name}: use a TaskGroup; otherwise handle its end and failure, and add it to TASK_OWNERS"
         for source in found
         if not within(source.module, owners)
         for node, name in _task_starts(source)
@@ -136,7 +136,7 @@ def task_offences(found: Collection[Source], owners: Collection[str] = TASK_OWNE
 
 def silence_offences(found: Collection[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: catches everything and says nothing: name the error, or log it"
+        f"{source.at(node)}: catches every exception silently: name the exception, or log it"
         for source in found
         for node in ast.walk(source.tree)
         if (isinstance(node, ast.ExceptHandler) and _catches_all(node.type) and _does_nothing(node.body))
@@ -160,7 +160,7 @@ def print_offences(found: Collection[Source], printers: Collection[str] = PRINTE
 
 def proxy_offences(found: Collection[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: urlopen goes by http_proxy: ask by serving.direct"
+        f"{source.at(node)}: urlopen uses http_proxy: call serving.direct instead"
         for source in found
         for node, name in source.uses
         if name.rpartition(".")[2] == "urlopen"
@@ -177,7 +177,7 @@ def docstring_offences(found: Collection[Source]) -> list[str]:
 
 def later_offences(found: Collection[Source]) -> list[str]:
     return [
-        f"{source.path.relative_to(ROOT)}:{number}: {word}: do it, or write it where work is planned"
+        f"{source.path.relative_to(ROOT)}:{number}: {word}: do it now, or write it where work is planned"
         for source in found
         for number, line in enumerate(source.text.splitlines(), 1)
         for word in LATER
@@ -188,7 +188,7 @@ def later_offences(found: Collection[Source]) -> list[str]:
 def benchmark_offences(found: Collection[Source]) -> list[str]:
     """Finds imports of benchmarks: they may change at any time, so that tests use serving.testing instead."""
     return [
-        f"{source.at(node)}: {name}: what several tests need belongs to serving.testing"
+        f"{source.at(node)}: {name}: code that several tests need belongs in serving.testing"
         for source in found
         if not within(source.module, ("benchmarks", "tests.benchmarks"))
         for node, name in source.imports
