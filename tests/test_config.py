@@ -298,7 +298,7 @@ def test_a_file_that_would_take_all_memory_or_time_is_refused_at_once(tmp_path: 
     assert message in mistake
 
 
-def test_aliases_are_for_what_is_the_same_in_several_models(tmp_path: Path) -> None:
+def test_yaml_aliases_may_share_parts_between_models(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     again = "\n".join(line.replace("doubler", "tripler") for line in GOOD.splitlines()[3:])
     file.write_text(f"{GOOD}    limits: &l {{max_queue_requests: 7}}\n{again}\n    limits: *l\n")

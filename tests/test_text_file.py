@@ -57,7 +57,7 @@ def test_a_token_is_the_same_however_it_was_written(write: Callable[[str], bytes
     assert admin_token(str(tmp_path / "token")) == TOKEN
 
 
-def test_a_label_may_hold_what_only_python_takes_for_the_end_of_a_line(tmp_path: Path) -> None:
+def test_a_label_may_contain_characters_that_only_python_takes_for_line_ends(tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("one\u2028half\n  \nthree\x0bhalf \n\tfour\x85half\n", encoding="utf-8")
     assert read_lines(tmp_path / "labels") == ["one\u2028half", "", "three\x0bhalf", "four\x85half"]
 

@@ -37,8 +37,8 @@ def warm_up(
     """Measures every padded length, longest last; teaches `latency` the times and sets the limits in `sizes`.
 
     A tunable model (one with several variants) is first measured untuned, then tunes itself for the sizes that paid,
-    and all sizes that it captured are measured again. Runs in the calling thread. Raises what the model raises if not
-    even one row can be computed.
+    and all sizes that it captured are measured again. Runs in the calling thread. Raises DeviceLost, and the model's
+    error if not even one row can be computed for another reason than memory.
 
     report: called with a line of text at each step.
     """
@@ -56,8 +56,8 @@ def warm_up(
 class Climb:
     """Measures growing batch sizes (a ladder) of one model.
 
-    The climb ends where throughput stops growing (unless batches take less than `CHEAP_NS`), where a batch takes longer
-    than the latency budget, where a batch fails or the device runs out of memory, or after `TIME_LIMIT_NS`.
+    The climb ends where throughput stops growing (unless batches take less than `CHEAP_NS` or the sizes are given),
+    where a batch takes longer than the latency budget, fails or runs out of device memory, or after `TIME_LIMIT_NS`.
     """
 
     def __init__(self, model: Model, clock: Clock, budget_ns: int | None, report: Callable[[str], None]) -> None:

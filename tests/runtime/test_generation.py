@@ -394,7 +394,7 @@ def test_an_async_step_that_never_returns_costs_the_replica() -> None:
     asyncio.run(story())
 
 
-def test_what_an_async_model_cancels_itself_is_its_failure() -> None:
+def test_a_cancelled_error_of_an_async_model_is_the_models_failure() -> None:
     class Cancelling:
         async def generate(self, inputs: Tensors) -> AsyncIterator[Tensors]:
             raise asyncio.CancelledError

@@ -157,7 +157,7 @@ def test_times_are_the_devices_own() -> None:
     run(AsynchronousModel(), story)
 
 
-def test_what_only_the_user_can_mend_is_a_model_error() -> None:
+def test_an_error_of_the_models_code_is_a_model_error() -> None:
     async def story(engine: Engine) -> None:
         (outcome,) = await asyncio.gather(submit(engine, POISON))
         assert isinstance(outcome, Failed)

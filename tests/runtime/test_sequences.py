@@ -108,7 +108,7 @@ def test_a_second_start_begins_anew() -> None:
     asyncio.run(story())
 
 
-def test_what_fails_or_leaves_does_not_change_the_state() -> None:
+def test_failed_and_cancelled_requests_do_not_change_the_state() -> None:
     async def story() -> None:
         compute = Gated()
         async with engine_of(compute) as engine:

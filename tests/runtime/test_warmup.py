@@ -48,12 +48,12 @@ def test_sizes_that_cost_nothing_to_try_are_climbed_through_a_stall() -> None:
     assert climbed(clock, TimedModel(clock, 0.5, 0.01, 4, 8, stall_ms=3)) == [1, 2, 4, 8, 16, 32, 64]
 
 
-def test_one_stall_raises_what_is_usual_by_little_however_long_it_was() -> None:
+def test_one_stall_raises_the_average_by_little_however_long_it_was() -> None:
     usual_ns = 300_000
     assert nearer(usual_ns, 75 * MS) == nearer(usual_ns, 2 * usual_ns + HOP_NS) < 400_000
 
 
-def test_what_is_usual_follows_what_is_seen_again_and_again() -> None:
+def test_the_average_follows_repeated_values() -> None:
     usual_ns = 0
     for _ in range(60):
         usual_ns = nearer(usual_ns, 5 * MS)
@@ -63,7 +63,7 @@ def test_what_is_usual_follows_what_is_seen_again_and_again() -> None:
     assert usual_ns < 1.1 * MS
 
 
-def test_what_later_sizes_and_lengths_take_changes_nothing_of_what_was_measured_before() -> None:
+def test_measuring_later_sizes_and_lengths_does_not_change_earlier_predictions() -> None:
     """Teaches that batches of all lengths take equally long, which the shortest length alone does not suggest."""
     latency = LatencyModel(lengths=(16, 32, 64, 128))
     for length in latency.lengths:
@@ -119,7 +119,7 @@ def test_a_device_that_is_lost_while_sizes_are_tried_is_no_limit() -> None:
         warm_up(LimitedModel(clock, most=4, error=DeviceLost), LatencyModel(), sizes, clock, budget_ns=None)
 
 
-def test_what_was_launched_is_collected_also_where_a_size_fails() -> None:
+def test_launched_batches_are_collected_even_if_a_size_fails() -> None:
     """Checks that no launched batch is left uncollected: it would keep its memory on the device."""
     clock, said = ManualClock(), list[str]()
     model, sizes = FailingLaunches(most=5), Sizes(largest_rows=64)
