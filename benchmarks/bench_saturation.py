@@ -114,11 +114,13 @@ def report(rounds: Sequence[Round], command: str) -> str:
     best = max(served.values())
     facts = "; ".join(f"{name}: {value}" for name, value in machine().items())
     lines = [
-        "# Saturation: the MLP through HTTP against the bare loop",
+        "# Saturation: the MLP behind HTTP compared with a bare loop",
         "",
         f"Commit {commit(ROOT)}. {facts}. Medians of {len(rounds)} rounds. Written by `{command}`.",
         "",
-        "| batch size of the bare loop | rows/s, alone | rows/s, beside HTTP | Headway, best, of alone | of beside |",
+        "The bare loop only calls the model, in batches, on one torch thread.",
+        "",
+        "| batch size of the bare loop | rows/s, alone | rows/s, beside HTTP | Headway's best ÷ alone | ÷ beside |",
         "|---:|---:|---:|---:|---:|",
     ]
     lines += [
@@ -130,8 +132,8 @@ def report(rounds: Sequence[Round], command: str) -> str:
     per_second = median(one.beside_per_second for one in rounds)
     lines += [
         "",
-        f"The bare loop ran beside {per_second:.0f} requests per second to the no-op model, for which the clients, "
-        "HAProxy and the codec used as much CPU as they would for the MLP's requests.",
+        f"“Beside HTTP” means beside {per_second:.0f} requests per second to the no-op model. For these, the clients, "
+        "HAProxy and the codec use as much CPU as for requests to the MLP.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -32,12 +32,12 @@ SECTIONS = {
 }
 INTRODUCTION = """# The batching queue in simulation
 
-The scheduling core (`serving/core`, the code of the server itself) against the rules of other servers, on one simulated
-device, in simulated time. Written by `{command}`; the same command gives the same numbers on any machine.
+Compares the scheduling core (`serving/core`, the server's own code) with the batching rules of other servers, on one
+simulated device, in simulated time. Written by `{command}`; the same command gives the same numbers on every machine.
 
-A batch of b rows takes alpha*b + beta ms with 2 % noise; D is the latency budget. Set A: alpha 1, beta 5, D 25, at most
-64 rows. B: alpha 0.05, beta 1, D 10, 128 rows. C: alpha 0.3, beta 2, D 40, 64 rows. Scheduling itself takes no time
-here, so this compares decisions, not the speed of the code that makes them.
+A batch of b rows takes alpha*b + beta ms, with 2 % noise; D is the latency budget in ms. Set A: alpha 1, beta 5, D 25,
+at most 64 rows. Set B: alpha 0.05, beta 1, D 10, 128 rows. Set C: alpha 0.3, beta 2, D 40, 64 rows. Scheduling takes no
+simulated time, so the results compare decisions, not the speed of the code that makes them.
 
 """
 

@@ -1,4 +1,4 @@
-"""For every test."""
+"""Hooks and settings for all tests: the guards, and the profile of Hypothesis."""
 
 from collections.abc import Generator
 from multiprocessing import resource_tracker
@@ -8,10 +8,11 @@ from hypothesis import settings
 
 from tests.guards import Guard, ray_allowed
 
-# Python starts it when it is first needed. If that is while a cluster runs, it ends with it, and Python complains.
+# Otherwise Python starts the tracker when it is first needed. If a Ray cluster runs then, the tracker ends together
+# with the cluster, and Python warns.
 resource_tracker.ensure_running()
 
-# How long one example takes says something about the machine, and nothing about the code.
+# No deadline: how long one example takes depends on the machine, not on the code.
 settings.register_profile("headway", deadline=None)
 settings.load_profile("headway")
 
@@ -25,7 +26,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """With its fixtures, of a module or package too: the first test that wants one sets it up, the last ends it."""
+    """Allows Ray for a marked test and for the fixtures that are set up or closed with it, those of a module or package
+    included."""
     marks = {mark.name for mark in item.iter_markers()}
     with ray_allowed(GUARD, bool(marks & {"ray", "chaos"})):
         return (yield)

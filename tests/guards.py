@@ -1,8 +1,8 @@
-"""What no test may do unless its marks allow it, and what the product may not do on an event loop.
+"""Guards that fail a test if it uses Ray or the network without a mark, or if the product blocks an event loop.
 
-Python's own audit events tell of it, so nothing is patched but what has no such event: `ray.init`, `time.sleep` (it has
-one since Python 3.13), and `Condition.wait`, on which `Event.wait`, `Queue.get` and `Future.result` rest. What C code
-does by itself (uvloop, gRPC) is not seen.
+They listen to Python's audit events. Only functions without such an event are patched: `ray.init`, `time.sleep` (it has
+one since Python 3.13), and `Condition.wait`, which `Event.wait`, `Queue.get` and `Future.result` use. Calls inside C
+code (uvloop, gRPC) are not seen.
 """
 
 import asyncio
@@ -27,25 +27,25 @@ BLOCKING = {
     "socket.gethostbyname",
     "urllib.Request",
 }
-RAYS_OWN = {"raylet", "gcs_server"}  # what a Ray that starts runs
+RAYS_OWN = {"raylet", "gcs_server"}  # programs that Ray runs when it starts
 ALLOWED_TO_BLOCK = {
     "serving/api/shared_memory/regions.py": "a small file and its lock, where regions are registered",
     "serving/cluster/replica/measuring.py": "opens its lock files before a replica serves; it awaits them",
     "serving/cluster/replica/debug.py": "opens the file for stacks before a replica serves: a signal allows no time",
-    "serving/telemetry/trace.py": "OpenTelemetry asks its detectors in a pool, before a replica serves",
-    "loadtest/samples.py": "reads the sample texts once, in a command that serves nobody",
+    "serving/telemetry/trace.py": "OpenTelemetry runs its detectors in a pool, before a replica serves",
+    "loadtest/samples.py": "reads the sample texts once, in a command that is a client",
 }
-# What the library does under the product: asyncio knows what it does, and a traceback that is logged reads the sources.
+# Library code that the product calls may block: asyncio uses it safely, and logging a traceback reads the sources.
 LIBRARY = ("/asyncio/", "/importlib/", "<frozen importlib", "/linecache.py")
 IN_MEMORY = ("/proc/", "/sys/", "/dev/")  # files that no disk can delay
 
 
 class NotInThisTest(BaseException):
-    """No Exception: what a test asks must not take it for a failure of its own."""
+    """Raised by a guard. Not an Exception, so that the code under test does not catch it as a failure of its own."""
 
 
 def is_local(address: object) -> bool:
-    """Whether a socket's address is of this machine's loopback, or none of the internet's."""
+    """Returns whether a socket's address is on loopback or is not an internet address (a Unix socket, say)."""
     if not isinstance(address, tuple):
         return True  # a Unix socket's path
     host = str(address[0])
@@ -56,7 +56,7 @@ def is_local(address: object) -> bool:
 
 
 class Guard:
-    """Watches this process for as long as it runs; `may_start_ray` is told by each test's marks."""
+    """Watches this process until it ends. `may_start_ray` is set by the marks of the current test."""
 
     def __init__(self) -> None:
         self.may_start_ray = False
@@ -83,12 +83,13 @@ class Guard:
         threading.Condition.wait = watched  # type: ignore[method-assign, assignment]  # the same signature, wrapped
 
     def watch_ray(self) -> None:
-        """Once the tests are imported: importing Ray takes a second, which tests without it need not wait."""
+        """Guards `ray.init` if Ray is imported. Call it after the tests are imported: it does not import Ray itself,
+        which takes a second."""
         if (ray := sys.modules.get("ray")) is not None:
             ray.init = self._allowed(ray.init)  # type: ignore[attr-defined]
 
     def blocked(self) -> list[str]:
-        """Where the product blocked an event loop since this was asked last."""
+        """Returns where the product blocked an event loop since the last call."""
         found, self._blocked = self._blocked, []
         return found
 
@@ -123,11 +124,11 @@ class Guard:
     def _blocks(self, what: str) -> None:
         if asyncio._get_running_loop() is not None and (frame := _product_frame(sys._getframe(2))) is not None:
             stack = "".join(traceback.format_stack(frame, limit=4))
-            self._blocked.append(f"{what} on an event loop: await it, or do it beside the loop\n{stack}")
+            self._blocked.append(f"{what} on an event loop: await it, or run it in a thread\n{stack}")
 
 
 def _product_frame(frame: FrameType | None) -> FrameType | None:
-    """The caller, if it is the product and may not block."""
+    """Returns the innermost frame of the product that leads to this call; None if there is none or it may block."""
     while frame is not None:
         path = frame.f_code.co_filename
         if path.startswith(PRODUCT):
@@ -141,7 +142,8 @@ def _product_frame(frame: FrameType | None) -> FrameType | None:
 
 
 def _ray_runs() -> bool:
-    """Its threads go on connecting while tests without the mark run in the same file, or until its fixture ends."""
+    """Returns whether Ray runs. Its threads continue to connect until its fixture ends, also during tests without the
+    mark."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 

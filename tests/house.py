@@ -1,4 +1,4 @@
-"""Headway without Ray: engines with their models and both wires, on one event loop in a thread of this process."""
+"""A server without Ray for tests: engines with their models and both wires, on one event loop in a thread."""
 
 import asyncio
 import socket
@@ -33,7 +33,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class PlainDoor:
-    """grpc.aio's server, opened and closed as ours is."""
+    """The server of grpc.aio with the `open` and `close` of Headway's own."""
 
     def __init__(self, calls: GrpcService) -> None:
         self._server = grpc_server(calls, max_message_bytes=MAX_BODY_BYTES)
@@ -48,7 +48,8 @@ class PlainDoor:
 
 
 class House:
-    """Running. `http` and `grpc` are its addresses; `engines` and `recorders`, by model, may only be looked at."""
+    """A running server. `http` and `grpc` are its addresses (host:port). Its thread owns `engines` and `recorders` (by
+    model): tests only read them."""
 
     def __init__(
         self, specs: Sequence[ModelSpec], grpc_door: str, regions: Regions | None, offers: Mapping[str, Any]
@@ -76,7 +77,7 @@ class House:
         assert not self._thread.is_alive()
 
     def until(self, condition: Callable[[], bool], patience_s: float = 10) -> None:
-        """Waits for what the house does in its own time."""
+        """Waits until the condition holds; fails after `patience_s` seconds."""
         eventually(condition, patience_s=patience_s, every_s=0.005)
 
     def _run_thread(self) -> None:
@@ -115,7 +116,7 @@ class House:
             self.http = f"127.0.0.1:{taken.getsockname()[1]}"
             self.grpc = f"127.0.0.1:{await listener.open('127.0.0.1', 0)}"
             serving = asyncio.create_task(http.serve(sockets=[taken]))
-            self._up.set()  # whoever connects already waits in the socket's backlog
+            self._up.set()  # clients that connect now wait in the socket's backlog
             await self._end.wait()
             await listener.close()
             http.should_exit = True
@@ -139,7 +140,8 @@ def _entry(model: ServedModel) -> ModelEntry:
 
 @contextmanager
 def house(*specs: ModelSpec, grpc_door: str = "fast", regions: Regions | None = None, **offers: Any) -> Iterator[House]:
-    """offers: `control`, `switches` and `gate` of `Operations`; without a gate everybody may change everything."""
+    """Runs a server with these models. offers: `control`, `switches` and `gate` of `Operations`; without a gate, every
+    caller is authorized."""
     running = House(specs, grpc_door, regions, offers).open()
     try:
         yield running

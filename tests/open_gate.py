@@ -1,8 +1,8 @@
-"""A gate that lets everybody in: over gRPC only HAProxy tells the caller's address, and most tests do without it."""
+"""A gate that admits every caller: over gRPC only HAProxy sends the caller's address, and most tests run without it."""
 
 from serving.api.admission.gate import Caller, Gate
 
 
 class OpenGate(Gate):
     def check(self, caller: Caller) -> None:
-        """Everybody may."""
+        """Admits the caller."""

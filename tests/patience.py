@@ -1,4 +1,4 @@
-"""For what comes to pass in its own time, sooner on a fast machine and later on a busy one."""
+"""Polling for conditions that become true after an unknown time: soon on a fast machine, late on a busy one."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,10 @@ def eventually(
     every_s: float = 0.1,
     beside: Callable[[], object] = lambda: "",
 ) -> Found:
-    """What `look` finds, as soon as that is right. beside: what else to show where it never is."""
+    """Calls `look` every `every_s` seconds and returns its first result that `is_right` accepts.
+
+    Fails after `patience_s` seconds, with the last result and that of `beside` in the message.
+    """
     give_up_s = time.monotonic() + patience_s
     while not is_right(found := look()):
         assert time.monotonic() < give_up_s, f"not right after {patience_s:g} s: {found} {beside()}"

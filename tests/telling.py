@@ -1,4 +1,4 @@
-"""Stories that tests tell, told without pytest: where there is a GPU there may be nothing else."""
+"""A runner for tests without pytest, which a machine with a GPU may lack."""
 
 import sys
 import traceback
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 
 def tell(stories: Iterable[tuple[str, Callable[[], object]]]) -> int:
-    """A line for each; 1 if one failed, for `sys.exit`."""
+    """Runs each test and prints a line for it. Returns 1 if one failed, otherwise 0, for `sys.exit`."""
     failed = 0
     for name, story in stories:
         try:

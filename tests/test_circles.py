@@ -1,4 +1,4 @@
-"""No module imports itself by way of others, wherever in a file its imports stand."""
+"""Tests that no module imports itself through other modules, imports inside functions included."""
 
 from graphlib import CycleError, TopologicalSorter
 
@@ -11,7 +11,7 @@ ALL = sources(*PACKAGES)
 
 
 def graph() -> dict[str, set[str]]:
-    """The modules that each module imports, those inside of functions included."""
+    """Returns the modules that each module imports, imports inside functions included."""
     modules = {source.module for source in ALL}
     return {source.module: {name for _, name in source.imports if name in modules} - {source.module} for source in ALL}
 

@@ -1,4 +1,4 @@
-"""The command `headway`: what each subcommand prints, and its exit code."""
+"""Tests the output and the exit code of each subcommand of `headway`."""
 
 import json
 from collections.abc import Callable
@@ -96,7 +96,9 @@ def test_a_file_beside_the_settings_may_have_any_name(own_model: Path, name: str
         ("ours_beside_the_file:number", "a int cannot be called"),
     ],
 )
-def test_a_factory_that_cannot_be_imported_is_told_with_its_line(own_model: Path, factory: str, message: str) -> None:
+def test_a_factory_that_cannot_be_imported_is_reported_with_its_line(
+    own_model: Path, factory: str, message: str
+) -> None:
     own_model.write_text(own_model.read_text().replace("ours_beside_the_file:make", factory))
     assert headway("check-config", str(own_model)).exit_code == 0
     result = headway("check-config", str(own_model), "--import")
@@ -105,14 +107,14 @@ def test_a_factory_that_cannot_be_imported_is_told_with_its_line(own_model: Path
     assert message in result.stderr
 
 
-def test_a_module_that_fails_while_it_is_imported_is_told_as_such(own_model: Path) -> None:
+def test_a_module_that_fails_while_it_is_imported_is_reported_as_such(own_model: Path) -> None:
     (own_model.parent / "breaks_on_import.py").write_text("raise RuntimeError('no licence')\n")
     own_model.write_text(own_model.read_text().replace("ours_beside_the_file", "breaks_on_import"))
     result = headway("check-config", str(own_model), "--import")
     assert (result.exit_code, result.stderr.endswith("RuntimeError: no licence\n")) == (2, True)
 
 
-def test_the_release_is_told_and_everything_else_explains_itself() -> None:
+def test_the_release_and_the_help_are_printed() -> None:
     assert headway("--version").output.startswith("headway ")
     assert "Serves PyTorch models" in headway("--help").output
 

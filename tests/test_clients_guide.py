@@ -1,4 +1,4 @@
-"""docs/clients.md is true: its models are served, every example runs as printed and prints what its comments say.
+"""Tests docs/clients.md: serves its models, runs every example and compares its output with the comments in it.
 
 The example that loads and unloads models needs Ray: tests/cluster/test_operations.py runs it.
 """

@@ -1,4 +1,4 @@
-"""Settings from a file: right values are taken as they are, wrong ones are reported with their line."""
+"""Tests settings files: correct values arrive unchanged, mistakes are reported with their line."""
 
 import pickle
 from pathlib import Path
@@ -22,7 +22,7 @@ models:
 
 
 def mistakes_of(tmp_path: Path, text: str) -> list[str]:
-    """Returns the messages for this settings file, without the folder."""
+    """Returns the messages for a settings file with this text, without its folder."""
     file = tmp_path / "my.yaml"
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:
@@ -40,7 +40,7 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
     assert settings.tenant_weights("doubler") == {}
 
 
-def test_everything_that_can_be_said_of_a_model_arrives_in_its_spec(tmp_path: Path) -> None:
+def test_every_field_of_a_model_arrives_in_its_spec(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     file = tmp_path / "my.yaml"
     file.write_text("""\
@@ -69,7 +69,7 @@ models:
     assert settings.tenant_weights("all.of_it-1") == {"gold": 3.0, "free": 0.5}
 
 
-def test_settings_survive_the_way_through_a_manifest(tmp_path: Path) -> None:
+def test_settings_are_the_same_after_a_round_trip_through_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     file = tmp_path / "my.yaml"
     second = GOOD.partition("models:\n")[2].replace("doubler", "other") + "    labels: {y: classes.txt}\n"
@@ -92,7 +92,7 @@ def test_models_know_the_folder_of_their_settings_also_in_another_process(tmp_pa
     assert [spec.folder for spec in carried.model_specs()] == [None], "a manifest is read on another machine"
 
 
-def test_what_is_wrong_with_settings_in_a_manifest_is_told_without_the_options() -> None:
+def test_mistakes_in_a_manifests_settings_are_reported_without_the_options() -> None:
     model = yaml.safe_load(GOOD)["models"][0] | {"options": {"token": "hunter2-and-more"}, "replicas": 0}
     for wrong in (model, model | {"options": ["hunter2-and-more"]}, {"options": {"token": "hunter2-and-more"}}):
         with pytest.raises(ValueError) as caught:
@@ -141,7 +141,7 @@ def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
         ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
     ],
 )
-def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+def test_a_mistake_about_the_server_is_reported_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     assert mistakes_of(tmp_path, GOOD.replace("http_port: 8010", line))[0].startswith(f"my.yaml:2: server.{message}")
 
 
@@ -168,7 +168,7 @@ def test_a_mistake_about_the_server_is_told_with_its_line(tmp_path: Path, line: 
         ("name: other", "name: is given twice; it is also on line 4"),
     ],
 )
-def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+def test_a_mistake_about_a_model_is_reported_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     text = GOOD.replace("    factory:", f"    {line}\n    factory:")
     assert mistakes_of(tmp_path, text)[0].startswith(f"my.yaml:5: models[0].{message}")
 
@@ -215,7 +215,7 @@ def test_a_mistake_about_a_model_is_told_with_its_line(tmp_path: Path, line: str
         ),
     ],
 )
-def test_a_mistake_in_what_a_model_must_say_is_told_with_its_line(
+def test_a_mistake_in_a_required_field_of_a_model_is_reported_with_its_line(
     tmp_path: Path, right: str, wrong: str, message: str
 ) -> None:
     assert right in GOOD
@@ -235,7 +235,7 @@ def test_a_model_without_a_batch_dimension_declares_its_shapes_as_they_are(tmp_p
     assert "models[0].limits.max_batch_rows: a model without a batch dimension" in mistake
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     messages = mistakes_of(
         tmp_path,
         GOOD.replace("http_port: 8010", "port: 1").replace("name: x,", "nam: x,").replace("name: y,", "name: 5,"),
@@ -247,7 +247,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
     assert [line.split(": ")[0] for line in messages] == ["my.yaml:4", "my.yaml:5", "my.yaml:6", "my.yaml:7"]
 
 
-def test_all_that_does_not_fit_together_in_a_model_is_told_at_once(tmp_path: Path) -> None:
+def test_all_contradictions_in_a_model_are_reported_at_once(tmp_path: Path) -> None:
     messages = mistakes_of(tmp_path, GOOD + "    replicas: 0\n    latency_budget_ms: -1\n    labels: {z: [a]}\n")
     assert [line.split(": ")[1] for line in messages] == [
         f"models[0].{key}" for key in ("replicas", "latency_budget_ms", "labels")
@@ -259,7 +259,7 @@ def test_two_models_may_not_have_the_same_name(tmp_path: Path) -> None:
     assert messages == ["my.yaml:8: models[1].name: 'doubler' is already the name of models[0]"]
 
 
-def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+def test_broken_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     assert mistakes_of(tmp_path, "models:\n  - name: [\n")[0].startswith("my.yaml:3: is not valid YAML: ")
     assert mistakes_of(tmp_path, "models:\n\t- name\n")[0].endswith("; indent with spaces")
     assert mistakes_of(tmp_path, "a: 1\n---\nb: 2\n")[0].startswith("my.yaml:2: is not valid YAML: ")
@@ -292,20 +292,20 @@ def laughs(line: str) -> str:
     ],
     ids=["laughs", "laughs by merging", "itself", "itself as a key", "deep", "less deep", "a date", "JSON", "large"],
 )
-def test_what_would_take_all_memory_or_time_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_would_take_all_memory_or_time_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
     (mistake,) = mistakes_of(tmp_path, text)
     assert mistake.startswith("my.yaml")
     assert message in mistake
 
 
-def test_aliases_are_for_what_is_the_same_in_several_models(tmp_path: Path) -> None:
+def test_yaml_aliases_may_share_parts_between_models(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     again = "\n".join(line.replace("doubler", "tripler") for line in GOOD.splitlines()[3:])
     file.write_text(f"{GOOD}    limits: &l {{max_queue_requests: 7}}\n{again}\n    limits: *l\n")
     assert [model.limits.max_queue_requests for model in load_settings(file).models] == [7, 7]
 
 
-def test_of_very_many_mistakes_the_first_are_told_and_long_ones_are_cut(tmp_path: Path) -> None:
+def test_of_very_many_mistakes_the_first_are_reported_and_long_ones_are_cut(tmp_path: Path) -> None:
     messages = mistakes_of(tmp_path, "".join(f"k{number}: 1\n" for number in range(100)) + GOOD)
     assert len(messages) == 51
     assert messages[0].startswith("my.yaml:1: k0: unknown key")

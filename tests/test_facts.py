@@ -1,4 +1,4 @@
-"""Facts that several parts need stand in one place, and what is derived from them is."""
+"""Tests that a fact that several parts need is written in one place, and that the others derive from it."""
 
 import ast
 from dataclasses import MISSING, fields
@@ -23,7 +23,7 @@ ALL = sources("serving")
 
 
 def texts(module: str) -> set[str]:
-    """Every text in the module, the fixed parts of f-strings included; not its docstrings."""
+    """Returns every string in the module, the fixed parts of f-strings included, but not its docstrings."""
     (source,) = [source for source in ALL if source.module == module]
     statements = [node for node in ast.walk(source.tree) if not isinstance(node, ast.Expr)]
     found = {id(child) for node in statements for child in ast.iter_child_nodes(node)}
@@ -46,12 +46,12 @@ def test_a_name_is_spelt_in_one_file(fact: str, is_it) -> None:  # type: ignore[
     assert {module for module in SERVING if any(map(is_it, texts(module)))} == {"serving.names"}, fact
 
 
-def test_no_ports_of_replicas_overlap_and_all_are_told_in_the_documentation() -> None:
+def test_no_ports_of_replicas_overlap_and_all_are_documented() -> None:
     ranges = (RAY_HTTP, RAY_GRPC, FAST_GRPC)
     assert len(set().union(*ranges)) == sum(map(len, ranges))
-    told = (ROOT / "docs/configuration.md").read_text()
-    assert f"({RAY_HTTP[0]} to {RAY_HTTP[-1]}, for gRPC {RAY_GRPC[0]} to {RAY_GRPC[-1]})" in told
-    assert f"{FAST_GRPC_DISTANCE:,} above those ports ({FAST_GRPC[0]} to {FAST_GRPC[-1]})" in told
+    documented = (ROOT / "docs/configuration.md").read_text()
+    assert f"({RAY_HTTP[0]} to {RAY_HTTP[-1]}, for gRPC {RAY_GRPC[0]} to {RAY_GRPC[-1]})" in documented
+    assert f"{FAST_GRPC_DISTANCE:,} above those ports ({FAST_GRPC[0]} to {FAST_GRPC[-1]})" in documented
 
 
 @pytest.mark.parametrize("port", [ports[at] for ports in (RAY_HTTP, RAY_GRPC, FAST_GRPC) for at in (0, -1)])
@@ -61,7 +61,7 @@ def test_no_server_may_listen_on_a_port_of_replicas(port: int) -> None:
             ServerSettings.model_validate({key: port})
 
 
-def test_the_largest_batch_without_a_bound_is_the_same_wherever_it_is_told() -> None:
+def test_the_largest_batch_without_a_bound_is_the_same_everywhere() -> None:
     spec = noop_spec()
     assert spec.max_batch_rows is None
     assert max_ongoing_requests(spec) == spec.limits.max_queue_requests + 2 * LARGEST_ROWS
@@ -90,11 +90,11 @@ def test_settings_have_every_fact_of_the_spec_with_its_default(settings: type, s
     facts = {field.name: field for field in fields(spec) if field.init and field.name not in FROM_ELSEWHERE}
     assert facts.keys() <= settings.model_fields.keys(), "describe the new field in serving/config.py"
     for name, fact in facts.items():
-        told = settings.model_fields[name]
-        assert told.is_required() == (fact.default is fact.default_factory is MISSING), name
+        setting = settings.model_fields[name]
+        assert setting.is_required() == (fact.default is fact.default_factory is MISSING), name
         if fact.default is not MISSING:
             wanted = list(fact.default) if isinstance(fact.default, tuple) else fact.default
-            assert told.get_default(call_default_factory=True) == wanted, name
+            assert setting.get_default(call_default_factory=True) == wanted, name
 
 
 def test_every_setting_of_a_model_arrives_in_its_spec() -> None:
@@ -114,7 +114,7 @@ def test_every_setting_of_a_model_arrives_in_its_spec() -> None:
         "channels_last": True,
         "tolerance": 0.5,
         "labels": {"y": ["cat", "dog"]},
-        "description": "told",
+        "description": "doubles",
         "example": "{}",
     }
     asked = {field.name for field in fields(ModelSpec) if field.init} - FROM_ELSEWHERE.keys() - least.keys()

@@ -1,4 +1,4 @@
-"""The guards of the tests themselves: each fires where it should, and only there."""
+"""Tests that each guard of `tests/guards.py` fires where it should, and only there."""
 
 import asyncio
 import os
@@ -19,11 +19,11 @@ import yaml
 from tests.conftest import GUARD
 from tests.guards import ALLOWED_TO_BLOCK, ROOT, NotInThisTest, is_local, ray_allowed
 
-ELSEWHERE = ("192.0.2.1", 9)  # an address for documentation: nobody has it
+ELSEWHERE = ("192.0.2.1", 9)  # an address reserved for documentation: no machine has it
 
 
 def as_product(file: str, text: str, **names: object) -> Callable[[], object]:
-    """A function that the guards take for a line of this file of the product."""
+    """Returns a function that evaluates `text`, and that looks to the guards like code in this file of the product."""
     found: dict[str, Callable[[], object]] = {}
     exec(compile(f"def run():\n    return {text}", str(ROOT / file), "exec"), dict(names), found)
     return found["run"]
@@ -62,7 +62,7 @@ def test_an_address_of_this_machine_is_local(address: object) -> None:
 @pytest.mark.parametrize(
     "address", [("192.0.2.1", 1), ("10.0.0.1", 1), ("0.0.0.1", 1), ("fe80::1%eth0", 1, 0, 2), ("example.org", 80)]
 )
-def test_any_other_address_is_not(address: object) -> None:
+def test_any_other_address_is_not_local(address: object) -> None:
     assert not is_local(address)
 
 
@@ -117,7 +117,7 @@ def test_the_product_may_not_open_files_on_an_event_loop_unless_they_lie_in_memo
     assert not blocked_by(as_product("serving/newcomer.py", "open('/proc/self/stat').close()"))
 
 
-def test_beside_the_event_loop_it_may() -> None:
+def test_the_product_may_block_outside_an_event_loop() -> None:
     as_product("serving/newcomer.py", "time.sleep(0)", time=time)()
     assert not GUARD.blocked()
     assert not blocked_by(
@@ -129,20 +129,20 @@ def test_a_test_itself_may_block_a_loop() -> None:
     assert not blocked_by(lambda: time.sleep(0))
 
 
-def test_asyncio_may_do_as_it_does() -> None:
+def test_asyncio_may_block_when_the_product_calls_it() -> None:
     assert not blocked_by(
         as_product("serving/newcomer.py", "threading.Thread(target=int).start()", threading=threading)
     )
 
 
 @pytest.mark.parametrize("file", ALLOWED_TO_BLOCK)
-def test_every_permission_to_block_is_of_a_file_that_is_there(file: str) -> None:
+def test_every_permission_to_block_belongs_to_an_existing_file(file: str) -> None:
     assert Path(ROOT / file).is_file()
     assert not blocked_by(as_product(file, f"open({__file__!r}).close()"))
 
 
 def test_a_test_in_which_the_product_blocks_a_loop_fails(tmp_path: Path) -> None:
-    """In a pytest of its own, with the real hooks."""
+    """Runs a pytest of its own with the real hooks."""
     file = str(ROOT / "serving" / "newcomer.py")
     (tmp_path / "test_it.py").write_text(f"""
 import asyncio, time
@@ -158,12 +158,12 @@ def test_blocks_not():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "ERROR at teardown of test_blocks" in done.stdout
-    assert "time.sleep on an event loop: await it, or do it beside the loop" in done.stdout
+    assert "time.sleep on an event loop: await it, or run it in a thread" in done.stdout
     assert "2 passed, 1 error" in done.stdout
 
 
 def test_a_commit_is_checked_by_what_ci_runs() -> None:
-    """One list of checks, the Makefile's: the hook names no tool of its own, so that nothing has to be kept in step."""
+    """Checks that the commit hook runs `make check` and nothing else, so that the checks are listed only once."""
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert repository["repo"] == "local"
     assert [hook["entry"] for hook in repository["hooks"]] == ["make check"]

@@ -1,4 +1,4 @@
-"""Text files of users: the same text is read whatever editor wrote the file."""
+"""Tests that text files of users are read correctly, whatever encoding and line ends their editor wrote."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_token_is_the_same_however_it_was_written(write: Callable[[str], bytes
     assert admin_token(str(tmp_path / "token")) == TOKEN
 
 
-def test_a_label_may_hold_what_only_python_takes_for_the_end_of_a_line(tmp_path: Path) -> None:
+def test_a_label_may_contain_characters_that_only_python_takes_for_line_ends(tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("one\u2028half\n  \nthree\x0bhalf \n\tfour\x85half\n", encoding="utf-8")
     assert read_lines(tmp_path / "labels") == ["one\u2028half", "", "three\x0bhalf", "four\x85half"]
 
@@ -80,7 +80,7 @@ def test_a_mark_inside_of_a_text_stays(tmp_path: Path) -> None:
         (b"\x80\x04\x95weights", r"is not UTF-8 text \(invalid start byte at byte 0, line 1\)"),
     ],
 )
-def test_what_is_no_text_is_told_with_its_place(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_reported_with_the_place(content: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_bytes(content)
     with pytest.raises(UnreadableText, match=f"^{message}"):

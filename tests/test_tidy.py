@@ -1,6 +1,6 @@
-"""The rules of the house, checked on the sources: who imports whom, who reads the clock, what nobody writes.
+"""Checks the sources against the rules in `tests/tidy`: permitted imports, clocks, tasks, prints and more.
 
-Every rule fires where it is broken, in each spelling, and every permission of the tables in `tests/tidy` is used.
+Also tests that every rule fires where it is broken, in each spelling, and that every permission in the tables is used.
 """
 
 import subprocess
@@ -35,7 +35,7 @@ EVERYWHERE = [*SHIPPED, *sources("tests", "benchmarks")]
 KEPT_BY_ALL = [later_offences, benchmark_offences]
 RULES = [rule for name, rule in vars(rules).items() if name.endswith("_offences")]
 
-# What breaks a rule: by rule, the module and the texts.
+# Sources that break a rule: by rule and module.
 BROKEN: dict[Rule, dict[str, list[str]]] = {
     house_offences: {
         "serving.core.queue": [
@@ -152,7 +152,7 @@ KEPT: dict[Rule, dict[str, list[str]]] = {
 }
 
 
-def told(offences: list[str]) -> str:
+def listed(offences: list[str]) -> str:
     return "\n" + "\n".join(offences)
 
 
@@ -172,16 +172,16 @@ def stories(texts: Mapping[Rule, Mapping[str, Collection[str]]]) -> list[object]
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
 def test_the_sources_keep_the_rule(rule: Rule) -> None:
     offences = rule(EVERYWHERE if rule in KEPT_BY_ALL else SHIPPED)
-    assert not offences, told(offences)
+    assert not offences, listed(offences)
 
 
 @pytest.mark.parametrize(("rule", "module", "text"), stories(BROKEN))
-def test_a_rule_notices_who_breaks_it(rule: Rule, module: str, text: str) -> None:
+def test_a_rule_finds_code_that_breaks_it(rule: Rule, module: str, text: str) -> None:
     assert rule([source_of(module, text)])
 
 
 @pytest.mark.parametrize(("rule", "module", "text"), stories(KEPT))
-def test_a_rule_lets_pass_what_is_allowed(rule: Rule, module: str, text: str) -> None:
+def test_a_rule_allows_code_that_keeps_it(rule: Rule, module: str, text: str) -> None:
     assert not rule([source_of(module, text)])
 
 
@@ -202,7 +202,7 @@ def dicts_with_one_less(table: Mapping[str, str]) -> Iterator[tuple[str, dict[st
 
 
 def unused(rule: Rule, found: list[Source], argument: str, tables: Iterator[tuple[str, object]]) -> list[str]:
-    """The permissions without which no file breaks the rule."""
+    """Returns the permissions that can be removed without any file breaking the rule."""
     return [permission for permission, rest in tables if not rule(found, **{argument: rest})]
 
 
@@ -213,7 +213,7 @@ def unused(rule: Rule, found: list[Source], argument: str, tables: Iterator[tupl
 )
 def test_every_permission_to_import_is_used(rule: Rule, argument: str, table: dict[str, tuple[str, ...]]) -> None:
     left_over = unused(rule, SHIPPED, argument, lists_with_one_less(table))
-    assert not left_over, f"no file needs these permissions; delete them:{told(left_over)}"
+    assert not left_over, f"no file needs these permissions; delete them:{listed(left_over)}"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_every_permission_to_import_is_used(rule: Rule, argument: str, table: di
 )
 def test_every_exception_to_a_rule_is_used(rule: Rule, argument: str, table: dict[str, str]) -> None:
     left_over = unused(rule, SHIPPED, argument, dicts_with_one_less(table))
-    assert not left_over, f"no file needs these exceptions; delete them:{told(left_over)}"
+    assert not left_over, f"no file needs these exceptions; delete them:{listed(left_over)}"
 
 
 def test_a_permission_that_no_file_needs_is_noticed() -> None:
@@ -245,7 +245,7 @@ def test_a_permission_that_no_file_needs_is_noticed() -> None:
 
 
 def loaded_with(modules: Collection[str], unwanted: Collection[str]) -> list[str]:
-    """Which of the unwanted are loaded in a new process that imports these modules."""
+    """Returns which of the unwanted modules are loaded in a new process that imports `modules`."""
     script = f"import sys, importlib\nfor name in {list(modules)}: importlib.import_module(name)\n"
     script += f"print(' '.join(sorted({set(unwanted)} & set(sys.modules))))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -257,7 +257,7 @@ def loaded_with(modules: Collection[str], unwanted: Collection[str]) -> list[str
     "package",
     ["serving.core", "serving.scaling", "serving.protocol", "serving.api", "serving.runtime", "serving.config"],
 )
-def test_torch_and_ray_do_not_come_along(package: str) -> None:
+def test_a_package_does_not_load_torch_or_ray(package: str) -> None:
     loaded = loaded_with([source.module for source in SHIPPED if within(source.module, [package])], {"ray", "torch"})
     assert not loaded, f"{package} loads {loaded}: import it where it is used"
 
@@ -266,5 +266,5 @@ def test_the_command_answers_before_torch_or_ray_is_loaded() -> None:
     assert not loaded_with(["serving.cli"], {"ray", "torch", "numpy"})
 
 
-def test_what_comes_along_is_noticed() -> None:
+def test_a_module_that_is_loaded_is_noticed() -> None:
     assert loaded_with(["serving.runtime.engine"], {"numpy", "ray"}) == ["numpy"]

@@ -1,4 +1,4 @@
-"""The table of `headway top`, computed from two looks at a server."""
+"""Tests the table of `headway top`, which is computed from two snapshots of a server."""
 
 import socket
 import threading
@@ -73,7 +73,7 @@ def test_the_models_names_and_all_numbers_are_read_on_eighty_columns() -> None:
     assert "last scaling" not in text
 
 
-def test_what_is_no_headway_is_told_as_such() -> None:
+def test_an_address_without_headway_is_reported_as_such() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         closed = f"127.0.0.1:{closed_soon.getsockname()[1]}"
     with pytest.raises(OSError, match="Connection refused"):
@@ -87,7 +87,7 @@ def test_what_is_no_headway_is_told_as_such() -> None:
 
 
 class Answering:
-    """A server on loopback that sends this body once."""
+    """A server on loopback that answers one request with this body."""
 
     def __init__(self, body: bytes) -> None:
         self.asked: list[str] = []

@@ -53,9 +53,9 @@ def _circumstances(arena: Arena) -> str:
     said = (
         f"{arena.date}, commit {arena.commit}. {facts}.\n\n    {arena.command}\n\n"
         f"Rounds: {rounds}, interleaved, with medians shown; {arena.seconds:g} s per case. Goodput counts answers "
-        f"within the objective, from the planned instant: {objectives}. The objective is configured in servers that "
-        "have such a setting. All servers compute the same models on one torch thread, with their own batching up to "
-        f"64 rows. Servers run at niceness {NICENESS}, so that the load generator keeps its schedule."
+        f"within the objective, measured from the request's planned instant: {objectives}. The objective is configured "
+        "in servers that have such a setting. All servers compute the same models on one torch thread, with their own "
+        f"batching up to 64 rows. Servers run at niceness {NICENESS}, so that the load generator keeps its schedule."
     )
     disturbed = [case for case in arena.cases if case.others_cores > _DISTURBED_CORES]
     late = [case for case in arena.cases if case.is_generator_limit]
@@ -66,7 +66,7 @@ def _circumstances(arena: Arena) -> str:
     if late:
         said += (
             f"\n\n**Generator:** in {len(late)} of {len(arena.cases)} cases, marked ¹, the load generator, which "
-            "shares the server's cores, sent late: the measured latency is too long and the goodput too small."
+            "shares the server's cores, sent late: the measured latency is too high and the goodput too low."
         )
     return said
 
@@ -75,8 +75,8 @@ def _rates(arena: Arena, work: str) -> str:
     capacity = arena.capacity.get(work, 0.0)
     rates = {name: f"{share * capacity:.0f}/s" for name, share in SHARES.items()}
     return (
-        f"Low: {rates['low']}. Saturation: 64 users without a pause. Overload: {rates['overload']}, about twice what a "
-        f"server can do. Bursty: {rates['bursty']} on average, four times that for 0.2 s of each second."
+        f"Low: {rates['low']}. Saturation: 64 users in a closed loop. Overload: {rates['overload']}, about twice what "
+        f"a server can do. Bursty: {rates['bursty']} on average, four times that for 0.2 s of each second."
     )
 
 

@@ -115,14 +115,14 @@ def _batching(run: Run) -> str:
         batch, best = run.reachable
         listed = ", ".join(f"{size}: {rows:.0f}" for size, rows in run.offline.items())
         sentences.append(
-            f"Offline, no server, rows/s by batch size: {listed}. “Of offline” compares with the best that "
-            f"{run.connections} connections can fill, {best:.0f}/s at {batch}."
+            f"Offline (without a server), rows/s by batch size: {listed}. “Of offline” is the share of the best of "
+            f"these that {run.connections} connections can fill: {best:.0f}/s at {batch}."
         )
         if ours:
             sentences.append(
-                f"Headway serves {ours.per_second / best:.0%} of it while the load generator uses "
-                f"{ours.generator_cores:.2f} and HAProxy {ours.haproxy_cores:.2f} of a core, which do not run beside "
-                "the offline loop."
+                f"Headway serves {ours.per_second / best:.0%} of it. Meanwhile the load generator uses "
+                f"{ours.generator_cores:.2f} of a core and HAProxy {ours.haproxy_cores:.2f}; neither runs beside the "
+                "offline loop."
             )
     if ours and single:
         gain = ours.per_second / single.per_second
@@ -148,9 +148,9 @@ def losses(run: Run) -> list[str]:
             continue
         title = run.titles[row.peer]
         if row.cpu_us < base.cpu_us * (1 - NOISE):
-            said.append(f"{row.work}, CPU per request: {title} needs {row.cpu_us / base.cpu_us:.2f}× ours.")
+            said.append(f"{row.work}, CPU per request: {title} needs {row.cpu_us / base.cpu_us:.2f}× Headway's.")
         if row.per_second > base.per_second * (1 + NOISE):
-            said.append(f"{row.work}, throughput: {title} serves {row.per_second / base.per_second:.2f}× ours.")
+            said.append(f"{row.work}, throughput: {title} serves {row.per_second / base.per_second:.2f}× Headway's.")
         if row.p99_ms < base.p99_ms * (1 - NOISE):
             said.append(f"{row.work}, p99 at full load: {title} has {row.p99_ms:.1f} ms, Headway {base.p99_ms:.1f} ms.")
     if not any(row.peer == run.headway for row in run.rows):

@@ -1,1 +1,1 @@
-"""Triton's load generator perf_analyzer against Headway, in all its modes."""
+"""Triton's load generator perf_analyzer with Headway, in all its modes."""

@@ -117,20 +117,20 @@ def page(results: Sequence[Result], *, release: str, commit: str, machine: Mappi
     good = sum(one.is_good for one in results)
     facts = "; ".join(f"{name}: {value}" for name, value in machine.items())
     example = " ".join(("perf_analyzer", *results[0].way.arguments, *measuring("figures.csv")))
-    return f"""# perf_analyzer against Headway
+    return f"""# perf_analyzer with Headway
 
 {good} of {len(results)} runs completed without an error. Written by `python -m benchmarks.perf_analyzer`.
 
-perf_analyzer {release}; commit {commit}; {facts}. All in {seconds:.0f} s.
-The machine is shared: the figures show that it works, and roughly how fast; to compare servers, use
+perf_analyzer {release}; commit {commit}; {facts}. All runs together took {seconds:.0f} s.
+The machine is shared, so the figures show only that the runs work, and roughly how fast. To compare servers, use
 `python -m benchmarks.peers`.
 
 {table(results)}
 
 The models are those of `benchmarks/perf_analyzer/headway.yaml`: `noop` takes 4 KB, too little to gain from shared
-memory; `repeat` sends four answers to each request, and perf_analyzer waits for the last; `accumulate` has state, and
-is sent sequences. {CONCURRENCY} requests are in flight at a time; windows of at least {WINDOW_REQUESTS} requests are
-measured until three agree. `failed` is Headway's count. The first row's command:
+memory; `repeat` sends four answers to each request, and perf_analyzer waits for the last; `accumulate` has state and
+gets its requests in sequences. {CONCURRENCY} requests are in flight at a time; windows of at least {WINDOW_REQUESTS}
+requests are measured until three in a row agree. `failed` is Headway's count. The command of the first row:
 
     {example}
 """

@@ -28,13 +28,14 @@ ROW_LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 def fairness(effort: Effort) -> Section:
     section = Section(
         "Fairness",
-        "Eight tenants with a fair share of an eighth each. Seven of them are the victims; alone means without the "
-        "eighth, the aggressor, which sends ten times its fair share, so that the device is overloaded. Busy victims "
-        "send 0.7 of their shares, light ones 0.2. The p99 is of the worst victim, in ms, over completed requests. "
-        "For light victims the ratio cannot be near 1: alone they hardly ever wait for a large batch. A request that "
-        "arrives while one batch is computed is in the next, so two batches bound the victims' latency; a p99 of 1.3 "
-        "times the victims' own limits set C to batches of 8.5 ms and 0.85 of the capacity. Headway lets an overload "
-        "fill batches up to the size that has 0.8 of it.",
+        "Eight tenants with a fair share of an eighth each. Seven of them are the victims. The eighth, the aggressor, "
+        "sends ten times its fair share, so that the device is overloaded. “Alone” means without the aggressor, "
+        "“beside” with it. Busy victims send 0.7 of their shares, light victims 0.2. The p99 latency is that of the "
+        "worst victim, in ms, over completed requests. For light victims the ratio cannot be near 1: alone they hardly "
+        "ever wait for a large batch. A request that arrives while a batch is computed joins the next batch, so two "
+        "batches bound the victims' latency. On set C, a p99 of at most 1.3 times the one alone limits batches to "
+        "8.5 ms; batches of that size reach 0.85 of the capacity. In an overload, Headway fills batches up to the size "
+        "that reaches 0.8 of the capacity.",
         ["policy, victims, set", "p99 alone", "p99 beside", "ratio", "in time alone", "in time beside"],
     )
     for setting in (SET_A, SET_C):
@@ -62,10 +63,10 @@ def fairness(effort: Effort) -> Section:
 def shares(effort: Effort) -> Section:
     section = Section(
         "Shares of backlogged tenants",
-        "Four tenants whose queues are never empty; no request is late. Jain's index of device time per weight over "
-        "the whole time, and the largest difference in it between two tenants at any instant, in batches of the "
-        "largest size that occurred. Overloaded: budget D, so that most requests are dropped, with offered loads of "
-        "0.6, 0.6, 1 and 2 times the capacity.",
+        "Four tenants whose queues are never empty; no request is late. The table shows Jain's index of device time "
+        "per weight over the whole run, and the largest difference in device time per weight between two tenants at "
+        "any instant, in batches of the largest size that occurred. “When overloaded”: with budget D, so that most "
+        "requests are dropped, and offered loads of 0.6, 0.6, 1 and 2 times the capacity.",
         ["weights, set", "Jain", "largest gap in batches", "Jain when overloaded"],
     )
     for setting in (SET_A, SET_C):
@@ -83,7 +84,7 @@ def shares(effort: Effort) -> Section:
 def budgets(effort: Effort) -> Section:
     section = Section(
         "Two budgets in one queue",
-        "Half of the requests have the budget D, half 4 D. Share in time: tight / loose.",
+        "Half of the requests have the budget D, the other half 4 D. Share of the requests in time: budget D / 4 D.",
         ["policy", *(f"{setting.name} {load:g}" for setting in SETS for load in (0.7, 0.9, 1.2, 1.6))],
     )
     table: dict[str, list[str]] = {}
@@ -107,11 +108,11 @@ def budgets(effort: Effort) -> Section:
 def padding(effort: Effort) -> Section:
     section = Section(
         "Padding",
-        f"Share of computed cells that are not padding. Fixed shape: set C, batches padded to the ladder {ROW_LADDER}. "
-        "Texts: log-normal lengths, mean 33 tokens, padded to the bucket of the batch; "
-        f"{BERT.alpha_ms} ms per token and {BERT.beta_ms} ms per batch, budget 60 ms; "
-        "load 1 is the rate that batches of 64 equal buckets would sustain. Coarse "
-        f"buckets {COARSE_LENGTHS}: at best 0.842 useful. Fine: {FINE_LENGTHS}: at best 0.924.",
+        "“Useful” is the share of the computed cells that are not padding. Fixed shape: set C, with batches padded to "
+        f"the ladder {ROW_LADDER}. Texts: log-normal lengths with a mean of 33 tokens, padded to the bucket of the "
+        f"batch; {BERT.alpha_ms} ms per token and {BERT.beta_ms} ms per batch, budget 60 ms. Load 1 is the rate that "
+        "batches of 64 rows from a single bucket would sustain. With coarse buckets "
+        f"{COARSE_LENGTHS}, at best 0.842 is useful; with fine buckets {FINE_LENGTHS}, at best 0.924.",
         ["case", *(f"load {load:g}" for load in PADDING_LOADS)],
     )
     for name, lengths, wanted in (

@@ -28,19 +28,20 @@ COUNTED_AT_LEAST = 0.01  # the least share in time that is counted, which keeps 
 
 
 def bearable(effort: Effort) -> Section:
-    """The highest rate with 99 % in time."""
+    """Measures the highest rate at which 99 % of the answers are in time."""
     section = Section(
         "The rate that one device sustains",
-        "Largest rate with 99 % of the answers in time, as a share of the fluid capacity `(1 - 2 beta/D)/alpha`, by "
-        "bisection, mean of three seeds. Tuned means: the best of a grid of waits and sizes for the same column, "
-        "chosen on another seed. Headway has nothing to tune, but its constants (the safety margin of plans, when a "
-        "burst counts as overload, when a queue drains) were chosen with knowledge of these seeds. Bursty: two states, "
-        "one with three times the rate of the other, each 4 budgets long on average. All policies but Headway know "
-        "the law; Headway learns it. "
-        "Why set B misses 1.03 over the tuned grid without drops: that takes 0.975, and there, on these seeds, even a "
-        "policy from dynamic programming (over queue length and age of the oldest request, on a grid; with knowledge "
-        "of the law, its noise and the rate) misses 1.16 %, where 1 % is allowed; a clairvoyant one, without noise, "
-        "misses 0.46 %. On set C the same programme misses 0.91 % at 0.975, so 1.03 is possible there.",
+        "The largest rate at which 99 % of the answers are in time, as a share of the fluid capacity "
+        "`(1 - 2 beta/D)/alpha`: found by bisection, mean of three seeds. “Tuned” is the best of a grid of waits and "
+        "sizes for the same column, chosen on another seed. Headway has nothing to tune, but its constants (the safety "
+        "margin of plans, when a burst counts as overload, when a queue drains) were chosen with knowledge of these "
+        "seeds. “Bursty” arrivals alternate between two states, one with three times the rate of the other, each 4 "
+        "budgets long on average. Every policy but Headway knows alpha and beta; Headway learns them. "
+        "Set B misses the target of 1.03 over the tuned grid without drops. The target needs a rate of 0.975, at "
+        "which, on these seeds, even a policy from dynamic programming (over queue length and age of the oldest "
+        "request, on a grid; with knowledge of alpha, beta, the noise and the rate) misses 1.16 % of the deadlines, "
+        "and 1 % is allowed. A clairvoyant policy, without noise, misses 0.46 %. On set C, the same dynamic program "
+        "misses 0.91 % at 0.975, so 1.03 is possible there.",
         ["policy", *(f"{setting.name} {kind}" for kind in ("Poisson", "bursty") for setting in SETS)],
     )
     columns = [(setting, arrivals) for arrivals in (poisson, None) for setting in SETS]
@@ -78,8 +79,9 @@ def bearable(effort: Effort) -> Section:
 def overload(effort: Effort) -> Section:
     section = Section(
         "Overload",
-        "Answers in time over the fluid bound `min(rate, G(rate), Bmax/l(Bmax))`, Poisson, at multiples of the fluid "
-        "capacity. Late work: the share of device time spent on answers that came too late, at 1.5.",
+        "Goodput (answers in time) divided by the fluid bound `min(rate, G(rate), Bmax/l(Bmax))`, with Poisson "
+        "arrivals at multiples of the fluid capacity. Late work is the share of device time spent on late answers, at "
+        "1.5.",
         ["policy", *(f"{setting.name} {load:g}" for setting in SETS for load in OVERLOADS), "late work A", "B", "C"],
     )
     for name, make in FIELD.items():
@@ -106,8 +108,8 @@ def overload(effort: Effort) -> Section:
 def latency(effort: Effort) -> Section:
     section = Section(
         "Latency below capacity",
-        "Mean / median / 99th percentile in ms of completed requests, Poisson. 0.95 of the fluid capacity is more than "
-        "set A sustains, so the queues of rules that drop no requests grow there.",
+        "Mean / median / 99th percentile of the latency of completed requests in ms, with Poisson arrivals. Set A does "
+        "not sustain 0.95 of the fluid capacity, so there the queues of rules that drop no requests grow.",
         ["policy", *(f"{setting.name} {load:g}" for setting in SETS for load in (0.3, 0.7, 0.95))],
     )
     field = {
@@ -150,9 +152,10 @@ def suite(effort: Effort) -> Section:
     ours, theirs = shares(headway, seed, effort.count), shares(static[best], seed, effort.count)
     section = Section(
         "One static setting for everything",
-        f"Share answered in time. Static: Triton's rule without request timeouts, the one grid setting with the best "
-        f"geometric mean over all rows, chosen on another seed ({best}); shares below {COUNTED_AT_LEAST:.0%} count as "
-        "that. The gain comes from the overloaded rows: Headway refuses requests that cannot be answered in time.",
+        "Share of the requests answered in time. Static: Triton's rule without request timeouts, with the setting of "
+        f"the grid that has the best geometric mean over all rows, chosen on another seed ({best}). Shares below "
+        f"{COUNTED_AT_LEAST:.0%} count as {COUNTED_AT_LEAST:.0%}. The gain comes from the overloaded rows: Headway "
+        "refuses requests that cannot be answered in time.",
         ["situation", "static", "Headway"],
     )
     for (name, *_), static_share, share in zip(points, theirs, ours, strict=True):

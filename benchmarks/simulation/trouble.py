@@ -20,8 +20,9 @@ WORTH_JUDGING = 700  # batches; with fewer, the share of misses is mostly random
 def learning(effort: Effort) -> Section:
     section = Section(
         "The learned latency model",
-        "Share of the batches within their predicted bound (wanted: 99 %), and the margin of the bound, after a run at "
-        "0.9 of the capacity; then the error of the mean 30 batches after the device has become twice as slow.",
+        "Coverage is the share of the batches within their predicted bound (wanted: 99 %). Coverage and the margin of "
+        "the bound are those after a run at 0.9 of the capacity. The last column is the error of the predicted mean, "
+        "30 batches after the device has become twice as slow.",
         ["set", "batches", "coverage", "margin", "error after the shift"],
     )
     for setting in SETS:
@@ -41,14 +42,14 @@ def learning(effort: Effort) -> Section:
 
 def faults(effort: Effort) -> Section:
     section = Section(
-        "Trouble",
+        "Faults",
         f"Headway on set A at {LOAD:g} of the capacity. Expired: requests whose deadline had passed when their batch "
-        "began. Twice: requests answered twice. The ledger is checked after every single event.",
+        "began. Twice: requests answered twice. The ledger is checked after every event.",
         ["case", "in time", "refused or dropped", "failed", "cancelled", "expired", "twice"],
     )
     law = SET_A.law
     cases = {
-        "nothing": (Device(law=law), 0.0),
+        "no fault": (Device(law=law), 0.0),
         "1 % of the batches five times as slow": (Device(law=law, slow_share=0.01), 0.0),
         "2 % of the batches fail": (Device(law=law, failing_share=0.02), 0.0),
         "a fifth of the clients hang up": (Device(law=law), 0.2),
@@ -68,7 +69,7 @@ def faults(effort: Effort) -> Section:
 def lanes(effort: Effort) -> Section:
     section = Section(
         "Several lanes on one queue",
-        "Sustainable rate as a share of the fluid capacity of that many staggered lanes, Poisson.",
+        "Sustainable rate as a share of the fluid capacity of that many staggered lanes, with Poisson arrivals.",
         ["policy", *(f"{setting.name}, {count} lanes" for setting in SETS[:2] for count in (2, 4))],
     )
     table: dict[str, list[float]] = {}

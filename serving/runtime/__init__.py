@@ -1,1 +1,1 @@
-"""Runs the core's decisions: the engine on the event loop, the lanes in their threads."""
+"""Carries out the core's decisions: engines on the event loop, lanes in their threads."""

@@ -1,7 +1,7 @@
-"""Calls of the model's own methods: `prepare` for a request, and `split` of a batch's outputs into the answers.
+"""Calls a model's `prepare` and `split` (which calls its own `finish`), and turns their results into answers or errors.
 
-Every exception that these methods raise is caught, BaseException included: much of this runs in threads that a
-SystemExit would end, and their requests would never be answered.
+Every exception of these methods is caught, BaseException included. Much of this runs in threads that a SystemExit
+would end, and then no request of the thread would be answered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,16 @@ Parameters = Mapping[str, object] | None
 
 
 def prepared(model: Model, inputs: Tensors, parameters: Parameters = None) -> Prepared | ServingError:
-    """Returns the request in the form in which it is collated, or the error to answer it with.
+    """Returns the request as `collate` takes it, or the error if `prepare` fails.
 
-    parameters: those of the request, None if the model takes none. Requests share a batch only if theirs are equal."""
+    parameters: those of the request, if the model takes any. Only requests with equal parameters share a batch.
+    """
     try:
         part = model.prepare(inputs if model.spec.batched else _as_one_row(inputs))
         if parameters is None:
             return part
-        own = frozenset((name, type(value), value) for name, value in parameters.items())
-        return part._replace(group=(part.group, own), parameters=parameters)
+        key = frozenset((name, type(value), value) for name, value in parameters.items())
+        return part._replace(group=(part.group, key), parameters=parameters)
     except UnusableInput as error:
         return InvalidInput(str(error))
     except BaseException as error:
@@ -37,9 +38,10 @@ def prepared(model: Model, inputs: Tensors, parameters: Parameters = None) -> Pr
 def split_one_by_one_if_need_be(
     model: Model, outputs: Tensors, requests: Sequence[Request]
 ) -> list[Tensors | ServingError]:
-    """Splits the outputs of a batch into one answer or error per request, in their order.
+    """Splits the outputs of a batch into one answer or error per request, in the order of `requests`.
 
-    If that fails for the batch, each request is split off alone, so that only the faulty one fails."""
+    If splitting fails for the batch, each request is split alone, so that only the faulty one fails.
+    """
     parts: list[Any] = [request.payload for request in requests]
     try:
         answers = list(model.split(outputs, parts))
@@ -78,11 +80,12 @@ def _without_row(answer: Tensors | ServingError) -> Tensors | ServingError:
 
 
 def _as_one_row(tensors: Tensors) -> Tensors:
-    """Adds a dimension: the runtime treats a model without batch dimension as one whose batches have one row."""
+    """Adds a first dimension of 1: to the runtime, a model without a batch dimension has batches of a single row."""
     return {name: array[np.newaxis] for name, array in tensors.items()}
 
 
 def as_model_error(error: BaseException) -> ModelError:
+    """Returns `error` itself if it is a ModelError, otherwise a ModelError with it as the cause."""
     if isinstance(error, ModelError):
         return error
     failure = ModelError(f"the model failed: {type(error).__name__}: {error}")

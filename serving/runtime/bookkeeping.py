@@ -8,7 +8,7 @@ from serving.runtime.forwarding import Forwarded
 
 
 class Bookkeeper:
-    """Counts requests and batches: completed requests batch by batch, all others one by one."""
+    """Counts the requests and batches of one model. Completed requests are added per batch, all others one by one."""
 
     def __init__(self, calendar: Clock | None = None) -> None:
         self._calendar = calendar or Calendar()
@@ -17,15 +17,15 @@ class Bookkeeper:
         self.busy_ns = 0
 
     def missed_out(self, count: int) -> None:
-        """Counts requests that were refused or expired for lack of capacity: more replicas would have helped."""
+        """Adds requests refused or expired for lack of time or queue space: more replicas would have helped."""
         self.missed += count
 
     def failed(self) -> None:
-        """Counts one request whose outcome is not Completed."""
+        """Counts one request with an outcome other than Completed."""
         self.statistics.fail.add(0)
 
     def completed(self, count: int, queue_ns: int, timings: Timings) -> None:
-        """Counts `count` completed requests of one batch. queue_ns: the sum of their times in the queue."""
+        """Adds `count` completed requests of one batch. queue_ns: the sum of their waiting times."""
         statistics = self.statistics
         statistics.last_inference_ms = self._calendar.now_ns() // 1_000_000
         statistics.queue.add(queue_ns, count)
@@ -36,12 +36,13 @@ class Bookkeeper:
         statistics.success.add(queue_ns + each_ns * count, count)
 
     def generated(self, steps: int, queue_ns: int, timings: Timings) -> None:
-        """Counts one completed request of a generating model, which took this many steps."""
+        """Adds one completed request of a generating model, which took `steps` steps."""
         self.completed(1, queue_ns, timings)
         self.statistics.inference_count += 1
         self.statistics.execution_count += steps
 
     def executed(self, batch: Batch, done: Forwarded, occupied_ns: int, now_ns: int) -> None:
+        """Adds one batch. occupied_ns: the lane's time for it. Each forward pass of a bisected batch counts."""
         statistics = self.statistics
         self.busy_ns += occupied_ns
         statistics.execution_count += max(1, len(done.pieces))

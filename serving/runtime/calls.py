@@ -1,4 +1,4 @@
-"""Threads for calls of the model's code that may be slow or never return, with a watchdog on the event loop."""
+"""Threads for calls of the user's code that may be slow or never return. The event loop watches how long they take."""
 
 import asyncio
 import threading
@@ -8,11 +8,12 @@ from typing import Any
 
 from serving.core.clock import Clock
 
-AHEAD = 2  # calls queued per thread, so that it need not wait for the event loop between two
+AHEAD = 2  # calls per thread that are handed out ahead, so that a thread need not wait for the event loop
 
 
 class Call:
-    """A call of `work` in a thread, which must not raise. `then` gets its result, on the event loop."""
+    """One call of the user's code. `work` runs in a thread and must not raise; `then` gets its result on the event
+    loop."""
 
     __slots__ = ("began_ns", "then", "wanted", "work")
 
@@ -23,17 +24,17 @@ class Call:
         self.began_ns = 0
 
     def forget(self) -> None:
-        """Cancels the call and releases `work` and `then`, which are not called any more. A running `work` goes on."""
+        """Drops `work`, unless it already runs, and `then`, with all that they refer to. `then` is never called."""
         self.wanted = False
         self.work = self.then = _nothing
 
 
 class CallThreads:
-    """A pool of daemon threads, one per name. All methods are called on the event loop.
+    """Daemon threads that run calls of the user's code, one thread per name.
 
-    next_call: returns the next call, or None; called when a thread has room, and by `fill` when a call was added.
-    limit_s: the longest time that a call may take.
-    on_stuck: called once if a call takes longer; no further call is begun then.
+    next_call: returns the next call, or None; asked when a thread can take one. Call `fill` when there is a new one.
+    limit_s: how long a call may take. on_stuck: called once if a call takes longer; then no further call is begun.
+    All methods and callbacks run on the event loop.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class CallThreads:
             thread.start()
 
     def close(self) -> None:
-        """Cancels all calls that have not begun, and lets the threads end."""
+        """Drops the calls that have not begun, and ends the threads once their current calls return."""
         self._is_closed = True
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -76,6 +77,7 @@ class CallThreads:
         return all(thread.is_alive() for thread in self._threads)
 
     def fill(self) -> None:
+        """Hands out calls until every thread has `AHEAD` calls beside its current one, or no more calls wait."""
         while len(self.handed_out) < self.most_handed_out and not self._is_closed:
             call = self._next_call()
             if call is None:
@@ -93,17 +95,17 @@ class CallThreads:
                 result = call.work()
             try:
                 self._loop.call_soon_threadsafe(self._returned, call, result)
-            except RuntimeError:  # the loop was closed, so there is no request left to answer
+            except RuntimeError:  # the loop was closed: no caller waits for the result
                 return
 
     def _returned(self, call: Call, result: Any) -> None:
         self.handed_out.pop(call, None)
-        self.fill()  # before the result is processed, so that no thread waits for that
+        self.fill()  # before the result is handled, so that the threads do not wait for that
         if call.wanted:
             call.then(result)
 
     def _watch(self) -> None:
-        """Checks the oldest running call. One timer serves all calls, as it does for batches."""
+        """Checks whether a call has exceeded the limit. One timer serves all calls."""
         self._watchdog = None
         now_ns = self._clock.now_ns()
         began_ns = min((call.began_ns for call in self.handed_out if call.began_ns), default=now_ns)
@@ -116,4 +118,4 @@ class CallThreads:
 
 
 def _nothing(*_: object) -> None:
-    """Does nothing: the `work` and `then` of a cancelled call."""
+    """Does nothing: replaces the functions of a call that was dropped."""

@@ -1,7 +1,7 @@
-"""Checks of a model's outputs against its declared outputs, before they are sent.
+"""Checks what a model returned against what it declares, before a request completes.
 
-With a wrong name or type, clients would misread the bytes; with a wrong number of rows, they would get the rows of
-other clients. The checks look at names, shapes and types of arrays, not at their values, except for BYTES.
+With a wrong name or datatype, a client would read nonsense; with a wrong number of rows, it would get the rows of
+other clients. The checks look at names, shapes and datatypes, not at values, except for BYTES.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,14 @@ from serving.core.errors import ModelError
 
 
 def check_batch(model: Model, outputs: object, rows: int) -> None:
-    """Raises ModelError if the outputs of a batch of this many rows are not as declared."""
+    """Raises ModelError if the outputs of a batch of `rows` rows (padding included) are not as declared."""
     check_rows(outputs, rows)
-    if not model.finishes:  # outputs that `finish` still converts are checked after it
+    if not model.finishes:  # with a `finish`, the outputs of the forward pass need not be those declared
         check_declared(outputs, model.spec.outputs)
 
 
 def check_rows(outputs: object, rows: int) -> None:
+    """Raises ModelError if the first dimension of an output is not `rows`."""
     for name, array in _by_name(outputs).items():
         shape = _array(name, array).shape
         if shape[:1] != (rows,):
@@ -29,11 +30,12 @@ def check_rows(outputs: object, rows: int) -> None:
 
 
 def check_declared(outputs: object, declared: Sequence[TensorSpec]) -> None:
-    found = _by_name(outputs)
+    """Raises ModelError if a declared output is missing, or has another shape or datatype; ignores other outputs."""
+    returned = _by_name(outputs)
     for tensor in declared:
-        if tensor.name not in found:
+        if tensor.name not in returned:
             raise ModelError(f"the model returned no output {tensor.name!r}")
-        array = _array(tensor.name, found[tensor.name])
+        array = _array(tensor.name, returned[tensor.name])
         if array.shape[1:] != tensor.row_shape and not tensor.fits(array.shape):
             raise ModelError(
                 f"the model returned shape {tensor.shown(array.shape)} for output {tensor.name!r}, "
@@ -48,8 +50,8 @@ def check_declared(outputs: object, declared: Sequence[TensorSpec]) -> None:
 
 
 def check_generated(outputs: object, spec: ModelSpec) -> None:
-    """Raises ModelError if one answer of a generation is not as declared. It has a batch dimension only if the model is
-    batched."""
+    """Raises ModelError if one answer of a generation is not as declared. It has a batch dimension only if the model
+    is batched."""
     if not spec.batched:
         outputs = {name: _array(name, value)[np.newaxis] for name, value in _by_name(outputs).items()}
     check_declared(outputs, spec.outputs)

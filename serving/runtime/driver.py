@@ -1,4 +1,4 @@
-"""Drives the lanes: takes a batch from the batcher when a lane has room, dispatches it, and watches its time limit.
+"""Drives the lanes: asks the batcher for a batch when a lane can take one, submits it, and watches how long it takes.
 
 Everything here runs on one event loop, so there are no locks; lanes report back with `call_soon_threadsafe`.
 """
@@ -18,31 +18,32 @@ from serving.runtime.pipelined import PipelinedLane
 from serving.runtime.warmup import warm_up_in_lane
 
 HOP_NS = 300_000  # from the event loop to a lane's thread and back
-# The loop's timers are as coarse as a millisecond. A device that waits for a late one loses that at every batch, a
-# fifth of its time where one takes a few; an early timer only keeps out those who come within it.
+# The loop's timers have a resolution of a millisecond. A late timer leaves the device idle for that long at every
+# batch: a fifth of its time if a batch takes a few milliseconds. An early timer costs less: it only keeps requests
+# that arrive in that millisecond out of the batch.
 TIMER_NS = 1_200_000
-SWEEP_S = 0.05  # time between two checks of queued requests for passed deadlines; a latency budget may shorten it
+SWEEP_S = 0.05  # how often waiting requests are checked for passed deadlines, unless the latency budget asks for more
 
 
 def hop_ns(model: Model) -> int:
-    """Returns how long before its latest start a batch must be cut, not counting its preparation."""
+    """Returns how long before the lane is free a batch must be cut, the time to prepare it not counted."""
     return HOP_NS + TIMER_NS if model.asynchronous else HOP_NS
 
 
 class Owner(Protocol):
-    """The owner of the requests, which is notified of the outcome of batches and answers them."""
+    """The receiver of the driver's notifications; it answers the requests. All are sent on the event loop."""
 
     def batch_departed(self, batch: Batch) -> None:
-        """Called when the requests of a batch have left the queue."""
+        """The requests of the batch have left the queue and are in flight."""
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
-        """Called when a batch was computed or failed. `done` has the outputs and errors of its requests."""
+        """The batch was computed; `done` has the outputs, and the errors of the requests that failed."""
 
     def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
-        """Called when requests have left the queue because they are too late to be computed."""
+        """The requests have left the queue because their deadlines passed."""
 
     def lane_lost(self, lane_index: int, why: str, batches: Sequence[Batch]) -> None:
-        """Called when a lane is lost: it takes no more batches, and will not return these."""
+        """The lane takes no more batches, and `batches` will not return from it."""
 
 
 class Driver:
@@ -57,7 +58,7 @@ class Driver:
         self._forward_timeout_ns = int(models[0].spec.limits.forward_timeout_s * 1e9)
         self._lanes: list[AnyLane] = []
         self._in_flight: list[list[Batch]] = [[] for _ in models]
-        self._began_ns = [0 for _ in models]  # when the batch that now computes began
+        self._began_ns = [0 for _ in models]  # when the lane began its current batch
         self._timers: list[asyncio.TimerHandle | None] = [None for _ in models]
         self._watchdog: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -97,20 +98,21 @@ class Driver:
         return len(self._models)
 
     def dead_lane(self) -> int | None:
-        """The index of a lane one of whose threads has died."""
+        """Returns the index of the first lane with a dead thread, or None."""
         return next((lane.index for lane in self._lanes if not lane.is_alive()), None)
 
     def batches_in_flight(self) -> int:
         return sum(map(len, self._in_flight))
 
     def under_way_ns(self, now_ns: int) -> int:
-        """Returns the sum over all lanes of the time since their running batch began."""
+        """Returns how long the lanes have computed their current batches, summed over the lanes."""
         return sum(max(0, now_ns - began) for began, own in zip(self._began_ns, self._in_flight, strict=True) if own)
 
     # -- batches leave ----------------------------------------------------------------------------------------
 
     def pump_soon(self) -> None:
-        """Schedules a pump for the end of this iteration of the event loop: requests of one iteration share a batch."""
+        """Feeds the lanes at the end of this iteration of the event loop, so that all requests that arrive in the same
+        iteration can share a batch."""
         if not self._pump_is_due:
             self._pump_is_due = True
             self._loop.call_soon(self._pump)
@@ -133,7 +135,7 @@ class Driver:
             cut = self._batcher.cut(lane.index, now_ns)
             if cut.batch is not None:
                 self._dispatch(lane, cut.batch)
-            if cut.expired:  # told after the batch has left: it need not wait for that
+            if cut.expired:  # after the batch was dispatched, which need not wait for this
                 self._owner.requests_expired(cut.expired, now_ns)
             if cut.batch is not None:
                 continue
@@ -143,6 +145,7 @@ class Driver:
             return
 
     def _dispatch(self, lane: AnyLane, batch: Batch) -> None:
+        """Submits a batch to the lane and starts the watchdog if it does not run."""
         in_flight = self._in_flight[lane.index]
         in_flight.append(batch)
         self._owner.batch_departed(batch)
@@ -154,7 +157,7 @@ class Driver:
                 self._watchdog = self._loop.call_later(self._forward_timeout_ns / 1e9, self._watch)
 
     def _sweep(self) -> None:
-        """While requests wait, nobody learns of a passed deadline only because every lane is busy."""
+        """Expires waiting requests while every lane is busy: without it their clients would wait for the next cut."""
         self._sweeper = None
         now_ns = self._clock.now_ns()
         expired = self._batcher.expire(now_ns)
@@ -166,18 +169,19 @@ class Driver:
     # -- batches return ---------------------------------------------------------------------------------------
 
     def _report_back(self, done: Forwarded) -> None:
-        """Called in a lane's thread."""
+        """Passes a returned batch to the event loop. The only method that is called in a lane's thread."""
         try:
             self._loop.call_soon_threadsafe(self._settle, done)
-        except RuntimeError:  # the loop was closed without waiting for this batch: nobody is left to be answered
+        except RuntimeError:  # the loop was closed without waiting for this batch: no caller waits for its answers
             return
 
     def _settle(self, done: Forwarded) -> None:
+        """Handles a returned batch: updates what the batcher has learned, feeds the lane, then notifies the owner."""
         batch = done.batch
         lane = self._lanes[batch.lane_index]
         in_flight = self._in_flight[lane.index]
         if batch not in in_flight:
-            return  # it came back after all, long after its lane was given up and its requests were answered
+            return  # its lane was given up earlier, and its requests have failed already
         in_flight.remove(batch)
         lane_was_done_ns, self._began_ns[lane.index] = self._began_ns[lane.index], done.done_ns
         occupied_ns = self._batcher.settle(batch, done.done_ns, computed_ns=done.compute_ns, learn=done.is_clean())
@@ -191,13 +195,13 @@ class Driver:
         if done.lost:
             self._lose(lane, "the device is lost")
         else:
-            self._feed(lane)  # before the answers go out, which takes longer: the lane need not wait for that
+            self._feed(lane)  # before the answers are sent, which takes longer, so that the lane does not wait for it
         self._owner.batch_returned(done, occupied_ns)
 
     # -- lanes get lost ---------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Gives up lanes whose batch computes for longer than the model's limit. One timer serves all batches."""
+        """Gives up lanes whose batch takes longer than `forward_timeout_s`. One timer serves all batches."""
         now_ns = self._clock.now_ns()
         for lane in self._lanes:
             if self._in_flight[lane.index] and now_ns - self._began_ns[lane.index] >= self._forward_timeout_ns:
@@ -209,7 +213,7 @@ class Driver:
             self._watchdog = self._loop.call_later(left_ns / 1e9, self._watch)
 
     def give_up(self, why: str) -> None:
-        """Stops all dispatch. Batches in flight still return."""
+        """Dispatches no more batches; those in flight still return."""
         self.lost = why
 
     def _lose(self, lane: AnyLane, why: str) -> None:
@@ -219,6 +223,9 @@ class Driver:
 
 
 def nearer(usual_ns: int, seen_ns: int) -> int:
-    """Returns the moving average after one more measurement. A stall counts as about twice the average at most: if it
-    were expected to recur, every request would be refused, and few measurements would be left to correct it."""
+    """Returns the moving average (weight 1/8) after one more value.
+
+    A stall counts as at most twice the average: otherwise it would raise the estimate so far that requests with a
+    deadline are rejected, and few measurements would be left to correct it.
+    """
     return usual_ns + (min(seen_ns, 2 * usual_ns + HOP_NS) - usual_ns) // 8

@@ -1,4 +1,4 @@
-"""The engine: takes requests on the event loop, queues them for the driver's lanes, answers every request once."""
+"""The engine: takes requests on the event loop, queues them for the driver's lanes, settles every request once."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +25,11 @@ from serving.runtime.methods import MethodThreads
 from serving.runtime.ticket import Phase, Ticket
 from serving.scaling.signals import Reading
 
-WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have spared
-PRIORITY_STEP_NS = 1_000_000_000  # what a priority level is worth in waiting, for models without a latency budget
-SMALLEST_BUDGET_IN_BATCHES = 2.5  # a budget below what one request alone may take would refuse everybody
-RETURNS_REMEMBERED = 64  # requests
-SCHEDULING_ALLOWANCE_NS = 2_000_000  # for event loops and threads to take turns, whatever the model does
+WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have prevented
+PRIORITY_STEP_NS = 1_000_000_000  # waiting time that equals one priority level, for models without a latency budget
+SMALLEST_BUDGET_IN_BATCHES = 2.5  # with a smaller budget, even a request alone would be refused
+RETURNS_REMEMBERED = 64  # requests over which the return time is averaged
+SCHEDULING_ALLOWANCE_NS = 2_000_000  # for switching between event loop and threads, whatever the model does
 
 
 class Engine(Life):
@@ -37,9 +37,9 @@ class Engine(Life):
 
     models: one loaded model per lane.
     weights: share of device time by tenant.
-    prepare_threads: for models with a `prepare` or `finish` of their own.
-    batches_per_lane: 2 prepares one batch while another computes, 1 does not.
-    report: told in words how warming up goes.
+    prepare_threads: number of threads for a model's own `prepare` and `finish`; none are started without those.
+    batches_per_lane: 2 to prepare one batch while another is computed, 1 to have one batch at a time.
+    report: called with a line of text at each step of the warm-up.
     Use it as `async with Engine(...)`: opening warms up, leaving drains.
     """
 
@@ -81,7 +81,7 @@ class Engine(Life):
         self._open_tickets: set[Ticket] = set()
         self._preparing = 0
         self._finishing = 0
-        self._return_ns = 0  # how long requests are under way before they come here
+        self._return_ns = 0  # average age of requests at their submission, taken as the return time of their answers
         self._methods = MethodThreads(
             prepare_threads if self.model.prepares or self.model.finishes else 0,
             self.spec.name,
@@ -95,7 +95,7 @@ class Engine(Life):
     # -- life -------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Starts the lanes and warms them up; returns when requests can be taken."""
+        """Starts the lanes and warms them up; returns when the engine accepts requests."""
         self._loop = asyncio.get_running_loop()
         await self._driver.open(budget_ns=self._budget_ns, report=self._report)
         self._raise_hopeless_budget()
@@ -110,12 +110,12 @@ class Engine(Life):
         self._fail_all(LaneLost("the server is shutting down"))
 
     def _end_open(self, outcome: Outcome) -> int:
-        left = list(self._open_tickets)
-        for ticket in left:
+        tickets = list(self._open_tickets)
+        for ticket in tickets:
             self._end(ticket, outcome)
-        return len(left)
+        return len(tickets)
 
-    # -- the backend's verbs ----------------------------------------------------------------------------------
+    # -- the backend's methods --------------------------------------------------------------------------------
 
     def submit(
         self,
@@ -128,7 +128,7 @@ class Engine(Life):
         age_ns: int = 0,
         parameters: Mapping[str, object] | None = None,
     ) -> Ticket:
-        """See `core.backend.Backend.submit`."""
+        """Submits one request, see `core.backend.Backend.submit`."""
         now_ns = self._clock.now_ns()
         self._return_ns += (age_ns - self._return_ns) // RETURNS_REMEMBERED
         ticket = self._ticket(payload, rows, tenant, priority, timeout_ns, now_ns - age_ns)
@@ -156,7 +156,7 @@ class Engine(Life):
         return self._books.statistics
 
     def reading(self) -> Reading:
-        """How busy it is, for scaling."""
+        """Returns a snapshot of queue and load, for scaling."""
         now_ns = self._clock.now_ns()
         return Reading(
             at_ns=now_ns,
@@ -175,7 +175,7 @@ class Engine(Life):
 
     @property
     def budget_ms(self) -> float | None:
-        """The latency budget in force; raised at the start if the declared one could not be met."""
+        """The latency budget in force, in ms; at the start it is raised if the declared one cannot be met."""
         return None if self._budget_ns is None else self._budget_ns / 1e6
 
     @property
@@ -186,7 +186,7 @@ class Engine(Life):
         return self._driver.batches_in_flight()
 
     def check_health(self) -> None:
-        """Raises `LaneLost` when this engine can serve no more and should be replaced."""
+        """Raises `LaneLost` if the engine cannot serve any more and should be replaced."""
         if self._driver.lost:
             raise LaneLost(self._driver.lost)
         dead = self._driver.dead_lane()
@@ -200,7 +200,8 @@ class Engine(Life):
     def _ticket(
         self, payload: object, rows: int, tenant: str, priority: int, timeout_ns: int | None, began_ns: int
     ) -> Ticket:
-        """The answer has to go out so much before it is due as its way back will take: as long as the way here."""
+        """Creates a ticket. Its deadline is earlier than the client's by the return time of the answer, which is
+        assumed to equal the average age of requests at their submission, but by no more than a share of the limit."""
         self._last_id += 1
         expires_ns = began_ns + (timeout_ns or NO_DEADLINE_NS)
         deadline_ns = began_ns + (self._budget_ns or NO_DEADLINE_NS)
@@ -239,7 +240,7 @@ class Engine(Life):
         self._end(ticket, Cancelled())
 
     def _end(self, ticket: Ticket, outcome: Outcome) -> None:
-        """The way out for an accepted request, wherever it stands; the only other one is being completed."""
+        """Ends an accepted request, in any phase, with an outcome other than Completed (see `_complete` for that)."""
         if ticket.phase is Phase.IN_FLIGHT:
             self.ledger.end_in_flight(outcome)
         else:
@@ -255,7 +256,7 @@ class Engine(Life):
         ticket.settle(outcome)
         self._notice_if_drained()
 
-    # -- what becomes of batches: the driver's owner ----------------------------------------------------------
+    # -- notifications of the driver: the engine is its `Owner` -----------------------------------------------
 
     def batch_departed(self, batch: Batch) -> None:
         self.ledger.depart(len(batch.requests))
@@ -271,13 +272,13 @@ class Engine(Life):
         for index, error in done.errors.items():
             self._fail(tickets[index], error)
         for outputs, members in done.pieces:
-            riders = tickets[members.start : members.stop]
+            piece_tickets = tickets[members.start : members.stop]
             if self.model.finishes:
-                work = partial(split_one_by_one_if_need_be, self.model, outputs, riders)
-                self._finishing += len(riders)
-                self._methods.finish(work, partial(self._finished, riders, done))
+                work = partial(split_one_by_one_if_need_be, self.model, outputs, piece_tickets)
+                self._finishing += len(piece_tickets)
+                self._methods.finish(work, partial(self._finished, piece_tickets, done))
             else:
-                self._complete(riders, done, split_one_by_one_if_need_be(self.model, outputs, riders))
+                self._complete(piece_tickets, done, split_one_by_one_if_need_be(self.model, outputs, piece_tickets))
 
     def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
         for ticket in _tickets(requests):
@@ -285,7 +286,7 @@ class Engine(Life):
         self._books.missed_out(len(requests))
 
     def lane_lost(self, lane_index: int, why: str, batches: Sequence[Batch]) -> None:
-        """Its batches fail at once, and whatever waits too, since this replica will be replaced."""
+        """Fails the batches of the lane, and all waiting requests too, since this replica will be replaced."""
         self._observer.lane_lost(lane_index, why)
         for batch in batches:
             for ticket in _tickets(batch.requests):
@@ -293,18 +294,23 @@ class Engine(Life):
         for ticket in [one for one in self._open_tickets if one.phase is not Phase.IN_FLIGHT]:
             self._fail(ticket, LaneLost(why))
 
-    def _finished(self, riders: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]) -> None:
-        self._finishing -= len(riders)
-        self._complete(riders, done, answers)
+    def _finished(
+        self, piece_tickets: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]
+    ) -> None:
+        self._finishing -= len(piece_tickets)
+        self._complete(piece_tickets, done, answers)
 
-    def _complete(self, riders: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]) -> None:
-        """Answers one piece of a batch; whose client has left, or whose lane was given up meanwhile, has ended."""
+    def _complete(
+        self, piece_tickets: Sequence[Ticket], done: Forwarded, answers: Sequence[Tensors | ServingError]
+    ) -> None:
+        """Settles the requests of one forward pass. Skips those that have ended meanwhile: their clients cancelled, or
+        their lane was given up."""
         finish_ns = self._clock.now_ns() - done.done_ns
         timings = Timings(done.prepare_ns, done.compute_ns, finish_ns, done.batch.rows)
         completed: list[Ticket] = []
         outcomes: list[Completed] = []
         waits_ns: list[int] = []
-        for ticket, answer in zip(riders, answers, strict=True):
+        for ticket, answer in zip(piece_tickets, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
             elif ticket.phase is Phase.IN_FLIGHT:
@@ -317,7 +323,7 @@ class Engine(Life):
             self.ledger.complete(len(completed))
             self._books.completed(len(completed), sum(waits_ns), timings)
             self._observer.requests_completed(completed, waits_ns, timings)
-        self._open_tickets.difference_update(riders)
+        self._open_tickets.difference_update(piece_tickets)
         for ticket, outcome in zip(completed, outcomes, strict=True):
             ticket.settle(outcome)
         self.batcher.answered(self._clock.now_ns() - done.done_ns)
@@ -328,7 +334,7 @@ class Engine(Life):
             self._end(ticket, Failed(error))
 
     def _give_up(self) -> None:
-        """A `prepare` or `finish` does not return: as with a forward pass that does not, nothing more is begun."""
+        """Stops dispatching and fails all requests because a `prepare` or `finish` does not return."""
         why = f"the model's own `prepare` or `finish` did not return within {self.spec.limits.forward_timeout_s:g} s"
         self._driver.give_up(why)
         self._fail_all(LaneLost(why))
@@ -338,6 +344,8 @@ class Engine(Life):
             self._fail(ticket, error)
 
     def _raise_hopeless_budget(self) -> None:
+        """Raises the latency budget to one that can be met, with a warning, if the measured times show that it cannot
+        be met."""
         alone_ns = self.batcher.latency.bound_ns(1, self.batcher.sizes.lengths[-1])
         feasible_ns = int(SMALLEST_BUDGET_IN_BATCHES * alone_ns) + SCHEDULING_ALLOWANCE_NS
         if self._budget_ns is not None and self._budget_ns < feasible_ns:
@@ -356,5 +364,5 @@ class Engine(Life):
 
 
 def _tickets(requests: Sequence[Request]) -> list[Ticket]:
-    """Requests come out of the batcher as the tickets that were put in."""
+    """Casts requests that come from the batcher: they are the tickets that were offered to it."""
     return cast(list[Ticket], requests)

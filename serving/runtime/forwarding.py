@@ -1,4 +1,4 @@
-"""Runs a batch. If it fails, bisects it so that only the faulty request fails."""
+"""Runs a batch. If it fails, bisects it so that only the faulty requests fail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,13 @@ from serving.runtime.checking import check_batch
 
 @dataclass(slots=True)
 class Forwarded:
-    """The result of a batch: its outputs and errors.
+    """The result of a batch: outputs by forward pass, errors by request, and times.
 
-    pieces: (outputs, indices of `batch.requests`) of each successful forward pass; several if the batch was bisected.
-    errors: by index of `batch.requests`.
-    copy_ns: time of staging the batch to the device while the host did other work, within `compute_ns` or before it.
-    copy_back_ns: the same for copying its outputs back to the host.
+    pieces: (outputs, the requests that they belong to) per successful forward pass, more than one if the batch was
+        bisected; requests are given as indices into `batch.requests`.
+    copy_ns: time to copy the batch to the device while the host did something else; within `compute_ns` or before it.
+    copy_back_ns: time to copy the outputs back from the device, measured likewise.
+    lost: the device is lost.
     """
 
     batch: Batch
@@ -38,16 +39,16 @@ class Forwarded:
 
 
 def stage(model: Model, batch: Batch) -> object:
-    """Returns the whole batch, collated."""
+    """Collates the whole batch, padded to its bucket."""
     return model.collate(_parts(batch, range(len(batch.requests))), Bucket(batch.padded_rows, batch.length))
 
 
 def forward(
     model: Model, clock: Clock, done: Forwarded, members: range, padded_rows: int, staged: object = None
 ) -> None:
-    """Computes these requests of the batch and waits for the result. If that fails, bisects them.
+    """Computes these members of the batch in the calling thread; if that fails, bisects them.
 
-    members: indices of `done.batch.requests`. staged: these requests, if they are collated already.
+    Adds outputs, errors and times to `done`. staged: the members as `collate` returned them, if that is done already.
     """
     began = clock.now_ns()
     try:
@@ -59,14 +60,16 @@ def forward(
         check_batch(model, outputs, padded_rows)
         done.pieces.append((outputs, members))
         done.compute_ns += clock.now_ns() - began
-    # Also SystemExit: it would end the thread of the lane, and its requests would never be answered.
-    except BaseException as error:
+    except BaseException as error:  # SystemExit too: it would end the lane's thread unnoticed
         done.compute_ns += clock.now_ns() - began
         halve(model, clock, done, members, error)
 
 
 def halve(model: Model, clock: Clock, done: Forwarded, members: range, error: BaseException) -> None:
-    """Retries each half of the failed requests. Sets the error of a single one, or of all if the device is lost."""
+    """Handles an error from computing these members: computes each half again, so that only faulty requests fail.
+
+    A single member fails with the error; if the device is lost, all members fail.
+    """
     if isinstance(error, DeviceLost):
         done.lost = True
         done.errors.update(dict.fromkeys(members, LaneLost(f"the device is lost: {error}")))

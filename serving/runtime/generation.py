@@ -1,8 +1,9 @@
-"""The engine for models that generate: any number of answers to one request, each sent as soon as it is there.
+"""The engine for generating models: any number of answers to one request, each sent as soon as it exists.
 
-A generation holds one of a few seats from its first step to its last; those that find none wait by rank. Steps run as
-`runtime/steps.py` says: in one thread, the lane, where generations take turns by the step and a long one does not hold
-up a short one, or side by side. Why steps of different requests are not batched: docs/decisions/0010.
+A generation holds one of a few seats from its first step to its last; without a free seat it waits, ordered by rank.
+The steps run as `runtime/steps.py` describes: in one thread, in which generations take turns step by step, so that a
+long one causes no head-of-line blocking, or concurrently. docs/decisions/0010 explains why steps of different requests
+are not batched.
 """
 
 import asyncio
@@ -26,9 +27,9 @@ from serving.runtime.life import Life
 from serving.runtime.steps import NO_MORE, Step, steps_of
 from serving.scaling.signals import Reading
 
-UNREAD = 16  # answers that wait to be read; then the generation pauses
+UNREAD = 16  # answers that may wait to be read; with so many, the generation pauses (backpressure)
 PRIORITY_STEP_NS = 1_000_000_000
-# Begins in Triton's words: clients look for them.
+# Begins with Triton's message, which clients look for.
 ONE_BY_ONE = (
     "ModelInfer RPC doesn't support models with decoupled transaction policy, nor does infer over HTTP: "
     "use ModelStreamInfer, generate or generate_stream"
@@ -38,17 +39,17 @@ by_place = attrgetter("place")
 
 
 class Generation:
-    """See `core.backend.Answers`."""
+    """One request and its answers, the `core.backend.Answers` that its caller iterates over."""
 
     def __init__(
         self, payload: Tensors, tenant: str, arrived_ns: int, withdraw: "Callable[[Generation], None]"
     ) -> None:
         self.payload = payload
-        self.more: dict[str, object] = {}  # arguments for the model beside its inputs
+        self.more: dict[str, object] = {}  # arguments for the model in addition to its inputs
         self.tenant = tenant
         self.arrived_ns = arrived_ns
-        self.place = (0, 0)  # rank, and number among those of equal rank
-        self.first_ns = 0  # from its arrival to the first answer
+        self.place = (0, 0)  # rank, then order of arrival
+        self.first_ns = 0  # time from the arrival to the first answer
         self.given = 0
         self.outcome: Outcome | None = None
         self.task: asyncio.Task[None] | None = None
@@ -65,7 +66,7 @@ class Generation:
     async def __anext__(self) -> object:
         answer = await self._answers.get()
         if answer is _END:
-            self._answers.put_nowait(_END)  # whoever asks again is told again
+            self._answers.put_nowait(_END)  # every further call ends in the same way
             raise StopAsyncIteration
         self.room.release()
         return answer
@@ -75,7 +76,7 @@ class Generation:
             self._withdraw(self)
 
     def took(self, step: Step) -> Any:
-        """What the step gave, which is counted."""
+        """Counts a step and its time; returns its result."""
         self.steps += 1
         self.compute_ns += step.took_ns
         return step.result
@@ -86,17 +87,17 @@ class Generation:
     def end(self, outcome: Outcome) -> None:
         assert self.outcome is None, "ended twice"
         self.outcome = outcome
-        self.payload = {}  # a client may hold on to its answers
+        self.payload = {}  # the caller may keep this object for long
         if self.expiry is not None:
             self.expiry.cancel()
         self._answers.put_nowait(_END)
 
 
 class GeneratingEngine(Life):
-    """One generating model. Its verbs are those of `runtime.engine.Engine`, and `generate`.
+    """The engine of one generating model. It has the methods of `runtime.engine.Engine`, and `generate`.
 
-    Time limits (the model's budget, the client's timeout) say how long a request may wait for its seat; what generates
-    goes on until it ends or its client leaves.
+    Time limits (the model's budget, the client's timeout) bound only how long a request waits for a seat; a running
+    generation continues until it ends or its client cancels it.
     """
 
     def __init__(self, model: GeneratingModel, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
@@ -113,7 +114,7 @@ class GeneratingEngine(Life):
         self._waiting: list[Generation] = []
         self._open: set[Generation] = set()
         self._generating = 0
-        self._usual_ns = 100_000_000  # how long a generation holds its seat, as it has been lately
+        self._usual_ns = 100_000_000  # moving average of how long a generation holds its seat
         self._count = 0
         self._lost = ""
 
@@ -130,10 +131,10 @@ class GeneratingEngine(Life):
         self.model.close()
 
     def _end_open(self, outcome: Outcome) -> int:
-        left = list(self._open)
-        for generation in left:
+        generations = list(self._open)
+        for generation in generations:
             self._end(generation, outcome)
-        return len(left)
+        return len(generations)
 
     def statistics(self) -> ModelStatistics:
         return self._books.statistics
@@ -142,18 +143,18 @@ class GeneratingEngine(Life):
         return self._accepting and not self._lost
 
     def check_health(self) -> None:
-        """Raises `LaneLost` when this engine can serve no more and should be replaced."""
+        """Raises `LaneLost` if the engine cannot serve any more and should be replaced."""
         if self._lost:
             raise LaneLost(self._lost)
 
     def reading(self) -> Reading:
-        """How busy it is, for scaling. A generation counts as a row."""
+        """Returns a snapshot of queue and load, for scaling. A generation counts as one row."""
         return Reading(
             at_ns=self._clock.now_ns(),
             queued=self.ledger.queued,
             wait_ns=self._usual_ns * self.ledger.queued // self._seats,
             busy_ns=self._books.statistics.compute_infer.ns,
-            lanes=self._seats if self.model.waits else 1,  # steps that wait do so side by side
+            lanes=self._seats if self.model.waits else 1,  # steps that wait run concurrently
             rows=self._books.statistics.inference_count,
             row_ns=self._usual_ns // self._seats,
             received=self.ledger.received,
@@ -174,7 +175,7 @@ class GeneratingEngine(Life):
         timeout_ns: int | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> Generation:
-        """See `core.backend.Generating.generate`."""
+        """Submits one request, see `core.backend.Generating.generate`."""
         now_ns = self._clock.now_ns()
         generation = Generation(cast(Tensors, payload), tenant, now_ns, self._withdraw)
         generation.more = {} if parameters is None else {"parameters": parameters}
@@ -227,7 +228,7 @@ class GeneratingEngine(Life):
         self._end(generation, Cancelled())
 
     def _end(self, generation: Generation, outcome: Outcome) -> None:
-        """The way out for every accepted request, whether it waits or generates."""
+        """Ends an accepted request, waiting or generating; does nothing if it has ended already."""
         if generation.outcome is not None:
             return
         if generation.task is None:
@@ -247,6 +248,7 @@ class GeneratingEngine(Life):
     # -- generating -------------------------------------------------------------------------------------------
 
     async def _run(self, generation: Generation) -> None:
+        """Runs one generation from its first step to its outcome. Every error becomes the outcome."""
         began_ns = self._clock.now_ns()
         answers: Any = None
         try:
@@ -283,15 +285,15 @@ class GeneratingEngine(Life):
         self._fill_seats()
 
     def _lose(self) -> None:
-        """A step does not return: this replica will be replaced."""
+        """Fails all requests because a step does not return. This replica will be replaced."""
         self._lost = f"a step did not return within {self.spec.limits.forward_timeout_s:g} s"
         for generation in list(self._open):
             self._end(generation, Failed((BatchTimeout if generation.task else LaneLost)(self._lost)))
 
-    # -- the backend's verb -----------------------------------------------------------------------------------
+    # -- the backend's method ---------------------------------------------------------------------------------
 
     def submit(self, payload: object, *, tenant: str = "", **_: Any) -> "Refused":
-        """A request that expects exactly one answer is refused, as Triton does."""
+        """Refuses the request, since it expects exactly one answer. Triton does so too."""
         outcome = Failed(NotOneAnswer(ONE_BY_ONE))
         self._refuse(tenant, outcome)
         return Refused(outcome)
@@ -315,4 +317,4 @@ class Refused:
         callback(self._outcome)
 
     def cancel(self) -> None:
-        """It has ended."""
+        """Does nothing: the request has ended."""

@@ -1,4 +1,4 @@
-"""A lane: one loaded model with a thread that computes, and a thread that prepares the next batch meanwhile."""
+"""A lane: one loaded model, one thread that computes, and one that prepares the next batch meanwhile."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from serving.core.batch import Batch
 from serving.core.clock import Clock
 from serving.runtime.forwarding import Forwarded, forward, stage
 
-NICENESS = 5  # gives a third of the time of a thread of normal priority, if both are always ready to run
+NICENESS = 5  # a third of the CPU time of another thread, if both could use all of it
 
 
 class AnyLane(Protocol):
@@ -29,11 +29,11 @@ class AnyLane(Protocol):
     def open(self) -> None: ...
 
     def call(self, work: Callable[[], None]) -> None:
-        """Runs `work` in the computing thread: loading and warming up happen where the model is used later."""
+        """Runs `work` in the computing thread, so that loading and warm-up happen where the model is used later."""
         ...
 
     def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
-        """Enqueues a batch. A thread of the lane calls `on_done` with its result."""
+        """Submits a batch; `on_done` is called with its result in a lane thread."""
         ...
 
     def close(self) -> None: ...
@@ -42,16 +42,16 @@ class AnyLane(Protocol):
 
 
 def give_way() -> None:
-    """Lowers the priority of this thread, so that on a full machine the event loop and HAProxy run first.
+    """Lowers the priority of the calling thread below the event loop and HAProxy, for machines without idle cores.
 
-    A request that waits in a socket because batches use the cores cannot be ordered or refused in time.
+    Otherwise batches would take the cores, and requests would wait in sockets, where they cannot be ranked or refused.
     """
     if sys.platform == "linux":  # elsewhere only whole processes have a priority
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 class Lane:
-    """An `AnyLane` for models that compute while they are called: one thread collates ahead, one computes."""
+    """An `AnyLane` for models that compute synchronously: one thread collates ahead, one computes."""
 
     def __init__(self, model: Model, index: int, clock: Clock, on_done: Callable[[Forwarded], None]) -> None:
         self.model = model
@@ -74,7 +74,8 @@ class Lane:
         self._to_compute.put(work)
 
     def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
-        """Enqueues a batch. An idle lane has nothing to overlap with, so its computing thread prepares it as well."""
+        """Submits a batch. If the lane is idle, there is nothing to overlap with, so that one thread prepares and
+        computes the batch."""
         if lane_is_idle:
             self._to_compute.put((batch, None, 0))
         else:
@@ -91,7 +92,7 @@ class Lane:
             began = self._clock.now_ns()
             try:
                 staged = stage(self.model, batch)
-            except BaseException:  # `forward` collates again, and bisects if that fails
+            except BaseException:  # `forward` collates it again and handles the failure
                 staged = None
             self._to_compute.put((batch, staged, self._clock.now_ns() - began))
         self._to_compute.put(None)

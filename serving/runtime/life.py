@@ -1,4 +1,4 @@
-"""The life of an engine, whatever it computes: it opens, takes requests, drains and closes."""
+"""The life cycle that all engines share: open, accept requests, drain, close."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ DRAIN_S = 30.0
 
 
 class Life(ABC):
-    """Use it as `async with`: entering opens, leaving drains and closes."""
+    """An engine's life cycle. Use it as `async with`: entering opens, leaving drains and closes."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
@@ -22,7 +22,7 @@ class Life(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Returns when requests can be taken."""
+        """Opens the engine; returns when it accepts requests."""
 
     @abstractmethod
     def close(self) -> None:
@@ -30,10 +30,11 @@ class Life(ABC):
 
     @abstractmethod
     def _end_open(self, outcome: Outcome) -> int:
-        """Ends every request that has not ended yet. Returns how many those were."""
+        """Ends every request that has not ended yet, with this outcome. Returns their number."""
 
     async def drain(self, timeout_s: float) -> int:
-        """Refuses newcomers, answers whom it can in time, fails the rest. Returns how many it had to fail."""
+        """Refuses new requests, waits until all others are answered, and fails those left after `timeout_s`. Returns
+        the number of requests that it failed."""
         self._accepting = False
         if not self.ledger.is_empty():
             self._empty.clear()
@@ -43,7 +44,7 @@ class Life(ABC):
         return self._end_open(Failed(LaneLost("the server shut down before the request was served")))
 
     def _notice_if_drained(self) -> None:
-        """Call it when a request has ended."""
+        """Wakes `drain` if no request is left. Called whenever a request has ended."""
         if not self._accepting and self.ledger.is_empty():
             self._empty.set()
 

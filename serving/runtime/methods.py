@@ -1,7 +1,7 @@
-"""The queue for a model's own `prepare` and `finish`, which run in threads.
+"""The queue of requests for a model's own `prepare` and `finish`, which run in threads.
 
-Requests wait here as they do in the queue for batches: tenants take turns, and a tenant's requests are ordered by rank.
-A withdrawn request leaves at once, one whose deadline passes within `SWEEP_S`.
+Requests are ordered as in the main queue: tenants take turns, and the requests of a tenant are ordered by rank. A
+request leaves at once if it is withdrawn or its deadline passes. The module does not know what the methods compute.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from serving.core.queue import RequestQueue, Shape
 from serving.core.request import Request
 from serving.runtime.calls import Call, CallThreads
 
-SWEEP_S = 0.05  # time between two checks of deadlines while requests wait; a latency budget may shorten it
+SWEEP_S = 0.05  # how often deadlines are checked while requests wait, unless the latency budget asks for more
 ANY_SHAPE: Shape = (None, 1)
 
 
 class MethodThreads:
-    """Threads that prepare and finish requests. All methods are called on the event loop.
+    """The threads of one model for its `prepare` and `finish`, and the queue in front of them.
 
     count: the number of threads.
-    on_expired: called with the requests whose deadline passed before they were prepared, and the time.
+    on_expired: called with the requests whose deadlines passed before they were prepared, and the time.
     limit_s, on_stuck: see `CallThreads`.
     """
 
@@ -39,7 +39,7 @@ class MethodThreads:
         self._clock = clock
         self._on_expired = on_expired
         self._to_prepare = RequestQueue()
-        self._prepares: dict[Request, Call] = {}  # of all requests that are not prepared yet
+        self._prepares: dict[Request, Call] = {}  # the requests that wait or are being prepared
         self._finishes: deque[Call] = deque()
         names = [f"prepare-{name}-{index}" for index in range(count)]
         self._threads = CallThreads(names, clock, self._next_call, limit_s=limit_s, on_stuck=on_stuck)
@@ -59,7 +59,8 @@ class MethodThreads:
         return self._threads.is_alive()
 
     def prepare(self, request: Request, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Runs `work` in a thread when it is this request's turn, then calls `then` with its result."""
+        """Queues the request. `work` runs in a thread when it is the request's turn; `then` gets its result on the
+        event loop."""
 
         def prepared(result: Any) -> None:
             del self._prepares[request]
@@ -72,12 +73,13 @@ class MethodThreads:
             self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
 
     def finish(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Runs `work` before any `prepare`: these requests have waited the longest."""
+        """Queues `work` ahead of every `prepare`, since requests to be finished have waited the longest. `then` gets
+        its result on the event loop."""
         self._finishes.append(Call(work, then))
         self._threads.fill()
 
     def withdraw(self, request: Request) -> None:
-        """Removes a request that need not be prepared any more."""
+        """Drops the request, unless it has been prepared already. A `prepare` that runs is not interrupted."""
         call = self._prepares.pop(request, None)
         if call is not None:
             call.forget()
@@ -91,7 +93,7 @@ class MethodThreads:
         return None
 
     def _next_to_prepare(self) -> Request:
-        """Returns the first request by rank of the tenant whose last turn was the longest ago."""
+        """Returns the first request by rank of the tenant whose last turn was longest ago."""
         by_tenant = self._to_prepare.lines[ANY_SHAPE]
         tenant = next(iter(by_tenant))
         (request,) = self._to_prepare.take(ANY_SHAPE, tenant, 0, 1)
@@ -100,7 +102,7 @@ class MethodThreads:
         return request
 
     def _sweep(self) -> None:
-        """Reports requests whose deadline has passed, so that a slow `prepare` does not delay their answers."""
+        """Reports expired requests, even while each thread is busy with a long `prepare`."""
         now_ns = self._clock.now_ns()
         due = [request for request in self._prepares if request.deadline_ns < now_ns]
         if due:

@@ -1,7 +1,7 @@
-"""A lane over a device that computes while the host does something else: batches are queued on it ahead of time.
+"""A lane for a device that computes asynchronously: batches are queued on it ahead of time.
 
-One thread collates and launches, the other waits for what was launched and takes it off the device. So the next batch
-is on the device's queue before the one ahead is done, and the model's code still runs in a single thread.
+One thread collates and launches; the other waits for the launched batches and fetches their outputs. So the next batch
+is in the device's queue before the current one is done, and `collate`, `launch` and `forward` still run in one thread.
 """
 
 import threading
@@ -42,7 +42,7 @@ class PipelinedLane:
         self._to_launch.put(work)
 
     def submit(self, batch: Batch, *, lane_is_idle: bool) -> None:
-        """Idle or not: what the device does not do now it does next."""
+        """Submits a batch. It is launched at once even if the lane is busy; it then waits in the device's queue."""
         self._to_launch.put(batch)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class PipelinedLane:
             except DeviceLost as error:
                 self._take_apart(done, error)
             except BaseException as error:
-                # Computed again where the model's code runs, behind what is launched already.
+                # Bisected in the launching thread, where the model's code runs, after the batches already launched.
                 self._to_launch.put((done, error))
             else:
                 done.pieces.append((outputs, range(len(done.batch.requests))))

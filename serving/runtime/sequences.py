@@ -1,7 +1,8 @@
-"""The engine for models with state: requests of one sequence in their order, each with what the one before left behind.
+"""The engine for models with state: runs the requests of a sequence in order, each with the state that the one before
+returned.
 
-The state travels as tensors: the runtime adds it to the inputs, and takes it from the outputs. So the model stays a
-function of its inputs, requests of different sequences share batches, and the rest is the engine's as for any model.
+The state consists of tensors: the runtime adds it to the inputs and takes it from the outputs. So the model is a
+function of its inputs, requests of different sequences share batches, and all else is as in `Engine`.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from serving.runtime.engine import Engine
 
 
 class Submission:
-    """A `core.backend.Submitted` that first waits for the requests of its sequence before it."""
+    """A `core.backend.Submitted` that first waits for the earlier requests of its sequence."""
 
     def __init__(
         self, payload: Tensors, arrived_ns: int, limits: dict[str, Any], withdraw: "Callable[[Submission], None]"
@@ -29,7 +30,7 @@ class Submission:
         self.arrived_ns = arrived_ns
         self.limits = limits
         self.submitted: Submitted | None = None
-        self.sequence: OpenSequence | None = None  # in which it waits
+        self.sequence: OpenSequence | None = None  # the sequence in which it waits
         self._withdraw = withdraw
         self._ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
@@ -57,22 +58,23 @@ class Submission:
 
 
 class OpenSequence:
-    """What is kept of a sequence between its requests."""
+    """The state of one sequence, and its requests that wait for their turn."""
 
     def __init__(self, id: int | str, state: Tensors, rows: int) -> None:
         self.id = id
         self.state = state
         self.rows = rows
-        self.waiting: dict[Submission, None] = {}  # in their order
+        self.waiting: dict[Submission, None] = {}  # in order of arrival
         self.is_busy = False
         self.used_ns = 0
 
 
 class SequenceEngine(Engine):
-    """An engine for a model with state.
+    """The engine of one model with state.
 
-    models: loaded from `spec.with_state()`. first_state: what a sequence begins with, one row of every state tensor.
-    The rest as `Engine` takes it.
+    models: loaded from `spec.with_state()`.
+    first_state: the state at the start of a sequence, one row of every state tensor.
+    more: the other arguments of `Engine`.
     """
 
     def __init__(self, models: list[Model], spec: ModelSpec, first_state: Tensors, **more: Any) -> None:
@@ -85,17 +87,17 @@ class SequenceEngine(Engine):
         self._sweeper: asyncio.TimerHandle | None = None
 
     def submit(self, payload: object, **_: Any) -> Any:
-        """A request that belongs to no sequence has no state to start from."""
+        """Refuses the request: it belongs to no sequence, so that there is no state for it."""
         need = f"inference request to model '{self.spec.name}' must specify a non-zero or non-empty sequence_id"
         return self._refused(Failed(InvalidInput(need)))
 
     def submit_in(self, place: SequencePlace, payload: object, *, rows: int, **limits: Any) -> Submitted:
-        """See `core.backend.Sequencing.submit_in`."""
+        """Submits one request of a sequence, see `core.backend.Sequencing.submit_in`."""
         sequence = self._sequences.get(place.id)
         if place.starts:
             if sequence is None and len(self._sequences) >= self.spec.limits.max_sequences:
                 return self._refused(Rejected(Reason.TOO_MANY_SEQUENCES, retry_after_ns=self._idle_ns))
-            # One that goes on under this id is over; what waits in it is still answered from its own state.
+            # Replaces an open sequence of this id; the requests that wait in it are still answered from its state.
             sequence = self._sequences[place.id] = OpenSequence(place.id, self._first_state(rows), rows)
         if sequence is None:
             return self._refused(Failed(InvalidInput(self._needs_start(place.id))))
@@ -106,70 +108,70 @@ class SequenceEngine(Engine):
             return self._refused(Rejected(Reason.QUEUE_FULL, retry_after_ns=1_000_000_000))
         if place.ends:
             del self._sequences[place.id]
-        turn = Submission(
+        submission = Submission(
             cast(Tensors, payload), self._clock.now_ns(), {"rows": rows, **limits}, self._withdraw_submission
         )
-        sequence.waiting[turn] = None
-        turn.sequence = sequence
+        sequence.waiting[submission] = None
+        submission.sequence = sequence
         self._waiting += 1
-        sequence.used_ns = turn.arrived_ns
+        sequence.used_ns = submission.arrived_ns
         if not sequence.is_busy:
             self._take_next(sequence)
         if self._sweeper is None and self._sequences:
             self._sweeper = self._loop.call_later(self._idle_ns / 4e9, self._close_idle)
-        return turn
+        return submission
 
     def facts(self) -> dict[str, Any]:
         return {"sequences": len(self._sequences), "waiting_for_their_turn": self._waiting}
 
     def _take_next(self, sequence: OpenSequence) -> None:
-        """The next request that still waits goes to the queue; those whose time is up are told."""
+        """Submits the next waiting request to the engine's queue; expires those that waited for too long."""
         while sequence.waiting:
-            turn = next(iter(sequence.waiting))
-            del sequence.waiting[turn]
+            submission = next(iter(sequence.waiting))
+            del sequence.waiting[submission]
             self._waiting -= 1
-            waited_ns = self._clock.now_ns() - turn.arrived_ns
-            limit_ns = turn.limits.get("timeout_ns")
+            waited_ns = self._clock.now_ns() - submission.arrived_ns
+            limit_ns = submission.limits.get("timeout_ns")
             if limit_ns is not None and waited_ns >= limit_ns:
-                self._end_submission(turn, Expired(waited_ns))
+                self._end_submission(submission, Expired(waited_ns))
                 continue
-            limits = turn.limits | {"timeout_ns": None if limit_ns is None else limit_ns - waited_ns}
+            limits = submission.limits | {"timeout_ns": None if limit_ns is None else limit_ns - waited_ns}
             sequence.is_busy = True
-            turn.submitted = super().submit(turn.payload | sequence.state, **limits)
-            turn.submitted.then(partial(self._answered, sequence, turn))
+            submission.submitted = super().submit(submission.payload | sequence.state, **limits)
+            submission.submitted.then(partial(self._answered, sequence, submission))
             return
 
-    def _answered(self, sequence: OpenSequence, turn: Submission, outcome: Outcome) -> None:
+    def _answered(self, sequence: OpenSequence, submission: Submission, outcome: Outcome) -> None:
         if type(outcome) is Completed:
             values = cast(Tensors, outcome.value)
-            # Copied: what a batch returns is cut from one array, which would be kept whole for each of its rows.
+            # Copied: the outputs of a batch are views of one array, and one row would keep the whole array alive.
             sequence.state = _kept({name: np.array(values[name]) for name in self._first_row})
         sequence.is_busy = False
         sequence.used_ns = self._clock.now_ns()
-        turn.end(outcome)
-        # Not from here: a line of requests that are refused at once would have us call ourselves once per request.
+        submission.end(outcome)
+        # Not called directly: a run of waiting requests that are refused at once would recurse once per request.
         self._loop.call_soon(self._go_on, sequence)
 
     def _go_on(self, sequence: OpenSequence) -> None:
         if not sequence.is_busy:
             self._take_next(sequence)
 
-    def _withdraw_submission(self, turn: Submission) -> None:
-        assert turn.sequence is not None
-        del turn.sequence.waiting[turn]
+    def _withdraw_submission(self, submission: Submission) -> None:
+        assert submission.sequence is not None
+        del submission.sequence.waiting[submission]
         self._waiting -= 1
-        self._end_submission(turn, Cancelled())
+        self._end_submission(submission, Cancelled())
 
-    def _end_submission(self, turn: Submission, outcome: Outcome) -> None:
-        """The way out for a request that never came to the queue."""
+    def _end_submission(self, submission: Submission, outcome: Outcome) -> None:
+        """Ends a request that was never submitted to the engine's queue."""
         self.ledger.refuse(outcome)
         self._books.failed()
-        turn.end(outcome)
+        submission.end(outcome)
 
     def _refused(self, outcome: Outcome) -> Submission:
-        turn = Submission({}, self._clock.now_ns(), {}, self._withdraw_submission)
-        self._end_submission(turn, outcome)
-        return turn
+        submission = Submission({}, self._clock.now_ns(), {}, self._withdraw_submission)
+        self._end_submission(submission, outcome)
+        return submission
 
     def _first_state(self, rows: int) -> Tensors:
         rows_of_each = self._first_row.items()
@@ -178,13 +180,14 @@ class SequenceEngine(Engine):
         return _kept({name: np.repeat(row, rows, axis=0) for name, row in rows_of_each})
 
     def _needs_start(self, id: int | str) -> str:
-        """In Triton's words."""
+        """Returns Triton's message for a sequence that is not open."""
         return (
             f"inference request for sequence {id} to model '{self.spec.name}' must specify the START flag on the first "
             "request of the sequence"
         )
 
     def _close_idle(self) -> None:
+        """Closes the sequences that have had no request for `sequence_idle_s`."""
         now_ns = self._clock.now_ns()
         for sequence in list(self._sequences.values()):
             is_idle = not sequence.is_busy and not sequence.waiting
@@ -199,7 +202,7 @@ class SequenceEngine(Engine):
 
 
 def _kept(state: Tensors) -> Tensors:
-    """Not to be written to: a request that fails leaves the state as it was."""
+    """Makes the state read-only, so that a request that fails leaves it unchanged."""
     for array in state.values():
         array.flags.writeable = False
     return state

@@ -1,5 +1,5 @@
-"""Runs the steps of generations: in turns in one thread or, if the model waits instead of computing, concurrently in an
-event loop of their own.
+"""Runs the steps of generations: in turn in one thread, or, for a model that waits instead of computing, concurrently
+in an event loop of their own.
 """
 
 import asyncio
@@ -13,42 +13,51 @@ from serving.runtime.answers import as_model_error
 from serving.runtime.calls import Call, CallThreads
 
 NO_MORE = object()
-LAST_WORDS_S = 5.0  # for tasks to end that are cancelled when the model is closed
-LEAVES_S = 0.01  # time between two checks whether a cancelled step has ended
+CANCEL_LIMIT_S = 5.0  # how long cancelled steps may take to end when the model is closed
+POLL_S = 0.01  # polling interval while a cancelled step still runs
 T = TypeVar("T")
 AnyIterator = Iterator[Tensors] | AsyncIterator[Tensors]
 
 
 class Step(NamedTuple):
-    """The result of a step: an iterator of answers, an answer or `NO_MORE`. took_ns: without the wait for others."""
+    """The result of a step: an iterator over answers (of `begin`), an answer, or `NO_MORE`.
+
+    took_ns: the time of the step itself, without waiting for other steps.
+    """
 
     result: Any
     took_ns: int
 
 
 class Steps(Protocol):
-    """The steps of a model's generations. Errors of the model are raised. Cancelling the task that awaits a step
-    withdraws it, unless it has begun."""
+    """Runs the steps of one model. A step raises what the model raises; an exception that a future cannot hold becomes
+    a ModelError. Cancelling the task that awaits a step withdraws it, unless it has begun."""
 
     def open(self) -> None: ...
 
     def close(self) -> None: ...
 
     async def begin(self, inputs: Tensors, more: Mapping[str, object]) -> Step:
-        """Calls the model's `generate`. Its result is for `next_of` and `end`. more: arguments beside the inputs."""
+        """Calls the model's `generate`; the step's result is the `answers` argument of the other methods.
+
+        more: arguments in addition to the inputs.
+        """
         ...
 
     async def next_of(self, answers: Any) -> Step:
-        """Returns one more answer, or `NO_MORE`."""
+        """Returns a step with the next answer, or with `NO_MORE`."""
         ...
 
     def end(self, answers: Any) -> None:
-        """Closes the generator after the running step, if any, so that its `finally` blocks release its resources."""
+        """Closes the generator after the step that may still run, so that its `finally` blocks release resources."""
         ...
 
 
 class StepsInTurn:
-    """`Steps` in one thread. limit_s: the longest time of a step. on_stuck: called if one takes longer."""
+    """`Steps` of a model whose `generate` is a plain generator, in one thread.
+
+    limit_s: how long a step may take. on_stuck: called on the event loop if one takes longer.
+    """
 
     def __init__(self, model: GeneratingModel, clock: Clock, *, limit_s: float, on_stuck: Callable[[], None]) -> None:
         self._model = model
@@ -103,7 +112,7 @@ class StepsInTurn:
         result, error = None, None
         try:
             result = work()
-        except BaseException as raised:  # also what ends a thread: with it the lane would be gone, and nobody told
+        except BaseException as raised:  # SystemExit too: it would end the lane's thread unnoticed
             error = bearable(raised)
         return Step(result, self._clock.now_ns() - began_ns), error
 
@@ -126,11 +135,11 @@ class StepsSideBySide:
 
     def _work(self) -> None:
         self._steps_loop.run_forever()
-        left = asyncio.all_tasks(self._steps_loop)
-        for task in left:
+        tasks = asyncio.all_tasks(self._steps_loop)
+        for task in tasks:
             task.cancel()
-        if left:
-            self._steps_loop.run_until_complete(asyncio.wait(left, timeout=LAST_WORDS_S))
+        if tasks:
+            self._steps_loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_LIMIT_S))
         self._steps_loop.run_until_complete(self._steps_loop.shutdown_asyncgens())
         self._steps_loop.close()
 
@@ -163,7 +172,7 @@ class StepsSideBySide:
         except BaseException as raised:
             task = asyncio.current_task()
             if isinstance(raised, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # its client left; anything else that was cancelled is the model's own affair
+                raise  # the client cancelled it; any other CancelledError comes from the model and is its failure
             error = bearable(raised)
         return Step(result, self._clock.now_ns() - began_ns), error
 
@@ -171,24 +180,28 @@ class StepsSideBySide:
         return aiter(cast(AsyncIterator[Tensors], self._model.generate(_own(inputs), **more)))
 
     async def _closed(self, answers: Any) -> None:
-        while getattr(answers, "ag_running", False):  # noqa: ASYNC110 - the step that was cancelled, on its way out
-            await asyncio.sleep(LEAVES_S)
+        while getattr(answers, "ag_running", False):  # noqa: ASYNC110 - until the cancelled step has ended
+            await asyncio.sleep(POLL_S)
         close = getattr(answers, "aclose", None)
         if close is not None:
             await self._timed(close())
 
 
 def _own(inputs: Tensors) -> Tensors:
-    """Copies read-only inputs, so that the model may write into them. A generation costs far more than a copy."""
+    """Copies read-only inputs, so that the model may write into them without changing a client's memory.
+
+    Compared with a generation, the copy costs nothing.
+    """
     return {name: array if array.flags.writeable else array.copy() for name, array in inputs.items()}
 
 
 def steps_of(model: GeneratingModel, clock: Clock, *, limit_s: float, on_stuck: Callable[[], None]) -> Steps:
+    """Returns the `Steps` that fit the model: concurrent if it waits, otherwise in turn."""
     kind = StepsSideBySide if model.waits else StepsInTurn
     return kind(model, clock, limit_s=limit_s, on_stuck=on_stuck)
 
 
 def bearable(error: BaseException) -> Exception:
-    """Returns an error of a model as one that may be set on a future and raised in an event loop."""
+    """Returns the error itself if a future can hold it, otherwise (StopIteration, SystemExit ...) a ModelError."""
     is_bearable = isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration)
     return cast(Exception, error) if is_bearable else as_model_error(error)

@@ -1,4 +1,4 @@
-"""The caller's handle of a submitted request, with the request's phase and outcome.
+"""The caller's handle on a submitted request, and the phase of that request.
 
 A ticket is also the request that the core queues and batches: one object for both saves a look-up at every step.
 """
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Phase(Enum):
-    """The phase of an accepted request. A request only moves down this list."""
+    """The phase of an accepted request. Phases may be skipped, but never go backwards."""
 
     PREPARING = "its model's own `prepare` runs, or it waits for that"
     QUEUED = "it waits for its batch"
@@ -25,10 +25,10 @@ class Phase(Enum):
 
 
 class Ticket(Request):
-    """A submitted request, which settles exactly once.
+    """A submitted request, settled exactly once. Use it on the event loop.
 
-    Awaiting it returns the `Outcome`, and raises only CancelledError if the awaiting task is cancelled, which withdraws
-    the request. Callers without a task register a callback with `then`.
+    Awaiting it returns the `Outcome`. It raises only CancelledError, if the awaiting task is cancelled; that withdraws
+    the request. A caller without a task registers a callback with `then` instead.
     """
 
     __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "phase")
@@ -45,7 +45,7 @@ class Ticket(Request):
         payload: object,
         withdraw: "Callable[[Ticket], None]",
     ) -> None:
-        # Written out, in place of the constructor that the dataclass makes: it runs for every request.
+        # Written out instead of calling the constructor of the dataclass: this runs for every request.
         self.id = id
         self.tenant = tenant
         self.rows = rows
@@ -75,15 +75,15 @@ class Ticket(Request):
         return self.outcome
 
     def then(self, callback: Callable[[Outcome], None]) -> None:
-        """Implements `core.backend.Submitted.then`."""
+        """Registers the one callback, see `core.backend.Submitted.then`."""
         if self.outcome is None:
-            assert self._then is None, f"{self.id} tells one callback only"
+            assert self._then is None, f"{self.id} has a callback already"
             self._then = callback
         else:
             callback(self.outcome)
 
     def cancel(self) -> None:
-        """Withdraws the request: it ends as Cancelled, unless it has ended already."""
+        """Withdraws the request: it ends as Cancelled unless it has ended already."""
         if self.phase is not Phase.ENDED:
             self._withdraw(self)
 
@@ -91,8 +91,10 @@ class Ticket(Request):
         return self.outcome is not None
 
     def settle(self, outcome: Outcome) -> None:
-        """Sets the outcome and notifies the caller. Exceptions of its callback are logged: they must not affect other
-        requests of the batch."""
+        """Sets the outcome, calls the callback and wakes the awaiting task.
+
+        An exception of the callback is logged, so that it does not affect the other requests of the batch.
+        """
         assert self.outcome is None, f"{self.id} answered twice"
         self.phase = Phase.ENDED
         self.outcome = outcome
@@ -100,6 +102,6 @@ class Ticket(Request):
             try:
                 self._then(outcome)
             except Exception:
-                _log.exception("an answer could not be handed over")
+                _log.exception("the callback of a request failed")
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

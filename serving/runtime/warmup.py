@@ -1,4 +1,4 @@
-"""Measures a model before it takes requests: a ladder of batch sizes, climbed as far as larger batches pay."""
+"""Measures a model before it accepts requests, with growing batch sizes as long as larger batches pay."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ from serving.core.sizes import Sizes
 from serving.runtime.lane import AnyLane
 
 REPEATS = 3
-WORTH_CLIMBING = 1.02  # a rung must beat the best so far by this factor; two that do not end the climb
-CHEAP_NS = 10_000_000  # rungs that take less are climbed anyway: a stall would look like the end, and bind for ever
+WORTH_CLIMBING = 1.02  # factor by which a size must raise the best throughput; two in a row that do not end the climb
+CHEAP_NS = 10_000_000  # batches that take less do not end the climb: a mere stall would limit the batch size for good
 TIME_LIMIT_NS = 20_000_000_000
 
 
 def ladder(largest_rows: int) -> Iterator[int]:
-    """1, 2, 4, ... and at last `largest_rows` itself."""
+    """Yields 1, 2, 4, ... below `largest_rows`, then `largest_rows` itself."""
     rows = 1
     while rows < largest_rows:
         yield rows
@@ -34,25 +34,30 @@ def warm_up(
     budget_ns: int | None,
     report: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Runs the ladder for every padded length, longest last; teaches `latency`, and `sizes` what worked.
+    """Measures every padded length, longest last; teaches `latency` the times and sets the limits in `sizes`.
 
-    A model that can be computed in several ways first tries them, on the sizes that a first climb found worth it; what
-    it captured is then measured whole.
+    A tunable model (one with several variants) is first measured untuned, then tunes itself for the sizes that paid,
+    and all sizes that it captured are measured again. Runs in the calling thread. Raises DeviceLost, and the model's
+    error if not even one row can be computed for another reason than memory.
+
+    report: called with a line of text at each step.
     """
     climb = Climb(model, clock, budget_ns, report)
     if isinstance(model, TunableModel) and model.tunable:
         measured = climb.run(sizes)
-        report(f"trying ways to compute {len(measured)} shapes faster ...")
+        report(f"trying faster variants for {len(measured)} shapes ...")
         sizes.row_ladder = model.tune(list(measured), sizes.row_ladder)
-        report(f"computed as: {model.facts()['execution']}")
+        report(f"variant chosen: {model.facts()['execution']}")
     for (rows, length), times_ns in climb.run(sizes).items():
         for took_ns in times_ns:
             latency.teach(rows, length, took_ns)
 
 
 class Climb:
-    """Rungs stop where throughput stops growing and they cost something, where one batch would take longer than the
-    latency budget, where the device runs out of memory, or when warming up has taken long enough.
+    """Measures growing batch sizes (a ladder) of one model.
+
+    The climb ends where throughput stops growing (unless batches take less than `CHEAP_NS` or the sizes are given),
+    where a batch takes longer than the latency budget, fails or runs out of device memory, or after `TIME_LIMIT_NS`.
     """
 
     def __init__(self, model: Model, clock: Clock, budget_ns: int | None, report: Callable[[str], None]) -> None:
@@ -62,13 +67,13 @@ class Climb:
         self._report = report
 
     def run(self, sizes: Sizes) -> dict[Bucket, list[int]]:
-        """What each shape took, a few times. Lowers `sizes.largest_rows` to what the device has memory for, and to what
-        the model can compute."""
+        """Returns the times in ns of `REPEATS` runs per shape. Lowers `sizes.largest_rows` to what fits into the
+        device's memory and what the model can compute."""
         measured: dict[Bucket, list[int]] = {}
         began_ns = self._clock.now_ns()
         for length in self._model.lengths():
             best = disappointments = 0.0
-            works = 0  # rows, of this length
+            works = 0  # the most rows of this length that could be computed so far
             for rows in sizes.row_ladder or ladder(sizes.largest_rows):
                 if rows > sizes.largest_rows:
                     break
@@ -100,7 +105,7 @@ class Climb:
         return measured
 
     def _most_rows(self, works: int, fails: int, length: int) -> int:
-        """The most rows that can be computed, between a number that works and one that fails."""
+        """Bisects for the most rows that can be computed, between a number that works and one that fails."""
         while fails - works > 1:
             middle = (works + fails) // 2
             try:
@@ -113,7 +118,8 @@ class Climb:
         return works
 
     def _measure(self, rows: int, length: int) -> list[int]:
-        """A few runs back to back, after one that is not counted (first runs allocate and compile)."""
+        """Returns the times in ns of `REPEATS` runs back to back, after one that is not counted (it may allocate and
+        compile)."""
         model, bucket = self._model, Bucket(rows, length)
         parts = [model.sample(1, length) for _ in range(rows)]
         times_ns: list[int] = []
@@ -134,7 +140,7 @@ class Climb:
                     times_ns.append(max(1, now_ns - began_ns))
                 began_ns = now_ns
         finally:
-            if model.asynchronous:  # also after a failure: what was launched holds memory until it is collected
+            if model.asynchronous:  # after a failure too: a launched batch holds memory until it is collected
                 cast(PipelinedModel, model).collect(ahead)
         return times_ns
 
@@ -157,7 +163,7 @@ async def warm_up_in_lane(
     budget_ns: int | None,
     report: Callable[[str], None],
 ) -> None:
-    """`warm_up` in the thread that will compute later: what it allocates and compiles belongs to that thread."""
+    """Runs `warm_up` in the lane's computing thread, since what it allocates and compiles belongs to that thread."""
     loop = asyncio.get_running_loop()
     warmed: asyncio.Future[None] = loop.create_future()
 

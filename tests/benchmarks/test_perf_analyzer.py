@@ -48,7 +48,7 @@ def test_a_run_that_did_not_complete_has_no_figures_but_a_reason() -> None:
     assert not got.is_good
     assert "exit code 2: Failed to obtain stable measurement. | | | | 3 |" in table([got])
     written = page([got], release="1", commit="c", machine={"cores": "2"}, seconds=1)
-    assert written.startswith("# perf_analyzer against Headway\n\n0 of 1 runs completed")
+    assert written.startswith("# perf_analyzer with Headway\n\n0 of 1 runs completed")
     assert not result(WAY, 0, "", FIGURES, failed=1).is_good
 
 

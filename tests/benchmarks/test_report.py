@@ -76,7 +76,7 @@ def test_headway_loses_where_a_peer_is_better_by_more_than_noise_and_nowhere_els
             sample("slow", cpu_s={"server": 0.3}, answered=100, p99_ms=40.0),
         )
     )
-    assert said == ["noop, CPU per request: Fast needs 0.48× ours."]
+    assert said == ["noop, CPU per request: Fast needs 0.48× Headway's."]
 
 
 def test_no_loss_and_no_headway_are_different_sentences() -> None:

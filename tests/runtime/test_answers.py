@@ -1,4 +1,4 @@
-"""What a model gives back is not what it declared, or it leaves in an unusual way: told at once, and to nobody else."""
+"""Tests that outputs that differ from their declaration, and unusual exceptions, fail only their own request."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
 
 
 class SpoiledModel(ScriptedModel):
-    """Spoils what it returns for batches that hold 13."""
+    """Returns spoiled outputs for batches that contain the value 13."""
 
     def __init__(self, spoil: Spoil) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class SpoiledAsynchronousModel(AsynchronousModel):
 
 
 class FinishingModel(ScriptedModel):
-    """Spoils what its `finish` makes of the rows that hold 13."""
+    """Returns spoiled outputs from its `finish` for rows that contain the value 13."""
 
     finishes = True
 
@@ -75,7 +75,8 @@ class FinishingModel(ScriptedModel):
 
 
 def outcomes(model: ScriptedModel, *values: float) -> list[Outcome]:
-    """Of requests that are asked together, by a client with patience for a minute; nothing may be left over."""
+    """Submits requests with these values together and returns their outcomes, within a minute. Afterwards no request
+    may be open."""
 
     async def ask() -> list[Outcome]:
         async with Engine([model], batches_per_lane=1) as engine:

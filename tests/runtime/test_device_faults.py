@@ -1,5 +1,7 @@
-"""The engine over a torch model on the scripted device, which fails at its n-th step: whatever step that is, every
-request has its own right answer or an error, and the engine goes on."""
+"""Tests the engine with a torch model on the scripted device, which fails at its n-th step.
+
+Whichever step fails, every request gets its own correct answer or an error, and the engine continues.
+"""
 
 import asyncio
 import threading
@@ -36,7 +38,7 @@ class Doubler(nn.Module):
 
 
 class Trouble:
-    """Raises once, at the n-th step of a kind after it was armed."""
+    """Raises an error once, at the n-th step of one kind after it was armed."""
 
     def __init__(self, kind: str, nth: int, error: Exception) -> None:
         self.kind, self.nth, self.error = kind, nth, error
@@ -59,7 +61,8 @@ def loaded(trouble: Trouble, seed: int, execution: str) -> tuple[TorchModel, Scr
 
 
 async def rounds(engine: Engine, count: int) -> list[Outcome]:
-    """Several full batches at a time, each value only once."""
+    """Submits `count` rounds of ten requests, each with a value of its own, and checks the answers. Returns all
+    outcomes."""
     outcomes: list[Outcome] = []
     for number in range(count):
         values = range(number * 10, number * 10 + 10)
@@ -74,7 +77,7 @@ async def rounds(engine: Engine, count: int) -> list[Outcome]:
 
 
 class Halvings(NullObserver):
-    """What was reported of batches that became smaller."""
+    """Records the reports that the largest batch was halved."""
 
     def __init__(self) -> None:
         self.reported: list[int] = []
@@ -104,11 +107,11 @@ def play(
 @pytest.mark.parametrize("execution", ["auto", "eager"])
 @pytest.mark.parametrize("kind", ["run", "copy", "replay", "enqueue copy", "enqueue replay"])
 @pytest.mark.parametrize("nth", range(6))
-def test_an_error_at_any_step_costs_nobody_an_answer(kind: str, nth: int, execution: str) -> None:
+def test_an_error_at_any_step_leaves_no_request_without_an_answer(kind: str, nth: int, execution: str) -> None:
     outcomes, _ = play(Trouble(kind, nth, RuntimeError("once")), seed=nth, execution=execution)
     assert all(isinstance(outcome, Completed) for outcome in outcomes[-10:])
     failed = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
-    assert len(failed) <= 1  # a batch of one is not tried again
+    assert len(failed) <= 1  # a batch of one request is not tried again
     assert all(isinstance(error, ModelError) for error in failed)
 
 
@@ -126,7 +129,9 @@ def test_out_of_memory_at_any_step_makes_batches_smaller_and_all_are_answered(ki
 
 @pytest.mark.parametrize("execution", ["auto", "eager"])
 @pytest.mark.parametrize("nth", range(4))
-def test_a_device_that_is_lost_at_any_step_takes_its_lane_along_and_everyone_is_told(nth: int, execution: str) -> None:
+def test_a_device_that_is_lost_at_any_step_loses_its_lane_and_every_request_gets_an_error(
+    nth: int, execution: str
+) -> None:
     async def story() -> None:
         model, device = loaded(trouble, nth, execution)
         trouble.meanwhile = partial(setattr, device, "lost", True)

@@ -1,4 +1,4 @@
-"""The engine with a scripted model: every request gets exactly one answer, whatever happens on the way."""
+"""Tests the engine with a scripted model: every request gets exactly one answer, whatever fails."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ from serving.testing.models import POISON, ScriptedModel
 
 
 def run(model: ScriptedModel, story: Callable[[Engine], Awaitable[None]], *, batches_per_lane: int = 1) -> Engine:
-    """Plays a story against a warm engine; afterwards nothing may be left over."""
+    """Runs `story` with a warm engine. Afterwards no request may be open."""
 
     async def play() -> Engine:
         async with Engine([model], batches_per_lane=batches_per_lane) as engine:
@@ -58,7 +58,7 @@ def test_each_request_gets_the_answer_to_its_own_rows(batches_per_lane: int) -> 
     run(ScriptedModel(), story, batches_per_lane=batches_per_lane)
 
 
-def test_what_arrives_while_the_lane_is_busy_rides_together() -> None:
+def test_requests_that_arrive_while_the_lane_is_busy_share_a_batch() -> None:
     model = ScriptedModel()
 
     async def story(engine: Engine) -> None:
@@ -104,13 +104,15 @@ def test_a_request_without_a_timeout_is_answered_while_others_keep_coming_with_o
             last = submit(engine, 1.0, timeout_ns=600_000_000_000)
             model.gate.set()
             await asyncio.gather(computing, patient, last)
-            assert answered.index("without") == 0, "they all came later, and have more time than it is given"
+            assert answered.index("without") == 0, (
+                "the others came later, and their limit is longer than the assumed one"
+            )
 
     asyncio.run(story())
 
 
 @pytest.mark.parametrize("nth", range(4))
-def test_the_nth_forward_pass_fails_once_and_nobody_is_lost(nth: int) -> None:
+def test_when_the_nth_forward_pass_fails_once_every_request_is_answered(nth: int) -> None:
     def fail(number: int, batch: np.ndarray) -> None:
         if number == nth and not failed:
             failed.append(len(batch))
@@ -122,10 +124,10 @@ def test_the_nth_forward_pass_fails_once_and_nobody_is_lost(nth: int) -> None:
     async def story(engine: Engine) -> None:
         for _ in range(4):
             outcomes = await asyncio.gather(*(submit(engine, 1.0) for _ in range(4)))
-            assert [value(outcome) for outcome in outcomes] == [4.0] * 4, "its halves are computed, and go well"
+            assert [value(outcome) for outcome in outcomes] == [4.0] * 4, "both halves are computed, and succeed"
 
     run(model, story)
-    assert failed == [4], "that forward pass was reached, and failed"
+    assert failed == [4], "the n-th forward pass was reached, and failed"
     assert model.batches.count(2) == 2
 
 
@@ -142,7 +144,7 @@ def test_out_of_memory_halves_the_batch_and_answers_everyone() -> None:
     run(ScriptedModel(on_forward=fail), story)
 
 
-def test_a_request_too_large_for_the_device_even_alone_is_told_so() -> None:
+def test_a_request_too_large_for_the_device_even_alone_fails_with_out_of_memory() -> None:
     def fail(number: int, batch: np.ndarray) -> None:
         raise OutOfDeviceMemory("no room")
 
@@ -248,24 +250,24 @@ def test_a_client_that_leaves_while_its_answer_is_finished_is_counted_once() -> 
     run(model, story)
 
 
-def test_a_callback_is_called_once_and_its_trouble_is_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_is_called_once_and_its_exception_affects_no_other_request(caplog: pytest.LogCaptureFixture) -> None:
     def trouble(outcome: Outcome) -> None:
         raise RuntimeError("the caller's own")
 
     async def story(engine: Engine) -> None:
-        told: list[float] = []
+        answered: list[float] = []
         submit(engine, 1.0).then(trouble)
-        submit(engine, 2.0).then(lambda outcome: told.append(value(outcome)))
+        submit(engine, 2.0).then(lambda outcome: answered.append(value(outcome)))
         last = submit(engine, 3.0)
         await last
-        last.then(lambda outcome: told.append(value(outcome)))
-        assert told == [8.0, 12.0]
+        last.then(lambda outcome: answered.append(value(outcome)))
+        assert answered == [8.0, 12.0]
 
     run(ScriptedModel(), story)
     assert "the caller's own" in caplog.text
 
 
-def test_who_withdraws_a_batch_mate_from_its_callback_does_not_end_it_twice() -> None:
+def test_a_callback_that_cancels_a_request_of_the_same_batch_does_not_end_it_twice() -> None:
     async def story(engine: Engine) -> None:
         tickets = [submit(engine, 1.0) for _ in range(3)]
         tickets[0].then(lambda outcome: tickets[1].cancel())
@@ -345,7 +347,7 @@ def test_a_request_that_was_under_way_longer_than_its_client_waits_is_not_comput
     assert sum(model.batches) == 1
 
 
-def test_limits_count_from_when_a_request_began_and_leave_its_answer_as_long_a_way_back() -> None:
+def test_limits_count_from_when_a_request_began_and_leave_time_for_the_return_of_its_answer() -> None:
     clock = ManualClock(now_ns=10**12)
 
     async def story() -> None:
@@ -365,7 +367,7 @@ def test_limits_count_from_when_a_request_began_and_leave_its_answer_as_long_a_w
     asyncio.run(story())
 
 
-def test_unusable_input_is_the_clients_fault_and_costs_nobody_else_anything() -> None:
+def test_unusable_input_fails_its_own_request_only() -> None:
     def prepare(inputs: dict[str, np.ndarray]) -> None:
         if inputs["x"][0, 0] < 0:
             raise InvalidInput("x[0]: negative")
@@ -461,7 +463,7 @@ def test_statistics_add_up() -> None:
     run(model, story)
 
 
-def test_a_reading_tells_what_waits_how_busy_the_device_was_and_who_came_for_nothing() -> None:
+def test_a_reading_reports_waiting_requests_busy_time_and_missed_requests() -> None:
     model = ScriptedModel(limits=Limits(max_queue_requests=2))
 
     async def story(engine: Engine) -> None:
@@ -474,7 +476,7 @@ def test_a_reading_tells_what_waits_how_busy_the_device_was_and_who_came_for_not
         during = engine.reading()
         assert (during.queued, during.received - before.received, during.missed) == (2, 4, 1)
         assert during.wait_ns > 0
-        assert during.busy_ns > before.busy_ns, "what is under way counts already"
+        assert during.busy_ns > before.busy_ns, "the current batch counts already"
         model.gate.set()
         await asyncio.gather(computing, *waiting, refused)
         after = engine.reading()

@@ -1,4 +1,4 @@
-"""The engine of models that generate: seats, turns, ends. Steps stand still where a test says so."""
+"""Tests the engine of generating models: seats, order of the steps, ends. Tests decide when a step may continue."""
 
 import asyncio
 import threading
@@ -21,8 +21,8 @@ from serving.testing.clock import ManualClock
 
 
 class Counting:
-    """Counts up to the input's first value ; every step waits for a permit, and what happens is written
-    down. Counting to 20 fails at 13."""
+    """Counts up to the input's first value. Every step waits for a permit; steps and closed generators are recorded.
+    Counting to 20 fails at 13."""
 
     def __init__(self, permits: int = 10_000) -> None:
         self.permits = threading.Semaphore(permits)
@@ -45,7 +45,7 @@ class Counting:
 
 
 class Meeting:
-    """Awaits, before each answer, that as many generations do so as the input says: none can go on alone."""
+    """Waits before each answer until as many generations wait as the input says, so that none can continue alone."""
 
     def __init__(self) -> None:
         self.arrived = 0
@@ -83,7 +83,7 @@ async def numbers(answers) -> list[int]:
 
 
 async def until(condition) -> None:
-    """It is another thread that makes the condition true."""
+    """Polls for a condition that another thread makes true."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
@@ -116,7 +116,7 @@ def test_generations_take_turns_by_the_step() -> None:
     asyncio.run(story())
 
 
-def test_who_finds_no_seat_waits_and_the_urgent_go_first() -> None:
+def test_requests_without_a_seat_wait_and_the_urgent_go_first() -> None:
     async def story() -> None:
         counting = Counting(permits=0)
         async with engine_of(counting, max_generations=1) as engine:
@@ -129,7 +129,7 @@ def test_who_finds_no_seat_waits_and_the_urgent_go_first() -> None:
     asyncio.run(story())
 
 
-def test_who_leaves_while_it_generates_stops_the_work_and_frees_the_seat() -> None:
+def test_cancelling_a_running_generation_stops_the_work_and_frees_the_seat() -> None:
     async def story() -> None:
         counting = Counting(permits=2)
         async with engine_of(counting, max_generations=1) as engine:
@@ -146,7 +146,7 @@ def test_who_leaves_while_it_generates_stops_the_work_and_frees_the_seat() -> No
     asyncio.run(story())
 
 
-def test_who_leaves_while_it_waits_is_never_begun() -> None:
+def test_a_generation_cancelled_while_it_waits_is_never_begun() -> None:
     async def story() -> None:
         counting = Counting(permits=0)
         async with engine_of(counting, max_generations=1) as engine:
@@ -210,7 +210,7 @@ def test_a_full_queue_refuses_and_a_draining_engine_too() -> None:
     asyncio.run(story())
 
 
-def test_a_step_that_never_returns_costs_the_replica_and_everybody_is_told() -> None:
+def test_a_step_that_never_returns_loses_the_replica_and_every_request_fails() -> None:
     async def story() -> None:
         counting = Counting(permits=0)
         engine = engine_of(counting, forward_timeout_s=0.05)
@@ -329,7 +329,7 @@ def test_steps_of_generations_that_left_do_not_pile_up_behind_a_slow_one() -> No
 
 
 def test_waiting_for_the_steps_of_others_does_not_count_as_hanging() -> None:
-    """The clock stands still while the event loop's timers go off again and again: no step has taken any time."""
+    """Stops the clock while the event loop's timers go off again and again, so that no step has taken any time."""
 
     async def story() -> None:
         counting, clock = Counting(permits=0), ManualClock(1)
@@ -394,7 +394,7 @@ def test_an_async_step_that_never_returns_costs_the_replica() -> None:
     asyncio.run(story())
 
 
-def test_what_an_async_model_cancels_itself_is_its_failure() -> None:
+def test_a_cancelled_error_of_an_async_model_is_the_models_failure() -> None:
     class Cancelling:
         async def generate(self, inputs: Tensors) -> AsyncIterator[Tensors]:
             raise asyncio.CancelledError
@@ -410,7 +410,7 @@ def test_what_an_async_model_cancels_itself_is_its_failure() -> None:
 
 
 @pytest.mark.parametrize("writes", ["in turn", "awaiting"])
-def test_a_generation_that_writes_into_its_input_changes_nobodys_memory(writes: str) -> None:
+def test_a_generation_that_writes_into_its_input_changes_no_clients_memory(writes: str) -> None:
     class Writing:
         def generate(self, inputs: Tensors) -> Iterator[Tensors]:
             for _ in range(2):

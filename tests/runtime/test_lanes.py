@@ -1,4 +1,4 @@
-"""Several models, as on several GPUs, and one queue before them."""
+"""Tests an engine with several lanes, as on several GPUs, and one queue."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

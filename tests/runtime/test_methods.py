@@ -1,4 +1,4 @@
-"""A model's own `prepare` and `finish` in their threads: who waits there, who leaves, what hangs."""
+"""Tests a model's own `prepare` and `finish` in their threads: order, withdrawal, deadlines and hanging calls."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ THREADS = 2
 
 
 class Preparing:
-    """`prepare` that notes the value it is given, and waits while `gate` is closed."""
+    """A `prepare` that records its value and waits while `gate` is closed."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -35,7 +35,7 @@ class Preparing:
 
 
 class FinishingModel(ScriptedModel):
-    """`finish` waits while `gate` is closed."""
+    """A model whose `finish` waits until `finishing` is set."""
 
     finishes = True
 
@@ -105,7 +105,7 @@ def test_the_payload_of_a_withdrawn_request_is_let_go_while_others_are_prepared(
     asyncio.run(story())
 
 
-def test_a_deadline_that_passes_while_a_request_waits_to_be_prepared_or_is_being_prepared_is_told() -> None:
+def test_a_request_expires_while_it_waits_to_be_prepared_or_is_being_prepared() -> None:
     preparing = Preparing()
 
     async def story() -> None:
@@ -126,7 +126,7 @@ def test_a_deadline_that_passes_while_a_request_waits_to_be_prepared_or_is_being
     assert 2.0 not in preparing.values
 
 
-def test_a_prepare_that_never_returns_costs_the_replica_and_everybody_is_told() -> None:
+def test_a_prepare_that_never_returns_loses_the_replica_and_every_request_fails() -> None:
     preparing = Preparing()
     model = ScriptedModel(prepare=preparing, limits=Limits(forward_timeout_s=0.05))
 
@@ -146,7 +146,7 @@ def test_a_prepare_that_never_returns_costs_the_replica_and_everybody_is_told() 
     asyncio.run(story())
 
 
-def test_a_finish_that_never_returns_costs_the_replica_and_everybody_is_told() -> None:
+def test_a_finish_that_never_returns_loses_the_replica_and_every_request_fails() -> None:
     model = FinishingModel(Limits(forward_timeout_s=0.05))
 
     async def story() -> None:

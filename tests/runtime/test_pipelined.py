@@ -1,4 +1,4 @@
-"""A lane over an asynchronous device: batches are launched ahead, and whatever goes wrong is told to the right one."""
+"""Tests a lane with an asynchronous device: batches are launched ahead, and errors reach their own requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ from serving.testing.models import POISON, AsynchronousModel
 
 
 def run(model: AsynchronousModel, story: Callable[[Engine], Awaitable[None]]) -> None:
-    """Plays a story against a warm engine; afterwards nothing may be left over."""
+    """Runs `story` with a warm engine. Afterwards no request may be open."""
 
     async def play() -> None:
         async with Engine([model]) as engine:
@@ -33,7 +33,7 @@ def submit(engine: Engine, value: float) -> Ticket:
 
 
 async def answers(tickets: list[Ticket]) -> list[float | str]:
-    """A sum for each, or the name of its error."""
+    """Returns the sum of each request, or the name of its error."""
     return [_answer(outcome) for outcome in await asyncio.gather(*tickets)]
 
 
@@ -46,7 +46,7 @@ def _answer(outcome: Outcome) -> float | str:
 
 
 async def two_in_flight(model: AsynchronousModel, engine: Engine, first: float = 1.0) -> list[Ticket]:
-    """A batch that the device does not finish, since the gate is closed, and a full one launched behind it."""
+    """Closes the gate, so that the device finishes no batch, and launches a batch of one and a full one behind it."""
     model.gate.clear()
     tickets = [submit(engine, first)]
     await asyncio.to_thread(model.launched.acquire)
@@ -87,7 +87,7 @@ def test_the_poisoned_of_one_batch_fails_alone_while_the_next_is_in_flight() -> 
 
 @pytest.mark.parametrize("nth", range(8))
 @pytest.mark.parametrize("where", ["on_launch", "on_forward"])
-def test_the_nth_launch_or_collection_fails_once_and_nobody_is_left_without_an_answer(where: str, nth: int) -> None:
+def test_when_the_nth_launch_or_collection_fails_once_every_request_is_answered(where: str, nth: int) -> None:
     def fail(number: int, batch: np.ndarray) -> None:
         if number == nth and len(failed) == 0:
             failed.append(nth)
@@ -113,7 +113,7 @@ def test_out_of_memory_at_either_end_halves_the_batch_and_answers_everyone(where
 
     async def story(engine: Engine) -> None:
         assert await answers([submit(engine, 1.0) for _ in range(8)]) == [4.0] * 8
-        assert engine.batcher.sizes.largest_rows in (4, 2)  # 2 where they did not all ride in one batch
+        assert engine.batcher.sizes.largest_rows in (4, 2)  # 2 if they did not all share one batch
 
     run(AsynchronousModel(**{where: fail}), story)
 
@@ -157,7 +157,7 @@ def test_times_are_the_devices_own() -> None:
     run(AsynchronousModel(), story)
 
 
-def test_what_only_the_user_can_mend_is_a_model_error() -> None:
+def test_an_error_of_the_models_code_is_a_model_error() -> None:
     async def story(engine: Engine) -> None:
         (outcome,) = await asyncio.gather(submit(engine, POISON))
         assert isinstance(outcome, Failed)

@@ -1,4 +1,4 @@
-"""The engine of models with state: order within a sequence, batches across them, ends."""
+"""Tests the engine of models with state: order within a sequence, batches across sequences, and their ends."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ FAILS = 1313
 
 
 class Gated:
-    """The running sum. Forward passes wait while `gate` is cleared; `batches` are their sizes."""
+    """Computes a running sum. Forward passes wait while `gate` is cleared; `batches` holds their sizes."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -30,7 +30,7 @@ class Gated:
     def __call__(self, x: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.gate.wait()
         if (x == FAILS).any():
-            raise ValueError("told to fail")
+            raise ValueError("asked to fail")
         if x.any():  # warm-up samples and padding are zeros
             self.batches.append(np.count_nonzero(x))
         return total + x, total + x
@@ -44,7 +44,7 @@ def engine_of(compute: Any, **more: Any) -> SequenceEngine:
 
 
 def send(engine: SequenceEngine, id: int | str, value: int, flags: str = "", rows: int = 1, **limits: Any) -> Any:
-    """flags: s for the first of the sequence, e for the last."""
+    """Submits one request of a sequence. flags: s for the first of the sequence, e for the last."""
     x = np.full((rows, 1), value, np.int32)
     return engine.submit_in(SequencePlace(id, "s" in flags, "e" in flags), {"x": x}, rows=rows, **limits)
 
@@ -108,7 +108,7 @@ def test_a_second_start_begins_anew() -> None:
     asyncio.run(story())
 
 
-def test_what_fails_or_leaves_does_not_change_the_state() -> None:
+def test_failed_and_cancelled_requests_do_not_change_the_state() -> None:
     async def story() -> None:
         compute = Gated()
         async with engine_of(compute) as engine:
@@ -146,7 +146,7 @@ def test_a_sequence_left_alone_is_forgotten_and_one_at_work_is_not() -> None:
     asyncio.run(story())
 
 
-def test_sequences_and_those_who_wait_for_their_turn_have_a_bound() -> None:
+def test_open_sequences_and_their_waiting_requests_are_bounded() -> None:
     async def story() -> None:
         compute = Gated()
         async with engine_of(compute, max_sequences=1, max_queue_requests=2) as engine:
@@ -162,7 +162,7 @@ def test_sequences_and_those_who_wait_for_their_turn_have_a_bound() -> None:
     asyncio.run(story())
 
 
-def test_draining_answers_everybody() -> None:
+def test_draining_answers_every_request() -> None:
     async def story() -> None:
         compute = Gated()
         engine = engine_of(compute)
@@ -197,7 +197,7 @@ def test_a_model_that_writes_into_the_state_and_fails_leaves_it_as_it_was() -> N
     def add(x: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total += x
         if (x == FAILS).any():
-            raise ValueError("told to fail")
+            raise ValueError("asked to fail")
         return total.copy(), total
 
     async def story() -> None:

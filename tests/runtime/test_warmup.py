@@ -1,4 +1,4 @@
-"""How far a model's batch sizes are climbed, on a clock that only the model moves."""
+"""Tests up to which batch size a model is measured, on a clock that only the model advances."""
 
 import pytest
 
@@ -15,7 +15,7 @@ MS = 1_000_000
 
 
 class TimedModel(ScriptedModel):
-    """Takes so many ms for a batch and for each row; and `stall_ms` more for each run of the sizes in `stalled`."""
+    """Takes `fixed_ms` per batch and `row_ms` per row, and `stall_ms` more for batches with a size in `stalled`."""
 
     def __init__(self, clock: ManualClock, fixed_ms: float, row_ms: float, *stalled: int, stall_ms: float = 0) -> None:
         super().__init__(limits=Limits(max_batch_rows=64))
@@ -32,7 +32,7 @@ class TimedModel(ScriptedModel):
 
 
 def climbed(clock: ManualClock, model: TimedModel) -> list[int]:
-    """The sizes that were measured."""
+    """Returns the sizes that were measured."""
     said: list[str] = []
     warm_up(model, LatencyModel(), Sizes(largest_rows=64), clock, budget_ns=None, report=said.append)
     return [int(line.split()[0]) for line in said]
@@ -48,12 +48,12 @@ def test_sizes_that_cost_nothing_to_try_are_climbed_through_a_stall() -> None:
     assert climbed(clock, TimedModel(clock, 0.5, 0.01, 4, 8, stall_ms=3)) == [1, 2, 4, 8, 16, 32, 64]
 
 
-def test_one_stall_raises_what_is_usual_by_little_however_long_it_was() -> None:
+def test_one_stall_raises_the_average_by_little_however_long_it_was() -> None:
     usual_ns = 300_000
     assert nearer(usual_ns, 75 * MS) == nearer(usual_ns, 2 * usual_ns + HOP_NS) < 400_000
 
 
-def test_what_is_usual_follows_what_is_seen_again_and_again() -> None:
+def test_the_average_follows_repeated_values() -> None:
     usual_ns = 0
     for _ in range(60):
         usual_ns = nearer(usual_ns, 5 * MS)
@@ -63,8 +63,8 @@ def test_what_is_usual_follows_what_is_seen_again_and_again() -> None:
     assert usual_ns < 1.1 * MS
 
 
-def test_what_later_sizes_and_lengths_take_changes_nothing_of_what_was_measured_before() -> None:
-    """Here a batch of any length takes the same, which nobody would guess from the shortest."""
+def test_measuring_later_sizes_and_lengths_does_not_change_earlier_predictions() -> None:
+    """Teaches that batches of all lengths take equally long, which the shortest length alone does not suggest."""
     latency = LatencyModel(lengths=(16, 32, 64, 128))
     for length in latency.lengths:
         for rows in (1, 2, 4, 8, 16, 32, 64):
@@ -77,7 +77,7 @@ def test_what_later_sizes_and_lengths_take_changes_nothing_of_what_was_measured_
 
 
 class LimitedModel(TimedModel):
-    """Fails for batches of more rows than `most`, and of fewer than `fewest`."""
+    """Fails for batches of more than `most` or fewer than `fewest` rows."""
 
     def __init__(self, clock: ManualClock, most: int, fewest: int = 1, error: type[Exception] = RuntimeError) -> None:
         super().__init__(clock, 1, 0)
@@ -119,8 +119,8 @@ def test_a_device_that_is_lost_while_sizes_are_tried_is_no_limit() -> None:
         warm_up(LimitedModel(clock, most=4, error=DeviceLost), LatencyModel(), sizes, clock, budget_ns=None)
 
 
-def test_what_was_launched_is_collected_also_where_a_size_fails() -> None:
-    """What is not collected keeps its place on the device for ever."""
+def test_launched_batches_are_collected_even_if_a_size_fails() -> None:
+    """Checks that no launched batch is left uncollected: it would keep its memory on the device."""
     clock, said = ManualClock(), list[str]()
     model, sizes = FailingLaunches(most=5), Sizes(largest_rows=64)
     warm_up(model, LatencyModel(), sizes, clock, budget_ns=None, report=said.append)

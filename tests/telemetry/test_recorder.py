@@ -79,7 +79,7 @@ def test_waste_counts_padded_rows_and_padded_length() -> None:
     assert counts.cells_computed == 4 + 4 * 32
 
 
-def test_a_batch_is_measured_by_what_was_promised_of_it() -> None:
+def test_a_batch_is_compared_with_its_prediction() -> None:
     recorder = Recorder()
     recorder.batch_settled(batch(request(), padded_rows=1, start_ms=5, finish_ms=15), ms(9))
     recorder.batch_settled(batch(request(), padded_rows=1, start_ms=5, finish_ms=15), ms(22))

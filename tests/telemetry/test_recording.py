@@ -72,9 +72,9 @@ def test_neither_payloads_nor_names_of_tenants_are_on_disk(tmp_path: Path) -> No
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"acme" not in written
     assert b"secret" not in written
-    one, again, other, nobody = [line["tenant"] for line in lines(tmp_path)]
+    one, again, other, without = [line["tenant"] for line in lines(tmp_path)]
     assert one == again != other
-    assert nobody == ""
+    assert without == ""
 
 
 def test_replicas_of_a_machine_use_the_same_hash_of_a_tenant_and_other_machines_do_not(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from serving.telemetry.tenants import MOST_NAMES, OTHER, TenantTable
 
 
-def test_the_first_to_come_are_counted_under_their_names() -> None:
+def test_the_first_tenants_are_counted_under_their_names() -> None:
     table = TenantTable()
     table.charge("acme", 5.0)
     table.count("acme", 3)

@@ -40,7 +40,7 @@ def exported(*exchanges: Exchange, share: float) -> list:
     return spans
 
 
-def test_a_trace_of_the_client_goes_on_with_a_span_per_stage() -> None:
+def test_a_trace_of_the_client_continues_with_a_span_per_phase() -> None:
     spans = {span.name: span for span in exported(exchange(traceparent=SAMPLED), share=0.0)}
     root = spans.pop("infer m")
     assert root.trace_id.hex() == TRACE
@@ -73,7 +73,7 @@ def test_a_refused_request_is_one_span_that_says_so() -> None:
     assert {entry.value.string_value for entry in span.attributes} >= {"rejected", "queue_full"}
 
 
-def test_a_client_that_wants_everything_traced_does_not_get_everything() -> None:
+def test_a_client_cannot_have_all_its_requests_traced() -> None:
     spans = exported(*[exchange(traceparent=SAMPLED)] * 500, share=0.0)
     assert len([span for span in spans if span.name == "infer m"]) == 50
 
@@ -83,6 +83,6 @@ def test_an_invalid_traceparent_header_is_not_sampled(header: str) -> None:
     assert not is_sampled(header)
 
 
-def test_stages_never_begin_before_the_request() -> None:
+def test_phases_never_begin_before_the_request() -> None:
     odd = exchange(settled_ns=ms(1010))
     assert all(began_ns >= odd.began_ns for _, began_ns, _ in phases(odd))

@@ -1,7 +1,7 @@
-"""The rules: each finds the places that break it, and says of each what to write instead.
+"""The rules. Each returns the places that break it, with what to write instead.
 
-A rule with exceptions takes its table as an argument, so that a test can leave a permission out and see whether it is
-needed.
+A rule with exceptions takes its table as an argument, so that a test can leave a permission out and check whether it
+is needed.
 """
 
 import ast
@@ -50,7 +50,7 @@ def house_offences(found: Collection[Source], house: Mapping[str, Collection[str
             continue
         for node, name in source.imports:
             if within(name, PACKAGES) and not within(name, (*house[rule], rule)):
-                allowed = ", ".join(house[rule]) or "nothing of the house"
+                allowed = ", ".join(house[rule]) or "nothing of this repository"
                 offences.append(f"{source.at(node)}: {rule} may not import {name}; it may import {allowed}")
     return offences
 
@@ -61,7 +61,7 @@ def apart_offences(found: Collection[Source], apart: Mapping[str, Collection[str
         room = max((name for name in apart if within(source.module, [name])), key=len, default=None)
         if room is not None:
             offences += [
-                f"{source.at(node)}: {room} may not import {name}: move what both need to a place that both see"
+                f"{source.at(node)}: {room} may not import {name}: move shared code to a module that both may import"
                 for node, name in source.imports
                 if within(name, apart[room])
             ]
@@ -88,7 +88,7 @@ def undeclared_offences(
     distributions: Mapping[str, str] = DISTRIBUTIONS,
     optional: Collection[str] = OPTIONAL.keys(),
 ) -> list[str]:
-    """What is imported at run time is named in pyproject.toml, under the distribution that it comes from."""
+    """Finds imports whose distribution pyproject.toml does not name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = chain(project["dependencies"], *project["optional-dependencies"].values())
     declared = {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
@@ -105,7 +105,7 @@ def undeclared_offences(
 
 def core_offences(found: Collection[Source], owners: Collection[str] = CLOCK_OWNERS.keys()) -> list[str]:
     return [
-        f"{source.at(node)}: {name}: the core knows no {name}; take what you need as a value (time as now_ns)"
+        f"{source.at(node)}: {name}: the core does not use {name}; take what you need as an argument (time as now_ns)"
         for source in found
         if within(source.module, STDLIB_ONLY) and source.module not in owners
         for node, name in source.imports
@@ -114,7 +114,7 @@ def core_offences(found: Collection[Source], owners: Collection[str] = CLOCK_OWN
 
 
 def clock_offences(found: Collection[Source], owners: Collection[str] = CLOCK_OWNERS.keys()) -> list[str]:
-    """The event loop's own clock is free: its timers count by it."""
+    """Finds uses of a clock. The event loop's own clock is allowed, since its timers use it."""
     return [
         f"{source.at(node)}: {name}: take a serving.core.clock.Clock, or now_ns as a value"
         for source in found
@@ -125,9 +125,9 @@ def clock_offences(found: Collection[Source], owners: Collection[str] = CLOCK_OW
 
 
 def task_offences(found: Collection[Source], owners: Collection[str] = TASK_OWNERS.keys()) -> list[str]:
-    """However a task is started: by asyncio, a loop under any name, or a method passed on. A TaskGroup may."""
+    """Finds tasks started outside a TaskGroup, by asyncio, by a loop of any name, or by a method passed on."""
     return [
-        f"{source.at(node)}: {name}: use a TaskGroup; or see its end and its failure, and add the file to TASK_OWNERS"
+        f"{source.at(node)}: {name}: use a TaskGroup; otherwise handle its end and failure, and add it to TASK_OWNERS"
         for source in found
         if not within(source.module, owners)
         for node, name in _task_starts(source)
@@ -136,7 +136,7 @@ def task_offences(found: Collection[Source], owners: Collection[str] = TASK_OWNE
 
 def silence_offences(found: Collection[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: catches everything and says nothing: name the error, or log it"
+        f"{source.at(node)}: catches every exception silently: name the exception, or log it"
         for source in found
         for node in ast.walk(source.tree)
         if (isinstance(node, ast.ExceptHandler) and _catches_all(node.type) and _does_nothing(node.body))
@@ -160,7 +160,7 @@ def print_offences(found: Collection[Source], printers: Collection[str] = PRINTE
 
 def proxy_offences(found: Collection[Source]) -> list[str]:
     return [
-        f"{source.at(node)}: urlopen goes by http_proxy: ask by serving.direct"
+        f"{source.at(node)}: urlopen uses http_proxy: call serving.direct instead"
         for source in found
         for node, name in source.uses
         if name.rpartition(".")[2] == "urlopen"
@@ -177,7 +177,7 @@ def docstring_offences(found: Collection[Source]) -> list[str]:
 
 def later_offences(found: Collection[Source]) -> list[str]:
     return [
-        f"{source.path.relative_to(ROOT)}:{number}: {word}: do it, or write it where work is planned"
+        f"{source.path.relative_to(ROOT)}:{number}: {word}: do it now, or write it where work is planned"
         for source in found
         for number, line in enumerate(source.text.splitlines(), 1)
         for word in LATER
@@ -186,9 +186,9 @@ def later_offences(found: Collection[Source]) -> list[str]:
 
 
 def benchmark_offences(found: Collection[Source]) -> list[str]:
-    """What tests stand on ships in serving.testing; benchmarks may change as their questions do."""
+    """Finds imports of benchmarks: they may change at any time, so that tests use serving.testing instead."""
     return [
-        f"{source.at(node)}: {name}: what several tests need belongs to serving.testing"
+        f"{source.at(node)}: {name}: code that several tests need belongs in serving.testing"
         for source in found
         if not within(source.module, ("benchmarks", "tests.benchmarks"))
         for node, name in source.imports
@@ -198,7 +198,7 @@ def benchmark_offences(found: Collection[Source]) -> list[str]:
 
 @cache
 def _task_starts(source: Source) -> Sequence[tuple[ast.AST, str]]:
-    """Uses of what starts a task, but for those of a name that is a TaskGroup in the function around."""
+    """Returns the places that start a task, except calls on a name that is a TaskGroup in the enclosing function."""
     of_groups = {
         id(node)
         for function in ast.walk(source.tree)

@@ -1,4 +1,4 @@
-"""Python files as syntax trees, and what the rules ask of them: what they import, and what they use by which name."""
+"""Python files as syntax trees, with the two things that the rules need: their imports, and the names they use."""
 
 import ast
 from collections.abc import Collection, Iterator
@@ -13,7 +13,7 @@ Found = tuple[tuple[ast.AST, str], ...]
 
 @dataclass(frozen=True)
 class Source:
-    """One file: where it lies, its module name, its text."""
+    """One file: its path, its module name and its text."""
 
     path: Path
     module: str
@@ -28,14 +28,15 @@ class Source:
 
     @cached_property
     def imports(self) -> Found:
-        """Every imported module. For `from a import b`, `a.b` if that is a file or folder of this repository."""
+        """Every imported module. For `from a import b` it is `a.b` if that is a file or folder of this repository."""
         return tuple(self._imports())
 
     @cached_property
     def uses(self) -> Found:
-        """Every name in full, however it was imported: `clock.time` is `time.time` after `import time as clock`.
+        """Every used name in full, however it was imported: after `import time as clock`, `clock.time` is `time.time`.
 
-        An import of a name counts as its use. What no import brought in keeps the name that the text has."""
+        Importing a name counts as its use. A name that was not imported stays as it is in the text.
+        """
         return tuple(self._uses())
 
     def _imports(self) -> Iterator[tuple[ast.AST, str]]:
@@ -78,7 +79,7 @@ class Source:
 
 
 def sources(*folders: str) -> list[Source]:
-    """Of all Python files in these folders of the repository."""
+    """Returns the sources of all Python files in these folders of the repository."""
     found = []
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -88,12 +89,12 @@ def sources(*folders: str) -> list[Source]:
 
 
 def source_of(module: str, text: str) -> Source:
-    """Of a file that does not exist."""
+    """Returns a source with this text for a module whose file need not exist."""
     return Source(ROOT.joinpath(*module.split(".")).with_suffix(".py"), module, text)
 
 
 def within(module: str, places: Collection[str]) -> bool:
-    """Whether the module is one of these, or below one."""
+    """Returns whether the module is one of `places` or inside one of them."""
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
@@ -104,7 +105,7 @@ def _dotted(node: ast.expr) -> str:
         case ast.Attribute():
             return f"{_dotted(node.value)}.{node.attr}"
         case _:
-            return "()"  # a call's result, say
+            return "()"  # the result of a call, for example
 
 
 def _is_file(name: str) -> bool:

@@ -1,11 +1,14 @@
-"""What each part of the sources may import and do. An unused permission fails `tests/test_tidy.py`."""
+"""Permissions: the imports, clocks, tasks and prints that each part of the sources may use.
+
+An unused permission fails `tests/test_tidy.py`.
+"""
 
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("serving", "models", "loadtest")  # what ships
+PACKAGES = ("serving", "models", "loadtest")  # the packages that are shipped
 
-# What a module may import of these packages. The longest prefix of its name decides; a package may import itself.
+# Imports of these packages that a module may use. The longest prefix of its name decides; a package may import itself.
 HOUSE: dict[str, tuple[str, ...]] = {
     "serving.core": (),
     "serving.protocol": (),
@@ -67,8 +70,8 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "loadtest": ("serving.protocol",),
 }
 
-# What a module may not import although its package may: the rooms of `serving.api` and `serving.cluster`. The longest
-# prefix of its name decides.
+# Imports that a module may not use although its package may: they keep the folders of `serving.api` and
+# `serving.cluster` apart. The longest prefix of its name decides.
 APART: dict[str, tuple[str, ...]] = {
     "serving.api": ("serving.api.http", "serving.api.grpc", "serving.api.http2", "serving.api.pages"),
     "serving.api.admission": ("serving.api.http", "serving.api.grpc", "serving.api.http2", "serving.api.shared_memory"),
@@ -138,10 +141,10 @@ DISTRIBUTIONS = {
     "grpc_tools": "grpcio-tools",
     "opentelemetry": "opentelemetry-sdk",
 }
-OPTIONAL = {"ml_dtypes": "BF16 travels as raw bits where it is not installed"}
+OPTIONAL = {"ml_dtypes": "without it, BF16 values are raw bits"}
 
 STDLIB_ONLY = ("serving.core", "serving.scaling")
-OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # not there, though standard library
+OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # standard library, but not in the core
 
 CLOCK_OWNERS = {
     "serving.core.clock": "the clock",
@@ -151,18 +154,18 @@ CLOCK_OWNERS = {
     "serving.operate.preemption": "a cloud's notice names a time of day",
     "serving.telemetry.recording": "recorded requests carry the time of day",
     "serving.telemetry.trace": "spans carry the time of day",
-    "models.pytorch.tuning": "times ways of computing against each other, before serving begins",
+    "models.pytorch.tuning": "compares the times of variants, before serving begins",
     "loadtest": "measures from outside",
 }
 TASK_OWNERS = {
-    "serving.runtime.steps": "the model's own loop: the result is awaited, or nobody is left to be told of it",
+    "serving.runtime.steps": "the model's own loop: the result is awaited unless the generation has ended",
     "serving.runtime.generation": "one task per generation, which ends as one outcome whatever it raises",
     "serving.api.http.disconnect": "one watcher per waiting request, ended with it; it logs its failure",
-    "serving.api.grpc.connection": "one task per call that is no plain infer request, ended with it; failures are told",
+    "serving.api.grpc.connection": "one task per call that is no plain infer request, ended with it; failures are sent",
     "serving.api.grpc.receiving": "one task per compressed message of a call that takes one, ended with it",
-    "serving.cluster.front.dashboard": "one task for the life of the front; whatever it meets it logs, and goes on",
+    "serving.cluster.front.dashboard": "one task for the life of the front; it logs every failure and continues",
     "serving.cluster.replica.grpc_door": "opens a port once, and logs why it could not",
-    "serving.testing.backend": "a fake: the task is the request, and whoever submitted it awaits it",
+    "serving.testing.backend": "a fake: the task is the request, and its submitter awaits it",
     "loadtest": "a client, not a server",
 }
 PRINTERS = {
