@@ -18,6 +18,7 @@ from tests.tidy.rules import (
     docstring_offences,
     house_offences,
     later_offences,
+    opening_offences,
     print_offences,
     proxy_offences,
     silence_offences,
@@ -32,7 +33,7 @@ Rule = Callable[..., list[str]]
 
 SHIPPED = sources(*PACKAGES)
 EVERYWHERE = [*SHIPPED, *sources("tests", "benchmarks")]
-KEPT_BY_ALL = [later_offences, benchmark_offences]
+KEPT_BY_ALL = [later_offences, benchmark_offences, opening_offences]
 RULES = [rule for name, rule in vars(rules).items() if name.endswith("_offences")]
 
 # Sources that break a rule: by rule and module.
@@ -117,6 +118,9 @@ BROKEN: dict[Rule, dict[str, list[str]]] = {
         ]
     },
     docstring_offences: {"serving.core.queue": ["x = 1"]},
+    opening_offences: {
+        "serving.core.queue": ['"""Which request is next."""', 'def f():\n    """As `g`, but late."""'],
+    },
     later_offences: {"serving.core.queue": [f"# {word}: do it" for word in rules.LATER]},
     benchmark_offences: {
         "tests.core.test_deferral": ["from benchmarks.simulation.laws import SET_A", "import benchmarks.gpu"],

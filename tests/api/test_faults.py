@@ -30,6 +30,7 @@ FINER = {
     408: "DEADLINE_EXCEEDED",
     413: "RESOURCE_EXHAUSTED",
     415: "UNIMPLEMENTED",
+    431: "RESOURCE_EXHAUSTED",
     507: "RESOURCE_EXHAUSTED",
 }
 NUMBERS = {code.name: code.value[0] for code in grpc.StatusCode}

@@ -86,7 +86,7 @@ def test_options_that_the_factory_does_not_take_are_named() -> None:
 
 
 def test_a_numpy_model_is_loaded_without_torch() -> None:
-    program = "import sys; from models import reference, registry; registry.load_model(reference.noop_spec())"
+    program = "import sys; from models import loading, reference; loading.load_model(reference.noop_spec())"
     subprocess.run([sys.executable, "-c", f"{program}; assert 'torch' not in sys.modules"], check=True)
 
 

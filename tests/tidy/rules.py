@@ -36,6 +36,11 @@ CLOCKS = {
 }
 STARTS_TASK = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
 EVERYTHING = {"Exception", "BaseException"}
+# First words of docstrings that are neither a verb nor a noun phrase.
+NO_OPENINGS = frozenset(
+    "who what which whoever whatever whom whose how whether where when why as of in at from for to with without by see "
+    "if and so these those this that its it they there on behind only not no nothing nobody also but".split()
+)
 LATER = ("FIX" + "ME", "TO" + "DO", "XX" + "X")
 
 
@@ -173,6 +178,17 @@ def docstring_offences(found: Collection[Source]) -> list[str]:
         for source in found
         if source.tree.body and not ast.get_docstring(source.tree)
     ]
+
+
+def opening_offences(found: Collection[Source]) -> list[str]:
+    offences = []
+    for source in found:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+                words = (ast.get_docstring(node) or "").lower().replace(",", " ").replace(":", " ").split()
+                if words and words[0] in NO_OPENINGS:
+                    offences.append(f"{source.at(node)}: begin with a verb or a noun phrase, not {words[0]!r}")
+    return offences
 
 
 def later_offences(found: Collection[Source]) -> list[str]:
