@@ -184,4 +184,4 @@ def _is_found_elsewhere(name: str, folder: Path) -> bool:
 
 def _is_headway(folder: Path) -> bool:
     """Returns whether the folder is a copy of Headway; its `models` is then Headway's own package."""
-    return (folder / "models" / "registry.py").is_file() and (folder / "serving" / "config.py").is_file()
+    return (folder / "models" / "loading.py").is_file() and (folder / "serving" / "config.py").is_file()

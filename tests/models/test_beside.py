@@ -15,6 +15,7 @@ import loadtest
 import models.base
 import models.spec
 import serving
+from models import beside
 from models.beside import PRIVATE, import_beside
 from models.loading import ModelNotLoadable, find_factory
 
@@ -229,3 +230,8 @@ def test_a_module_that_failed_to_import_is_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", [None, "/there/is/no/such/folder"])
 def test_without_a_folder_python_s_path_decides(folder: str | None) -> None:
     assert import_beside("models.spec", folder) is models.spec
+
+
+def test_a_checkout_of_headway_is_no_project_beside_it(tmp_path: Path) -> None:
+    assert beside._is_headway(Path(beside.__file__).parents[1])
+    assert not beside._is_headway(tmp_path)

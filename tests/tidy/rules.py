@@ -38,8 +38,51 @@ STARTS_TASK = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
 EVERYTHING = {"Exception", "BaseException"}
 # First words of docstrings that are neither a verb nor a noun phrase.
 NO_OPENINGS = frozenset(
-    "who what which whoever whatever whom whose how whether where when why as of in at from for to with without by see "
-    "if and so these those this that its it they there on behind only not no nothing nobody also but".split()
+    [
+        "who",
+        "what",
+        "which",
+        "whoever",
+        "whatever",
+        "whom",
+        "whose",
+        "how",
+        "whether",
+        "where",
+        "when",
+        "why",
+        "as",
+        "of",
+        "in",
+        "at",
+        "from",
+        "for",
+        "to",
+        "with",
+        "without",
+        "by",
+        "see",
+        "if",
+        "and",
+        "so",
+        "these",
+        "those",
+        "this",
+        "that",
+        "its",
+        "it",
+        "they",
+        "there",
+        "on",
+        "behind",
+        "only",
+        "not",
+        "no",
+        "nothing",
+        "nobody",
+        "also",
+        "but",
+    ]
 )
 LATER = ("FIX" + "ME", "TO" + "DO", "XX" + "X")
 
