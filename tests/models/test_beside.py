@@ -135,7 +135,7 @@ def test_a_folder_of_weights_named_models_changes_nothing(tmp_path: Path) -> Non
 
 def test_a_copy_of_headway_is_not_taken_for_a_users_project(tmp_path: Path) -> None:
     folder = project(
-        tmp_path, models__INIT="", models__registry="", models__mlp="raise RuntimeError", serving__config=""
+        tmp_path, models__INIT="", models__loading="", models__mlp="raise RuntimeError", serving__config=""
     )
     assert find_factory("models.mlp:MLP", folder).__module__ == "models.mlp"
 
