@@ -1,4 +1,4 @@
-"""A real gRPC server on a loopback port, in a thread, in front of a backend without a model: grpc.aio's, or ours."""
+"""Runs a real gRPC server (grpc.aio's or the fast door) on a loopback port, in a thread, with an echoing backend."""
 
 import asyncio
 import threading
@@ -21,7 +21,8 @@ def service_of(models: Sequence[ServedModel], **more: Any) -> GrpcService:
 
 
 class Served:
-    """A running server. `loop` is where its backends live. `door`: plain is grpc.aio's, fast is ours."""
+    """A server in a thread. door: "plain" for grpc.aio's, "fast" for the project's own. loop: the server's event loop,
+    on which its backends must be used. port, address: where it listens."""
 
     def __init__(self, service: GrpcService, door: str) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""Unmodified tritonclient.grpc against the service: requests are understood, and answers have all that it reads."""
+"""Tests the gRPC service on both doors with an unmodified tritonclient.grpc."""
 
 import asyncio
 import threading
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # grpcio'
 
 
 class HoldingBackend(EchoBackend):
-    """A backend whose counts of arrived and withdrawn requests other threads can wait for."""
+    """A backend that lets other threads wait until requests have arrived or were withdrawn."""
 
     def __init__(self) -> None:
         super().__init__()
         self._changed = threading.Condition()
 
-    def until(self, *, came: int, withdrawn: int = 0) -> None:
+    def until(self, *, arrived: int, withdrawn: int = 0) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: (len(self.submissions), self.cancelled) == (came, withdrawn), 10)
+            assert self._changed.wait_for(lambda: (len(self.submissions), self.cancelled) == (arrived, withdrawn), 10)
 
     async def _outcome(self, payload, rows):
         with self._changed:
@@ -92,7 +92,7 @@ def two_inputs(rows: int = 1, first: float = 0) -> list[client.InferInput]:
 @pytest.mark.parametrize("datatype", VALUES)
 def test_every_datatype_comes_back(triton, datatype: str) -> None:
     array = VALUES[datatype]
-    for _ in range(2):  # the second time from the kept plan
+    for _ in range(2):  # the second time with the cached plan
         result = triton.infer(f"echo_{datatype}", [infer_input("x", array, datatype)], request_id="7")
         returned = result.as_numpy("x")
         assert returned.tobytes() == array.tobytes() or returned.tolist() == array.tolist()
@@ -174,8 +174,8 @@ def test_each_outcome_has_its_code(triton, backend, outcome, code: str, text: st
     ("needs_ns", "timeout_s", "code"),
     [
         (2_000_000_000, 1.0, "DEADLINE_EXCEEDED"),
-        (900_000_000, 1.0, "DEADLINE_EXCEEDED"),  # there is the way back, too
-        (100_000_000, 1.0, "UNAVAILABLE"),  # the model's own budget is shorter: another try may help
+        (900_000_000, 1.0, "DEADLINE_EXCEEDED"),  # less the time to return the answer
+        (100_000_000, 1.0, "UNAVAILABLE"),  # the model's own budget is shorter: a retry may succeed
         (2_000_000_000, None, "UNAVAILABLE"),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_deadline_that_cannot_be_met_is_no_reason_to_try_again(stub, backend, 
     assert ("grpc-retry-pushback-ms" in trailers) == (code == "UNAVAILABLE")
 
 
-def test_who_is_refused_learns_when_to_come_back(stub, backend) -> None:
+def test_a_refused_client_learns_when_to_retry(stub, backend) -> None:
     backend.script = [Rejected(Reason.QUEUE_FULL, 1_500_000_000)]
     request = service_pb2.ModelInferRequest(model_name="echo_INT32")
     request.inputs.add(name="x", datatype="INT32", shape=[1, 1], contents={"int_contents": [1]})
@@ -199,7 +199,7 @@ def test_who_is_refused_learns_when_to_come_back(stub, backend) -> None:
     assert ("grpc-retry-pushback-ms", "1500") in [tuple(pair) for pair in caught.value.trailing_metadata()]
 
 
-def test_a_bug_of_ours_is_an_internal_error_without_details(caplog) -> None:
+def test_an_unexpected_error_is_an_internal_error_without_details(caplog) -> None:
     backend = EchoBackend(answer=lambda inputs: {"x": 5})  # type: ignore[dict-item,return-value]
     with (
         grpc_serving([model("m", ("x", "FP32", (-1, -1)), backend=backend)]) as served,
@@ -305,11 +305,11 @@ def test_what_is_left_out_says_so_and_unregistering_nothing_is_no_error(triton) 
 
 def test_a_client_that_cancels_withdraws_its_waiting_request(server, triton, backend) -> None:
     backend.hold()
-    told: list[object] = []
-    running = triton.async_infer("two", two_inputs(), callback=lambda result, error: told.append(error))
-    backend.until(came=1)
+    errors: list[object] = []
+    running = triton.async_infer("two", two_inputs(), callback=lambda result, error: errors.append(error))
+    backend.until(arrived=1)
     running.cancel()
-    backend.until(came=1, withdrawn=1)
+    backend.until(arrived=1, withdrawn=1)
     server.loop.call_soon_threadsafe(backend.release)
     assert triton.infer("two", two_inputs()).as_numpy("b").tolist() == [[1]]
     assert (backend.cancelled, backend.waiting) == (1, 0)
@@ -319,12 +319,12 @@ def test_a_deadline_that_passes_withdraws_the_waiting_request(server, triton, ba
     backend.hold()
     with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
         triton.infer("two", two_inputs(), client_timeout=0.2)
-    backend.until(came=1, withdrawn=1)
+    backend.until(arrived=1, withdrawn=1)
     server.loop.call_soon_threadsafe(backend.release)
 
 
 class Streamed:
-    """Collects the results and errors that a stream's callback receives."""
+    """A callback of a stream that collects answers and errors."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[client.InferResult | None, InferenceServerException | None]] = []
@@ -342,15 +342,15 @@ class Streamed:
 
 def test_a_stream_answers_in_order_with_its_errors_in_it(triton, backend) -> None:
     backend.script = [Failed(ModelError("bad luck"))]
-    told = Streamed()
-    triton.start_stream(told)
+    streamed = Streamed()
+    triton.start_stream(streamed)
     triton.async_stream_infer("two", two_inputs(), request_id="0")
-    told.wait_for(1)
+    streamed.wait_for(1)
     for index in range(1, 6):
         triton.async_stream_infer("two" if index != 3 else "none", two_inputs(first=index), request_id=str(index))
-    told.wait_for(6)
+    streamed.wait_for(6)
     triton.stop_stream()
-    results, errors = zip(*told.answers, strict=True)
+    results, errors = zip(*streamed.answers, strict=True)
     assert [str(error)[:8] if error else "" for error in errors] == ["bad luck", "", "", "Request ", "", ""]
     answered = [result for result in results if result]
     assert [result.get_response().id for result in answered] == ["1", "2", "4", "5"]
@@ -360,25 +360,25 @@ def test_a_stream_answers_in_order_with_its_errors_in_it(triton, backend) -> Non
 
 
 def test_a_stream_may_carry_far_more_than_one_window(triton) -> None:
-    told = Streamed()
-    triton.start_stream(told)
+    streamed = Streamed()
+    triton.start_stream(streamed)
     for _ in range(12):  # 3 MB each, and 16 MB is the largest message
         triton.async_stream_infer("echo_FP32", [infer_input("x", np.zeros((1, 750_000), np.float32), "FP32")])
-    told.wait_for(12)
+    streamed.wait_for(12)
     triton.stop_stream()
-    assert [error for _, error in told.answers] == [None] * 12
+    assert [error for _, error in streamed.answers] == [None] * 12
 
 
 def test_a_stream_submits_ahead_so_that_its_requests_can_share_a_batch(server, triton, backend) -> None:
     backend.hold()
-    told = Streamed()
-    triton.start_stream(told)
+    streamed = Streamed()
+    triton.start_stream(streamed)
     for index in range(3):
         triton.async_stream_infer("two", two_inputs(), request_id=str(index))
-    backend.until(came=3)
-    assert told.answers == []
+    backend.until(arrived=3)
+    assert streamed.answers == []
     server.loop.call_soon_threadsafe(backend.release)
-    told.wait_for(3)
+    streamed.wait_for(3)
     triton.stop_stream()
 
 
@@ -387,9 +387,9 @@ def test_a_stream_that_is_cancelled_withdraws_all_that_waits(server, triton, bac
     triton.start_stream(Streamed())
     for _ in range(3):
         triton.async_stream_infer("two", two_inputs())
-    backend.until(came=3)
+    backend.until(arrived=3)
     triton.stop_stream(cancel_requests=True)
-    backend.until(came=3, withdrawn=3)
+    backend.until(arrived=3, withdrawn=3)
     server.loop.call_soon_threadsafe(backend.release)
 
 
@@ -406,7 +406,7 @@ def test_the_asyncio_client_works_too(server, backend) -> None:
         for index in range(3):
             yield {"model_name": "two", "inputs": two_inputs(first=index), "request_id": str(index)}
 
-    async def story() -> None:
+    async def run() -> None:
         async with aio.InferenceServerClient(server.address) as triton:
             results = await asyncio.gather(*(triton.infer("two", two_inputs(), request_id=str(i)) for i in range(20)))
             assert [result.get_response().id for result in results] == [str(i) for i in range(20)]
@@ -416,7 +416,7 @@ def test_the_asyncio_client_works_too(server, backend) -> None:
             streamed = [result.as_numpy("a")[0, 0] async for result, _ in triton.stream_infer(requests())]
             assert streamed == [0.0, 1.0, 2.0]
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
 def test_health_follows_the_server_and_each_model(server, backend) -> None:

@@ -1,4 +1,5 @@
-"""A malformed call ends alone: other calls on the connection, those of other clients behind HAProxy, are answered."""
+"""Tests that a malformed call ends alone: other calls on its connection, which may be of other clients behind HAProxy,
+are answered."""
 
 import gzip
 import socket
@@ -11,7 +12,7 @@ from serving.protocol import http2
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
 from tests.api.grpc_serving import grpc_serving
-from tests.api.test_grpc_connection import HEADERS, MAX_MESSAGE_BYTES, Peer, data, infer, story
+from tests.api.test_grpc_connection import HEADERS, MAX_MESSAGE_BYTES, Peer, data, infer, with_peer
 
 TOO_LARGE = b"\0" + (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big")
 ACK = http2.frame(http2.SETTINGS, http2.ACK, 0)
@@ -28,7 +29,8 @@ def codes(answers: dict[int, tuple[dict[str, str], bytes]]) -> dict[int, int]:
 async def check_neighbours(
     peer: Peer, backend, bad: list[bytes], expected: dict[int, int]
 ) -> dict[int, dict[str, str]]:
-    """Sends malformed frames while 16 calls wait. All of them are answered, and so is a later call."""
+    """Sends malformed frames and then 16 good calls on the same connection. Checks that each call has the expected
+    status and all good ones are answered. Returns the headers by stream."""
     backend.hold()
     good = range(1001, 1033, 2)
     peer.send(*bad)
@@ -48,17 +50,17 @@ async def check_neighbours(
 )
 @pytest.mark.parametrize("apart", [True, False])
 def test_a_second_message_fails_the_call_that_takes_one(second: bytes, apart: bool) -> None:
-    @story
-    async def told(peer: Peer, backend) -> None:
+    @with_peer
+    async def check(peer: Peer, backend) -> None:
         first = [data(1, infer(), flags=0), data(1, second)] if apart else [data(1, infer() + second)]
         headers = await check_neighbours(peer, backend, [peer.headers(1), *first], {1: 12})
         assert headers[1]["grpc-message"] == "this call takes one message, and more bytes follow it"
         assert backend.waiting == 0
 
-    told()
+    check()
 
 
-@story
+@with_peer
 async def test_a_request_that_waits_is_withdrawn_when_more_follows_it(peer, backend) -> None:
     backend.hold()
     peer.send(peer.headers(1), data(1, infer(), flags=0))
@@ -68,14 +70,14 @@ async def test_a_request_that_waits_is_withdrawn_when_more_follows_it(peer, back
     assert (backend.waiting, backend.cancelled) == (0, 1)
 
 
-@story
+@with_peer
 async def test_a_call_that_asks_about_the_server_takes_one_message_too(peer, backend) -> None:
     live = peer.headers(1, path="/inference.GRPCInferenceService/ServerLive")
     frames = [live, data(1, framed(b"", 0), flags=0), data(1, b"x" * 9)]
     await check_neighbours(peer, backend, frames, {1: 12})
 
 
-@story
+@with_peer
 async def test_messages_of_a_stream_that_are_too_large_or_cut_off_end_the_stream(peer, backend) -> None:
     heads = [peer.headers(id, path=STREAM) for id in (1, 3, 5)]
     frames = [data(1, TOO_LARGE), data(3, infer()[:-1]), data(5, framed(b"no gzip"))]
@@ -93,8 +95,8 @@ async def test_messages_of_a_stream_that_are_too_large_or_cut_off_end_the_stream
     ids=["one long value", "many", "some"],
 )
 def test_headers_beyond_the_limit_fail_their_call_alone(acknowledged: bool, more: list[tuple[str, str]]) -> None:
-    @story
-    async def told(peer: Peer, backend) -> None:
+    @with_peer
+    async def check(peer: Peer, backend) -> None:
         encoder = Encoder()
         if acknowledged:
             encoder.header_table_size = 0
@@ -114,7 +116,7 @@ def test_headers_beyond_the_limit_fail_their_call_alone(acknowledged: bool, more
         assert headers[1]["grpc-message"] == "the headers are larger than 65536 bytes, the limit of this server"
         assert not peer.transport.closed
 
-    told()
+    check()
 
 
 @pytest.mark.parametrize(
@@ -132,35 +134,36 @@ def test_headers_beyond_the_limit_fail_their_call_alone(acknowledged: bool, more
 def test_what_is_marked_as_compressed_says_how_or_fails_as_grpc_has_it(
     path, coding, body, code: int, text: str
 ) -> None:
-    @story
-    async def told(peer: Peer, backend) -> None:
+    @with_peer
+    async def check(peer: Peer, backend) -> None:
         changes = {"grpc_encoding": coding} if coding else {}
         peer.send(peer.headers(1, path=f"/inference.GRPCInferenceService/{path}", **changes), data(1, body))
         headers = (await peer.answers())[1][0]
         assert (int(headers["grpc-status"]), text in headers.get("grpc-message", "")) == (code, True)
         assert headers.get("grpc-accept-encoding") == ("identity,deflate,gzip" if code == 12 else None)
 
-    told()
+    check()
 
 
 def answer_of(port: int, coding: str, body: bytes) -> dict[str, str]:
-    """Returns the headers and trailers of a call's answer, over a socket of its own."""
-    told: dict[str, str] = {}
+    """Sends a call over a socket of its own and returns the headers and trailers of the answer."""
+    headers: dict[str, str] = {}
     block = Encoder().encode([*HEADERS, *([("grpc-encoding", coding)] if coding else [])])
     call = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block) + data(1, body)
-    decoder, came = Decoder(), b""
+    decoder, received = Decoder(), b""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(http2.PREFACE + http2.settings([]) + call)
-        while "grpc-status" not in told:
-            came += connection.recv(65_536)
-            while len(came) >= http2.FRAME_BYTES:
-                size, kind, _, _ = http2.read_frame_head(came, 0)
-                if len(came) < http2.FRAME_BYTES + size:
+        while "grpc-status" not in headers:
+            received += connection.recv(65_536)
+            while len(received) >= http2.FRAME_BYTES:
+                size, kind, _, _ = http2.read_frame_head(received, 0)
+                end = http2.FRAME_BYTES + size
+                if len(received) < end:
                     break
-                payload, came = came[http2.FRAME_BYTES : http2.FRAME_BYTES + size], came[http2.FRAME_BYTES + size :]
+                payload, received = received[http2.FRAME_BYTES : end], received[end:]
                 if kind == http2.HEADERS:
-                    told |= dict(decoder.decode(payload))
-    return told
+                    headers |= dict(decoder.decode(payload))
+    return headers
 
 
 @pytest.mark.parametrize("door", ["plain", "fast"])

@@ -1,4 +1,5 @@
-"""Compressed messages over gRPC's fast door: they can neither exhaust the memory nor block the event loop."""
+"""Tests compressed messages on the fast door: a decompression bomb must neither exhaust memory nor block the event
+loop."""
 
 import asyncio
 import gzip
@@ -14,7 +15,7 @@ from serving.api.grpc.stream import STREAM_BYTES, Conversation
 from serving.protocol import http2
 from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend
-from tests.api.test_grpc_connection import MAX_MESSAGE_BYTES, Peer, data, infer, story
+from tests.api.test_grpc_connection import MAX_MESSAGE_BYTES, Peer, data, infer, with_peer
 
 
 def compressed(content: bytes) -> bytes:
@@ -32,18 +33,18 @@ def of(x: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("path", ["ModelInfer", "ModelStreamInfer"])
 def test_a_message_may_not_be_larger_inflated_than_it_may_be_at_all(path: str) -> None:
-    @story
-    async def told(peer: Peer, backend: EchoBackend) -> None:
+    @with_peer
+    async def check(peer: Peer, backend: EchoBackend) -> None:
         bomb = compressed(bytes(MAX_MESSAGE_BYTES + 1))
         changes = {"path": f"/inference.GRPCInferenceService/{path}", "grpc_encoding": "gzip"}
         peer.send(peer.headers(1, **changes), data(1, bomb), peer.headers(3), data(3, infer()))
         statuses = {id: headers["grpc-status"] for id, (headers, _) in (await peer.answers()).items()}
         assert statuses == {1: "8", 3: "0"}
 
-    told()
+    check()
 
 
-@story
+@with_peer
 async def test_inflated_messages_count_until_they_are_answered(peer: Peer, backend: EchoBackend) -> None:
     peer.send(http2.settings([(http2.INITIAL_WINDOW_SIZE, 10**6)]), http2.window_update(0, 10**6))
     backend.hold()
@@ -71,11 +72,11 @@ class Held:
         return b""
 
     def cancel(self) -> None:
-        """Does nothing: no other object waits."""
+        """Does nothing: the request was not submitted to a backend."""
 
 
 class Counting:
-    """Counts the requests that a stream submits."""
+    """Counts the requests that a stream submits, and answers them when `answered` is set."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -100,7 +101,7 @@ def test_a_stream_takes_no_more_than_may_wait() -> None:
         conversation = asyncio.create_task(Conversation(requests, send, Head(())).run(messages()))
         for _ in range(20):
             await asyncio.sleep(0)
-        assert requests.taken == 3  # with the third there is too much
+        assert requests.taken == 3  # the third exceeds STREAM_BYTES
         requests.answered.set()
         await conversation
         assert (requests.taken, len(sent)) == (5, 5)
@@ -108,16 +109,16 @@ def test_a_stream_takes_no_more_than_may_wait() -> None:
     asyncio.run(run())
 
 
-@story
+@with_peer
 async def test_a_message_that_is_large_is_inflated_beside_the_event_loop(peer: Peer, backend: EchoBackend) -> None:
     noise = np.random.default_rng(0).standard_normal((1, 4000)).astype(np.float32)
     one, other = threading.Event(), threading.Event()
-    busy = [beside(one.wait), beside(other.wait)]  # both threads: no inflation begins
+    busy = [beside(one.wait), beside(other.wait)]  # both worker threads are busy: no inflation begins
     try:
         peer.send(peer.headers(1, grpc_encoding="gzip"), data(1, compressed(of(noise))))
         peer.send(peer.headers(3), data(3, infer()))
         assert list(await peer.answers()) == [3]
-        one.set()  # a single thread does the rest, in its order
+        one.set()  # one thread runs the queued work in order
         await beside(int)
         assert (await peer.answers())[1][0]["grpc-status"] == "0"
     finally:

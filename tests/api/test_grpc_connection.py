@@ -1,4 +1,4 @@
-"""gRPC calls as hand-written HTTP/2 frames: sequences that no client library sends, and flow control of answers."""
+"""Tests the fast door frame by frame: frames that no client library sends, and flow control of answers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -27,6 +27,7 @@ HEADERS = [
     ("content-type", "application/grpc"), ("te", "trailers"),
 ]  # fmt: skip
 END = http2.END_STREAM | http2.END_HEADERS
+NO_TIMEOUT = "is not a timeout: send 1 to 8 digits and one of the units H, M, S, m, u, n"
 
 
 class Transport:
@@ -44,14 +45,14 @@ class Transport:
         return self.closed
 
     def pause_reading(self) -> None:
-        """Does nothing: the connection keeps data that arrive meanwhile."""
+        """Does nothing: the connection keeps what arrives while it is paused."""
 
     def resume_reading(self) -> None:
         """Does nothing, see `pause_reading`."""
 
 
 class Peer:
-    """A client that writes frames by hand to one `GrpcConnection`."""
+    """A client that writes frames by hand to one connection of the server, without a socket."""
 
     def __init__(self, backend: EchoBackend) -> None:
         service = service_of([model("m", ("x", "FP32", (-1, -1)), backend=backend)])
@@ -74,30 +75,31 @@ class Peer:
         return http2.frame(http2.HEADERS, flags, id, block)
 
     async def frames(self) -> list[tuple[int, int, int, bytes]]:
-        """Returns (kind, flags, stream, payload) of all frames since the last call, once the event loop is idle."""
+        """Runs the event loop until the server has sent everything. Returns (kind, flags, stream, payload) of the
+        frames since the last call."""
         for _ in range(20):
             await asyncio.sleep(0)
-        found = []
+        frames = []
         while self._read < len(self.transport.written):
             size, kind, flags, id = http2.read_frame_head(self.transport.written, self._read)
             start = self._read + http2.FRAME_BYTES
-            found.append((kind, flags, id, self.transport.written[start : start + size]))
+            frames.append((kind, flags, id, self.transport.written[start : start + size]))
             self._read = start + size
-        return found
+        return frames
 
     async def answers(self) -> dict[int, tuple[dict[str, str], bytes]]:
-        """Returns headers and trailers in one dict, and the data, by stream."""
-        received: dict[int, tuple[dict[str, str], bytes]] = {}
+        """Returns headers and trailers in one dict, and the data, by stream, of the frames since the last call."""
+        by_stream: dict[int, tuple[dict[str, str], bytes]] = {}
         for kind, _, id, payload in await self.frames():
-            headers, data = received.get(id, ({}, b""))
+            headers, data = by_stream.get(id, ({}, b""))
             if kind == http2.HEADERS:
                 headers = headers | dict(self._decoder.decode(payload))
             elif kind == http2.DATA:
                 data += payload
             else:
                 continue
-            received[id] = headers, data
-        return received
+            by_stream[id] = headers, data
+        return by_stream
 
 
 def infer(columns: int = 2) -> bytes:
@@ -112,23 +114,24 @@ def data(id: int, payload: bytes, flags: int = http2.END_STREAM) -> bytes:
     return http2.frame(http2.DATA, flags, id, payload)
 
 
-def story(told: Callable[..., Coroutine[object, object, None]]) -> Callable[[], None]:
-    """Makes a test of a coroutine function: runs it on an event loop, with a new peer that has sent the preface."""
+def with_peer(check: Callable[..., Coroutine[object, object, None]]) -> Callable[[], None]:
+    """Turns a coroutine function into a test. It runs on an event loop and gets a new peer, which has sent the preface
+    and its settings, and the server's backend."""
 
     def test() -> None:
         async def run() -> None:
             backend = EchoBackend()
             peer = Peer(backend)
             peer.send(http2.PREFACE, http2.settings([]))
-            await told(peer, backend)
+            await check(peer, backend)
 
         asyncio.run(run())
 
-    test.__name__, test.__doc__ = told.__name__, told.__doc__
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
     return test
 
 
-@story
+@with_peer
 async def test_a_call_that_comes_byte_by_byte_is_a_call(peer: Peer, backend: EchoBackend) -> None:
     for byte in peer.headers(1) + data(1, infer()):
         peer.send(bytes((byte,)))
@@ -139,7 +142,7 @@ async def test_a_call_that_comes_byte_by_byte_is_a_call(peer: Peer, backend: Ech
     assert answer.raw_output_contents == [np.ones(2, np.float32).tobytes()]
 
 
-@story
+@with_peer
 async def test_calls_of_one_read_are_answered_in_one_write_each_on_its_stream(peer, backend) -> None:
     await peer.frames()
     peer.send(*(part for id in (1, 3, 5) for part in (peer.headers(id), data(id, infer(id)))))
@@ -147,7 +150,7 @@ async def test_calls_of_one_read_are_answered_in_one_write_each_on_its_stream(pe
     assert len(backend.submissions) == 3
 
 
-@story
+@with_peer
 async def test_padding_priority_and_continuation_are_understood(peer, backend) -> None:
     block = peer.headers(1)[http2.FRAME_BYTES :]
     padded = b"\x03" + b"\0\0\0\0\x10" + block[:10] + b"\0\0\0"
@@ -160,7 +163,7 @@ async def test_padding_priority_and_continuation_are_understood(peer, backend) -
     assert (await peer.answers())[1][0]["grpc-status"] == "0"
 
 
-@story
+@with_peer
 async def test_an_answer_larger_than_the_clients_window_waits_for_room(peer, backend) -> None:
     peer.send(http2.settings([(http2.INITIAL_WINDOW_SIZE, 1000)]), peer.headers(1), data(1, infer(20_000)))
     sent = [payload for kind, _, _, payload in await peer.frames() if kind == http2.DATA]
@@ -176,7 +179,7 @@ async def test_an_answer_larger_than_the_clients_window_waits_for_room(peer, bac
     assert rest[-1][:3] == (http2.HEADERS, END, 1)
 
 
-@story
+@with_peer
 async def test_a_stream_that_is_reset_withdraws_its_request(peer, backend) -> None:
     backend.hold()
     peer.send(peer.headers(1), data(1, infer()))
@@ -186,7 +189,7 @@ async def test_a_stream_that_is_reset_withdraws_its_request(peer, backend) -> No
     assert (backend.cancelled, backend.waiting) == (1, 0)
 
 
-@story
+@with_peer
 async def test_a_connection_that_breaks_withdraws_all_that_waits(peer, backend) -> None:
     backend.hold()
     peer.send(peer.headers(1), data(1, infer()), peer.headers(3), data(3, infer()))
@@ -196,8 +199,8 @@ async def test_a_connection_that_breaks_withdraws_all_that_waits(peer, backend) 
     assert (backend.cancelled, backend.waiting) == (2, 0)
 
 
-@story
-async def test_leaving_answers_what_runs_and_refuses_what_comes(peer, backend) -> None:
+@with_peer
+async def test_draining_answers_open_calls_and_refuses_new_ones(peer, backend) -> None:
     backend.hold()
     peer.send(peer.headers(1), data(1, infer()))
     await peer.frames()
@@ -211,7 +214,7 @@ async def test_leaving_answers_what_runs_and_refuses_what_comes(peer, backend) -
     assert peer.transport.closed
 
 
-@story
+@with_peer
 async def test_what_is_wrong_with_one_call_is_told_on_its_stream_and_others_go_on(peer, backend) -> None:
     backend.script = [Rejected(Reason.QUEUE_FULL, 2_000_000)]
     peer.send(
@@ -230,12 +233,10 @@ async def test_what_is_wrong_with_one_call_is_told_on_its_stream_and_others_go_o
     codes = {id: int(headers["grpc-status"]) for id, headers in answers.items()}
     assert codes == {1: 14, 3: 12, 5: 12, 7: 3, 9: 8, 11: 3, 13: 3, 15: 12, 17: 3, 19: 0}
     assert answers[1]["grpc-retry-pushback-ms"] == "2"
-    assert (
-        answers[7]["grpc-message"] == "grpc-timeout: 'soon' is no timeout: give up to 8 digits and a unit (H M S m u n)"
-    )
+    assert answers[7]["grpc-message"] == f"grpc-timeout: 'soon' {NO_TIMEOUT}"
 
 
-@story
+@with_peer
 async def test_a_ping_is_answered(peer, backend) -> None:
     await peer.frames()
     peer.send(http2.frame(http2.PING, 0, 0, b"12345678"))
@@ -257,13 +258,13 @@ async def test_a_ping_is_answered(peer, backend) -> None:
     ],
 )
 def test_what_breaks_the_protocol_ends_the_connection_and_nothing_else(frames: list[bytes]) -> None:
-    @story
-    async def told(peer: Peer, backend: EchoBackend) -> None:
+    @with_peer
+    async def check(peer: Peer, backend: EchoBackend) -> None:
         peer.send(*frames)
         assert (await peer.frames())[-1][0] == http2.GOAWAY
         assert peer.transport.closed
 
-    told()
+    check()
 
 
 def test_something_else_than_http2_is_not_answered() -> None:
@@ -283,8 +284,8 @@ def test_no_sequence_of_frames_raises_or_hangs(given_data) -> None:
     frames = st.builds(http2.frame, kinds, st.integers(0, 255), st.integers(0, 7), payloads)
     sent = given_data.draw(st.lists(frames, max_size=12))
 
-    @story
-    async def told(peer: Peer, backend: EchoBackend) -> None:
+    @with_peer
+    async def check(peer: Peer, backend: EchoBackend) -> None:
         for frame in sent:
             if not peer.transport.closed:
                 peer.send(frame)
@@ -293,7 +294,7 @@ def test_no_sequence_of_frames_raises_or_hangs(given_data) -> None:
         await peer.frames()
         assert backend.waiting == 0
 
-    told()
+    check()
 
 
 def test_equal_blocks_are_read_once_but_never_while_a_table_is_in_use() -> None:
@@ -307,18 +308,18 @@ def test_equal_blocks_are_read_once_but_never_while_a_table_is_in_use() -> None:
     assert known == {}
     assert first.read(b"\xbe") is None
     assert made[-1] == (("b", "2"),)  # the newest entry of its table
-    for block in (with_table, plain):  # as HAProxy, which asks for entries although there is no table
+    for block in (with_table, plain):  # HAProxy too adds entries although the table's size is 0
         second.end_table()
         second.read(block)
         known[block] = "kept"
         assert second.read(block) == "kept"
-        first.read(block)  # has a table, so it has to see each block
+        first.read(block)  # it uses a table, so it has to decode each block
     assert len(made) == 8
     with pytest.raises(BadMessage):
         second.read(b"\xbe")
 
 
-@story
+@with_peer
 async def test_heads_are_recognised_once_our_settings_are_acknowledged_whatever_their_stamps(peer, backend) -> None:
     block = peer.headers(1)[http2.FRAME_BYTES :]
     here, now_us = machine().decode(), Calendar.now_ns() // 1000
@@ -336,7 +337,7 @@ async def test_heads_are_recognised_once_our_settings_are_acknowledged_whatever_
     assert ages[2:] == [0, 0]
 
 
-@story
+@with_peer
 async def test_a_stamp_in_another_place_or_shape_is_a_header_like_any_other(peer, backend) -> None:
     stamp = f"{machine().decode()}-{Calendar.now_ns() // 1000 - 300_000}"
     for id, headers in enumerate(
@@ -353,7 +354,7 @@ def test_a_timeout_is_read_in_each_of_its_units() -> None:
 
 
 @pytest.mark.parametrize("value", ["S", "5", "-5S", "5x", "123456789S", "²S"])
-def test_what_is_no_time_is_the_calls_problem(value: str) -> None:
+def test_a_malformed_timeout_is_the_calls_problem(value: str) -> None:
     problem = Head((("grpc-timeout", value),)).problem
     assert problem is not None
-    assert problem.text == f"grpc-timeout: {value!r} is no timeout: give up to 8 digits and a unit (H M S m u n)"
+    assert problem.text == f"grpc-timeout: {value!r} {NO_TIMEOUT}"

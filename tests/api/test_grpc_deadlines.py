@@ -1,4 +1,4 @@
-"""Deadlines of long calls count from when the client sent the call, and end it in any phase."""
+"""Tests deadlines of long calls: they count from when the client sent the call, and end it in any state."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from serving.protocol import http2
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
 from tests.api.grpc_serving import grpc_serving
-from tests.api.test_grpc_connection import HEADERS, Peer, data, infer, story
+from tests.api.test_grpc_connection import HEADERS, Peer, data, infer, with_peer
 
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
@@ -27,17 +27,17 @@ def begin(id: int, path: str, timeout: str, age_s: float = 0.0) -> bytes:
 
 
 async def codes(peer: Peer, *ids: int) -> list[str]:
-    """Waits until these calls have ended and returns their statuses."""
-    found: dict[int, str] = {}
+    """Waits until these calls have ended and returns their gRPC statuses."""
+    statuses: dict[int, str] = {}
     async with asyncio.timeout(10):
-        while not found.keys() >= set(ids):
+        while not statuses.keys() >= set(ids):
             answers = await peer.answers()
-            found |= {id: headers["grpc-status"] for id, (headers, _) in answers.items() if "grpc-status" in headers}
+            statuses |= {id: headers["grpc-status"] for id, (headers, _) in answers.items() if "grpc-status" in headers}
             await asyncio.sleep(0.001)
-    return [found[id] for id in ids]
+    return [statuses[id] for id in ids]
 
 
-@story
+@with_peer
 async def test_a_stream_ends_when_its_deadline_passes_and_its_requests_are_withdrawn(peer, backend) -> None:
     backend.hold()
     peer.send(begin(1, STREAM, "50m"), data(1, infer(), flags=0))
@@ -48,14 +48,16 @@ async def test_a_stream_ends_when_its_deadline_passes_and_its_requests_are_withd
     assert not peer.transport.closed
 
 
-@story
-async def test_so_does_a_stream_that_never_sends_and_a_call_that_watches(peer: Peer, backend: EchoBackend) -> None:
+@with_peer
+async def test_a_stream_that_never_sends_and_a_health_watch_end_at_their_deadlines(
+    peer: Peer, backend: EchoBackend
+) -> None:
     peer.send(begin(1, STREAM, "20m"), begin(3, HEALTH_WATCH, "30m"), data(3, b"\0\0\0\0\0"))
     assert await codes(peer, 1, 3) == ["4", "4"]
 
 
-@story
-async def test_what_a_call_waited_on_its_way_is_taken_off_its_deadline(peer: Peer, backend: EchoBackend) -> None:
+@with_peer
+async def test_the_age_of_a_call_is_subtracted_from_its_time_left(peer: Peer, backend: EchoBackend) -> None:
     peer.send(begin(1, STREAM, "10S", age_s=4.0), data(1, infer()))
     peer.send(begin(3, STREAM, "10S", age_s=11.0), data(3, infer()))
     assert await codes(peer, 1, 3) == ["0", "4"]
@@ -63,7 +65,7 @@ async def test_what_a_call_waited_on_its_way_is_taken_off_its_deadline(peer: Pee
     assert submission.timeout_ns <= 6_000_000_000
 
 
-@story
+@with_peer
 async def test_later_requests_of_a_stream_have_less_time_left(peer: Peer, backend: EchoBackend) -> None:
     peer.send(begin(1, STREAM, "10S"))
     for _ in range(3):
@@ -76,7 +78,7 @@ async def test_later_requests_of_a_stream_have_less_time_left(peer: Peer, backen
     assert sorted(limits, reverse=True) == limits
 
 
-@story
+@with_peer
 async def test_a_call_that_is_over_leaves_no_timer_behind(peer: Peer, backend: EchoBackend) -> None:
     peer.send(begin(1, STREAM, "1H"), data(1, infer()))
     call = peer.connection._streams[1]
@@ -84,7 +86,7 @@ async def test_a_call_that_is_over_leaves_no_timer_behind(peer: Peer, backend: E
     assert call.timer.cancelled()
 
 
-def test_the_plain_door_takes_the_way_off_a_streams_deadline_too() -> None:
+def test_the_plain_door_subtracts_the_age_of_a_stream_too() -> None:
     stamp = f"{machine().decode()}-{Calendar.now_ns() // 1000 - 4_000_000}"
     backend = EchoBackend()
     served = model("m", ("x", "FP32", (-1, -1)), backend=backend)

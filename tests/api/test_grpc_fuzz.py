@@ -1,5 +1,5 @@
-"""Fuzzes gRPC through both doors with odd values, damaged messages and random bytes. Each call is answered in time and
-never with an internal error."""
+"""Fuzzes gRPC on both doors with messages of odd values, damaged messages and random bytes. Every call must be answered
+in time and never with an internal error."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def _value(field: Any, depth: int) -> st.SearchStrategy[Any]:
 
 @st.composite
 def _message(draw: Any, descriptor: Any, depth: int) -> Any:
-    """Draws a message of this type with every field absent or odd."""
+    """Draws a message of this type whose fields are absent or have unusual values."""
     made = message(descriptor.full_name.removeprefix("inference."))()
     for field in descriptor.fields:
         if (depth <= 0 and field.cpp_type == field.CPPTYPE_MESSAGE) or not draw(st.booleans()):
@@ -86,7 +86,7 @@ def _message(draw: Any, descriptor: Any, depth: int) -> Any:
 
 
 def _damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """Draws a truncated message, or one with a byte changed or with bytes inserted."""
+    """Draws a message that is cut off, has a byte changed, or has bytes inserted."""
     place = st.integers(0, max(0, len(whole) - 1))
     return st.one_of(
         place.map(lambda at: whole[:at]),
@@ -97,7 +97,7 @@ def _damaged(whole: bytes) -> st.SearchStrategy[bytes]:
 
 @st.composite
 def almost_right(draw: Any) -> bytes:
-    """Draws a request that is valid for one of the models except for one or two details."""
+    """Draws a request that is valid for one of the models except for one or two fields."""
     model, name, datatype, width = draw(
         st.sampled_from([("linear", "x", "FP32", 16), ("echo", "text", "BYTES", 1), ("accumulate", "x", "INT32", 1)])
     )
@@ -133,7 +133,7 @@ def check_well(served: House) -> None:
 
 
 def code_of(error: grpc.RpcError) -> grpc.StatusCode:
-    """Returns the status code. Fails for codes of an internal error and if the server did not answer."""
+    """Returns the status of a failed call. Fails the test for an internal error and for a call without an answer."""
     code: grpc.StatusCode = error.code()
     assert code not in OUR_FAULT, error
     assert error.details() != "Deadline Exceeded", "it hangs"
@@ -141,7 +141,7 @@ def code_of(error: grpc.RpcError) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"ModelStreamInfer"}))
-def test_no_message_is_answered_by_a_fault_of_ours(served: House, channel: grpc.Channel, method: str) -> None:
+def test_no_message_is_answered_with_an_internal_error(served: House, channel: grpc.Channel, method: str) -> None:
     call = channel.unary_unary(f"/{SERVICE}/{method}")
     codes: Counter[grpc.StatusCode] = Counter()
 
@@ -160,7 +160,7 @@ def test_no_message_is_answered_by_a_fault_of_ours(served: House, channel: grpc.
     check_well(served)
 
 
-def test_no_stream_of_messages_is_answered_by_a_fault_of_ours(served: House, channel: grpc.Channel) -> None:
+def test_no_stream_of_messages_is_answered_with_an_internal_error(served: House, channel: grpc.Channel) -> None:
     call = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
     answers = 0
 

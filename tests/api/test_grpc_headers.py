@@ -1,4 +1,5 @@
-"""Headers of gRPC calls with bytes that no library sends must not end a connection that other clients share."""
+"""Tests headers of gRPC calls that are no valid text: they must not end a connection that HAProxy shares between
+clients."""
 
 import asyncio
 
@@ -10,7 +11,7 @@ from tests.api.test_grpc_connection import HEADERS, Peer, data, infer
 
 
 def test_a_header_that_is_no_text_fails_nobody_and_comes_back_as_it_was() -> None:
-    async def story() -> None:
+    async def run() -> None:
         peer = Peer(EchoBackend())
         peer.send(http2.PREFACE, http2.settings([]))
         encoder = Encoder()
@@ -23,4 +24,4 @@ def test_a_header_that_is_no_text_fails_nobody_and_comes_back_as_it_was() -> Non
         assert "模".encode() in written
         assert not peer.transport.closed
 
-    asyncio.run(story())
+    asyncio.run(run())

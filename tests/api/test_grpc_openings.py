@@ -1,4 +1,4 @@
-"""Messages that are recognised by the bytes before their values give the same result as parsed ones."""
+"""Tests that messages recognised by the bytes before their values are decoded the same as all others."""
 
 from typing import Any
 
@@ -36,13 +36,13 @@ def encoded(name: str, shape: tuple[int, int], id: str = "", **parameters: int) 
 
 
 def read(service: GrpcService, content: bytes) -> Any:
-    """Returns the parsed message in comparable form, or the type and text of its error."""
+    """Returns a message's decoded facts and values, or the type and text of its error."""
     try:
         id, planned, payload = service._read(content)
     except (BadMessage, NotHere) as error:
         return type(error), str(error)
-    found = {name: (tensor.dtype, tensor.shape, tensor.tobytes()) for name, tensor in payload.items()}
-    return id, planned.dispatch.model.name, planned.plan.rows, planned.plan.priority, planned.plan.timeout_ns, found
+    values = {name: (tensor.dtype, tensor.shape, tensor.tobytes()) for name, tensor in payload.items()}
+    return id, planned.dispatch.model.name, planned.plan.rows, planned.plan.priority, planned.plan.timeout_ns, values
 
 
 requests = st.builds(

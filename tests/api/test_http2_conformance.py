@@ -1,4 +1,4 @@
-"""Frames that RFC 9113 forbids, after the cases of h2spec: each ends its stream or connection with the right code."""
+"""Tests the error code and the effect of every frame that RFC 9113 forbids, after the cases of h2spec."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ LARGEST = http2.LARGEST_WINDOW
 
 
 def block(*changes: tuple[str, str | None], more: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """Encodes the headers of a call. changes: new values of headers, None to omit one. more: headers to append."""
+    """Encodes the headers of a call. changes: new values by name, None to leave one out. more: further headers."""
     changed = dict(changes)
     named = [(name, changed.get(name, value)) for name, value in HEADERS]
     return Encoder().encode([*[(name, value) for name, value in named if value is not None], *more])
@@ -41,9 +41,12 @@ def setting(key: int, value: int) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """One case of h2spec. sent: the client's frames in order, each answered before the next. Expected is `connection`,
-    the code of GOAWAY; or `stream`, the code of RST_STREAM on stream 1; or neither if the error is ignored or the call
-    is answered."""
+    """Frames of a client and the error they must cause.
+
+    sent: the client's frames; each is handled before the next is sent.
+    connection: error code of the expected GOAWAY. stream: error code of the expected RST_STREAM on stream 1. If both
+        are None, the connection and the stream must go on.
+    """
 
     name: str
     sent: list[bytes] = field(default_factory=list)
@@ -55,7 +58,7 @@ P, F, S = http2.PROTOCOL_ERROR, http2.FLOW_CONTROL_ERROR, http2.FRAME_SIZE_ERROR
 CLOSED, COMPRESSION = http2.STREAM_CLOSED, http2.COMPRESSION_ERROR
 CANCEL = http2.reset(1, http2.CANCEL)
 ANSWERED = [begin(), data(1, infer())]
-HELD = [begin(), data(1, infer(), flags=0)]  # the client may still speak
+HELD = [begin(), data(1, infer(), flags=0)]  # the client has not ended its side
 
 CASES = [
     # 4.1 and 4.2: frames
@@ -87,7 +90,7 @@ CASES = [
     Case("5.1 closed: CONTINUATION", [*ANSWERED, go_on(1)], connection=P),
     Case("5.1 closed: WINDOW_UPDATE, RST_STREAM, PRIORITY",
          [*ANSWERED, http2.window_update(1, 1), CANCEL, frame(http2.PRIORITY, 1, bytes(5))]),
-    Case("5.1 closed by us: the client's end crosses ours",
+    Case("5.1 closed by the server: the client's END_STREAM crosses it",
          [begin(headers=block((":path", "/none"))), data(1, b"x" * 100, flags=0), data(1, b"x")]),
     Case("5.1.1 an even number", [begin(2)], connection=P),
     Case("5.1.1 stream 0", [begin(0)], connection=P),
@@ -187,7 +190,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_fault_ends_what_it_must_with_its_code_and_nothing_else(case: Case) -> None:
-    async def story() -> None:
+    async def run() -> None:
         backend = EchoBackend()
         if "half closed" in case.name:
             backend.hold()
@@ -209,15 +212,15 @@ def test_each_fault_ends_what_it_must_with_its_code_and_nothing_else(case: Case)
             peer.send(begin(101), data(101, infer()))
             assert (await peer.answers())[101][0]["grpc-status"] == "0"
 
-    asyncio.run(story())
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("first", [http2.frame(http2.PING, 0, 0, bytes(8)), frame(http2.SETTINGS, 0, flags=http2.ACK)])
-def test_a_client_introduces_itself_by_its_settings(first: bytes) -> None:
-    async def story() -> None:
+def test_the_first_frame_of_a_client_must_be_settings(first: bytes) -> None:
+    async def run() -> None:
         peer = Peer(EchoBackend())
         peer.send(http2.PREFACE, first)
         assert (await peer.frames())[-1][0] == http2.GOAWAY
         assert peer.transport.closed
 
-    asyncio.run(story())
+    asyncio.run(run())

@@ -1,4 +1,4 @@
-"""HTTP/2 clients that flood the server or do not read: memory and work stay bounded, and allowed traffic is served."""
+"""Tests HTTP/2 clients that flood the server or do not read: what is allowed, and that memory and time stay bounded."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from serving.core.errors import ModelError
 from serving.core.outcome import Failed
 from serving.protocol import http2
 from serving.testing.backend import EchoBackend
-from tests.api.test_grpc_connection import HEADERS, Peer, Transport, data, infer, story
+from tests.api.test_grpc_connection import HEADERS, Peer, Transport, data, infer, with_peer
 
-MANY = 3 * IDLE_FRAMES  # so many more come than may, that a machine which stands still for seconds changes nothing
+MANY = 3 * IDLE_FRAMES  # far above the limit, so that a machine which pauses for seconds does not change the result
 CALM = http2.ENHANCE_YOUR_CALM
 
 
 BLOCK = Encoder().encode(HEADERS)
-NAMED = Encoder().encode([*HEADERS, ("x-request-id", "1" * 4000)])  # which comes back with the answer
+NAMED = Encoder().encode([*HEADERS, ("x-request-id", "1" * 4000)])  # the answer repeats it
 
 
 def begin(id: int, flags: int = http2.END_HEADERS, block: bytes = BLOCK) -> bytes:
     return http2.frame(http2.HEADERS, flags, id, block)
 
 
-def calls_broken_off(count: int) -> list[bytes]:
+def reset_calls(count: int) -> list[bytes]:
     return [begin(id) + http2.reset(id, http2.CANCEL) for id in range(101, 101 + 2 * count, 2)]
 
 
@@ -43,16 +43,16 @@ FLOODS: dict[str, Callable[[int], list[bytes]]] = {
     "data without data": lambda count: [begin(1), *[http2.frame(http2.DATA, 0, 1)] * count],
     "data of padding": lambda count: [begin(1), *[http2.frame(http2.DATA, http2.PADDED, 1, b"\1\0")] * count],
     "empty continuations": lambda count: [begin(1, 0), *[http2.frame(http2.CONTINUATION, 0, 1)] * count],
-    "calls broken off": calls_broken_off,
+    "calls reset": reset_calls,
     "resets of a call that is over": lambda count: [begin(1), *[http2.reset(1, http2.CANCEL)] * count],
-    "goodbyes": lambda count: [http2.goaway(0, 0)] * count,
+    "goaways": lambda count: [http2.goaway(0, 0)] * count,
 }
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_flood_of_frames_that_bring_no_call_forward_ends_the_connection(flood: str) -> None:
-    @story
-    async def told(peer: Peer, backend: EchoBackend) -> None:
+def test_a_flood_of_frames_that_advance_no_call_ends_the_connection(flood: str) -> None:
+    @with_peer
+    async def check(peer: Peer, backend: EchoBackend) -> None:
         peer.send(*FLOODS[flood](MANY))
         frames = await peer.frames()
         while peer.connection._is_resting:
@@ -61,23 +61,23 @@ def test_a_flood_of_frames_that_bring_no_call_forward_ends_the_connection(flood:
         assert (kind, payload[4:8]) == (http2.GOAWAY, CALM.to_bytes(4, "big"))
         assert peer.transport.closed
 
-    told()
+    check()
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_as_many_as_an_honest_client_sends_are_borne(flood: str) -> None:
-    @story
-    async def told(peer: Peer, backend: EchoBackend) -> None:
+def test_as_many_such_frames_as_an_honest_client_sends_are_accepted(flood: str) -> None:
+    @with_peer
+    async def check(peer: Peer, backend: EchoBackend) -> None:
         peer.send(*FLOODS[flood](1000))
         await peer.frames()
         assert not peer.transport.closed
 
-    told()
+    check()
 
 
-@story
+@with_peer
 async def test_calls_that_are_answered_allow_as_many_resets(peer: Peer, backend: EchoBackend) -> None:
-    peer.connection._loop = FrozenLoop(peer.connection._loop)  # no time passes, which would allow some more
+    peer.connection._loop = Frozen(peer.connection._loop)  # passing time would refill the allowance
     open_wide(peer)
     peer.connection._allowance._left = 100
     for first in range(1, 4001, 400):
@@ -88,8 +88,8 @@ async def test_calls_that_are_answered_allow_as_many_resets(peer: Peer, backend:
     assert not peer.transport.closed
 
 
-class FrozenLoop:
-    """An event loop whose clock does not advance."""
+class Frozen:
+    """An event loop whose clock is stopped."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._now_s = loop, loop.time()
@@ -101,7 +101,7 @@ class FrozenLoop:
         return getattr(self._loop, name)
 
 
-@story
+@with_peer
 async def test_calls_beyond_those_that_may_be_open_are_refused(peer: Peer, backend: EchoBackend) -> None:
     backend.hold()
     peer.send(*(begin(id) for id in range(1, 2 * MAX_STREAMS + 2, 2)))
@@ -109,7 +109,7 @@ async def test_calls_beyond_those_that_may_be_open_are_refused(peer: Peer, backe
     assert resets == [(2 * MAX_STREAMS + 1, http2.REFUSED_STREAM.to_bytes(4, "big"))]
 
 
-@story
+@with_peer
 async def test_headers_that_grow_in_their_table_end_the_connection_before_they_fill_the_memory(peer, backend) -> None:
     entry = Encoder().encode([("x", "1" * 4000)], huffman=False)
     peer.send(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, entry + b"\xbe" * 16_000))  # 64 MB of headers
@@ -118,47 +118,49 @@ async def test_headers_that_grow_in_their_table_end_the_connection_before_they_f
 
 
 def in_two(id: int, block: bytes) -> bytes:
-    """Splits a header block into HEADERS with its first byte and CONTINUATION with the rest."""
+    """Returns HEADERS with the block's first byte and CONTINUATION with the rest."""
     return begin(id, 0, block[:1]) + http2.frame(http2.CONTINUATION, http2.END_HEADERS, id, block[1:])
 
 
-# Header blocks that are costly to decode, many fields of one byte and one long Huffman-coded value, with their work in
-# fields.
-COSTLY_BLOCKS: dict[str, tuple[bytes, int]] = {
+# Header blocks that are expensive to decode (many fields of one byte each; a long Huffman-coded value), and the work
+# that each takes, in fields.
+EXPENSIVE: dict[str, tuple[bytes, int]] = {
     "many fields": (b"\x82" * 1500, 1500),
     "long values": (Encoder().encode([*HEADERS, ("x-id", "1" * 4000)]), 4000 * 5 // 8 // 8),
 }
 
 
 @pytest.mark.parametrize("frames", [begin, in_two])
-@pytest.mark.parametrize("dear", COSTLY_BLOCKS)
-def test_what_one_connection_does_in_a_turn_of_the_loop_is_bounded(dear: str, frames: Callable[..., bytes]) -> None:
-    block, work = COSTLY_BLOCKS[dear]
+@pytest.mark.parametrize("expensive", EXPENSIVE)
+def test_the_work_for_one_connection_per_iteration_of_the_loop_is_bounded(
+    expensive: str, frames: Callable[..., bytes]
+) -> None:
+    block, work = EXPENSIVE[expensive]
 
-    @story
+    @with_peer
     async def bounded(peer: Peer, backend: EchoBackend) -> None:
         peer.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
         blocks = {id: block + http2.header_block([(b"x", b"%d" % id)]) for id in range(1, 401, 2)}
         wrong = [frames(id, block=one) for id, one in blocks.items()]
         sent = [*wrong, *(begin(id) + data(id, infer()) for id in range(401, 3401, 2))]
-        turns = 0
+        iterations = 0
         peer.send(*sent)
         while peer.connection._is_resting:
             before = peer.connection._reader.work, peer.connection._last_stream
-            peer.send(b"")  # what comes meanwhile waits for its turn
+            peer.send(b"")  # bytes that arrive meanwhile are not read yet
             assert (peer.connection._reader.work, peer.connection._last_stream) == before
             await asyncio.sleep(0)
             assert peer.connection._reader.work - before[0] <= TURN_WORK + 2 * work
             assert peer.connection._last_stream - before[1] <= 2 * TURN_STREAMS + 2
-            turns += 1
-        assert turns >= 200 * work // (TURN_WORK + 2 * work)
+            iterations += 1
+        assert iterations >= 200 * work // (TURN_WORK + 2 * work)
         assert peer.connection._last_stream == 3399
         assert not peer.transport.closed
 
     bounded()
 
 
-@story
+@with_peer
 async def test_of_each_setting_the_last_value_of_a_frame_counts_whatever_waits(
     peer: Peer, backend: EchoBackend
 ) -> None:
@@ -172,11 +174,11 @@ async def test_of_each_setting_the_last_value_of_a_frame_counts_whatever_waits(
     assert len(await peer.answers()) == 1000
 
 
-@story
+@with_peer
 async def test_a_connections_window_is_shared_by_turns(peer: Peer, backend: EchoBackend) -> None:
     peer.send(http2.settings([(http2.INITIAL_WINDOW_SIZE, 10**6)]))
     peer.send(*(begin(id) + data(id, infer(20_000)) for id in (1, 3, 5)))
-    await peer.frames()  # 65,535 bytes of the first
+    await peer.frames()  # the connection's window lets 65,535 bytes of the first pass
     for _ in range(30):
         peer.send(http2.window_update(0, 16_384))
     sent: dict[int, int] = {}
@@ -186,8 +188,9 @@ async def test_a_connections_window_is_shared_by_turns(peer: Peer, backend: Echo
     assert set(sent) == {1, 3, 5}
 
 
-class UnreadTransport(Transport):
-    """The transport of a client that does not read. Pauses writing at 64 KiB, as asyncio's transports do."""
+class Deaf(Transport):
+    """The transport of a client that does not read. Pauses writing at 64 KiB of buffered bytes, as asyncio's
+    transports do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,8 +209,8 @@ class UnreadTransport(Transport):
         self.aborted = self.closed = True
 
 
-def deaf(peer: Peer) -> UnreadTransport:
-    transport = UnreadTransport()
+def deaf(peer: Peer) -> Deaf:
+    transport = Deaf()
     transport.connection, transport.written = peer.connection, b""
     peer.connection._transport = peer.transport = transport
     peer._read = 0
@@ -219,7 +222,7 @@ def open_wide(peer: Peer) -> None:
     peer.send(http2.window_update(0, http2.LARGEST_WINDOW - http2.DEFAULT_WINDOW))
 
 
-@story
+@with_peer
 async def test_a_client_that_does_not_read_gets_no_more_than_its_socket_takes(peer: Peer, backend: EchoBackend) -> None:
     transport = deaf(peer)
     open_wide(peer)
@@ -236,8 +239,8 @@ async def test_a_client_that_does_not_read_gets_no_more_than_its_socket_takes(pe
     assert 0 < len(transport.written) < 2 * MAX_TURN
 
 
-@story
-async def test_what_waits_on_a_connection_is_bounded_and_the_call_that_holds_the_most_pays(peer, backend) -> None:
+@with_peer
+async def test_what_waits_on_a_connection_is_bounded_and_the_call_that_holds_the_most_fails(peer, backend) -> None:
     peer.send(http2.settings([(http2.INITIAL_WINDOW_SIZE, 0)]))
     peer.connection._max_held = 1_000_000
     peer.send(begin(1), data(1, infer(24_000)), begin(3), data(3, infer(10)))
@@ -246,12 +249,12 @@ async def test_what_waits_on_a_connection_is_bounded_and_the_call_that_holds_the
     failed = {id: headers for id, (headers, _) in (await peer.answers()).items() if "grpc-status" in headers}
     assert set(failed) == {1}
     assert failed[1]["grpc-status"] == "14"
-    assert "waits on this connection" in failed[1]["grpc-message"]
+    assert "too many bytes wait on this connection" in failed[1]["grpc-message"]
     assert peer.connection._held <= 1_000_000
     assert not peer.transport.closed
 
 
-@story
+@with_peer
 async def test_pieces_of_messages_count_too_until_their_call_is_over(peer: Peer, backend: EchoBackend) -> None:
     peer.connection._max_held = 100_000
     peer.send(begin(1), data(1, infer(20_000)[:60_000], flags=0), begin(3), data(3, infer(20_000)[:39_000], flags=0))
@@ -262,7 +265,7 @@ async def test_pieces_of_messages_count_too_until_their_call_is_over(peer: Peer,
     assert peer.connection._held == 0
 
 
-@story
+@with_peer
 async def test_an_answer_alone_may_be_as_long_as_it_is(peer: Peer, backend: EchoBackend) -> None:
     peer.send(http2.settings([(http2.INITIAL_WINDOW_SIZE, 0)]))
     peer.connection._max_held = 50_000
@@ -272,10 +275,10 @@ async def test_an_answer_alone_may_be_as_long_as_it_is(peer: Peer, backend: Echo
     assert (await peer.answers())[1][0]["grpc-status"] == "0"
 
 
-@story
-async def test_a_client_that_sends_and_never_reads_is_given_up(peer: Peer, backend: EchoBackend) -> None:
+@with_peer
+async def test_a_client_that_sends_and_never_reads_is_disconnected(peer: Peer, backend: EchoBackend) -> None:
     transport = deaf(peer)
-    backend.script = [Failed(ModelError("no"))] * 10_000  # an end that no window holds back
+    backend.script = [Failed(ModelError("no"))] * 10_000  # trailers alone, which no window holds back
     id = 1
     while not transport.aborted:
         peer.send(*(begin(id + at, block=NAMED) + data(id + at, infer()) for at in range(0, 200, 2)))
@@ -284,8 +287,10 @@ async def test_a_client_that_sends_and_never_reads_is_given_up(peer: Peer, backe
         assert len(transport.written) < MAX_UNREAD + MAX_TURN
 
 
-@story
-async def test_messages_of_a_stream_wait_where_their_client_pays_for_them(peer: Peer, backend: EchoBackend) -> None:
+@with_peer
+async def test_messages_of_a_stream_beyond_its_window_wait_in_the_connections_buffer(
+    peer: Peer, backend: EchoBackend
+) -> None:
     backend.hold()
     head = Encoder().encode([(name, STREAM if name == ":path" else value) for name, value in HEADERS])
     peer.send(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, head))

@@ -1,4 +1,4 @@
-"""Fuzzes HTTP/2 with almost valid frames in any order: nothing raises or leaks, and other calls are answered."""
+"""Fuzzes HTTP/2 with almost valid frames in any order: no exception, no leftover state, other calls are answered."""
 
 import asyncio
 import logging
@@ -43,11 +43,11 @@ FRAMES = st.one_of(
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
-def test_whatever_frames_come_no_call_beside_them_suffers_but_by_the_protocol(in_pieces: bool, caplog) -> None:
+def test_no_frames_harm_other_calls_except_as_the_protocol_demands(in_pieces: bool, caplog) -> None:
     @settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(FRAMES, max_size=15), st.booleans())
     def send(frames: list[bytes], held: bool) -> None:
-        async def story() -> None:
+        async def run() -> None:
             backend = EchoBackend()
             if held:
                 backend.hold()
@@ -70,7 +70,7 @@ def test_whatever_frames_come_no_call_beside_them_suffers_but_by_the_protocol(in
             await peer.frames()
             assert (peer.connection._streams, peer.connection._held, backend.waiting) == ({}, 0, 0)
 
-        asyncio.run(story())
+        asyncio.run(run())
 
     with caplog.at_level(logging.ERROR):
         send()

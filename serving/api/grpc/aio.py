@@ -1,7 +1,7 @@
-"""The inference service on grpc.aio, the plain door. Handlers take and return bytes, so no message is parsed twice.
+"""Serves the inference service on grpc.aio. Handlers take and return bytes, so that no message is parsed twice.
 
-grpc.aio implements deadlines and cancellation: it cancels the handler when the client disconnects or the deadline
-passes, and that withdraws the waiting request from the queue.
+Deadlines and cancellation are gRPC's own: the runtime cancels the handler when the client cancels the call or its
+deadline passes, and that withdraws the request from the queue.
 """
 
 import asyncio
@@ -25,8 +25,10 @@ _AGE = HEADER.decode()
 
 
 class AioCall:
-    """Adapts a grpc.aio context to `pending.Call`. age_ns: age of the call in nanoseconds when its handler began, which
-    is subtracted from its deadline; 0 where the engine does that."""
+    """Implements `pending.Call` for a grpc.aio context.
+
+    age_ns: age of the call when its handler began, which is subtracted from the time left; 0 if the engine does that.
+    """
 
     __slots__ = ("_age_ns", "_context", "_request_id")
 
@@ -51,13 +53,13 @@ class AioCall:
 
 
 class Calls:
-    """The handlers of all methods in the form that grpc.aio expects."""
+    """The handlers of all methods, in the form that grpc.aio expects."""
 
     def __init__(self, service: GrpcService) -> None:
         self._service = service
 
     def handlers(self) -> dict[str, Any]:
-        """Returns the handlers by method path."""
+        """Returns the handlers by the path of the method."""
         calls = {path: grpc.unary_unary_rpc_method_handler(self._unary(path)) for path in self._service.paths}
         return calls | {
             INFER: grpc.unary_unary_rpc_method_handler(self.infer),
@@ -78,7 +80,7 @@ class Calls:
         writing = asyncio.Lock()
 
         async def send(message: bytes) -> None:
-            async with writing:  # answers are sent concurrently, and grpc.aio fails if two writes overlap
+            async with writing:  # requests are answered concurrently, and grpc.aio fails on two writes at a time
                 await context.write(message)
 
         try:
@@ -100,12 +102,12 @@ class Calls:
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the handler when a call's headers have arrived. The age of a call is that of its headers: time that the
-    client takes to send the body does not count against its deadline."""
+    """Finds the handler of a call when its headers have arrived. The age of the call is taken then, so that a slow
+    upload of the message does not use up the client's deadline."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._method_handlers = calls.handlers()  # Ray Serve reads the names of its services off it
+        self._method_handlers = calls.handlers()  # Ray Serve reads the names of the services from this attribute
 
     def service(self, details: Any) -> Any:
         if details.method in (INFER, STREAM):
@@ -120,17 +122,19 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 async def _abort(context: Any, fault: Fault, *trailers: tuple[str, str]) -> NoReturn:
     trailers += tuple((name.decode(), value.decode()) for name, value in fault.grpc_trailers)
     await context.abort(_CODES[fault.grpc_code], fault.text.encode(errors="replace").decode(), trailers)
-    raise AssertionError("grpc.aio ends the call by an exception of its own")
+    raise AssertionError("grpc.aio's abort must raise an exception")
 
 
 def add_inference_service(server: Any, service: GrpcService) -> None:
-    """Adds all services to a server: inference, health, and reflection, which grpcurl and similar tools use."""
+    """Adds the handlers of inference, health and reflection to a grpc.aio server. grpcurl and similar clients use
+    reflection to list the methods."""
     server.add_generic_rpc_handlers((Handlers(Calls(service)),))
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool())
 
 
 def add_refusal(server: Any, text: str) -> None:
-    """Adds a service that answers every inference call with UNAVAILABLE and `text`, for a process without models."""
+    """Adds handlers that answer every inference call with UNAVAILABLE and this text, for a process that serves no
+    model."""
 
     async def refuse(messages: object, context: Any) -> None:
         await context.abort(grpc.StatusCode.UNAVAILABLE, text)
@@ -141,7 +145,7 @@ def add_refusal(server: Any, text: str) -> None:
 
 
 def grpc_server(service: GrpcService, *, max_message_bytes: int) -> Any:
-    """Returns a grpc.aio server that is not started and has no port yet."""
+    """Creates a grpc.aio server with the inference service. It is not started and has no port yet."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),

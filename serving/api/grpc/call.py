@@ -1,4 +1,4 @@
-"""A gRPC call of the fast door: its decoded headers and its state."""
+"""The state of one gRPC call on the fast door: its decoded headers, and the progress of its answer."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ class Head:
     __slots__ = ("_metadata", "coding", "content_length", "is_grpc", "malformed", "path", "problem", "timeout_ns")
 
     def __init__(self, headers: http2.Headers) -> None:
-        self._metadata = dict(reversed(headers))  # the first of a name counts
+        self._metadata = dict(reversed(headers))  # reversed, so that the first value of a name counts
         self.malformed = malformed(headers)
         length = self._metadata.get("content-length", "")
         self.content_length = int(length) if length and not self.malformed else None
@@ -36,14 +36,14 @@ class Head:
             self.problem = fault(error, "headers")
 
     def time_left_ns(self) -> int | None:
-        # Asked for only when the call has just arrived, so the whole timeout is left.
+        # Headers have no clock: this is exact only while the call has just arrived, and is called only then.
         return self.timeout_ns
 
     def metadata(self, name: str) -> str:
         return self._metadata.get(name, "")
 
     def request_id(self) -> str:
-        # Not kept: other calls with the same headers share this object and need an id of their own.
+        # Not cached here: other calls share this head, and each needs an id of its own.
         return self._metadata.get(REQUEST_ID) or new_id().decode()
 
 
@@ -52,29 +52,29 @@ def _timeout_ns(value: str) -> int | None:
         return None
     digits, unit = value[:-1], _UNIT_NS.get(value[-1])
     if unit is None or not digits.isdecimal() or len(digits) > 8:
-        text = f"{value[:20]!r} is no timeout: give up to 8 digits and a unit (H M S m u n)"
+        text = f"{value[:20]!r} is not a timeout: send 1 to 8 digits and one of the units H, M, S, m, u, n"
         raise BadMessage(text, path="grpc-timeout")
     return max(1, int(digits) * unit)
 
 
 class Call(Stream[Head]):
-    """One call and its state. Implements `pending.Call`; the time left runs down once `start_clock` was called."""
+    """One call and its progress. Implements `pending.Call`; after `start_clock` its time left decreases."""
 
-    received: bytearray | None = None  # bytes of messages that are not complete or not taken yet
-    more: asyncio.Event | None = None  # set when bytes arrive, for a call that takes several messages; else None
-    answering: Any = None  # cancelled when the client leaves: a submitted request, or a task
-    has_headers = False  # the response headers are sent
-    drained: asyncio.Event | None = None  # set when all data are sent; a writer waits for it (backpressure)
-    timer: asyncio.TimerHandle | None = None  # ends the call when its deadline passes
+    received: bytearray | None = None  # bytes of messages that are incomplete or not taken yet
+    more: asyncio.Event | None = None  # set when bytes arrive or the client's side ends; only calls of many messages
+    answering: Any = None  # cancelled when the call ends early: a submitted request, or a task
+    has_headers = False  # the response headers were sent
+    drained: asyncio.Event | None = None  # set when all queued data were sent; a task waits for it
+    timer: asyncio.TimerHandle | None = None  # fails the call when its deadline passes
     _ends_ns: int | None = None
     _request_id = ""
 
     def __init__(self, id: int, head: Head, window: int, room: int, age_ns: int) -> None:
         super().__init__(id, head, window, room)
-        self.age_ns = age_ns  # age of the call when its headers were read
+        self.age_ns = age_ns  # of the call when its headers were read
 
     def start_clock(self) -> None:
-        """Starts the deadline, which counts from when the client sent the call, `age_ns` ago."""
+        """Starts the clock of the deadline. The client started its own when it sent the call, `age_ns` ago."""
         if self.head.timeout_ns is not None:
             self._ends_ns = now_ns() - self.age_ns + self.head.timeout_ns
 

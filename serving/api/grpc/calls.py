@@ -1,6 +1,6 @@
-"""All unary calls of the inference service except inference, and grpc.health.v1. Each takes and returns bytes.
+"""Answers the unary calls other than ModelInfer, and grpc.health.v1. Takes and returns encoded messages.
 
-Metadata, configuration and statistics come from the same values as the JSON of HTTP, written as protobuf messages.
+Metadata, configuration and statistics have the same content as the JSON of HTTP, encoded as messages.
 """
 
 import asyncio
@@ -31,8 +31,10 @@ class NotHere(Exception):
 
 
 class GrpcCalls:
-    """Answers the calls by method path. `dispatches`: the models of this process by name. `methods`: the paths of all
-    calls. Calls raise CallFailed, BadMessage, or NotHere."""
+    """The handlers of these calls. They raise CallFailed, BadMessage or NotHere.
+
+    dispatches: the models of this process by name. methods: the paths of all calls.
+    """
 
     def __init__(self, dispatches: Mapping[str, Dispatch], operations: Operations) -> None:
         self._dispatches = dispatches
@@ -80,14 +82,14 @@ class GrpcCalls:
         return encode("RepositoryIndexResponse", {"models": await self._server.index(only_ready=only_ready)})
 
     async def _answer_model_ready(self, message: bytes) -> bytes:
-        """Answers ModelReady. An unknown model or version is reported as not ready, without an error, as in Triton."""
-        asked = decode("ModelReadyRequest", message)
-        if dispatch := self._dispatches.get(asked.name):
+        """Answers ModelReady. A model or version that is unknown is not ready, which is no error (as in Triton)."""
+        request = decode("ModelReadyRequest", message)
+        if dispatch := self._dispatches.get(request.name):
             model = dispatch.model
-            ready = asked.version in ("", model.version) and model.backend.is_ready()
+            ready = request.version in ("", model.version) and model.backend.is_ready()
         else:
             entries = await self._server.models()
-            ready = any(entry.is_ready and entry.is_called(asked.name, asked.version) for entry in entries)
+            ready = any(entry.is_ready and entry.is_called(request.name, request.version) for entry in entries)
         return encode("ModelReadyResponse", {"ready": ready})
 
     async def _answer_metadata(self, message: bytes) -> bytes:
@@ -103,30 +105,31 @@ class GrpcCalls:
         return encode("ModelStatisticsResponse", statistics([await served_statistics(model)]))
 
     def _asked(self, kind: str, message: bytes) -> ServedModel:
-        asked = decode(kind, message)
-        dispatch = self._dispatches.get(asked.name)
-        if dispatch is None or asked.version not in ("", dispatch.model.version):
-            raise NotHere(asked.name, asked.version)
+        """Returns the model that a request of this message type names. Raises BadMessage, or NotHere."""
+        request = decode(kind, message)
+        dispatch = self._dispatches.get(request.name)
+        if dispatch is None or request.version not in ("", dispatch.model.version):
+            raise NotHere(request.name, request.version)
         return dispatch.model
 
-    # -- calls that change the server -------------------------------------------------------------------------
+    # -- loading of models, shared memory, settings -----------------------------------------------------------
 
     async def _load(self, message: bytes, caller: Caller) -> bytes:
-        asked = decode("RepositoryModelLoadRequest", message)
-        await self._server.load(asked.model_name, parameters_of(asked.parameters), caller)
+        request = decode("RepositoryModelLoadRequest", message)
+        await self._server.load(request.model_name, parameters_of(request.parameters), caller)
         return b""
 
     async def _unload(self, message: bytes, caller: Caller) -> bytes:
-        asked = decode("RepositoryModelUnloadRequest", message)
-        await self._server.unload(asked.model_name, parameters_of(asked.parameters), caller)
+        request = decode("RepositoryModelUnloadRequest", message)
+        await self._server.unload(request.model_name, parameters_of(request.parameters), caller)
         return b""
 
     def _region_reads(self, kind: Kind) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
         prefix = f"{kind.capitalize()}SharedMemory"
 
         async def status(message: bytes) -> bytes:
-            found = self._server.region_status(kind, decode(f"{prefix}StatusRequest", message).name)
-            return encode(f"{prefix}StatusResponse", {"regions": {region["name"]: region for region in found}})
+            regions = self._server.region_status(kind, decode(f"{prefix}StatusRequest", message).name)
+            return encode(f"{prefix}StatusResponse", {"regions": {region["name"]: region for region in regions}})
 
         return {f"{prefix}Status": status}
 
@@ -135,11 +138,11 @@ class GrpcCalls:
         facts_of_kind = ("key", "offset", "byte_size") if kind == "system" else ("device_id", "byte_size")
 
         async def register(message: bytes, caller: Caller) -> bytes:
-            asked = decode(f"{prefix}RegisterRequest", message)
-            facts = {name: getattr(asked, name) for name in facts_of_kind}
+            request = decode(f"{prefix}RegisterRequest", message)
+            facts = {name: getattr(request, name) for name in facts_of_kind}
             if kind == "cuda":
-                facts["raw_handle"] = {"b64": b64encode(asked.raw_handle).decode()}
-            self._server.register_region(kind, asked.name, facts, caller)
+                facts["raw_handle"] = {"b64": b64encode(request.raw_handle).decode()}
+            self._server.register_region(kind, request.name, facts, caller)
             return b""
 
         async def unregister(message: bytes, caller: Caller) -> bytes:
@@ -149,9 +152,9 @@ class GrpcCalls:
         return {f"{prefix}Register": register, f"{prefix}Unregister": unregister}
 
     async def _set_trace(self, message: bytes, caller: Caller) -> bytes:
-        asked = decode("TraceSettingRequest", message)
-        changes = {name: list(setting.value) or None for name, setting in asked.settings.items()}
-        settings = await self._server.trace(changes, caller, asked.model_name)
+        request = decode("TraceSettingRequest", message)
+        changes = {name: list(setting.value) or None for name, setting in request.settings.items()}
+        settings = await self._server.trace(changes, caller, request.model_name)
         values = {name: {"value": value if isinstance(value, list) else [value]} for name, value in settings.items()}
         return encode("TraceSettingResponse", {"settings": values})
 
@@ -170,7 +173,8 @@ class GrpcCalls:
         return _health_message(status)
 
     async def watch_health(self, message: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Sends the status, and then every change of it, until it is cancelled."""
+        """Sends the status, and then every change of it, until it is cancelled. Polls every HEALTH_POLL_S seconds.
+        Raises BadMessage."""
         service = decode("grpc.health.v1.HealthCheckRequest", message).service
         last_sent = None
         while True:

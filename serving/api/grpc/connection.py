@@ -1,8 +1,9 @@
-"""The fast door of gRPC: reads and writes HTTP/2 itself. A plain infer request needs no task and no gRPC runtime.
+"""The fast door of gRPC: reads and writes HTTP/2 itself, so that a plain infer request needs neither a task nor the
+gRPC runtime.
 
-It answers the same calls as `aio.py`, by the same service. Behind HAProxy all clients share a few connections. Requests
-that arrive in one read are submitted together, and answers that are ready together leave in one write. For the
-measurements behind this design see docs/decisions/0006-grpc-without-grpc.md.
+It answers the same calls as `api/grpc/aio.py`, through the same service. HAProxy routes calls to it over a few
+connections that all clients share: requests that arrive in one read are submitted together, and answers that are ready
+together leave in one write. docs/decisions/0006-grpc-without-grpc.md has the measurements behind this design.
 """
 
 import asyncio
@@ -24,25 +25,31 @@ from serving.api.http2.sending import LAST
 from serving.core.outcome import Outcome
 from serving.protocol import http2
 
-MAX_TEXT = 1000  # characters of a grpc-message
+MAX_TEXT = 1000
 TOO_MUCH_WAITS = Fault(
-    503, "more waits on this connection than may; send less at a time, and read what is answered", (), 1_000_000_000
+    503,
+    "too many bytes wait on this connection: send fewer requests at a time, and read the answers",
+    (),
+    1_000_000_000,
 )
-MAX_UNSENT = 1 << 20  # bytes of a stream that may wait for a slow client; beyond, the writer waits (backpressure)
-_UNQUOTED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
-_STATUS_200 = b"\x88"  # entry 8 of HPACK's table
+MAX_UNSENT = 1 << 20  # bytes of a stream that wait for a slow client; beyond, the task that produces more waits
+_UNQUOTED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # printable ASCII but "%", letters and digits
+_STATUS_200 = b"\x88"  # entry 8 of HPACK's static table
 _ANSWER = _STATUS_200 + http2.header_block([(b"content-type", b"application/grpc")])
 _DONE = http2.header_block([(b"grpc-status", b"0")])
 _NAME = b"\0" + http2.string(REQUEST_ID.encode())
-# The bytes in front of an answer's only message: a HEADERS frame, the head of a DATA frame, and gRPC's prefix.
+# The bytes of an answer before its message: a HEADERS frame, the head of a DATA frame, and gRPC's prefix.
 _OPENING = Struct(f">HBBBI{len(_ANSWER)}sHBBBIBI")
 
 Unary = Callable[[bytes], Awaitable[bytes]]
 
 
 class GrpcConnection(GrpcReceiver):
-    """The gRPC calls of one connection. others: further unary calls by path, besides those of the service. heads:
-    cache of decoded header blocks, shared by all connections."""
+    """One client's connection.
+
+    others: further unary methods by path, besides the service's.
+    heads: cache of decoded headers by header block, shared by all connections.
+    """
 
     def __init__(
         self,
@@ -64,7 +71,7 @@ class GrpcConnection(GrpcReceiver):
         if head.problem is not None:
             self._fail(call, head.problem)
         elif head.path == INFER and head.is_grpc:
-            return  # the engine keeps its deadline
+            return  # the engine enforces its deadline
         elif not head.is_grpc:
             self._fail(call, Fault(415, "not a gRPC call: POST and content-type application/grpc"))
         elif not (head.path in (STREAM, WATCH) or head.path in self._service.paths or head.path in self._others):
@@ -76,7 +83,7 @@ class GrpcConnection(GrpcReceiver):
                 call.answering = self._loop.create_task(self._converse(call))
 
     def _start_clock(self, call: Call) -> None:
-        """Starts the call's deadline: a timer ends the call when it passes. For calls that no engine expires."""
+        """Starts the timer that fails the call with DEADLINE_EXCEEDED when its deadline passes."""
         call.start_clock()
         left_ns = call.time_left_ns()
         if left_ns == 1:
@@ -154,7 +161,8 @@ class GrpcConnection(GrpcReceiver):
                 await self._service.watch_health(message, partial(self._stream_message, call))
             if path == INFER:
                 named = _NAME + http2.string(call.request_id().encode("latin-1"))
-                # The engine subtracts the age from the deadline, unless the call's own clock does so already.
+                # The engine subtracts the age from the time limit. If the call's clock is started, which a call to
+                # another process needs, its time left has the age subtracted already.
                 response = await self._service.infer(message, call, call.age_ns if call.timer is None else 0)
             elif path in self._others:
                 response = await self._others[path](message)
@@ -176,6 +184,7 @@ class GrpcConnection(GrpcReceiver):
     # -- sending ----------------------------------------------------------------------------------------------
 
     async def _stream_message(self, call: Call, message: bytes) -> None:
+        """Sends one message of an answer stream; waits while the client is slow to read (backpressure)."""
         self._send_message(call, message)
         if len(call.sending) > MAX_UNSENT and self._streams.get(call.id) is call:
             call.drained = call.drained or asyncio.Event()
@@ -198,7 +207,7 @@ class GrpcConnection(GrpcReceiver):
             self._queue(call, prefix(message) + message)
 
     def _end(self, call: Call, trailers: bytes) -> None:
-        """Ends the call with these trailers when all its messages are sent."""
+        """Ends the call with these trailers after all its messages were sent."""
         if self._streams.get(call.id) is call:
             self._send_headers(call)
             call.trailers = trailers
@@ -219,7 +228,7 @@ class GrpcConnection(GrpcReceiver):
 
 
 class GrpcListener:
-    """Listens on a port of its own for connections of the fast door."""
+    """Accepts connections of the fast door on a port of its own. Parameters as of `GrpcConnection`."""
 
     def __init__(
         self, service: GrpcService, *, max_message_bytes: int, others: Mapping[str, Unary] | None = None
@@ -235,13 +244,13 @@ class GrpcListener:
         )
 
     async def open(self, hosts: str | Sequence[str], port: int) -> int:
-        """Opens the port, 0 for a free one, and returns its number. Raises OSError if it is taken."""
+        """Listens, and returns the port; 0 chooses a free one. Raises OSError if the port is in use."""
         self._server = await asyncio.get_running_loop().create_server(self._make, hosts, port)
-        taken: int = self._server.sockets[0].getsockname()[1]
-        return taken
+        bound_port: int = self._server.sockets[0].getsockname()[1]
+        return bound_port
 
     async def close(self) -> None:
-        """Stops listening and drains all connections: calls in flight are still answered."""
+        """Stops listening and drains all connections: calls in flight are still answered, new ones are refused."""
         self._server.close()
         for connection in list(self._connections):
             connection.leave()

@@ -1,4 +1,4 @@
-"""The prefix of a gRPC message: one byte that says whether it is compressed, and four bytes of length. Pure."""
+"""Reads and writes the prefix of a gRPC message: 1 byte compressed flag, 4 bytes length (big-endian). Pure."""
 
 from struct import Struct
 
@@ -18,8 +18,8 @@ def prefix(message: bytes) -> bytes:
 
 
 def message_size(received: bytes | bytearray, max_bytes: int) -> int | None:
-    """Returns the bytes of the message that begins here, prefix included; None if the prefix is incomplete. Raises
-    CallFailed if the message is larger than `max_bytes`."""
+    """Returns the length in bytes of the message that begins here, with its prefix; None if the prefix is incomplete.
+    Raises CallFailed (413) if the message is larger than `max_bytes`."""
     if len(received) < PREFIX_BYTES:
         return None
     _, size = _PREFIX.unpack_from(received)
@@ -30,8 +30,8 @@ def message_size(received: bytes | bytearray, max_bytes: int) -> int | None:
 
 
 def message_coding(flag: int, encoding: str) -> str:
-    """Returns the coding of a message whose flag is not 0. Raises CallFailed with the codes of gRPC's specification for
-    an unknown coding (UNIMPLEMENTED) and for a wrong flag (INTERNAL)."""
+    """Returns the coding of a compressed message. flag: of its prefix, not 0. encoding: the call's grpc-encoding.
+    Raises CallFailed with the status that gRPC's specification of compression names."""
     try:
         coding = coding_of(encoding)
     except UnsupportedEncoding:

@@ -1,7 +1,7 @@
-"""Recognises ModelInfer messages that differ from an earlier one in nothing but the values of their only input.
+"""Recognises ModelInfer messages that differ from an earlier one only in the values of their single input.
 
-Most clients send such messages: all bytes before the values are the same each time, and they decide where the values
-lie. Such a message is not parsed again.
+Most clients send such messages: all bytes before the values (the opening) are the same each time, and they determine
+where the values are. Such a message need not be parsed again.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from serving.protocol.messages import Tensor
 
 
 class Opening(NamedTuple):
-    """The facts that the bytes before the values decide. size: bytes of the whole message. start: offset of the
-    values in bytes."""
+    """The facts that the bytes before the values determine. size: bytes of the whole message. start: offset of the
+    values in bytes. name, shape, dtype: of the input."""
 
     size: int
     start: int
@@ -32,10 +32,11 @@ class Opening(NamedTuple):
 
 
 class Openings:
-    """A bounded cache of openings. To find one costs a look-up by the message's length and one by the opening."""
+    """A bounded cache of openings. A hit costs two look-ups: by the message's length, and by its opening. May be used
+    from any thread."""
 
     def __init__(self) -> None:
-        self._starts: dict[int, int] = {}  # by the length of a message: where its values begin
+        self._starts: dict[int, int] = {}  # offset of the values by the length of the message, both in bytes
         self._known: Recall[Opening] = Recall()
 
     def find(self, message: bytes) -> Opening | None:
@@ -44,7 +45,8 @@ class Openings:
         return known if known is not None and known.size == len(message) else None
 
     def keep(self, request: Split, planned: Planned) -> None:
-        """Keeps the opening of a message that has just been parsed, if it decides everything but the values."""
+        """Keeps the opening of a message that was just parsed. Does nothing if the opening does not determine the rest
+        of the message up to the values."""
         view = planned.layout.only_view
         if view is None or planned.plan.form.shared or len(request.raws) != 1:
             return

@@ -1,4 +1,4 @@
-"""gRPC requests in flight: submitted, refused, or generating. `GrpcService` creates them."""
+"""The states of a gRPC request that `GrpcService` has begun: submitted, generating, or refused."""
 
 import asyncio
 import logging
@@ -21,47 +21,49 @@ from serving.protocol.messages import Tensor
 
 _log = logging.getLogger(__name__)
 REQUEST_ID, TRACEPARENT = exchange.REQUEST_ID.decode(), exchange.TRACEPARENT.decode()
-RELAYED = "x-headway-relayed"  # on a call that the front has passed on
+RELAYED = "x-headway-relayed"  # metadata of a call that the front or a replica has forwarded
 NO_TIMINGS = Timings(0, 0, 0, 1)
 
 
 class Call(Protocol):
-    """A call without its message: deadline, metadata and id."""
+    """The deadline and the metadata of a call."""
 
     def time_left_ns(self) -> int | None:
-        """Returns the nanoseconds until the client's deadline, at least 1; None if it has none."""
+        """Returns the time until the client's deadline, at least 1; None without a deadline."""
         ...
 
     def metadata(self, name: str) -> str:
-        """Returns the first value under a lower-case name, "" if there is none."""
+        """Returns the first value of this name, which is in lower case; "" if there is none."""
         ...
 
     def request_id(self) -> str:
-        """Returns the client's `x-request-id`, or a generated one."""
+        """Returns the client's `x-request-id`, or a generated id."""
         ...
 
 
 class GrpcDispatch(Dispatch):
-    """One model's operations for gRPC's messages."""
+    """Plans, decodes and encodes the gRPC messages of one model."""
 
     def __init__(self, model: ServedModel) -> None:
         super().__init__(model)
         self._grpc_writer = GrpcReplyWriter(model.name, model.version)
 
     def plan_head(self, layout: GrpcLayout) -> Plan:
-        return self._plan(layout)  # type: ignore[arg-type]  # it reads the same facts of both layouts
+        """Plans a request with this head. Raises BadMessage."""
+        return self._plan(layout)  # type: ignore[arg-type]  # both layouts have the attributes that it reads
 
     def payload(self, layout: GrpcLayout, request: Split) -> dict[str, Tensor]:
-        """The inputs by name. Raises BadMessage."""
+        """Returns the inputs by name. Raises BadMessage."""
         values = layout.read(request)
         return values | self.read_shared(layout.shared) if layout.shared else values
 
     def message(self, plan: Plan, completed: Completed, id: str) -> bytes:
+        """Encodes a ModelInferResponse. May be called from any thread."""
         return self._grpc_writer.write(plan.form, self._answer(plan, completed), id)
 
 
 class Planned(NamedTuple):
-    """The facts that a request's head decides: model, plan and layout. Requests with equal heads share them."""
+    """The facts that are equal for all requests with an equal head (all fields but the id and the raw contents)."""
 
     dispatch: GrpcDispatch
     plan: Plan
@@ -72,7 +74,8 @@ class Answering(Protocol):
     """A request in flight, in this process or in another."""
 
     async def result(self) -> bytes:
-        """Returns the encoded response: for inference a ModelInferResponse. Raises CallFailed."""
+        """Waits for the answer and returns it: a ModelInferResponse, or the response of another method. Raises
+        CallFailed."""
         ...
 
     def cancel(self) -> None: ...
@@ -93,13 +96,15 @@ class RemoteStream(Protocol):
 
 
 class Relay(Protocol):
-    """Forwards calls to the processes that serve their models."""
+    """Forwards calls to the processes that serve other models."""
 
     def __call__(self, method: str, message: bytes, model: str, call: Call) -> Answering:
-        """Hands the call to the process that serves the model."""
+        """Forwards a unary call to a process that serves the model."""
         ...
 
-    def stream(self, model: str, call: Call) -> RemoteStream: ...
+    def stream(self, model: str, call: Call) -> RemoteStream:
+        """Opens a stream of requests to a process that serves the model."""
+        ...
 
 
 class RefusedCall(NamedTuple):
@@ -111,12 +116,15 @@ class RefusedCall(NamedTuple):
         raise CallFailed(self.fault)
 
     def cancel(self) -> None:
-        """Does nothing: the request was never submitted."""
+        """Does nothing: the request was not submitted."""
 
 
 class Pending(NamedTuple):
-    """A submitted request in flight. request_id: the id of its call. began_ns: when its message had arrived. limit_ns:
-    how long its client waits, None for no limit. held: the memory counted for it if it is large."""
+    """A submitted request.
+
+    id: of the message, "" if it has none. request_id: of the call. began_ns: instant at which its message had arrived.
+    limit_ns: time limit of the client. held: its share of the memory for messages; None for a small message.
+    """
 
     submitted: Submitted
     planned: Planned
@@ -144,11 +152,11 @@ class Pending(NamedTuple):
             self.held.give_back()
 
     def takes_long(self, outcome: Outcome) -> bool:
-        """Returns whether writing the answer takes long: then `answer_beside` has to be used instead of `answer`."""
+        """Returns True if encoding the answer takes long: `answer_beside` is to be used in place of `answer`."""
         return type(outcome) is Completed and self.planned.dispatch.writes_long(self.planned.plan, outcome)
 
     async def answer_beside(self, outcome: Outcome) -> bytes:
-        """Writes the response in a thread, not on the event loop, then answers as `answer` does. Raises CallFailed."""
+        """Does the same as `answer`, but encodes the message in a worker thread, off the event loop."""
         assert type(outcome) is Completed
         settled_ns = now_ns()
         dispatch, plan, _ = self.planned
@@ -160,10 +168,9 @@ class Pending(NamedTuple):
         return self.answer(outcome, writing.result, settled_ns)
 
     def answer(self, outcome: Outcome, written: Callable[[], bytes] | None = None, settled_ns: int = 0) -> bytes:
-        """Returns a ModelInferResponse and notifies the witnesses. Raises CallFailed.
+        """Returns the ModelInferResponse of a final outcome and notifies the witnesses. Raises CallFailed.
 
-        written: returns the response if it was written in a thread already. settled_ns: when the outcome became known,
-            0 for now.
+        written: returns the message if it was encoded in a thread already. settled_ns: when that encoding began.
         """
         settled_ns = settled_ns or now_ns()
         model = self.planned.dispatch.model
@@ -178,9 +185,9 @@ class Pending(NamedTuple):
             status = failed.fault.status
             raise
         except Exception as error:
-            found = fault(error, model.name)
-            status = found.status
-            raise CallFailed(found) from None
+            internal = fault(error, model.name)
+            status = internal.status
+            raise CallFailed(internal) from None
         finally:
             self._give_back()
             if model.witnesses or status >= 500:
@@ -189,7 +196,7 @@ class Pending(NamedTuple):
 
 
 class PendingGeneration(NamedTuple):
-    """A request whose model is generating its answers."""
+    """A request whose model generates any number of answers."""
 
     answers: Answers
     planned: Planned
@@ -200,17 +207,17 @@ class PendingGeneration(NamedTuple):
     held: Held | None
 
     def message(self, values: object) -> bytes:
-        """Returns one answer as a ModelInferResponse. values: the outputs by name. Raises CallFailed."""
+        """Encodes one answer as a ModelInferResponse. Raises CallFailed."""
         dispatch, plan, _ = self.planned
         try:
             if not isinstance(values, dict):
-                raise BadOutput(f"the model gave a {type(values).__name__}, not its outputs by name")
+                raise BadOutput(f"the model returned a {type(values).__name__}, not its outputs by name")
             return dispatch.message(plan, Completed(values, 0, NO_TIMINGS), self.id)
         except Exception as error:
             raise CallFailed(fault(error, dispatch.model.name)) from None
 
     def end(self, fault: Fault | None) -> None:
-        """Ends the request, with this fault or None for success, and notifies the witnesses."""
+        """Releases the request's memory share and notifies the witnesses. fault: None if it succeeded."""
         if self.held is not None:
             self.held.give_back()
         model = self.planned.dispatch.model
@@ -221,10 +228,11 @@ class PendingGeneration(NamedTuple):
 
 
 def fault(error: Exception, model: str) -> Fault:
-    """Returns the fault to answer with. An unexpected error becomes INTERNAL and is logged."""
+    """Returns the fault to answer the client with. Logs unexpected exceptions, which become INTERNAL. model: the name
+    of the model or another subject, for the log."""
     if isinstance(error, CallFailed):
         return error.fault
-    found = fault_of_error(error)
-    if found is INTERNAL:
-        _log.error("a gRPC call of %s failed by an internal error", model, exc_info=error)
-    return found
+    answer = fault_of_error(error)
+    if answer is INTERNAL:
+        _log.error("a call of %s failed with an internal error", model, exc_info=error)
+    return answer

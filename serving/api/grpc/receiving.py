@@ -1,7 +1,7 @@
-"""Reads gRPC messages from a connection's bytes: keeps incomplete ones, cuts off and inflates complete ones.
+"""Reads gRPC messages from the DATA frames of a connection: collects incomplete ones, cuts and inflates them.
 
-The only message of a unary call is passed on at once, without a task unless it is compressed. The bytes of a stream of
-messages are kept as they arrived until the next message is asked for; meanwhile flow control holds the client back.
+The message of a unary call is passed on at once, without a task unless it is compressed. The bytes of a call with many
+messages are kept until the next message is asked for; no credit is sent until then, which makes the client wait.
 """
 
 from collections.abc import AsyncIterator
@@ -23,25 +23,29 @@ SMALL_BYTES = 4096  # a compressed message up to this size is inflated on the ev
 
 
 class GrpcReceiver(Http2Connection[Head]):
-    """Passes complete messages to its subclass. heads: cache of decoded header blocks, shared by all connections."""
+    """The receiving half of a gRPC connection.
+
+    max_message_bytes: limit of one message, inflated, in bytes.
+    heads: cache of decoded headers by header block, shared by all connections.
+    """
 
     def __init__(
         self, *, max_message_bytes: int, connections: "set[Http2Connection[Head]]", heads: dict[bytes, Head]
     ) -> None:
         reader = http2.HeaderReader(Head, heads, MAX_HEADER_BYTES)
-        # Room for the largest message even while credit for the one before has not been given back yet.
+        # The window holds the largest message even while credit for the previous one has not been sent yet.
         super().__init__(reader, max_message_bytes + PREFIX_BYTES + CREDIT_STEP, connections)
         self._max_message_bytes = max_message_bytes
-        self._age_ns = 0  # age of the headers that were read last
+        self._age_ns = 0  # of the call whose headers were read last
 
     # -- methods of the subclass ------------------------------------------------------------------------------
 
     def _answer(self, call: Call, message: bytes) -> None:
-        """Answers a unary call, whose message is complete and inflated."""
+        """Answers a unary call whose message is complete."""
         raise NotImplementedError
 
     def _fail(self, call: Call, fault: Fault, more: bytes = b"") -> None:
-        """Ends the call with an error; messages that are not sent yet are dropped. more: block of further trailers."""
+        """Ends the call with an error. Messages that are not sent yet are dropped. more: further trailers, encoded."""
         raise NotImplementedError
 
     # -- receiving --------------------------------------------------------------------------------------------
@@ -89,7 +93,7 @@ class GrpcReceiver(Http2Connection[Head]):
         self._weigh(call)
 
     def _take_message(self, call: Call, received: bytes | bytearray) -> None:
-        """Takes the complete message of a unary call, with its prefix."""
+        """Takes the complete message of a unary call. received: the message with its prefix."""
         flag, size = received[0], len(received)
         message = received[PREFIX_BYTES:] if isinstance(received, bytes) else self._cut(call, received, size)
         if flag:
@@ -98,7 +102,7 @@ class GrpcReceiver(Http2Connection[Head]):
             self._answer(call, message)
 
     def _cut(self, call: Call, received: bytearray, size: int) -> bytes:
-        """Cuts the first message off the kept bytes. size: its bytes, prefix included."""
+        """Cuts the first message, of `size` bytes with its prefix, off the kept bytes. Returns it without prefix."""
         message = bytes(memoryview(received)[PREFIX_BYTES:size])
         del received[:size]
         call.kept = len(received)
@@ -112,10 +116,10 @@ class GrpcReceiver(Http2Connection[Head]):
             self._fail(stream, CUT_OFF if stream.received else Fault(400, "the call has no message"))
 
     async def _messages(self, call: Call) -> AsyncIterator[bytes]:
-        """Yields the messages of a stream, each cut off and inflated when it is asked for. Raises CallFailed.
+        """Yields the messages of a call with many, each inflated. Raises CallFailed.
 
-        Flow-control credit is given back only for messages that were taken, so a client that sends too fast has to wait
-        (backpressure).
+        Credit for a message is sent when the next one is asked for, so a client that sends faster than its requests are
+        taken has to wait (backpressure).
         """
         more, received = call.more, call.received
         assert more is not None
@@ -136,7 +140,7 @@ class GrpcReceiver(Http2Connection[Head]):
                 return
 
     async def _inflated(self, call: Call, flag: int, message: bytes) -> bytes:
-        """Inflates a message, in a thread if it may become large. Raises CallFailed."""
+        """Inflates a message. Large ones are inflated in a worker thread, off the event loop. Raises CallFailed."""
         coding = message_coding(flag, call.head.coding)
         try:
             if len(message) <= SMALL_BYTES:
@@ -145,7 +149,7 @@ class GrpcReceiver(Http2Connection[Head]):
         except TooLarge as error:
             raise CallFailed(fault(error, "a compressed message")) from None
         except BadMessage as error:
-            raise CallFailed(Fault(500, str(error))) from None  # gRPC's specification calls it INTERNAL
+            raise CallFailed(Fault(500, str(error))) from None  # gRPC's specification demands INTERNAL
 
     async def _answer_compressed(self, call: Call, flag: int, message: bytes) -> None:
         try:

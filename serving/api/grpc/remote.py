@@ -1,5 +1,5 @@
-"""The requests of one client stream to a model that another process serves. They go over one stream to that process, so
-that they keep their order and share batches there."""
+"""Forwards the requests of one ModelStreamInfer stream to a model of another process, over one stream per model. So its
+requests stay in order and can share batches there."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,12 +12,14 @@ from serving.protocol.pb import decode, encode
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
-# Appended to an encoded request, this adds a parameter: the remote process then reports the end of every generation.
-_WITH_EMPTY_FINAL = encode("ModelInferRequest", {"parameters": {EMPTY_FINAL: {"bool_param": True}}})
+# Appended to an encoded request, it adds this parameter (protobuf merges repeated fields): the end of every generation
+# is reported then.
+_TELL_THE_END = encode("ModelInferRequest", {"parameters": {EMPTY_FINAL: {"bool_param": True}}})
 
 
 class RemoteAnswer:
-    """The last answer to one request. Earlier answers, of a generating model, are passed on as they arrive."""
+    """The last answer to one forwarded request. Earlier answers of a generating model are sent to the client as they
+    arrive. wants_empty: the client asked for an empty final response."""
 
     def __init__(self, id: str, *, wants_empty: bool) -> None:
         self.id = id
@@ -25,17 +27,20 @@ class RemoteAnswer:
         self.last: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def in_stream(self) -> bytes:
-        """Returns a ModelStreamInferResponse, or b"" if there is nothing to pass on. Raises CallFailed."""
+        """Waits for the last answer: a ModelStreamInferResponse, or b"" if the client needs none. Raises CallFailed."""
         return await self.last
 
     result = in_stream
 
     def cancel(self) -> None:
-        """Does nothing: only the whole stream can be cancelled, see `RemoteModel.close`."""
+        """Does nothing: requests of a stream are only cancelled together, see `RemoteModel.close`."""
 
 
 class RemoteModel:
-    """The stream to one remote model. `reader`: the task that runs `read`. send: sends an answer to the client."""
+    """One stream of requests to a model of another process.
+
+    reader: the task that runs `read`, set by the owner. send: sends a message to the client.
+    """
 
     reader: "asyncio.Task[None]"
 
@@ -46,12 +51,13 @@ class RemoteModel:
         self.is_over = False
 
     async def ask(self, message: bytes) -> Answering:
+        """Forwards a ModelInferRequest. Never raises: a failure is the result of what it returns."""
         try:
             request = decode("ModelInferRequest", message)
             wants_empty = request.parameters[EMPTY_FINAL].bool_param
             answer = RemoteAnswer(request.id, wants_empty=wants_empty)
             self._waiting.append(answer)
-            await self._stream.write(message if wants_empty else message + _WITH_EMPTY_FINAL)
+            await self._stream.write(message if wants_empty else message + _TELL_THE_END)
         except CallFailed as failed:
             self._end(failed)
         except BadMessage as error:
@@ -59,7 +65,7 @@ class RemoteModel:
         return answer
 
     async def read(self) -> None:
-        """Passes answers on until the stream ends."""
+        """Reads answers until the stream ends: sends those that are not final, settles requests by the final ones."""
         try:
             while True:
                 answer = await self._stream.read()
@@ -73,7 +79,8 @@ class RemoteModel:
             self._end(failed)
 
     def _settle(self, decoded: Any, answer: bytes) -> None:
-        """Settles the request with the answer's id, else the oldest: answers come in order except for generations."""
+        """Settles the request with the answer's id, or else the oldest one: answers come in the order of the requests,
+        except those of generations."""
         id = decoded.infer_response.id
         waiting = next((one for one in self._waiting if one.id == id), self._waiting[0] if self._waiting else None)
         if waiting is None:

@@ -1,7 +1,7 @@
-"""Inference over gRPC, independent of server and connection: messages come in as bytes and are answered as bytes.
+"""Answers inference calls over gRPC. Takes and returns encoded messages; independent of servers and connections.
 
-`aio.py` puts the service on grpc.aio, `connection.py` on the project's own HTTP/2. Plans are cached by the bytes of a
-request's head, as for HTTP. All other calls are in `calls.py`.
+`api/grpc/aio.py` serves it on grpc.aio, `api/grpc/connection.py` on this project's HTTP/2. Plans are cached by the
+bytes of a request's head, as for HTTP. Calls other than inference are in `api/grpc/calls.py`.
 """
 
 import re
@@ -43,7 +43,7 @@ from serving.protocol.pb import HEALTH, SERVICE
 __all__ = ["INFER", "STREAM", "STREAM_WINDOW", "WATCH", "GrpcService"]
 INFER, STREAM, WATCH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", f"/{HEALTH}/Watch"
 
-_A_NAME = re.compile(f"[{NAME_CHARACTERS}]+")  # a model name that HAProxy and gRPC metadata accept
+_A_NAME = re.compile(f"[{NAME_CHARACTERS}]+")  # a model's name that HAProxy and gRPC's metadata accept
 
 
 T = TypeVar("T", covariant=True)
@@ -51,15 +51,20 @@ ReadMessage = tuple[str, Planned, dict[str, Tensor]]  # a request's id, its plan
 
 
 class Submitting(Protocol[T]):
-    """Submits a parsed request. age_ns: its age when it is submitted. began_ns: when parsing began."""
+    """Submits a decoded request. age_ns: its age at `began_ns`, when its decoding began, plus the time of decoding in a
+    worker thread. held: its share of the memory for messages."""
 
     def __call__(self, read: ReadMessage, call: Call, age_ns: int, began_ns: int, held: Held | None) -> T: ...
 
 
 class GrpcService:
-    """Answers all calls. `served`: the models of this process. `tenant_header`: the metadata whose value names the
-    tenant, "" for a single tenant. `relay`: forwards calls about models that other processes serve. `paths`: the
-    methods that `answer` takes."""
+    """The inference service of one process.
+
+    served: the models of this process.
+    tenant_header: name of the metadata that holds the tenant; "" for one tenant.
+    relay: forwards calls about models that other processes serve; None to refuse them.
+    paths: the paths of the unary calls other than ModelInfer.
+    """
 
     def __init__(
         self,
@@ -85,20 +90,19 @@ class GrpcService:
     # -- inference --------------------------------------------------------------------------------------------
 
     async def infer(self, message: bytes, call: Call, age_ns: int = 0) -> bytes:
-        """Returns a ModelInferResponse. Raises CallFailed. Cancelling withdraws the request. age_ns: see `submit`."""
+        """Computes a ModelInferRequest and returns the ModelInferResponse. Raises CallFailed. Cancelling the task
+        withdraws the request. age_ns: age of the call when its headers were read; it counts towards the time limit."""
         return await (await self._begin(message, call, age_ns)).result()
 
     def takes_long(self, message: bytes) -> bool:
-        """Returns whether parsing the message takes long, so that it has to go to `infer`, which uses a thread."""
+        """Returns True if decoding the message would block the event loop: pass it to `infer`, not to `submit`."""
         if len(message) <= LONG_BYTES:
             return False
         return self._has_texts or reads_long(message, LONG_BYTES)
 
     def submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
-        """Parses and submits a request on the event loop. Raises BadMessage, NotHere, or CallFailed (no room).
-
-        age_ns: age of the request; 0 in a stream, since the arrival of the stream says nothing about its requests.
-        """
+        """Decodes and submits a request on the event loop. Raises BadMessage, NotHere, or CallFailed if there is no
+        memory for it. age_ns: see `infer`; 0 in a stream, since its requests are younger than the call."""
         began_ns = now_ns()
         held = self._held(message) if len(message) > COUNTED_BYTES else None
         try:
@@ -109,21 +113,23 @@ class GrpcService:
             raise
 
     def _held(self, message: bytes) -> Held:
-        """Counts the memory of a large message. Raises CallFailed if there is no room."""
+        """Reserves memory for a large message. Raises CallFailed if there is none left."""
         held = Held(self._room)
         held.take(len(message))
         return held
 
     async def read_and_submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
-        """Parses and submits a request, in a thread if parsing takes long. Raises the same errors as `submit`."""
+        """Does the same as `submit`, but decodes a message that takes long in a worker thread."""
         return await self._read_for(self._hand_over, message, call, age_ns)
 
     async def begin_in_stream(self, message: bytes, call: Call) -> Pending | PendingGeneration:
-        """Parses and submits a request of a stream; a generating model may give any number of answers."""
+        """Does the same as `read_and_submit` for a request in a stream, where a generating model may give any number of
+        answers."""
         return await self._read_for(self._begin_or_hand_over, message, call, 0)
 
     async def _read_for(self, submit: Submitting[T], message: bytes, call: Call, age_ns: int) -> T:
-        """Parses a message and submits it. Its memory stays counted until the request ends or cannot be submitted."""
+        """Decodes a message, in a worker thread if it takes long, and submits it. Its share of the memory for messages
+        is released if that fails, otherwise when the request ends."""
         began_ns = now_ns()
         held = self._held(message) if len(message) > COUNTED_BYTES else None
         try:
@@ -133,13 +139,13 @@ class GrpcService:
             else:
                 read = self._read(message)
             return submit(read, call, age_ns, began_ns, held)
-        except BaseException:  # also where the client has left
+        except BaseException:  # also if the call is cancelled while its message is decoded
             if held is not None:
                 held.give_back()
             raise
 
     def _read(self, message: bytes) -> ReadMessage:
-        """Parses a message. May run in any thread. Raises BadMessage, NotHere, or CallFailed."""
+        """Decodes a request. May be called from any thread. Raises BadMessage, or NotHere."""
         known = self._openings.find(message)
         if known is not None:
             return known.id, known.planned, known.read(message)
@@ -191,7 +197,7 @@ class GrpcService:
     async def stream(
         self, messages: AsyncIterable[bytes], send: Callable[[bytes], Awaitable[None]], call: Call
     ) -> None:
-        """Answers a stream of requests. Raises CallFailed. See `Conversation`."""
+        """Answers all requests of a ModelStreamInfer stream. Raises CallFailed. See `Conversation`."""
         await Conversation(self, send, call).run(messages)
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
@@ -209,29 +215,29 @@ class GrpcService:
     async def relay_for(self, absent: NotHere, call: Call) -> "Relay | RefusedCall":
         """Returns the relay for a call about a model that this process does not serve, or the refusal.
 
-        The load balancer routes calls by their model. A call reaches the front if the load balancer could not read or
-        reach its model, and a replica if it is in a stream that began with another model. A replica passes calls about
-        models that it does not know on to the front, which knows all.
+        The load balancer routes calls by their model. Two kinds of calls need forwarding nevertheless: the front gets
+        those whose model the load balancer could not read or reach; a replica gets requests of streams that began with
+        another model, and passes them to the front if it does not know the model itself.
         """
         known = await self._server.models()
         for model in known:
             if model.is_called(absent.name, absent.version):
                 if not model.wanted:
                     return RefusedCall(unavailable_model(absent.name))
-                # A call that was passed on comes back here if HAProxy knows no replica of the model.
+                # HAProxy routes a forwarded call back to this process if it knows no replica of the model.
                 if not model.is_ready or call.metadata(RELAYED):
                     return RefusedCall(not_ready(absent.name, model.state))
                 if self._relay is not None:
                     return self._relay
-        of_front = self._dispatches and all(model.name != absent.name for model in known)
-        if of_front and self._relay is not None and not call.metadata(RELAYED) and _A_NAME.fullmatch(absent.name):
+        is_for_front = self._dispatches and all(model.name != absent.name for model in known)
+        if is_for_front and self._relay is not None and not call.metadata(RELAYED) and _A_NAME.fullmatch(absent.name):
             return self._relay
         return RefusedCall(unknown_model(absent.name, absent.version))
 
     # -- other calls ------------------------------------------------------------------------------------------
 
     async def answer(self, method: str, message: bytes, call: Call) -> bytes:
-        """Returns the response to any other unary call. method: its path. Raises CallFailed."""
+        """Answers a unary call other than ModelInfer. method: its path. Raises CallFailed."""
         try:
             return await self._calls.answer(method, message, Caller(call.metadata))
         except CallFailed:
@@ -244,7 +250,7 @@ class GrpcService:
 
 
 def _limit_ns(plan: Plan, call: Call) -> int | None:
-    """Returns the shorter of the request's own timeout and the time left of its call, None if there is neither."""
+    """Returns the shorter of the request's time limit and the time left until the call's deadline; None if neither."""
     own, left = plan.timeout_ns, call.time_left_ns()
     if own is None:
         return left

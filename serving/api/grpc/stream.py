@@ -1,7 +1,7 @@
-"""ModelStreamInfer: many requests in one call, answered in order. Each request names its model.
+"""Answers ModelStreamInfer: many requests in one call, answered in order, each by the model that it names.
 
-Requests are submitted as they arrive, so that they share batches. When STREAM_WINDOW requests or STREAM_BYTES wait, no
-more are read (backpressure). Requests to models of other processes go over one stream per model, see `remote.py`.
+Requests are submitted as they arrive, so that they can share batches. When STREAM_WINDOW requests or STREAM_BYTES bytes
+wait for answers, no more are read. Requests to models of other processes are forwarded by `api/grpc/remote.py`.
 """
 
 import asyncio
@@ -18,22 +18,25 @@ from serving.protocol.grpc_codec import error_in_stream, in_stream
 from serving.protocol.pb import decode, encode
 
 STREAM_WINDOW = 256  # requests of one stream that wait for their answers
-STREAM_BYTES = 64 << 20  # bytes of their messages, inflated; a single one may be larger
+STREAM_BYTES = 64 << 20  # bytes of their messages, inflated; a single message may be larger
 
 
 class Requests(Protocol):
-    """Submits the requests of a conversation. `GrpcService` implements it."""
+    """Submits the requests of a stream. `GrpcService` implements it."""
 
     async def begin_in_stream(self, message: bytes, call: Call) -> Pending | PendingGeneration:
-        """Reads and submits a request. Raises BadMessage, NotHere, or CallFailed where there is no room."""
+        """Decodes and submits a request. Raises BadMessage, NotHere, or CallFailed if there is no memory for it."""
         ...
 
-    async def relay_for(self, absent: NotHere, call: Call) -> Relay | RefusedCall: ...
+    async def relay_for(self, absent: NotHere, call: Call) -> Relay | RefusedCall:
+        """Returns the relay for a model that this process does not serve, or the refusal."""
+        ...
 
 
 class Conversation:
-    """One stream of requests. The error of one request is sent in the stream, which goes on. If the client sends the
-    metadata `triton_grpc_error: true`, the error ends the stream instead (CallFailed)."""
+    """One ModelStreamInfer call. The error of a request is sent as a message of the stream, which goes on. If the
+    client sent the metadata `triton_grpc_error: true`, the first error ends the call instead: `run` raises
+    CallFailed."""
 
     def __init__(self, requests: Requests, send: Callable[[bytes], Awaitable[None]], call: Call) -> None:
         self._requests = requests
@@ -47,7 +50,7 @@ class Conversation:
         self._remote: dict[str, RemoteModel] = {}
 
     async def run(self, messages: AsyncIterable[bytes]) -> None:
-        """Runs until the client has sent all requests and all are answered. Raises CallFailed."""
+        """Runs until the client has ended its side and all its requests are answered. Raises CallFailed."""
         try:
             async with asyncio.TaskGroup() as group:
                 answers = group.create_task(self._answer())
@@ -114,8 +117,8 @@ class Conversation:
             self._has_let_go.set()
 
     async def _send_generation(self, generation: PendingGeneration) -> None:
-        """Sends the answers of a generation in order, as they come. Answers to other requests may come between them, as
-        with Triton."""
+        """Sends the answers of a generation in order, as they arrive. Answers of other requests may be sent between
+        them, as in Triton."""
         ended: Fault | None = fault_of_outcome(Cancelled())
         try:
             async for values in generation.answers:
@@ -141,7 +144,7 @@ class Conversation:
 
 
 def _named(message: bytes) -> tuple[str, str]:
-    """Returns model name and id of a request that failed, "" if the message cannot be decoded."""
+    """Returns the model's name and the id of a request that failed; "" for both if the message cannot be decoded."""
     try:
         request = decode("ModelInferRequest", message)
     except BadMessage:

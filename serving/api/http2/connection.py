@@ -22,8 +22,8 @@ HELD_WINDOWS = 4  # bound of the bytes that wait on one connection, received or 
 class Http2Connection(FrameReceiver[H]):
     """One connection and its streams.
 
-    receive_window: flow-control window of each stream in bytes. The subclass gives credit back by `_credit`.
-    connections: the set of open connections; this one adds itself, and removes itself when it is lost.
+    receive_window: flow-control window of each stream: bytes that may arrive before the subclass calls `_credit`.
+    connections: the set of open connections, from which this one removes itself when it is lost.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Http2Connection(FrameReceiver[H]):
 
     def _check_begun(self, id: int) -> None:
         if id == 0 or id % 2 == 0 or id > self._last_stream:
-            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a frame on stream 0 or on an idle stream")
+            raise http2.ConnectionFault(http2.PROTOCOL_ERROR, "a frame on an idle stream")
 
     def _take_credit(self, id: int, credit: int) -> None:
         if id == 0:

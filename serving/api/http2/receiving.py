@@ -1,8 +1,9 @@
 """The receiving half of an HTTP/2 connection: cuts bytes into frames, assembles header blocks, and handles the frames
 about the connection itself.
 
-No input of a client raises out of here: a violation of the protocol ends its stream or, where RFC 9113 demands it, the
-connection. Frames that cost the client nothing and advance no call are counted; a flood of them ends the connection.
+A violation of the protocol never raises an exception into the event loop: it ends its stream or, where RFC 9113 demands
+it, the connection. Frames that cost the client nothing and advance no call are counted; a flood of them ends the
+connection.
 """
 
 import logging

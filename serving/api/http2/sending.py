@@ -51,7 +51,7 @@ class FrameSender(asyncio.Protocol):
         self._room = MAX_TURN  # bytes of data left for this iteration of the event loop; 0 while the socket is full
         self._is_paused = False
         self._is_leaving = False
-        self._blocked: dict[int, None] = {}  # streams that wait for the connection's window or the socket, in order
+        self._blocked: dict[int, None] = {}  # streams that wait for the connection or the socket, oldest first
         self._held = 0
         self._max_held = max_held
 
