@@ -1,4 +1,4 @@
-"""The best classes of each row as text: `value:index`, then `:label` if the classes have names (Triton's format)."""
+"""The best classes of each row as text, in Triton's format: `value:index`, plus `:label` if the classes have names."""
 
 from collections.abc import Sequence
 

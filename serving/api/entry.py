@@ -1,4 +1,4 @@
-"""A model as the repository index lists it, independent of the process that serves it."""
+"""The entry of a model in the repository index, whichever process serves the model."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +10,8 @@ State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 class ModelEntry:
     """State and signature of a model.
 
-    reason: why it is in this state; may be empty. signature: made by `openapi.document.signature`, None if unknown.
+    reason: why it is in this state; "" if there is nothing to explain.
+    signature: made by `openapi.document.signature`; None if unknown.
     wanted: False for a model that a client has unloaded.
     """
 

@@ -1,4 +1,4 @@
-"""Makes ids for requests without one, and notifies the witnesses of answered requests; for HTTP and gRPC."""
+"""Ids for requests that come without one, and the notification of witnesses about answered requests, for all wires."""
 
 import os
 from itertools import count
@@ -31,7 +31,9 @@ def notify(
     began_ns: int,
     settled_ns: int,
 ) -> None:
-    """Notifies the model's witnesses after the answer was written. For the arguments see `core.witness.Exchange`."""
+    """Notifies the model's witnesses of a request. Must be called when its answer has been written.
+
+    The arguments are the fields of `core.witness.Exchange`."""
     exchange = Exchange(wire, id, tenant, status, outcome, traceparent, began_ns, settled_ns, now_ns())
     for witness in model.witnesses:
         witness.answered(exchange)

@@ -10,6 +10,7 @@
 | the request arrives too slowly | 408 with `Connection: close` | DEADLINE_EXCEEDED |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
+| the head of the request is too large | 431 with `Connection: close` | RESOURCE_EXHAUSTED |
 | a caller's own limit is reached | 429 with Retry-After | RESOURCE_EXHAUSTED with grpc-retry-pushback-ms |
 | Cancelled | 499 | CANCELLED |
 | ModelError, BadOutput, a bug of the server | 500 | INTERNAL |
@@ -99,7 +100,9 @@ INTERNAL = Fault(500, "internal error")
 
 
 def fault_of_error(error: Exception) -> Fault:
-    """Returns the fault of a raised error. An unknown class is a bug of the server: its text is not sent."""
+    """Returns the fault of a raised error.
+
+    An error of an unknown class is a bug of the server: its text is not sent."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
             return Fault(status, str(error) or type(error).__name__)
@@ -165,7 +168,7 @@ def escaped_path(raw: str, path: str) -> Fault:
 
     raw: the path as it was received. path: the same path decoded.
     """
-    return Fault(404, f"Request for unknown model: '{raw[:200]}' is not decoded on its way; ask for {path[:200]}")
+    return Fault(404, f"Request for unknown model: '{raw[:200]}' is not decoded; use the path {path[:200]}")
 
 
 def unknown_path(path: str) -> Fault:
@@ -173,7 +176,7 @@ def unknown_path(path: str) -> Fault:
 
 
 def wrong_verb(method: str, allowed: str) -> Fault:
-    return Fault(405, f"{method[:20]} is not possible here, use {allowed}", ((b"allow", allowed.encode()),))
+    return Fault(405, f"{method[:20]} is not allowed here, use {allowed}", ((b"allow", allowed.encode()),))
 
 
 def not_ready(name: str, state: str = "not ready") -> Fault:

@@ -1,6 +1,7 @@
-"""The server's operations other than inference, for HTTP and gRPC. Answers have the shapes of HTTP's JSON.
+"""The operations of a server other than inference, for both wires. Answers have the form of the JSON sent over HTTP.
 
-Operations that the settings do not allow raise CallFailed with the name of the setting. Bad arguments raise BadMessage.
+An operation that a setting switches off is refused with the name of that setting. Refusals are raised as CallFailed or
+BadMessage.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from serving.protocol.errors import BadMessage
 
 Settings = dict[str, Any]
 MODEL_CONTROL_IS_OFF = "loading and unloading are off on this server; the setting server.model_control allows them"
-# Models have no dependents here, so this parameter changes nothing.
+# No model depends on another here, so this parameter is accepted and has no effect.
 _WITHOUT_EFFECT = ("unload_dependents",)
 
 
@@ -25,34 +26,38 @@ class ModelControl(Protocol):
     """Loads and unloads models at run time. Both methods raise CallFailed with the reason."""
 
     async def load(self, name: str) -> None:
-        """Deploys a model of the settings, or replaces its replicas; returns when the new replicas answer."""
+        """Deploys a model of the settings, or replaces its replicas. Returns when the new replicas are ready."""
         ...
 
     async def unload(self, name: str) -> None:
-        """Unloads a model; returns when it receives no more requests. Its replicas may still finish those in flight."""
+        """Stops a model. Returns when it accepts no more requests; its replicas may still be draining."""
         ...
 
 
 class Switches(Protocol):
-    """Reads and changes the settings of tracing and logging, by Triton's names.
+    """Reads and changes the settings of tracing and logging, which have Triton's names.
 
-    Both methods return the settings after the changes, made in all replicas. They raise BadMessage for a setting that
-    has no effect here and for an invalid value."""
+    Both methods return the settings after the changes have been made in all replicas. They raise BadMessage for a
+    setting that has no effect here, or for an invalid value.
+    """
 
     async def trace(self, changes: Mapping[str, Any], model: str = "") -> Settings:
-        """Returns the settings of tracing of this model; of all models if `model` is empty."""
+        """Changes and returns the trace settings of this model; of all models for ""."""
         ...
 
-    async def log(self, changes: Mapping[str, Any]) -> Settings: ...
+    async def log(self, changes: Mapping[str, Any]) -> Settings:
+        """Changes and returns the log settings of the server."""
+        ...
 
 
 class Operations:
-    """The operations of one server.
+    """The operations that a server offers.
 
-    models: returns the entries of all models. counts: returns an entry of `model_stats` for each.
-    strict_readiness: the server is ready only while every model that is not unloaded is ready.
-    regions, control, switches: None if the settings do not allow that.
-    gate: checks whether a caller may change something.
+    models: returns the entry of every model.
+    counts: returns each model's entry of `model_stats`.
+    strict_readiness: the server is ready only while every wanted model is ready; otherwise it always is.
+    regions, control, switches: None if the settings do not allow these operations.
+    gate: decides which callers may change anything.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class Operations:
         self._switches = switches
         self.gate = gate or Gate()
 
-    # -- what there is ----------------------------------------------------------------------------------------
+    # -- server and models ----------------------------------------------------------------------------------------
 
     def server(self) -> dict[str, Any]:
         offered = {
@@ -107,13 +112,13 @@ class Operations:
         """Returns the statistics of all models."""
         return statistics(await self._counts() if self._counts else [])
 
-    # -- models come and go -----------------------------------------------------------------------------------
+    # -- loading and unloading ------------------------------------------------------------------------------------
 
     async def load(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage(
-                    "a model is loaded with the server's settings; remove this parameter",
+                    "a model is loaded as the server's settings describe it; leave this parameter out",
                     path=f"parameters.{given[:100]}",
                 )
         await self._controlling(caller).load(name)
@@ -121,7 +126,7 @@ class Operations:
     async def unload(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
-                raise BadMessage("unknown", path=f"parameters.{given[:100]}")
+                raise BadMessage("unknown parameter", path=f"parameters.{given[:100]}")
         control = self._controlling(caller)
         # As in Triton, unloading an unknown model succeeds.
         if any(model.name == name for model in await self.models()):
@@ -133,10 +138,10 @@ class Operations:
         self.gate.check(caller)
         return self._control
 
-    # -- shared memory ----------------------------------------------------------------------------------------
+    # -- shared memory --------------------------------------------------------------------------------------------
 
     def region_status(self, kind: Kind, name: str) -> list[dict[str, Any]]:
-        """Returns the status of this region, or of all regions of the kind if the name is empty."""
+        """Returns the description of this region; of all regions of the kind for "". Raises UnknownRegion."""
         if self._regions is not None:
             return self._regions.status(kind, name)
         if name:
@@ -146,7 +151,7 @@ class Operations:
     def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any], caller: Caller) -> None:
         """Registers a region.
 
-        facts: `key`, `offset` and `byte_size`; for a GPU's memory `raw_handle`, `device_id` and `byte_size`.
+        facts: `key`, `offset` and `byte_size`; for GPU memory `raw_handle`, `device_id` and `byte_size`.
         """
         if self._regions is None:
             raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
@@ -156,17 +161,18 @@ class Operations:
         self._regions.register(kind, name, facts)
 
     def unregister_regions(self, kind: Kind, name: str, caller: Caller) -> None:
-        """Unregisters this region, or all regions of the kind if the name is empty.
+        """Unregisters this region; all regions of the kind for "".
 
-        Succeeds even if shared memory is off, since perf_analyzer unregisters both kinds before it exits."""
+        If shared memory is off this has no effect and is no error, since perf_analyzer always unregisters both kinds
+        before it exits."""
         if self._regions is not None:
             self.gate.check(caller)
             self._regions.unregister(kind, name)
 
-    # -- what is traced and logged ----------------------------------------------------------------------------
+    # -- tracing and logging --------------------------------------------------------------------------------------
 
     async def trace(self, changes: Mapping[str, Any], caller: Caller, model: str = "") -> Settings:
-        """Changes the settings of tracing of this model, or of all if `model` is empty; returns them."""
+        """Changes and returns the trace settings of this model; of all models for ""."""
         switches = self._switching("the trace extension", changes, caller)
         if model and model not in [known.name for known in await self.models()]:
             raise CallFailed(unknown_model(model))
@@ -175,9 +181,9 @@ class Operations:
     async def log(self, changes: Mapping[str, Any], caller: Caller) -> Settings:
         return await self._switching("the logging extension", changes, caller).log(changes)
 
-    def _switching(self, what: str, changes: Mapping[str, Any], caller: Caller) -> Switches:
+    def _switching(self, extension: str, changes: Mapping[str, Any], caller: Caller) -> Switches:
         if self._switches is None:
-            raise CallFailed(left_out(f"{what} is not supported by this server"))
+            raise CallFailed(left_out(f"{extension} is not supported by this server"))
         if changes:
             self.gate.check(caller)
         return self._switches

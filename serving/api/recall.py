@@ -19,12 +19,12 @@ class Recall(Generic[T]):
         self._old: dict[bytes, T] = {}
 
     def get(self, key: bytes) -> T | None:
-        found = self._young.get(key)
-        if found is None:
-            found = self._old.get(key)
-            if found is not None:
-                self.keep(key, found)
-        return found
+        value = self._young.get(key)
+        if value is None:
+            value = self._old.get(key)
+            if value is not None:
+                self.keep(key, value)
+        return value
 
     def keep(self, key: bytes, value: T) -> None:
         if len(key) > MAX_KEY_BYTES:

@@ -1,4 +1,4 @@
-"""A model as HTTP and gRPC see it, with everything that a request to it may need."""
+"""The central value of both wires: a model with everything that its requests use."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,17 +14,22 @@ from serving.protocol.messages import TensorDescription
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model as HTTP and gRPC see it.
+    """A model as both wires see it.
 
-    generator: only for generating models; `backend` then rejects requests that expect exactly one answer.
-    sequencer: only for models with state; `backend` then rejects requests without a sequence.
-    config: returns the model's settings, shown under `parameters` of the model's configuration.
-    takes_parameters: pass a request's own parameters to the backend.
-    witnesses: notified of every answered request. of_failures: notified of those with a status of 500 or above.
-    regions: the shared memory that requests may refer to; None if they may not.
-    totals: returns the statistics of all replicas; None if this process has the only one.
-    trace: reads and changes the settings of tracing of this model, see `operations.Switches`.
-    wire: counts the time that decoding and encoding its messages takes. room: for the bodies of its requests.
+    backend: computes the requests. The backend of a model with a generator or a sequencer rejects requests that must go
+        through that instead.
+    generator: of a generating model, which sends any number of answers to a request; otherwise None.
+    sequencer: of a model with state; otherwise None.
+    example: the JSON of an example request, shown on the pages; None without one.
+    config: returns the model's settings, shown under `parameters` of its configuration.
+    takes_parameters: whether the backend receives the request's own parameters.
+    witnesses: are notified of every request.
+    of_failures: is notified of requests that end with a status of 500 or more.
+    regions: the shared memory to which requests may refer; None if they may not.
+    totals: returns the statistics of all replicas; None if this is the only one.
+    trace: reads and changes the trace settings of this model, see `operations.Switches`.
+    wire: the time spent on reading requests and writing answers, measured here.
+    room: bounds the bytes of its requests' bodies.
     """
 
     name: str
@@ -50,7 +55,7 @@ class ServedModel:
     room: Room = field(default_factory=Room)
 
     async def statistics(self) -> ModelStatistics:
-        """Returns the statistics of all replicas."""
+        """Returns the statistics, summed over all replicas."""
         return await self.totals() if self.totals else self.backend.statistics()
 
     @property
@@ -59,7 +64,7 @@ class ServedModel:
 
     @property
     def batched(self) -> bool:
-        """Returns whether all inputs have a batch dimension."""
+        """True if the first dimension of all inputs is the batch dimension, so that requests can share a batch."""
         return all(tensor.batched for tensor in self.inputs)
 
     @property

@@ -84,7 +84,9 @@ def choose_outputs(
         description = by_name.get(output.name)
         if description is None:
             names = ", ".join(repr(name) for name in by_name)
-            raise BadMessage(f"unknown output {output.name[:100]!r}, the model gives {names}", path=f"outputs[{index}]")
+            raise BadMessage(
+                f"unknown output {output.name[:100]!r}, the model returns {names}", path=f"outputs[{index}]"
+            )
         if any(other.name == output.name for other in formats):
             raise BadMessage(f"output {output.name!r} is requested twice", path=f"outputs[{index}]")
         formats.append(_format(description, output, binary))

@@ -1,4 +1,4 @@
-"""A real uvicorn on a loopback port, in a thread, in front of the applications and a backend without a model; and a
+"""Fixtures: a real uvicorn in a thread, on a loopback port, with the applications and a backend without a model; and a
 real browser for the pages."""
 
 import asyncio
@@ -28,14 +28,14 @@ from tests.open_gate import OpenGate
 
 
 def model(name: str, *tensors: tuple[str, str, tuple[int, ...]], backend: EchoBackend, **more: Any) -> ServedModel:
-    """A model whose outputs are its inputs."""
+    """Returns a model whose outputs are its inputs. tensors: name, datatype and shape of each."""
     described = tuple(TensorDescription(*tensor) for tensor in tensors)
     more.setdefault("outputs", described)
     return ServedModel(name=name, inputs=described, backend=backend, **more)
 
 
 def operations_of(models: Sequence[ServedModel], **more: Any) -> Operations:
-    """What a server with these models is asked beside inference."""
+    """Returns the operations of a server with these models."""
 
     async def status() -> list[ModelEntry]:
         return [
@@ -68,7 +68,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not read: its 
         self._up.set()
 
     async def main_loop(self) -> None:
-        """Waits for `close` instead of looking every tenth of a second: there are hundreds of tests."""
+        """Waits for `close` instead of polling every 0.1 s, which would slow hundreds of tests."""
         await self.on_tick(0)
         await self._end.wait()
 
@@ -86,7 +86,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not read: its 
 
 @contextmanager
 def serving() -> Iterator[Callable[..., Server]]:
-    """A function that starts a server for given models behind a front; all are stopped at the end."""
+    """Yields a function that starts a server for given models behind a front; all are stopped at the end."""
     servers: list[Server] = []
 
     def start(
@@ -97,8 +97,11 @@ def serving() -> Iterator[Callable[..., Server]]:
         tenant_header: str = "",
         **more: object,
     ) -> Server:
-        """http: uvicorn's protocol, or "short" for the short way, which the first model's plain requests take then.
-        more: for `Operations`."""
+        """Starts a server.
+
+        http: uvicorn's protocol, or "short" for the fast path for plain requests to the first model.
+        more: arguments of `Operations`.
+        """
         apps = {served.name: ModelApp(served, tenant_header=tenant_header) for served in models}
 
         protocol = fast_path(apps[models[0].name]) if http == "short" else http
@@ -121,20 +124,20 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="module")
 def serve_module() -> Iterator[Callable[..., Server]]:
-    """For files whose tests leave nothing behind in the server."""
+    """Like `serving`, but once per file: for tests that leave no state in the server."""
     with serving() as start:
         yield start
 
 
 @pytest.fixture(params=["http", "grpc"])
 def wire(request: pytest.FixtureRequest) -> Any:
-    """The module of Triton's client for it."""
+    """The module of Triton's client for a wire, HTTP or gRPC."""
     return importlib.import_module(f"tritonclient.{request.param}")
 
 
 @pytest.fixture
 def triton(served: Any, wire: Any) -> Iterator[Any]:
-    """Triton's client of the file's house, which forgets all regions afterwards."""
+    """Triton's client of the file's server. Unregisters all regions after the test."""
     with connect(served, wire, **({"concurrency": 2} if wire is tritonclient.http else {})) as client:
         yield client
         client.unregister_system_shared_memory()
@@ -143,7 +146,7 @@ def triton(served: Any, wire: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The machine's own Chromium, driven by Playwright; whatever needs it is skipped without one of them."""
+    """The machine's Chromium, driven by Playwright. Tests that need it are skipped if one of the two is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no browser tests: pip install playwright")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:

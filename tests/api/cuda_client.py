@@ -1,6 +1,6 @@
-"""A process that shares memory of a GPU, as a client of ours would; CUDA opens such memory only in another process.
+"""A process that shares GPU memory, as a client would. CUDA can open such memory only in another process.
 
-`python -m tests.api.cuda_client LIBRARY BYTES` prints the handle in base64, then obeys lines on its input:
+`python -m tests.api.cuda_client LIBRARY BYTES` prints the handle in base64, then executes the lines of its input:
 `write OFFSET HEX`, and `read OFFSET BYTES`, which prints hex. At the end of the input it frees the memory.
 """
 
@@ -19,13 +19,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class SharedMemory:
-    """In a process of its own, until it is closed. `handle`: as tritonclient's `get_raw_handle` gives it."""
+    """GPU memory that another process owns until `close`. handle: as tritonclient's `get_raw_handle` returns it."""
 
     def __init__(self, byte_size: int, library: Path | str = LIBRARY) -> None:
         self.byte_size = byte_size
         command = [sys.executable, "-m", "tests.api.cuda_client", str(library), str(byte_size)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.handle = self._told().encode()
+        self.handle = self._read_line().encode()
 
     def write(self, data: bytes, offset: int = 0) -> None:
         self._ask(f"write {offset} {data.hex()}")
@@ -37,9 +37,9 @@ class SharedMemory:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        return self._told()
+        return self._read_line()
 
-    def _told(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the process that shares memory has ended"
@@ -54,7 +54,7 @@ class SharedMemory:
 
 
 class _Owner(CudaDriver):
-    """Whoever made the memory."""
+    """The owner of the memory, in the other process."""
 
     def make(self, byte_size: int) -> Shared:
         address = ctypes.c_uint64()

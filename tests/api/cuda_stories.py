@@ -1,6 +1,7 @@
-"""What sharing a GPU's memory between processes promises, on any driver. pytest tells these stories of the driver in
-`serving.testing`, and of NVIDIA's where there is one; `python -m tests.api.cuda_stories [LIBRARY]` tells them without
-pytest, of NVIDIA's if no other is named.
+"""Tests of sharing GPU memory between processes, for any driver.
+
+pytest runs them with the driver in `serving.testing`, and with NVIDIA's if there is one. `python -m
+tests.api.cuda_stories [LIBRARY]` runs them without pytest, by default with NVIDIA's driver.
 """
 
 import base64
@@ -21,14 +22,14 @@ Library = Path | str
 
 
 def current_context(library: Library) -> int:
-    """Of this thread; 0 without one."""
+    """Returns the current CUDA context of this thread; 0 without one."""
     context = ctypes.c_void_p()
     ctypes.CDLL(str(library)).cuCtxGetCurrent(ctypes.byref(context))
     return context.value or 0
 
 
 def refusal(driver: CudaDriver, device: int) -> str:
-    """Of a handle that nobody gave out."""
+    """Returns the driver's error for a handle that no process has exported."""
     try:
         driver.open(b"\1" * 64, device)
     except CudaError as error:

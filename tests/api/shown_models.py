@@ -1,4 +1,4 @@
-"""Models whose answers a page has to show: a label with its score, a text, a vector, a table."""
+"""Models with the kinds of answers that the page must show: a label with its score, a text, a vector, a table."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ LABELS = ("cat", "dog: small", "fish")
 
 
 def classifier(spec: ModelSpec) -> NumpyModel:
-    """The length of the file decides."""
+    """Classifies a file by its length."""
 
     def compute(images: np.ndarray) -> tuple[np.ndarray, ...]:
         best = np.array([len(image) % len(LABELS) for image in images[:, 0]])
@@ -22,7 +22,7 @@ def classifier(spec: ModelSpec) -> NumpyModel:
 
 
 def embedder(spec: ModelSpec) -> NumpyModel:
-    """The first 64 characters as numbers around zero."""
+    """Embeds a text as its first 64 characters, scaled to numbers around zero."""
 
     def compute(texts: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = [np.frombuffer(text[:64].ljust(64), np.uint8).astype(np.float32) - 96 for text in texts[:, 0]]
@@ -33,7 +33,7 @@ def embedder(spec: ModelSpec) -> NumpyModel:
 
 
 def numbers(spec: ModelSpec) -> NumpyModel:
-    """Everything that is no text, and a table."""
+    """Takes inputs of all datatypes that are not texts, and returns among others a table."""
 
     def compute(a: np.ndarray, flag: np.ndarray, long: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, ...]:
         table = np.repeat(a[:, None, :], 3, axis=1) * np.arange(1, 4, dtype=np.float32)[None, :, None]

@@ -1,4 +1,4 @@
-"""How long a request was under way, from HAProxy's stamp at the end of its head."""
+"""The age of a request, from the stamp that HAProxy adds at the end of its head."""
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def test_a_stamp_that_is_no_number_or_lies_ahead_is_age_0() -> None:
     assert stamps().split(stamped(f"0123456789abcdef-{NOW_US + 3000}")) == (HEAD, 0)
 
 
-def test_of_a_header_block_it_is_taken_off_whatever_machine_it_is_of() -> None:
+def test_a_stamp_of_any_machine_is_removed_from_a_header_block() -> None:
     block = b"\x83\x86" + header_block([(b"application", b"m")])
     for value, age_ns in {
         f"0123456789abcdef-{NOW_US - 3000}": 3_000_000,

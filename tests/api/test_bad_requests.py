@@ -1,4 +1,4 @@
-"""Whatever a client gets wrong, it is told so with a 4xx, and the next request on the same connection is answered."""
+"""Malformed requests: each is answered with a 4xx, and the next request on the same connection succeeds."""
 
 import http.client
 import json
@@ -128,7 +128,7 @@ BAD = {
     "an unknown input": (message(tensor("z")), None, "inputs[0]: unknown input 'z', the model takes 'a', 'b'"),
     "a missing input": (message(tensor("b", "INT64", (1, 1), data=[1])), None, "inputs: missing 'a'"),
     "a doubled input": (message(tensor(), tensor()), None, "inputs[1]: input 'a' is given twice"),
-    "an unknown output": (message(outputs=[{"name": "z"}]), None, "outputs[0]: unknown output 'z', the model gives"),
+    "an unknown output": (message(outputs=[{"name": "z"}]), None, "outputs[0]: unknown output 'z', the model returns"),
     "a doubled output": (message(outputs=[{"name": "a"}] * 2), None, "outputs[1]: output 'a' is requested twice"),
     "too few values": (message(tensor(data=[1])), None, "inputs[0].data: 1 elements, but the shape needs 4"),
     "a bad priority": (message(parameters={"priority": -1}), None, "parameters.priority: must be a whole number"),
@@ -215,11 +215,11 @@ def test_the_content_type_decides_nothing(connection, content_type: str) -> None
 @pytest.mark.parametrize(
     ("verb", "path", "status", "text"),
     [
-        ("GET", "/v2/models/m/infer", 405, "GET is not possible here, use POST"),
-        ("POST", "/v2/models/m/config", 405, "POST is not possible here, use GET"),
-        ("DELETE", "/v2/models/m", 405, "DELETE is not possible here, use GET"),
-        ("POST", "/v2/health/live", 405, "POST is not possible here, use GET"),
-        ("GET", "/v2/repository/index", 405, "GET is not possible here, use POST"),
+        ("GET", "/v2/models/m/infer", 405, "GET is not allowed here, use POST"),
+        ("POST", "/v2/models/m/config", 405, "POST is not allowed here, use GET"),
+        ("DELETE", "/v2/models/m", 405, "DELETE is not allowed here, use GET"),
+        ("POST", "/v2/health/live", 405, "POST is not allowed here, use GET"),
+        ("GET", "/v2/repository/index", 405, "GET is not allowed here, use POST"),
         ("GET", "/v2/models/none", 404, "Request for unknown model: 'none' is not found"),
         ("GET", "/v2/models/m/versions/2/ready", 404, "Request for unknown model: 'm' version 2 is not found"),
         ("GET", "/v2/models/m/nothing", 404, "no such path: /v2/models/m/nothing"),

@@ -1,5 +1,4 @@
-"""Which messages are read and written on the event loop, and which beside it: no body of any kind stands in the way of
-others in proportion to its bytes."""
+"""The choice between event loop and thread for reading and writing messages: no large body may block the event loop."""
 
 import http.client
 import json
@@ -22,7 +21,7 @@ BESIDE = "messages"
 
 
 class Noted(tuple):
-    """A model's inputs that note in which thread a request was held against them."""
+    """The inputs of a model; they record in which thread a request is checked."""
 
     threads: list[str]
 
@@ -39,7 +38,7 @@ def noting(datatype: str, **more: object):
 
 
 def bytes_on_the_loop(served, sent: int) -> int:
-    """Of a request that was just answered."""
+    """Returns how many of the `sent` bytes of the latest request were read on the event loop: all or 0."""
     assert served.inputs.threads
     return 0 if set(served.inputs.threads) == {BESIDE} else sent
 
@@ -79,11 +78,11 @@ def post(server, body: bytes, head_bytes: int | None, **headers: str) -> int:
 
 
 @pytest.mark.parametrize("kind", LARGE)
-@pytest.mark.parametrize("way", ["short", "httptools"])
-def test_large_bodies_are_read_beside_the_loop(serve, kind: str, way: str) -> None:
+@pytest.mark.parametrize("path", ["short", "httptools"])
+def test_large_bodies_are_read_beside_the_loop(serve, kind: str, path: str) -> None:
     datatype, (body, head_bytes) = LARGE[kind]
     served = noting(datatype)
-    server = serve([served], http=way)
+    server = serve([served], http=path)
     served.inputs.threads.clear()
     assert len(body) > LONG_BYTES
     assert post(server, body, head_bytes) == (400 if "not" in kind or "cut" in kind else 200)
@@ -91,10 +90,10 @@ def test_large_bodies_are_read_beside_the_loop(serve, kind: str, way: str) -> No
         assert bytes_on_the_loop(served, len(body)) / len(body) == 0
 
 
-@pytest.mark.parametrize("way", ["short", "httptools"])
-def test_small_bodies_and_views_of_large_ones_stay_on_the_loop(serve, way: str) -> None:
+@pytest.mark.parametrize("path", ["short", "httptools"])
+def test_small_bodies_and_views_of_large_ones_stay_on_the_loop(serve, path: str) -> None:
     served = noting("FP32")
-    server = serve([served], http=way)
+    server = serve([served], http=path)
     for body, head_bytes in (as_json("[1,2]", count=2), raw("FP32", bytes(4 * COUNT)), raw("FP32", bytes(8), 2)):
         served.inputs.threads.clear()
         assert post(server, body, head_bytes) == 200
@@ -139,7 +138,7 @@ def test_large_messages_are_read_beside_the_loop(door: str, in_stream: bool) -> 
 
 
 class NotedText(str):
-    """A text that notes in which thread it was written."""
+    """A text that records in which thread it is written."""
 
     threads: ClassVar[list[str]] = []
 
@@ -157,9 +156,9 @@ class NotedLabels(dict):
         return default
 
 
-@pytest.mark.parametrize("way", ["short", "httptools", "fast", "plain"])
+@pytest.mark.parametrize("path", ["short", "httptools", "fast", "plain"])
 @pytest.mark.parametrize("elements", [4, LONG_ELEMENTS + 1])
-def test_many_elements_are_written_beside_the_loop(serve, way: str, elements: int) -> None:
+def test_many_elements_are_written_beside_the_loop(serve, path: str, elements: int) -> None:
     texts = np.array([[NotedText("a")] * elements], dtype=object)
     scores = np.zeros((1, elements), np.float32)
     labels = NotedLabels()
@@ -169,16 +168,16 @@ def test_many_elements_are_written_beside_the_loop(serve, way: str, elements: in
         outputs=(TensorDescription("text", "BYTES", (-1, -1)), TensorDescription("score", "FP32", (-1, -1))),
     )  # fmt: skip
     NotedText.threads = []
-    if way in ("fast", "plain"):
+    if path in ("fast", "plain"):
         x = triton_grpc.InferInput("x", [1, 1], "FP32").set_data_from_numpy(np.zeros((1, 1), np.float32))
         outputs = [triton_grpc.InferRequestedOutput("text"), triton_grpc.InferRequestedOutput("score", class_count=2)]
         with (
-            grpc_serving([served], door=way) as running,
+            grpc_serving([served], door=path) as running,
             triton_grpc.InferenceServerClient(running.address) as client,
         ):
             assert client.infer("m", [x], outputs=outputs).as_numpy("text").shape == (1, elements)
     else:
-        server = serve([served], http=way)
+        server = serve([served], http=path)
         classes = '{"name":"score","parameters":{"classification":2}}'
         body = as_json("[1]", count=1)[0][:-1] + f',"outputs":[{{"name":"text"}},{classes}]}}'.encode()
         assert post(server, body, None) == 200
@@ -187,7 +186,7 @@ def test_many_elements_are_written_beside_the_loop(serve, way: str, elements: in
 
 
 class NotedAnswer(dict):
-    """Outputs that note in which thread they were asked for last."""
+    """Outputs that record in which thread they were last accessed."""
 
     thread = ""
 
@@ -196,23 +195,23 @@ class NotedAnswer(dict):
         return super().__getitem__(name)
 
 
-@pytest.mark.parametrize("way", ["short", "httptools", "fast", "plain"])
+@pytest.mark.parametrize("path", ["short", "httptools", "fast", "plain"])
 @pytest.mark.parametrize("more_bytes", [0, 4])
-def test_very_large_raw_answers_are_copied_beside_the_loop(serve, way: str, more_bytes: int) -> None:
+def test_very_large_raw_answers_are_copied_beside_the_loop(serve, path: str, more_bytes: int) -> None:
     count = (LONG_ANSWER_BYTES + more_bytes) // 4
     answer = NotedAnswer(x=np.arange(count, dtype=np.float32).reshape(1, count))
     served = model("m", ("x", "FP32", (-1, -1)), backend=EchoBackend(lambda _: answer))
-    if way in ("fast", "plain"):
+    if path in ("fast", "plain"):
         x = triton_grpc.InferInput("x", [1, 1], "FP32").set_data_from_numpy(np.zeros((1, 1), np.float32))
         with (
-            grpc_serving([served], door=way) as running,
+            grpc_serving([served], door=path) as running,
             triton_grpc.InferenceServerClient(running.address) as client,
         ):
             assert np.array_equal(client.infer("m", [x]).as_numpy("x"), answer["x"])
             answer.thread = ""
             client.infer("m", [x])
     else:
-        server = serve([served], http=way)
+        server = serve([served], http=path)
         body = as_json("[1]", count=1)[0][:-1] + b',"parameters":{"binary_data_output":true}}'
         assert post(server, body, None) == 200
     assert (answer.thread == BESIDE) == (more_bytes > 0)

@@ -1,4 +1,4 @@
-"""The short way through a connection, byte by byte: however requests are cut, the answers are those of uvicorn."""
+"""The fast path of a connection: however a client splits its requests, the answers equal those of uvicorn."""
 
 import asyncio
 import re
@@ -46,7 +46,7 @@ def chunked() -> bytes:
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is written to it."""
+    """A transport that stores what is written to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Wire(asyncio.Transport):
 
 
 class Talk:
-    """One connection to an application, with its wire in the test's hand."""
+    """A connection to an application, with a transport that the test controls."""
 
     def __init__(self, backend: EchoBackend, *, http: str = "short") -> None:
         app = ModelApp(model("m", ("x", "FP32", (-1, 2)), backend=backend, max_body_bytes=LIMIT))
@@ -89,14 +89,14 @@ class Talk:
         self.connection.connection_made(self.wire)
 
     async def send(self, data: bytes) -> None:
-        """As the loop would: not while reading is paused, and not after the end."""
+        """Sends data as the event loop would: not while reading is paused, and not after the connection is closed."""
         await self.wire.readable.wait()
         if not self.wire.closed:
             self.connection.data_received(data)
         await asyncio.sleep(0)
 
     async def answers(self, count: int) -> list[tuple[int, bytes]]:
-        """Status and body of so many answers; fewer where the connection was closed before."""
+        """Returns status and body of `count` answers; fewer if the connection is closed before."""
         found: list[tuple[int, bytes]] = []
         for _ in range(2000):
             found = answers_in(self.wire.written)
@@ -165,7 +165,7 @@ REQUESTS = {
 def test_however_requests_are_mixed_and_cut_the_answers_are_those_of_uvicorn_alone(
     names: list[str], cuts: list[int], at_once: bool
 ) -> None:
-    """at_once: without waiting for the answer before, as a pipelining client does."""
+    """at_once: whether to pipeline, that is, to send each request without waiting for the previous answer."""
 
     async def story(one: Talk, backend: EchoBackend) -> list[tuple[int, bytes]]:
         if at_once:
@@ -185,7 +185,7 @@ def test_however_requests_are_mixed_and_cut_the_answers_are_those_of_uvicorn_alo
     assert talk(story) == talk(story, http="httptools")
 
 
-def test_a_plain_request_takes_the_short_way_and_others_do_not_close_it_for_the_next() -> None:
+def test_a_plain_request_takes_the_fast_path_also_after_requests_that_do_not() -> None:
     async def story(one: Talk, backend: EchoBackend) -> None:
         assert isinstance(one.connection, InferConnection)
         for count, (name, is_short) in enumerate(
@@ -218,7 +218,7 @@ def test_after_a_request_whose_end_only_a_parser_finds_the_connection_stays_with
 def test_a_request_that_asks_for_another_protocol_is_answered_as_it_is_and_its_body_is_no_request(
     protocol: str, body: bytes, is_cut: bool
 ) -> None:
-    """Java's client asks for h2c with every request. Behind a proxy the second answer would be another client's."""
+    """Java's client asks for h2c in every request. Behind a proxy, a second answer would go to another client."""
 
     async def story(one: Talk, backend: EchoBackend) -> None:
         length = JSON_BYTES if body is BODY else None
@@ -336,7 +336,7 @@ def test_a_client_that_does_not_take_its_answer_is_not_served_another() -> None:
     talk(story)
 
 
-def test_a_server_that_stops_still_answers_who_waits_and_then_closes() -> None:
+def test_a_server_that_stops_answers_waiting_requests_and_then_closes() -> None:
     async def story(one: Talk, backend: EchoBackend) -> None:
         backend.hold()
         await one.send(infer())

@@ -1,4 +1,4 @@
-"""What a browser is told that shows a page of another origin, by the front, the models and the short way."""
+"""The headers of CORS in answers of the front, of models and of the fast path."""
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ BODY = '{"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [
 
 @pytest.fixture(params=["short", "httptools"])
 def ask(request):
-    """Asks a server whose setting is `origins`."""
+    """Returns a function that starts a server which allows the given origins, and returns a client of it."""
     servers = []
 
     def start(*origins: str) -> httpx.Client:
@@ -72,7 +72,7 @@ def test_an_allowed_page_reads_every_answer_errors_too(ask, method, path, body, 
             assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_any_other_page_is_told_nothing_and_caches_are_told_that_it_depends(ask) -> None:
+def test_pages_of_other_origins_get_no_permission_and_caches_get_vary(ask) -> None:
     with ask(PAGE) as client:
         for origin in ("https://evil.example", "null", "https://app.example.evil.example", "http://app.example"):
             answer = client.post("/v2/models/m/infer", content=BODY, headers={"origin": origin})
@@ -97,7 +97,7 @@ def test_a_preflight_is_answered_for_the_pages_that_are_allowed(ask) -> None:
         assert client.options("/v2", headers={"origin": PAGE}).status_code == 405, "that is no preflight"
 
 
-def test_with_a_star_everybody_may_and_nothing_depends_on_who_asks(ask) -> None:
+def test_with_a_star_all_origins_are_allowed_and_there_is_no_vary(ask) -> None:
     with ask("*") as client:
         answer = client.get("/v2", headers={"origin": "https://whoever.example"})
         assert answer.headers["access-control-allow-origin"] == "*"

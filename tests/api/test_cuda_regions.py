@@ -1,5 +1,5 @@
-"""Tensors in the memory of a GPU that a client shares, over both wires: with the driver of `serving.testing`, whose
-memory is the machine's own, and, where there is a GPU, NVIDIA's."""
+"""Tensors in GPU memory that a client shares, over both wires: with the driver of `serving.testing`, which uses main
+memory, and with NVIDIA's if there is a GPU."""
 
 import base64
 import ctypes
@@ -72,7 +72,7 @@ def inputs_in(wire, region: str, texts_bytes: int):
 
 
 @pytest.mark.parametrize("story", cuda_stories.STORIES, ids=lambda story: story.__name__)
-def test_whatever_the_driver(library: Path | str, story) -> None:
+def test_sharing_memory_with_any_driver(library: Path | str, story) -> None:
     story(library)
 
 
@@ -144,13 +144,13 @@ def test_what_cannot_be_opened_is_refused_when_it_is_used(wire, triton, memory: 
     assert "not the 67108864 that were registered" in said("small")
     register("right", memory.handle, 0, 200)
     outside = [shared_output(wire, "x", "right", 32, 169)]
-    assert "outputs[0]: 32 bytes at offset 169 are more than" in failure(
+    assert "outputs[0]: 32 bytes at offset 169 are beyond the end of" in failure(
         triton.infer, "echo", inputs_in(wire, "right", 40), outputs=outside
     )
 
 
-def test_a_call_of_the_driver_that_fails_is_told_and_leaves_nothing_behind_whichever_it_is(tmp_path: Path) -> None:
-    """Neither a context in the thread nor open memory."""
+def test_any_failing_call_of_the_driver_is_reported_and_leaves_nothing_open(tmp_path: Path) -> None:
+    """No context stays current in the thread, and no memory stays open."""
     library = build_driver(tmp_path)
     injected = ctypes.CDLL(str(library))
     with SharedMemory(64, library) as shared:

@@ -1,4 +1,4 @@
-"""The dashboard, in a real browser, over an hour that was made up."""
+"""The dashboard in a real browser, with an hour of generated data."""
 
 import json
 import math
@@ -27,7 +27,7 @@ WHY = "requests wait 140 ms, more than 100 ms"
 
 
 def story(look: int, name: str, load: float, *, price: float | None = None, gpus: bool = False) -> ModelSnapshot:
-    """One model after so many looks: its load goes up and down, and for a while it refuses some."""
+    """Returns a model's snapshot number `look`. Its load rises and falls, and for some time it rejects requests."""
     rate = [load * (1.2 + math.sin(each / 60)) for each in range(look)]
     completed, refused = int(sum(rate) * EVERY_S), 40 * max(0, min(look, 420) - 400)
     counts = Counts(
@@ -44,7 +44,7 @@ def story(look: int, name: str, load: float, *, price: float | None = None, gpus
     for index, part in ((4, 0.5), (5, 0.3), (6, 0.15), (8, 0.05)):
         counts.request_ns.counts[index] = int(completed * part)
     counts.batch_ns.add(sum(min(0.9, each / load / 3) for each in rate) * EVERY_S * 1e9)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "uptime_ns": int((look * EVERY_S + 60) * 1e9),
         "price_per_hour": price,
         "statistics": ModelStatistics(
@@ -57,21 +57,23 @@ def story(look: int, name: str, load: float, *, price: float | None = None, gpus
         "queued": int(rate[-1] % 7) if rate else 0,
     }
     if gpus:
-        told["gpus"] = (
+        fields["gpus"] = (
             GpuReading(uuid="GPU-1", busy_ratio=0.6, memory_used_bytes=30 << 30, memory_total_bytes=80 << 30),
         )
     wanted = 3 if 400 < look < 560 else 2
-    (model,) = cluster(replica(**told), name=name, running=3 if 410 < look < 560 else 2, wanted=wanted).models
+    (model,) = cluster(replica(**fields), name=name, running=3 if 410 < look < 560 else 2, wanted=wanted).models
     return model
 
 
 class Hour:
-    """A dashboard that has looked for an hour. `models`: what it sees when it looks again."""
+    """A dashboard with an hour of data. models: returns the models' snapshots by the number of the look."""
 
     def __init__(self, **more: Any) -> None:
         self.models = lambda look: (story(look, "scorer", 40, **more), story(look, "embedder", 15, **more))
         self.looks = 0
-        ended = time.time()  # and then its clock stands: "the last minute" is the hour's, however slow the machine is
+        ended = (
+            time.time()
+        )  # its clock stands still, so that "the last minute" is that of the data also on a slow machine
         at = ended - LOOKS * EVERY_S
         self.dashboard = Dashboard(self.snapshot, self.decisions, name="headway", now=lambda: ended)
         for look in range(LOOKS):
@@ -88,7 +90,7 @@ class Hour:
         decision = {"at": time.time() - 1600, "current": 2, "wanted": 3, "cause": "wait", "reason": WHY}
         return [decision] if model == "scorer" else []
 
-    async def told(self) -> list[dict[str, Any]]:
+    async def entries(self) -> list[dict[str, Any]]:
         return []
 
 
@@ -99,7 +101,7 @@ def hour() -> Hour:
 
 @pytest.fixture(scope="module")
 def address(hour: Hour) -> Iterator[str]:
-    app = FrontApp(hour.told, pages=hour.dashboard.pages())
+    app = FrontApp(hour.entries, pages=hour.dashboard.pages())
     server = Server(app, http="httptools", loop="asyncio").open()
     yield f"http://{server.address}"
     server.close()
@@ -107,7 +109,7 @@ def address(hour: Hour) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """Open on the dashboard. Anything that goes wrong in its scripts fails the test."""
+    """A browser page that shows the dashboard. An error in its scripts fails the test."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(15_000)
     problems: list[str] = []
@@ -142,7 +144,7 @@ def test_a_model_that_is_down_and_replicas_that_say_nothing_are_said_first(page:
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     page.get_by_text("scorer is unavailable: its factory raised KeyError: 'weights'.").wait_for()
     assert "bad" in str(page.get_attribute("#verdict", "class"))
-    assert "embedder: 1 of its replicas say nothing." in page.inner_text("#verdict")
+    assert "embedder: 1 of its replicas send no metrics." in page.inner_text("#verdict")
     hour.dashboard.history.latest = ClusterSnapshot(models=(scorer, embedder), took_ns=1)
 
 
@@ -153,7 +155,7 @@ def test_every_row_is_there_with_its_numbers(page: Any) -> None:
     assert card(page, "GPU memory").locator(".figure").inner_text() == "30 GiB of 80 GiB"
     card(page, "Availability").locator(".figure.bad").wait_for()  # 1600 refusals in this hour
     assert "acme" in card(page, "Tenants").inner_text()
-    assert WHY in card(page, "Why replicas came and went").inner_text()
+    assert WHY in card(page, "Scaling decisions").inner_text()
     assert card(page, "Per day").locator(".figure").inner_text().strip() == "43.2"
 
 
@@ -164,7 +166,7 @@ def test_one_model_is_shown_alone_and_the_address_names_it(page: Any) -> None:
     page.get_by_text("In the last minute for embedder").wait_for()
     assert rate.inner_text() != together
     assert page.url.endswith("/dashboard#embedder")
-    assert "Why replicas came and went" not in titles(page)
+    assert "Scaling decisions" not in titles(page)
 
 
 def test_of_one_model_with_labels_it_shows_what_the_model_says(page: Any) -> None:
@@ -203,7 +205,7 @@ def test_nothing_sticks_out_on_a_narrow_screen(page: Any, width: int) -> None:
 
 def test_what_does_not_exist_is_not_shown(browser: Any) -> None:
     bare = Hour()
-    server = Server(FrontApp(bare.told, pages=bare.dashboard.pages()), http="httptools", loop="asyncio").open()
+    server = Server(FrontApp(bare.entries, pages=bare.dashboard.pages()), http="httptools", loop="asyncio").open()
     page = browser.new_page()
     page.goto(f"http://{server.address}/dashboard")
     page.wait_for_selector("svg.chart")
@@ -211,11 +213,11 @@ def test_what_does_not_exist_is_not_shown(browser: Any) -> None:
     assert not {"GPU", "GPU memory", "Per day"} & set(titles(page))
     server.close()
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.get_by_text("what you see is old").wait_for()
+    page.get_by_text("the numbers shown are old").wait_for()
     page.close()
 
 
-def test_whoever_asks_again_gets_what_is_new(address: str) -> None:
+def test_a_later_request_gets_only_new_points(address: str) -> None:
     whole = httpx.get(f"{address}/dashboard/data").json()
     assert len(whole["points"]) == LOOKS - 1
     assert [model["name"] for model in whole["models"]] == ["scorer", "embedder"]

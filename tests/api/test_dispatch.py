@@ -1,4 +1,4 @@
-"""What is kept between requests, and that it never shows."""
+"""The caches of `Dispatch`: their contents never change an answer."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""What the example clients of Triton's client repository do and check themselves, on models like theirs.
+"""The requests and checks of the example clients in Triton's client repository, with models like theirs.
 
-docs/clients.md lists every kind of them with its tests; here are those that no other file has.
+docs/clients.md lists each kind of example with its tests; this file has those that are in no other file.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ SIZE = A.nbytes
 
 
 def add_sub(spec: ModelSpec) -> NumpyModel:
-    """Sum and difference, element by element; texts are whole numbers written out."""
+    """Returns sum and difference, element by element. Texts contain whole numbers in decimal."""
 
     def compute(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
         if a.dtype != object:
@@ -157,16 +157,16 @@ def test_many_requests_are_under_way_with_greenlets_and_with_callbacks(served: H
     came: queue.Queue[tuple[int, object]] = queue.Queue()
     with connect(served, over_grpc) as client:
         for index in range(8):
-            told = partial(lambda index, result, error: came.put((index, error or result)), index)
-            client.async_infer("simple", given(over_grpc, "INT32", A * index, B), told)
+            callback = partial(lambda index, result, error: came.put((index, error or result)), index)
+            client.async_infer("simple", given(over_grpc, "INT32", A * index, B), callback)
         answers = dict(came.get(timeout=20) for _ in range(8))
     assert all(is_right(answers[index], A * index) for index in range(8))
 
 
 @both_aio
 def test_the_asyncio_clients_ask_what_the_others_ask(served: House, wire) -> None:
-    def named(told: object) -> str:
-        return str(told["name"] if isinstance(told, dict) else told.name)
+    def named(metadata: object) -> str:
+        return str(metadata["name"] if isinstance(metadata, dict) else metadata.name)
 
     async def story() -> None:
         async with connect(served, wire) as client:
@@ -191,7 +191,7 @@ def test_the_asyncio_clients_ask_what_the_others_ask(served: House, wire) -> Non
 
 
 class Shared:
-    """Memory for four tensors, to be registered as "all": the two inputs, which are set, and the two outputs."""
+    """Shared memory for four tensors, to be registered as "all": the two inputs, which are set, and the two outputs."""
 
     def __init__(self) -> None:
         self.key = f"/headway_test_{uuid4().hex}"
@@ -220,7 +220,7 @@ def shared() -> Iterator[Shared]:
 
 
 def tensors(wire) -> tuple[list, list]:
-    """Inputs and outputs that do not know yet where their data are."""
+    """Returns inputs and outputs without data or regions."""
     inputs = [wire.InferInput(f"INPUT{index}", [1, 16], "INT32") for index in (0, 1)]
     return inputs, [wire.InferRequestedOutput(f"OUTPUT{index}") for index in (0, 1)]
 

@@ -1,4 +1,4 @@
-"""The table of statuses: HTTP's, gRPC's, and when to come back."""
+"""The table of faults: HTTP statuses, gRPC codes, and when to retry."""
 
 import ast
 from http import HTTPStatus
@@ -66,11 +66,11 @@ def test_every_status_in_the_sources_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry_after_ns", "told"), [(1_500_000_000, b"1500"), (1, b"1"), (0, b"1"), (2_999_999, b"2"), (None, None)]
+    ("retry_after_ns", "sent"), [(1_500_000_000, b"1500"), (1, b"1"), (0, b"1"), (2_999_999, b"2"), (None, None)]
 )
-def test_grpc_is_told_in_milliseconds_when_to_come_back(retry_after_ns: int | None, told: bytes | None) -> None:
+def test_grpc_is_told_in_milliseconds_when_to_come_back(retry_after_ns: int | None, sent: bytes | None) -> None:
     fault = Fault(503, "busy", ((b"retry-after", b"1"),), retry_after_ns)
-    assert fault.grpc_trailers == (() if told is None else ((b"grpc-retry-pushback-ms", told),))
+    assert fault.grpc_trailers == (() if sent is None else ((b"grpc-retry-pushback-ms", sent),))
 
 
 def test_headers_of_grpc_are_trailers_too_and_those_of_http_are_not() -> None:

@@ -1,4 +1,4 @@
-"""Which callers may look inside the server or change it: over both wires, with and without a load balancer."""
+"""Permissions of callers to inspect or change the server: over both wires, with and without a load balancer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ BEHIND = {"peer_header": "x-headway-peer", "peer_key": KEY}
 
 
 def why_not(gate: Gate, address: str = "", **headers: str) -> str:
-    """ "" where the caller may; names with _ for -."""
+    """Returns the reason of a refusal, "" if the caller is allowed. headers: by name, with _ for -."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         gate.check(Caller(lambda name: given.get(name, ""), address))
@@ -29,20 +29,20 @@ def why_not(gate: Gate, address: str = "", **headers: str) -> str:
     return ""
 
 
-def told(address: str) -> str:
+def peer_value(address: str) -> str:
     return f"{KEY.decode()}-{address}"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"])
 def test_a_caller_on_the_machine_itself_may(address: str) -> None:
     assert why_not(Gate(), address) == ""
-    assert why_not(Gate(**BEHIND), x_headway_peer=told(address)) == ""
+    assert why_not(Gate(**BEHIND), x_headway_peer=peer_value(address)) == ""
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "", "localhost", "::2", "127.0.0.1.evil.example"])
 def test_a_caller_from_elsewhere_may_not(address: str) -> None:
     assert why_not(Gate(), address) == ELSEWHERE
-    assert why_not(Gate(**BEHIND), x_headway_peer=told(address)) == ELSEWHERE
+    assert why_not(Gate(**BEHIND), x_headway_peer=peer_value(address)) == ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_caller_from_elsewhere_may_not(address: str) -> None:
 def test_what_a_client_says_of_its_own_address_counts_for_nothing_without_the_key(forged: str) -> None:
     assert why_not(Gate(**BEHIND), "127.0.0.1", x_headway_peer=forged) == ELSEWHERE
     assert why_not(Gate(**BEHIND), "127.0.0.1") == ELSEWHERE, "behind a load balancer its silence is no"
-    assert why_not(Gate(), "10.0.0.7", x_headway_peer=told("127.0.0.1")) == ELSEWHERE, "there is none to believe"
+    assert why_not(Gate(), "10.0.0.7", x_headway_peer=peer_value("127.0.0.1")) == ELSEWHERE, "there is none to believe"
 
 
 @pytest.mark.parametrize("host", ["", "localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7:8000"])
@@ -110,7 +110,7 @@ def test_keys_come_from_the_start_s_secret_or_else_from_rays_token(tmp_path: Any
 
 
 class Switches:
-    """Remembers what was changed."""
+    """Records the changes of settings."""
 
     def __init__(self) -> None:
         self.changed: list[Any] = []
@@ -125,7 +125,7 @@ class Switches:
 
 
 class Control:
-    """Remembers what came and went."""
+    """Records which models are loaded and unloaded."""
 
     def __init__(self) -> None:
         self.changed: list[str] = []
@@ -159,7 +159,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 def test_every_change_over_http_passes_the_gate(served: House, path: str, change: dict[str, Any]) -> None:
     before = len(switches.changed) + len(control.changed)
     url = f"http://{served.http}{path}"
-    local = {"x-headway-peer": told("127.0.0.1")}
+    local = {"x-headway-peer": peer_value("127.0.0.1")}
     for headers in ({}, {"x-headway-peer": "127.0.0.1"}, local | {"origin": "http://evil.example"}):
         assert httpx.post(url, json=change, headers=headers).status_code == 403
     assert len(switches.changed) + len(control.changed) == before
@@ -187,10 +187,12 @@ def test_every_change_over_grpc_passes_the_gate(served: House) -> None:
         for headers in ({}, {"x-headway-peer": "127.0.0.1"}):
             before = len(switches.changed) + len(control.changed)
             for call in calls(client, headers):
-                with pytest.raises(InferenceServerException, match="only from the machine itself") as refused:
+                with pytest.raises(
+                    InferenceServerException, match="send this request from the server's machine"
+                ) as refused:
                     call()
                 assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
             assert len(switches.changed) + len(control.changed) == before
-        for call in calls(client, {"x-headway-peer": told("127.0.0.1")}):
+        for call in calls(client, {"x-headway-peer": peer_value("127.0.0.1")}):
             call()
         assert len(switches.changed) + len(control.changed) == before + 4

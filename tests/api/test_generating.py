@@ -47,7 +47,7 @@ def of(values: list[int]) -> list[triton.InferInput]:
 
 
 class Stream:
-    """A client with an open stream, and what came of it."""
+    """A client with an open stream, and the answers that it has received."""
 
     def __init__(self, address: str, **more: object) -> None:
         self.client = triton.InferenceServerClient(address)
@@ -186,9 +186,9 @@ def test_a_model_with_one_answer_can_be_asked_the_short_way_too(served: House) -
     ("model", "body", "said"),
     [
         ("words", {}, "text: is missing"),
-        ("words", {"text": "a", "sampling": {"top": 1}}, "sampling: no input (the model takes 'text')"),
-        ("words", {"text": "a", "sampling": None}, "sampling: no input"),
-        ("words", {"text": "a", "sampling": [1]}, "sampling: no input"),
+        ("words", {"text": "a", "sampling": {"top": 1}}, "sampling: is not an input (the model takes 'text')"),
+        ("words", {"text": "a", "sampling": None}, "sampling: is not an input"),
+        ("words", {"text": "a", "sampling": [1]}, "sampling: is not an input"),
         ("words", {"text": "a", "parameters": {"sampling": [1]}}, "parameters.sampling: must be"),
         ("words", {"text": 4}, "text.data"),
         ("words", {"text": ["a", "b"]}, "text: 2 values"),
@@ -208,16 +208,16 @@ def test_a_model_with_one_answer_can_be_asked_the_short_way_too(served: House) -
     ],
 )
 def test_a_request_that_does_not_fit_is_refused_with_its_path(served: House, model: str, body, said: str) -> None:
-    for way in ("generate", "generate_stream"):
-        refused = post(served, f"{model}/{way}", body)
+    for operation in ("generate", "generate_stream"):
+        refused = post(served, f"{model}/{operation}", body)
         assert refused.status_code == 400
         assert said in refused.json()["error"]
 
 
-@pytest.mark.parametrize("way", ["generate", "generate_stream"])
-def test_inputs_may_be_called_as_the_fields_of_the_protocol(served: House, way: str) -> None:
-    """Triton itself cannot be asked this: it reads a text in `id`."""
-    answer = post(served, f"named/{way}", {"id": 7, "parameters": 9, "priority": 3, "timeout": [4]}).text
+@pytest.mark.parametrize("operation", ["generate", "generate_stream"])
+def test_inputs_may_be_called_as_the_fields_of_the_protocol(served: House, operation: str) -> None:
+    """There is no answer of Triton to compare with, since it reads `id` as a text."""
+    answer = post(served, f"named/{operation}", {"id": 7, "parameters": 9, "priority": 3, "timeout": [4]}).text
     assert json.loads(answer.removeprefix("data: ")) == {
         "model_name": "named",
         "model_version": "1",
@@ -240,7 +240,7 @@ def test_nan_and_infinities_are_numbers_as_in_infer(served: House) -> None:
 
 
 def test_fields_that_are_no_inputs_are_parameters_of_the_request(served: House) -> None:
-    """As in Triton's generate extension, where both places count."""
+    """Triton's generate extension reads both places too."""
     for more in ({"temperature": 0.5, "stop": "no", "echo": True, "n": 3}, {"parameters": {"temperature": 0.5}}):
         assert post(served, "words/generate", {"text": "noon", **more}).json()["word"] == "noon"
 
@@ -261,7 +261,7 @@ def test_a_failure_after_the_first_event_is_an_event_and_before_it_a_status(serv
 
 
 def test_answers_of_requests_side_by_side_are_written_one_at_a_time() -> None:
-    """grpc.aio breaks off a call where two write at once."""
+    """grpc.aio aborts a call if two tasks write at once."""
 
     class Context:
         def __init__(self) -> None:

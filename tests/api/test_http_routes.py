@@ -1,4 +1,4 @@
-"""Where the application may be mounted, and the parts of it that need no server."""
+"""The paths under which the application can be mounted, and its parts that need no server."""
 
 import asyncio
 import json
@@ -62,16 +62,16 @@ def test_the_mount_point_itself_is_the_models_metadata() -> None:
     ["/v2/models/a%2Db", "/v2/models/a%2db/infer", "/v2/m%6Fdels/a-b/ready", "/v2/models/%61-b/versions/1/stats"],
 )
 def test_a_name_with_percent_escapes_that_never_finds_its_model_is_told_how_it_is_spelt(path: str) -> None:
-    """The load balancer compares paths as they stand, so it comes to the front, though the model is ready elsewhere. A
-    real Triton decodes no names and answers 404 too."""
+    """Load balancers compare paths without decoding them, so the front gets the request although the model is ready. A
+    real Triton does not decode names either and answers 404 too."""
 
     async def models() -> list[ModelEntry]:
         return [ModelEntry(name="a-b", version="1", state="READY"), ModelEntry(name="c", version="1", state="LOADING")]
 
     front = FrontApp(Operations(models))
-    status, told = get(front, path)
+    status, answer = get(front, path)
     assert status == 404
-    assert told["error"].endswith(f"'{path}' is not decoded on its way; ask for {unquote(path)}")
+    assert answer["error"].endswith(f"'{path}' is not decoded; use the path {unquote(path)}")
     assert get(front, "/v2/models/%63")[0] == 404  # waiting would not help
     assert get(front, "/v2/models/c/infer%20")[0] == 503
     assert get(front, "/v2/models/a-b")[0] == 503

@@ -1,6 +1,6 @@
-"""A client that goes away while its request is queued: it counts as cancelled, and its work is never done.
+"""Clients that disconnect while their requests are queued: these count as cancelled and are never computed.
 
-A real engine behind both wires; its model waits for an event, so that what comes next has to queue.
+Uses a real engine behind both wires. Its model waits for an event, so that further requests have to queue.
 """
 
 import socket
@@ -27,7 +27,7 @@ CANCELLED = ("cancelled", "")
 
 
 class Gate:
-    """Of the model below. `computed` are the values it has seen since it was reset."""
+    """The event for which the model below waits. computed: the values that the model has computed since the reset."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -69,7 +69,7 @@ def ask(served: House, value: float) -> float:
 
 
 class Held:
-    """The house with its lane held and more before the next one's turn than a lane takes ahead."""
+    """A server whose lane is blocked, with so many requests that any further request waits in the queue."""
 
     def __init__(self, served: House, pool: ThreadPoolExecutor) -> None:
         self.served = served
@@ -86,7 +86,7 @@ class Held:
         self.served.until(lambda: self.ledger.received == requests)
 
     def until_queued(self) -> None:
-        """One more than there were before."""
+        """Waits until one more request is queued than before."""
         self.until_received(len(BEFORE) + 1)
         assert self.ledger.queued >= 2  # one of before, and the one that will leave
 
@@ -95,7 +95,7 @@ class Held:
         assert (GATE.computed, self.ledger.queued + self.ledger.in_flight) == ([], len(BEFORE))  # nothing else moved
 
     def check(self) -> None:
-        """Everybody else is served, and the counters say the same on every side."""
+        """Checks that all other requests are answered and that all counters agree."""
         GATE.open.set()
         assert [future.result() for future in self.before] == list(BEFORE)
         assert ask(self.served, AFTER) == AFTER
@@ -104,10 +104,10 @@ class Held:
         assert self.ledger.ended == {"Completed": len(BEFORE) + 1, "Cancelled": 1}
         assert self.counts().ended == {CANCELLED: 1}
         with over_http.InferenceServerClient(self.served.http) as client:
-            (told,) = client.get_inference_statistics("gated")["model_stats"]
+            (statistics,) = client.get_inference_statistics("gated")["model_stats"]
         completed = len(BEFORE) + 1
-        assert (told["inference_count"], told["execution_count"]) == (completed, completed)
-        durations = told["inference_stats"]
+        assert (statistics["inference_count"], statistics["execution_count"]) == (completed, completed)
+        durations = statistics["inference_stats"]
         assert (durations["success"]["count"], durations["fail"]["count"]) == (completed, 1)
 
 
@@ -132,15 +132,15 @@ def test_a_client_that_hangs_up_over_http(held: Held) -> None:
 
 
 def test_a_call_that_is_cancelled_over_grpc(held: Held) -> None:
-    told: Future[object] = Future()
+    error_of_call: Future[object] = Future()
     with over_grpc.InferenceServerClient(held.served.grpc) as client:
         call = client.async_infer(
-            "gated", [tensor(over_grpc, LEAVES)], callback=lambda result, error: told.set_result(error)
+            "gated", [tensor(over_grpc, LEAVES)], callback=lambda result, error: error_of_call.set_result(error)
         )
         held.until_queued()
         call.cancel()
         held.until_cancelled()
-        assert told.result().status() == "StatusCode.CANCELLED"
+        assert error_of_call.result().status() == "StatusCode.CANCELLED"
     held.check()
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: what it describes is answered as it says, whatever a client makes of it."""
+"""The OpenAPI document is correct: all requests that fit it are answered as it describes."""
 
 import logging
 from collections import Counter
@@ -34,7 +34,7 @@ MIXED = echo_spec(
 
 
 class Control:
-    """Everything is loaded already, and nothing goes."""
+    """A model control whose operations have no effect."""
 
     async def load(self, name: str) -> None: ...
 
@@ -42,7 +42,7 @@ class Control:
 
 
 class Switches:
-    """Those of one replica. Nobody is sent traces."""
+    """The switches of one replica without an exporter of traces."""
 
     def __init__(self) -> None:
         self._log = LogSwitch(logging.getLogger("headway.tests"))
@@ -75,8 +75,8 @@ BOUNDED = hypothesis.settings(
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
-def test_whatever_is_sent_is_answered_as_described_and_never_by_a_fault_of_ours(served: House, mode) -> None:
-    """Requests that fit the description, and requests that do not."""
+def test_every_request_is_answered_as_described_and_never_with_an_internal_error(served: House, mode) -> None:
+    """Sends requests that fit the description, and requests that do not."""
     schema = schemathesis.openapi.from_url(f"http://{served.http}/openapi.json")
     statuses: Counter[int] = Counter()
     for found in schema.get_all_operations():

@@ -1,4 +1,4 @@
-"""Every way a request can end, as the client sees it; and a client that goes away."""
+"""Every outcome of a request as the client sees it, and clients that disconnect."""
 
 import http.client
 import json
@@ -112,7 +112,7 @@ def test_nan_leaves_as_json_that_python_reads(serve) -> None:
 
 
 class HoldingBackend(EchoBackend):
-    """Says across threads when a request waits and when one was withdrawn."""
+    """A backend that signals, across threads, when a request waits and when one is cancelled."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A request that comes too slowly is told so and loses its connection; one that comes whole needs no clock."""
+"""Requests that arrive too slowly are refused and their connections closed; complete requests need no timer."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ def test_what_has_come_buys_time() -> None:
 
 
 def late(connection: InferConnection) -> None:
-    """As if all the patience with what is under way were over, and the timer rang."""
+    """Runs the callback of the connection's timer as if the time for the incomplete request were over."""
     assert connection._slow_timer is not None
     connection._slow_timer.cancel()
     connection._since_s -= patience_s(connection._come_bytes)
@@ -107,7 +107,7 @@ def test_a_body_that_drips_to_uvicorn_loses_its_connection(cut: int) -> None:
 
 
 class Skipping(asyncio.SelectorEventLoop):
-    """A loop whose clock a test moves on."""
+    """An event loop whose clock the test advances."""
 
     ahead_s = 0.0
 

@@ -1,4 +1,4 @@
-"""Models that ask for the parameters of a request, by a keyword-only argument, over every way in."""
+"""Models that take the request's parameters as a keyword-only argument, over both wires and all operations."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ class Scaled(nn.Module):
 
 
 class Smoothed(nn.Module):
-    """With state."""
+    """A model with state that takes parameters."""
 
     def forward(self, x: torch.Tensor, sum: torch.Tensor, *, parameters: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
         sum = sum + x * parameters.get("scale", 1)
@@ -100,11 +100,11 @@ def test_generate_is_given_them_over_http_and_in_streams(served: House, model: s
     for body in ({"x": 1, "times": 3}, {"x": 1, "parameters": {"times": 3, "timeout": 10**9}}):
         assert httpx.post(url, json=body).text.count("data: ") == 3
         assert SEEN[-1] == {"times": 3}
-    told: list = []
+    answers: list = []
     with connect(served, over_grpc) as client:
-        client.start_stream(lambda result, error: told.append(error or result))
+        client.start_stream(lambda result, error: answers.append(error or result))
         client.async_stream_infer(model, given(over_grpc, 1), parameters={"times": 4})
-        served.until(lambda: len(told) == 4)
+        served.until(lambda: len(answers) == 4)
         client.stop_stream()
     assert SEEN[-1] == {"times": 4}
 
@@ -122,7 +122,7 @@ def test_what_is_no_parameter_is_refused_with_its_path(served: House) -> None:
     assert (refused.status_code, "parameters.scale: must be" in refused.text) == (400, True)
 
 
-def test_a_failing_use_of_them_is_told(wire, triton) -> None:
+def test_an_error_in_the_use_of_parameters_is_reported(wire, triton) -> None:
     assert "the model failed" in failure(triton.infer, "scaled", given(wire, 3), parameters={"scale": "two"})
 
 

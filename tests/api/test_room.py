@@ -1,4 +1,4 @@
-"""The bodies of requests under way take a bounded number of bytes; beyond, requests are refused and may come again."""
+"""The bound on the bytes of request bodies: beyond it, requests are refused with a time to retry."""
 
 import gzip
 import http.client
@@ -24,7 +24,7 @@ HEAD = b'{"inputs":[{"name":"x","datatype":"UINT8","shape":[1,%d],"parameters":{
     SIZE,
 )
 BODY = HEAD + bytes(SIZE)
-WAYS = ["short", "httptools"]
+PROTOCOLS = ["short", "httptools"]
 
 
 def echo(backend: EchoBackend | None = None):
@@ -32,7 +32,7 @@ def echo(backend: EchoBackend | None = None):
 
 
 def fill(room: Room, left: int) -> int:
-    """As if other requests held all but so many bytes; how much that is."""
+    """Takes all but `left` bytes of the room, as if other requests held them, and returns their number."""
     room.held = room.limit - left
     return room.held
 
@@ -54,7 +54,7 @@ def test_what_is_held_is_given_back_once() -> None:
     assert room.limit == 8 << 30
     held = Held(room)
     held.take(room.limit)
-    with pytest.raises(CallFailed, match="memory set aside"):
+    with pytest.raises(CallFailed, match="memory reserved"):
         Held(room).take(1)
     held.give_back()
     held.give_back()
@@ -65,14 +65,14 @@ def test_what_is_held_is_given_back_once() -> None:
     assert room.held == 0
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_body_without_room_is_refused_and_its_connection_goes_on(serve, way: str) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_body_without_room_is_refused_and_its_connection_goes_on(serve, protocol: str) -> None:
     served = echo()
-    client = Client(serve([served], http=way))
+    client = Client(serve([served], http=protocol))
     taken = fill(served.room, left=SIZE // 2)
     refused = client.infer()
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-    assert b"request refused: the bodies of requests under way" in refused.text
+    assert b"request refused: the bodies of requests in flight" in refused.text
     assert served.room.held == taken
     small = b'{"inputs":[{"name":"x","datatype":"UINT8","shape":[1,1],"data":[1]}]}'
     assert len(small) < COUNTED_BYTES
@@ -84,10 +84,10 @@ def test_a_body_without_room_is_refused_and_its_connection_goes_on(serve, way: s
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-@pytest.mark.parametrize("way", WAYS)
-def test_inflated_bytes_count(serve, way: str, coding: str) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_inflated_bytes_count(serve, protocol: str, coding: str) -> None:
     served = echo()
-    client = Client(serve([served], http=way))
+    client = Client(serve([served], http=protocol))
     packed = gzip.compress(BODY) if coding == "gzip" else zlib.compress(BODY)
     assert len(packed) < 4096
     taken = fill(served.room, left=SIZE // 2)
@@ -99,10 +99,10 @@ def test_inflated_bytes_count(serve, way: str, coding: str) -> None:
     client.connection.close()
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_bytes_that_arrive_count_until_their_client_leaves(serve, way: str) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_bytes_that_arrive_count_until_their_client_leaves(serve, protocol: str) -> None:
     served = echo()
-    server = serve([served], http=way)
+    server = serve([served], http=protocol)
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         head = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(BODY)
         client.sendall(head + BODY[: SIZE // 2])
@@ -138,7 +138,7 @@ def test_over_grpc(door: str) -> None:
     with grpc_serving([served], door=door) as running, triton_grpc.InferenceServerClient(running.address) as client:
         for coding in (None, "gzip"):
             taken = fill(served.room, left=SIZE // 2)
-            with pytest.raises(InferenceServerException, match="the bodies of requests under way") as refused:
+            with pytest.raises(InferenceServerException, match="the bodies of requests in flight") as refused:
                 client.infer("m", [x], compression_algorithm=coding)
             assert refused.value.status() == "StatusCode.UNAVAILABLE"
             assert served.room.held == taken

@@ -21,7 +21,7 @@ VALUES = [11, 7, 5, 3, 2, 0, 1]
 
 
 def simple(spec: ModelSpec) -> NumpyModel:
-    """Triton's simple_sequence: the input, and one more for the first of a sequence."""
+    """Triton's simple_sequence: returns the input, plus one at the start of a sequence."""
     return NumpyModel(spec, lambda value, begun: (value + (begun == 0), np.ones_like(begun)))
 
 

@@ -1,4 +1,4 @@
-"""Log and trace settings and unloading, as Triton's clients use them over both wires, of one process."""
+"""Log settings, trace settings and unloading in one process, as Triton's clients use them over both wires."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ TRACE = {
 
 
 class Traces:
-    """Somebody is sent traces."""
+    """A stand-in for an exporter of traces."""
 
     share = 0.25
 
@@ -61,18 +61,18 @@ def served() -> Iterator[House]:
         yield running
 
 
-def plain(told: Any) -> dict[str, Any]:
-    """Settings as HTTP tells them, whichever wire they came by."""
-    if isinstance(told, dict):
-        return told
-    settings = MessageToDict(told, preserving_proto_field_name=True)["settings"]
+def plain(answer: Any) -> dict[str, Any]:
+    """Returns settings in the form of HTTP's JSON, whichever wire answered them."""
+    if isinstance(answer, dict):
+        return answer
+    settings = MessageToDict(answer, preserving_proto_field_name=True)["settings"]
     if "log_info" in settings:
         return {name: next(iter(value.values())) for name, value in settings.items()}
     values = {name: value["value"] for name, value in settings.items()}
     return {name: value if name == "trace_level" else value[0] for name, value in values.items()}
 
 
-def test_all_of_tritons_fields_are_told(triton) -> None:
+def test_all_fields_of_triton_are_answered(triton) -> None:
     assert plain(triton.get_log_settings()) == LOG
     for model in ("", "noop"):
         assert plain(triton.get_trace_settings(model)) == TRACE
@@ -100,7 +100,7 @@ def test_a_trace_setting_without_effect_is_refused_with_its_name(triton, name: s
 
 
 @pytest.mark.parametrize("changes", [{"trace_level": ["TIMESTAMPS"]}, {"trace_rate": "7"}])
-def test_nothing_can_be_traced_where_nobody_is_sent_it(triton, changes: dict[str, Any]) -> None:
+def test_tracing_cannot_be_switched_on_without_an_exporter(triton, changes: dict[str, Any]) -> None:
     assert "server.trace_endpoint" in failure(triton.update_trace_settings, "", changes)
 
 

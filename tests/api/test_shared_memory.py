@@ -33,7 +33,7 @@ def served(folder: Path) -> Iterator[House]:
 
 @pytest.fixture
 def memory() -> Iterator[object]:
-    """Makes regions of so many bytes, filled with zeros; gives the handle and the key."""
+    """Makes regions of a given number of zero bytes; returns handle and key."""
     made: list[object] = []
 
     def make(byte_size: int) -> tuple[object, str]:
@@ -113,7 +113,7 @@ def test_a_region_has_to_be_there_and_large_enough(triton, memory) -> None:
     register = triton.register_system_shared_memory
     _, key = memory(64)
     assert "Unable to open shared memory region: '/nothing': No such file" in failure(register, "r", "/nothing", 4)
-    assert f"shared memory '{key}' has 64 bytes, but region 'r' is to end at 65" in failure(register, "r", key, 64, 1)
+    assert f"shared memory '{key}' has 64 bytes, but region 'r' ends at byte 65" in failure(register, "r", key, 64, 1)
     assert "byte_size of at least 1" in failure(register, "r", key, 0)
 
 
@@ -127,7 +127,7 @@ def test_a_tensor_has_to_lie_within_its_region(wire, triton, memory) -> None:
         return failure(triton.infer, "echo", [*inputs, text], outputs=outputs)
 
     inside = shared_input(wire, "x", (2, 4), "FP32", "r", 32)
-    assert "32 bytes at offset 9 are more than shared memory region 'r' has, 40 bytes" in said(
+    assert "32 bytes at offset 9 are beyond the end of shared memory region 'r', which has 40 bytes" in said(
         [shared_input(wire, "x", (2, 4), "FP32", "r", 32, 9)]
     )
     assert "28 bytes of data, but the shape and FP32 need 32" in said(
@@ -145,7 +145,7 @@ def test_memory_that_was_cut_short_is_noticed_before_it_is_read(wire, triton, me
         file.truncate(4096)
     text = wire.InferInput("t", [1, 1], "BYTES").set_data_from_numpy(np.array([[b"a"]], dtype=object))
     inputs = [shared_input(wire, "x", (1, 2048), "FP32", "r", 8192), text]
-    assert "has 4096 bytes, but region 'r' is to end at 8192" in failure(triton.infer, "echo", inputs)
+    assert "has 4096 bytes, but region 'r' ends at byte 8192" in failure(triton.infer, "echo", inputs)
 
 
 def test_a_region_that_is_unregistered_while_a_request_uses_it_serves_that_request(

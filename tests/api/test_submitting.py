@@ -61,7 +61,7 @@ def request(name: str, columns: int) -> bytes:
 
 
 def stream(models: list, *sent: bytes) -> list:
-    """What a stream of these messages is answered."""
+    """Returns the answers to a stream of these messages."""
     answers: list = []
 
     async def send(answer: bytes) -> None:

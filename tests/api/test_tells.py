@@ -1,4 +1,4 @@
-"""What models tell of themselves beside inference, compared with a real Triton's answers."""
+"""Metadata, configuration and statistics of models, compared with a real Triton's answers."""
 
 import time
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ def test_what_is_not_there_is_not_ready_and_that_is_no_error(triton, model: str,
     assert triton.is_model_ready("noop", "1") is True
 
 
-def last_inference(told: object) -> int:
-    stats = told if isinstance(told, dict) else MessageToDict(told, preserving_proto_field_name=True)
+def last_inference(answer: object) -> int:
+    stats = answer if isinstance(answer, dict) else MessageToDict(answer, preserving_proto_field_name=True)
     return int(stats["model_stats"][0].get("last_inference", 0))
 
 
@@ -41,10 +41,10 @@ def test_the_last_inference_is_an_instant_on_the_calendar(wire, triton) -> None:
 def test_a_generation_is_an_inference_too(served: House) -> None:
     with connect(served, over_grpc) as client:
         assert last_inference(client.get_inference_statistics("words")) == 0
-        told: list[object] = []
-        client.start_stream(lambda result, error: told.append(error or result))
+        answers: list[object] = []
+        client.start_stream(lambda result, error: answers.append(error or result))
         text = over_grpc.InferInput("text", [1, 1], "BYTES").set_data_from_numpy(np.array([[b"noon"]], object))
         client.async_stream_infer("words", [text], enable_empty_final_response=True)
-        served.until(lambda: len(told) == 2)
+        served.until(lambda: len(answers) == 2)
         client.stop_stream()
         assert last_inference(client.get_inference_statistics("words")) > 0

@@ -1,4 +1,4 @@
-"""Unmodified tritonclient against the applications: what it sends is understood, what it reads is there."""
+"""The unmodified tritonclient with the applications: its requests are understood, and it can read all answers."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The page to try a model, in a real browser: what a person does, what they see, and lines that work as printed."""
+"""The page to try a model, in a real browser: its form, its answers, and the code that it shows."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def served() -> Iterator[House]:
 
 @pytest.fixture
 def page(browser, served: House) -> Iterator[object]:
-    """Open on the page. Anything that goes wrong in its scripts fails the test."""
+    """A browser page that shows the page to try a model. An error in its scripts fails the test."""
     page = browser.new_page()
     page.set_default_timeout(15_000)
     problems: list[str] = []
@@ -51,7 +51,7 @@ def run(page) -> str:
 
 
 def said_by(page, which: str, folder: Path) -> str:
-    """What the line on the page prints, run as it is printed."""
+    """Runs the code that the page shows and returns its output."""
     line = page.locator(f"#{which}").text_content()
     command = ["bash", "-c", line] if which == "curl" else [sys.executable, "-c", line]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
@@ -102,7 +102,7 @@ def test_numbers_go_as_typed_and_a_table_comes_back(page, tmp_path: Path) -> Non
     assert "90" in answer
     assert "9007199254740992" in answer
     assert "true" in answer
-    assert "sent as binary data" in answer
+    assert "is binary data" in answer
     python = said_by(page, "python", tmp_path)
     assert "9007199254740992" in python
     assert "True" in python

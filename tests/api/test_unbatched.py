@@ -1,5 +1,5 @@
-"""A model without a batch dimension (Triton's `max_batch_size: 0`), over both wires: what a real Triton 2.51 answers to
-the same requests, but where it says otherwise."""
+"""A model without a batch dimension (Triton's `max_batch_size: 0`), over both wires. The answers equal those of a real
+Triton 2.51 to the same requests, except where a test says otherwise."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ RAW = echo_spec(name="raw", inputs=(Z,), outputs=(Z,))
 
 
 class Doubling:
-    """Generates what it was given, twice."""
+    """Generates two answers that equal the input."""
 
     def generate(self, inputs):
         for _ in range(2):
@@ -91,8 +91,8 @@ def test_all_elements_are_ranked_together_for_classification(wire, triton) -> No
 
 
 def test_requests_that_do_not_fit_are_refused_with_the_declared_shape(wire, triton) -> None:
-    told = failure(triton.infer, "one", given(wire, x=x[np.newaxis], z=z))
-    assert "input 'x' takes 1 dimensions [-1], got [1, 3]" in told
+    message = failure(triton.infer, "one", given(wire, x=x[np.newaxis], z=z))
+    assert "input 'x' takes 1 dimensions [-1], got [1, 3]" in message
     assert "takes 2 (shape [-1, 2]), got 3" in failure(triton.infer, "one", given(wire, x=x, z=np.ones((1, 3), "f4")))
 
 
@@ -124,8 +124,12 @@ def test_metadata_configuration_and_statistics_are_tritons(served: House) -> Non
         assert not {"dynamic_batching", "sequence_batching"} & set(config)
         assert client.get_model_config("counting")["max_batch_size"] == 0
         assert "sequence_batching" in client.get_model_config("counting")
-        told = other.get_model_config("one").config
-        assert (told.max_batch_size, list(told.input[1].dims), told.HasField("dynamic_batching")) == (0, [-1, 2], False)
+        config = other.get_model_config("one").config
+        assert (config.max_batch_size, list(config.input[1].dims), config.HasField("dynamic_batching")) == (
+            0,
+            [-1, 2],
+            False,
+        )
         before = client.get_inference_statistics("raw")["model_stats"][0]
         for _ in range(3):
             client.infer("raw", given(over_http, z=np.ones((5, 2), np.float32)))
@@ -165,22 +169,24 @@ def test_generate_takes_and_gives_tensors_without_a_row(served: House) -> None:
     answer = httpx.post(f"{url}one/generate", json={"x": [1, 2, 3], "z": [1, 2, 3, 4]}).json()
     assert (answer["x"], answer["z"]) == ([1, 2, 3], [1, 2, 3, 4])
     assert httpx.post(f"{url}one/generate", json={"x": 5, "z": [1, 2]}).json()["x"] == 5
-    assert "3 values for the shape [-1, 2]" in httpx.post(f"{url}one/generate", json={"x": 5, "z": [1, 2, 3]}).text
+    assert (
+        "3 values do not fit the shape [-1, 2]" in httpx.post(f"{url}one/generate", json={"x": 5, "z": [1, 2, 3]}).text
+    )
     assert httpx.post(f"{url}texts/generate", json={"text": "a", "one": 2}).json()["one"] == 2
     events = httpx.post(f"{url}doubling/generate_stream", json={"x": [1, 2]}).text.strip().split("\n\n")
     assert len(events) == 2
 
 
 def test_what_generates_gets_the_tensor_as_it_was_sent_and_is_classified_whole(served: House) -> None:
-    told: list = []
+    answers: list = []
     with connect(served, over_grpc) as client:
-        client.start_stream(lambda result, error: told.append(error or result))
+        client.start_stream(lambda result, error: answers.append(error or result))
         wanted = [over_grpc.InferRequestedOutput("y", class_count=1)]
         client.async_stream_infer("doubling", given(over_grpc, x=x))
         client.async_stream_infer("doubling", given(over_grpc, x=x), outputs=wanted)
-        served.until(lambda: len(told) == 4)
+        served.until(lambda: len(answers) == 4)
         client.stop_stream()
-    assert sorted(str(result.as_numpy("y").tolist()) for result in told) == [
+    assert sorted(str(result.as_numpy("y").tolist()) for result in answers) == [
         *["[1.0, 3.0, 2.0]"] * 2,
         *["[b'3.000000:1']"] * 2,
     ]
@@ -209,11 +215,11 @@ def test_the_openapi_document_has_the_shapes_that_clients_send(served: House) ->
     assert second["shape"] == [-1, 2]
 
 
-def test_what_the_model_returns_otherwise_than_declared_is_told_in_the_declared_shape() -> None:
+def test_an_output_of_the_wrong_shape_is_reported_with_the_declared_shape() -> None:
     wrong = echo_spec(name="wrong", inputs=(Z,), outputs=(tensor("y", 3),))
     with house(wrong) as running, connect(running, over_http) as client:
-        told = failure(client.infer, "wrong", given(over_http, z=z))
-    assert "the model returned shape [2, 2] for output 'y', declared as [3]" in told
+        message = failure(client.infer, "wrong", given(over_http, z=z))
+    assert "the model returned shape [2, 2] for output 'y', declared as [3]" in message
 
 
 @pytest.mark.parametrize(

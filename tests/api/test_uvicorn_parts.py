@@ -1,5 +1,5 @@
-"""The installed uvicorn still has the private parts that the short way relies on. Where a test fails after an upgrade:
-adapt serving/api/http/uvicorn_parts.py and serving/api/http/connection.py, or lower the bound in pyproject.toml."""
+"""The private parts of the installed uvicorn on which the fast path relies. If a test fails after an upgrade, adapt
+serving/api/http/uvicorn_parts.py and serving/api/http/connection.py, or lower the bound in pyproject.toml."""
 
 import asyncio
 import inspect
@@ -34,23 +34,23 @@ GONE = f"uvicorn {version('uvicorn')} has no {{}}, which serving/api/http/connec
 
 
 def opened() -> UvicornConnection:
-    """A connection as uvicorn's server makes it, after its client has begun a request that uvicorn answers."""
+    """Returns a connection as uvicorn's server makes it, whose client has begun a request that uvicorn handles."""
 
     async def application(scope: object, receive: object, send: object) -> None:
-        """Answers nothing."""
+        """An application that never answers."""
 
     class Wire(asyncio.Transport):
         def pause_reading(self) -> None:
-            """Nothing is read."""
+            """Does nothing: there is nothing to read."""
 
         def is_closing(self) -> bool:
             return False
 
         def write(self, data: object) -> None:
-            """Nobody reads."""
+            """Discards the data."""
 
         def close(self) -> None:
-            """It is not open."""
+            """Does nothing."""
 
     async def make() -> UvicornConnection:
         config = uvicorn.Config(application, http=UvicornConnection, ws="none", lifespan="off", log_config=None)
@@ -83,8 +83,8 @@ def test_the_installed_uvicorn_has_every_attribute_that_is_relied_on(part: str, 
 
 
 def test_an_attribute_that_a_new_version_lacks_is_named() -> None:
-    (told,) = lacking(object(), Cycle)[:1]
-    assert "has no `object.response_complete`, which serving/api/http/connection.py relies on" in told
+    (missing,) = lacking(object(), Cycle)[:1]
+    assert "has no `object.response_complete`, which serving/api/http/connection.py relies on" in missing
 
 
 def test_uvicorn_calls_and_offers_the_methods_that_are_extended() -> None:

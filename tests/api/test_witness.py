@@ -1,4 +1,4 @@
-"""Whoever wants to know of requests is told of each once, by whichever way it came, and its answer carries its name."""
+"""Witnesses are notified of each request once, whichever path it takes, and its answer carries its id."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ class Notes:
         self.exchanges.append(exchange)
 
     def until(self, number: int) -> list[Exchange]:
-        """An answer may be read a moment before it is noted."""
+        """Waits for `number` exchanges: a client may read an answer shortly before the witnesses are notified."""
         give_up_s = time.monotonic() + 10
         while len(self.exchanges) < number:
             assert time.monotonic() < give_up_s
@@ -57,41 +57,52 @@ def post(server: Server, values: list[float], id: str = "", **headers: str) -> h
     return answer
 
 
-@pytest.mark.parametrize("way", ["short", "httptools"])
-def test_an_http_request_is_told_once_with_what_its_client_called_it(serve: Callable[..., Server], way: str) -> None:
+@pytest.mark.parametrize("protocol", ["short", "httptools"])
+def test_witnesses_are_notified_of_an_http_request_once_with_the_id_of_its_client(
+    serve: Callable[..., Server], protocol: str
+) -> None:
     notes, served = watched()
-    server = serve([served], http=way, tenant_header="x-tenant")
+    server = serve([served], http=protocol, tenant_header="x-tenant")
     answer = post(server, [1, 2], x_request_id="mine", traceparent=TRACE, x_tenant="acme")
     assert answer.getheader("x-request-id") == "mine"
-    (told,) = notes.until(1)
-    assert (told.wire, told.id, told.tenant, told.status, told.traceparent) == ("http", "mine", "acme", 200, TRACE)
-    assert isinstance(told.outcome, Completed)
-    assert told.began_ns <= told.settled_ns <= told.ended_ns
+    (exchange,) = notes.until(1)
+    assert (exchange.wire, exchange.id, exchange.tenant, exchange.status, exchange.traceparent) == (
+        "http",
+        "mine",
+        "acme",
+        200,
+        TRACE,
+    )
+    assert isinstance(exchange.outcome, Completed)
+    assert exchange.began_ns <= exchange.settled_ns <= exchange.ended_ns
 
 
-@pytest.mark.parametrize("way", ["short", "httptools"])
-def test_a_name_is_made_up_for_who_has_none(serve: Callable[..., Server], way: str) -> None:
+@pytest.mark.parametrize("protocol", ["short", "httptools"])
+def test_a_request_without_an_id_gets_one(serve: Callable[..., Server], protocol: str) -> None:
     notes, served = watched()
-    server = serve([served], http=way)
+    server = serve([served], http=protocol)
     names = [post(server, [1, 2]).getheader("x-request-id") for _ in range(2)]
     assert len(set(names)) == 2
     post(server, [1, 2], id="in the message")
-    assert [told.id for told in notes.until(3)] == [*names, "in the message"]
+    assert [exchange.id for exchange in notes.until(3)] == [*names, "in the message"]
 
 
-@pytest.mark.parametrize("way", ["short", "httptools"])
-def test_what_went_wrong_is_told_too_and_named(serve: Callable[..., Server], way: str) -> None:
+@pytest.mark.parametrize("protocol", ["short", "httptools"])
+def test_witnesses_are_notified_of_failed_requests_too(serve: Callable[..., Server], protocol: str) -> None:
     refusal = Rejected(Reason.QUEUE_FULL, 1)
     notes, served = watched(script=[refusal])
-    server = serve([served], http=way)
+    server = serve([served], http=protocol)
     assert post(server, [1, 2], x_request_id="refused").getheader("x-request-id") == "refused"
     assert post(server, [1, 2, 3], x_request_id="too long").getheader("x-request-id") == "too long"
-    told = notes.until(2)
-    assert [(one.id, one.status, one.outcome) for one in told] == [("refused", 503, refusal), ("too long", 400, None)]
+    exchanges = notes.until(2)
+    assert [(one.id, one.status, one.outcome) for one in exchanges] == [
+        ("refused", 503, refusal),
+        ("too long", 400, None),
+    ]
 
 
 class Twice:
-    """Answers with the input, twice; where that is negative it fails after the first."""
+    """Generates two answers that equal the input. If the input is negative, it fails after the first."""
 
     outcome: Outcome | None = None
 
@@ -127,7 +138,9 @@ def generating(**more: object) -> tuple[Notes, object]:
     return notes, model("m", ("x", "FP32", (-1, 2)), backend=backend, generator=backend, witnesses=(notes,), **more)
 
 
-def test_a_generation_over_http_is_told_once_and_its_answer_named(serve: Callable[..., Server]) -> None:
+def test_witnesses_are_notified_of_a_generation_over_http_once_and_its_answer_has_the_id(
+    serve: Callable[..., Server],
+) -> None:
     notes, served = generating()
     url = f"http://{serve([served], tenant_header='x-tenant').address}/v2/models/m/generate"
     mine = {"x-request-id": "mine", "x-tenant": "acme", "traceparent": TRACE}
@@ -139,14 +152,14 @@ def test_a_generation_over_http_is_told_once_and_its_answer_named(serve: Callabl
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 400, 400]
     assert [answer.headers["x-request-id"] for answer in answers][::2] == ["mine", "one"]
-    told = notes.until(4)
-    assert [(one.id, one.status, type(one.outcome)) for one in told] == [
+    exchanges = notes.until(4)
+    assert [(one.id, one.status, type(one.outcome)) for one in exchanges] == [
         ("mine", 200, Completed),
         ("in the message", 500, Failed),
         ("one", 400, Cancelled),
         ("unread", 400, type(None)),
     ]
-    assert (told[0].tenant, told[0].traceparent) == ("acme", TRACE)
+    assert (exchanges[0].tenant, exchanges[0].traceparent) == ("acme", TRACE)
 
 
 @pytest.mark.parametrize("door", ["plain", "fast"])
@@ -164,8 +177,8 @@ def test_a_generation_over_grpc_is_told_once(door: str) -> None:
         for _ in range(4):
             came.get(timeout=10)
         client.stop_stream()
-    told = sorted((one.wire, one.id, one.status, type(one.outcome).__name__) for one in notes.until(2))
-    assert told == [("grpc", "fails", 500, "Failed"), ("grpc", "stream", 200, "Completed")]
+    exchanges = sorted((one.wire, one.id, one.status, type(one.outcome).__name__) for one in notes.until(2))
+    assert exchanges == [("grpc", "fails", 500, "Failed"), ("grpc", "stream", 200, "Completed")]
 
 
 @pytest.mark.parametrize("door", ["plain", "fast"])
@@ -180,8 +193,8 @@ def test_a_grpc_request_is_told_once(door: str) -> None:
         with pytest.raises(tritonclient.grpc.InferenceServerException):
             client.infer("m", [x], headers={"x-request-id": "first"})
         client.infer("m", [x], request_id="second", headers={"traceparent": TRACE})
-    told = notes.until(2)
-    assert [(one.wire, one.id, one.status, one.traceparent) for one in told] == [
+    exchanges = notes.until(2)
+    assert [(one.wire, one.id, one.status, one.traceparent) for one in exchanges] == [
         ("grpc", "first", 503, ""),
         ("grpc", "second", 200, TRACE),
     ]
@@ -201,17 +214,19 @@ def test_an_answer_over_grpc_carries_its_requests_name_whatever_became_of_it(doo
             names.append(dict(call.trailing_metadata())["x-request-id"])
     assert names[:2] == ["refused", "mine"]
     assert len(set(names)) == 4
-    assert [told.id for told in notes.until(4)] == names
+    assert [exchange.id for exchange in notes.until(4)] == names
 
 
 def negative() -> Failed:
     return Failed(ModelError("negative"))
 
 
-@pytest.mark.parametrize("way", ["short", "httptools"])
-def test_over_http_failures_only_are_told_where_nothing_else_is_wanted(serve: Callable[..., Server], way: str) -> None:
+@pytest.mark.parametrize("protocol", ["short", "httptools"])
+def test_over_http_a_witness_of_failures_is_notified_of_failures_only(
+    serve: Callable[..., Server], protocol: str
+) -> None:
     notes, backend = Notes(), EchoBackend(script=[negative(), Rejected(Reason.TOO_LARGE, 1)])
-    server = serve([model("m", ("x", "FP32", (-1, 2)), backend=backend, of_failures=notes)], http=way)
+    server = serve([model("m", ("x", "FP32", (-1, 2)), backend=backend, of_failures=notes)], http=protocol)
     for name in ("fails", "too large", "well"):
         post(server, [1, 2], x_request_id=name)
     post(server, [1, 2, 3], x_request_id="not understood")
@@ -220,7 +235,7 @@ def test_over_http_failures_only_are_told_where_nothing_else_is_wanted(serve: Ca
     assert [(one.id, one.status) for one in notes.until(2)] == [("fails", 500), ("again", 500)]
 
 
-def test_a_generation_that_fails_is_told_where_nothing_else_is_wanted(serve: Callable[..., Server]) -> None:
+def test_a_witness_of_failures_is_notified_of_a_generation_that_fails(serve: Callable[..., Server]) -> None:
     notes, backend = Notes(), Generator()
     served = model("m", ("x", "FP32", (-1, 2)), backend=backend, generator=backend, of_failures=notes)
     url = f"http://{serve([served]).address}/v2/models/m/generate_stream"

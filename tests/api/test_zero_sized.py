@@ -1,4 +1,4 @@
-"""A row without elements is like any other: it is taken and answered over both wires."""
+"""Rows without elements are accepted and answered over both wires, like any other row."""
 
 import asyncio
 import http.client

@@ -1,4 +1,4 @@
-"""What tests with Triton's client have in common: connecting, and tensors of a request that lie in shared memory."""
+"""The common parts of tests with Triton's client: connections, and tensors in shared memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ ECHO = echo_spec(inputs=TENSORS, outputs=TENSORS)
 
 
 def connect(served: House, wire: Any, **more: object) -> Any:
-    """A client of this wire: one of the four modules."""
+    """Returns a connected client. wire: one of the four modules of Triton's client."""
     address = served.http if wire in (over_http, over_http_aio) else served.grpc
     return wire.InferenceServerClient(address, **more)
 

@@ -1,1 +1,1 @@
-"""Admission for HTTP and gRPC: permissions of callers, slow requests, bytes held, age of requests."""
+"""Admission for both wires: permissions of callers, how fast a request must arrive, how many bytes may be held."""

@@ -1,8 +1,9 @@
-"""Computes how old a request is when this process reads it, from the stamp that HAProxy added when it read it.
+"""The age of a request when this process reads it. HAProxy stamps each request with the instant of its arrival.
 
-On an overloaded machine, requests wait in sockets and event loops as long as in any queue, so a deadline counted from
-the time of reading would be missed. Clocks of different machines differ, so only stamps made on this machine count
-(HAProxy's configuration adds them). A stamp begins with a key made from the shared secret, so clients cannot forge one.
+On an overloaded machine, requests wait in sockets and event loops as long as in the queue. A deadline counted from the
+instant of reading would ignore that time. Clocks of different machines differ, so only stamps made on this machine
+count (`cluster/haproxy/editing.py` has HAProxy add them). A stamp begins with a key made from the shared secret, so
+stamps that clients send are ignored.
 """
 
 from pathlib import Path
@@ -14,14 +15,14 @@ HEADER = b"x-headway-began"
 DIGITS = 16  # microseconds since 1970, until 2286
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _VALUE_BYTES = KEY_BYTES + len(b"-") + DIGITS
-# The bytes before the value: in HTTP/1, and in a header block of HTTP/2. There it is a literal without indexing, so it
-# can be removed without a change to the table of HPACK.
+# The bytes before the value: in HTTP/1, and in a header block of HTTP/2. There the field is encoded without the
+# dynamic table, so that it can be removed.
 _LINE = b"\r\n" + HEADER + b": "
 _FIELD = b"\0%c%b%c" % (len(HEADER), HEADER, _VALUE_BYTES)
 
 
 def machine() -> bytes:
-    """Returns the key in the stamps of this machine. It depends on the secret, and changes when the machine boots."""
+    """Returns the key of the stamps made on this machine since it booted. Only holders of the secret can make it."""
     try:
         boot = _BOOT.read_text().strip()
     except OSError:
@@ -30,9 +31,11 @@ def machine() -> bytes:
 
 
 class Stamps:
-    """Reads the stamps of one machine at the end of request heads, where HAProxy puts them.
+    """Reads the stamps of one machine and removes those of all.
 
-    Stamps of other machines are removed too: heads are looked up in caches, and a stamp makes every head different."""
+    HAProxy adds a stamp at the end of the head. Heads that repeat are looked up in a cache instead of parsed; with a
+    stamp no two heads would be equal, so stamps of other machines are removed too.
+    """
 
     def __init__(self, machine: bytes, calendar: Clock) -> None:
         self._calendar = calendar
@@ -41,11 +44,11 @@ class Stamps:
         self._field = _FIELD + self._value
 
     def split(self, head: bytes) -> tuple[bytes, int]:
-        """Returns an HTTP/1 head without the stamp, and the age in ns; 0 without a stamp of this machine."""
+        """Returns a head of HTTP/1 without its stamp, and the age in ns; 0 without a stamp of this machine."""
         return self._split(head, self._line, _LINE)
 
     def split_block(self, block: bytes) -> tuple[bytes, int]:
-        """Returns an HTTP/2 header block without the stamp, and the age in ns; 0 without a stamp of this machine."""
+        """Returns a header block of HTTP/2 without its stamp, and the age in ns; 0 without a stamp of this machine."""
         return self._split(block, self._field, _FIELD)
 
     def _split(self, head: bytes, from_here: bytes, from_anywhere: bytes) -> tuple[bytes, int]:
@@ -56,7 +59,7 @@ class Stamps:
         return (head[:-size] if head[-size:-_VALUE_BYTES] == from_anywhere else head), 0
 
     def age_ns(self, value: bytes) -> int:
-        """Returns the age in ns from the value of the header; 0 if it is no stamp of this machine."""
+        """Returns the age in ns that the value of the header states; 0 if it is not a stamp of this machine."""
         return self._age_ns(value[len(self._value) :]) if value.startswith(self._value) else 0
 
     def _age_ns(self, digits: bytes) -> int:

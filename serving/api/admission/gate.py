@@ -1,8 +1,8 @@
-"""Decides which callers may inspect the server or change it: those on the same machine, and those with the admin token.
+"""Decides which callers may inspect or change the server: callers on the same machine, and those with the admin token.
 
-A web page that an operator visits can send requests from the operator's machine too. These are recognised by the
-headers Sec-Fetch-Site and Origin, which the browser adds. A page whose host name resolves to this machine (DNS
-rebinding) is recognised by that name in the header Host.
+A web page that an operator visits also sends requests from the operator's machine. Two headers reveal such a request:
+the browser names the page's site in `Origin` and `Sec-Fetch-Site`, and if the site's own name resolves to this machine
+(DNS rebinding), that name is in `Host`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ from typing import Any
 
 from serving.api.faults import CallFailed, Fault
 
-ELSEWHERE = "only from the machine itself, or with the admin token (server.admin_token_file)"
-CROSS_SITE = "refused: a web page of another site asks for this; send the admin token where that is intended"
+ELSEWHERE = "refused: send this request from the server's machine, or with the admin token (server.admin_token_file)"
+CROSS_SITE = "refused: a web page of another site sent this request; send the admin token if that is intended"
 STRANGE_HOST = "refused: call the server by its address or as localhost, or send the admin token"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request.
+    """The caller of an operation, as its connection and headers describe it.
 
     header: returns the value of a header by its lower-case name, "" if it was not sent.
     address: the IP address of the other end of the connection, "" if unknown.
@@ -31,10 +31,10 @@ class Caller:
 
 
 class Gate:
-    """Checks callers.
+    """Checks callers of privileged operations.
 
-    peer_header: the header in which the load balancer sends `peer_key`, "-" and the client's address; "" without a load
-        balancer, when the address of the connection is the client's.
+    peer_header: the header in which the load balancer sends the caller's address, after `peer_key` and a hyphen; "" if
+        requests come without a load balancer. Then the address is that of the connection.
     admin_token: "" for none.
     """
 
@@ -44,7 +44,7 @@ class Gate:
         self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
 
     def check(self, caller: Caller) -> None:
-        """Raises CallFailed with status 403 and the reason if the caller is not allowed."""
+        """Raises CallFailed with the reason (403) if the caller is not allowed."""
         shown = caller.header("authorization").encode("latin-1", "replace")
         if self._admin and compare_digest(shown, self._admin):
             return
@@ -60,7 +60,7 @@ class Gate:
         return "" if not host or _is_no_name(host) else STRANGE_HOST
 
     def _address(self, caller: Caller) -> str:
-        """Returns the client's address. Behind a load balancer only its header counts; without the header it is ""."""
+        """Returns the caller's address; "" if the load balancer has not sent it, which counts as not loopback."""
         if not self._peer_header:
             return caller.address
         value = caller.header(self._peer_header).encode("latin-1", "replace")
@@ -69,8 +69,8 @@ class Gate:
 
 
 def http_caller(scope: Mapping[str, Any]) -> Caller:
-    """Returns the caller of a request, from its ASGI scope."""
-    headers = dict(reversed(scope["headers"]))  # of headers with the same name, the first counts
+    """Returns the caller of a request from its ASGI scope."""
+    headers = dict(reversed(scope["headers"]))  # if a header is repeated, the first one counts
 
     def header(name: str) -> str:
         value: bytes = headers.get(name.encode(), b"")
@@ -87,14 +87,14 @@ def _is_loopback(address: str) -> bool:
 
 
 def _is_cross_site(fetched_from: str, origin: str, host: str) -> bool:
-    """Returns whether a browser sent the request for a page of another site. Other clients send no such headers."""
+    """Returns whether a browser sends the request for a page of another site. Other clients send neither header."""
     if fetched_from not in ("", "same-origin", "none"):
         return True
     return bool(origin) and origin.partition("://")[2].lower() != host.lower()
 
 
 def _is_no_name(host: str) -> bool:
-    """Returns whether a `Host` is an IP address or localhost, which no page of another site can have as its host."""
+    """Returns whether `host` is an IP address or localhost, which cannot be the host of another site's page."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name.lower() == "localhost":
         return True

@@ -1,9 +1,10 @@
-"""The secret shared by HAProxy and all replicas. It distinguishes headers that HAProxy added from a client's own.
+"""The secret that HAProxy's launcher and all replicas share. It proves that HAProxy, not a client, added a header.
 
-`headway serve` makes a secret at each start and puts it into the environment of Ray's processes. If Ray was started
-otherwise, the secret is Ray's own token, which every node of a cluster has. Without either there is no shared secret,
-and such headers are ignored. Only keys made from the secret are sent; the secret is written to no file and no log.
-Standard library only: the command that starts HAProxy runs whenever the replicas change.
+`headway serve` makes a secret at each start and sets it in the environment of Ray's processes. If Ray was started in
+another way, that variable is missing, and the secret is Ray's own token, which every node of a cluster has. Without
+either, no secret is shared and such headers are ignored. Only keys derived from the secret are sent; it is never
+written to a file or a log. Imports only the standard library, since `cluster/haproxy/command.py` runs in a new process
+at every change of the replicas.
 """
 
 import hashlib
@@ -18,17 +19,17 @@ KEY_BYTES = 16
 
 
 def key(purpose: str) -> bytes:
-    """Returns 16 hex digits that only a process with the secret can compute, different for each purpose."""
+    """Returns 16 hex digits derived from the secret, different for each purpose (HMAC-SHA256, truncated)."""
     return hmac.new(_secret(), purpose.encode(), hashlib.sha256).hexdigest()[:KEY_BYTES].encode()
 
 
 @cache
 def _secret() -> bytes:
-    return known(os.environ) or token_bytes(KEY_BYTES)  # random: no other process has it, so no key matches
+    return known(os.environ) or token_bytes(KEY_BYTES)  # without a shared secret a random one, so that no key matches
 
 
 def known(environment: "os._Environ[str] | dict[str, str]") -> bytes:
-    """Returns the secret for this environment, empty if there is none. Looks for Ray's token in the places Ray does."""
+    """Returns the secret for this environment, empty if there is none. Looks for Ray's token where Ray does."""
     for name in (VARIABLE, "RAY_AUTH_TOKEN"):
         if value := environment.get(name):
             return value.encode()

@@ -1,1 +1,1 @@
-"""HTTP: the connection of the fast door, the ASGI app of a model, and the ASGI app of the front."""
+"""HTTP: the connection of the fast door, the application of one model, and the application of the front."""

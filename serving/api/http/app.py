@@ -1,9 +1,9 @@
-"""The ASGI application of one model, without a framework: it answers every path below /v2/models/<name>.
+"""The HTTP interface of one model: a raw ASGI application for every path below /v2/models/<name>.
 
-`dispatch` plans and submits requests, `faults` has the statuses. Routes depend on path and verb only, not on the
-content type: tritonclient sends none, curl sends a wrong one.
-An answer is two ASGI events. uvloop joins their writes into one packet; plain asyncio sends two, without a pause
-between them since `connection` sets TCP_NODELAY.
+`Dispatch` reads, submits and answers requests; `faults` decides the statuses. Routes depend only on path and verb, not
+on the content type, since tritonclient sends none and curl sends a wrong one.
+An answer is two ASGI events. uvloop sends them in one packet; plain asyncio sends two packets, without a delay between
+them since `connection` sets TCP_NODELAY.
 """
 
 import logging
@@ -61,7 +61,7 @@ from serving.protocol.reply import HEADER_LENGTH, Header
 __all__ = ["FrontApp", "ModelApp"]
 
 _log = logging.getLogger(__name__)
-# A smaller body is compressed on the event loop, since that costs less than handing it to a thread.
+# Below this size, handing the work to a thread costs more than compressing on the event loop.
 _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
 _TRACE = "/trace/setting"
@@ -69,13 +69,13 @@ _MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
 
 class ModelApp:
-    """Serves one model.
+    """The ASGI application of one model.
 
-    tenant_header: the header whose value names the tenant, "" for a single tenant. Any client can send any value, so a
-        proxy in front of the server has to check or set it.
-    timings: send the header `Server-Timing`.
-    gate: checks whether a caller may change the settings of tracing.
-    cors: None if pages of other origins may not call the server.
+    tenant_header: the header whose value names the tenant; "" for a single tenant. Any client can set it, so a proxy in
+        front of the server must check it.
+    timings: whether to send `Server-Timing`.
+    gate: decides which callers may change the trace settings.
+    cors: None if web pages of other origins may not send requests.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ModelApp:
         self.timings = timings
         self._gate = gate or Gate()
         self.cors = cors
-        self._getters: dict[str, Callable[[Send], Awaitable[None]]] = {
+        self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
             "": self._answer_metadata,
             "/ready": self._answer_ready,
             "/config": self._answer_config,
@@ -102,7 +102,7 @@ class ModelApp:
         }
         self._generates = {"/generate": False, "/generate_stream": True}
         prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
-        tails = (*self._getters, _INFER, _TRACE, *self._generates)
+        tails = (*self._tells, _INFER, _TRACE, *self._generates)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
 
@@ -136,7 +136,7 @@ class ModelApp:
         elif method not in ("GET", "HEAD"):
             await send_fault(send, wrong_verb(method, "GET"))
         else:
-            await self._getters[operation](send)
+            await self._tells[operation](send)
 
     async def _infer(self, headers: HeaderMap, receive: Receive, send: Send) -> None:
         began_ns = settled_ns = now_ns()
@@ -176,7 +176,7 @@ class ModelApp:
                 if accepted := headers.get(b"accept-encoding"):
                     answer, content = await self._deflated(answer, content, accepted.decode("latin-1"))
             else:
-                outcome = outcome or Cancelled()  # None: withdrawn, since its client has left
+                outcome = outcome or Cancelled()  # None: the client has disconnected
                 fault = fault_of_outcome(outcome)
         except Exception as error:
             fault = self.fault(error)
@@ -185,7 +185,7 @@ class ModelApp:
         if fault is not None:
             await send_fault(send, replace(fault, headers=(*fault.headers, (REQUEST_ID, request_id))))
         else:
-            # A new list, since `answer` is shared by all answers of this shape.
+            # A new list, since `answer` is shared by all answers of this form.
             answer = [*answer, (REQUEST_ID, request_id)]
             if self.timings:
                 answer.append((b"server-timing", server_timing(cast(Completed, outcome))))
@@ -240,7 +240,7 @@ class ModelApp:
         began_ns: int,
         settled_ns: int,
     ) -> None:
-        """Notifies the witnesses of an answered request. fault: None if it succeeded."""
+        """Notifies the model's witnesses of a request that was answered. fault: None if it succeeded."""
         if self.model.witnesses or fault is not None:
             status, trace = 200 if fault is None else fault.status, text_header(headers, TRACEPARENT)
             notify(self.model, "http", id, tenant, status, outcome, trace, began_ns, settled_ns)
@@ -273,7 +273,7 @@ class ModelApp:
     async def _inflate(self, body: bytes, coding: str) -> bytes:
         if len(body) < _THREAD_BYTES // 16:
             return inflate(body, coding, self.model.max_body_bytes)
-        # A small body may inflate to the limit, and a millisecond inflates only 300 KB.
+        # A small body may inflate to a huge one, and inflating takes about 1 ms per 300 KB.
         return await beside(partial(inflate, body, coding, self.model.max_body_bytes))
 
     async def _deflated(self, headers: list[Header], body: bytes, accepted: str) -> tuple[list[Header], bytes]:
@@ -290,7 +290,7 @@ class ModelApp:
         ], packed
 
     def fault(self, error: Exception) -> Fault:
-        """Returns the fault to send for an error. Logs the error if it is a bug of the server."""
+        """Returns the fault to answer for a raised error. An unknown error is a bug of the server and is logged."""
         if isinstance(error, CallFailed):
             return error.fault
         fault = fault_of_error(error)
@@ -301,9 +301,10 @@ class ModelApp:
         return fault
 
     def _find(self, path: str, root_path: str) -> str | None:
-        """Returns the operation of a path that differs from ours by a slash at the end or by a prefix, None if none.
+        """Returns the operation of a path that is not in the table as it is, or None.
 
-        A prefix comes from mounting the application; some servers leave it in `path`, others remove it."""
+        The path may end with a slash, or the application may be mounted under a prefix, which some servers leave in
+        `path` and others remove from it."""
         for candidate in (path, root_path + path):
             start = candidate.find(MODELS)
             operation = self._operations.get(candidate[max(start, 0) :].rstrip("/"))
@@ -312,11 +313,11 @@ class ModelApp:
         return None
 
     def _unknown(self, path: str, root_path: str) -> Fault:
-        found = _MODEL.search(path) or _MODEL.search(root_path + path)
-        if found and found[1] != self.model.name:
-            return unknown_model(found[1])
-        if found and found[2] not in (None, self.model.version):
-            return unknown_model(found[1], found[2])
+        match = _MODEL.search(path) or _MODEL.search(root_path + path)
+        if match and match[1] != self.model.name:
+            return unknown_model(match[1])
+        if match and match[2] not in (None, self.model.version):
+            return unknown_model(match[1], match[2])
         return unknown_path(path)
 
     async def _answer_metadata(self, send: Send) -> None:
@@ -336,5 +337,5 @@ class ModelApp:
 
 
 def server_timing(completed: Completed) -> bytes:
-    """Returns the value of the header `Server-Timing`, in ms; browsers show it."""
+    """Returns the value of the header Server-Timing: the time in the queue and computing, in ms."""
     return b"queue;dur=%.3f, compute;dur=%.3f" % (completed.queue_ns / 1e6, completed.timings.compute_ns / 1e6)

@@ -1,4 +1,4 @@
-"""ASGI helpers of both applications: reading bodies, sending answers, and scopes other than HTTP."""
+"""The functions that both ASGI applications share: read bodies, send answers, handle scopes other than HTTP."""
 
 import asyncio
 import json
@@ -23,7 +23,10 @@ JSON_CONTENT = (b"content-type", b"application/json")
 
 
 class BodyTooLarge(TooLarge):
-    """is_endless: the size of the body was not announced, so the connection has to be closed."""
+    """The body of a request is larger than allowed.
+
+    is_endless: the client did not announce the length of the body, so the connection must be closed.
+    """
 
     def __init__(self, max_bytes: int, *, is_endless: bool = False) -> None:
         super().__init__(f"the request body is larger than {max_bytes} bytes, the limit of this server")
@@ -31,19 +34,18 @@ class BodyTooLarge(TooLarge):
 
 
 async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: Held | None = None) -> bytes | None:
-    """Returns the whole body; None if the client left before it was complete.
+    """Returns the whole body; None if the client disconnected before it was complete.
 
-    held: counts the bytes of the body; None to count none.
-    Raises BodyTooLarge, before reading if the size was announced; CallFailed if there is no room for the body or if it
-    arrives too slowly.
+    Raises BodyTooLarge as soon as the excess is known, and CallFailed if `held` has no room or the body arrives too
+    slowly.
     """
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced[:18]) > max_bytes:
-        # Nothing was read: a client that sent "Expect: 100-continue" never begins to send, and the server discards
-        # piece by piece what other clients send.
+        # Nothing has been read yet: a client that sent "Expect: 100-continue" does not send the body, and a body that
+        # is sent anyway is discarded by the server piece by piece.
         raise BodyTooLarge(max_bytes)
     began_s = asyncio.get_running_loop().time()
-    # A timer costs as much as the rest of this function. The connection checks the speed of bodies of announced size.
+    # A timer here would double the cost of reading. If the length is announced, the connection checks the pace.
     message = await receive() if announced else await _next_part(receive, began_s, 0)
     if message["type"] != "http.request":
         return None
@@ -57,7 +59,7 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: 
     size = len(body)
     if held is not None:
         held.take(size)
-    whole = BytesIO()  # joining all parts at the end would block the event loop for longer
+    whole = BytesIO()  # one join of all parts at the end would block the event loop for long
     whole.write(body)
     while True:
         if size > max_bytes:
@@ -112,14 +114,14 @@ async def answer_other_scope(scope: Scope, receive: Receive, send: Send) -> None
 
 
 def text_header(headers: HeaderMap, name: bytes) -> str:
-    """Returns the value of a header as text; "" if it was not sent or the name is empty."""
+    """Returns the value of a header as text; "" if the header was not sent or `name` is empty."""
     return headers.get(name, b"").decode("latin-1")
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """Returns the JSON object in a body; an empty one for an empty body. Raises BadMessage.
+    """Returns the JSON object in a body; an empty body counts as an empty object. Raises BadMessage.
 
-    Accepts NaN, Infinity and -Infinity, as Python's json writes them."""
+    NaN, Infinity and -Infinity are accepted as numbers, as Python's json writes them."""
     if not body.strip():
         return {}
     try:
@@ -130,7 +132,7 @@ def json_object(body: bytes) -> dict[str, Any]:
         try:
             value = json.loads(body)
             if b"\\u" in body:
-                json.dumps(value, ensure_ascii=False).encode()  # raises for half a surrogate pair, as orjson does
+                json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, as orjson does
         except (ValueError, RecursionError):
             raise BadMessage(f"not valid JSON: {error}") from None
     if not isinstance(value, dict):

@@ -1,9 +1,9 @@
 """An HTTP/1.1 connection on which plain infer requests take the fast path: no ASGI, no task, one write per answer.
 
-It is uvicorn's own connection, but reads the bytes before uvicorn does. It answers a request whose head `heads` finds
-plain. Everything else (other paths, other methods, chunked or compressed bodies, malformed requests) goes unchanged to
-uvicorn and takes the general path through the application. Both paths use the same `Dispatch` and the same table of
-faults. uvicorn's part of the general path is half the cost of a small request, see
+It extends uvicorn's connection and inspects the bytes before uvicorn gets them. A request whose head is plain according
+to `heads` is answered here. Every other request (other paths, other methods, chunked or compressed bodies, malformed
+ones) is passed to uvicorn unchanged and takes the general path through the ASGI application. Both paths use the same
+`Dispatch` and the same table of faults. The fast path halves the cost of a small request:
 docs/decisions/0005-the-short-way.md.
 """
 
@@ -32,30 +32,30 @@ from serving.protocol.errors import BadMessage
 from serving.protocol.reply import HeaderBlock, encoded
 
 MAX_HEAD_BYTES = 64 * 1024
-TOO_LONG = Fault(431, f"the head, or what stands between chunks, is larger than {MAX_HEAD_BYTES} bytes")
-JOIN_BELOW_BYTES = 64 * 1024  # up to this size copying the body is cheaper than writing a second buffer
+TOO_LONG = Fault(431, f"the request's headers, or the lines between its chunks, exceed {MAX_HEAD_BYTES} bytes")
+JOIN_BELOW_BYTES = 64 * 1024  # below this, copying the body is cheaper than writing two buffers
 
 
 def fast_path(model: ModelApp) -> "Callable[..., InferConnection]":
-    """Returns the factory of the connections to this model, the value of uvicorn's setting `http`."""
+    """Returns a factory of connections for this model, as uvicorn's setting `http` expects it."""
     paths = frozenset(path.encode() for path in model.infer_paths)
     heads = Heads(paths, model.tenant_header, model.model.max_body_bytes, from_pages=model.cors is not None)
     return partial(InferConnection, model, heads)
 
 
 class Reader(Enum):
-    """The state of a connection: for whom the next bytes are, or whom it waits for."""
+    """The state of a connection: what its next bytes belong to."""
 
     CLIENT = "a request may begin"
-    BODY = "the body of a plain request is incomplete"
+    BODY = "the body of a plain request is arriving"
     SERVER = "a plain request waits for its answer"
-    SLOW_READER = "the answer waits until the client reads it"
-    UVICORN = "uvicorn has the current request; the next one may be plain"
-    UVICORN_FOR_GOOD = "uvicorn has all further requests, since only its parser knows where each ends"
+    SLOW_READER = "the answer is written faster than the client reads it"
+    UVICORN = "uvicorn handles the current request; the next one may be plain"
+    UVICORN_FOR_GOOD = "uvicorn handles all further requests, since only its parser can find where they begin"
 
 
 class InferConnection(UvicornConnection):
-    """A connection to one model, made by `fast_path`. uvicorn: the arguments that its server passes to connections."""
+    """A connection made by `fast_path`. uvicorn: the arguments that uvicorn's server passes to every connection."""
 
     def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -65,15 +65,15 @@ class InferConnection(UvicornConnection):
         self._wire = model.model.wire
         self._heads = heads
         self._reader = Reader.CLIENT
-        self._unread = b""  # received bytes that are not processed yet
-        self._body: BytesIO | None = None  # the received part of an incomplete body
+        self._unread = b""  # received and not processed yet
+        self._body: BytesIO | None = None  # the parts received so far of an incomplete body
         self._held = Held(model.model.room)
-        self._refusal: Fault | None = None  # for a request whose body is discarded as it arrives
-        self._since_s = 0.0  # when the incomplete head or body began to arrive; 0 if none is incomplete
-        self._come_bytes = 0  # received of that head or body
-        self._fruitless_bytes = 0  # passed to uvicorn since its parser last completed a head or a piece of a body
+        self._refusal: Fault | None = None  # to be answered when the rest of the body, which is discarded, has arrived
+        self._since_s = 0.0  # when the current head or body began, if it is incomplete; otherwise 0
+        self._come_bytes = 0  # number of bytes received of it
+        self._fruitless_bytes = 0  # passed to uvicorn since it last reported a complete head or a part of a body
         self._slow_timer: asyncio.TimerHandle | None = None
-        self._missing_bytes = 0  # of the body: ours in BODY, uvicorn's in UVICORN
+        self._missing_bytes = 0  # still to come of the request: in BODY a plain one's, in UVICORN that of uvicorn
         self._head: Head
         self._plan: Plan
         self._id = ""
@@ -92,8 +92,8 @@ class InferConnection(UvicornConnection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        # Plain asyncio does not set TCP_NODELAY on connections accepted by sockets made as Ray and uvicorn make them.
-        # uvicorn writes head and body separately; the body would wait up to 40 ms for the acknowledgement of the head.
+        # Plain asyncio does not set TCP_NODELAY for listening sockets as Ray and uvicorn make them. uvicorn writes head
+        # and body separately; without TCP_NODELAY the body would wait up to 40 ms for the client's acknowledgement.
         accepted = transport.get_extra_info("socket")
         if accepted is not None:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -108,7 +108,7 @@ class InferConnection(UvicornConnection):
                 self._pass_on(data)
             case Reader.UVICORN_FOR_GOOD:
                 self._feed(data)
-            case _:  # the next request, before this one is answered: stop reading until then
+            case _:  # the client sends its next request before this one is answered: apply backpressure
                 self._unread += data
                 self.flow.pause_reading()
 
@@ -129,19 +129,19 @@ class InferConnection(UvicornConnection):
             self._next()
 
     def shutdown(self) -> None:
-        """Closes the connection after the answer to the request in flight. Called by uvicorn's server."""
+        """Closes the connection after the current request. Called by uvicorn's server."""
         if self._reader in (Reader.BODY, Reader.SERVER):
             self._is_last = True
         else:
             super().shutdown()
 
     def on_headers_complete(self) -> None:
-        """Refuses a request for another protocol. Called by uvicorn's parser.
+        """Refuses a request to upgrade the protocol. Called by uvicorn's parser.
 
-        The parser would take the body of such a request for the next request. An error raised here ends the connection
-        with status 400."""
+        The parser would take the body of such a request for the next request. The error raised here makes uvicorn
+        answer 400 and close the connection."""
         if self.parser.should_upgrade():
-            raise BadMessage("another protocol is asked for after the first request")
+            raise BadMessage("only the first request of a connection may ask for another protocol")
         self._fruitless_bytes = 0
         super().on_headers_complete()
 
@@ -190,7 +190,7 @@ class InferConnection(UvicornConnection):
             self._come_bytes += len(data)
             self._missing_bytes = missing
             if data and self._has_room(len(data)):
-                self._body = self._body or BytesIO()  # joining many pieces at the end would block the loop for longer
+                self._body = self._body or BytesIO()  # one join of many parts would block the event loop for long
                 self._body.write(data)
             return
         if missing < 0:
@@ -205,7 +205,9 @@ class InferConnection(UvicornConnection):
         self._submit(data)
 
     def _has_room(self, size: int) -> bool:
-        """Returns whether `size` more bytes of the body can be held. If not, the request is refused after its body."""
+        """Takes room for `size` more bytes of the body and returns whether there is enough.
+
+        If not, the request is refused when its whole body has arrived."""
         if self._refusal is None:
             try:
                 self._held.take(size)
@@ -218,8 +220,9 @@ class InferConnection(UvicornConnection):
         return False
 
     def _pass_on(self, data: bytes) -> None:
-        """Passes bytes of the current request to uvicorn. If more than that request arrives, uvicorn gets all that
-        follows on this connection."""
+        """Passes data to uvicorn. When uvicorn has answered its request, the next one may be plain again.
+
+        If the client sends its next request before that, uvicorn keeps the connection for good."""
         if not self._missing_bytes and (self.cycle is None or self.cycle.response_complete):
             self._reader = Reader.CLIENT
             self._begin(data)
@@ -235,7 +238,9 @@ class InferConnection(UvicornConnection):
         super().data_received(data)
 
     def _feed(self, data: bytes) -> None:
-        """Passes bytes to uvicorn and bounds what uvicorn does not: heads, and the bytes between chunks of a body."""
+        """Passes data to uvicorn in pieces, and refuses heads and chunk lines that are too long.
+
+        uvicorn itself has no bound for them."""
         for start in range(0, len(data), MAX_HEAD_BYTES):
             piece = data[start : start + MAX_HEAD_BYTES]
             self._fruitless_bytes += len(piece)
@@ -247,7 +252,9 @@ class InferConnection(UvicornConnection):
                 return
 
     def _refuse(self, fault: Fault) -> None:
-        """Ends a request that is incomplete or uvicorn's, and closes the connection."""
+        """Answers a request that is not plain with this fault and closes the connection.
+
+        If uvicorn has begun to answer, the connection is only closed."""
         self._is_last = True
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
@@ -278,7 +285,7 @@ class InferConnection(UvicornConnection):
             self._submitted.then(self._answer)
 
     def _submit_read(self, reading: "asyncio.Future[ReadRequest]") -> None:
-        """Submits a large request that a thread has read. The client may have disconnected meanwhile."""
+        """Submits a large request that a thread has read, unless its client has disconnected meanwhile."""
         took_ns = now_ns() - self._began_ns
         if self.transport.is_closing():
             self._answer(Cancelled())
@@ -342,7 +349,7 @@ class InferConnection(UvicornConnection):
         self._notify(fault.status, outcome)
 
     def _notify(self, status: int, outcome: Outcome | None) -> None:
-        """Gives back the room of a request that has ended, and notifies the witnesses."""
+        """Gives back the memory of a finished request and notifies the witnesses."""
         if self._held.bytes:
             self._held.give_back()
         if self._witnessed or status >= 500:
@@ -353,7 +360,7 @@ class InferConnection(UvicornConnection):
             )  # fmt: skip
 
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
-        """Sends an answer and prepares for the next request. headers: as bytes of HTTP/1.1."""
+        """Writes an answer. headers: those of this answer, encoded, without the empty line after them."""
         if self._common is not self.server_state.default_headers:
             self._common = self.server_state.default_headers
             self._common_block = encoded(self._common)
@@ -377,7 +384,7 @@ class InferConnection(UvicornConnection):
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
         if self._unread:
-            # Not called directly: a client that sends many requests ahead would cause a recursion per request.
+            # Called from the loop: with a client that pipelines many requests, a direct call would recurse for each.
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -386,16 +393,16 @@ class InferConnection(UvicornConnection):
             self.data_received(b"")
 
     def _expect_rest(self) -> None:
-        """Starts the timer for an incomplete head or body. Those that arrive at once need none."""
+        """Starts the timer for a head or a body that is incomplete. Complete requests need no timer."""
         self._since_s = self.loop.time()
         self._come_bytes = 0
         if self._slow_timer is None:
             self._slow_timer = self.loop.call_later(patience_s(0), self._refuse_if_slow)
 
     def _refuse_if_slow(self) -> None:
-        """Refuses the incomplete request if it arrives too slowly; otherwise sets the timer again.
+        """Refuses the request if it arrives too slowly; otherwise sets the timer to the next possible instant.
 
-        A connection has one such timer; it is off while nothing is incomplete."""
+        Does nothing if no request is incomplete."""
         self._slow_timer = None
         if self.transport.is_closing() or not self._since_s:
             return
@@ -412,9 +419,9 @@ class InferConnection(UvicornConnection):
             self._refuse(TOO_SLOW)
 
     def _close_if_idle(self) -> None:
-        """Closes the connection if it has been idle for too long; otherwise sets the timer again.
+        """Closes the connection if it has been idle for long enough; otherwise sets the timer to the next instant.
 
-        A connection has one such timer, instead of a new one per request."""
+        One timer per connection is cheaper than a new one for every request."""
         left_s = self._used_s + self.timeout_keep_alive - self.loop.time()
         self._idle_timer = None
         if self.transport.is_closing():

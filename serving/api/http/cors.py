@@ -1,7 +1,7 @@
-"""Lets web pages of other origins call the server (CORS), if a setting names the origins.
+"""Lets web pages of the origins that a setting names send requests to the server (CORS).
 
-Their requests take the general path: the fast path has prepared headers without those of CORS, and a browser does not
-send so many requests that the fast path would matter.
+Their requests take the general path, since the fast path sends prepared headers; its speed matters only for many small
+requests, which pages do not send.
 """
 
 from collections.abc import Collection
@@ -20,7 +20,7 @@ class Cors:
         self._everybody = b"*" in self._origins
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a preflight itself; adds the headers to the app's answers to all other requests, errors included."""
+        """Answers preflights itself, and adds the headers of CORS to all answers of the app, errors included."""
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
@@ -38,10 +38,9 @@ class Cors:
         await app(scope, receive, send_with_headers)
 
     def _allowing_headers(self, origin: bytes) -> list[tuple[bytes, bytes]]:
-        """Returns the headers for an answer to a page of this origin.
+        """Returns the headers of CORS for an answer to a page of this origin.
 
-        origin: "" if no page sent the request. Even then `Vary` is needed, so that caches keep the answers apart.
-        """
+        origin: "" if no page of another origin sends the request. Caches need the header Vary even then."""
         varies = [] if self._everybody else [(b"vary", b"origin")]
         if not origin or not (self._everybody or origin in self._origins):
             return varies
@@ -50,7 +49,7 @@ class Cors:
         return [*varies, (b"access-control-allow-origin", allowed), exposed]
 
     async def _answer_preflight(self, allowing: list[tuple[bytes, bytes]], wanted: bytes, send: Send) -> None:
-        """Answers a preflight. A page of an allowed origin may send any header."""
+        """Answers a preflight. An allowed page may send any header, since no header (tenant, trace) grants rights."""
         allowed = any(name == b"access-control-allow-origin" for name, _ in allowing)
         more = [
             (b"access-control-allow-methods", b"GET, HEAD, POST"),
@@ -59,7 +58,7 @@ class Cors:
             (b"vary", b"access-control-request-headers"),
         ]
         headers = [*allowing, *(more if allowed else []), (b"content-length", b"0")]
-        # An answer with status 204 has no body and must not have a Content-Length.
+        # 204 has no body, so it must not have a content-length.
         await send(
             {
                 "type": "http.response.start",

@@ -1,13 +1,13 @@
-"""Notices that a client has disconnected while its request waits, and withdraws the request.
+"""Detects that a client disconnects while its request waits, and cancels the request.
 
-ASGI reports a disconnect only as the result of another call of `receive()`, so something has to await that during the
-request. The cost per request, measured by benchmarks/bench_disconnect.py (uvloop / asyncio, in microseconds):
-    a task that watches from the start                           2.6 / 3.5
+ASGI reports a disconnect only to a pending call of `receive()`, so something must wait for it beside the request. The
+cost per request, measured by benchmarks/bench_disconnect.py (uvloop / asyncio, in microseconds):
+    a task per request, from the start                           2.6 / 3.5
     the coroutine of `receive()` driven by hand, one callback    2.5 / 3.4
-    a timer per request that starts the watching                 1.2 / 2.8
-    one timer for all that watches only long waiting requests    0.5 / 0.6
+    a timer per request that starts a task                       1.2 / 2.8
+    one timer for all, a task only for requests that wait long   0.5 / 0.6
 The last one is used. It needs only documented calls and works on any server (uvicorn with h11 or httptools, Ray's
-proxy). Withdrawing a request that ends within 25 ms would gain nothing.
+proxy). It does not notice disconnects within the first 25 ms, which is no loss: such a request ends soon anyway.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class DisconnectWatch:
-    """Watches the requests of one application on one event loop for disconnects."""
+    """Watches the clients of one application's requests. Must be used on one event loop."""
 
     def __init__(self, interval_s: float = INTERVAL_S) -> None:
         self._interval_s = interval_s
@@ -34,7 +34,7 @@ class DisconnectWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     async def outcome(self, submitted: Awaitable[T], receive: Receive) -> T | None:
-        """Awaits `submitted`. Returns its result, or None if the client disconnected first; then it was cancelled."""
+        """Returns the result of `submitted`, or None if the client disconnected first; then it has been cancelled."""
         task = asyncio.current_task()
         assert task is not None
         self._waiting[task] = receive
@@ -53,7 +53,7 @@ class DisconnectWatch:
                 self._forget(task)
 
     def _sweep(self) -> None:
-        """Starts to watch the requests that have been waiting since the sweep before."""
+        """Starts watching the requests that were already waiting at the previous sweep."""
         for task in self._present_before:
             receive = self._waiting.get(task)
             if receive is not None and task not in self._watchers:
@@ -65,14 +65,14 @@ class DisconnectWatch:
 
     async def _watch(self, task: "asyncio.Task[None]", receive: Receive) -> None:
         try:
-            # Some servers report the end of the body again; any other message is the disconnect.
+            # Some servers report the end of the body once more. Any other event means that the client disconnected.
             for _ in range(10):
                 if (await receive())["type"] != "http.request":
                     break
             else:
                 return
         except Exception:
-            _log.debug("the server cannot report whether the client is still connected", exc_info=True)
+            _log.debug("this server does not report whether the client is still connected", exc_info=True)
             return
         self._gone.add(task)
         task.cancel()

@@ -1,5 +1,4 @@
-"""Sends an answer stream: its only answer as a JSON object (`generate`), or all as server-sent events
-(`generate_stream`)."""
+"""Sends the answers to a generate request: one JSON object (`generate`) or server-sent events (`generate_stream`)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +13,12 @@ from serving.core.outcome import Completed, Outcome
 from serving.protocol.reply import Header
 
 _EVENTS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
-_MANY = "the model gave more than one answer to this request: use generate_stream"
-_NONE = "the model gave no answer to this request"
+_MANY = "the model sends more than one answer to this request; use generate_stream"
+_NONE = "the model sent no answer to this request"
 
 
 class OneAnswer:
-    """The answer stream of a model that gives exactly one answer."""
+    """The `Answers` of a model that sends exactly one answer to a request."""
 
     def __init__(self, submitted: Submitted) -> None:
         self._submitted = submitted
@@ -41,16 +40,16 @@ class OneAnswer:
 
 
 def begin(dispatch: Dispatch, request: GenerateRequest, tenant: str) -> Answers:
-    """Submits the request, to a generating model or to any other."""
+    """Submits the request to a model of any kind and returns its answers."""
     if dispatch.model.generator is not None:
         return dispatch.generate(request, request.payload, tenant, request.timeout_ns)
     return OneAnswer(dispatch.hand_over(request, request.payload, tenant, request.timeout_ns, age_ns=0))
 
 
 async def send_one(model: ServedModel, answers: Answers, id: str, send: Send, own: Header) -> None:
-    """Sends the only answer of a stream as a JSON object. Withdraws the request if this coroutine is cancelled.
+    """Sends the only answer as a JSON object. Cancels the request if it is cancelled itself.
 
-    own: a header to add. Raises CallFailed, also if there is no answer or more than one; BadOutput or BadTensor.
+    own: a header to add. Raises CallFailed, BadOutput or BadTensor.
     """
     first: object = None
     count = 0
@@ -71,10 +70,10 @@ async def send_one(model: ServedModel, answers: Answers, id: str, send: Send, ow
 async def send_all(
     model: ServedModel, answers: Answers, id: str, send: Send, own: Header, fault_of: Callable[[Exception], Fault]
 ) -> Fault | None:
-    """Sends every answer as an event. Withdraws the request if this coroutine is cancelled.
+    """Sends every answer as a server-sent event. Cancels the request if it is cancelled itself.
 
-    Returns the fault, if any. Before the first event it is sent as the status of the answer, later as an event with
-    `error`. own: a header to add. fault_of: returns the fault of an error.
+    An error before the first answer is sent as an HTTP status, a later one as an event with `error`. Returns the fault
+    that was sent, or None.
     """
     has_begun = False
     fault: Fault | None = None

@@ -1,7 +1,7 @@
-"""The ASGI application for all paths that belong to no single model: metadata, health, the list of models, pages.
+"""The HTTP interface of the server itself: metadata, health, the list of models, pages, and errors for unknown paths.
 
-The models are usually in other processes, to which the load balancer sends their paths; `Operations` knows them. Given
-`apps`, the application also answers for the models of its own process.
+Models usually run in other processes, to which the load balancer sends the requests for their paths; `Operations`
+describes them. With `apps` one process can also serve models itself.
 """
 
 import logging
@@ -48,15 +48,15 @@ _CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 _REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
 _SETTINGS = ("/v2/trace/setting", "/v2/logging")
 
-LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query, returns content type and body
+LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query string, returns content type and body
 
 
 class FrontApp:
-    """Serves the front.
+    """The ASGI application of the server.
 
-    apps: the applications of the models in this process, by name.
-    pages: further paths for GET; those below /debug/ only for callers on this machine or with the admin token.
-    cors: None if pages of other origins may not call the server.
+    apps: the applications of the models in this process, by model name.
+    pages: further paths for GET. Those below /debug/ need a caller on this machine or the admin token.
+    cors: None if web pages of other origins may not send requests.
     """
 
     def __init__(
@@ -117,19 +117,19 @@ class FrontApp:
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        if found := _MODEL.fullmatch(path):
-            if found[1] not in self._apps:
-                raise CallFailed(await self._absent(found[1], path, scope))
-            await self._apps[found[1]](scope, receive, send)
-        elif found := _REGIONS.fullmatch(path):
-            await self._answer_about_regions(cast(Kind, found[1]), found[2] or "", found[3], scope, receive, send)
-        elif found := _CONTROL.fullmatch(path):
+        if match := _MODEL.fullmatch(path):
+            if match[1] not in self._apps:
+                raise CallFailed(await self._absent(match[1], path, scope))
+            await self._apps[match[1]](scope, receive, send)
+        elif match := _REGIONS.fullmatch(path):
+            await self._answer_about_regions(cast(Kind, match[1]), match[2] or "", match[3], scope, receive, send)
+        elif match := _CONTROL.fullmatch(path):
             _check_verb(scope, "POST")
             given = json_object(await _body(receive)).get("parameters") or {}
             if not isinstance(given, dict):
                 raise CallFailed(Fault(400, "parameters: must be an object"))
-            change = self._server.load if found[2] == "load" else self._server.unload
-            await change(found[1], given, http_caller(scope))
+            change = self._server.load if match[2] == "load" else self._server.unload
+            await change(match[1], given, http_caller(scope))
             await send_json(send, {})
         elif path in _SETTINGS:
             change_settings = self._server.log if path == "/v2/logging" else self._server.trace
@@ -151,10 +151,11 @@ class FrontApp:
             await send_json(send, {})
 
     async def _absent(self, name: str, path: str, scope: Scope) -> Fault:
-        """Returns the fault for a path of a model that is not in this process.
+        """Returns the fault for a model that this process does not serve.
 
-        Requests for a known model arrive here while its replicas are not reachable. Those with percent escapes in the
-        path always do, since load balancers compare paths without decoding them."""
+        Requests for a known model arrive here while none of its replicas is reachable. If the path has percent escapes
+        they always do, since load balancers compare paths without decoding them.
+        """
         raw = (scope.get("raw_path") or b"").decode("latin-1")
         is_escaped = bool(raw) and model_path(name) not in raw
         for model in await self._server.models():
@@ -195,7 +196,7 @@ class FrontApp:
 async def answer_settings(
     change: Callable[[Mapping[str, Any], Caller], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Answers a path of settings, which are read with GET and changed with POST."""
+    """Answers a request that reads settings (GET) or changes them (POST). Raises CallFailed for other verbs."""
     caller = http_caller(scope)
     if scope["method"] == "POST":
         await send_json(send, await change(json_object(await _body(receive)), caller))
@@ -205,10 +206,10 @@ async def answer_settings(
 
 
 async def _body(receive: Receive) -> bytes:
-    """Returns the body. Raises CallFailed if the client left before it was complete; that answer reaches nobody."""
+    """Returns the whole body. Raises CallFailed (499) if the client disconnects before it is complete."""
     body = await read_body(receive, {}, _MAX_BODY_BYTES)
     if body is None:
-        raise CallFailed(Fault(499, "the client has left"))
+        raise CallFailed(Fault(499, "the client has disconnected"))
     return body
 
 
@@ -225,7 +226,7 @@ def _page_answer(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
 
 
 def _own_path(path: str, root_path: str) -> str:
-    """Returns the path without the prefix under which the application is mounted."""
+    """Returns the path without the prefix under which the application is mounted, and without a slash at the end."""
     if root_path and path.startswith(root_path + "/"):
         path = path.removeprefix(root_path)
     return path.rstrip("/") or "/"

@@ -1,7 +1,7 @@
-"""Recognises the heads of plain infer requests. A head is parsed once, then recognised by its bytes.
+"""Decides by the head of an HTTP request whether it takes the fast path. Parsed heads are cached by their bytes.
 
-A client repeats its head from request to request, also through a proxy. Only heads that httptools, the parser of the
-connection, accepts are cached, so recognising is as strict as parsing.
+Clients repeat their heads from request to request, with or without a proxy in front. Only heads that httptools, the
+parser of the connection, accepts are treated as plain, so the look-up is as strict as parsing.
 """
 
 import re
@@ -18,19 +18,20 @@ from serving.protocol.compression import wanted_coding
 from serving.protocol.errors import BadMessage
 from serving.protocol.reply import HEADER_LENGTH
 
-# A request with any of these takes the general path: they change how the body is framed or encoded, or the answer.
+# Requests with any of these headers take the general path: they change how the body is framed or encoded, or what the
+# server answers.
 _UNUSUAL = frozenset((b"content-encoding", b"expect", b"trailer", b"transfer-encoding", b"upgrade"))
 _MAX_DIGITS = 18
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class Head(NamedTuple):
-    """The facts of a head that the fast path needs.
+    """The facts about a request that its head states.
 
-    body_bytes: the size of the body; None if the head does not state it (chunked, or malformed).
-    is_plain: an infer request that the fast path can answer. The fields below are only set for these.
+    body_bytes: the length of the body; None if the head does not state it (chunked or malformed).
+    is_plain: whether it is the POST of an infer request that the fast path can answer.
     json_bytes: the value of Inference-Header-Content-Length, None if it was not sent.
-    request_id, traceparent: the values of these headers, empty if not sent.
+    request_id, traceparent: the headers of these names; empty if they were not sent.
     """
 
     body_bytes: int | None
@@ -42,12 +43,11 @@ class Head(NamedTuple):
 
 
 class Heads:
-    """Reads the heads of one application.
+    """Reads the heads of one application's requests.
 
-    infer_paths: the paths of infer requests, as sent. tenant_header: lower case, empty for none.
-    max_body_bytes: requests with longer bodies take the general path, which refuses them.
-    from_pages: pages of other origins may call the server; requests with `Origin` take the general path, which answers
-        with the headers of CORS.
+    infer_paths: the paths of infer requests, as sent. tenant_header: in lower case, empty for none.
+    max_body_bytes: longer bodies take the general path, which refuses them.
+    from_pages: whether web pages may send requests; these take the general path, which adds the headers of CORS.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Heads:
         self._known: Recall[Head] = Recall()
 
     def read(self, raw: bytes) -> Head:
-        """Returns the facts of a head. raw: the bytes before the empty line."""
+        """Returns what a head states, from the cache if possible. raw: the bytes before the empty line."""
         head = self._known.get(raw)
         if head is None:
             head = self._read(raw)
@@ -109,15 +109,16 @@ class Heads:
 
 
 def without_upgrade(raw: bytes) -> bytes:
-    """Returns a head with each header `Upgrade` replaced by `Connection: close`.
+    """Returns the head with `Connection: close` in place of a request to upgrade the protocol.
 
-    A server may ignore `Upgrade` (RFC 9110, section 7.8), but httptools does not: it would take the request's body for
-    the beginning of the next request."""
+    A server may ignore such a request (RFC 9110, 7.8). With the header Upgrade, httptools would take the body for bytes
+    of the other protocol, and thus for the next request.
+    """
     return _UPGRADE.sub(b"\r\nConnection: close", raw)
 
 
 class _Reader:
-    """Collects what httptools parses: URL and headers, with names in lower case."""
+    """Collects the parts of a head that httptools reports."""
 
     def __init__(self) -> None:
         self.url = b""

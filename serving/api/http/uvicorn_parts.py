@@ -1,7 +1,7 @@
-"""The private parts of uvicorn that the server uses: its connection, and its table of protocols by name.
+"""The private parts of uvicorn that this package uses: its connection, and its table of protocols by name.
 
-uvicorn may change them in any version. Therefore `pyproject.toml` bounds its version, and
-`tests/api/test_uvicorn_parts.py` shows which of them a new version has changed.
+uvicorn may change them in any release. Therefore `pyproject.toml` bounds its version, and
+`tests/api/test_uvicorn_parts.py` shows which parts a new version has changed.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ status_lines: list[bytes] | dict[int, bytes] = STATUS_LINE
 
 
 class Cycle(Protocol):
-    """One request that uvicorn answers."""
+    """A request that uvicorn handles."""
 
     response_started: bool
     response_complete: bool
@@ -33,21 +33,26 @@ class Flow(Protocol):
 
 
 class Parser(Protocol):
-    """uvicorn's parser of requests."""
+    """The parser of requests."""
 
     def should_upgrade(self) -> bool: ...
 
 
 class Shared(Protocol):
-    """The state that all connections of a server share. default_headers: of every answer, a new list each second."""
+    """The state that all connections of a server share.
+
+    default_headers: the headers of every answer; replaced by a new list each second.
+    """
 
     default_headers: list[tuple[bytes, bytes]]
     total_requests: int
 
 
 class UvicornConnection(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn is not followed
-    """uvicorn's connection, with the attributes that our subclass uses. cycle: the latest request that uvicorn answers,
-    None before the first one."""
+    """uvicorn's connection, with the attributes that `InferConnection` uses.
+
+    cycle: the latest request that uvicorn handles; None before the first.
+    """
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
@@ -61,9 +66,9 @@ class UvicornConnection(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn is 
 
 
 def replace_default_protocol(path: str) -> bool:
-    """Lets servers whose protocol is "auto" make their connections with the function at this import path.
+    """Makes servers whose protocol is "auto" create connections with the function at this import path.
 
-    Returns False and changes nothing if "auto" has an unexpected value in uvicorn's table."""
+    Returns False and changes nothing if uvicorn's own "auto" is not the expected one."""
     if uvicorn.config.HTTP_PROTOCOLS.get("auto") != AUTO:
         return False
     uvicorn.config.HTTP_PROTOCOLS["auto"] = path

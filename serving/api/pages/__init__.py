@@ -1,11 +1,11 @@
-"""The pages for browsers: the files of this folder with one style sheet. They load nothing from other servers."""
+"""The pages for browsers. They consist of the files of this folder and load nothing from other servers."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 _FOLDER = Path(__file__).parent
 _KINDS = {".html": b"text/html", ".css": b"text/css", ".js": b"text/javascript", ".svg": b"image/svg+xml"}
-# Only this server's scripts and styles are allowed, so text sent by clients and shown on a page is never executed.
+# Only scripts and styles of this server run, so data of clients that a page shows cannot be executed.
 _POLICY = b"default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 

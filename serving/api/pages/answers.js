@@ -1,18 +1,19 @@
-// Shows an answer in readable form: labels with scores, a text, a number, a picture of a vector, or a table.
+// Shows the outputs of an answer: labels with scores, a text, a number, a vector as bars, or a table.
 import { make, shapeText } from "./make.js";
 import { product } from "./fields.js";
 
-const BARS = 96; // columns of a vector's picture
+const BARS = 96; // most bars in the picture of a vector
 const MOST_ROWS = 24;
 const MOST_COLUMNS = 16;
 
-// Parses the server's JSON, which may contain NaN, Infinity and integers too large for JavaScript; these become strings.
+// Parses JSON as the server writes it. NaN, Infinity and whole numbers too long for JavaScript become strings.
 export function parseAnswer(text) {
   const tokens = /"(?:[^"\\]|\\.)*"|-?Infinity|NaN|-?\d{16,}(?![\d.eE])/g;
   return JSON.parse(text.replace(tokens, (token) => (token.startsWith('"') ? token : `"${token}"`)));
 }
 
-// outputs: [{name, datatype, shape, data}]; data is missing if it was sent as binary data. labelled: names of outputs requested as classes.
+// Returns the elements that show the outputs. outputs: [{name, datatype, shape, data}], without data if the output was
+// sent as binary data. labelled: names of the outputs that were requested as classes.
 export function present(outputs, labelled) {
   const label = outputs.find((output) => output.datatype === "BYTES" && isSingle(output) && !labelled.includes(output.name));
   const score = outputs.find((output) => /score|confidence|probability/i.test(output.name) && isShare(output));
@@ -31,7 +32,7 @@ const isShare = (output) => /^FP/.test(output.datatype) && isSingle(output) && o
 function section(output, labelled) {
   const note = `${output.datatype}, ${shapeText(output.shape)}`;
   const block = make("div", { class: "output" }, title(output.name, labelled.includes(output.name) ? "" : note));
-  if (output.data === undefined) block.append(make("p", { class: "soft" }, "sent as binary data, not shown"));
+  if (output.data === undefined) block.append(make("p", { class: "soft" }, "This output is binary data and is not shown."));
   else if (labelled.includes(output.name)) block.append(bars(output.data.map(parseClass)));
   else if (isSingle(output)) block.append(make("p", { class: output.datatype === "BYTES" ? "said" : "big" }, written(output.data[0])));
   else if (output.shape.filter((size) => size > 1).length > 1) block.append(table(output));
@@ -46,7 +47,7 @@ function title(name, note) {
 
 const written = (value) => (typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : String(value));
 
-// "0.93:985:daisy"; the label may have colons of its own, or be missing.
+// Parses a class such as "0.93:985:daisy". The label may contain colons, or be missing.
 function parseClass(text) {
   const [score, index, ...label] = String(text).split(":");
   return { name: label.join(":") || `class ${index}`, share: Number(score) };
@@ -72,8 +73,8 @@ function list(values) {
 function vector(values) {
   const numbers = values.map(Number);
   const finite = numbers.filter(Number.isFinite);
-  const facts = { values: values.length, least: Math.min(...finite), largest: Math.max(...finite),
-    mean: finite.reduce((sum, one) => sum + one, 0) / finite.length, length: Math.hypot(...finite) };
+  const facts = { values: values.length, minimum: Math.min(...finite), maximum: Math.max(...finite),
+    mean: finite.reduce((sum, one) => sum + one, 0) / finite.length, norm: Math.hypot(...finite) };
   const summary = finite.length ? Object.entries(facts).map(([name, value]) => `${name} ${written(value)}`).join(" · ") : "";
   const start = values.slice(0, 8).map(written).join(", ");
   return [
@@ -84,7 +85,7 @@ function vector(values) {
   ];
 }
 
-// Draws a vector as columns up and down from zero. In a long vector, a column shows the value farthest from zero in its range.
+// Draws a vector as bars above and below zero. If it is long, each bar shows the value farthest from zero of its group.
 function picture(numbers) {
   const per = Math.ceil(numbers.length / BARS);
   const columns = [];
@@ -108,7 +109,7 @@ function picture(numbers) {
   return svg;
 }
 
-// Shows the last two dimensions as a table; with more dimensions, only the first such table.
+// Shows the last two dimensions as a table; with more dimensions only the first such table.
 function table(output) {
   const columns = output.shape[output.shape.length - 1];
   const rows = output.shape[output.shape.length - 2];

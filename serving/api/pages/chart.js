@@ -1,4 +1,4 @@
-// Draws a chart of values over time, as SVG. Pointing at it shows the values at that time.
+// Draws values over time as an SVG chart. The legend shows the values at the pointer.
 import { make } from "./make.js";
 
 const HEIGHT = 118, LEFT = 2, TOP = 14, BOTTOM = 18;
@@ -9,9 +9,10 @@ const svg = (tag, attributes, ...children) => {
   return element;
 };
 
-// series: [{name, style, values, filled, stepped}], with one value per entry of ats, null if unknown. says: returns a value as
-// text. mark: {value, text}, a line to compare with, drawn only within the axis. most, ends: the axis ends at most there, at
-// least there. least: the axis begins there, not at 0, or lower if a value is lower. base: of the axis' steps, 1024 for bytes.
+// ats: the instants of the values, in s since 1970. series: [{name, style, values, filled, stepped}], with one value for
+// each instant, null if there is none. says: formats a value as text. mark: {value, text}, a horizontal line to compare
+// with, drawn if it is within the axis. most, ends: bounds of the axis' upper end. least: its lower end instead of 0, if
+// no value is smaller. base: of its round numbers; 1024 for bytes.
 export function chart(place, { ats, series, says, mark, most, least, ends = 0, base, label }) {
   const width = Math.max(120, place.clientWidth);
   const values = series.flatMap((one) => one.values).filter((value) => value !== null);
@@ -61,9 +62,9 @@ export function chart(place, { ats, series, says, mark, most, least, ends = 0, b
 
 const entry = (one, text) => make("span", { class: `key ${one.style}` }, make("i"), text);
 
-// Draws a line for each stretch without gaps, and the area below it if `filled`.
+// Draws a line for each part of a series without gaps, and the area below it if it is filled.
 function curve({ style, values, filled, stepped }, x, y, floor) {
-  const found = [];
+  const paths = [];
   let start = 0;
   while (start < values.length) {
     let end = start;
@@ -72,15 +73,15 @@ function curve({ style, values, filled, stepped }, x, y, floor) {
       let line = `M${x(start)} ${y(values[start])}`;
       for (let index = start + 1; index < end; index += 1) line += `${stepped ? `H${x(index)}V` : `L${x(index)} `}${y(values[index])}`;
       if (end === start + 1) line += "h2";
-      if (filled) found.push(svg("path", { class: `area ${style}`, d: `${line}L${x(end - 1)} ${floor}L${x(start)} ${floor}Z` }));
-      found.push(svg("path", { class: `curve ${style}`, d: line }));
+      if (filled) paths.push(svg("path", { class: `area ${style}`, d: `${line}L${x(end - 1)} ${floor}L${x(start)} ${floor}Z` }));
+      paths.push(svg("path", { class: `curve ${style}`, d: line }));
     }
     start = end + 1;
   }
-  return found;
+  return paths;
 }
 
-// Returns the next larger round number; 1 for 0.
+// Rounds up to the next round number; returns 1 for zero.
 function roundUp(value, base) {
   if (value <= 0) return 1;
   if (base) {

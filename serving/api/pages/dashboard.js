@@ -1,4 +1,4 @@
-// The dashboard: how the server is, at a glance and over the last hour. Asks for what is new every few seconds.
+// The dashboard: the state of the server now and over the last hour. Fetches new points every five seconds.
 import { chart } from "./chart.js";
 import { make } from "./make.js";
 import * as w from "./window.js";
@@ -20,59 +20,59 @@ const latest = (name) => (span) => span[name] ?? null;
 const budget = () => known.models.find((one) => one.name === model)?.budget_ms ?? LATENCY_MS;
 const has = (name) => (whole) => whole[name] !== undefined;
 
-// Every row of the page, every card of a row. big: the number, of the last minute or, if over, of the whole range.
-// bad: whether it is worth a look. shown: whether there is anything to show at all.
+// The rows of the page with their cards. big: computes the number for the last minute; with over, for the whole range.
+// bad: whether the number needs attention. shown: whether there is data for the row or card.
 const ROWS = [
-  { title: "Traffic and health", says: "Is it doing its job?", cards: [
-    { title: "Requests per second", says: "answered, and not answered", text: number, big: w.answered,
+  { title: "Traffic and health", says: "Are requests answered in time and without errors?", cards: [
+    { title: "Requests per second", says: "answered, failed and refused", text: number, big: w.answered,
       series: () => [area("answered", "c1", w.answered), line("failed or refused", "bad", (span) => w.errors(span) / span.seconds)] },
-    { title: "Errors", says: "of the requests the server owed an answer", text: percent, big: w.errorShare,
+    { title: "Errors", says: "share of requests that failed, were refused or expired", text: percent, big: w.errorShare,
       bad: (value) => value > ERROR_SHARE, series: () => [area("errors", "bad", w.errorShare)],
       mark: () => ({ value: ERROR_SHARE, text: "alert above 5 %" }), most: 1, ends: 0.1 },
-    { title: "Latency, p95", says: "95 of 100 answers are faster, from arrival at the server", text: ms, big: p(0.95),
+    { title: "Latency, p95", says: "95 % of answers are faster; measured from arrival at the server", text: ms, big: p(0.95),
       bad: (value) => value > budget(), series: () => [area("p95", "c1", p(0.95)), line("median", "c2", p(0.5))],
       mark: () => ({ value: budget(), text: budget() === LATENCY_MS ? "alert above 200 ms" : "latency budget" }) },
-    { title: "Availability", says: "answered, of what was owed, over the time shown", text: share, big: w.availability, over: true,
+    { title: "Availability", says: "share of requests answered, over the time shown", text: share, big: w.availability, over: true,
       bad: (value) => value < AVAILABILITY, series: () => [area("availability", "good", w.availability)], most: 1, least: 0.98,
       mark: () => ({ value: AVAILABILITY, text: "goal 99.5 %" }) },
-    { title: "Tenants", says: "who asks, requests per second", wide: true, shown: (whole) => tenants(whole).some((name) => name !== "none"),
+    { title: "Tenants", says: "requests per second by tenant", wide: true, shown: (whole) => tenants(whole).some((name) => name !== "none"),
       text: number, big: (span) => tenants(span).length, series: (whole) => tenants(whole).slice(0, 5).map((name, index) =>
         line(name === "none" ? "no name" : name, `c${index + 1}`, w.of("tenants", name))), below: shares },
   ] },
-  { title: "Model", says: "Does batching pay? The queue decides by itself how many requests are computed together.", cards: [
-    { title: "Batch size", says: "rows computed together, on average", text: number, big: w.batchRows,
+  { title: "Model", says: "How well are requests batched? The server chooses the batch sizes by itself.", cards: [
+    { title: "Batch size", says: "rows per batch, on average", text: number, big: w.batchRows,
       series: () => [area("rows", "c1", w.batchRows)] },
-    { title: "Padding waste", says: "of what the device computed, asked for by nobody", text: percent, big: w.waste,
+    { title: "Padding waste", says: "share of the device's work that is padding", text: percent, big: w.waste,
       series: () => [area("waste", "c3", w.waste)], most: 1 },
-    { title: "Waiting", says: "requests in the queue, at the worst moment", text: number, big: latest("queued"),
+    { title: "Waiting", says: "requests in the queue, maximum", text: number, big: latest("queued"),
       series: () => [area("waiting", "c4", latest("queued"))] },
-    { title: "Why batches left", says: "per second, and what made them leave", text: number,
+    { title: "Reasons for cutting batches", says: "batches per second by reason", text: number,
       big: (span) => span.batches / span.seconds, series: () => [["idle", "device idle"], ["lane_ready", "device nearly idle"],
         ["full", "full"], ["deadline", "deadline"]].map(([name, text], index) => line(text, `c${index + 1}`, w.of("cuts", name))) },
-    { title: "Predictions", says: "the best class of each row in a sample of the answers: does it say something else than it used to?",
+    { title: "Predictions", says: "the best class of each row, in a sample of the answers; a change over time indicates drift",
       wide: true, shown: (whole) => (model || known.models.length === 1) && classes(whole).length > 0, text: percent, most: 1, series: (whole) => classes(whole).slice(0, 5)
         .map((name, index) => line(name, `c${index + 1}`, w.part("classes", name))), below: saidMost },
   ] },
-  { title: "Machines", says: "What does it run on, and is that enough?", cards: [
-    { title: "Replicas", says: "processes that run the model: now, and wanted", text: number, big: latest("running"),
-      also: (span) => (span.wanted === span.running ? "" : `${span.wanted} wanted`), bad: (value, span) => value < span.wanted,
-      series: () => [{ ...area("now", "c1", latest("running")), stepped: true }, line("wanted", "c3", latest("wanted"), { stepped: true })] },
-    { title: "Device busy", says: "time with a batch on the device, CPU or GPU", text: percent, big: latest("busy"),
+  { title: "Machines", says: "Are replicas and hardware enough for the load?", cards: [
+    { title: "Replicas", says: "processes that run the model: running and target", text: number, big: latest("running"),
+      also: (span) => (span.wanted === span.running ? "" : `target ${span.wanted}`), bad: (value, span) => value < span.wanted,
+      series: () => [{ ...area("running", "c1", latest("running")), stepped: true }, line("target", "c3", latest("wanted"), { stepped: true })] },
+    { title: "Device busy", says: "share of time with a batch on the device, CPU or GPU", text: percent, big: latest("busy"),
       series: () => [area("busy", "c2", latest("busy"))], most: 1 },
-    { title: "GPU", says: "time with a kernel on it", shown: has("gpu_busy"), text: percent, big: latest("gpu_busy"),
+    { title: "GPU", says: "share of time in which a kernel runs", shown: has("gpu_busy"), text: percent, big: latest("gpu_busy"),
       series: () => [area("busy", "c2", latest("gpu_busy"))], most: 1 },
-    { title: "GPU memory", says: "in use, by everybody", shown: has("gpu_memory"), text: bytes, big: latest("gpu_memory"),
+    { title: "GPU memory", says: "in use by all processes", shown: has("gpu_memory"), text: bytes, big: latest("gpu_memory"),
       base: 1024,
       also: (span) => `of ${bytes(span.gpu_memory_total)}`, series: () => [area("used", "c5", latest("gpu_memory"))] },
     { title: "CPU", says: "cores in use by the replicas", text: number, big: w.cores, series: () => [area("cores", "c4", w.cores)] },
-    { title: "Memory", says: "of the replicas", base: 1024, text: bytes, big: latest("memory"), series: () => [area("memory", "c5", latest("memory"))] },
-    { title: "Why replicas came and went", says: "the latest decisions, newest first", wide: true, shown: () => known.decisions.length > 0,
+    { title: "Memory", says: "used by the replicas", base: 1024, text: bytes, big: latest("memory"), series: () => [area("memory", "c5", latest("memory"))] },
+    { title: "Scaling decisions", says: "the latest, newest first", wide: true, shown: () => known.decisions.length > 0,
       below: decisions },
   ] },
-  { title: "Cost", says: "By the prices in the settings, in their currency.", shown: has("cost"), cards: [
+  { title: "Cost", says: "Computed from the prices in the settings, in their currency.", shown: has("cost"), cards: [
     { title: "Per thousand predictions", says: "rows computed, over the time shown", text: number, big: w.perThousand, over: true,
       series: () => [area("cost", "c3", w.perThousand)] },
-    { title: "Per day", says: "if it goes on as in the last minute", text: number, big: w.perDay, series: () => [area("cost", "c5", w.perDay)] },
+    { title: "Per day", says: "at the rate of the last minute", text: number, big: w.perDay, series: () => [area("cost", "c5", w.perDay)] },
   ] },
 ];
 
@@ -85,7 +85,7 @@ function shares(whole) {
   const device = Object.values(whole.device_s).reduce((sum, spent) => sum + spent, 0);
   const rows = tenants(whole).slice(0, 12).map((name) => make("tr", {}, ...[name === "none" ? "no name" : name, number(whole.tenants[name]),
     percent(whole.tenants[name] / requests), device ? percent((whole.device_s[name] ?? 0) / device) : "–"].map((text) => make("td", {}, text))));
-  return table(["tenant", "requests", "of all", "device time"], rows);
+  return table(["tenant", "requests", "share", "device time"], rows);
 }
 
 function classes(span) {
@@ -95,7 +95,7 @@ function classes(span) {
 function saidMost(whole, minute) {
   const say = (span, name) => (w.part("classes", name)(span) === null ? "–" : percent(w.part("classes", name)(span)));
   const rows = classes(whole).slice(0, 8).map((name) => make("tr", {}, ...[name, say(minute, name), say(whole, name)].map((text) => make("td", {}, text))));
-  return table(["class", "last minute", "all the time shown"], rows);
+  return table(["class", "last minute", "whole time shown"], rows);
 }
 
 function when(at) {
@@ -155,15 +155,15 @@ function verdict(minute) {
     ? absent.map((one) => `${one.name} is ${one.state.toLowerCase()}${one.reason ? `: ${one.reason}` : ""}.`)
     : [count === 1 ? `${known.models[0].name} is ready.` : `All ${count} models are ready.`];
   const whose = model ? ` for ${model}` : "";
-  if (!points.length) said.push("The first numbers come in a few seconds.");
-  else if (!w.owed(minute)) said.push(`Nobody has asked${whose} in the last minute.`);
+  if (!points.length) said.push("The first numbers will appear in a few seconds.");
+  else if (!w.owed(minute)) said.push(`No requests${whose} in the last minute.`);
   else {
     const quick = p(0.95)(minute);
     said.push(`In the last minute${whose}: ${number(w.owed(minute) / minute.seconds)} requests per second, `
       + (quick === null ? "" : `95 % of the answers within ${ms(quick)}, `)
       + (w.errors(minute) ? `${percent(w.errorShare(minute))} failed or refused.` : "none failed."));
   }
-  for (const one of known.models.filter(({ silent }) => silent)) said.push(`${one.name}: ${one.silent} of its replicas say nothing.`);
+  for (const one of known.models.filter(({ silent }) => silent)) said.push(`${one.name}: ${one.silent} of its replicas send no metrics.`);
   $("verdict").textContent = said.join(" ");
   $("verdict").classList.toggle("bad", absent.length > 0 || w.errorShare(minute) > ERROR_SHARE);
 }
@@ -177,13 +177,13 @@ function tabs(place, name, choices, chosen, choose) {
 function showModels() {
   const choices = known.models.map((one) => [one.name, one.name, one.state === "READY" ? "dot ready" : "dot"]);
   const text = JSON.stringify(choices);
-  if ($("models").dataset.shown === text) return; // whoever goes through them by keyboard keeps their place
+  if ($("models").dataset.shown === text) return; // unchanged: rebuilding would take the keyboard focus away
   $("models").dataset.shown = text;
   $("models").hidden = choices.length < 2;
   tabs($("models"), "model", [["All models", ""], ...choices], model, (value) => { choose(value); });
 }
 
-// At first no more than there is to see.
+// Selects the shortest range that contains all points.
 function showRanges() {
   const seen = points.length ? points.at(-1).at - points[0].at : 0;
   range = RANGES.map(([, seconds]) => seconds).find((seconds) => seconds >= seen) ?? RANGES.at(-1)[1];
@@ -201,20 +201,20 @@ async function ask() {
   const mine = ++asked;
   try {
     const answer = await fetch(`/dashboard/data?${new URLSearchParams({ model, since: points.at(-1)?.at ?? 0 })}`);
-    const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error);
+    const news = await answer.json();
+    if (!answer.ok) throw new Error(news.error);
     if (mine !== asked) return;
-    known = told;
-    ahead = told.now - Date.now() / 1000; // the server's clock counts
-    points = [...points.filter((point) => point.at > told.now - RANGES.at(-1)[1] - 60), ...told.points];
-    $("server").textContent = told.server;
+    known = news;
+    ahead = news.now - Date.now() / 1000; // times are by the server's clock
+    points = [...points.filter((point) => point.at > news.now - RANGES.at(-1)[1] - 60), ...news.points];
+    $("server").textContent = news.server;
     $("trouble").hidden = true;
     showModels();
     if (!range) showRanges();
-    if (!document.querySelector(".chart:hover") || !matchMedia("(hover: hover)").matches) draw(); // it holds still for a mouse
+    if (!document.querySelector(".chart:hover") || !matchMedia("(hover: hover)").matches) draw(); // not while the mouse points at a chart
   } catch (error) {
     if (mine !== asked) return;
-    $("trouble").textContent = `The server does not answer (${error.message}); what you see is old.`;
+    $("trouble").textContent = `The server does not answer (${error.message}); the numbers shown are old.`;
     $("trouble").hidden = false;
   }
 }

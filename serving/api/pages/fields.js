@@ -1,19 +1,19 @@
 // One form field per input of a model. A field has an element, and a `value()`, one of
 //   {shape, data}    numbers or strings as JSON source text, flat
-//   {shape, file}    the bytes of a file as the only element of a BYTES tensor
-//   {shape, raw}     a whole tensor of little-endian numbers: a file, or null for zeros
-//   {missing}        what the person still has to do
+//   {shape, file}    a file whose bytes are the only element of a BYTES tensor
+//   {shape, raw}     a file with a whole tensor of little-endian numbers, or null for zeros
+//   {missing}        a text that says what the user still has to do
 import { make, shapeText } from "./make.js";
 
 const BYTES_PER_ELEMENT = { BOOL: 1, INT8: 1, UINT8: 1, INT16: 2, UINT16: 2, FP16: 2, BF16: 2, INT32: 4, UINT32: 4, FP32: 4,
   INT64: 8, UINT64: 8, FP64: 8 };
-const MOST_INPUTS = 12; // boxes, one per number; above that, one text for all
-const MOST_TYPED = 2048; // above that, a file or zeros
+const MOST_INPUTS = 12; // most numbers with a box each; more are typed into one text field
+const MOST_TYPED = 2048; // most numbers that can be typed; more come from a file or are zeros
 const NOT_IN_JSON = ["FP16", "BF16"];
 const LOOKS_LIKE_A_FILE = /image|photo|picture|jpe?g|png|audio|sound|speech|wav|video|file|document/i;
 
 export const product = (sizes) => sizes.reduce((all, size) => all * size, 1);
-// A model without a dimension of rows is asked for all of a tensor at once.
+// The number of leading dimensions that are the batch dimension. Fields are for one row, or for a tensor without rows.
 const rowsOf = (input) => (input.batched === false ? 0 : 1);
 const rowOf = (input) => input.shape.slice(rowsOf(input));
 export const byteSize = (datatype, shape) => BYTES_PER_ELEMENT[datatype] * product(shape);
@@ -36,11 +36,11 @@ export function fieldFor(input, example, changed) {
 function textOrFile(input, said, changed) {
   const shape = input.shape.map((size) => (size < 0 ? 1 : size));
   const id = `field-${input.name}`;
-  const text = make("textarea", { id, placeholder: "A sentence, say", oninput: changed });
+  const text = make("textarea", { id, placeholder: "for example, a sentence", oninput: changed });
   text.value = said ? String(said[0]) : "";
   const drop = dropZone("Drop a file here, or click to choose one", changed);
   const other = make("button", { type: "button", class: "quiet", onclick: () => show(!wantsFile) });
-  const label = make("label", { for: id }, input.name, make("small", {}, "text, or the bytes of a file"));
+  const label = make("label", { for: id }, input.name, make("small", {}, "a text, or the bytes of a file"));
   let wantsFile;
 
   function show(file) {
@@ -60,10 +60,10 @@ function textOrFile(input, said, changed) {
 
 function lines(input, said, changed) {
   const id = `field-${input.name}`;
-  const text = make("textarea", { id, placeholder: "one text a line", oninput: changed });
+  const text = make("textarea", { id, placeholder: "one text per line", oninput: changed });
   text.value = (said || []).flat(Infinity).join("\n");
   return {
-    element: labelled(input, id, "one text a line", text),
+    element: labelled(input, id, "one text per line", text),
     value: () => shaped(input, text.value === "" ? [] : text.value.split("\n").map((line) => JSON.stringify(line))),
   };
 }
@@ -152,11 +152,11 @@ function rawNumbers(input, changed) {
   return { element: make("div", { class: "field" }, legendLabel(input), sizes, drop.element), value };
 }
 
-// -- what they share -------------------------------------------------------------------------------------------------
+// -- shared by all fields --------------------------------------------------------------------------------------------
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 
-// The shape follows from the number of elements where one size is open; several open ones are 1 but for the last.
+// Returns the value for these elements. If dimensions have an open size, the last one takes all and the others are 1.
 function shaped(input, parts) {
   const known = product(rowOf(input).filter((size) => size > 0));
   const open = input.shape.map((size, index) => (index >= rowsOf(input) && size < 0 ? index : -1)).filter((index) => index >= 0);
@@ -172,7 +172,7 @@ function shaped(input, parts) {
   return { shape, data: parts.map(source).join(",") };
 }
 
-// As JSON writes it: no plus, no bare point, no zeros in front. The digits stay as typed, however many there are.
+// Returns a number as JSON source: without a plus, a bare point or leading zeros, with all digits as typed.
 function source(part) {
   const plain = part.trim().replace(/^\+/, "").replace(/^(-?)0+(?=\d)/, "$1");
   return plain.replace(/^(-?)\./, "$10.").replace(/\.(?=$|[eE])/, "");

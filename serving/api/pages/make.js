@@ -1,4 +1,4 @@
-// Makes elements: make("div", {class: "card"}, "text", otherElement). What starts with "on" is a listener.
+// Makes an element: make("div", {class: "card"}, "text", otherElement). Properties that start with "on" are listeners.
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {

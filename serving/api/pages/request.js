@@ -1,11 +1,11 @@
-// A request, written three times: as bytes for fetch, as a curl line for a shell, as Python for tritonclient.
-// `inputs` are {name, datatype, value} with a value of fields.js; all three say the same.
+// Writes the same request in three forms: bytes for fetch, a curl command, and Python with tritonclient.
+// inputs: [{name, datatype, value}], with values as in fields.js.
 import { byteSize } from "./fields.js";
 
 const NOT_IN_JSON = ["FP16", "BF16"];
 const CLASSES = 5;
 
-// Outputs are only named where they are to come otherwise than as JSON in full.
+// Returns the outputs to request. Empty if all of them are to be sent as JSON in full, which is the default.
 export function wantedOutputs(model) {
   const special = model.outputs.some((output) => model.labelled.includes(output.name) || NOT_IN_JSON.includes(output.datatype));
   return special ? model.outputs.map((output) => ({
@@ -33,7 +33,7 @@ const isBinary = (value) => value.data === undefined;
 const binarySize = (datatype, value) => (value.file ? value.file.size + 4 : byteSize(datatype, value.shape));
 const littleEndian = (size) => [0, 8, 16, 24].map((shift) => (size >>> shift) & 255);
 
-// -> {headers, body} for fetch. place: {sequence_id, sequence_start} for a model with state, else null.
+// Returns {headers, body} for fetch. place: {sequence_id, sequence_start} for a model with state, otherwise null.
 export function forFetch(inputs, outputs, place) {
   const text = head(inputs, outputs, place);
   const binary = inputs.filter(({ value }) => isBinary(value));
@@ -67,12 +67,12 @@ export function forShell(url, inputs, outputs, place) {
     `  -H 'Inference-Header-Content-Length: ${length}' --data-binary @-`;
 }
 
-// -- models that generate: one flat object in, events out -------------------------------------------------------------
+// -- generating models: a flat JSON object as request, events as answers ----------------------------------------------
 
-// The body of generate_stream, or what is missing for it.
+// Returns {text}, the body for generate_stream, or {missing}, the reason why there is none.
 export function generateBody(inputs) {
   const odd = inputs.find(({ value }) => isBinary(value));
-  if (odd) return { missing: `${odd.name} has to be text or numbers here` };
+  if (odd) return { missing: `${odd.name} must be a text or numbers for this model` };
   const fields = inputs.map(({ name, value }) => {
     const isOne = value.shape.every((size) => size === 1);
     return `${JSON.stringify(name)}: ${isOne ? value.data : `[${value.data}]`}`;

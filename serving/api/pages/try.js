@@ -1,11 +1,11 @@
-// The page to try a model: the list of models, a form for the inputs, the answer, and the request for curl and Python.
+// The page to try a model: the list of models, a form, the answer, and the same request for curl and Python.
 import { parseAnswer, present } from "./answers.js";
 import { fieldFor } from "./fields.js";
 import { make } from "./make.js";
 import { forFetch, forPython, forShell, generateBody, generateForPython, generateForShell, wantedOutputs } from "./request.js";
 
 const $ = (id) => document.getElementById(id);
-let model, fields, place, asked = 0; // place: in a sequence, only for a model with state
+let model, fields, place, asked = 0; // place: the request's place in a sequence, for a model with state
 
 async function start() {
   try {
@@ -16,7 +16,7 @@ async function start() {
     const named = decodeURIComponent(location.hash.slice(1));
     const first = models.find((one) => one.name === named) || models[0];
     if (first) $("models").querySelector(`input[value="${CSS.escape(first.name)}"]`).click();
-    else trouble("No model is served here yet.");
+    else trouble("This server has no models yet.");
   } catch (error) {
     trouble(`The server does not answer: ${error.message}`);
   }
@@ -31,7 +31,7 @@ function tab(one) {
 
 function show(one) {
   model = one;
-  asked += 1; // an answer that arrives from now on belongs to the model shown before
+  asked += 1; // discards an answer that is still to come from the previous model
   history.replaceState(null, "", `#${encodeURIComponent(one.name)}`);
   $("name").textContent = one.name;
   $("description").textContent = one.description;
@@ -68,8 +68,8 @@ function changed() {
   $("sequence").hidden = !place;
   if (place) $("where").textContent = `Sequence ${place.sequence_id}, ${place.sequence_start ? "first request" : "continued"}.`;
   const outputs = wantedOutputs(model);
-  const later = `The request is shown here when the form is complete: ${missing}.`;
-  $("note").textContent = model.decoupled ? "Nothing to install." : "pip install 'tritonclient[http]'";
+  const later = `Complete the form first: ${missing}.`;
+  $("note").textContent = model.decoupled ? "Uses only the standard library." : "pip install 'tritonclient[http]'";
   if (model.decoupled && !missing) {
     const body = generateBody(inputs).text;
     $("curl").textContent = generateForShell(url(), body);
@@ -116,7 +116,7 @@ async function run(event) {
   $("answer").hidden = false;
 }
 
-// Shows the answers of a generating model as they arrive, joined to one text.
+// Shows the answers of a generating model as they arrive, joined into one text.
 async function listen(body, mine) {
   const chosen = model;
   $("outputs").replaceChildren();
@@ -145,7 +145,7 @@ async function listen(body, mine) {
 
 function timing(header, took) {
   const said = [...(header || "").matchAll(/(\w+);dur=([\d.]+)/g)].map(([, what, ms]) => `${what} ${Number(ms).toFixed(1)} ms`);
-  return [...said, `in the browser ${took.toFixed(0)} ms`].join(" · ");
+  return [...said, `total in the browser ${took.toFixed(0)} ms`].join(" · ");
 }
 
 function trouble(text) {

@@ -1,10 +1,10 @@
-// Spans of time: several of the server's points as one, and what they say. Points hold counts, so they can be added up.
+// Joins the server's points into spans of time and computes rates and shares. Points hold counts, so they can be summed.
 const COUNTED = ["rows", "batches", "asked", "computed", "cpu_s", "cost", "seconds"];
 const BY_NAME = ["ended", "cuts", "latency", "tenants", "device_s", "classes"];
 const PEAKS = ["queued", "wait_ms"];
 const STATES = ["busy", "memory", "running", "wanted", "gpu_busy", "gpu_memory", "gpu_memory_total"];
 
-// All these points as one: counts are summed; of the queue the worst is kept, of what simply is so the latest.
+// Joins points into one: sums counts, keeps the maximum of peaks and the latest of states.
 export function join(points) {
   const joined = Object.fromEntries(BY_NAME.map((name) => [name, {}]));
   for (const point of points) {
@@ -18,20 +18,20 @@ export function join(points) {
   return joined;
 }
 
-// Columns of a chart, oldest first: {at, span}, where span is null if nobody looked. Their edges stay where they are
-// while time goes on, so that a curve moves and does not flicker.
+// Returns the columns of a chart, oldest first: {at, span}; span is null if the server has no point in that column.
+// The edges of the columns are fixed in time, so that a curve moves without flickering.
 export function columns(points, now, range, every) {
   const width = every * Math.max(1, Math.round(range / every / 120));
   const last = Math.floor(now / width);
-  const found = [];
+  const spans = [];
   let next = 0;
   for (let column = last - Math.ceil(range / width) + 1; column <= last; column += 1) {
     while (next < points.length && Math.floor(points[next].at / width) < column) next += 1;
     const from = next;
     while (next < points.length && Math.floor(points[next].at / width) === column) next += 1;
-    found.push({ at: (column + 0.5) * width, span: next > from ? join(points.slice(from, next)) : null });
+    spans.push({ at: (column + 0.5) * width, span: next > from ? join(points.slice(from, next)) : null });
   }
-  return found;
+  return spans;
 }
 
 const ratio = (part, whole) => (whole ? part / whole : null);
@@ -51,7 +51,7 @@ export function part(table, name) {
   return (span) => ratio(span[table][name] ?? 0, Object.values(span[table]).reduce((sum, count) => sum + count, 0));
 }
 
-// Within its bucket by a straight line, as Prometheus does; beyond the last edge, that edge.
+// Returns a quantile in ms, interpolated linearly within its bucket as in Prometheus; at most the last bucket's bound.
 export function quantile(span, share, bounds) {
   const counts = [...bounds, Infinity].map((_, index) => span.latency[index] ?? 0);
   const wanted = share * counts.reduce((sum, count) => sum + count, 0);

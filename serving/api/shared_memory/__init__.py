@@ -1,1 +1,1 @@
-"""Tensors in memory that a client on the same machine shares with the server."""
+"""Shared memory: tensors in memory that a client on the same machine shares with the server."""

@@ -1,7 +1,7 @@
-"""Reads and writes GPU memory that another process shares, through NVIDIA's driver (CUDA's driver API, IPC).
+"""Reads and writes GPU memory that another process shares, with the IPC functions of CUDA's driver API.
 
-The driver is called with ctypes: torch can only open memory that torch has shared, and NVIDIA's bindings are a package
-of 30 MB, of which a dozen functions would be used.
+The driver is called with ctypes: torch can open only memory of tensors that torch itself has shared, and NVIDIA's
+Python bindings are a package of 30 MB, of which a dozen functions would be used.
 """
 
 import ctypes
@@ -14,13 +14,13 @@ import numpy as np
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 LIBRARY = "libcuda.so.1"
-HANDLE_BYTES = 64  # of a CUipcMemHandle, and of the identical cudaIpcMemHandle_t of the CUDA runtime
-_OWN_STREAM = 1  # CU_STREAM_NON_BLOCKING: no implicit synchronization with the default stream
+HANDLE_BYTES = 64  # of a CUipcMemHandle; equal to the runtime's cudaIpcMemHandle_t
+_OWN_STREAM = 1  # CU_STREAM_NON_BLOCKING: does not synchronize with the default stream
 _LAZY_PEER_ACCESS = 1
 
 
 class CudaError(Exception):
-    """A failed call of the driver. The text has the function's name, and the name and number of the error."""
+    """A call of the driver that failed, with the name of the driver's error."""
 
 
 class _IpcHandle(ctypes.Structure):
@@ -29,7 +29,7 @@ class _IpcHandle(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Memory of another process, opened in this one."""
+    """GPU memory of another process, opened in this one. device: as this process numbers its GPUs."""
 
     device: int
     address: int
@@ -56,7 +56,7 @@ _SIGNATURES: Mapping[str, tuple[type, ...]] = {
 
 
 def cuda_driver(visible: Sequence[str] | None) -> "CudaDriver | None":
-    """Returns NVIDIA's driver, None if it is not installed. visible: see `CudaDriver`."""
+    """Returns NVIDIA's driver, None if it is not installed. visible: as for `CudaDriver`."""
     try:
         return CudaDriver(LIBRARY, visible=visible)
     except OSError:
@@ -64,12 +64,12 @@ def cuda_driver(visible: Sequence[str] | None) -> "CudaDriver | None":
 
 
 class CudaDriver:
-    """NVIDIA's driver. May be called from any thread; each call restores the thread's current CUDA context."""
+    """The CUDA driver. May be called from any thread; each call leaves the thread's current CUDA context as it was."""
 
     def __init__(self, library: str, *, visible: Sequence[str] | None = None) -> None:
         """Loads the library; the GPU is not used before the first `open`. Raises OSError if there is no such library.
 
-        visible: the GPUs that this process may use, by index or UUID; None for all of the machine.
+        visible: the GPUs that this process may use, by index or UUID; None for all.
         """
         self._library = ctypes.CDLL(library)
         for name, arguments in _SIGNATURES.items():
@@ -79,9 +79,9 @@ class CudaDriver:
         self._opened: dict[int, tuple[_Handle, _Handle]] = {}
 
     def open(self, handle: bytes, device: int) -> Shared:
-        """Opens the memory of another process. Raises CudaError.
+        """Opens memory of another process. Raises CudaError.
 
-        handle: the CUDA IPC handle made by the client, 64 bytes. device: the number of the GPU as the client counts.
+        handle: the CUDA IPC handle of the memory, from the client. device: the number of its GPU on the machine.
         """
         own = own_number(device, self._visible)
         address, start, size = _Address(), _Address(), ctypes.c_size_t()
@@ -96,7 +96,7 @@ class CudaDriver:
         return Shared(own, address.value, start.value + size.value - address.value)
 
     def read(self, shared: Shared, offset: int, byte_size: int) -> Bytes:
-        """Returns a copy of `byte_size` bytes, counted from `offset`. Raises CudaError."""
+        """Returns a copy of `byte_size` bytes from `offset` on. Raises CudaError."""
         copy = np.empty(byte_size, np.uint8)
         with self._on(shared.device) as stream:
             self._call("cuMemcpyDtoHAsync_v2", copy.ctypes.data, shared.address + offset, byte_size, stream)
@@ -104,19 +104,19 @@ class CudaDriver:
         return copy
 
     def write(self, shared: Shared, offset: int, data: Bytes) -> None:
-        """Copies contiguous data to the memory at `offset`; returns when the copy is complete. Raises CudaError."""
+        """Writes contiguous data at `offset`. Returns when the copy is complete. Raises CudaError."""
         with self._on(shared.device) as stream:
             self._call("cuMemcpyHtoDAsync_v2", shared.address + offset, data.ctypes.data, data.nbytes, stream)
             self._call("cuStreamSynchronize", stream)
 
     def close(self, shared: Shared) -> None:
-        """Closes opened memory. Raises CudaError."""
+        """Closes the memory. Raises CudaError."""
         with self._on(shared.device):
             self._call("cuIpcCloseMemHandle", shared.address)
 
     @contextmanager
     def _on(self, device: int) -> Iterator[_Handle]:
-        """Makes the device's primary context, which torch uses too, current in this thread; yields our own stream."""
+        """Makes the device's primary context, which torch uses too, current in this thread. Yields a stream."""
         context, stream = self._of_device(device)
         with self._current(context):
             yield stream
@@ -132,10 +132,10 @@ class CudaDriver:
     def _of_device(self, device: int) -> tuple[_Handle, _Handle]:
         with self._lock:
             if device not in self._opened:
-                found, context, stream = ctypes.c_int(), _Handle(), _Handle()
+                handle, context, stream = ctypes.c_int(), _Handle(), _Handle()
                 self._call("cuInit", 0)
-                self._call("cuDeviceGet", ctypes.byref(found), device)
-                self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), found)
+                self._call("cuDeviceGet", ctypes.byref(handle), device)
+                self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
                 with self._current(context):
                     self._call("cuStreamCreate", ctypes.byref(stream), _OWN_STREAM)
                 self._opened[device] = context, stream
@@ -149,10 +149,11 @@ class CudaDriver:
 
 
 def own_number(device: int, visible: Sequence[str] | None) -> int:
-    """Returns the number that a GPU has in this process.
+    """Returns the number in this process of the machine's GPU number `device`.
 
-    A client counts all GPUs of the machine; a replica sees only its own, numbered from 0. The memory of a GPU that the
-    replica does not see is accessed through the replica's first GPU."""
+    A process numbers the GPUs that it sees from 0. The memory of a GPU that it does not see is accessed through its
+    first GPU.
+    """
     if visible is None:
         return device
     return visible.index(str(device)) if str(device) in visible else 0

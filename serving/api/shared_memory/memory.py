@@ -1,4 +1,4 @@
-"""Access of this process to the memory of a registered region: mapped, or copied from and to a GPU."""
+"""The memory of one registered region as this process accesses it: mapped, or copied from and to a GPU."""
 
 import base64
 import mmap
@@ -22,16 +22,15 @@ Kind = Literal["system", "cuda"]
 MAX_NAME = 200
 _HOME = Path("/dev/shm")  # where shm_open keeps its files
 _KEY = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
-_RESERVED = ("triton_python_backend_shm_region_", "plasma")  # used by processes of Triton and of Ray
+_RESERVED = ("triton_python_backend_shm_region_", "plasma")  # names that Triton and Ray use themselves
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region as a client registered it.
+    """A region that a client has registered.
 
-    key: the name of system memory; the base64 of a GPU's handle.
-    byte_size, offset: in bytes.
-    ticket: distinguishes this registration from a later one of the same name.
+    key: the name of system memory, or the base64 of a GPU memory's IPC handle.
+    ticket: an id that distinguishes registrations of the same name.
     """
 
     name: str
@@ -43,13 +42,13 @@ class Region:
     ticket: str = ""
 
     def description(self) -> dict[str, Any]:
-        """Returns the region's status as in the protocol."""
+        """Returns the region as the protocol's status operation answers it."""
         where = {"device_id": self.device_id} if self.kind == "cuda" else {"key": self.key, "offset": self.offset}
         return {"name": self.name, **where, "byte_size": self.byte_size}
 
 
 def region_of(kind: Kind, name: str, facts: Mapping[str, Any], ticket: str) -> Region:
-    """Returns the region that a client describes. facts: see `Regions.register`. Raises BadMessage."""
+    """Returns the region that a client's request describes. Raises BadMessage if the description is invalid."""
     if not name or len(name) > MAX_NAME or "/" in name or name in (".", ".."):
         raise BadMessage(f"region name {name[:MAX_NAME]!r}: expected up to {MAX_NAME} characters without '/'")
     byte_size = facts.get("byte_size")
@@ -82,27 +81,29 @@ def _handle_text(given: object) -> str:
 
 
 class Memory(Protocol):
-    """The memory of a region. `view` and `write` take only spans that `check` has accepted."""
+    """The memory of a region. `view` and `write` need a span that `check` has accepted."""
 
     @property
     def region(self) -> Region: ...
 
     def check(self, span: Span, path: str) -> None:
-        """Raises BadTensor for a span that is not within the region, BadMessage if the memory has changed."""
+        """Raises BadTensor if the span is not within the region, BadMessage if the memory has become too small."""
         ...
 
     def view(self, span: Span) -> tuple[mmap.mmap | memoryview, int]:
-        """Returns a buffer, and the offset in bytes at which the span begins in it. Raises BadMessage."""
+        """Returns a buffer, and the position of the span's first byte in it. Raises BadMessage."""
         ...
 
     def write(self, span: Span, data: Bytes) -> None:
-        """Writes data at the beginning of the span. Raises BadMessage."""
+        """Writes the data at the beginning of the span. Raises BadMessage."""
         ...
 
 
 class SystemMemory:
+    """POSIX shared memory, mapped into this process."""
+
     def __init__(self, region: Region) -> None:
-        """Opens the memory. Raises BadMessage if it does not exist or is smaller than the region."""
+        """Maps the region. Raises BadMessage if there is no such memory, or if it is too small."""
         if not _KEY.fullmatch(region.key):
             raise BadMessage(
                 f"shared memory key {region.key[:MAX_NAME]!r}: expected letters, digits, '.', '_' and '-', "
@@ -118,17 +119,17 @@ class SystemMemory:
         except OSError as error:
             raise BadMessage(f"Unable to open shared memory region: '{region.key}': {error.strerror}") from None
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise BadMessage(f"'{region.key}' is not a shared memory region")
-            self._check_size(found.st_size)
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise BadMessage(f"'{region.key}' is no shared memory region")
+            self._check_size(status.st_size)
             self._memory = mmap.mmap(descriptor, self._end)
         finally:
             os.close(descriptor)
 
     def check(self, span: Span, path: str) -> None:
         _check_within(self.region, span, path)
-        # The client may have truncated the file. Reading beyond its end would kill this process (SIGBUS).
+        # If the file has been truncated, reading beyond its end would kill this process (SIGBUS).
         self._check_size(self._memory.size())
 
     def view(self, span: Span) -> tuple[mmap.mmap, int]:
@@ -140,16 +141,16 @@ class SystemMemory:
     def _check_size(self, file_bytes: int) -> None:
         if file_bytes < self._end:
             raise BadMessage(
-                f"shared memory '{self.region.key}' has {file_bytes} bytes, but region '{self.region.name}' is to end "
-                f"at {self._end}"
+                f"shared memory '{self.region.key}' has {file_bytes} bytes, but region '{self.region.name}' ends "
+                f"at byte {self._end}"
             )
 
 
 class CudaMemory:
-    """Memory of a GPU. It is closed when it is garbage-collected."""
+    """Shared GPU memory. It is closed when this object is garbage collected."""
 
     def __init__(self, region: Region, driver: CudaDriver) -> None:
-        """Opens the memory. Raises BadMessage if it does not exist or is smaller than the region."""
+        """Opens the memory. Raises BadMessage if there is no such memory, or if it is too small."""
         self.region = region
         self._driver = driver
         try:
@@ -157,7 +158,7 @@ class CudaMemory:
         except CudaError as error:
             raise self._failed("open", error) from None
         closing = weakref.finalize(self, _close, driver, self._shared)
-        closing.atexit = False  # the driver closes everything when the process ends
+        closing.atexit = False  # the driver closes the memory of a process that exits
         if self._shared.byte_size < region.byte_size:
             raise BadMessage(
                 f"CUDA shared memory of region '{region.name}' has {self._shared.byte_size} bytes, not the "
@@ -180,22 +181,23 @@ class CudaMemory:
             raise self._failed("write", error) from None
 
     def _failed(self, verb: str, error: CudaError) -> BadMessage:
-        """Returns the error for the client.
+        """Returns the driver's error as an error for the client.
 
-        The caller raises it in its own `except`. A context manager that replaces the error would leave a reference
-        cycle of frames since Python 3.12, so the memory would stay open until the next garbage collection."""
+        The callers raise it, not a context manager: since Python 3.12, a context manager that replaces an error leaves
+        a reference cycle, which would keep the memory open until the next garbage collection.
+        """
         return BadMessage(f"Unable to {verb} CUDA shared memory region '{self.region.name}': {error}")
 
 
 def _close(driver: CudaDriver, shared: Shared) -> None:
-    with suppress(CudaError):  # after a sticky CUDA error nothing can be closed; the process is going to be replaced
+    with suppress(CudaError):  # after a sticky CUDA error closing fails, but then the process is replaced anyway
         driver.close(shared)
 
 
 def _check_within(region: Region, span: Span, path: str) -> None:
     if span.offset + span.byte_size > region.byte_size:
         raise BadTensor(
-            f"{span.byte_size} bytes at offset {span.offset} are more than shared memory region '{region.name}' "
-            f"has, {region.byte_size} bytes",
+            f"{span.byte_size} bytes at offset {span.offset} are beyond the end of shared memory region "
+            f"'{region.name}', which has {region.byte_size} bytes",
             path=path,
         )

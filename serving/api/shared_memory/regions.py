@@ -1,8 +1,8 @@
 """The shared memory regions that clients have registered, and the tensors in them.
 
-All processes of a server on one machine share a file with the registered regions. The front writes it. When a request
-names a region, a replica checks whether the file has changed (one `stat`), and opens the region on first use. Memory
-stays open while a request uses it, even if the region is unregistered meanwhile.
+All processes of a server on one machine share one file, which lists the registered regions. The front writes it. When a
+request names a region, its replica checks with one `stat` whether the file has changed, and opens the region on its
+first use. A region stays open as long as a request uses it, even if it is unregistered meanwhile.
 """
 
 import fcntl
@@ -31,14 +31,14 @@ NO_DRIVER = "CUDA shared memory needs NVIDIA's driver, and this machine has none
 
 
 def unknown_region(name: str, kind: str = "") -> UnknownRegion:
-    """Returns the error with Triton's text, which names the kind only for a request for that kind."""
+    """Returns the error with Triton's text, which names the kind only if the client's request does."""
     return UnknownRegion(f"Unable to find {kind}{' ' if kind else ''}shared memory region: '{name[:MAX_NAME]}'")
 
 
 class Regions:
-    """The regions of a server on one machine.
+    """The registered regions as one process sees them.
 
-    folder: holds the file of regions; it is created when the first region is registered.
+    folder: shared by this server's processes on this machine; created when the first region is registered.
     cuda: None if GPU memory cannot be shared.
     """
 
@@ -54,15 +54,15 @@ class Regions:
     def has_cuda(self) -> bool:
         return self._cuda is not None
 
-    # -- operations of clients --------------------------------------------------------------------------------
+    # -- operations of clients ------------------------------------------------------------------------------------
 
     def register(self, kind: Kind, name: str, facts: Mapping[str, Any]) -> None:
         """Registers a region. Raises BadMessage.
 
-        facts: `key`, `offset` and `byte_size`; for a GPU's memory `raw_handle`, `device_id` and `byte_size`.
+        facts: `key`, `offset` and `byte_size`; for GPU memory `raw_handle`, `device_id` and `byte_size`.
         """
         region = region_of(kind, name, facts, uuid4().hex)
-        # The front, which runs this, may have no GPU even if a replica has one. A GPU's handle is checked on first use.
+        # This runs in the front, which may have no GPU, so a CUDA handle is checked when a replica first uses it.
         if kind == "system":
             SystemMemory(region)
         with self._changing() as regions:
@@ -73,38 +73,38 @@ class Regions:
             regions[name] = region
 
     def unregister(self, kind: Kind, name: str) -> None:
-        """Unregisters this region, or all of the kind if the name is empty. An unknown region is no error.
+        """Unregisters this region; all regions of the kind for "".
 
-        Requests that already use the region keep it open."""
+        It is no error if the region is not registered. Requests that use it already can still access it."""
         with self._changing() as regions:
             for region in [region for region in regions.values() if region.kind == kind and name in ("", region.name)]:
                 del regions[region.name]
 
     def status(self, kind: Kind, name: str) -> list[dict[str, Any]]:
-        """Returns the status of this region, or of all of the kind if the name is empty. Raises UnknownRegion."""
+        """Returns the description of this region; of all regions of the kind for "". Raises UnknownRegion."""
         self._look()
-        found = [
+        descriptions = [
             region.description() for region in self._known.values() if region.kind == kind and name in ("", region.name)
         ]
-        if name and not found:
+        if name and not descriptions:
             raise unknown_region(name, kind)
-        return found
+        return descriptions
 
-    # -- tensors ----------------------------------------------------------------------------------------------
+    # -- tensors --------------------------------------------------------------------------------------------------
 
     def read(self, tensor: TensorLayout) -> Tensor:
-        """Returns an input that lies in a region, as a view of the client's memory if possible. Raises BadMessage."""
+        """Returns an input that lies in a region: if possible a view of the client's memory. Raises BadMessage."""
         assert tensor.span is not None
         memory = self.memory(tensor.span)
         memory.check(tensor.span, tensor.path)
         buffer, start = memory.view(tensor.span)
         array = read_tensor(buffer, start, tensor.span.byte_size, tensor.datatype, tensor.shape, tensor.path)
-        # A model that works in place must not change the client's input.
+        # A model that works in place must not change the client's memory.
         array.flags.writeable = False
         return array
 
     def memory(self, span: Span) -> Memory:
-        """Returns the memory of the region that the span names, opened on first use. Raises BadMessage."""
+        """Returns the memory of the region that the span names, opening it if necessary. Raises BadMessage."""
         self._look()
         memory = self._opened.get(span.region)
         if memory is None:
@@ -121,16 +121,16 @@ class Regions:
             raise BadMessage(NO_DRIVER)
         return CudaMemory(region, self._cuda)
 
-    # -- the file ---------------------------------------------------------------------------------------------
+    # -- the file -------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Reads the file of regions again if it has been replaced, and drops memory of unregistered regions."""
+        """Reads the file again if it has been replaced since the last time."""
         try:
-            found = os.stat(self._file)
+            status = os.stat(self._file)
         except FileNotFoundError:
             version = None
         else:
-            version = (found.st_ino, found.st_mtime_ns)
+            version = (status.st_ino, status.st_mtime_ns)
         if version != self._version:
             self._known = self._read()
             self._version = version
@@ -146,9 +146,9 @@ class Regions:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Region]]:
-        """Yields the regions for changes and writes them afterwards.
+        """Yields the regions by name and writes back the changed ones.
 
-        Only one process at a time can change them. Readers see either the old file or the new one."""
+        A lock admits one process at a time. The file is replaced as a whole, so readers never see a partial one."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -160,10 +160,10 @@ class Regions:
 
 
 class OutputTarget:
-    """The place in shared memory to which an output of one request is written. It keeps the memory open."""
+    """The place in shared memory for an output of one request. Keeps the memory open until the output is written."""
 
     def __init__(self, output: OutputFormat, regions: Regions, index: int) -> None:
-        """Opens the place. index: of the output in the request, for messages. Raises BadMessage."""
+        """Opens the memory. Raises BadMessage if there is no such region, BadTensor if the place is not within it."""
         assert output.span is not None
         self._output = output
         self._span = output.span
@@ -171,7 +171,7 @@ class OutputTarget:
         self._memory.check(output.span, f"outputs[{index}]")
 
     def write(self, values: Mapping[str, Tensor]) -> None:
-        """Writes the output. Raises BadTensor if it does not fit there, BadOutput if the model did not return it."""
+        """Writes the output. Raises BadTensor if it does not fit, BadOutput if the model returned no such output."""
         name = self._output.name
         if name not in values:
             raise BadOutput(f"the model returned no output {name!r}")

@@ -1,6 +1,7 @@
-"""Makes the OpenAPI document: the server's paths, and one set of paths per model with its own tensors.
+"""Describes the HTTP interface as an OpenAPI document: the server's paths, and each model's paths with its tensors.
 
-Pure functions from the entries of the models to plain data."""
+Pure: takes the entries of the models and returns plain data.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -42,7 +43,7 @@ class DescribedTensor(Described, Protocol):
 
 
 class DescribedModel(Protocol):
-    """A model with its description and tensors. example: the JSON of a request, or None."""
+    """The parts of a model that the document describes. example: the JSON of an example request, or None."""
 
     @property
     def inputs(self) -> Sequence[DescribedTensor]: ...
@@ -61,9 +62,10 @@ class DescribedModel(Protocol):
 
 
 def signature(model: DescribedModel) -> Json:
-    """Returns the facts that a person or a form needs to call the model.
+    """Returns the description of a model from which the pages make a form.
 
-    `labelled` in it: the outputs whose classes have names, for which the best classes can be requested."""
+    labelled: the names of outputs that can be requested as classes.
+    """
     return {
         "description": model.description,
         "inputs": [_tensor(tensor) for tensor in model.inputs],
@@ -76,15 +78,15 @@ def signature(model: DescribedModel) -> Json:
 
 
 def _tensor(tensor: DescribedTensor) -> Json:
-    """Returns name, datatype and shape; `batched` and `optional` only if they differ from most tensors."""
+    """Returns a tensor's description; `batched` and `optional` only if they differ from the default."""
     unusual = ({} if tensor.batched else {"batched": False}) | ({"optional": True} if tensor.optional else {})
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)} | unusual
 
 
 def document(models: Iterable[ModelEntry], *, name: str, release: str, extensions: Collection[str] = ()) -> Json:
-    """Returns the OpenAPI document.
+    """Returns the OpenAPI document of a server.
 
-    models: a model without a signature gets only the paths whose description does not depend on its tensors.
+    models: for a model without a `signature`, the tensors are not described.
     extensions: the extensions of the protocol that this server offers.
     """
     models = list(models)
@@ -97,8 +99,8 @@ def document(models: Iterable[ModelEntry], *, name: str, release: str, extension
             "title": name,
             "version": release,
             "description": "Open Inference Protocol v2. Every path of a model also exists with "
-            "`/versions/<version>` after the name. Tensors can also be sent as binary data after the JSON, with the "
-            "header `Inference-Header-Content-Length`; this document describes requests and answers in JSON only.",
+            "`/versions/<version>` after the name. Tensors may be sent as binary data after the JSON "
+            "(`Inference-Header-Content-Length`); this document describes the form without binary data.",
         },
         "paths": paths,
         "components": {"schemas": SERVER_SCHEMAS | _SCHEMAS},
@@ -107,7 +109,7 @@ def document(models: Iterable[ModelEntry], *, name: str, release: str, extension
 
 def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
     path, tags = model_path(model.name), [model.name]
-    infer: Json = {"summary": f"Inference by {model.name}", "tags": tags}
+    infer: Json = {"summary": f"Runs inference with {model.name}", "tags": tags}
     request = ref("InferRequest")
     example = None
     if known := model.signature:
@@ -116,19 +118,17 @@ def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
         request = _request_schema(known)
         example = known["example"]
     infer["requestBody"] = body(request, example=example)
-    refusals = (
-        (501,) if known and known["decoupled"] else ()
-    )  # a generating model is called with generate and generate_stream
+    refusals = (501,) if known and known["decoupled"] else ()  # it answers only generate and generate_stream
     infer["responses"] = answers("InferResponse", 400, 413, 415, 500, *refusals, 503, 504)
     paths = {
-        path: read("Inputs, outputs and version", "ModelMetadata", tags=tags),
-        f"{path}/ready": read("Whether the model is ready", "ModelReady", 503, tags=tags),
-        f"{path}/config": read("Triton's model configuration", "ModelConfig", tags=tags),
-        f"{path}/stats": read("Statistics of the model, summed over its replicas", "Statistics", tags=tags),
+        path: read("Returns the model's inputs, outputs and version", "ModelMetadata", tags=tags),
+        f"{path}/ready": read("Returns whether the model is ready", "ModelReady", 503, tags=tags),
+        f"{path}/config": read("Returns the model's configuration in Triton's format", "ModelConfig", tags=tags),
+        f"{path}/stats": read("Returns the statistics of all replicas of the model", "Statistics", tags=tags),
         f"{path}/infer": {"post": infer},
     }
     if "trace" in extensions:
-        paths[f"{path}/trace/setting"] = settings("Settings of tracing for this model", "TraceSettings", tags=tags)
+        paths[f"{path}/trace/setting"] = settings("the trace settings of the model", "TraceSettings", tags=tags)
     return paths | _generate_paths(path, model, tags)
 
 
@@ -140,14 +140,16 @@ def _generate_paths(path: str, model: ModelEntry, tags: list[str]) -> Json:
     required = [tensor["name"] for tensor in known["inputs"] if not tensor.get("optional")]
     known_to_all = {"id": TEXT, "parameters": ref("Parameters")}
     row: Json = {"type": "object", "properties": known_to_all | tensors, "required": required}
-    one = change("Sends one row and returns its only answer", row, "Generated", 400, 413, 500, 503, 504, tags=tags)
+    summary = "Runs inference for one row and returns its only answer"
+    one = change(summary, row, "Generated", 400, 413, 500, 503, 504, tags=tags)
     names = ", ".join(tensor["name"] for tensor in known["outputs"])
     events = {
         "description": f"server-sent events; the data of each is a JSON object with {names}, or with `error`",
         "content": {"text/event-stream": {"schema": fields(data=TEXT)}},
     }
     responses = one["post"]["responses"] | {"200": events}
-    many = one["post"] | {"summary": "Sends one row and returns each answer as an event", "responses": responses}
+    summary = "Runs inference for one row and streams its answers as events"
+    many = one["post"] | {"summary": summary, "responses": responses}
     return {f"{path}/generate": one, f"{path}/generate_stream": {"post": many}}
 
 
@@ -189,7 +191,7 @@ def _input_schema(tensor: Json) -> Json:
             "shape": {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)},
             "data": {
                 "type": "array",
-                "description": "the values in row-major order, flat or nested like the shape",
+                "description": "the elements: flat in row-major order, or nested like the shape",
                 "items": _ELEMENT.get(tensor["datatype"], _WHOLE),
             },
         },

@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that belongs to no model: the paths of every server, and those of extensions."""
+"""The part of the OpenAPI document about the server itself: the paths of every server, and those of its extensions."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -7,17 +7,15 @@ from serving.api.http.openapi.words import COUNT, FLAG, TEXT, Json, change, each
 
 
 def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
-    """Returns the paths that belong to no model.
-
-    extensions: the extensions of the protocol that the settings allow; the paths of others are left out.
-    models: the names of the models that can be loaded and unloaded.
-    """
+    """Returns the paths of a server. extensions: those of the protocol that the server offers; others are left out."""
     paths = {
-        "/v2": read("The server's name, version and extensions", "ServerMetadata"),
-        "/v2/health/live": read("Whether the server is running", "Live"),
-        "/v2/health/ready": read("Whether all models are ready", "Ready", 503),
-        "/v2/models/stats": read("Statistics of all models", "Statistics"),
-        "/v2/repository/index": change("The models and their states", wishes(ready=FLAG), "Index", 400, required=False),
+        "/v2": read("Returns the server's name, version and extensions", "ServerMetadata"),
+        "/v2/health/live": read("Returns whether the server is running", "Live"),
+        "/v2/health/ready": read("Returns whether all models are ready", "Ready", 503),
+        "/v2/models/stats": read("Returns the statistics of all models", "Statistics"),
+        "/v2/repository/index": change(
+            "Returns the models and their states", wishes(ready=FLAG), "Index", 400, required=False
+        ),
     }
     if "model_repository" in extensions:
         paths |= _control_paths(models)
@@ -26,9 +24,9 @@ def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
     if "cuda_shared_memory" in extensions:
         paths |= _region_paths("cuda", "CudaRegions", "CudaRegistration")
     if "logging" in extensions:
-        paths["/v2/logging"] = settings("Settings of logging", "LogSettings")
+        paths["/v2/logging"] = settings("the log settings", "LogSettings")
     if "trace" in extensions:
-        paths["/v2/trace/setting"] = settings("Settings of tracing", "TraceSettings")
+        paths["/v2/trace/setting"] = settings("the trace settings of all models", "TraceSettings")
     return paths
 
 
@@ -43,8 +41,8 @@ def _control_paths(models: Sequence[str]) -> Json:
             "parameters": parameters,
         }
         for verb, summary in (
-            ("load", "Deploys the model, or restarts its replicas one by one; returns when it answers requests"),
-            ("unload", "Unloads the model; returns when its processes have ended"),
+            ("load", "Deploys the model, or restarts its replicas one by one. Returns when the model is ready."),
+            ("unload", "Unloads the model. Returns when its processes have ended."),
         )
     }
 
@@ -53,22 +51,23 @@ def _region_paths(kind: str, registered: str, registration: str) -> Json:
     tags = [f"{kind} shared memory"]
     all_of_them, one = f"/v2/{kind}sharedmemory", f"/v2/{kind}sharedmemory/region/{{region}}"
     parameters = [_in_path("region", TEXT | {"pattern": "^[A-Za-z0-9_-]{1,200}$"})]
-    forget = "Unregisters the region; requests that already use it are still answered"
+    unregister = "Unregisters a region. Requests that already use it are still answered."
     return {
-        f"{all_of_them}/status": read("The registered regions", registered, tags=tags),
+        f"{all_of_them}/status": read("Returns all registered regions", registered, tags=tags),
         f"{all_of_them}/unregister": change("Unregisters all regions", None, "Nothing", 403, tags=tags),
-        f"{one}/status": read("One region", registered, 404, tags=tags) | {"parameters": parameters},
+        f"{one}/status": read("Returns one registered region", registered, 404, tags=tags) | {"parameters": parameters},
         f"{one}/register": {
             **change("Registers memory that the client has created", ref(registration), "Nothing", 400, 403, tags=tags),
             "parameters": parameters,
         },
-        f"{one}/unregister": change(forget, None, "Nothing", 403, tags=tags) | {"parameters": parameters},
+        f"{one}/unregister": change(unregister, None, "Nothing", 403, tags=tags) | {"parameters": parameters},
     }
 
 
-def settings(summary: str, schema: str, **more: Any) -> Json:
-    changed = change(f"Changes the {summary.lower()}", ref(schema), schema, 400, 403, 503, **more)
-    return read(summary, schema, **more) | changed
+def settings(subject: str, schema: str, **more: Any) -> Json:
+    """Returns the operations that read and change settings. subject: names them in the summaries."""
+    changed = change(f"Changes {subject}", ref(schema), schema, 400, 403, 503, **more)
+    return read(f"Returns {subject}", schema, **more) | changed
 
 
 def _in_path(name: str, schema: Json) -> Json:
@@ -88,7 +87,7 @@ SERVER_SCHEMAS: Json = {
     "Regions": each(fields(name=TEXT, key=TEXT, offset=_SIZE, byte_size=_SIZE)),
     "CudaRegistration": fields(
         ("raw_handle", "device_id", "byte_size"),
-        raw_handle=fields(("b64",), b64=TEXT | {"description": "a CUDA IPC handle of 64 bytes, in base64"}),
+        raw_handle=fields(("b64",), b64=TEXT | {"description": "the base64 of a CUDA IPC handle of 64 bytes"}),
         device_id=COUNT,
         byte_size=_SIZE,
     ),
