@@ -108,13 +108,13 @@ def check_haproxy(binary: str | None, *, wanted: bool) -> Check:
 
 
 def check_grpc(launcher: str | None, *, haproxy: bool) -> Check:
-    """launcher: the command that starts HAProxy with routing by model, if it is installed."""
+    """Checks for gRPC. launcher: the command `headway-haproxy`, None if it is not installed."""
     if not haproxy:
         return warn(
-            "grpc", "needs HAProxy: only HTTP is served", "pip install 'ray[serve]' on Linux, or grpc_port: null"
+            "grpc", "needs HAProxy: only HTTP is served", "pip install 'ray[serve]' on Linux, or set grpc_port: null"
         )
     if launcher is None:
-        advice = "pip install headway: its command headway-haproxy lets HAProxy read the model's name"
+        advice = "pip install headway, with its command headway-haproxy, which lets HAProxy read the model's name"
         return warn("grpc", "only for calls with the metadata `application: <model>`", advice)
     return ok("grpc", f"routed by the model a call names, by {launcher}")
 
@@ -132,9 +132,9 @@ def check_torch(probe: dict[str, object] | str, *, wanted_gpus: float) -> Iterat
         advice = "check the driver with nvidia-smi; without a GPU everything runs on the CPU"
         yield warn("cuda", f"torch is built for CUDA {built_for} and sees no device", advice)
     else:
-        yield ok("cuda", "a torch without CUDA: models run on the CPU")
+        yield ok("cuda", "torch is built without CUDA: models run on the CPU")
     if wanted_gpus > devices:
-        advice = "they will be served on the CPU; on a cluster they wait until a node has one"
+        advice = "on this machine such models are served on the CPU; on a cluster they wait until a node has a GPU"
         yield warn("gpus", f"the models ask for {wanted_gpus:g} GPUs, torch sees {devices}", advice)
 
 
@@ -143,17 +143,17 @@ def check_driver(found: Sequence[GpuReading] | str) -> Iterator[Check]:
     if isinstance(found, str):
         yield ok("nvml", f"{found}: no GPU readings")
     elif not found:
-        yield ok("nvml", "the driver names no device")
+        yield ok("nvml", "the driver reports no device")
     for gpu in found if not isinstance(found, str) else ():
         text = f"{gpu.name}, {gpu.memory_used_bytes / GIB:.1f} of {gpu.memory_total_bytes / GIB:.1f} GiB in use"
         if gpu.mig:
             text += ", divided into parts (MIG)"
         hot = [reason for reason in gpu.throttled_by or () if reason != "power"]
         if gpu.ecc_uncorrected:
-            advice = "its memory is failing: take it out of service and have it looked at"
-            yield warn("nvml", f"{text}, {gpu.ecc_uncorrected} errors of memory that were not corrected", advice)
+            advice = "its memory is failing: take it out of service and have it examined"
+            yield warn("nvml", f"{text}, {gpu.ecc_uncorrected} uncorrected memory errors", advice)
         elif hot:
-            advice = "it is slower than it could be: look at its cooling and power supply"
+            advice = "it is slower than it could be: check its cooling and power supply"
             yield warn("nvml", f"{text}, slowed down: {', '.join(hot)}", advice)
         else:
             yield ok("nvml", text)
@@ -161,17 +161,17 @@ def check_driver(found: Sequence[GpuReading] | str) -> Iterator[Check]:
 
 def check_cores(cores: float, wanted: float) -> Check:
     if wanted > cores:
-        advice = "lower resources.cpus or replicas, or expect longer answers"
+        advice = "lower resources.cpus or replicas, or expect longer latencies"
         return warn("cores", f"the models ask for {wanted:g} cores, {cores:g} are available", advice)
     return ok("cores", f"{cores:g} available, {wanted:g} asked for" if wanted else f"{cores:g} available")
 
 
 def check_memory(free_bytes: int, replicas: int) -> Check:
-    # A process with torch takes about half a gigabyte before any weights, Ray itself about one.
+    # A process with torch needs about half a gigabyte without weights, Ray itself about one.
     needed = GIB * (1 + ceil(replicas / 2))
     text = f"{free_bytes / GIB:.1f} GiB free"
     if free_bytes < needed:
-        return warn("memory", text, f"{needed / GIB:.0f} GiB is a sensible least for {replicas} replica(s)")
+        return warn("memory", text, f"{replicas} replica(s) need about {needed / GIB:.0f} GiB, weights not included")
     return ok("memory", text)
 
 
@@ -180,7 +180,7 @@ def check_folders(trouble: str) -> Check:
     try:
         folder = kept_folder()
     except Unsafe as error:
-        return fail("folders", str(error), "a server cannot start without")
+        return fail("folders", str(error), "a server cannot start without this folder")
     if trouble:
         advice = (
             f"Ray's token is kept in {folder} instead; for Ray's own commands set RAY_AUTH_TOKEN_PATH to it, or HOME"
@@ -247,9 +247,9 @@ def probe_torch(timeout_s: float = 60.0) -> dict[str, object] | str:
     except subprocess.TimeoutExpired:
         return f"importing torch took longer than {timeout_s:g} s"
     if done.returncode != 0:
-        return f"importing torch failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}"
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        return f"importing torch failed: {(done.stderr.strip().splitlines() or ['without a message'])[-1]}"
+    facts: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return facts
 
 
 def driver_readings() -> Sequence[GpuReading] | str:

@@ -24,16 +24,16 @@ def kept_folder(root: Path | None = None) -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
     except OSError as error:
-        raise Unsafe(f"{path} cannot be made: {error.strerror}; set TMPDIR to a folder that can be written") from None
+        raise Unsafe(f"{path} cannot be created: {error.strerror}; set TMPDIR to a writable folder") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise Unsafe(f"{path} is not a folder of this user alone (mode 700); remove it, or set TMPDIR")
+        raise Unsafe(f"{path} is not a folder that only this user can open (mode 700); remove it, or set TMPDIR")
     return path
 
 
 def home_trouble(home: Path | None) -> str:
     """Returns the reason why Ray cannot keep its token in this home folder, "" if it can. home: None without a home."""
     if home is None:
-        return "there is no home"
+        return "this user has no home folder"
     folder = next(path for path in (home / ".ray", home) if path.exists() or path == home)
     if not folder.is_dir():
         return f"{folder} is not a folder"

@@ -45,7 +45,7 @@ class StartFailed(Exception):
 
 
 def serve(settings: Settings, config_path: Path, say: Say) -> None:
-    """Serves until Ctrl-C, SIGTERM or SIGHUP, at any moment. Raises `StartFailed` if a model does not come up."""
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, which also end a start. Raises `StartFailed` if the start fails."""
     stop = StopSignal()
     cluster = Cluster(settings, config_path, say)
     try:
@@ -89,7 +89,7 @@ class Cluster:
         if self._owns_ray:
             os.environ.update(self._own_environment())
         for folder in claim_python_path(self.folder):
-            self._say(f"WARNING: PYTHONPATH: {folder} hides a package of Headway's and is left out")
+            self._say(f"WARNING: PYTHONPATH: {folder} hides a package of Headway and is ignored")
         self._say("starting Ray …")
         # At every start Ray logs how to turn its token authentication off, which is bad advice.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -122,7 +122,7 @@ class Cluster:
         gpus = "GPU" in ray.cluster_resources()
         for spec in self._settings.model_specs():
             if spec.resources.gpus and not gpus and self._owns_ray:
-                self._say(f"WARNING: {spec.name} asks for a GPU and there is none: it is served on the CPU")
+                self._say(f"WARNING: {spec.name} asks for a GPU, but this machine has none: it is served on the CPU")
         deploy(self._settings, gpus=gpus or not self._owns_ray)
 
     def _own_environment(self) -> dict[str, str]:
@@ -189,7 +189,7 @@ class Cluster:
         if not server.grpc_port:
             return []
         if not serves_grpc(self._settings):
-            return ["WARNING: no gRPC without HAProxy; server.grpc_port: null if you do not miss it"]
+            return ["WARNING: gRPC is not served, because it needs HAProxy; set server.grpc_port: null to turn it off"]
         address = f"{server.own_host}:{server.grpc_port}"
         model = self._settings.model_specs()[0].name
         if answers_over_grpc(address, model):

@@ -35,10 +35,10 @@ def watch(say: Say, stop: StopSignal, *, url: str = METADATA_URL, drain: Callabl
         except (OSError, ValueError, LookupError, TypeError, HTTPException) as error:
             if str(error) != trouble:
                 trouble = str(error)
-                say(f"no answer from {url}: {trouble}; asking on")
+                say(f"no answer from {url}: {trouble}; trying again")
             continue
         if left_s is not None:
-            say(f"this machine goes in {left_s:.0f} s: draining")
+            say(f"the cloud takes this machine back in {left_s:.0f} s: draining")
             try:
                 (drain or drain_this_node)(left_s)
             except Exception as error:  # Ray raises its own kinds, and its command may be missing

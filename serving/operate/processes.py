@@ -16,10 +16,10 @@ class Interrupted(BaseException):
 
 
 class StopSignal:
-    """Ctrl-C, SIGTERM or the end of the terminal (SIGHUP), to be waited for.
+    """Waits for Ctrl-C, SIGTERM or the end of the terminal (SIGHUP).
 
-    A `threading.Event` set in a signal handler deadlocks when a second signal interrupts the first's `set`, as an
-    impatient Ctrl-C Ctrl-C does. A byte in a pipe does not.
+    The handler writes a byte to a pipe. With a `threading.Event`, it would deadlock if a second signal (Ctrl-C pressed
+    twice) interrupted `set` of the first.
     """
 
     def __init__(self) -> None:

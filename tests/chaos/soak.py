@@ -1,8 +1,8 @@
-"""Half of what it can do, for ten minutes: memory, descriptors and tasks have to stay where they are.
+"""Runs half of the server's capacity for ten minutes. Memory, descriptors and tasks must not grow.
 
     python -m tests.chaos.soak [MINUTES]
 
-Exit code 1 if something grew, or a request did not end well. Counts every process of the server: replicas, HAProxy,
+Exit code 1 if one has grown, or if a request failed. Counts every process of the server: replicas, HAProxy,
 the controller, Ray's own.
 """
 
@@ -29,24 +29,25 @@ CLIENTS = 16
 WARM_S = 10.0
 LOOKS = 60
 Look = dict[str, float]
-# What may be more at the end than at the beginning: a share of what there was, and a little.
+# The growth that is allowed: a share of the value before, and a constant.
 ROOM = {"memory_mb": (0.02, 16.0), "descriptors": (0.0, 16.0), "tasks": (0.0, 8.0)}
 
 
 def look(headway: Headway) -> Look:
-    """Of all processes of the server together; tasks are those of the worst replica."""
+    """Returns memory and descriptors of all processes of the server together, and the tasks of the replica with
+    most."""
     memory_mb = descriptors = 0.0
     for pid in descendants(os.getpid()):
         try:
             memory_mb += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
-        except OSError:  # it ended while we looked
+        except OSError:  # it has ended meanwhile
             continue
     return {"memory_mb": memory_mb, "descriptors": descriptors, "tasks": worst(headway.state(), "tasks")}
 
 
 async def half_load(rate: float, until_s: float, replies: list[Reply]) -> None:
-    """Each client asks at its own pace; one that is behind asks at once."""
+    """Sends requests at `rate` per second. Each client has a fixed period; one that is late sends at once."""
 
     async def client(number: int) -> None:
         period_s = CLIENTS / rate
@@ -75,7 +76,8 @@ async def soak(headway: Headway, minutes: float) -> tuple[list[Look], list[Reply
 
 
 def grown(looks: list[Look]) -> dict[str, tuple[float, float]]:
-    """What is more in the last third than in the second, the first being for warming up: (from, to)."""
+    """Returns (from, to) of each quantity that is larger in the last third than in the second; the first third is
+    warm-up."""
     third = len(looks) // 3
     found = {}
     for fact, (share, room) in ROOM.items():

@@ -1,4 +1,4 @@
-"""Clients that behave badly, by accident or on purpose: nobody else may notice, and nothing may stay behind."""
+"""Tests clients that behave badly, by accident or on purpose: other clients are not affected, and no resources leak."""
 
 import asyncio
 import socket
@@ -15,13 +15,13 @@ INFER = "/v2/models/steady/infer"
 
 
 async def opened(first: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection on which this much was sent."""
+    """A connection on which these bytes were sent."""
     reader, writer = await asyncio.open_connection(HOST, PORT)
     writer.write(first)
     return reader, writer
 
 
-def test_a_flood_of_bad_input_is_answered_item_by_item_and_nobody_else_notices(chaos: Headway) -> None:
+def test_a_flood_of_bad_input_is_answered_item_by_item_and_affects_no_other_client(chaos: Headway) -> None:
     bad = {
         b"": "400",
         b"not json": "400",
@@ -73,7 +73,7 @@ def test_clients_that_vanish_leave_nothing_behind(chaos: Headway) -> None:
                 for _ in range(40):
                     _, writer = await opened(whole[:cut])
                     await writer.drain()
-                    # A reset instead of a farewell, as when the machine of the client goes down.
+                    # A reset instead of an orderly close, as if the client's machine crashed.
                     linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     writer.transport.abort()
@@ -83,7 +83,7 @@ def test_clients_that_vanish_leave_nothing_behind(chaos: Headway) -> None:
     asyncio.run(story())
 
 
-def test_clients_that_send_drop_by_drop_or_say_nothing_hold_nobody_up_and_are_given_up(chaos: Headway) -> None:
+def test_slow_and_silent_clients_delay_no_other_and_are_disconnected(chaos: Headway) -> None:
     whole = message(INFER, body(1.0))
 
     async def story() -> None:

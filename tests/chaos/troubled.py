@@ -1,4 +1,4 @@
-"""A model that gets into trouble on request: a value says how. Copied beside the settings that name it."""
+"""A model that fails on request: a value selects how. It is copied beside the settings that name it."""
 
 import os
 import time
@@ -16,7 +16,7 @@ leaked: list[bytearray] = []
 
 
 def troubled(spec: ModelSpec, batch_ms: float = 5.0) -> NumpyModel:
-    """Echoes after `batch_ms`."""
+    """Returns a model that echoes its input after `batch_ms`."""
 
     def compute(x: np.ndarray) -> tuple[Any, ...]:
         time.sleep(batch_ms / 1e3)

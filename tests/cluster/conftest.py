@@ -1,4 +1,4 @@
-"""One real Ray with Headway on it for all tests of this folder that ask for it, started in this process."""
+"""One real Ray with Headway, started in this process, for all tests of this folder that use it."""
 
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ def settings_file(folder: Path, *models: Mapping[str, object], **server: object)
 
 
 def started(path: Path) -> Iterator[Cluster]:
-    """A running cluster, and its end."""
+    """Starts a cluster, yields it, and stops it. Checks that it ends only its own processes."""
     settings: Settings = load_settings(path)
     said: list[str] = []
     cluster = Cluster(settings, path, said.append)
@@ -81,7 +81,7 @@ def started(path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the cluster notes what it is asked."""
+    """The folder where the cluster records its requests."""
     return tmp_path_factory.mktemp("recorded")
 
 

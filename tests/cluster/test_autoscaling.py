@@ -1,4 +1,4 @@
-"""Replicas come with the load and go with it, on a real Ray, and not one request is lost on the way."""
+"""Tests on a real Ray that replicas are added and removed with the load, and that no request is lost."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What the index and readiness say of models, from what Ray Serve's controller says, or does not."""
+"""Tests the repository index and readiness by the answers of Ray Serve's controller, and without an answer."""
 
 import asyncio
 import threading
@@ -25,11 +25,11 @@ def status(name: str = "RUNNING") -> SimpleNamespace:
     ("name", "running", "state"),
     [
         ("RUNNING", 2, ModelState("READY")),
-        ("RUNNING", 0, ModelState("READY")),  # it sleeps, and a request wakes it
+        ("RUNNING", 0, ModelState("READY")),  # it is scaled to zero, and a request makes it start
         ("DEPLOYING", 0, ModelState("LOADING", "see the deployment")),
         ("DEPLOYING", 1, ModelState("READY")),  # being updated
         ("DEPLOY_FAILED", 0, ModelState("UNAVAILABLE", "ValueError: no")),
-        ("DEPLOY_FAILED", 1, ModelState("READY", "ValueError: no")),  # the version before answers
+        ("DEPLOY_FAILED", 1, ModelState("READY", "ValueError: no")),  # the previous version answers
         ("UNHEALTHY", 1, ModelState("READY", "ValueError: no")),
         ("DELETING", 0, ModelState("UNLOADING")),
     ],
@@ -38,7 +38,7 @@ def test_a_model_is_ready_while_it_answers(name: str, running: int, state: Model
     assert model_state(application(name, "Error:\nValueError: no\n"), running=running) == state
 
 
-def test_what_is_not_there_was_unloaded_where_clients_may_do_that() -> None:
+def test_a_model_that_is_not_deployed_was_unloaded_if_clients_may_unload() -> None:
     unloaded = ModelState("UNAVAILABLE", "unloaded", wanted=False)
     assert model_state(None, running=0, explicit=True) == unloaded
     assert model_state(application("DELETING"), running=1, explicit=True) == unloaded
@@ -49,7 +49,7 @@ def states(models: list[ModelEntry]) -> list[tuple[object, object]]:
     return [(model.state, model.reason) for model in models]
 
 
-def test_all_who_ask_wait_for_the_first_answer_and_one_question_serves_them() -> None:
+def test_concurrent_callers_share_one_call_to_the_controller() -> None:
     questions: list[int] = []
 
     def ask() -> SimpleNamespace:
@@ -75,7 +75,7 @@ def test_nothing_is_ready_before_the_controller_has_answered() -> None:
     asyncio.run(story())
 
 
-def test_a_controller_that_does_not_answer_leaves_the_last_known_state_and_delays_nobody_for_long(
+def test_a_controller_that_does_not_answer_leaves_the_last_known_states_and_delays_callers_briefly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("serving.cluster.front.catalog.FRESH_NS", 0)

@@ -1,4 +1,4 @@
-"""What the front keeps of its dashboard for the one that comes after it."""
+"""Tests that the front saves the dashboard's history for the next front."""
 
 import asyncio
 from pathlib import Path
@@ -20,7 +20,7 @@ def dashboard(file: Path) -> Dashboard:
 
 
 async def begun(file: Path) -> list[dict[str, Any]]:
-    """What one has that has just begun."""
+    """Returns the points of a dashboard that has just begun."""
     begins = dashboard(file)
     await begins.begin()
     return begins.history.points("scorer")
@@ -42,7 +42,7 @@ def test_a_front_that_is_started_again_shows_what_the_one_before_saw(tmp_path: P
     asyncio.run(story())
 
 
-def test_what_cannot_be_read_is_said_and_the_dashboard_begins_anew(
+def test_an_unreadable_history_is_logged_and_the_dashboard_begins_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "history.json"

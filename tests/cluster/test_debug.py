@@ -1,4 +1,4 @@
-"""What a replica tells of itself when something is wrong."""
+"""Tests the state and the stacks that a replica reports for debugging."""
 
 import asyncio
 import json
@@ -66,20 +66,20 @@ def test_the_state_is_json_and_holds_what_waits_and_whether_the_ledger_balances(
     assert "queue=1 requests" in str(told["engine"])
 
 
-def test_every_thread_is_told_with_its_name_and_where_it_stands() -> None:
+def test_every_thread_is_listed_with_its_name_and_stack() -> None:
     found = threads()
     main = next(stack for name, stack in found.items() if name.startswith("MainThread"))
-    assert "test_every_thread_is_told" in " ".join(main)
+    assert "test_every_thread_is_listed" in " ".join(main)
 
 
-def test_how_long_the_loop_stood_still_is_measured_while_it_is_watched_and_not_otherwise() -> None:
+def test_stalls_of_the_loop_are_measured_only_during_a_watch() -> None:
     def compute(cpu_ms: float) -> None:
         until_ns = cpu_ns() + int(cpu_ms * 1e6)
         while cpu_ns() < until_ns:
             pass
 
     async def turns() -> None:
-        """Of the loop, until the watch has ticked after whatever happened before."""
+        """Waits until the watch has ticked after everything that happened before."""
         await asyncio.sleep(2 * TICK_S)
 
     async def story() -> None:

@@ -1,4 +1,4 @@
-"""What asks ourselves goes by no proxy, whatever the environment names."""
+"""Tests that requests to our own servers do not go through the proxy of the environment's variables."""
 
 import socket
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """One that never answers; whoever comes is in its backlog."""
+    """A proxy that never answers; connections to it stay in its backlog."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         taken.settimeout(0)
         for name in (*VARIABLES, *map(str.upper, VARIABLES)):
@@ -41,5 +41,5 @@ def test_probes_of_the_start_reach_the_server(proxy: socket.socket, served: Hous
 
 
 def test_headway_top_reaches_the_server(proxy: socket.socket, served: House) -> None:
-    with pytest.raises(OSError, match="404"):  # the house has no such page, and says so itself
+    with pytest.raises(OSError, match="404"):  # this test server has no such page, but it answers
         look(f"http://{served.http}")

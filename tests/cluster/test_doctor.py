@@ -56,7 +56,7 @@ def test_another_ray_than_the_tested_one_is_a_warning_and_none_a_failure() -> No
     assert found == [Verdict.OK, Verdict.WARN, Verdict.FAIL]
 
 
-def test_models_that_want_gpus_are_told_when_there_are_none() -> None:
+def test_models_that_need_gpus_get_a_warning_if_there_are_none() -> None:
     cpu_torch: dict[str, object] = {"version": "2.13.0+cpu", "built_for": None, "devices": 0}
     blind_torch: dict[str, object] = {"version": "2.13.0", "built_for": "13.0", "devices": 0}
     assert [check.verdict for check in doctor.check_torch(cpu_torch, wanted_gpus=0)] == [Verdict.OK, Verdict.OK]

@@ -1,4 +1,4 @@
-"""The fast door answers HAProxy's health checks with what the engine says, whatever Ray would say."""
+"""Tests that the fast door answers HAProxy's health checks by the engine's state, not by Ray's."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Why a model cannot be opened: one sentence, fit for clients, and the whole story in the log."""
+"""Tests the error if a model cannot be opened: one sentence that is fit for clients, and the traceback in the log."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ SECRET = "hunter2-and-more"
 
 
 def refusal(tmp_path: Path, code: str, **fields: Any) -> ModelNotLoadable:
-    """What opening a model says whose factory `make` is this code."""
+    """Returns the error of opening a model whose module has this code, with the factory `make`."""
     (tmp_path / "project.py").write_text(code)
     x = TensorSpec(name="x", datatype="FP32", shape=(-1, 2))
     options = {"token": SECRET} | fields.pop("options", {})
@@ -81,7 +81,7 @@ def test_whatever_goes_wrong_is_a_sentence_without_a_secret(code: str, words: st
         raise told
 
 
-def test_a_generating_model_is_told_of_likewise(tmp_path: Path) -> None:
+def test_the_state_of_a_generating_model_has_no_waiting_lines(tmp_path: Path) -> None:
     told = refusal(tmp_path, RAISING, decoupled=True)
     assert str(told) == "ValueError: no access with <options.token> (project.py, line 2)"
 

@@ -1,4 +1,4 @@
-"""The GPU benchmark's second mode: the same engine in a process of a Ray that it starts, and ends, by itself."""
+"""Tests the GPU benchmark's second mode: the same engine in a process of a Ray that it starts and ends."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The way of a call through the real HAProxy into both doors, without Ray: what it is stamped with, and its name."""
+"""Tests the path of a call through the real HAProxy into both doors, without Ray: its routing and its stamps."""
 
 import asyncio
 import os
@@ -56,7 +56,7 @@ backend grpc-m
     server m1 127.0.0.1:{plain} proto h2
 """
 MESSAGE = infer(2)[5:]
-LARGER = infer(2_000)[5:]  # which compression shrinks: gRPC sends others as they are
+LARGER = infer(2_000)[5:]  # compressible: gRPC sends messages uncompressed that would not shrink
 AN_HOUR_AGO = f"{machine().decode()}-{Calendar.now_ns() // 1000 - 3_600_000_000}"
 
 
@@ -68,7 +68,7 @@ def binary() -> str:
 
 
 class Relay(GrpcRelay):
-    """Counts what it passes on."""
+    """Counts the calls that it relays."""
 
     count = 0
 
@@ -78,8 +78,8 @@ class Relay(GrpcRelay):
 
 
 async def front(relay: Relay) -> tuple[grpc.aio.Server, GrpcListener, int]:
-    """What answers calls whose model HAProxy cannot read: it passes them on, through HAProxy again. Its two doors, and
-    the port of the plain one."""
+    """Starts a front, which relays calls whose model HAProxy cannot read through HAProxy again. Returns its two doors
+    and the port of the plain one."""
 
     async def status() -> list[ModelEntry]:
         return [ModelEntry(name="m", version="1", state="READY")]
@@ -91,7 +91,7 @@ async def front(relay: Relay) -> tuple[grpc.aio.Server, GrpcListener, int]:
         fast = GrpcListener(service, max_message_bytes=MAX_MESSAGE_BYTES)
         try:
             await fast.open("127.0.0.1", port + FAST_GRPC_DISTANCE)
-        except (OSError, OverflowError):  # taken, or beyond the last port
+        except (OSError, OverflowError):  # the port is taken, or beyond the last port
             await server.stop(None)
         else:
             await server.start()
@@ -99,7 +99,7 @@ async def front(relay: Relay) -> tuple[grpc.aio.Server, GrpcListener, int]:
 
 
 def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) -> Callable[[Path], None]:
-    """A test with a client of HAProxy, behind which are a model's fast door and the front."""
+    """Makes a test of a story that gets a client of HAProxy, with a model's fast door and the front behind it."""
 
     async def run(folder: Path) -> None:
         at = SimpleNamespace(backend=EchoBackend(), notes=Notes(), heads={})
@@ -154,7 +154,7 @@ def ages(at: SimpleNamespace) -> list[int]:
 
 
 @path
-async def test_each_call_is_as_old_as_its_way_from_haproxy_and_its_head_is_recognised(at: SimpleNamespace) -> None:
+async def test_a_calls_age_counts_from_haproxy_and_its_headers_are_recognised(at: SimpleNamespace) -> None:
     for _ in range(4):
         await at.infer(MESSAGE)
     assert all(0 < age <= Calendar.now_ns() - at.began_ns for age in ages(at))
@@ -163,14 +163,14 @@ async def test_each_call_is_as_old_as_its_way_from_haproxy_and_its_head_is_recog
 
 
 @path
-async def test_nobody_can_say_for_themselves_how_old_their_call_is(at: SimpleNamespace) -> None:
+async def test_a_client_cannot_forge_the_age_of_its_call(at: SimpleNamespace) -> None:
     for _ in range(3):
         await at.infer(MESSAGE, metadata=[(HEADER.decode(), AN_HOUR_AGO), ("more", "1"), (HEADER.decode(), "0")])
     assert all(0 < age <= Calendar.now_ns() - at.began_ns for age in ages(at))
 
 
 async def answered(address: tuple[str, int], path: str, body: bytes) -> dict[str, str]:
-    """The headers that answer a call which ends with this body, whatever it is."""
+    """Returns the headers of the answer to a call that ends with this body, whatever the status is."""
     fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "m"}
     block = hpack.Encoder().encode((fields | {"content-type": "application/grpc", "te": "trailers"}).items())
     reader, writer = await asyncio.open_connection(*address)

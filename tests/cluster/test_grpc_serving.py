@@ -1,4 +1,4 @@
-"""Unmodified tritonclient.grpc on a real Ray, behind the real HAProxy: it names the model and nothing else."""
+"""Tests unmodified tritonclient.grpc on a real Ray, behind the real HAProxy: it names the model and nothing else."""
 
 import json
 import queue
@@ -107,7 +107,7 @@ def test_a_stream_finds_its_model_also_if_its_first_message_comes_late(triton, l
 
     triton.start_stream(tell)
     if late:
-        complete.wait(1.5)  # long after the stream was opened
+        complete.wait(1.5)  # long after the stream has been opened
     for index in range(5):
         triton.async_stream_infer("noop", inputs(), request_id=str(index))
     assert complete.wait(20)

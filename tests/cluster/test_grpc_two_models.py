@@ -1,4 +1,5 @@
-"""Streams that name several models: each message is answered by its model, whichever replica the stream came to."""
+"""Tests streams that name several models: each message is answered by its model, whichever replica the stream
+reached."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -35,7 +36,7 @@ def request(name: str, id: str, value: float = 1.0, **parameters: bool) -> bytes
 
 
 def replica(served: Any, port: int) -> GrpcListener:
-    """Knows its own model only, and reaches the other replica as through HAProxy."""
+    """Returns a replica that serves its own model and relays to the other replica, as it would through HAProxy."""
 
     async def own() -> list[ModelEntry]:
         return [ModelEntry(name=served.name, version="1", state="READY")]
@@ -47,7 +48,8 @@ def replica(served: Any, port: int) -> GrpcListener:
 
 
 def two_models(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) -> Callable[[], None]:
-    """A test with a client of the replica of `here`; `far` and `words`, which generates, are served elsewhere."""
+    """Makes a test of a story that gets a client of the replica of `here`. Other replicas serve `far` and the
+    generating model `words`."""
 
     async def run() -> None:
         at = SimpleNamespace(here=EchoBackend(), far=EchoBackend(), words=Generator())
@@ -77,7 +79,7 @@ def two_models(story: Callable[[SimpleNamespace], Coroutine[object, object, None
 
 
 async def stream(at: SimpleNamespace, requests: list[bytes], **more: Any) -> list[tuple[str, str, str, bool]]:
-    """(model, id, error, whether it is the last of its request) of each answer."""
+    """Returns (model, id, error, whether it is the last of its request) of each answer."""
     answers = []
     async for answer in at.channel.stream_stream(STREAM)(iter(requests), timeout=20, **more):
         told = message("ModelStreamInferResponse").FromString(answer)
@@ -100,7 +102,7 @@ async def test_the_tenant_and_what_is_left_of_the_deadline_go_along(at: SimpleNa
     await stream(at, [request("here", "1"), request("far", "2")], metadata=[("x-tenant", "blue")])
     (submission,) = at.far.submissions
     assert submission.tenant == "blue"
-    assert 0 < submission.timeout_ns < 21_000_000_000  # gRPC rounds the 20 s that are left up
+    assert 0 < submission.timeout_ns < 21_000_000_000  # gRPC rounds the remaining 20 s up
 
 
 @two_models
@@ -113,7 +115,7 @@ async def test_answers_of_a_model_that_generates_elsewhere_come_with_their_end_w
 
 
 @two_models
-async def test_what_fails_elsewhere_is_told_in_the_stream_which_goes_on(at: SimpleNamespace) -> None:
+async def test_a_failure_in_another_replica_is_an_answer_of_the_stream_which_goes_on(at: SimpleNamespace) -> None:
     wrong = message("ModelInferRequest")(model_name="far", id="2").SerializeToString()
     sent = [request("here", "1"), wrong, request("words", "3", -1.0), request("far", "4"), request("nobody", "5")]
     answers = [answer for answer in await stream(at, sent) if answer[3]]

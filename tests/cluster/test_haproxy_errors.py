@@ -1,4 +1,4 @@
-"""What clients are told by the real HAProxy when the processes behind it end, without Ray."""
+"""Tests the answers of the real HAProxy to clients if the processes behind it end, without Ray."""
 
 import http.client
 import json
@@ -68,10 +68,10 @@ backend grpc-m
 
 
 class Mortal:
-    """A process that ends when it is given a request: it closes the connection without a word, and takes no other."""
+    """A process that ends when it gets a request: it closes the connection without an answer and accepts no other."""
 
     def __init__(self, *, first_bytes: int = 1) -> None:
-        """first_bytes: what arrives before it ends; HTTP/2 begins with frames that are no request."""
+        """first_bytes: how many bytes have to arrive before it ends; HTTP/2 begins with frames that are no request."""
         self._first_bytes = first_bytes
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
@@ -80,7 +80,7 @@ class Mortal:
         self._thread.start()
 
     def end(self) -> None:
-        """Also where nobody came."""
+        """Ends the process, even if it has got no request."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
@@ -101,7 +101,7 @@ class Mortal:
 
 
 class Behind:
-    """HAProxy before four mortal replicas of a model, for each wire."""
+    """HAProxy in front of four mortal replicas of a model, for each wire."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.over_http = [Mortal() for _ in range(4)]
@@ -111,11 +111,11 @@ class Behind:
         taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         self.http_port, self.grpc_port = (one.getsockname()[1] for one in taken)
         http_fd, grpc_fd = (one.fileno() for one in taken)
-        told = ray_environment(Settings.model_validate(SETTINGS), haproxy=True)
+        environment = ray_environment(Settings.model_validate(SETTINGS), haproxy=True)
         text = CONFIG.format(
-            buffer=told["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"],
-            retry_on=told["RAY_SERVE_HAPROXY_RETRY_ON"],
-            retries=told["RAY_SERVE_HAPROXY_RETRIES"],
+            buffer=environment["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"],
+            retry_on=environment["RAY_SERVE_HAPROXY_RETRY_ON"],
+            retries=environment["RAY_SERVE_HAPROXY_RETRIES"],
             http=http_fd,
             grpc=grpc_fd,
             servers="\n".join(f"    server s{i} 127.0.0.1:{one.port}" for i, one in enumerate(self.over_http)),
@@ -146,10 +146,10 @@ def asked(port: int, body: bytes, **headers: str) -> tuple[int, dict[str, str], 
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("POST", "/v2/models/m/infer", body, headers)
     answer = connection.getresponse()
-    told = {name.lower(): value for name, value in answer.getheaders()}
+    answered = {name.lower(): value for name, value in answer.getheaders()}
     error = json.loads(answer.read())["error"]
     connection.close()
-    return answer.status, told, error
+    return answer.status, answered, error
 
 
 def test_a_request_that_ends_its_process_is_given_to_one_more_and_then_to_none(behind: Behind) -> None:

@@ -6,17 +6,17 @@ MIB = 1 << 20
 LOOK_NS = 2_000_000_000
 
 
-def test_a_process_that_has_grown_gives_back_when_it_rests() -> None:
+def test_a_process_that_has_grown_returns_memory_when_it_is_idle() -> None:
     keeping = Keeping(400 * MIB)
     assert not keeping.is_due(410 * MIB, 0, LOOK_NS)  # it has hardly grown
     assert not keeping.is_due(900 * MIB, LOOK_NS, LOOK_NS)  # it computes
     assert keeping.is_due(900 * MIB, LOOK_NS // 50, LOOK_NS)
-    keeping.given_back(700 * MIB)  # which are in use: asking again would bring nothing
+    keeping.given_back(700 * MIB)  # all in use: trimming again would free nothing
     assert not keeping.is_due(730 * MIB, 0, LOOK_NS)
     assert keeping.is_due(800 * MIB, 0, LOOK_NS)
 
 
-def test_what_a_process_holds_at_first_is_not_asked_for() -> None:
+def test_memory_held_from_the_start_is_not_trimmed() -> None:
     keeping = Keeping(400 * MIB)
     assert keeping.is_due(500 * MIB, 0, LOOK_NS)
     keeping.given_back(350 * MIB)
@@ -24,7 +24,7 @@ def test_what_a_process_holds_at_first_is_not_asked_for() -> None:
     assert keeping.is_due(500 * MIB, 0, LOOK_NS)
 
 
-def test_a_process_that_needs_its_memory_again_and_again_is_asked_for_it_only_now_and_then() -> None:
+def test_a_process_that_needs_its_memory_again_and_again_is_trimmed_rarely() -> None:
     keeping, times = Keeping(400 * MIB), 0
     looks = 4 * EVERY_NS // LOOK_NS
     for _ in range(looks):
@@ -34,7 +34,7 @@ def test_a_process_that_needs_its_memory_again_and_again_is_asked_for_it_only_no
     assert MOST + 3 <= times <= MOST + 4
 
 
-def test_memory_is_asked_for_when_it_is_due_and_not_again() -> None:
+def test_the_heap_is_trimmed_once_when_it_is_due() -> None:
     resident, trimmed = [400 * MIB], []
 
     def trim(pad: int) -> None:
@@ -49,7 +49,7 @@ def test_memory_is_asked_for_when_it_is_due_and_not_again() -> None:
     assert trimmed == [0, 0]
 
 
-def test_where_malloc_cannot_be_asked_nothing_is_done() -> None:
+def test_without_malloc_trim_nothing_is_done() -> None:
     resident = [400 * MIB]
     watched = Heap(None, resident_bytes=lambda: resident[0], used_ns=lambda: 0)
     resident[0] = 900 * MIB

@@ -17,25 +17,25 @@ def test_the_folder_is_made_for_this_user_alone_and_found_again(tmp_path: Path) 
     assert kept_folder(tmp_path) == folder
 
 
-def test_a_folder_that_somebody_else_prepared_is_not_used(tmp_path: Path) -> None:
+def test_a_folder_that_another_user_has_created_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / f"headway-{os.getuid()}"
     path.mkdir(mode=0o755)
-    with pytest.raises(Unsafe, match="not a folder of this user alone"):
+    with pytest.raises(Unsafe, match="not a folder that only this user can open"):
         kept_folder(tmp_path)
     path.rmdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Unsafe, match="not a folder of this user alone"):
+    with pytest.raises(Unsafe, match="not a folder that only this user can open"):
         kept_folder(tmp_path)
-    with pytest.raises(Unsafe, match="cannot be made"):
+    with pytest.raises(Unsafe, match="cannot be created"):
         kept_folder(tmp_path / "absent")
 
 
-def test_a_home_that_cannot_be_written_is_told_with_its_reason(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_reported_with_the_reason(tmp_path: Path) -> None:
     assert home_trouble(tmp_path) == ""
     (tmp_path / "file").write_text("")
     for home, reason in {
-        None: "there is no home",
+        None: "this user has no home folder",
         Path("/proc/self"): "/proc/self cannot be written",
         tmp_path / "absent": "is not a folder",
         tmp_path / "file": "is not a folder",
@@ -65,7 +65,7 @@ def test_haproxys_files_are_below_the_folder_and_its_sockets_names_short_enough(
         assert len(path) + len("/") + 56 < 100, "Ray adds the node's id; a socket's path ends at 107 bytes"
 
 
-def test_the_doctor_tells_of_both_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_doctor_reports_both_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert doctor.check_folders("").verdict is Verdict.OK
     bad = doctor.check_folders("/home/x cannot be written: Read-only file system")

@@ -1,4 +1,5 @@
-"""Who leaves while queued, on a real Ray: HAProxy passes it on, the replica counts it, and computes nothing for it."""
+"""Tests on a real Ray what happens if a client disconnects while its request waits: HAProxy closes the connection to
+the replica, which counts the request and does not compute it."""
 
 import os
 import socket
@@ -22,7 +23,7 @@ from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
-# Opening a pipe to read waits until somebody opens it to write: an event that other processes can wait for.
+# Opening a pipe to read blocks until it is opened to write: an event for which other processes can wait.
 GATED = """
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ def gated(spec, gate):
         return (x[:, :1],)
     return NumpyModel(spec, compute)
 """
-BEFORE = 3  # one is computed, one is cut ahead at most, one waits: the next one has to wait too
+BEFORE = 3  # one is computed, at most one is cut ahead, one waits: so the next one has to wait too
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def cluster(gate: Path) -> Iterator[Cluster]:
 
 
 def scraped() -> dict[str, float]:
-    """What the replica tells of its requests: those that it holds, and those that ended by their outcome."""
+    """Returns the replica's metrics of requests: "held" for those it has, and by outcome for those that ended."""
     with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     found = {"held": 0.0}
@@ -72,7 +73,7 @@ def closed(gate: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.open(gate, os.O_RDWR)  # whoever waits goes on; it stays open for whoever is about to wait
+        os.open(gate, os.O_RDWR)  # readers continue; it stays open for those that are about to open it
         gate.unlink()
 
 
@@ -105,7 +106,9 @@ def cancel(until_queued: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("leave", [hang_up, cancel])
-def test_who_leaves_while_queued_is_counted_and_not_computed(cluster: Cluster, gate: Path, leave) -> None:
+def test_a_client_that_disconnects_while_queued_is_counted_and_not_computed(
+    cluster: Cluster, gate: Path, leave
+) -> None:
     with over_http.InferenceServerClient(f"127.0.0.1:{PORT}") as client:
 
         def counts() -> dict[str, int]:

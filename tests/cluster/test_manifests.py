@@ -14,7 +14,7 @@ from serving.config import Settings, load_settings
 from serving.operate.render import kuberay as manifests
 from serving.operate.render import ray_up as launcher_file
 
-# Ray's own use of pydantic, seen when it is imported.
+# Warnings from Ray's use of pydantic at import.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
 
 ROOT = Path(__file__).parents[2]
@@ -203,7 +203,7 @@ def test_ray_reads_every_variable_we_set(demo: Settings) -> None:
 
     known = Path(constants.__file__).read_text() + Path(usage_constants.__file__).read_text()
     raylet = (Path(ray.__file__).parent / "core/src/ray/raylet/raylet").read_bytes()
-    for variable in ray_environment(demo, haproxy=True).keys() - {"MALLOC_ARENA_MAX"}:  # which is for glibc
+    for variable in ray_environment(demo, haproxy=True).keys() - {"MALLOC_ARENA_MAX"}:  # glibc's
         own_setting = variable.removeprefix("RAY_").encode()  # those of the raylet itself are lower case, and in C++
         assert f'"{variable}"' in known or own_setting in raylet, (
             f"{variable}: this Ray does not know it; look for its new name"

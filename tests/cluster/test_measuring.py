@@ -1,4 +1,4 @@
-"""Replicas that start together measure one after the other, as far as the machine's cores ask for it."""
+"""Tests that replicas that start together measure in turn, as far as the machine's cores require it."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,7 @@ from serving.cluster.replica.measuring import turn
 
 
 class Crowd:
-    """Several that want a turn, and how many ever had it at once."""
+    """Tasks that wait for the lock, and the most that held it at once."""
 
     def __init__(self, folder: Path, cores: float) -> None:
         self._folder, self._cores = folder, cores
@@ -43,7 +43,7 @@ def test_so_many_measure_at_once_as_have_two_cores_each(tmp_path: Path, cores: f
     assert (crowd.done, crowd.most) == (6, at_once)
 
 
-def test_a_measurement_that_fails_or_never_ends_keeps_nobody_for_ever(
+def test_a_measurement_that_fails_or_never_ends_blocks_no_replica_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> int:

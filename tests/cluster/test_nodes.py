@@ -1,5 +1,5 @@
-"""Machines come with the demand of our replicas and go when they are idle: the node types and bounds of
-`ray_cluster.yaml`, on Ray's provider of fake machines, which are raylets on this one."""
+"""Tests that machines are added with the demand of our replicas and removed when idle, with the node types and bounds
+of `ray_cluster.yaml`, on Ray's provider of fake machines, which are raylets on this machine."""
 
 import json
 import os
@@ -24,18 +24,18 @@ from tests.patience import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 
-PORT = 6471  # below those that Ray gives its workers
+PORT = 6471  # below the ports that Ray gives its workers
 RAY = str(Path(sys.executable).with_name("ray"))
 IDLE_MINUTES = 0.1  # instead of ten
-HEAD = "ray.head.default"  # as the provider calls it
+HEAD = "ray.head.default"  # the provider's name for it
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 STORE = {"object_store_memory": 80 * 1024 * 1024}
-# HAProxy wants a port of its own on every machine, and these are all one.
+# HAProxy uses the same ports on every machine, but all of these are one machine.
 SETTINGS: dict[str, Any] = {"server": {"haproxy": "off"}}
 
 
 def fake(cluster: dict[str, Any]) -> dict[str, Any]:
-    """The same cluster of fake machines."""
+    """Returns the same cluster with fake machines."""
     kinds = {
         HEAD if name == cluster["head_node_type"] else name: kind
         for name, kind in cluster["available_node_types"].items()
@@ -44,14 +44,14 @@ def fake(cluster: dict[str, Any]) -> dict[str, Any]:
         name: {**kind, "node_config": {}, "resources": {**kind["resources"], **STORE}} for name, kind in kinds.items()
     }
     provider = {
-        "type": "external",  # for `fake_multinode` Ray ships a file too few
+        "type": "external",  # Ray's package lacks a file for `fake_multinode`
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
         "gcs_address": f"127.0.0.1:{PORT}",
         "head_node_id": HEAD_ID,
         "launch_multiple": True,
         "disable_node_updaters": True,  # nothing to install
     }
-    # What `ray up` fills in.
+    # The fields that `ray up` fills in.
     nothing = ("setup_commands", "initialization_commands", "cluster_synced_files")
     nothing += tuple(
         f"{kind}_{what}" for kind in ("head", "worker") for what in ("setup_commands", "start_ray_commands")
@@ -81,7 +81,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "RAY_FAKE_CLUSTER": "1",
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
         "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
-        "RAY_enable_autoscaler_v2": "1",  # as `ray up` has it
+        "RAY_enable_autoscaler_v2": "1",  # as with `ray up`
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
     command = [RAY, "start", "--head", "--block", f"--port={PORT}"]
@@ -117,7 +117,7 @@ def running() -> int:
 
 
 def alive() -> Counter[str]:
-    """Machines by their market."""
+    """Returns the number of running machines by market."""
     return Counter(node["Labels"].get("headway/market", "head") for node in ray.nodes() if node["Alive"])
 
 

@@ -1,5 +1,7 @@
-"""What belongs to no request, on a real Ray: models come and go, memory is shared, statistics add up, settings change.
-In the order in which a client that ships with Triton would do it, on a server of its own."""
+"""Tests operations other than inference on a real Ray: loading and unloading, shared memory, statistics, settings.
+
+They run in the order of a client that ships with Triton, on a server of their own.
+"""
 
 import contextlib
 import json
@@ -35,7 +37,7 @@ def fragile(spec, flag):
 """
 
 LINEAR = {
-    "name": "linear",  # as docs/clients.md has it
+    "name": "linear",  # as in docs/clients.md
     "factory": "models.reference:linear",
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 16]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
@@ -91,7 +93,7 @@ def count(statistics, model: str) -> int:
 
 
 def processes(model: str) -> list[int]:
-    """Of its replicas."""
+    """Returns the process ids of the model's replicas."""
     found = []
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):  # it has ended
@@ -102,7 +104,7 @@ def processes(model: str) -> list[int]:
 
 def test_statistics_are_those_of_all_replicas_whoever_is_asked(triton, wire) -> None:
     before = count(triton.get_inference_statistics("slow"), "slow")
-    for _ in range(12):  # two replicas: no one of them answers all
+    for _ in range(12):  # with two replicas, neither answers all requests
         triton.infer("slow", inputs(wire))
     for _ in range(4):
         assert count(triton.get_inference_statistics("slow"), "slow") == before + 12
@@ -141,7 +143,7 @@ def test_a_model_is_unloaded_with_its_processes_and_loaded_again(triton, wire) -
     assert triton.is_server_ready()
     with pytest.raises(InferenceServerException, match="unknown model: 'noop' has no available versions"):
         triton.infer("noop", inputs(wire))
-    triton.unload_model("noop")  # again: it stays so
+    triton.unload_model("noop")  # a second time changes nothing
     triton.load_model("noop")
     assert triton.is_model_ready("noop")
     assert triton.infer("noop", inputs(wire)).as_numpy("y").shape == (1, 1)
@@ -175,7 +177,7 @@ def test_a_load_that_fails_says_why(triton, wire, flag: Path) -> None:
     assert triton.is_model_ready("fragile")
 
 
-def test_what_is_logged_changes_in_every_replica_and_what_has_no_effect_is_refused(triton, wire) -> None:
+def test_log_settings_change_in_every_replica_and_those_without_effect_are_rejected(triton, wire) -> None:
     def setting(told, name: str) -> object:
         if isinstance(told, dict):
             return told[name]

@@ -1,4 +1,4 @@
-"""Python's path of other processes: a user's names do not hide ours there."""
+"""Tests that a user's modules do not hide ours in the processes that Ray starts."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def places(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["models.py", "serving.py", "models/__init__.py", "loadtest/__init__.py"])
-def test_what_hides_our_packages_is_left_out_of_the_path_and_told(
+def test_folders_that_hide_our_packages_are_removed_from_the_path_and_returned(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hiding, harmless = tmp_path / "hiding", tmp_path / "harmless"
@@ -27,7 +27,7 @@ def test_what_hides_our_packages_is_left_out_of_the_path_and_told(
     assert os.environ["PYTHONPATH"] == os.pathsep.join(map(str, (harmless, ROOT)))
 
 
-def test_of_the_folder_of_the_settings_nothing_is_told_since_its_modules_are_found_anyway(
+def test_the_folder_of_the_settings_is_removed_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models.py").write_text("")

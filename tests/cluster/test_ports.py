@@ -69,7 +69,7 @@ def test_a_door_on_the_loopback_is_reached_by_no_other_address() -> None:
 
 
 def ranges(environment: dict[str, str]) -> dict[str, range]:
-    """By wire."""
+    """Returns the port range of each wire."""
     return {
         wire: range(*(int(environment[f"RAY_SERVE_DIRECT_INGRESS_{bound}_{wire}_PORT"]) for bound in ("MIN", "MAX")))
         for wire in ("HTTP", "GRPC")
@@ -84,7 +84,7 @@ def test_replicas_of_two_servers_on_one_machine_have_ports_of_their_own(other: i
         assert two[wire][0] not in one[wire]
 
 
-def test_a_part_where_somebody_listens_is_passed_over_and_the_last_one_is_never_refused() -> None:
+def test_a_part_with_a_taken_port_is_skipped_unless_no_other_is_left() -> None:
     wanted = ranges(replicas_environment(8000, ()))
     for taken in (wanted["HTTP"][3], wanted["GRPC"][-1], wanted["GRPC"][0] + FAST_GRPC_DISTANCE):
         found = ranges(replicas_environment(8000, {taken}))

@@ -1,4 +1,4 @@
-"""The cloud's notice, as a local server gives it in the form that AWS documents."""
+"""Tests the watch for the cloud's notice, against a local server that answers in the form that AWS documents."""
 
 import subprocess
 import threading
@@ -15,7 +15,8 @@ NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 
 
 class Metadata(ThreadingHTTPServer):
-    """Answers as the instance metadata service: a token first, then what there is to say, from the second time on."""
+    """Answers as the instance metadata service: a token first; from the second request on, the notice if there is
+    one."""
 
     asked = 0
 
@@ -93,7 +94,7 @@ def test_a_drain_that_failed_is_tried_again(metadata: Metadata) -> None:
     assert sum("draining failed" in text for text in said) == 3
 
 
-def test_a_metadata_service_that_is_not_there_is_said_once_and_asked_on() -> None:
+def test_an_absent_metadata_service_is_reported_once_and_polled_on() -> None:
     said: list[str] = []
 
     class Thrice:

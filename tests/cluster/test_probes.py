@@ -1,4 +1,4 @@
-"""When an application is up: Ray says so, and every replica that Ray calls running has been heard from outside."""
+"""Tests when an application is up: Ray's status is RUNNING, and every running replica has answered from outside."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def test_as_many_replicas_have_to_be_heard_as_run_and_one_of_a_model_that_sleeps
 
 
 @pytest.mark.parametrize("status", ["DEPLOY_FAILED", "UNHEALTHY"])
-def test_what_will_never_be_up_says_why(status: str) -> None:
+def test_an_application_that_will_never_be_up_raises_the_reason(status: str) -> None:
     with pytest.raises(NeverUp, match="the weights are gone"):
         expected(application(status, "the weights are gone"))
     with pytest.raises(NeverUp, match="see the deployment"):
@@ -45,21 +45,21 @@ def test_what_will_never_be_up_says_why(status: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [SpecMismatch, ModelNotLoadable])
-def test_what_a_models_owner_has_to_mend_is_said_without_the_way_it_came(kind: type[Exception]) -> None:
+def test_an_error_of_the_models_owner_is_shown_without_rays_traceback(kind: type[Exception]) -> None:
     trace = "Failed 3 times. Error:\nTraceback (most recent call last):\n  File ...\n"
-    with pytest.raises(NeverUp) as told:
+    with pytest.raises(NeverUp) as caught:
         expected(
             application(
                 "DEPLOY_FAILED", f"{trace}{kind.__module__}.{kind.__name__}: output 'y' is missing; there are: z\n"
             )
         )
-    assert str(told.value) == "output 'y' is missing; there are: z"
+    assert str(caught.value) == "output 'y' is missing; there are: z"
     with pytest.raises(NeverUp, match="Traceback"):
         expected(application("DEPLOY_FAILED", f"{trace}RuntimeError: no weights"))
 
 
 def detailed(status: str, wanted: int, **replicas: str) -> SimpleNamespace:
-    """replicas: state by id."""
+    """Returns an application as in Serve's details. replicas: state by id."""
     told = [SimpleNamespace(replica_id=id, state=state) for id, state in replicas.items()]
     deployment = SimpleNamespace(replicas=told, target_num_replicas=wanted, message="Error:\nOSError: gone\n")
     return SimpleNamespace(status=status, message="", deployments={"ModelReplica": deployment})
@@ -73,7 +73,7 @@ def detailed(status: str, wanted: int, **replicas: str) -> SimpleNamespace:
         (detailed("DEPLOYING", 2, a="RUNNING", b="STOPPING", c="RUNNING", d="STARTING"), 0),
         (detailed("DEPLOYING", 2, a="STOPPING", b="STOPPING", c="RUNNING", d="RUNNING"), 2),
         (detailed("DELETING", 0, a="STOPPING"), 0),
-        (detailed("RUNNING", 0), 1),  # it sleeps, and has to be waked
+        (detailed("RUNNING", 0), 1),  # it is scaled to zero; a request has to start it
     ],
 )
 def test_an_update_is_done_when_as_many_new_replicas_run_as_are_wanted(
@@ -91,7 +91,7 @@ def test_an_update_that_failed_says_so_though_the_old_replicas_run() -> None:
 
 @contextmanager
 def balancer(*replicas: str) -> Iterator[str]:
-    """A server behind which these replicas answer in turn."""
+    """A server that answers for these replicas in turn."""
     turn = cycle(replicas)
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The command as its user meets it: it starts, answers, and Ctrl-C leaves nothing behind."""
+"""Tests the command as an operator uses it: it starts, answers, and leaves no process behind after Ctrl-C."""
 
 import os
 import signal

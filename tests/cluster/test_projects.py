@@ -1,4 +1,4 @@
-"""A user's project on a real Ray: its files may have any names, and what goes wrong is told without secrets."""
+"""Tests a user's project on a real Ray: its files may have any names, and errors contain no secrets."""
 
 import json
 import os
@@ -45,7 +45,7 @@ MODEL: dict[str, Any] = {
 
 
 def indexed() -> dict[str, Any]:
-    """The repository index, by model."""
+    """Returns the repository index, by model."""
     ask = urllib.request.Request(f"http://127.0.0.1:{PORT}/v2/repository/index", data=b"{}", method="POST")
     with urllib.request.urlopen(ask, timeout=10) as answer:
         return {model["name"]: model for model in json.load(answer)}

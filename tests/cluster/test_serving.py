@@ -1,4 +1,4 @@
-"""Headway on a real Ray, behind the real HAProxy, called by the real tritonclient."""
+"""Tests Headway on a real Ray, behind the real HAProxy, with the real tritonclient."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ def replica_processes(model: str) -> list[int]:
 
 
 def scraped(path: str = "/metrics") -> dict[tuple[str, str], dict[str, float]]:
-    """Values by (metric, model), and there by replica; series that differ in other labels are added up."""
+    """Returns the values by metric and model, then by replica; sums series that differ in other labels."""
     with urllib.request.urlopen(f"http://{ADDRESS}{path}", timeout=10) as answer:
         text = answer.read().decode()
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -76,7 +76,7 @@ def test_the_announcement_names_every_model_its_device_and_its_door(cluster: Clu
     assert "noop: ready on cpu, fast door" in said
 
 
-def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> None:
+def test_one_scrape_has_the_metrics_of_every_replica_of_every_model(cluster: Cluster) -> None:
     async def story() -> None:
         async with Traffic("slow", clients=8) as traffic:
             await traffic.until_answered(40)
@@ -85,7 +85,7 @@ def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> N
         return list(found["headway_requests_total", "slow"].values())
 
     asyncio.run(story())
-    # What was collected is told again for a second.
+    # The collected metrics are cached for a second.
     found = eventually(scraped, lambda found: sum(counts(found)) >= 40)
     assert len(counts(found)) == 2
     assert all(count > 0 for count in counts(found)), "who is ready has all replicas, and all of them get their share"
@@ -99,7 +99,7 @@ def test_one_scrape_tells_of_every_replica_of_every_model(cluster: Cluster) -> N
     assert ("headway_requests_total", "slow") not in scraped("/metrics?node=10.9.9.9")
 
 
-def test_what_was_asked_is_recorded_without_what_it_said(cluster: Cluster, recorded: Path) -> None:
+def test_requests_are_recorded_without_their_contents(cluster: Cluster, recorded: Path) -> None:
     with tritonclient.http.InferenceServerClient(ADDRESS) as client:
         client.infer("noop", inputs(value=3.0), priority=2, timeout=5_000_000)
 
@@ -126,7 +126,7 @@ def test_a_replica_that_hangs_is_left_out_of_the_scrape_and_counted(cluster: Clu
     hanging = replica_processes("slow")[0]
     os.kill(hanging, signal.SIGSTOP)
     try:
-        # What was just collected is told again for a second.
+        # The collected metrics are cached for a second.
         found = eventually(scraped, lambda found: found["headway_replicas_silent", "slow"][""])
     finally:
         os.kill(hanging, signal.SIGCONT)
@@ -153,7 +153,7 @@ def test_a_request_is_named_in_its_answer_and_logged_for_programs_and_people(clu
     )
 
 
-def test_whoever_sits_on_the_machine_may_look_inside(cluster: Cluster) -> None:
+def test_a_client_on_the_machine_may_read_the_debug_pages(cluster: Cluster) -> None:
     models = {model["name"]: model for model in get_json(f"http://{ADDRESS}/debug/state")["models"]}
     assert set(models) == {"noop", "slow", "words", "accumulate"}
     for model in models.values():

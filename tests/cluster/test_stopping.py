@@ -1,4 +1,4 @@
-"""Signals that end a server, and ports that keep it from beginning."""
+"""Tests the signals that end a server, and taken ports that prevent its start."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.cluster.conftest import NOOP, PORT, settings_file
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """As a terminal gives them (under nohup some are ignored), and afterwards as they were."""
+    """Sets the signal handlers as a terminal does (nohup ignores some), and restores them afterwards."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number in before:
         signal.signal(number, signal.SIG_DFL)
@@ -26,7 +26,7 @@ def handlers():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_heard_again_after_somebody_else_has_taken_it(number: signal.Signals) -> None:
+def test_a_signal_handler_is_installed_again_after_another_has_replaced_it(number: signal.Signals) -> None:
     stop = StopSignal()
     signal.signal(number, lambda *_: pytest.fail("the other heard it"))
     stop.listen()
@@ -41,13 +41,13 @@ def test_a_signal_during_the_start_interrupts_it_once_and_is_remembered(number: 
     with pytest.raises(Interrupted), stop.interrupting():
         os.kill(os.getpid(), number)
     assert not issubclass(Interrupted, Exception), "what is interrupted must not take it for a failure of its own"
-    os.kill(os.getpid(), number)  # an impatient second one: the end is not interrupted
+    os.kill(os.getpid(), number)  # a second signal does not interrupt the end
     assert stop.wait(0)
     with pytest.raises(Interrupted), stop.interrupting():
         pytest.fail("it came before the start")
 
 
-def test_the_end_of_the_terminal_is_not_heard_where_it_is_to_be_ignored() -> None:
+def test_an_ignored_sighup_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     stop = StopSignal()
     stop.listen()
@@ -63,8 +63,8 @@ def test_the_end_of_a_server_that_never_began_ends_nothing(tmp_path: Path) -> No
         bystander.kill()
 
 
-def test_a_port_in_use_is_told_before_ray_is_started(tmp_path: Path) -> None:
-    port = PORT + 20  # one that no other server of these tests has, and not any free one: that could be Ray's
+def test_a_port_in_use_is_reported_before_ray_is_started(tmp_path: Path) -> None:
+    port = PORT + 20  # not any free port, because that could be one of Ray's
     with socket.create_server(("127.0.0.1", port)):
         path = settings_file(tmp_path, NOOP, http_port=port, haproxy="off")
         said: list[str] = []
@@ -73,7 +73,7 @@ def test_a_port_in_use_is_told_before_ray_is_started(tmp_path: Path) -> None:
     assert not said
 
 
-def test_a_host_that_is_not_this_machine_is_told_before_ray_is_started(tmp_path: Path) -> None:
+def test_a_host_that_is_not_this_machine_is_reported_before_ray_is_started(tmp_path: Path) -> None:
     path = settings_file(tmp_path, NOOP, host="192.0.2.77", haproxy="off")
     with pytest.raises(StartFailed, match=r"server\.host 192\.0\.2\.77: Cannot assign requested address"):
         Cluster(load_settings(path), path, print).start()

@@ -1,5 +1,5 @@
-"""A model is replaced by its next version under load, on a real Ray where every step takes seconds: HAProxy needs three
-to start with a new list of replicas, and a new replica two to load its model."""
+"""Tests that a model is replaced by its next version under load, on a real Ray where each step takes seconds: HAProxy
+needs three to start with a new list of replicas, and a new replica two to load its model."""
 
 import asyncio
 from collections import Counter
@@ -109,8 +109,8 @@ async def asked(wire: ModuleType) -> str:
 
 
 async def loaded_under_traffic() -> tuple[str, set[str]]:
-    """Loads the model while clients ask for its answers, and whether it and the server are ready. Returns why that
-    failed, if it did, and how the clients' requests ended."""
+    """Loads the model while clients send requests and readiness is checked. Returns the reason if that failed, and how
+    the clients' requests ended."""
     failure = ""
     found: set[str] = set()
     async with AsyncExitStack() as stack:
@@ -142,7 +142,7 @@ def test_a_model_that_is_loaded_again_answers_all_the_while_and_with_its_new_rep
 
     before = replica()
     assert asyncio.run(loaded_under_traffic()) == ("", {"ok"})
-    # On new connections: one that was open before may still be answered by the replica that drains.
+    # On new connections: the draining replica may still answer on one that was open before.
     with tritonclient.http.InferenceServerClient(address(HTTP)) as triton:
         assert before not in {replica() for _ in range(4)}
 

@@ -1,4 +1,4 @@
-"""Clients that ask one model of the cluster without pause, over either wire."""
+"""Closed-loop clients of one model of the cluster, over HTTP or gRPC."""
 
 import asyncio
 from collections import Counter
@@ -27,9 +27,9 @@ def inputs(wire: ModuleType = HTTP, value: float = 1.0) -> list[object]:
 
 
 class Traffic:
-    """Runs closed-loop clients until it is left, and counts how every request ended.
+    """Runs closed-loop clients while its context is open, and counts how every request ended.
 
-    pause_s: between the answer and the next request of a client.
+    pause_s: the time between an answer and the client's next request.
     """
 
     def __init__(self, model: str, clients: int, pause_s: float = 0.0, *, wire: ModuleType = HTTP) -> None:
@@ -49,7 +49,7 @@ class Traffic:
         await asyncio.gather(*self._tasks)
 
     async def until_answered(self, count: int) -> None:
-        """Returns when so many more have been answered well."""
+        """Returns when `count` more requests have been answered without an error."""
         goal = self.outcomes["ok"] + count
         while self.outcomes["ok"] < goal:
             await asyncio.sleep(0.01)
@@ -63,7 +63,7 @@ class Traffic:
 
 
 async def asked_once(client: object, model: str, wire: ModuleType) -> str:
-    """How one request ended: "ok", or the error in words."""
+    """Sends one request. Returns "ok", or the error as text."""
     try:
         await client.infer(model, inputs(wire))  # type: ignore[attr-defined]
     except InferenceServerException as error:

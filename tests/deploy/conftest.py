@@ -1,4 +1,5 @@
-"""Prometheus and its friends, where this machine has them: on the path, or as `make tools` unpacks them."""
+"""Runs Prometheus, promtool and Alertmanager, if this machine has them: on the path, or as `make tools` unpacks
+them."""
 
 import http.client
 import os
@@ -22,7 +23,7 @@ PROMETHEUS = ROOT / "deploy" / "prometheus"
 
 
 def tool(*names: str) -> str:
-    """The path of the first of these commands; skips the test, with a line on what to do, where there is none."""
+    """Returns the path of the first of these commands that exists; skips the test with advice if there is none."""
     for name in names:
         found = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
         if found:
@@ -46,7 +47,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def running(command: list[str], ready: str, log: Path) -> Iterator[None]:
-    """The command as a process of ours, from when `ready` answers until the end of the block."""
+    """Runs the command as a child process, from when `ready` answers until the end of the block."""
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent) as process:
         try:
             eventually(lambda: process.poll() is not None or answers(ready), beside=log.read_text)
@@ -57,7 +58,7 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[None]:
 
 
 class Stub:
-    """A server on loopback: `page` answers GET, what is posted is kept as (path, body)."""
+    """A server on the loopback: answers GET with `page`, and keeps each POST as (path, body)."""
 
     def __init__(self, page: Callable[[str], bytes] = lambda path: b"") -> None:
         self.posted: list[tuple[str, bytes]] = []

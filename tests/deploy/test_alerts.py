@@ -1,4 +1,4 @@
-"""The alerts: each has its cases, its page in the documentation and metrics that exist, and reaches who is to know."""
+"""Tests the alerts: each has test cases, a page in the documentation and existing metrics, and reaches its receiver."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.deploy.conftest import PROMETHEUS, ROOT, TOOLS, Stub, free_port, runn
 from tests.patience import eventually
 
 RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
-CASES = ("rules_test.yml", "rules_days_test.yml")  # promtool steps through days only at a pace of their own
+CASES = ("rules_test.yml", "rules_days_test.yml")  # promtool needs larger steps for rules over days
 SUFFIXES = ("", "_bucket", "_sum", "_count")
 KNOWN = {
     metrics.full_name(metric) + suffix for metric in (*metrics.OF_REPLICA, *metrics.OF_MODEL) for suffix in SUFFIXES
@@ -28,7 +28,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def unknown_metrics(expression: str) -> set[str]:
-    """Names in it that neither the table of metrics nor a recording rule has."""
+    """Returns the names in the expression that are neither in the table of metrics nor a recording rule."""
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     return {name for name in re.findall(r"[a-z_:0-9]*headway_[a-z_:0-9]+", expression) if name not in KNOWN | recorded}
 
@@ -74,7 +74,8 @@ def alert(name: str, severity: str, **more: Any) -> dict[str, Any]:
 
 
 def configured(folder: Path, stub: str) -> Path:
-    """Our Alertmanager configuration with short waits, the secrets of this test, and PagerDuty and Slack at `stub`."""
+    """Returns our Alertmanager configuration with short waits, this test's secrets, and PagerDuty and Slack at
+    `stub`."""
     config = yaml.safe_load((PROMETHEUS / "alertmanager.yml").read_text())
     (folder / "key").write_text("the-integration-key")
     (folder / "webhook").write_text(f"http://{stub}/slack")

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: every query is run against a real Prometheus that scraped what Headway exports."""
+"""Tests the Grafana dashboard: runs every query against a real Prometheus that has scraped Headway's metrics."""
 
 import json
 import threading
@@ -82,7 +82,7 @@ class Served:
 
 
 def ask(port: int, query: str) -> list[dict[str, Any]]:
-    """The instant values of a query, as Grafana would send it for all models over a short range."""
+    """Returns the instant values of a query, as Grafana would send it for all models over a short range."""
     query = query.replace("$__rate_interval", "20s").replace("$model", ".*")
     url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": query})
     with urllib.request.urlopen(url, timeout=5) as answer:
@@ -98,7 +98,7 @@ def test_the_dashboard_speaks_of_metrics_that_exist_and_says_what_each_panel_mea
     assert rows == ["Traffic and health", "Batches", "Infrastructure", "Cost"]
 
 
-def test_no_panel_lies_upon_another() -> None:
+def test_no_panels_overlap() -> None:
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
     assert len(cells) == len(set(cells))
@@ -133,7 +133,7 @@ def test_every_query_of_the_dashboard_has_an_answer_from_a_real_prometheus(tmp_p
 
 
 def _answered(port: int, waiting: dict[str, str]) -> bool:
-    """Takes out of `waiting` what has numbers now; whether nothing is left."""
+    """Removes the queries from `waiting` that have values now. Returns whether none is left."""
     for name, query in list(waiting.items()):
         found = ask(port, query)
         if found and all(series["value"][1] not in ("NaN", "+Inf", "-Inf") for series in found):

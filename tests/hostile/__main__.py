@@ -1,10 +1,10 @@
-"""Hostile inputs of every kind against a live server, while well-behaved clients ask it: `make hostile`.
+"""Sends hostile inputs of every kind to a live server beside well-behaved clients: `make hostile`.
 
     python -m tests.hostile [--only KIND] [--json] [--alone] [--mib N]
 
-After each kind the same replicas and the same front live, each holds at most a tenth more memory than before the first
-kind, their event loops never stood still for more than 100 ms of their own computing, and every other client was
-answered right and within ten seconds. Exit code 1 if not. Some six minutes.
+After each kind, the same replicas and front must run, each with at most a tenth more memory than before the first
+kind; their event loops must never have been blocked by more than 100 ms of their own CPU time; and each other client
+must have got the right answers within ten seconds. Exit code 1 otherwise. Takes about six minutes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tests.hostile.warmup import warmed
 
 SENT = {module.KIND: module.corpus for module in (heads, frames, tensors, messages, pictures, texts, bodies)}
 LOADED = {module.KIND: module.corpus for module in (settings, artefacts)}
-ALONE_MIB = 2  # a server in one process takes no more than 4
+ALONE_MIB = 2  # the largest message of a server in one process
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -49,21 +49,21 @@ def run(chosen: argparse.Namespace, say: Say) -> list[Report]:
         with place(say) as running, Bystanders(running.doors) as bystanders:
             at_rest = warmed(running, bystanders, size, say)
             for kind, corpus in sent.items():
-                reports.append(_told(run_kind(kind, corpus(size), running, bystanders, at_rest, say), chosen, say))
+                reports.append(_printed(run_kind(kind, corpus(size), running, bystanders, at_rest, say), chosen, say))
     for kind, corpus in LOADED.items():
         if kind in kinds:
-            reports.append(_told(run_files(kind, corpus(0), say), chosen, say))
+            reports.append(_printed(run_files(kind, corpus(0), say), chosen, say))
     return reports
 
 
-def _told(report: Report, chosen: argparse.Namespace, say: Say) -> Report:
+def _printed(report: Report, chosen: argparse.Namespace, say: Say) -> Report:
     if chosen.verbose:
-        for told in report.inputs:
-            say(f"  {report.kind}: {told.name}: {told.answer.what} in {told.seconds:.2f} s, {told.own_stall_ms:.0f} ms")
+        for one in report.inputs:
+            say(f"  {report.kind}: {one.name}: {one.answer.what} in {one.seconds:.2f} s, {one.own_stall_ms:.0f} ms")
     failures = len(report.all_failures())
     say(f"{report.kind}: {len(report.inputs)} inputs in {report.seconds:.0f} s, {failures or 'no'} failures")
     if report.memory_mib:
-        longest = max(report.inputs, key=lambda told: told.own_stall_ms)
+        longest = max(report.inputs, key=lambda one: one.own_stall_ms)
         say(
             f"  longest stall of a loop {longest.own_stall_ms:.0f} ms ({longest.name}), without inputs "
             f"{report.baseline_own_stall_ms:.0f} ms ({report.baseline_stall_ms:.0f} ms with the machine's other work)"

@@ -1,9 +1,9 @@
-"""The servers of `served/headway.yaml` in one process, told what to do by lines: for `places.Alone`.
+"""Runs the servers of `served/headway.yaml` in one process, controlled by lines on stdin, for `places.Alone`.
 
     python -m tests.hostile.alone
 
-Writes where it listens, and for each line that it reads how it is; a number in that line is how many seconds it is to
-watch its event loop.
+Writes its addresses, then its state for each line that it reads. A number in a line is the time in seconds for which
+it then watches its event loop.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from tests.house import House, house
 
 
 def balance(running: House) -> str:
-    """ "good", or what is wrong with a ledger."""
+    """Returns "good", or the error in a ledger."""
     try:
         for engine in running.engines.values():
             engine.ledger.check()
@@ -33,8 +33,8 @@ def balance(running: House) -> str:
     return "good"
 
 
-async def told(running: House, watch: LoopWatch, heap: Heap, line: str) -> dict[str, Any]:
-    await asyncio.to_thread(heap.look)  # as Ray's health checks have replicas do
+async def state(running: House, watch: LoopWatch, heap: Heap, line: str) -> dict[str, Any]:
+    await asyncio.to_thread(heap.look)  # replicas do it at Ray's health checks
     facts = {"model": "all", "pid": os.getpid(), "memory_bytes": memory_bytes(), "balance": balance(running)}
     facts["loop"] = watch.report()
     if line != "look":
@@ -50,7 +50,7 @@ def main() -> None:
         addresses = {"http": address(running.http), "grpc": address(running.grpc)}
         print(json.dumps(addresses), flush=True)
         for line in sys.stdin:
-            answer = asyncio.run_coroutine_threadsafe(told(running, watch, heap, line.strip()), running.loop)
+            answer = asyncio.run_coroutine_threadsafe(state(running, watch, heap, line.strip()), running.loop)
             print(json.dumps(answer.result()), flush=True)
 
 

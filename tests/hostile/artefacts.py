@@ -1,4 +1,4 @@
-"""Weights: safetensors that lie about themselves or are cut off, and pickles that would run code."""
+"""Hostile weights: safetensors with false or truncated headers, and pickles that would run code."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ def corpus(size: int) -> list[HostileFile]:
 
 
 def safetensors(header: Any, data: bytes, *, size: int | None = None) -> bytes:
-    """size: of the header, if it is to be a lie."""
+    """Returns a safetensors file. size: the size of the header as stated in the file, if it is to be false."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if size is None else size) + text + data
 
@@ -91,7 +91,7 @@ def _safetensors() -> Files:
 
 
 class _Runs:
-    """Unpickled, it writes a file beside the settings: a sign that code was run."""
+    """Writes a file beside the settings when it is unpickled, which shows that code was run."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (eval, ("__import__('pathlib').Path(__import__('os').environ['HEADWAY_CACHE'] + '/../run').touch()",))
@@ -105,7 +105,7 @@ def _zipped(**members: bytes) -> bytes:
     file = BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in (members | {"archive__version": b"3"}).items():
-            entry = zipfile.ZipInfo(name.replace("__", "/").replace("_", "."))  # dated 1980, always
+            entry = zipfile.ZipInfo(name.replace("__", "/").replace("_", "."))  # always dated 1980
             archive.writestr(entry, content, compress_type=zipfile.ZIP_DEFLATED)
     return file.getvalue()
 

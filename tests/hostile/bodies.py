@@ -1,4 +1,4 @@
-"""Bodies of HTTP requests: compressed, cut off, of wrong length, and JSON of each form that is dear to read."""
+"""Hostile bodies of HTTP requests: compressed, truncated, of wrong length, and JSON that is expensive to parse."""
 
 import gzip
 import zlib
@@ -22,7 +22,7 @@ def infer(*tensors: str, more: str = "") -> bytes:
 
 
 def array(item: str, count: int, *, first: str = "", last: str = "") -> str:
-    """JSON's, of this item again and again."""
+    """Returns a JSON array with `count` copies of this item."""
     return f"[{first or item}{f',{item}' * (count - 2)},{last or item}]"
 
 
@@ -35,7 +35,8 @@ def text(key: str, value: str) -> str:
 
 
 def posted(make: Callable[[], bytes], **headers: str) -> Send:
-    """The body is made when it is sent: all of them together would not fit."""
+    """Returns a function that sends a body made at sending time, because all of them together would not fit into
+    memory."""
 
     async def send(doors: Doors) -> Answer:
         return await post(doors.http, "numbers", make(), **headers)
@@ -44,7 +45,8 @@ def posted(make: Callable[[], bytes], **headers: str) -> Send:
 
 
 def written(*parts: bytes, ends: bool = True, directly: bool = False) -> Send:
-    """directly: to the replica, where HAProxy would wait for what does not fit into its buffer."""
+    """Returns a function that sends these bytes. directly: to the replica, because HAProxy would wait for a body that
+    does not fit into its buffer."""
 
     async def send(doors: Doors) -> Answer:
         return await exchange(doors.direct_http["numbers"] if directly else doors.http, parts, ends=ends)
@@ -53,7 +55,7 @@ def written(*parts: bytes, ends: bool = True, directly: bool = False) -> Send:
 
 
 def corpus(size: int) -> list[Hostile]:
-    """size: of what is large, in bytes; below the server's limit."""
+    """Returns the inputs. size: of large bodies, in bytes; below the server's limit."""
     return [*_compressed(size), *_json(size), *_lengths()]
 
 

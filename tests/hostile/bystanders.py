@@ -1,5 +1,5 @@
-"""Well-behaved clients, in a process of their own: each asks a small question of its model or of the server all the
-while, with Triton's client, and compares the answer with the right one."""
+"""Well-behaved clients in a process of their own. Each sends a small request to its model or to the server again and
+again, with Triton's client, and compares the answer with the right one."""
 
 import asyncio
 import multiprocessing
@@ -20,12 +20,13 @@ from tests.hostile.inputs import Doors
 PAUSE_S = 0.02
 GIVE_UP_S = 10.0
 LEAVE_S = 30.0
-Question = Callable[[Any, Any], Awaitable[str]]  # asks by a client of a wire, and tells what was wrong
+Question = Callable[[Any, Any], Awaitable[str]]  # sends a request by a client of a wire; returns the fault, or ""
 
 
 @dataclass(slots=True)
 class Seen:
-    """Of one kind: how many answers were right, for each client; what the others were; and the longest wait."""
+    """The results of all bystanders during one kind: the number of right answers by client, the other answers, and the
+    longest wait in seconds."""
 
     right: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -33,7 +34,7 @@ class Seen:
 
 
 class Bystanders:
-    """Use it in a `with`. Between `begin` and `end` they ask."""
+    """Starts the clients' process. Use it in a `with`; the clients send requests between `begin` and `end`."""
 
     def __init__(self, doors: Doors) -> None:
         context = multiprocessing.get_context("spawn")
@@ -53,14 +54,14 @@ class Bystanders:
         self._line.send("begin")
 
     def end(self) -> Seen:
-        """When the last questions are answered."""
+        """Waits until the last requests are answered and returns the results."""
         self._line.send("end")
         seen: Seen = self._line.recv()
         return seen
 
 
 def questions() -> dict[str, Question]:
-    """By what they are about."""
+    """Returns the requests of the bystanders, by name."""
     numbers = np.array([[1.5, -2.0, 3.25]], np.float32)
     file = BytesIO()
     Image.new("RGB", (64, 48), (90, 120, 60)).save(file, "PNG")
@@ -75,7 +76,7 @@ def questions() -> dict[str, Question]:
 
 
 def clients() -> set[str]:
-    """Who has to be answered."""
+    """Returns the names of all clients."""
     return {f"{name} over {wire}" for name in questions() for wire in ("http", "grpc")}
 
 

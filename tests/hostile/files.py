@@ -1,4 +1,5 @@
-"""Files that are loaded and not sent: each in a process of its own, with bounded time and memory."""
+"""Hostile files that the server loads from disk: each is loaded in a process of its own, with bounded time and
+memory."""
 
 import multiprocessing
 import os
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from tests.hostile.inputs import MIB, Answer
 
-CPU_S = 5  # in which it is loaded or refused
-PATIENCE_S = 60.0  # on a busy machine
+CPU_S = 5  # the most CPU time until it is loaded or rejected
+PATIENCE_S = 60.0  # wall time, on a busy machine
 MEMORY_MIB = 512
 Load = Callable[[Path], object]
 Make = Callable[[Path], Path]
@@ -22,8 +23,8 @@ Make = Callable[[Path], Path]
 
 @dataclass(frozen=True, slots=True)
 class HostileFile:
-    """make: writes it into a folder and tells its path. load: what is tried with it, a function of a module. right:
-    "loaded", "clear" for an error that names the file, or "unclear" for one that does not."""
+    """make: writes the file into a folder and returns its path. load: loads it, a function of a module. right: the
+    right answers: "loaded", "clear" for an error that names the file, or "unclear" for one that does not."""
 
     name: str
     kind: str
@@ -32,7 +33,7 @@ class HostileFile:
     right: frozenset[str]
 
     def answer(self) -> Answer:
-        """What comes of loading it."""
+        """Loads the file in another process and returns the result."""
         with tempfile.TemporaryDirectory() as folder:
             path = self.make(Path(folder))
             context = multiprocessing.get_context("forkserver")
@@ -42,17 +43,17 @@ class HostileFile:
             process.start()
             theirs.close()
             try:
-                told = ours.recv() if ours.poll(PATIENCE_S) else Answer(f"not loaded within {PATIENCE_S:g} s")
+                result = ours.recv() if ours.poll(PATIENCE_S) else Answer(f"not loaded within {PATIENCE_S:g} s")
             except EOFError:
                 process.join()
                 slow = process.exitcode == -signal.SIGXCPU
-                told = Answer(f"took more than {CPU_S} s" if slow else f"process ended: {process.exitcode}")
+                result = Answer(f"took more than {CPU_S} s" if slow else f"process ended: {process.exitcode}")
             finally:
                 process.kill()
                 process.join()
                 ours.close()
             run = Path(folder, "run")
-            return Answer("code was run", told.text) if run.exists() else told
+            return Answer("code was run", result.text) if run.exists() else result
 
 
 def _load(load: Load, path: Path, answers: Connection) -> None:
@@ -60,7 +61,7 @@ def _load(load: Load, path: Path, answers: Connection) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     warnings.simplefilter("ignore")
     before = _status_bytes("VmHWM")
-    # What grows without end ends as a MemoryError of this process, and not of the machine.
+    # Unbounded growth ends as a MemoryError of this process, before the machine is out of memory.
     most = _status_bytes("VmSize") + 2 * MEMORY_MIB * MIB
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))

@@ -1,5 +1,5 @@
-"""Frames of HTTP/2 at the fast door: floods, windows, header blocks, and what is no HTTP/2. Each on a connection of its
-own; afterwards the connection serves on, or the server has ended it."""
+"""Hostile frames of HTTP/2 at the fast door: floods, windows, header blocks, and bytes that are no HTTP/2. Each input
+uses a connection of its own. Afterwards the connection still serves calls, or the server has ended it."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ Named = dict[str, tuple[Attack, frozenset[str]]]
 
 
 def _opened(count: int, then: Callable[[], bytes]) -> Attack:
-    """So many calls that have begun and wait for more, and then these frames."""
+    """Returns an attack that opens `count` calls that wait for more, then sends the frames of `then`."""
 
     async def attack(peer: Peer) -> None:
         await peer.send(b"".join(peer.headers(peer.fresh()) for _ in range(count)))
@@ -79,7 +79,7 @@ def _floods() -> Named:
             await peer.send(b"".join(one + http2.reset(id, http2.CANCEL) for one, id in zip(asked, ids, strict=True)))
 
     async def provoked_resets(peer: Peer) -> None:
-        """The server resets each: what it sends counts as well."""
+        """Provokes a reset by the server on each stream: resets that the server sends count as well."""
         for _ in range(MANY // 100):
             ids = [peer.fresh() for _ in range(100)]
             await peer.send(b"".join(peer.headers(id) + http2.window_update(id, 0) for id in ids))
@@ -140,7 +140,7 @@ def _floods() -> Named:
 
 def _windows() -> Named:
     async def beyond_the_window(peer: Peer) -> None:
-        """More than the server gave room for, in a message that never ends."""
+        """Sends more than the server's window allows, in a message that never ends."""
         for _ in range(4):
             id = peer.fresh()
             await peer.send(peer.headers(id) + frame(http2.DATA, 0, id, prefixed(b"", size=MIB)))
@@ -175,7 +175,7 @@ def _heads() -> Named:
         first = frame(http2.HEADERS, 0, 1, payloads[0])
         return sent(first, b"".join(frame(http2.CONTINUATION, 0, 1, one) for one in payloads[1:]) * count)
 
-    # Entered into the table once, and asked for again and again at a byte each: 4 KB for each byte.
+    # Added to the table once, then referenced again and again with one byte each: 4 KB per byte.
     entry = b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000
     bomb = entry + b"\xbe" * 16_000
 
@@ -237,7 +237,7 @@ def _frames() -> Named:
     }
 
     async def too_large(peer: Peer) -> None:
-        await peer.call(good())  # by then the server has told what it allows
+        await peer.call(good())  # by then the server's settings have arrived
         await peer.send(frame(77, 0, 0, bytes(peer.max_frame + 1)))
 
     return {name: (sent(data), ENDED) for name, data in broken.items()} | {
@@ -258,7 +258,7 @@ def _prefaces() -> dict[str, bytes]:
 
 
 def _deaf() -> dict[str, Attack]:
-    """Clients that give all room for answers, and read none."""
+    """Returns attacks of clients that give the server unlimited windows for answers and never read."""
     room = http2.window_update(0, 2**31 - 1 - http2.DEFAULT_WINDOW)
 
     async def answers(peer: Peer) -> None:
@@ -274,7 +274,7 @@ def _deaf() -> dict[str, Attack]:
 
     def for_a_while(attack: Attack) -> Attack:
         async def bounded(peer: Peer) -> None:
-            with contextlib.suppress(TimeoutError):  # the server takes no more: well done
+            with contextlib.suppress(TimeoutError):  # the server has closed the connection, which is right
                 async with asyncio.timeout(5):
                     await attack(peer)
 

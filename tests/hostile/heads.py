@@ -1,4 +1,5 @@
-"""Heads of HTTP requests: huge, many, odd bytes, ambiguous lengths, slow ones; at HAProxy and at a replica's door."""
+"""Hostile headers of HTTP requests: huge, many, odd bytes, ambiguous lengths, slow; at HAProxy and at a replica's
+door."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,13 +23,13 @@ def at(door: Callable[[Doors], Address], *parts: bytes, pause_s: float = 0.0) ->
 
 
 def at_once(door: Callable[[Doors], Address], *parts: bytes, pause_s: float = 0.0) -> Send:
-    """The same on many connections; told is the rarest answer."""
+    """Returns a function that sends the same on many connections at once and returns the rarest answer."""
 
     async def send(doors: Doors) -> Answer:
         sent = (exchange(door(doors), parts, pause_s=pause_s, ends=True) for _ in range(CONNECTIONS))
         answers = await asyncio.gather(*sent)
-        told = [answer.what for answer in answers]
-        return min(answers, key=lambda answer: told.count(answer.what))
+        outcomes = [answer.what for answer in answers]
+        return min(answers, key=lambda answer: outcomes.count(answer.what))
 
     return send
 
@@ -80,7 +81,7 @@ def _cases() -> dict[str, Case]:
         "another transfer encoding": (_with(b"Transfer-Encoding: xchunked", length=None), as_chunks),
         "a TLS greeting": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),),
     }  # fmt: skip
-    # What a parser may read in two ways, with a whole request where the body of one reading ends: one answer at most.
+    # Headers that parsers may read in two ways, with a whole request after the body of one reading: one answer at most.
     ambiguous: dict[str, tuple[bytes, ...]] = {
         "a length and chunks": (_with(chunked, length=b"5"), b"0\r\n\r\n" + SMUGGLED),
         "chunks and a length": (_with(b"Content-Length: %d" % len(as_chunks), chunked, length=None), as_chunks),
@@ -103,7 +104,7 @@ def _cases() -> dict[str, Case]:
         "two equal lengths": (_with(b"Content-Length: %d" % len(BODY)), BODY),
         "a version of nowhere": (_with(first=b"POST " + PATH + b" HTTP/9.9"), BODY),
     }  # fmt: skip
-    # What is no attack: answered as if nothing were odd.
+    # Unusual but valid requests: answered normally.
     served: dict[str, tuple[bytes, ...]] = {
         "an upgrade to h2c": (_with(b"Connection: Upgrade", b"Upgrade: h2c", b"HTTP2-Settings: A"), BODY),
         "continue, please": (_with(b"Expect: 100-continue"), BODY),
@@ -112,13 +113,13 @@ def _cases() -> dict[str, Case]:
         **{name: (at, parts, REFUSED_HEAD) for name, parts in refused.items()},
         **{name: (at, parts, words(REFUSED_HEAD, "200")) for name, parts in ambiguous.items()},
         **{name: (at, parts, words("200")) for name, parts in served.items()},
-        "HTTP/2's preface": (at, (http2_preface,), words("400 bare", "no HTTP")),  # HAProxy speaks it
+        "HTTP/2's preface": (at, (http2_preface,), words("400 bare", "no HTTP")),  # HAProxy supports it
         "HTTP/0.9": (at, (b"GET /\r\n\r\n",), words("400 bare", "404 bare")),
     }
 
 
 def _slow() -> dict[str, Case]:
-    """Each for some seconds only: how long a server bears it is a matter of its tests."""
+    """Returns slow requests. Each lasts only some seconds; the server's timeouts have their own tests."""
     slowly = tuple(bytes((byte,)) for byte in _with()[:40])
 
     def dripping(door: Callable[[Doors], Address], *parts: bytes) -> Send:
@@ -134,7 +135,7 @@ def _slow() -> dict[str, Case]:
     smuggling = _with(*upgraded, length=b"%d" % len(SMUGGLED))
     to_the_front = _with(*upgraded, length=b"%d" % len(SMUGGLED), first=b"POST /v2/repository/index HTTP/1.1")
     return {
-        # Its body comes later than its head: what is read as the body, and what as the next request?
+        # The body comes later than the headers: which bytes are read as the body, and which as the next request?
         "an upgrade with a request for a body": (in_pieces, (smuggling, SMUGGLED), words("400")),
         "an upgrade with a request for a body, to the front": (
             in_pieces,

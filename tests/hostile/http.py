@@ -1,4 +1,4 @@
-"""A client of HTTP/1.1 that writes bytes as they are, well formed or not, and reads what comes."""
+"""A client of HTTP/1.1 that writes bytes as they are, well formed or not, and reads the answer."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from tests.hostile.inputs import MIB, Address, Answer
 
 HEAD_END = b"\r\n\r\n"
-LINGER_S = 0.3  # in which whatever was taken for another request is answered
+LINGER_S = 0.3  # the time in which bytes that were read as another request would be answered
 SILENCE_S = 5.0
 
 
 def head(model: str, length: int | None, more: Mapping[str, str] | None = None, path: str = "") -> bytes:
-    """Of an infer request. length: None for no Content-Length."""
+    """Returns the headers of an infer request. length: None for no Content-Length."""
     lines = [f"POST {path or f'/v2/models/{model}/infer'} HTTP/1.1", "Host: localhost"]
     lines += [] if length is None else [f"Content-Length: {length}"]
     lines += [f"{name}: {value}" for name, value in (more or {}).items()]
@@ -21,14 +21,14 @@ def head(model: str, length: int | None, more: Mapping[str, str] | None = None, 
 
 
 async def post(address: Address, model: str, body: bytes, **headers: str) -> Answer:
-    """One infer request. headers: with _ for -."""
+    """Returns one infer request. headers: names are written with _ for -."""
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     return await exchange(address, [head(model, len(body), more), body])
 
 
 async def exchange(address: Address, parts: Iterable[bytes], *, pause_s: float = 0.0, ends: bool = False) -> Answer:
-    """Writes the parts, reading meanwhile, and tells the answer. ends: the server is told that nothing follows the last
-    part, some time after it: until then, and until the server closes, a second answer is looked for."""
+    """Writes the parts, reads meanwhile, and returns the answer. ends: half-closes the connection some time after the
+    last part; until the server closes, looks for a second answer."""
     reader, writer = await asyncio.open_connection(*address)
     writing = asyncio.create_task(_write(writer, parts, pause_s, ends))
     try:
@@ -65,17 +65,17 @@ async def _answer(reader: asyncio.StreamReader) -> Answer:
         return Answer("closed")
     status = lines.split(b" ", 2)[1].decode("latin-1")
     if b"\r\ntransfer-encoding: chunked" in lines.lower():
-        return _told(status, await _rest(reader))
+        return _judged(status, await _rest(reader))
     length = next((line for line in lines.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
     try:
         content = await reader.readexactly(int(length.split(b":")[1]))
     except (asyncio.IncompleteReadError, ConnectionError):
         return Answer(f"{status} cut off")
-    return _told(status, content)
+    return _judged(status, content)
 
 
 async def _rest(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the server is silent or closes."""
+    """Reads until the server closes or sends nothing for a while."""
     parts: list[bytes] = []
     with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(0.2):
@@ -85,8 +85,7 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _second(reader: asyncio.StreamReader) -> str:
-    """The beginning of another answer to what was one request; "" where the server closes without one, or does nothing
-    of the kind although all is sent."""
+    """Returns the beginning of a second answer to one request; "" if the server closes without one or stays silent."""
     try:
         async with asyncio.timeout(SILENCE_S):
             return (await reader.read(100)).decode("latin-1")
@@ -94,7 +93,7 @@ async def _second(reader: asyncio.StreamReader) -> str:
         return ""
 
 
-def _told(status: str, content: bytes) -> Answer:
+def _judged(status: str, content: bytes) -> Answer:
     if status == "200":
         return Answer(status)
     try:

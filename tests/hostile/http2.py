@@ -1,4 +1,4 @@
-"""A client of HTTP/2 that writes frames as they are, well formed or not, and notes what comes of its streams."""
+"""A client of HTTP/2 that writes frames as they are, well formed or not, and records the frames of its streams."""
 
 import asyncio
 import contextlib
@@ -22,8 +22,8 @@ OUR_WINDOW = 2**31 - 1
 
 
 @dataclass(slots=True)
-class Told:
-    """What came on a stream."""
+class Received:
+    """The frames stream on one stream."""
 
     headers: dict[str, str] = field(default_factory=dict)
     data: bytearray = field(default_factory=bytearray)
@@ -32,15 +32,15 @@ class Told:
 
 
 class Peer:
-    """One connection. Use it in an `async with`; what it sends is not checked. reads: False for a client that never
-    takes what it is sent."""
+    """One connection, used in an `async with`. It does not check what it sends. reads: False for a client that never
+    reads. introduces: whether it sends the preface and settings first."""
 
     def __init__(self, address: Address, *, reads: bool = True, introduces: bool = True) -> None:
         self._address, self._reads, self._introduces = address, reads, introduces
-        self._streams: dict[int, Told] = {}
+        self._streams: dict[int, Received] = {}
         self._credit = {0: http2.DEFAULT_WINDOW}
         self._initial = http2.DEFAULT_WINDOW
-        self.max_frame = http2.SMALLEST_MAX_FRAME  # of what the server takes
+        self.max_frame = http2.SMALLEST_MAX_FRAME  # the largest frame that the server accepts
         self._more_credit = asyncio.Event()
         self._encoder, self._decoder = Encoder(), Decoder(max_header_list_size=MIB)
         self._next = 1
@@ -63,7 +63,7 @@ class Peer:
             await self._reading
 
     async def send(self, data: bytes, piece: int = MIB) -> None:
-        """As it is; stops where the server has closed."""
+        """Writes bytes as they are; does nothing once the server has closed."""
         for start in range(0, len(data), piece):
             if self.ended.is_set():
                 return
@@ -76,9 +76,9 @@ class Peer:
     # -- calls ------------------------------------------------------------------------------------------------
 
     def fresh(self) -> int:
-        """The number of a new stream."""
+        """Returns the id of a new stream."""
         self._next += 2
-        self._streams[self._next - 2] = Told()
+        self._streams[self._next - 2] = Received()
         return self._next - 2
 
     def headers(self, id: int, path: str = INFER, flags: int = http2.END_HEADERS, **more: str) -> bytes:
@@ -91,7 +91,8 @@ class Peer:
         return http2.frame(http2.HEADERS, flags, id, block)
 
     async def call(self, data: bytes, path: str = INFER, **headers: str) -> Answer:
-        """A call with this data, whose messages carry their prefixes already, within the server's windows."""
+        """Makes a call with this data, whose messages have their prefixes already. Keeps within the server's
+        windows."""
         id = self.fresh()
         await self.send(self.headers(id, path, http2.END_HEADERS, **headers))
         await self.upload(id, data)
@@ -115,32 +116,33 @@ class Peer:
             await self.send(http2.frame(http2.DATA, flags, id))
 
     async def outcome(self, id: int) -> Answer:
-        """What became of a stream."""
-        told = self._streams[id]
-        over, ended = asyncio.create_task(told.is_over.wait()), asyncio.create_task(self.ended.wait())
+        """Waits for the end of a stream and returns it as an answer."""
+        stream = self._streams[id]
+        over, ended = asyncio.create_task(stream.is_over.wait()), asyncio.create_task(self.ended.wait())
         try:
             await asyncio.wait((over, ended), return_when=asyncio.FIRST_COMPLETED)
         finally:
             over.cancel()
             ended.cancel()
-        if not told.is_over.is_set():
+        if not stream.is_over.is_set():
             return Answer("closed")
-        if "grpc-status" not in told.headers:
-            return Answer("reset" if told.reset is not None else f"no status, HTTP {told.headers.get(':status')}")
-        what, text = STATUS[int(told.headers["grpc-status"])], told.headers.get("grpc-message", "")
+        if "grpc-status" not in stream.headers:
+            return Answer("reset" if stream.reset is not None else f"no status, HTTP {stream.headers.get(':status')}")
+        what, text = STATUS[int(stream.headers["grpc-status"])], stream.headers.get("grpc-message", "")
         unexplained = "Traceback" in text or text == "internal error"
         return Answer(f"{what} unexplained" if unexplained else what, text)
 
     async def after(self) -> Answer:
-        """What became of the connection: whether a well-behaved call is still answered right on it."""
+        """Returns the state of the connection: "served" if a well-behaved call is still answered right on it, "goaway"
+        or "closed"."""
         if not self.ended.is_set() and self.goaway is None:
-            self._next = 2**20 + 1  # beyond whatever was begun by hand
+            self._next = 2**20 + 1  # beyond all streams that the input has opened
             answer = await self.call(good())
             if answer.what != "closed" and self.goaway is None:
                 return Answer("served" if answer.what == "OK" else f"not served: {answer.what}", answer.text)
         return Answer("goaway" if self.goaway is not None else "closed", f"code {self.goaway}")
 
-    # -- what comes -------------------------------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------------------------------
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -154,15 +156,15 @@ class Peer:
             self._more_credit.set()
 
     async def _take(self, kind: int, flags: int, id: int, payload: bytes) -> None:
-        told = self._streams.get(id, Told())
+        stream = self._streams.get(id, Received())
         if kind == http2.HEADERS:
-            told.headers |= {str(name): str(value) for name, value in self._decoder.decode(payload)}
+            stream.headers |= {str(name): str(value) for name, value in self._decoder.decode(payload)}
         elif kind == http2.DATA:
-            told.data += payload
+            stream.data += payload
             if len(payload):
                 await self.send(http2.window_update(0, len(payload)))
         elif kind == http2.RST_STREAM:
-            told.reset = http2.number(payload)
+            stream.reset = http2.number(payload)
         elif kind == http2.GOAWAY:
             self.goaway = struct.unpack_from(">I", payload, 4)[0]
         elif kind == http2.WINDOW_UPDATE:
@@ -171,7 +173,7 @@ class Peer:
             self._change(dict(http2.read_settings(payload)))
             await self.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
         if kind == http2.RST_STREAM or (kind in (http2.HEADERS, http2.DATA) and flags & http2.END_STREAM):
-            told.is_over.set()
+            stream.is_over.set()
         self._more_credit.set()
 
     def _change(self, settings: dict[int, int]) -> None:
@@ -185,12 +187,12 @@ class Peer:
 
 
 def prefixed(content: bytes, *, compressed: int = 0, size: int | None = None) -> bytes:
-    """One message of a call. size: what its prefix says, if that is not true."""
+    """Returns one message of a call with its prefix. size: the size in the prefix, if it is to be false."""
     return struct.pack(">BI", compressed, len(content) if size is None else size) + content
 
 
 def infer_message(model: str = "numbers", values: Iterable[float] = (1.0, 2.0), **more: object) -> bytes:
-    """An infer request for `numbers`, or with `inputs` and such of the caller's."""
+    """Returns an infer request for a model. more: further fields of the message, such as `inputs`."""
     given = list(values)
     request = message("ModelInferRequest")(model_name=model, **more)
     if not request.inputs:

@@ -1,7 +1,7 @@
-"""What a hostile input is: a name, a kind, what is sent, and which answers to it are right.
+"""A hostile input: a name, a kind, the function that sends it, and the right answers to it.
 
-An answer is a word: the status of HTTP ("400"), the name of gRPC's ("INVALID_ARGUMENT"), or what became of a connection
-("closed", "goaway", "served"). An error that does not say what is wrong is another word ("500 unexplained"), which no
+An answer is a word: an HTTP status ("400"), the name of a gRPC status ("INVALID_ARGUMENT"), or the end of a connection
+("closed", "goaway", "served"). An error without an explanation is another word ("500 unexplained"), which no
 input expects.
 """
 
@@ -21,7 +21,7 @@ ENDED = frozenset({"goaway", "closed"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """what: see above. text: what it says to a person."""
+    """An answer and its text. what: the answer as a word, see above. text: its message, for people."""
 
     what: str
     text: str = ""
@@ -29,7 +29,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """Where a server listens. http, grpc: where clients knock; direct_http and fast: replicas' own doors, by model."""
+    """The addresses of a server. http, grpc: for clients; direct_http and fast: replicas' own doors, by model."""
 
     http: Address
     grpc: Address
@@ -42,7 +42,8 @@ Send = Callable[[Doors], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """send: sends it once and waits for what comes; bounded by itself, or by the runner's patience."""
+    """One hostile input. send: sends it once and waits for the answer; bounded by itself, or by the runner's
+    patience."""
 
     name: str
     kind: str
@@ -51,15 +52,15 @@ class Hostile:
 
 
 def always(made: T) -> Callable[[], T]:
-    """A function that returns this value."""
+    """Returns a function that returns this value."""
     return lambda: made
 
 
 def words(*allowed: str | Iterable[str]) -> frozenset[str]:
-    """One set of what several name."""
+    """Returns the union of these words and sets of words."""
     return frozenset().union(*({one} if isinstance(one, str) else one for one in allowed))
 
 
 def seeded(name: str) -> random.Random:
-    """The same numbers for the same input, always."""
+    """Returns random numbers that are always the same for the same input."""
     return random.Random(f"headway {name}")

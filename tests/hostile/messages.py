@@ -1,7 +1,7 @@
-"""Messages of gRPC: a second one, wrong prefixes and codings, undecodable ones, those with a great many of anything.
+"""Hostile messages of gRPC: a second one, wrong prefixes and encodings, undecodable ones, and very many of any item.
 
-At HAProxy, as clients come, and at the fast door, there among well-behaved calls on the same connection: none of these
-may be lost.
+They are sent to HAProxy, as by clients, and to the fast door, among well-behaved calls on the same connection, none of
+which may be lost.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from tests.hostile.inputs import MIB, Address, Answer, Doors, Hostile, Send, alw
 
 KIND = "messages"
 NEIGHBOURS = 8
-# HAProxy ends the connection of a client whose headers do not fit; in front of it nobody shares one.
+# HAProxy ends the connection of a client whose headers do not fit; only that client uses it.
 OVERSIZED = ("a thousand headers", "headers over 64 KiB")
 ALL_LOST = f"{NEIGHBOURS + 1} neighbours lost"
 INVALID = words("INVALID_ARGUMENT")
 LARGE = words("RESOURCE_EXHAUSTED")
 SECOND, UNKNOWN = words("UNIMPLEMENTED"), words("UNIMPLEMENTED")
-UNREADABLE = words("INTERNAL")  # as gRPC's specification calls what cannot be inflated
+UNREADABLE = words("INTERNAL")  # the status in gRPC's specification for data that cannot be decompressed
 FINE = words("OK")
 Ask = Callable[[Peer], Awaitable[Answer]]
 
@@ -48,21 +48,21 @@ def oversized(name: str, where: str) -> bool:
 
 
 def among_others(door: Callable[[Doors], Address], ask: Ask) -> Send:
-    """Asked on a connection with others' calls in flight before and after it."""
+    """Returns a function that makes the call on a connection with other calls in flight before and after it."""
 
     async def send(doors: Doors) -> Answer:
         async with Peer(door(doors)) as peer:
             before = [peer.fresh() for _ in range(NEIGHBOURS)]
             for id in before:
                 await peer.send(peer.headers(id) + http2.frame(http2.DATA, 0, id, good()[:9]))
-            told = await ask(peer)
+            own = await ask(peer)
             for id in before:
                 await peer.send(http2.frame(http2.DATA, http2.END_STREAM, id, good()[9:]))
             others = [await peer.outcome(id) for id in before] + [await peer.call(good())]
             lost = [answer for answer in others if answer.what != "OK"]
             if lost:
-                return Answer(f"{len(lost)} neighbours lost", f"{lost[0]}; itself: {told}")
-            return told
+                return Answer(f"{len(lost)} neighbours lost", f"{lost[0]}; itself: {own}")
+            return own
 
     return send
 
@@ -72,7 +72,7 @@ Cases = dict[str, tuple[Ask, frozenset[str]]]
 
 @cache
 def bomb() -> bytes:
-    """A message of 256 MiB of zeros, compressed."""
+    """Returns a compressed message of 256 MiB of zeros."""
     zeros = zlib.compressobj(6, zlib.DEFLATED, 31)
     return prefixed(b"".join([zeros.compress(bytes(MIB)) for _ in range(256)]) + zeros.flush(), compressed=1)
 
@@ -157,12 +157,14 @@ def _undecodable() -> Cases:
         "a model's name with a slash and NUL": infer_message(model="../numbers\0"),
     }
     data |= {"a model's name of a MiB": infer_message(model="m" * MIB), "an empty message": b""}
-    told = ((data, INVALID), (nameless, words("NOT_FOUND")))
-    return {name: (asked(always(prefixed(content))), right) for cases, right in told for name, content in cases.items()}
+    groups = ((data, INVALID), (nameless, words("NOT_FOUND")))
+    return {
+        name: (asked(always(prefixed(content))), right) for cases, right in groups for name, content in cases.items()
+    }
 
 
 def _many(size: int) -> Cases:
-    """A great many of what costs two bytes each on the wire."""
+    """Returns messages with very many items that take two bytes each on the wire."""
     name = infer_message()[:9]
     fields = {"inputs": 0x2A, "outputs": 0x32, "raw contents": 0x3A, "parameters": 0x22, "versions": 0x12, "ids": 0x1A}
     named = b"\x2a\x03\x0a\x01x"
@@ -171,11 +173,11 @@ def _many(size: int) -> Cases:
     many_dimensions = one.SerializeToString()
 
     def empty(tag: int) -> bytes:
-        """Fields with this tag and no content."""
+        """Returns a message with very many empty fields with this tag."""
         return prefixed(name + bytes((tag, 0)) * (size // 2))
 
     def contents() -> bytes:
-        """Numbers in the message's own field, of which there are more than in the shape."""
+        """Returns a message with more numbers in its own field than the shape has."""
         request = message("ModelInferRequest")(model_name="numbers")
         tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, size // 4])
         tensor.contents.ParseFromString(b"\x32" + _varint(size // 4 * 4) + bytes(size // 4 * 4))
@@ -223,7 +225,7 @@ def _headers() -> Cases:
     }
 
     async def long_headers(peer: Peer) -> Answer:
-        """Over 64 KiB, in one block with its continuations."""
+        """Sends over 64 KiB of headers, in one block with its continuations."""
         id = peer.fresh()
         more = {f"x-{number}": "y" * 8000 for number in range(9)}
         block = peer.headers(id, INFER, http2.END_HEADERS, **more)[http2.FRAME_BYTES :]
@@ -254,7 +256,7 @@ def _streams() -> Cases:
         return asked(lambda: b"".join(map(prefixed, messages)) * count, STREAM)
 
     async def left(peer: Peer) -> Answer:
-        """A hundred streams that are begun, asked once, and reset."""
+        """Opens a hundred streams, sends one request on each, and resets them."""
         for _ in range(100):
             id = peer.fresh()
             await peer.send(peer.headers(id, STREAM))

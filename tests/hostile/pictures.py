@@ -1,4 +1,5 @@
-"""Pictures: those that unpack to gigabytes, are cut off or lie about themselves, and odd things the formats know."""
+"""Hostile pictures: those that unpack to gigabytes, are truncated or have false headers, and odd features of the
+formats."""
 
 import json
 import struct
@@ -57,20 +58,21 @@ def chunk(name: bytes, content: bytes) -> bytes:
 def png(
     width: int, height: int, *, depth: int = 8, colour: int = 2, rows: int = 0, more: bytes = b"", interlace: int = 0
 ) -> bytes:
-    """A PNG by hand. rows: how many bytes of pixels, all 0, it really holds. more: chunks before them."""
+    """Returns a hand-made PNG. rows: the number of bytes of pixels, all 0, that it really contains. more: chunks before
+    them."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
     pixels = chunk(b"IDAT", zlib.compress(bytes(rows), 9))
     return SIGNATURE + chunk(b"IHDR", header) + more + pixels + chunk(b"IEND", b"")
 
 
 def framed(kind: str, count: int) -> bytes:
-    """Of so many pictures, each of another colour."""
+    """Returns a picture with `count` frames, each of another colour."""
     more = [Image.new("L", (64, 48), number % 256) for number in range(1, count)]
     return saved(image("L"), kind, save_all=True, append_images=more)
 
 
 def tiff(width: int, height: int, data: bytes = b"", **changes: int) -> bytes:
-    """A TIFF by hand, grey in one strip. changes: of its tags, by number after a _."""
+    """Returns a hand-made TIFF, grey in one strip. changes: values of its tags, by number after a _."""
     tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 134, 277: 1, 278: height, 279: len(data)}
     tags |= {int(name[1:]): value for name, value in changes.items()}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
@@ -132,13 +134,13 @@ def _webp() -> Cases:
 
 def _bombs() -> Cases:
     def scans(count: int) -> bytes:
-        """A progressive JPEG whose last scan comes again and again: each is a walk over the whole picture."""
+        """Returns a progressive JPEG that repeats its last scan; each scan is a pass over the whole picture."""
         content = saved(image(size=(4000, 4000)), "JPEG", progressive=True)
         last = content.rindex(b"\xff\xda")
         return content[:last] + content[last:-2] * count + b"\xff\xd9"
 
     def sized(width: int, height: int) -> bytes:
-        """A JPEG whose head says another size than its picture has."""
+        """Returns a JPEG whose header states a size that its picture does not have."""
         content = bytearray(saved(image(), "JPEG"))
         start = content.index(b"\xff\xc0") + 5
         content[start : start + 4] = struct.pack(">HH", height, width)
@@ -259,7 +261,7 @@ def _odd() -> Cases:
 
 
 def _others() -> Cases:
-    """Formats that are not promised: refused, whatever Pillow could do with them."""
+    """Returns pictures in formats that are not supported: rejected, even if Pillow could read them."""
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\nshowpage\n"
     kinds = ("GIF", "BMP", "PPM", "ICO", "PDF")

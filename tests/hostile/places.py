@@ -1,4 +1,4 @@
-"""Where hostile inputs are sent: a real `headway serve`, or its servers in one process without Ray."""
+"""The servers to which hostile inputs are sent: a real `headway serve`, or its servers in one process without Ray."""
 
 import json
 import os
@@ -19,33 +19,33 @@ from tests.patience import eventually
 
 SETTINGS = Path(__file__).with_name("served") / "headway.yaml"
 MODELS = ("numbers", "texts", "pictures")
-FRONT = "front"  # a replica of no model, where calls and requests come in that name none
+FRONT = "front"  # not a model: the process that gets calls and requests without a model's name
 HOST = "127.0.0.1"
 HTTP, GRPC = (HOST, 18461), (HOST, 18463)
 START_S, STOP_S, ANSWER_S = 180.0, 60.0, 60.0
 Replica = dict[str, Any]
-Memory = dict[str, int]  # of processes, in bytes, by what they serve
-_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for what asks itself
+Memory = dict[str, int]  # resident memory in bytes, by the model that the process serves
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for requests to our own servers
 
 
 class Place(Protocol):
-    """A running server, whose replicas can be looked at."""
+    """A running server whose replicas can be examined."""
 
     doors: Doors
 
     def find_doors(self) -> None:
-        """Again, where replicas have been replaced."""
+        """Finds the addresses of the replicas again, after replicas may have been replaced."""
         ...
 
     def look(self, watch_s: float | None = None) -> list[Replica]:
         """Returns `pid`, `memory_bytes`, `balance` and `loop` of all replicas (`serving.cluster.replica.loop_watch`).
 
-        Waits until each of them answers. watch_s: for how long loops are measured, from now on."""
+        Waits until each of them answers. watch_s: then starts to measure the event loops for this time."""
         ...
 
 
 class Served:
-    """`headway serve` with a Ray of its own, on fixed ports, in a process group of its own."""
+    """Runs `headway serve` with a Ray of its own, on fixed ports, in a process group of its own."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -98,11 +98,11 @@ class Served:
     def _replicas(self, query: str) -> list[Replica]:
         try:
             with _DIRECTLY.open(f"http://{HTTP[0]}:{HTTP[1]}/debug/state{query}", timeout=10) as response:
-                told = json.load(response)
+                state = json.load(response)
         except (OSError, ValueError):
             return []
-        front = told["front"] | {"model": FRONT, "balance": "good"}
-        return [front, *(one | {"model": model["name"]} for model in told["models"] for one in model["replicas"])]
+        front = state["front"] | {"model": FRONT, "balance": "good"}
+        return [front, *(one | {"model": model["name"]} for model in state["models"] for one in model["replicas"])]
 
     def _is_ready(self) -> bool:
         assert self._process.poll() is None, f"headway serve has ended: {self.log()}"
@@ -110,7 +110,8 @@ class Served:
 
 
 class Alone:
-    """The servers in one process without Ray, `tests.hostile.alone`: up within seconds, and takes 4 MiB at most."""
+    """Runs the servers in one process without Ray, `tests.hostile.alone`. Starts within seconds; messages of 4 MiB at
+    most."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -126,8 +127,8 @@ class Alone:
             text=True,
             cwd=Path(__file__).parents[2],
         )
-        told = self._tell("")
-        http, grpc = tuple(told["http"]), tuple(told["grpc"])
+        state = self._tell("")
+        http, grpc = tuple(state["http"]), tuple(state["grpc"])
         self.doors = Doors(http, grpc, dict.fromkeys(MODELS, http), dict.fromkeys(MODELS, grpc))
         return self
 
@@ -142,7 +143,7 @@ class Alone:
         self._log.close()
 
     def find_doors(self) -> None:
-        """Its process is never replaced."""
+        """Does nothing: the process is never replaced."""
 
     def look(self, watch_s: float | None = None) -> list[Replica]:
         replica: Replica = self._tell("look" if watch_s is None else f"{watch_s:g}")
@@ -155,12 +156,12 @@ class Alone:
             print(line, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         assert answer, f"the server has ended: {self._process.wait()} {Path(self._log.name).read_text()[-2000:]}"
-        told: dict[str, Any] = json.loads(answer)
-        return told
+        state: dict[str, Any] = json.loads(answer)
+        return state
 
 
 def memory_bytes(pids: list[int]) -> int:
-    """Resident, of these processes together; those that have ended hold none."""
+    """Returns the resident memory of these processes together; those that have ended count as 0."""
     total = 0
     for pid in pids:
         try:
@@ -171,7 +172,7 @@ def memory_bytes(pids: list[int]) -> int:
 
 
 def settled(place: Place, bounds: Memory, patience_s: float) -> list[Replica]:
-    """The replicas as soon as none holds more memory than this, or when patience ends."""
+    """Returns the replicas as soon as none holds more memory than its bound, or when the patience ends."""
     give_up_s = time.monotonic() + patience_s
     while True:
         replicas = place.look()

@@ -1,4 +1,5 @@
-"""Sends one kind of hostile inputs while bystanders ask; judges answers, processes, memory, event loops and them."""
+"""Sends the hostile inputs of one kind beside the bystanders. Judges answers, processes, memory, event loops and
+bystanders."""
 
 import asyncio
 import threading
@@ -12,21 +13,22 @@ from tests.hostile.files import HostileFile
 from tests.hostile.inputs import MIB, Answer, Hostile
 from tests.hostile.places import Memory, Place, memory_bytes, memory_of, settled
 
-ANSWER_S = 10.0  # for one input; by then it has been answered or given up
-KIND_S = 60.0  # for all of one kind: what is left over is a failure
+ANSWER_S = 10.0  # for one input, until it has been answered or the server has timed it out
+KIND_S = 60.0  # for all inputs of one kind; those that are left then are failures
 BASELINE_S = 3.0
 WATCH_S = 60.0
 STALL_MS = 100.0
-SETTLE_S = 20.0  # in which memory comes back: processes look every 2 s what they can give back
+SETTLE_S = 20.0  # until memory is returned: processes check every 2 s whether to trim their heaps
 MEMORY_SHARE = 0.10
-# What a kind may take meanwhile, where nothing that is sent is large: None for the others.
+# The memory that a kind may take meanwhile, for kinds without large inputs; no bound for the others.
 PEAK_ROOM = {"frames": 256 * MIB, "heads": 256 * MIB}
 Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Told:
-    """Of one input: what was answered, and how long the loop stood still meanwhile. failures: what is wrong with it."""
+class Result:
+    """The result of one input: its answer, and for how long the event loop was blocked meanwhile. failures: the faults
+    found."""
 
     name: str
     answer: Answer
@@ -38,12 +40,12 @@ class Told:
 
 @dataclass(slots=True)
 class Report:
-    """Of one kind. failures: of the kind as a whole; those of its inputs stand there. baseline_*: without inputs.
-    memory_mib: of each process before and after, and of all together, there also the most meanwhile; before means
-    before the first kind."""
+    """The result of one kind. failures: faults of the kind as a whole; those of an input are in its result. baseline_*:
+    measured without inputs. memory_mib: of each process before and after, and of all together with the peak; before
+    means before the first kind."""
 
     kind: str
-    inputs: list[Told] = field(default_factory=list)
+    inputs: list[Result] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
     baseline_stall_ms: float = 0.0
@@ -53,13 +55,13 @@ class Report:
     bystanders: Seen = field(default_factory=Seen)
 
     def all_failures(self) -> list[str]:
-        return [*self.failures, *(f"{told.name}: {one}" for told in self.inputs for one in told.failures)]
+        return [*self.failures, *(f"{result.name}: {one}" for result in self.inputs for one in result.failures)]
 
 
 def run_kind(
     kind: str, inputs: Sequence[Hostile], place: Place, bystanders: Bystanders, at_rest: Memory, say: Say
 ) -> Report:
-    """at_rest: what the processes held before the first kind."""
+    """Sends all inputs of a kind and returns the report. at_rest: the memory of each process before the first kind."""
     report = Report(kind)
     began_s = time.monotonic()
     bystanders.begin()
@@ -74,33 +76,33 @@ def run_kind(
                 left = len(inputs) - len(report.inputs)
                 report.failures.append(f"{left} inputs were not sent: those before took {KIND_S:g} s")
                 break
-            told, now = _send(hostile, place)
+            result, now = _send(hostile, place)
             if now != pids:
-                told.failures.append("a replica has ended and was replaced")
+                result.failures.append("a replica has ended and was replaced")
                 place.find_doors()
             pids = now
-            report.inputs.append(told)
-            for failure in told.failures:
-                say(f"  {kind}: {told.name}: {failure}")
+            report.inputs.append(result)
+            for failure in result.failures:
+                say(f"  {kind}: {result.name}: {failure}")
     report.bystanders = bystanders.end()
     after = settled(place, bounds(at_rest), SETTLE_S)
     report.afterwards_own_stall_ms = stalls(after)[1]
-    report.memory_mib = memory_told(at_rest, memory_of(after), max(most, default=0))
+    report.memory_mib = memory_table(at_rest, memory_of(after), max(most, default=0))
     report.seconds = time.monotonic() - began_s
     judge(report, sorted({str(replica["balance"]) for replica in after}))
     return report
 
 
 def bounds(at_rest: Memory) -> Memory:
-    """What each process may hold afterwards."""
+    """Returns the memory that each process may hold afterwards."""
     return {name: int(held * (1 + MEMORY_SHARE)) for name, held in at_rest.items()}
 
 
-def memory_told(before: Memory, after: Memory, peak_bytes: int) -> dict[str, dict[str, float]]:
-    """In MiB, see `Report`."""
-    told = {name: {"before": before[name] / MIB, "after": after[name] / MIB} for name in sorted(before)}
+def memory_table(before: Memory, after: Memory, peak_bytes: int) -> dict[str, dict[str, float]]:
+    """Returns `memory_mib` of a `Report`."""
+    result = {name: {"before": before[name] / MIB, "after": after[name] / MIB} for name in sorted(before)}
     together = {"before": sum(before.values()) / MIB, "peak": peak_bytes / MIB, "after": sum(after.values()) / MIB}
-    return {"all together": together} | told
+    return {"all together": together} | result
 
 
 def run_files(kind: str, inputs: Sequence[HostileFile], say: Say) -> Report:
@@ -108,32 +110,33 @@ def run_files(kind: str, inputs: Sequence[HostileFile], say: Say) -> Report:
     began_s = time.monotonic()
     for hostile in inputs:
         one_s = time.monotonic()
-        told = Told(hostile.name, hostile.answer(), time.monotonic() - one_s)
-        judge_answer(told, hostile.right)
-        report.inputs.append(told)
-        for failure in told.failures:
-            say(f"  {kind}: {told.name}: {failure}")
+        result = Result(hostile.name, hostile.answer(), time.monotonic() - one_s)
+        judge_answer(result, hostile.right)
+        report.inputs.append(result)
+        for failure in result.failures:
+            say(f"  {kind}: {result.name}: {failure}")
     report.seconds = time.monotonic() - began_s
     return report
 
 
 def stalls(replicas: list[dict[str, object]]) -> tuple[float, float]:
-    """The longest of all replicas, in ms, and the longest that their own computing explains."""
+    """Returns the longest stall of all replicas in ms, and the longest part of a stall in which the process used the
+    CPU."""
     loops: list[dict[str, float]] = [replica["loop"] for replica in replicas]  # type: ignore[misc]
     return max(one["longest_stall_ms"] for one in loops), max(one["longest_own_stall_ms"] for one in loops)
 
 
-def _send(hostile: Hostile, place: Place) -> tuple[Told, set[int]]:
-    """With the processes of the replicas afterwards."""
+def _send(hostile: Hostile, place: Place) -> tuple[Result, set[int]]:
+    """Sends the input. Returns the result and the process ids of the replicas afterwards."""
     began_s = time.monotonic()
     answer = asyncio.run(answer_of(hostile, place))
-    told = Told(hostile.name, answer, time.monotonic() - began_s)
-    judge_answer(told, hostile.right)
+    result = Result(hostile.name, answer, time.monotonic() - began_s)
+    judge_answer(result, hostile.right)
     replicas = place.look(WATCH_S)
-    told.stall_ms, told.own_stall_ms = stalls(replicas)
-    if told.own_stall_ms > STALL_MS:
-        told.failures.append(f"the event loop stood still for {told.own_stall_ms:.0f} ms ({answer.what})")
-    return told, {replica["pid"] for replica in replicas}
+    result.stall_ms, result.own_stall_ms = stalls(replicas)
+    if result.own_stall_ms > STALL_MS:
+        result.failures.append(f"the event loop stood still for {result.own_stall_ms:.0f} ms ({answer.what})")
+    return result, {replica["pid"] for replica in replicas}
 
 
 async def answer_of(hostile: Hostile, place: Place) -> Answer:
@@ -146,15 +149,15 @@ async def answer_of(hostile: Hostile, place: Place) -> Answer:
         return Answer(f"no connection: {type(error).__name__}", str(error))
 
 
-def judge_answer(told: Told, right: frozenset[str]) -> None:
-    """Adds to its failures what no answer should be."""
-    if told.answer.what not in right:
+def judge_answer(result: Result, right: frozenset[str]) -> None:
+    """Adds a failure if the answer is not one of the right ones."""
+    if result.answer.what not in right:
         expected = ", ".join(sorted(right))
-        told.failures.append(f"{told.answer.what}: {told.answer.text[:160]!r}, not one of {expected[:120]}")
+        result.failures.append(f"{result.answer.what}: {result.answer.text[:160]!r}, not one of {expected[:120]}")
 
 
 def judge(report: Report, balances: list[str]) -> None:
-    """Adds what is wrong with the kind as a whole. balances: what ledgers say."""
+    """Adds the failures of the kind as a whole. balances: the states of the ledgers."""
     for name, memory in report.memory_mib.items():
         if memory["after"] > memory["before"] * (1 + MEMORY_SHARE):
             report.failures.append(
@@ -175,7 +178,7 @@ def judge(report: Report, balances: list[str]) -> None:
 
 @contextmanager
 def peak(pids: list[int]) -> Iterator[list[int]]:
-    """A list that grows by what these processes hold together, twenty times a second."""
+    """Yields a list to which the memory of these processes together, in bytes, is added twenty times a second."""
     seen: list[int] = []
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Settings files: YAML that grows, leads to itself or is none, wrong types and unknown keys, odd bytes."""
+"""Hostile settings files: YAML that grows, is recursive or invalid, wrong types, unknown keys, odd bytes."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Tensors: shapes that are odd, negative or overflow, wrong types and sizes, shared memory that is not as it says."""
+"""Hostile tensors: odd, negative or overflowing shapes, wrong types and sizes, shared memory that differs from its
+registration."""
 
 import itertools
 import json
@@ -24,7 +25,8 @@ def corpus(size: int) -> list[Hostile]:
 
 
 def asked(tensor: dict[str, Any] | str, raw: bytes = b"", **more: Any) -> Send:
-    """With `numbers`' input, whose fields `tensor` replaces, or its JSON. raw: follows the JSON."""
+    """Returns a function that sends a request with the input of `numbers`, whose fields `tensor` replaces, or with this
+    JSON. raw: bytes after the JSON."""
     usual = {"name": "x", "datatype": "FP32", "shape": [1, 2]}
     text = tensor if isinstance(tensor, str) else json.dumps(usual | tensor)
     content = f'{{"inputs":[{text}]{"".join(f",{json.dumps(key)}:{json.dumps(more[key])}" for key in more)}}}'.encode()
@@ -36,7 +38,7 @@ def asked(tensor: dict[str, Any] | str, raw: bytes = b"", **more: Any) -> Send:
     return send
 
 
-# Shapes with the number of elements that they would seem to have where a product overflows.
+# Shapes, and the number of elements that they seem to have if the product overflows.
 SHAPES: dict[str, tuple[Any, frozenset[str]]] = {
     "negative": ([1, -2], WRONG),
     "of -1": ([-1, -1], WRONG),
@@ -161,7 +163,7 @@ Story = Callable[["Region"], Awaitable[Answer]]
 
 
 class Region:
-    """4096 bytes of the machine's shared memory, registered with the server under a name of their own."""
+    """4096 bytes of shared memory of the machine, registered with the server under a unique name."""
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
@@ -176,7 +178,7 @@ class Region:
         return await self._post(f"/v2/systemsharedmemory/region/{self.name}/unregister", b"")
 
     async def ask(self, *, output: bool = False, **span: Any) -> Answer:
-        """With the input, or the output, in this span of the region."""
+        """Sends a request with the input, or the output, in this span of the region."""
         there = {"shared_memory_region": self.name, "shared_memory_byte_size": 8} | span
         if output:
             return await asked({"data": [1, 2]}, outputs=[{"name": "y", "parameters": there}])(self._doors)
@@ -214,7 +216,7 @@ def _shared() -> list[Hostile]:
         return story
 
     def changed(change: Callable[[Region], object], *, used: bool, output: bool = False) -> Story:
-        """The memory is changed after it was registered. used: and opened by a request."""
+        """Changes the memory after it was registered. used: and after a request has opened it."""
 
         async def story(region: Region) -> Answer:
             await region.register()
@@ -272,7 +274,7 @@ def _shared() -> list[Hostile]:
                     with_region(changed(change, used=used, output=way == "output")), right)
             for name, change, used, right in (
                 ("shrank", shrunk, False, WRONG), ("shrank", shrunk, True, WRONG),
-                ("was removed", gone, False, WRONG), ("was removed", gone, True, READ),  # who has opened it keeps it
+                ("was removed", gone, False, WRONG), ("was removed", gone, True, READ),  # a process keeps it open
             )
             for way in ("input", "output")
         ),

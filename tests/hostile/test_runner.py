@@ -1,4 +1,4 @@
-"""What the command judges, and how it tells."""
+"""Tests the verdicts and the report of the command."""
 
 from collections import Counter
 from typing import Any
@@ -8,13 +8,13 @@ import pytest
 from tests.hostile.__main__ import main, options
 from tests.hostile.bystanders import Seen, clients
 from tests.hostile.inputs import MIB, Answer, words
-from tests.hostile.runner import Report, Told, bounds, judge, judge_answer, memory_told, stalls
+from tests.hostile.runner import Report, Result, bounds, judge, judge_answer, memory_table, stalls
 
 RIGHT = Counter(dict.fromkeys(clients(), 2))
 
 
 def memory(after: float = 105.0, peak: float = 120.0) -> dict[str, dict[str, float]]:
-    """after: of one process of two."""
+    """Returns `memory_mib` for two processes. after: of one of them."""
     return {
         "all together": {"before": 200.0, "peak": 100.0 + peak, "after": 100.0 + after},
         "front": {"before": 100.0, "after": 100.0},
@@ -23,7 +23,7 @@ def memory(after: float = 105.0, peak: float = 120.0) -> dict[str, dict[str, flo
 
 
 def report(**changes: Any) -> Report:
-    """Of a kind with which all is well."""
+    """Returns the report of a kind without failures, with these changes."""
     made = Report("frames", memory_mib=memory(), bystanders=Seen(RIGHT))
     for name, value in changes.items():
         setattr(made, name, value)
@@ -54,10 +54,10 @@ def test_a_kind_is_judged_by_memory_stalls_ledgers_and_bystanders(changes: Any, 
     assert said in "".join(judged.failures)
 
 
-def test_memory_is_told_of_each_process_and_of_all() -> None:
+def test_memory_is_reported_for_each_process_and_for_all() -> None:
     before, after = {"numbers": 100 * MIB, "front": 50 * MIB}, {"numbers": 90 * MIB, "front": 55 * MIB}
     assert bounds(before) == {"numbers": 110 * MIB, "front": 55 * MIB}
-    assert memory_told(before, after, 300 * MIB) == {
+    assert memory_table(before, after, 300 * MIB) == {
         "all together": {"before": 150, "peak": 300, "after": 145},
         "front": {"before": 50, "after": 55},
         "numbers": {"before": 100, "after": 90},
@@ -65,9 +65,9 @@ def test_memory_is_told_of_each_process_and_of_all() -> None:
 
 
 def test_an_answer_that_nobody_expected_is_a_failure_of_its_input() -> None:
-    told = Told("an input", Answer("500 unexplained", "internal error"), 0.1)
-    judge_answer(told, words("400", "413"))
-    judged = report(inputs=[told, Told("another", Answer("400"), 0.1)])
+    result = Result("an input", Answer("500 unexplained", "internal error"), 0.1)
+    judge_answer(result, words("400", "413"))
+    judged = report(inputs=[result, Result("another", Answer("400"), 0.1)])
     assert judged.all_failures() == ["an input: 500 unexplained: 'internal error', not one of 400, 413"]
 
 

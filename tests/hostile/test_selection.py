@@ -1,4 +1,4 @@
-"""A small part of the corpus in process; all of it, against a real server: `make hostile`."""
+"""Sends a small part of the corpus to servers in one process. `make hostile` sends all of it to a real server."""
 
 import asyncio
 from collections import Counter

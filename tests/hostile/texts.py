@@ -1,4 +1,4 @@
-"""Texts for a model with a tokenizer: of many megabytes, of control characters, of what no tokenizer expects."""
+"""Hostile texts for a model with a tokenizer: of many megabytes, of control characters, and of unusual characters."""
 
 import json
 import struct
@@ -12,7 +12,8 @@ READ, WRONG = words("200"), words("400")
 
 
 def asked(make: Callable[[], list[bytes]], *, rows: int | None = None, raw: Callable[[], bytes] | None = None) -> Send:
-    """As binary data. rows: what the shape says. raw: instead of well-formed elements."""
+    """Returns a function that sends the texts as binary data. rows: the number of rows in the shape. raw: sent instead
+    of well-formed elements."""
 
     async def send(doors: Doors) -> Answer:
         elements = make()
@@ -28,7 +29,7 @@ def asked(make: Callable[[], list[bytes]], *, rows: int | None = None, raw: Call
 
 
 def encoded(make: Callable[[], str]) -> Callable[[], list[bytes]]:
-    """A text that is made when it is sent: some have many megabytes."""
+    """Returns a function that makes the text at sending time, because some have many megabytes."""
     return lambda: [make().encode()]
 
 

@@ -1,5 +1,5 @@
-"""The largest requests that are no attack, answered before anything hostile is sent: what a server takes when they come
-for the first time (threads, their stacks, modules imported late) is no trace of an attack."""
+"""The largest requests that are no attack, sent before hostile inputs. The memory that a server takes at their first
+time (threads, their stacks, modules imported late) is then not attributed to an attack."""
 
 import asyncio
 import struct
@@ -15,12 +15,12 @@ from tests.hostile.tensors import asked
 
 TIMES = 2
 SMALL_S = 3.0
-STEADY_S = 8.0  # in which each process has looked several times what it can give back
+STEADY_S = 8.0  # in which each process checks several times whether to trim its heap
 ROOM_SHARE = 0.01
 
 
 def largest(size: int) -> dict[str, Send]:
-    """By name; each is answered with 200, or OK."""
+    """Returns the requests by name; each is answered with 200 or OK."""
     count = size // 4
     raw = bytes(size)
     numbers = bodies.posted(lambda: bodies.infer(bodies.tensor(bodies.array("0.5", count), f"[1,{count}]")))
@@ -46,7 +46,7 @@ async def _answered(send: Send, place: Place) -> Answer:
 
 
 def warmed(place: Place, bystanders: Bystanders, size: int, say: Callable[[str], None]) -> Memory:
-    """What the processes hold when they have answered such requests, and small ones after them, and rest again."""
+    """Returns the memory of each process at rest, after such requests and small ones have been answered."""
     for name, send in list(largest(size).items()) * TIMES:
         answer = asyncio.run(_answered(send, place))
         assert answer.what in ("200", "OK"), f"{name}: {answer}"

@@ -23,11 +23,11 @@ FRONT_NEEDS = (
     "batched",
     "inputs",
     "outputs",
-)  # of a model, for the front to name it, in valid settings
+)  # the fields of a model that the front needs for its index and for valid settings
 
 HEADER = """\
 # Rendered by `headway render {file} --to kuberay`: change the settings and render again, see deploy/README.md.
-# Needs KubeRay 1.5.1 or newer. Replace the image by the one you built from deploy/Dockerfile.
+# Needs KubeRay 1.5.1 or newer. Replace the image by the one that you have built from deploy/Dockerfile.
 apiVersion: ray.io/v1
 kind: RayService
 metadata:
@@ -44,7 +44,7 @@ spec:
     # Adds a worker when a replica does not fit, and removes idle workers.
     enableInTreeAutoscaling: true
     headGroupSpec:
-      # num-cpus 0 keeps models off the head: it holds the cluster together and should not be short of memory.
+      # num-cpus 0 keeps models off the head: the cluster depends on it, so it must not run out of memory.
       rayStartParams: {{num-cpus: '0', dashboard-host: 0.0.0.0}}
       template:
         metadata:
@@ -72,7 +72,7 @@ spec:
               resources:
                 requests: {{cpu: '2', memory: 4Gi}}
                 limits: {{cpu: '2', memory: 4Gi}}
-              # Serve reads these when it is imported, so head and workers alike must start with them.
+              # Ray Serve reads these when it is imported, so both head and workers must start with them.
               env: &environment
 {environment}
               volumeMounts: &mounts
@@ -86,7 +86,7 @@ spec:
             # Files that torch and other libraries compile or download.
             - name: cache
               emptyDir: {{}}
-            # Ray's object store lives here; a pod's own 64 MiB are too little.
+            # Ray's object store; the default of 64 MiB for a pod is too little.
             - name: shared-memory
               emptyDir: {{medium: Memory, sizeLimit: 1Gi}}
     workerGroupSpecs:
@@ -130,7 +130,7 @@ GROUP = """\
             labels: *labels
           spec:
             securityContext: *user
-            # Longer than the longest drain, so that no request in flight is cut.
+            # Longer than the longest drain, so that no request in flight is lost.
             terminationGracePeriodSeconds: {grace}
             containers:
               - name: ray-worker

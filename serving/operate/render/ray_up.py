@@ -11,8 +11,8 @@ from serving.config import Settings
 TEMPLATE = """\
 # A Ray cluster on AWS for Headway. Rendered by `headway render {file} --to cluster`.
 #
-#   ray get-auth-token --generate         # once: a secret in ~/.ray/auth_token, copied to every node below
-#   ray up ray_cluster.yaml               # start, or bring up to date
+#   ray get-auth-token --generate         # once: creates a secret in ~/.ray/auth_token, which is copied to every node
+#   ray up ray_cluster.yaml               # starts or updates the cluster
 #   ray rsync-up ray_cluster.yaml my.yaml settings.yaml
 #   ray exec ray_cluster.yaml 'headway serve settings.yaml' --tmux    # with server.ray_address: auto
 #   ray down ray_cluster.yaml             # stop all machines, and their cost
@@ -20,9 +20,10 @@ cluster_name: {name}
 
 # All workers together. The sum of the bounds below: it bounds the cost.
 max_workers: 12
-# How many new machines at a time, as a share of those there are: one more each time from one, four from four.
+# How many machines may start at the same time, as a share of those that run: one if one runs, four if four run.
 upscaling_speed: 1.0
-# A GPU machine takes minutes to start, its image included: ten idle minutes cost less than a queue of the next rush.
+# A GPU machine takes minutes to start and to fetch its image. Ten idle minutes cost less than the queue that builds up
+# at the next burst until a new machine has started.
 idle_timeout_minutes: 10
 
 provider:
@@ -30,14 +31,14 @@ provider:
   region: eu-central-1
   # Several zones: spot GPUs are often sold out in one of them.
   availability_zone: eu-central-1a,eu-central-1b
-  # A machine kept for reuse would be billed for its disk, and start with yesterday's image.
+  # A stopped machine that is kept for reuse costs its disk and starts with an old image.
   cache_stopped_nodes: false
 
 auth:
   ssh_user: ubuntu
 
 docker:
-  # Built from deploy/Dockerfile with BASE set to Ray's CUDA image; the head runs the same and never sees a GPU.
+  # Built from deploy/Dockerfile with BASE set to Ray's CUDA image. The head runs the same image, without a GPU.
   image: {image}
   container_name: headway
   pull_before_run: true
@@ -45,7 +46,8 @@ docker:
     - --ulimit nofile=65536:65536   # HAProxy and the replicas hold a connection per client
     - --shm-size=8g                 # Ray's object store
 
-# Ray 2.60's token authentication is on for a local Ray only; a cluster must be told. The token comes from your machine.
+# Ray 2.60 turns token authentication on for a local Ray only; RAY_AUTH_MODE below turns it on for the cluster. The
+# token is copied from your machine.
 file_mounts:
   /home/ray/.ray/auth_token: ~/.ray/auth_token
 
@@ -62,8 +64,8 @@ available_node_types:
         - DeviceName: /dev/sda1
           Ebs: {{VolumeSize: 100, VolumeType: gp3}}
 
-  # The part of the load that is always there. One never goes, so that a model with one replica needs no cold start.
-  # Four are 32 vCPUs of G instances: see that your account's quota allows them, AWS grants it on request.
+  # For the base load. One machine always runs, so that a model with one replica needs no cold start. Four machines are
+  # 32 vCPUs of G instances: check that the quota of your account allows them; AWS raises it on request.
   gpu_on_demand:
     resources: {{CPU: 8, GPU: 1}}
     min_workers: 1
@@ -75,9 +77,10 @@ available_node_types:
         - DeviceName: /dev/sda1
           Ebs: {{VolumeSize: 150, VolumeType: gp3}}
 
-  # The rest, cheaper. AWS takes one back with two minutes' notice, of which `headway drain-on-notice` tells Ray: others
-  # are started first, then the replicas there finish what they have. None at night, eight at most: twice the on-demand
-  # part, so that losing all of them at once leaves a third of the largest capacity.
+  # For load above the base, at a lower price. AWS takes a machine back with two minutes' notice;
+  # `headway drain-on-notice` then drains it: replacements start first, then its replicas finish their requests. None
+  # without load, eight at most: twice the on-demand part, so that a third of the capacity is left if all are lost at
+  # once.
   gpu_spot:
     resources: {{CPU: 8, GPU: 1}}
     min_workers: 0
@@ -91,8 +94,8 @@ available_node_types:
         - DeviceName: /dev/sda1
           Ebs: {{VolumeSize: 150, VolumeType: gp3}}
 
-# The environment stands before `ray start` on head and workers: every Ray process inherits it, and Ray Serve reads it
-# when it is imported. The reason for each variable: serving/cluster/environment.py.
+# The environment is set at `ray start` on head and workers: every Ray process inherits it, and Ray Serve reads it when
+# it is imported. The reason for each variable: serving/cluster/environment.py.
 head_start_ray_commands:
   - ray stop
   - >-
