@@ -150,7 +150,7 @@ def test_what_cannot_be_opened_is_refused_when_it_is_used(wire, triton, memory: 
 
 
 def test_any_failing_call_of_the_driver_is_reported_and_leaves_nothing_open(tmp_path: Path) -> None:
-    """No context stays current in the thread, and no memory stays open."""
+    """Asserts that no context stays current in the thread and that no memory stays open."""
     library = build_driver(tmp_path)
     injected = ctypes.CDLL(str(library))
     with SharedMemory(64, library) as shared:

@@ -216,7 +216,7 @@ def test_a_request_that_does_not_fit_is_refused_with_its_path(served: House, mod
 
 @pytest.mark.parametrize("operation", ["generate", "generate_stream"])
 def test_inputs_may_be_called_as_the_fields_of_the_protocol(served: House, operation: str) -> None:
-    """There is no answer of Triton to compare with, since it reads `id` as a text."""
+    """Triton gives no answer to compare with, since it reads `id` as a text."""
     answer = post(served, f"named/{operation}", {"id": 7, "parameters": 9, "priority": 3, "timeout": [4]}).text
     assert json.loads(answer.removeprefix("data: ")) == {
         "model_name": "named",

@@ -60,7 +60,7 @@ class Headway:
     """The running server, its processes, and its health."""
 
     def processes(self, name: str) -> list[int]:
-        """Those of ours whose command line begins with this, or whose program is called so."""
+        """Returns our processes whose command line begins with this name or whose program has it."""
         found = []
         for pid in descendants(os.getpid()):
             try:
@@ -88,7 +88,7 @@ class Headway:
             raise AssertionError(f"not {name} after {patience_s:g} s") from None
 
     def state(self) -> dict[str, Any]:
-        """Of the only model; all its replicas have told of themselves."""
+        """Returns the state of the only model, as its replicas report it."""
         with _DIRECTLY.open(f"http://{HOST}:{PORT}/debug/state", timeout=10) as answer:
             return dict(json.loads(answer.read())["models"][0])
 
@@ -119,7 +119,7 @@ async def are_you_well(headway: Headway, before: dict[str, Any], usual_p95_s: fl
 
 
 async def usual(headway: Headway) -> tuple[dict[str, Any], float]:
-    """What is usual before the trouble begins: the state, and the 95th percentile of latency in seconds."""
+    """Returns the state before the fault, and the 95th percentile of latency in seconds."""
     await headway.until("whole", headway.is_whole)
     async with Crowd("steady") as crowd:
         await crowd.until_well(200)

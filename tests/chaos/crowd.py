@@ -17,8 +17,10 @@ OK = "ok"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """what: "ok"; status and error for an answer that says what is wrong; "unclear ..." for one that does not; or
-    "connection ..." where there was none."""
+    """The end of one request.
+
+    what: "ok"; the status and the error of an answer that says what is wrong; "unclear ..." for one that does not; or
+    "connection ..." if there was no answer."""
 
     what: str
     seconds: float
@@ -121,7 +123,7 @@ class Crowd:
 
 
 class CrowdOverGrpc(Crowd):
-    """The same with Triton's client, all on one connection. `what` is the name of gRPC's status."""
+    """A crowd that uses Triton's gRPC client, all on one connection. `what` is the name of gRPC's status."""
 
     async def __aenter__(self) -> "CrowdOverGrpc":
         self._client = tritonclient.grpc.aio.InferenceServerClient(f"{HOST}:{GRPC_PORT}")

@@ -21,7 +21,7 @@ def late(crowd: Crowd) -> list[Reply]:
 
 
 def assert_all_ended_well(crowd: Crowd) -> None:
-    """In time: with an answer, or an error that says what was wrong."""
+    """Asserts that each request ended in time, with an answer or with an error that says what was wrong."""
     assert not [reply for reply in crowd.replies if not reply.is_clear], crowd.counts()
     assert not late(crowd), crowd.slowest_s()
 

@@ -1,4 +1,4 @@
-"""How many rows a batch is filled up to."""
+"""The number of rows that a batch is padded to."""
 
 from serving.core.latency import LatencyModel
 from serving.core.sizes import Sizes
