@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from serving.api.beside import beside
 from serving.api.http.app import ModelApp
 from serving.api.http.connection import JOIN_BELOW_BYTES, MAX_HEAD_BYTES, InferConnection, Reader, fast_path
 from serving.protocol.binary_codec import encode_request
@@ -98,16 +100,22 @@ class Talk:
     async def answers(self, count: int) -> list[tuple[int, bytes]]:
         """Returns status and body of `count` answers; fewer if the connection is closed before."""
         found: list[tuple[int, bytes]] = []
-        for _ in range(2000):
+        for turn in range(2000):
             found = answers_in(self.wire.written)
             if len(found) >= count or self.wire.closed:
                 break
-            await asyncio.sleep(0)
+            await (asyncio.sleep(0) if turn % 500 else worker_threads_are_idle())
         return found
 
     def hang_up(self) -> None:
         self.wire.closed = True
         self.connection.connection_lost(None)
+
+
+async def worker_threads_are_idle() -> None:
+    """Waits until both threads that read and write large messages have finished what they were given before."""
+    both = threading.Barrier(2)
+    await asyncio.gather(beside(both.wait), beside(both.wait))
 
 
 def answers_in(written: bytes) -> list[tuple[int, bytes]]:

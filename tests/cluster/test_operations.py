@@ -157,7 +157,7 @@ def test_a_load_restarts_what_is_loaded_and_refuses_what_it_does_not_know(triton
     with pytest.raises(InferenceServerException, match="unknown model: 'nobody'"):
         triton.load_model("nobody")
     triton.unload_model("nobody")  # is unloaded already
-    with pytest.raises(InferenceServerException, match=r"parameters\.config: a model is loaded as the settings"):
+    with pytest.raises(InferenceServerException, match=r"parameters\.config: a model is loaded as the server"):
         triton.load_model("noop", config=json.dumps({"max_batch_size": 4}))
 
 

@@ -46,7 +46,7 @@ def read_request(model: ServedModel, body: bytes) -> GenerateRequest:
         raise BadMessage("must be an object", path="parameters")
     inputs = ", ".join(repr(tensor.name) for tensor in model.inputs)
     for name, value in others.items():
-        _check_parameter(value, name, f"no input (the model takes {inputs}), so a parameter, which ")
+        _check_parameter(value, name, f"is not an input (the model takes {inputs}); as a parameter it ")
     for name, value in nested.items():
         _check_parameter(value, f"parameters.{name}")
     return GenerateRequest(payload=payload, id=id, **asked(model, others | nested, rows=1))
@@ -116,7 +116,7 @@ def _shape(described: TensorDescription, count: int) -> tuple[int, ...]:
         last = max(index for index, size in enumerate(described.row_shape) if size == -1)
         row[last] = count // prod(row)
     if prod(row) != count or not count:
-        raise BadTensor(f"{count} values for the shape {list(described.row_shape)}", path=described.name)
+        raise BadTensor(f"{count} values do not fit the shape {list(described.row_shape)}", path=described.name)
     return (1, *row) if described.batched else tuple(row)
 
 
