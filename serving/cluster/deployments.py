@@ -1,5 +1,6 @@
 """Values that the deployments of models and of the front share: Ray's options, the gRPC relay, the server's folder."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ from ray.serve._private.logging_utils import get_serve_logs_dir
 from ray.serve.config import AutoscalingConfig
 
 from models.spec import ModelSpec
+from serving.api.shared_memory.cuda_driver import cuda_driver
+from serving.api.shared_memory.regions import Regions
 from serving.cluster.front.grpc_relay import GrpcRelay
 from serving.cluster.limits import graceful_shutdown_s, max_ongoing_requests
 from serving.config import ServerSettings
+from serving.telemetry.gpu import visible_devices
 
 # A lost lane is noticed within seconds; with Ray's defaults it would take three checks, ten seconds apart.
 HEALTH_CHECK_PERIOD_S = 2.0
@@ -26,6 +30,11 @@ def own_folder() -> Path:
     """The folder for Headway's files. Each Ray session has one, so that a server does not find the files of an earlier
     one."""
     return Path(get_serve_logs_dir()).parents[1] / "headway"
+
+
+def shared_regions() -> Regions:
+    """The shared memory that clients have registered with this server."""
+    return Regions(own_folder(), cuda_driver(visible_devices(os.environ)))
 
 
 def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None, *, surge: int = 0) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from serving.protocol.errors import BadMessage
-from serving.protocol.joining import joined
-from serving.protocol.json_pieces import MAX_REST_BYTES, address, has_numbers_beyond_json, strictly
+from serving.protocol.json_pieces import places_in, strict, without
 
 
 class Fields(NamedTuple):
@@ -29,7 +28,7 @@ def take_fields(message: bytes, names: tuple[str, ...]) -> Fields | None:
     decoder = _decoder(names)
     if decoder is None:
         return None
-    text = joined(strictly(message)) if has_numbers_beyond_json(message) else message
+    text = strict(message)
     try:
         raw = msgspec.structs.astuple(decoder.decode(text))
     except msgspec.ValidationError:
@@ -38,21 +37,12 @@ def take_fields(message: bytes, names: tuple[str, ...]) -> Fields | None:
         raise BadMessage(f"not valid JSON: {error}") from None
     except RecursionError:
         raise BadMessage("the JSON is nested too deeply") from None
-    view, beginning = memoryview(message), address(text)
-    starts = {name: address(value) - beginning for name, value in zip(names, raw, strict=True) if value}
-    ends = {name: starts[name] + memoryview(value).nbytes for name, value in zip(names, raw, strict=True) if value}
-    parts: list[bytes | memoryview] = []
-    offset = 0
-    for name in sorted(starts, key=lambda name: starts[name]):
-        parts += (view[offset : starts[name]], b"null")
-        offset = ends[name]
-    parts.append(view[offset:])
-    rest_bytes = sum(map(len, parts))
-    if rest_bytes > MAX_REST_BYTES:
-        raise BadMessage(
-            f"{rest_bytes} bytes besides the values of inputs, at most {MAX_REST_BYTES} are taken in a large message"
-        )
-    return Fields(b"".join(parts), {name: view[start : ends[name]] for name, start in starts.items()})
+    view = memoryview(message)
+    places = {name: place for name, place in zip(names, places_in(text, raw), strict=True) if place}
+    ascending = sorted(places.values(), key=lambda place: place.start)
+    return Fields(
+        without(message, ascending, "values of inputs"), {name: view[place] for name, place in places.items()}
+    )
 
 
 @cache

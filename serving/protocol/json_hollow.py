@@ -13,7 +13,7 @@ import msgspec
 from serving.protocol import json_pieces
 from serving.protocol.errors import BadMessage
 from serving.protocol.joining import joined
-from serving.protocol.json_pieces import MAX_TENSORS, PIECE_BYTES, Apart, address, has_numbers_beyond_json, strictly
+from serving.protocol.json_pieces import MAX_TENSORS, PIECE_BYTES, Apart, address, strict
 
 _KEY = b'"data"'
 _BEHIND_KEY = re.compile(rb'(?<!\\)"data"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)')
@@ -104,10 +104,8 @@ def _is_valid(message: bytes, cut: Cut, piece_bytes: int) -> bool:
             return False
         if (depth != 0) if is_last else not 0 < depth <= _MAX_DEPTH:
             return False
-        if has_numbers_beyond_json(piece):
-            piece = b"".join(strictly(piece))
         try:
-            _VALID.decode(b"[" * opened + piece + b"]" * depth)
+            _VALID.decode(b"[" * opened + strict(piece) + b"]" * depth)
         except (msgspec.MsgspecError, RecursionError):
             return False
         start = end

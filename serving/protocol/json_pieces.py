@@ -6,8 +6,9 @@ decoded in pieces, so that the event loop is not blocked.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import msgspec
@@ -71,6 +72,11 @@ def strictly(text: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         yield piece
 
 
+def strict(text: bytes) -> bytes:
+    """Returns the text as `strictly` yields it, or the text itself if it has no NaN and no Infinity."""
+    return joined(strictly(text)) if has_numbers_beyond_json(text) else text
+
+
 def take_apart(message: bytes, tensors: str) -> Apart:
     """Separates the values of tensors from the rest of a message. Numbers may be NaN or Infinity.
 
@@ -78,7 +84,7 @@ def take_apart(message: bytes, tensors: str) -> Apart:
 
     Raises BadMessage for more than MAX_TENSORS or MAX_REST_BYTES, msgspec's errors and RecursionError for an invalid
     message."""
-    text = joined(strictly(message)) if has_numbers_beyond_json(message) else message
+    text = strict(message)
     listed = getattr(_outer(tensors).decode(text), tensors)
     try:
         found = _TENSORS.decode(listed)
@@ -87,28 +93,39 @@ def take_apart(message: bytes, tensors: str) -> Apart:
             raise BadMessage(f"more than {MAX_TENSORS} entries", path=tensors) from None
         complaint, _, path = str(error).partition(" - at `$")
         raise msgspec.ValidationError(f"{complaint} - at `$.{tensors}{path or '`'}") from None
+    listed_values = takewhile(lambda values: values is not msgspec.UNSET, msgspec.structs.astuple(found))
+    places = list(places_in(text, (values.data for values in listed_values)))
     view = memoryview(message)
+    rest = without(message, filter(None, places), "data of its tensors")
+    return Apart(rest, [place and view[place] for place in places])
+
+
+def places_in(text: bytes, values: Iterable[msgspec.Raw]) -> Iterator[slice | None]:
+    """Yields where each value lies in the text from which it was decoded; None for an empty value."""
+    # msgspec does not give the offset of a raw value, but the value is a view of the text's memory.
     beginning = address(text)
+    for value in values:
+        start = address(value) - beginning if value else 0
+        yield slice(start, start + memoryview(value).nbytes) if value else None
+
+
+def without(message: bytes, places: Iterable[slice], values: str) -> bytes:
+    """Returns the message with `null` in place of the values at these places, which ascend.
+
+    values: what they are, for the error. Raises BadMessage for more than MAX_REST_BYTES besides them."""
+    view = memoryview(message)
     parts: list[bytes | memoryview] = []
-    data: list[memoryview | None] = []
     offset = 0
-    for values in msgspec.structs.astuple(found):
-        if values is msgspec.UNSET:
-            break
-        if not values.data:
-            data.append(None)
-            continue
-        start = address(values.data) - beginning
-        parts += (view[offset:start], b"null")
-        offset = start + memoryview(values.data).nbytes
-        data.append(view[start:offset])
+    for place in places:
+        parts += (view[offset : place.start], b"null")
+        offset = place.stop
     parts.append(view[offset:])
     rest_bytes = sum(map(len, parts))
     if rest_bytes > MAX_REST_BYTES:
         raise BadMessage(
-            f"{rest_bytes} bytes besides the data of its tensors, at most {MAX_REST_BYTES} are taken in a large message"
+            f"{rest_bytes} bytes besides the {values}, at most {MAX_REST_BYTES} are taken in a large message"
         )
-    return Apart(b"".join(parts), data)
+    return b"".join(parts)
 
 
 @cache
@@ -117,7 +134,6 @@ def _outer(tensors: str) -> msgspec.json.Decoder[Any]:
 
 
 def address(buffer: bytes | memoryview | msgspec.Raw) -> int:
-    # msgspec does not give the offset of a raw value, but the value is a view of the message's memory.
     start: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
     return start
 

@@ -16,6 +16,7 @@ from serving.api.terms import Terms, asked
 from serving.protocol.errors import BadMessage, BadOutput, BadTensor
 from serving.protocol.json_codec import LARGE_BYTES, read_flat, read_values, write_values
 from serving.protocol.json_fields import take_fields
+from serving.protocol.json_pieces import leaves
 from serving.protocol.messages import Tensor, TensorDescription
 from serving.protocol.reply import OutputFormat, fitting
 from serving.protocol.tensors import NOT_IN_JSON, element_count
@@ -95,18 +96,11 @@ def _list(values: list[Any]) -> bytes:
 
 
 def _leaves(value: Any, name: str) -> Iterator[Any]:
-    """Yields the values of nested lists, or the value itself. Not recursive, since clients choose the depth."""
-    stack = [iter([value])]
-    while stack:
-        for value in stack[-1]:
-            if isinstance(value, list):
-                stack.append(iter(value))
-                break
-            if isinstance(value, dict):
-                raise BadTensor("an object is no value of a tensor", path=f"{name}.data")
-            yield value
-        else:
-            stack.pop()
+    """Yields the values of nested lists, or the value itself. Raises BadTensor for an object among them."""
+    for leaf in leaves([value]):
+        if isinstance(leaf, dict):
+            raise BadTensor("an object is no value of a tensor", path=f"{name}.data")
+        yield leaf
 
 
 def _shape(described: TensorDescription, count: int) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """The Ray deployment of the front, which answers requests that belong to no model. It only constructs and delegates."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,10 +11,8 @@ from serving.api.grpc.service import GrpcService
 from serving.api.http.app import FrontApp
 from serving.api.metadata import model_statistics
 from serving.api.operations import Operations
-from serving.api.shared_memory.cuda_driver import cuda_driver
-from serving.api.shared_memory.regions import Regions
 from serving.cluster import decisions
-from serving.cluster.deployments import grpc_relay, own_folder
+from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
 from serving.cluster.environment import cors, gate
 from serving.cluster.front.catalog import Catalog
 from serving.cluster.front.collector import Collector
@@ -23,12 +20,10 @@ from serving.cluster.front.control import Control, Deploy
 from serving.cluster.front.dashboard import Dashboard
 from serving.cluster.front.pages import admin_token, debug_pages, metric_pages
 from serving.cluster.front.switches import ClusterSwitches
-from serving.cluster.replica import grpc_door
-from serving.cluster.replica import http_door as door
+from serving.cluster.replica import grpc_door, http_door
 from serving.cluster.replica.heap import Heap, malloc_trim
 from serving.cluster.replica.http_door import App
 from serving.config import Settings
-from serving.telemetry.gpu import visible_devices
 
 
 @serve.deployment
@@ -51,7 +46,7 @@ class Front:
             catalog.models,
             name=server.name,
             counts=partial(model_counts, collector, configured),
-            regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if server.shared_memory else None,
+            regions=shared_regions() if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
             gate=gate(admin_token(server.admin_token_file)),
@@ -65,7 +60,7 @@ class Front:
             **self.dashboard.pages(),
         }
         self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
-        door.entrance.register("/", self.http, lambda: True)
+        http_door.entrance.register("/", self.http, lambda: True)
         relay = grpc_relay(server)
         calls = GrpcService([], operations, relay=relay)
         grpc_door.entrance.register(calls, max_message_bytes=server.max_body_bytes)

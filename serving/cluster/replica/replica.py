@@ -23,17 +23,14 @@ from serving.api.entry import ModelEntry
 from serving.api.grpc.service import GrpcService
 from serving.api.http.app import ModelApp
 from serving.api.operations import Operations
-from serving.api.shared_memory.cuda_driver import cuda_driver
-from serving.api.shared_memory.regions import Regions
-from serving.cluster.deployments import own_folder
+from serving.cluster.deployments import own_folder, shared_regions
 from serving.cluster.environment import cors, gate
 from serving.cluster.front.collector import Collector
 from serving.cluster.front.grpc_relay import GrpcRelay
 from serving.cluster.front.pages import admin_token_here
 from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.limits import check_memory
-from serving.cluster.replica import debug, grpc_door, measuring
-from serving.cluster.replica import http_door as door
+from serving.cluster.replica import debug, grpc_door, http_door, measuring
 from serving.cluster.replica.describe import served_model
 from serving.cluster.replica.engines import open_engine
 from serving.cluster.replica.heap import Heap, malloc_trim
@@ -114,7 +111,7 @@ class ModelReplica:
             told,
             recorded(watching, self.engine),
             of_failures=FailureLog(logger, model=spec.name),
-            regions=Regions(own_folder(), cuda_driver(visible_devices(os.environ))) if shared_memory else None,
+            regions=shared_regions() if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
             wire=wire,
@@ -123,7 +120,7 @@ class ModelReplica:
         self.http: App = ModelApp(
             served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
         )
-        door.entrance.register(model_path(spec.name), self.http, self.takes_requests)
+        http_door.entrance.register(model_path(spec.name), self.http, self.takes_requests)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
         # Objects that exist now stay: the garbage collector need not traverse those of torch and Ray again.
@@ -202,4 +199,4 @@ class ModelReplica:
 
 def whereabouts(replica: str) -> dict[str, str]:
     """Returns the replica's name, its open doors, and the path of plain requests behind them."""
-    return {"replica": replica} | door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
+    return {"replica": replica} | http_door.entrance.facts() | {"grpc_door": grpc_door.entrance.door}
