@@ -99,7 +99,7 @@ class CallFailed(Exception):
 INTERNAL = Fault(500, "internal error")
 
 
-def fault_of_error(error: Exception) -> Fault:
+def fault_of_error(error: BaseException) -> Fault:
     """Returns the fault of a raised error.
 
     An error of an unknown class is a bug of the server: its text is not sent."""

@@ -189,6 +189,7 @@ class Pending(NamedTuple):
             status = internal.status
             raise CallFailed(internal) from None
         finally:
+            del written  # it refers to its error, which refers to this frame, which holds the request
             self._give_back()
             if model.witnesses or status >= 500:
                 named = self.id or self.request_id

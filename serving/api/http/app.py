@@ -289,7 +289,7 @@ class ModelApp:
             (b"content-length", b"%d" % len(packed)),
         ], packed
 
-    def fault(self, error: Exception) -> Fault:
+    def fault(self, error: BaseException) -> Fault:
         """Returns the fault to answer for a raised error. An unknown error is a bug of the server and is logged."""
         if isinstance(error, CallFailed):
             return error.fault

@@ -324,8 +324,14 @@ class InferConnection(UvicornConnection):
         if self.transport.is_closing():
             self._answer(Cancelled())
             return
+        # Not with `result`, which would raise the error here: frame, future and error would then refer to each other,
+        # and the body would stay in memory until the garbage collector runs.
+        failure = reading.exception()
+        if failure is not None:
+            self._answer_fault(self._model.fault(failure))
+            return
+        request = reading.result()
         try:
-            request = reading.result()
             self._id = request.id
             self._plan, self._submitted = self._dispatch.submit_read(request, self._head.tenant, self._age_ns + took_ns)
         except Exception as error:
@@ -361,12 +367,11 @@ class InferConnection(UvicornConnection):
         if self.transport.is_closing():
             self._notify(fault_of_outcome(Cancelled()).status, outcome)
             return
-        try:
-            headers, body = writing.result()
-        except Exception as error:
-            self._answer_fault(self._model.fault(error), outcome)
+        failure = writing.exception()  # as in `_submit_read`
+        if failure is not None:
+            self._answer_fault(self._model.fault(failure), outcome)
         else:
-            self._answer_completed(outcome, headers, body)
+            self._answer_completed(outcome, *writing.result())
 
     def _answer_completed(self, outcome: Completed, headers: HeaderBlock, body: bytes) -> None:
         extra = b"x-request-id: %b\r\n" % self._request_id
