@@ -322,8 +322,8 @@ class ModelSettings(Section):
     outputs: list[TensorSettings] = Field(min_length=1, description="The tensors of an answer.")
     latency_budget_ms: float | None = Field(
         None,
-        description="How long clients are ready to wait. Requests that cannot be answered in time are refused. Unset: "
-        "no limit.",
+        description="How long clients are ready to wait. Requests that cannot be answered in time are refused, in an "
+        "overload by HAProxy. Unset: no limit.",
     )
     resources: ResourceSettings = Field(default_factory=ResourceSettings, description="Resources of one replica.")
     decoupled: bool = Field(

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.api.admission.bound import NO_BOUND, Bound
 from serving.api.admission.room import Room
 from serving.api.shared_memory.regions import Regions
 from serving.core.backend import Backend, Generating, Sequencing
@@ -30,6 +31,7 @@ class ServedModel:
     trace: reads and changes the trace settings of this model, see `operations.Switches`.
     wire: the time spent on reading requests and writing answers, measured here.
     room: bounds the bytes of its requests' bodies.
+    bound: tells HAProxy how many requests may be in flight.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ServedModel:
     trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
     wire: WireTimes = field(default_factory=WireTimes)
     room: Room = field(default_factory=Room)
+    bound: Bound = NO_BOUND
 
     async def statistics(self) -> ModelStatistics:
         """Returns the statistics, summed over all replicas."""

@@ -13,12 +13,13 @@ from typing import Any
 
 from serving.api.admission.gate import Gate
 from serving.api.http.cors import Cors
-from serving.cluster.haproxy.command import HOST, SLEEPERS, peer_key
+from serving.cluster.haproxy.command import HOST, SLEEPERS, TENANT_HEADER, peer_key
 from serving.cluster.haproxy.editing import PEER_HEADER
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.replica.http_door.middlewares"
 ADD_GRPC_SERVICE = "serving.cluster.replica.grpc_door.add_inference_service"
+_BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 LAUNCHER = "headway-haproxy"
 LAUNCHER_IN_IMAGE = f"/home/ray/anaconda3/bin/{LAUNCHER}"  # where deploy/Dockerfile's pip puts it
 
@@ -33,7 +34,8 @@ def ray_environment(settings: Settings, *, haproxy: bool | None = None) -> dict[
     if not (wanted and available):
         return _common() | _python_proxy()
     launcher = LAUNCHER_IN_IMAGE if haproxy else haproxy_command()
-    return _common() | _haproxy(settings.server) | (_haproxy_binary(launcher) if launcher else {}) | _sleepers(settings)
+    ours = _haproxy_binary(launcher, settings.server) if launcher else {}
+    return _common() | _haproxy(settings.server) | ours | _sleepers(settings)
 
 
 def _common() -> dict[str, str]:
@@ -85,11 +87,9 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
     }
 
 
-def _haproxy_binary(launcher: str) -> dict[str, str]:
-    return {
-        # Starts HAProxy with an edited configuration (gRPC calls routed by model, limits): serving/cluster/haproxy.
-        "RAY_SERVE_HAPROXY_BINARY_PATH": launcher,
-    }
+def _haproxy_binary(launcher: str, server: ServerSettings) -> dict[str, str]:
+    # Starts HAProxy with an edited configuration (gRPC calls routed by model, limits): serving/cluster/haproxy.
+    return {_BINARY_PATH: launcher, TENANT_HEADER: server.tenant_header}
 
 
 def _sleepers(settings: Settings) -> dict[str, str]:
@@ -113,6 +113,11 @@ def peer_header() -> str:
     """The header in which HAProxy passes the caller's address; "" without HAProxy. Call it in a process of Ray
     Serve, which has Ray's environment."""
     return PEER_HEADER if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else ""
+
+
+def has_our_haproxy() -> bool:
+    """Returns whether HAProxy runs here with our edits. Call it in a process of Ray Serve, as `peer_header`."""
+    return bool(peer_header() and os.environ.get(_BINARY_PATH))
 
 
 def own_host(settings: Settings) -> str:

@@ -29,10 +29,10 @@ class Ledger:
         self.received += 1
         self.queued += 1
 
-    def refuse(self, outcome: Outcome) -> None:
-        """Counts a request that was refused at admission and so never queued."""
-        self.received += 1
-        self.ended[type(outcome).__name__] += 1
+    def refuse(self, outcome: Outcome, count: int = 1) -> None:
+        """Counts requests that were refused at admission and so never queued."""
+        self.received += count
+        self.ended[type(outcome).__name__] += count
 
     def depart(self, count: int) -> None:
         """Moves `count` requests of a batch from queued to in flight."""

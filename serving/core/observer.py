@@ -23,6 +23,9 @@ class Observer(Protocol):
     def request_ended(self, tenant: str, outcome: Outcome) -> None:
         """Called when a request of this tenant has ended with an outcome other than Completed."""
 
+    def requests_kept_out(self, count: int) -> None:
+        """Called when HAProxy has refused requests in place of this replica. Their tenants are unknown."""
+
     def generated(self, tenant: str, queue_ns: int, first_ns: int, total_ns: int, answers: int) -> None:
         """Called when a request of a generating model has completed, with its number of answers.
 
@@ -49,6 +52,9 @@ class NullObserver:
         pass
 
     def request_ended(self, tenant: str, outcome: Outcome) -> None:
+        pass
+
+    def requests_kept_out(self, count: int) -> None:
         pass
 
     def generated(self, tenant: str, queue_ns: int, first_ns: int, total_ns: int, answers: int) -> None:

@@ -8,10 +8,13 @@ from serving.core.errors import ServingError
 
 
 class Reason(Enum):
-    """The reason why a request was refused at admission. The values are part of messages to clients."""
+    """The reason why a request was refused at admission. The values are part of messages to clients.
+
+    OVERLOAD: HAProxy refused it in place of the replica (`core/intake.py`)."""
 
     QUEUE_FULL = "the queue is full"
     DEADLINE_HOPELESS = "the deadline cannot be met even if the request is served next"
+    OVERLOAD = "the replicas are answering as many requests as they can in time"
     TOO_LARGE = "the request has more rows than the largest batch"
     TOO_MANY_SEQUENCES = "as many sequences are open as may be"
     DRAINING = "the server is shutting down"

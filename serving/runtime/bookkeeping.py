@@ -20,9 +20,9 @@ class Bookkeeper:
         """Adds requests refused or expired for lack of time or queue space: more replicas would have helped."""
         self.missed += count
 
-    def failed(self) -> None:
-        """Counts one request with an outcome other than Completed."""
-        self.statistics.fail.add(0)
+    def failed(self, count: int = 1) -> None:
+        """Counts requests with an outcome other than Completed."""
+        self.statistics.fail.add(0, count)
 
     def completed(self, count: int, queue_ns: int, timings: Timings) -> None:
         """Adds `count` completed requests of one batch. queue_ns: the sum of their waiting times."""

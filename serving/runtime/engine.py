@@ -10,6 +10,7 @@ from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import BatchTimeout, LaneLost, ServingError
+from serving.core.intake import Intake
 from serving.core.latency import LatencyModel
 from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
@@ -91,6 +92,7 @@ class Engine(Life):
             on_stuck=self._give_up,
         )
         self._last_id = 0
+        self.intake: Intake | None = None  # of a model with a latency budget
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -99,6 +101,7 @@ class Engine(Life):
         self._loop = asyncio.get_running_loop()
         await self._driver.open(budget_ns=self._budget_ns, report=self._report)
         self._raise_hopeless_budget()
+        self.intake = Intake(self._budget_ns) if self._budget_ns else None
         self._methods.open(budget_ns=self._budget_ns)
         self._accepting = True
 
@@ -137,7 +140,7 @@ class Engine(Life):
             self.ledger.refuse(refusal)
             self._books.failed()
             if isinstance(refusal, Expired) or (isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED):
-                self._books.missed_out(1)
+                self._missed_out([ticket], now_ns)
             self._observer.request_ended(ticket.tenant, refusal)
             ticket.settle(refusal)
             return ticket
@@ -151,6 +154,13 @@ class Engine(Life):
         else:
             self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload), parameters))
         return ticket
+
+    def kept_out(self, count: int) -> None:
+        """Counts requests that HAProxy has refused in place of this replica."""
+        self.ledger.refuse(Rejected(Reason.OVERLOAD, 0), count)
+        self._books.failed(count)
+        self._books.missed_out(count)
+        self._observer.requests_kept_out(count)
 
     def statistics(self) -> ModelStatistics:
         return self._books.statistics
@@ -281,9 +291,9 @@ class Engine(Life):
                 self._complete(piece_tickets, done, split_one_by_one_if_need_be(self.model, outputs, piece_tickets))
 
     def requests_expired(self, requests: Sequence[Request], now_ns: int) -> None:
+        self._missed_out(requests, now_ns)
         for ticket in _tickets(requests):
             self._end(ticket, Expired(waited_ns=now_ns - ticket.arrived_ns))
-        self._books.missed_out(len(requests))
 
     def lane_lost(self, lane_index: int, why: str, batches: Sequence[Batch]) -> None:
         """Fails the batches of the lane, and all waiting requests too, since this replica will be replaced."""
@@ -305,11 +315,13 @@ class Engine(Life):
     ) -> None:
         """Settles the requests of one forward pass. Skips those that have ended meanwhile: their clients cancelled, or
         their lane was given up."""
-        finish_ns = self._clock.now_ns() - done.done_ns
+        now_ns = self._clock.now_ns()
+        finish_ns = now_ns - done.done_ns
         timings = Timings(done.prepare_ns, done.compute_ns, finish_ns, done.batch.rows)
         completed: list[Ticket] = []
         outcomes: list[Completed] = []
         waits_ns: list[int] = []
+        late = 0
         for ticket, answer in zip(piece_tickets, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
@@ -319,15 +331,31 @@ class Engine(Life):
                 completed.append(ticket)
                 outcomes.append(Completed(answer, queue_ns, timings))
                 waits_ns.append(queue_ns)
+                if ticket.deadline_ns < now_ns and self._waits_for_budget(ticket):
+                    late += 1
         if completed:
             self.ledger.complete(len(completed))
             self._books.completed(len(completed), sum(waits_ns), timings)
             self._observer.requests_completed(completed, waits_ns, timings)
+            if self.intake is not None:
+                self.intake.ended(now_ns, len(self._open_tickets), completed=len(completed) - late, missed=late)
         self._open_tickets.difference_update(piece_tickets)
         for ticket, outcome in zip(completed, outcomes, strict=True):
             ticket.settle(outcome)
         self.batcher.answered(self._clock.now_ns() - done.done_ns)
         self._notice_if_drained()
+
+    def _missed_out(self, requests: Sequence[Request], now_ns: int) -> None:
+        """Counts requests that were refused or given up because of their deadlines."""
+        self._books.missed_out(len(requests))
+        if self.intake is not None:
+            missed = sum(map(self._waits_for_budget, requests))
+            self.intake.ended(now_ns, len(self._open_tickets), missed=missed)
+
+    def _waits_for_budget(self, request: Request) -> bool:
+        """Returns whether the client waits as long as the model's budget. If not, missing its deadline says nothing
+        about the load: otherwise one client with hopeless timeouts could lower the bound for all."""
+        return request.expires_ns - request.arrived_ns >= (self._budget_ns or 0)
 
     def _fail(self, ticket: Ticket, error: ServingError) -> None:
         if ticket.phase is not Phase.ENDED:

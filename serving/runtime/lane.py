@@ -1,7 +1,5 @@
 """A lane: one loaded model, one thread that computes, and one that prepares the next batch meanwhile."""
 
-import os
-import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -11,8 +9,6 @@ from models.base import Model
 from serving.core.batch import Batch
 from serving.core.clock import Clock
 from serving.runtime.forwarding import Forwarded, forward, stage
-
-NICENESS = 5  # a third of the CPU time of another thread, if both could use all of it
 
 
 class AnyLane(Protocol):
@@ -39,15 +35,6 @@ class AnyLane(Protocol):
     def close(self) -> None: ...
 
     def is_alive(self) -> bool: ...
-
-
-def give_way() -> None:
-    """Lowers the priority of the calling thread below the event loop and HAProxy, for machines without idle cores.
-
-    Otherwise batches would take the cores, and requests would wait in sockets, where they cannot be ranked or refused.
-    """
-    if sys.platform == "linux":  # elsewhere only whole processes have a priority
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 class Lane:
@@ -98,7 +85,6 @@ class Lane:
         self._to_compute.put(None)
 
     def _compute_batches(self) -> None:
-        give_way()
         while (job := self._to_compute.get()) is not None:
             if callable(job):
                 job()

@@ -85,6 +85,9 @@ class Recorder:
         self._counts.ended[named(outcome)] += 1
         self._tenants.count(tenant, 1)
 
+    def requests_kept_out(self, count: int) -> None:
+        self._counts.ended[named(Rejected(Reason.OVERLOAD, 0))] += count
+
     def generated(self, tenant: str, queue_ns: int, first_ns: int, total_ns: int, answers: int) -> None:
         counts = self._counts
         counts.queue_ns.add(queue_ns)

@@ -1,4 +1,4 @@
-"""Nothing refers to a large message in a cycle after its answer: it is freed at once, not by the garbage collector."""
+"""Tests that a large message is freed as soon as its request has failed, and not by the garbage collector."""
 
 import asyncio
 import gc

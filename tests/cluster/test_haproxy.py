@@ -21,6 +21,7 @@ from serving.cluster.haproxy.editing import (
     without_waiting,
 )
 from serving.cluster.haproxy.errors import with_clear_errors
+from serving.cluster.haproxy.intake import SCRIPT, bounded
 
 CONFIG = """\
 global
@@ -140,7 +141,7 @@ def test_slow_heads_end_and_haproxy_says_who_asks_for_more_than_inference() -> N
 
 
 def test_the_file_holds_no_key_and_haproxys_environment_does() -> None:
-    config = edited(CONFIG)
+    config = bounded(edited(CONFIG + "backend http-noop\n    server n1 127.0.0.1:40001\n"), "headway-intake.lua")
     for name, value in keys().items():
         assert f"${{{name}}}" in config
         assert value not in config
@@ -251,5 +252,7 @@ def test_the_command_becomes_haproxy_whatever_it_finds(tmp_path: Path, config: s
     environment = {REAL_BINARY: "/bin/echo", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"-db -f {path} -dR\n"
-    assert path.read_text() == (expected if said else with_clear_errors(expected, tmp_path))
+    script = tmp_path / SCRIPT
+    assert path.read_text() == (expected if said else with_clear_errors(bounded(expected, str(script)), tmp_path))
+    assert script.exists() == (not said)
     assert said in done.stderr

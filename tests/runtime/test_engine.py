@@ -11,6 +11,7 @@ from models.base import DeviceLost, InvalidInput, OutOfDeviceMemory
 from models.spec import Limits
 from serving.core.errors import BatchTimeout, LaneLost, ModelError, OutOfMemory
 from serving.core.errors import InvalidInput as InvalidInputError
+from serving.core.intake import UNBOUNDED
 from serving.core.outcome import Completed, Expired, Failed, Outcome, Reason, Rejected
 from serving.core.request import NO_DEADLINE_NS
 from serving.runtime.engine import Engine
@@ -484,3 +485,34 @@ def test_a_reading_reports_waiting_requests_busy_time_and_missed_requests() -> N
         assert before.busy_ns < after.busy_ns <= before.busy_ns + after.at_ns - before.at_ns
 
     run(model, story)
+
+
+@pytest.mark.parametrize(("timeout_ns", "is_lowered"), [(None, True), (10**11, True), (1, False)])
+def test_the_bound_falls_for_those_who_wait_as_long_as_the_budget(timeout_ns: int | None, is_lowered: bool) -> None:
+    """A client whose own timeouts are hopeless does not lower it for the others."""
+    model = ScriptedModel(latency_budget_ms=60_000)
+    clock = ManualClock()
+
+    async def story() -> None:
+        async with Engine([model], clock=clock) as engine:
+            assert engine.intake is not None
+            model.gate.clear()
+            first = submit(engine, 1.0)
+            await until_computing(model)
+            late = [submit(engine, 1.0, age_ns=10**12, timeout_ns=timeout_ns) for _ in range(100)]
+            clock.advance(120_000_000_000)
+            late.append(submit(engine, 1.0, age_ns=10**12, timeout_ns=timeout_ns))
+            model.gate.set()
+            await asyncio.gather(first, *late)
+            assert (engine.intake.bound < UNBOUNDED) == is_lowered
+
+    asyncio.run(story())
+
+
+def test_requests_that_haproxy_has_refused_count_as_refused_and_as_missed() -> None:
+    async def story(engine: Engine) -> None:
+        engine.kept_out(7)
+        assert engine.reading().missed == engine.reading().received == 7
+        assert engine.statistics().fail.count == 7
+
+    run(ScriptedModel(), story)

@@ -12,6 +12,7 @@ from functools import partial
 from struct import Struct
 from urllib.parse import quote
 
+from serving.api.admission.bound import HEADER as BOUND
 from serving.api.beside import LONG_BYTES
 from serving.api.faults import DEADLINE_PASSED, CallFailed, Fault
 from serving.api.grpc.call import Call, Head
@@ -126,16 +127,19 @@ class GrpcConnection(GrpcReceiver):
             call.answering = self._loop.create_task(self._answer_beside(call, pending, outcome))
             return
         named = _NAME + http2.string(pending.request_id.encode("latin-1"))
+        bound = pending.planned.dispatch.model.bound.due()
+        more = http2.header_block([(BOUND, bound)]) if bound else b""
         try:
             response = pending.answer(outcome)
         except CallFailed as failed:
-            self._fail(call, failed.fault, named)
+            self._fail(call, failed.fault, named + more)
             return
         if self._streams.get(call.id) is not call:
             return  # the client has left
         size = len(response) + PREFIX_BYTES
         is_too_much = size > self._max_frame or size > call.window or size > self._window or size > self._room
-        if is_too_much or call.held or not call.is_over:
+        if is_too_much or more or call.held or not call.is_over:
+            self._send_headers(call, more)
             self._send_message(call, response)
             self._end(call, _DONE + named)
             return
@@ -196,10 +200,10 @@ class GrpcConnection(GrpcReceiver):
             stream.drained.set()
             stream.drained = None
 
-    def _send_headers(self, call: Call) -> None:
+    def _send_headers(self, call: Call, more: bytes = b"") -> None:
         if not call.has_headers:
             call.has_headers = True
-            self._send(http2.frame(http2.HEADERS, http2.END_HEADERS, call.id, _ANSWER))
+            self._send(http2.frame(http2.HEADERS, http2.END_HEADERS, call.id, _ANSWER + more))
 
     def _send_message(self, call: Call, message: bytes) -> None:
         if self._streams.get(call.id) is call:

@@ -16,6 +16,7 @@ from io import BytesIO
 from typing import Any
 
 from serving.api.admission.age import HERE
+from serving.api.admission.bound import HEADER as BOUND
 from serving.api.admission.pace import TOO_SLOW, patience_s
 from serving.api.admission.room import COUNTED_BYTES, Held
 from serving.api.beside import LONG_BYTES, beside
@@ -64,6 +65,7 @@ class InferConnection(UvicornConnection):
         "_age_ns",
         "_began_ns",
         "_body",
+        "_bound",
         "_come_bytes",
         "_common",
         "_common_block",
@@ -97,6 +99,7 @@ class InferConnection(UvicornConnection):
         self._dispatch = model.dispatch
         self._witnessed = bool(model.model.witnesses)
         self._wire = model.model.wire
+        self._bound = model.model.bound
         self._heads = heads
         self._reader = Reader.CLIENT
         self._unread = b""  # received and not processed yet
@@ -403,6 +406,8 @@ class InferConnection(UvicornConnection):
         if self._common is not self.server_state.default_headers:
             self._common = self.server_state.default_headers
             self._common_block = encoded(self._common)
+        if bound := self._bound.due():
+            headers += b"%b: %b\r\n" % (BOUND, bound)
         closing = b"connection: close\r\n\r\n" if self._is_last else b"\r\n"
         parts = [status_lines[status], self._common_block, headers, closing, body]
         if len(body) < JOIN_BELOW_BYTES:

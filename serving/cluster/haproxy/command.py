@@ -12,15 +12,17 @@ from serving.api.admission import age
 from serving.api.admission.secret import key
 from serving.cluster.haproxy.editing import AGE_KEY, PEER_KEY, Unexpected, edited, listening
 from serving.cluster.haproxy.errors import with_clear_errors
+from serving.cluster.haproxy.intake import LUA, PROCESS, SCRIPT, bounded
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 HOST = "HEADWAY_HOST"  # the address at which HAProxy listens, if not the one that Ray writes
+TENANT_HEADER = "HEADWAY_TENANT_HEADER"  # the header that names a request's tenant
 SLEEPERS = "HEADWAY_SLEEPERS"  # the models that may have no replica, separated by commas
 
 
 def keys() -> dict[str, str]:
-    """The environment variables with the keys to which the edited configuration refers."""
-    return {AGE_KEY: age.machine().decode(), PEER_KEY: peer_key().decode()}
+    """The environment variables to which the edited configuration refers: the keys, and a name for the process."""
+    return {AGE_KEY: age.machine().decode(), PEER_KEY: peer_key().decode(), PROCESS: os.urandom(8).hex()}
 
 
 def peer_key() -> bytes:
@@ -49,6 +51,9 @@ def main() -> None:
         path = Path(arguments[arguments.index("-f") + 1])
         sleepers = os.environ.get(SLEEPERS, "").split(",")
         config = listening(edited(path.read_text(), sleepers), os.environ.get(HOST, ""))
+        script = path.parent / SCRIPT
+        script.write_text(LUA)
+        config = bounded(config, str(script), os.environ.get(TENANT_HEADER, ""))
         path.write_text(with_clear_errors(config, path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.

@@ -5,11 +5,14 @@ from typing import Any
 
 from models.base import TunableModel
 from models.spec import TensorSpec
+from serving.api.admission.bound import NO_BOUND, Bound
 from serving.api.admission.room import Room
 from serving.api.served import ServedModel
+from serving.cluster.environment import has_our_haproxy
 from serving.cluster.replica.engines import AnyEngine
 from serving.core.witness import Witness
 from serving.protocol.messages import TensorDescription
+from serving.runtime.engine import Engine
 from serving.runtime.generation import GeneratingEngine
 from serving.runtime.sequences import SequenceEngine
 from serving.telemetry.recording import Recorded
@@ -47,6 +50,14 @@ def served_model(
         witnesses=tuple(witnesses),
         **more,
     )
+
+
+def bound_of(engine: AnyEngine) -> Bound:
+    """Returns what tells HAProxy the bound on requests in flight, for models with a latency budget.
+
+    Not for models with state: a request of a sequence that has begun is never refused for the load of others."""
+    intake = engine.intake if isinstance(engine, Engine) and not isinstance(engine, SequenceEngine) else None
+    return Bound(lambda: intake.bound) if intake is not None and has_our_haproxy() else NO_BOUND
 
 
 def learned(engine: AnyEngine) -> dict[str, Any]:

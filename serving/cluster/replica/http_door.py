@@ -18,6 +18,8 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
+from serving.api.admission.kept_out import HEADER as KEPT_OUT
+from serving.api.admission.kept_out import KeptOut
 from serving.api.http.app import ModelApp
 from serving.api.http.asgi import send_bytes
 from serving.api.http.connection import fast_path
@@ -37,6 +39,7 @@ class Entrance:
         self._app: App | None = None
         self._prefix = ""
         self._takes_requests: Callable[[], bool] = bool
+        self._kept_out: Callable[[int], None] = lambda count: None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.door = "plain"
         self.connection: Callable[..., asyncio.Protocol] | None = None
@@ -45,10 +48,18 @@ class Entrance:
         """Returns the entries for the model's config: the door, and the path of plain infer requests behind it."""
         return {"door": self.door, "infer_way": "asgi" if self.connection is None else "short"}
 
-    def register(self, prefix: str, app: App, takes_requests: Callable[[], bool]) -> None:
+    def register(
+        self,
+        prefix: str,
+        app: App,
+        takes_requests: Callable[[], bool],
+        kept_out: Callable[[int], None] = lambda count: None,
+    ) -> None:
         """Called on the app's event loop, before Ray Serve starts this replica's HTTP server.
 
-        takes_requests: returns whether HAProxy may send requests here."""
+        takes_requests: returns whether HAProxy may send requests here. kept_out: counts requests that HAProxy refused.
+        """
+        self._kept_out = kept_out
         self._app = app
         self._takes_requests = takes_requests
         self._prefix = prefix.rstrip("/")
@@ -61,7 +72,12 @@ class Entrance:
         if asyncio.get_running_loop() is not self._loop:
             return "user code runs on an event loop of its own (RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD is not 0)"
         self.door = "fast"
-        return {"own": self._app, "path": self._prefix, "takes_requests": self._takes_requests}
+        return {
+            "own": self._app,
+            "path": self._prefix,
+            "takes_requests": self._takes_requests,
+            "kept_out": self._kept_out,
+        }
 
 
 entrance = Entrance()
@@ -70,12 +86,22 @@ entrance = Entrance()
 class FastDoor:
     """Sends requests for our app straight to it, answers HAProxy's health checks, and leaves the rest to Ray Serve."""
 
-    def __init__(self, app: App, *, own: App, path: str, takes_requests: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        own: App,
+        path: str,
+        takes_requests: Callable[[], bool],
+        kept_out: Callable[[int], None] = lambda count: None,
+    ) -> None:
         self._ray = app
         self._own = own
         self._path = path
         self._below = path + "/"
         self._takes_requests = takes_requests
+        self._kept_out = kept_out
+        self._heard = KeptOut()
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         app = self._ray
@@ -88,6 +114,8 @@ class FastDoor:
         await app(scope, receive, send)
 
     async def _answer_check(self, scope: Scope, receive: Any, send: Any) -> None:
+        if count := self._heard.heard(dict(scope["headers"]).get(KEPT_OUT, b"")):
+            self._kept_out(count)
         well = self._takes_requests()
         await send_bytes(send, 200 if well else 503, [], b"success" if well else b"takes no requests")
 

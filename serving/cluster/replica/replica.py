@@ -31,7 +31,7 @@ from serving.cluster.front.pages import admin_token_here
 from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.limits import check_memory
 from serving.cluster.replica import debug, grpc_door, http_door, measuring
-from serving.cluster.replica.describe import served_model
+from serving.cluster.replica.describe import bound_of, served_model
 from serving.cluster.replica.engines import open_engine
 from serving.cluster.replica.heap import Heap, malloc_trim
 from serving.cluster.replica.http_door import App
@@ -42,6 +42,7 @@ from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.names import model_path
 from serving.protocol.errors import BadMessage
+from serving.runtime.engine import Engine
 from serving.telemetry.failures import FailureLog
 from serving.telemetry.gpu import GpuSampler, visible_devices
 from serving.telemetry.predictions import Predictions
@@ -115,12 +116,14 @@ class ModelReplica:
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
             wire=wire,
+            bound=bound_of(self.engine),
         )
         token = admin_token_here(watching.admin_token_file)
         self.http: App = ModelApp(
             served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
         )
-        http_door.entrance.register(model_path(spec.name), self.http, self.takes_requests)
+        kept_out = self.engine.kept_out if isinstance(self.engine, Engine) else lambda count: None
+        http_door.entrance.register(model_path(spec.name), self.http, self.takes_requests, kept_out)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
         # Objects that exist now stay: the garbage collector need not traverse those of torch and Ray again.

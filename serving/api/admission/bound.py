@@ -1,0 +1,28 @@
+"""Tells HAProxy how many requests it may have in flight to this replica, in a header of some answers.
+
+HAProxy removes the header (`cluster/haproxy/intake.py`). One answer in sixteen carries it: often enough to follow an
+overload, and to reach every HAProxy in front within a few milliseconds of load, also one that has just started.
+"""
+
+from collections.abc import Callable
+
+HEADER = b"x-headway-bound"
+EVERY = 16  # answers
+
+
+class Bound:
+    """The header of one replica's answers. read: returns the bound; None: there is never one."""
+
+    def __init__(self, read: Callable[[], int] | None) -> None:
+        self._read = read
+        self._answers = 0
+
+    def due(self) -> bytes:
+        """Returns the header's value if this answer should carry it, otherwise nothing. Call it once per answer."""
+        if self._read is None:
+            return b""
+        self._answers += 1
+        return b"" if self._answers % EVERY else b"%d" % self._read()
+
+
+NO_BOUND = Bound(None)

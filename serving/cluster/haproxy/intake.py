@@ -1,0 +1,102 @@
+"""Makes HAProxy refuse requests that a replica could not answer in time: they cost the replica nothing.
+
+A replica tells the most requests that may be in flight to it (`core/intake.py`) in a header of some answers, and a
+script in HAProxy sets it as the server's `maxconn`. While all replicas of a model are full, further requests for it are
+refused at once. With a tenant header, only those of tenants that have at least their share in flight already; the
+others wait for the next free place, which is never long. Pure functions from text to text.
+
+HAProxy counts its refusals and tells them to the replicas with its health checks (`api/admission/kept_out.py`), so that
+metrics, alerts and scaling see them.
+
+HAProxy cannot see the priority of a request, which is in its body: among those let in, the scheduler ranks.
+"""
+
+import re
+
+from serving.api.admission.bound import HEADER
+from serving.api.admission.kept_out import HEADER as KEPT_OUT
+from serving.core.intake import UNBOUNDED
+from serving.core.outcome import Reason
+from serving.names import FRONT
+
+PROCESS = "HEADWAY_PROCESS"  # an environment variable of HAProxy: a name that no other process of HAProxy has
+SCRIPT = "headway-intake.lua"
+_HEADER = HEADER.decode()
+LUA = f"""\
+core.register_action("headway_bound", {{"http-res"}}, function(txn)
+    local bound = txn.sf:res_hdr("{_HEADER}")
+    local backend = core.backends[txn.sf:be_name()]
+    local server = backend and backend.servers[txn.sf:srv_name()]
+    if server and tonumber(bound) then server:set_maxconn(bound) end
+end, 0)
+"""
+_TEXT = f"request refused: {Reason.OVERLOAD.value}; retry later"
+_RETRY_MS = 1000
+_REFUSALS = {
+    "http": f"""status 503 content-type application/json hdr Retry-After 1 string '{{"error":"{_TEXT}"}}'""",
+    "grpc": f"""status 200 hdr content-type application/grpc hdr grpc-status 14 hdr grpc-message "{_TEXT}" \
+hdr grpc-retry-pushback-ms {_RETRY_MS}""",
+}
+_PATHS = {"http": "/infer", "grpc": "/ModelInfer"}
+_TABLE = "headway_kept_out"
+_COUNTED = f"""\
+backend {_TABLE}
+    stick-table type string len 128 size 10k store gpc0
+"""
+_GLOBAL = re.compile(r"^global\n", re.MULTILINE)
+_BACKEND = re.compile(rf"^backend (http|grpc)-(?!{FRONT}\n)(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+_SERVER = re.compile(r"^( *server (?!.* backup\b).*)$", re.MULTILINE)
+
+
+def bounded(config: str, script: str, tenant_header: str = "") -> str:
+    """Returns the configuration with a bound on the requests in flight for each model; unchanged if it has one.
+
+    script: the path of a file that holds `LUA`. tenant_header: names a request's tenant; "" for a single tenant.
+    """
+
+    if SCRIPT in config:
+        return config
+
+    def with_bound(found: re.Match[str]) -> str:
+        head, rest = found[0].split("\n", 1)
+        rest = _SERVER.sub(rf"\1 maxconn {UNBOUNDED}", rest)
+        return f"{head}\n{_rules(found[1], found[2], tenant_header)}{rest}"
+
+    config = _GLOBAL.sub(f"global\n    lua-load-per-thread {script}\n", _BACKEND.sub(with_bound, config), count=1)
+    return config.rstrip("\n") + "\n" + _COUNTED
+
+
+def _rules(wire: str, model: str, tenant_header: str) -> str:
+    """Returns the rules of a model's backend. wire: "http" or "grpc"."""
+    beyond = "{ var(txn.beyond) -m int gt 0 }" if tenant_header else ""
+    told = f'"${{{PROCESS}}} %[str({model}),table_gpc0({_TABLE})] %[nbsrv]"'
+    check = f"    http-check send hdr {KEPT_OUT.decode()} {told}\n" if wire == "http" else ""
+    return f"""\
+    acl is_inference path_end {_PATHS[wire]}
+    acl is_full be_conn_free le 0
+{_shares(tenant_header) if tenant_header else ""}\
+    acl is_refused var(txn.is_refused) -m bool
+    http-request set-var(txn.is_refused) bool(true) if is_inference is_full {beyond}
+    http-request track-sc1 str({model}) table {_TABLE} if is_refused
+    http-request sc-inc-gpc0(1) if is_refused
+    http-request return {_REFUSALS[wire]} if is_refused
+    http-response lua.headway_bound if {{ res.hdr({_HEADER}) -m found }}
+    http-response del-header {_HEADER}
+{check}"""
+
+
+def _shares(tenant_header: str) -> str:
+    """Returns the rules that compute by how much a request's tenant exceeds its share, times the number of tenants.
+
+    A share is the number of places over the number of tenants that have sent requests in the last ten seconds. HAProxy
+    counts this request among those in flight."""
+    return f"""\
+    acl names_tenant req.hdr({tenant_header}) -m found
+    stick-table type string len 64 size 10k expire 10s
+    http-request track-sc0 req.hdr({tenant_header}) if is_inference names_tenant
+    http-request track-sc0 str(-) if is_inference !names_tenant
+    http-request set-var(txn.tenants) table_cnt if is_inference is_full
+    http-request set-var(txn.free) be_conn_free if is_inference is_full
+    http-request set-var(txn.places) be_conn,sub(1),add(txn.free) if is_inference is_full
+    http-request set-var(txn.beyond) sc0_trackers,mul(txn.tenants),sub(txn.places) if is_inference is_full
+"""

@@ -1,0 +1,63 @@
+"""Bounds how many requests may be in flight to a replica at once, so that those let in are answered in time.
+
+The bound is for whoever stands in front (`cluster/haproxy/intake.py`): a request refused there costs the replica
+nothing. Without a bound, an overloaded replica spends its cores on requests that it can only refuse, and the others
+wait unseen in its sockets.
+
+While few requests miss their deadlines the bound rises, quickly if it is used up. While more miss them, it falls by
+half of the share that did: additive increase and proportional decrease as of DCTCP (Alizadeh et al., 2010). It never
+falls at once below what Little's law allows: throughput times the time that a request may take.
+"""
+
+WINDOW_NS = 100_000_000  # the least time over which is counted
+MISSED_SHARE = 0.1  # above it the bound falls; below, the scheduler's own choice of whom to serve decides
+BUDGET_SHARE = 0.6  # of the latency budget, for waiting and computing; the rest is for the way there and back
+GROWTH, SLOW_GROWTH = 8, 64  # the bound rises by an eighth per window if it is used up, otherwise by a 64th
+FEW = 16  # requests; fewer in a window are no evidence of an overload
+LEAST = 4
+UNBOUNDED = 4096  # HAProxy takes no more connections than this in all (Ray's `maxconn`)
+
+
+class Intake:
+    """The bound for one replica. budget_ns: the latency budget of its model.
+
+    bound: the most requests in flight, `UNBOUNDED` while the replica is not overloaded.
+    """
+
+    def __init__(self, budget_ns: int) -> None:
+        self.bound = UNBOUNDED
+        self._time_ns = budget_ns * BUDGET_SHARE
+        self._window_ns = max(WINDOW_NS, budget_ns)
+        self._since_ns: int | None = None
+        self._completed = 0
+        self._missed = 0
+        self._most = 0
+
+    def ended(self, now_ns: int, in_flight: int, *, completed: int = 0, missed: int = 0) -> None:
+        """Counts requests that have ended.
+
+        in_flight: the requests in this replica just before. completed: those answered in time. missed: those refused or
+            given up because of their deadlines, or answered late.
+        """
+        self._completed += completed
+        self._missed += missed
+        if in_flight > self._most:
+            self._most = in_flight
+        if self._since_ns is None:
+            self._since_ns = now_ns
+        passed_ns = now_ns - self._since_ns
+        if passed_ns >= self._window_ns:
+            self.bound = self._next(passed_ns)
+            self._since_ns = now_ns
+            self._completed = self._missed = self._most = 0
+
+    def _next(self, passed_ns: int) -> int:
+        ended = self._completed + self._missed
+        if self._missed > MISSED_SHARE * ended:
+            if ended < FEW:
+                return self.bound
+            lowered = int(min(self.bound, self._most) * (1 - self._missed / ended / 2))
+            fits = int(self._completed * self._time_ns / passed_ns)
+            return min(self.bound, max(lowered, fits, LEAST))
+        is_used_up = self._most * 4 >= self.bound * 3
+        return min(self.bound + max(1, self.bound // (GROWTH if is_used_up else SLOW_GROWTH)), UNBOUNDED)

@@ -1,0 +1,125 @@
+"""Tests the bound on requests in flight, with numbers and with a simulated replica for which reading costs work too."""
+
+from collections import deque
+
+import pytest
+
+from serving.core.intake import GROWTH, LEAST, SLOW_GROWTH, UNBOUNDED, WINDOW_NS, Intake
+from tests.core.stories import MS
+
+BUDGET_NS = 50 * MS
+STEP_NS = 10 * MS
+CAPACITY = 10.0  # units of work per step; a request takes one: a part to be read, the rest to be computed
+READING = 0.4
+
+
+class Windows:
+    """A bound that lives through windows of the default length."""
+
+    def __init__(self) -> None:
+        self._intake = Intake(BUDGET_NS)
+        self._now_ns = 0
+        self._intake.ended(0, 0)
+
+    def pass_one(self, *, in_flight: int, completed: int = 0, missed: int = 0) -> int:
+        """Returns the bound after a window with these counts."""
+        self._now_ns += WINDOW_NS
+        self._intake.ended(self._now_ns, in_flight, completed=completed, missed=missed)
+        return self._intake.bound
+
+
+def overloaded(times: float, *, steps: int = 600, bounded: bool = True) -> float:
+    """Returns the share of its capacity that a replica serves in time, asked for `times` its capacity."""
+    intake = Intake(BUDGET_NS)
+    unread: deque[int] = deque()  # instants of arrival; let in and not read yet
+    queue: deque[int] = deque()
+    served, asked = 0, 0.0
+    for step in range(steps):
+        now_ns = step * STEP_NS
+        work = CAPACITY
+        asked += times * CAPACITY
+        while asked >= 1:
+            asked -= 1
+            if not bounded or len(unread) + len(queue) < intake.bound:
+                unread.append(now_ns)
+        completed, missed, in_flight = 0, 0, len(unread) + len(queue)
+        while unread and work >= READING:  # reading goes before computing
+            work -= READING
+            arrived_ns = unread.popleft()
+            if now_ns + STEP_NS - arrived_ns > BUDGET_NS:
+                missed += 1
+            else:
+                queue.append(arrived_ns)
+        while queue and work >= 1 - READING:
+            if now_ns + STEP_NS - queue.popleft() > BUDGET_NS:
+                missed += 1
+            else:
+                work -= 1 - READING
+                completed += 1
+        intake.ended(now_ns, in_flight, completed=completed, missed=missed)
+        served += completed if step >= steps // 2 else 0
+    return served / (CAPACITY * (steps - steps // 2))
+
+
+@pytest.mark.parametrize("times", [1.5, 2, 4, 10])
+def test_an_overloaded_replica_serves_nearly_what_it_can(times: float) -> None:
+    assert overloaded(times) > 0.8
+
+
+@pytest.mark.parametrize("times", [2, 4, 10])
+def test_without_a_bound_it_reads_what_it_cannot_serve(times: float) -> None:
+    assert overloaded(times, bounded=False) < 0.4
+
+
+@pytest.mark.parametrize("times", [0.2, 0.5, 0.9])
+def test_a_replica_that_is_not_overloaded_refuses_nobody(times: float) -> None:
+    assert overloaded(times) == pytest.approx(times, abs=0.02)
+
+
+def test_the_bound_falls_by_half_of_the_share_that_missed() -> None:
+    windows = Windows()
+    assert windows.pass_one(in_flight=200, missed=100) == 100
+    assert windows.pass_one(in_flight=100, missed=100) == 50
+    assert windows.pass_one(in_flight=50, completed=80, missed=20) == 45
+
+
+def test_it_does_not_fall_below_what_littles_law_allows() -> None:
+    # 120 completed in 100 ms, and 30 ms (0.6 of the budget) for each.
+    assert Windows().pass_one(in_flight=40, completed=120, missed=300) == 36
+
+
+def test_it_never_falls_to_nothing_and_rises_again() -> None:
+    windows = Windows()
+    for _ in range(20):
+        bound = windows.pass_one(in_flight=100, missed=100)
+        windows.pass_one(in_flight=4, missed=100)
+    assert bound == LEAST
+    for _ in range(80):
+        bound = windows.pass_one(in_flight=bound, completed=100)
+    assert bound == UNBOUNDED
+
+
+def test_it_rises_quickly_if_it_is_used_up_and_slowly_otherwise() -> None:
+    windows = Windows()
+    windows.pass_one(in_flight=256, missed=100)
+    assert windows.pass_one(in_flight=20, completed=100) == 128 + 128 // SLOW_GROWTH
+    assert windows.pass_one(in_flight=128, completed=100) == 130 + 130 // GROWTH
+
+
+def test_a_few_that_miss_are_left_to_the_scheduler() -> None:
+    assert Windows().pass_one(in_flight=200, completed=90, missed=10) == UNBOUNDED
+
+
+def test_a_quiet_model_is_not_bounded_because_of_one_late_answer() -> None:
+    windows = Windows()
+    for _ in range(100):
+        assert windows.pass_one(in_flight=1, completed=0, missed=1) == UNBOUNDED
+
+
+def test_with_a_long_budget_it_counts_for_as_long() -> None:
+    intake = Intake(1000 * MS)
+    intake.ended(0, 0)
+    intake.ended(WINDOW_NS, 10, missed=100)
+    assert intake.bound == UNBOUNDED
+    intake.ended(1000 * MS, 10, missed=100)
+    assert intake.bound < UNBOUNDED
