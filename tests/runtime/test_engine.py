@@ -9,6 +9,7 @@ import pytest
 
 from models.base import DeviceLost, InvalidInput, OutOfDeviceMemory
 from models.spec import Limits
+from serving.core.clock import Clock
 from serving.core.errors import BatchTimeout, LaneLost, ModelError, OutOfMemory
 from serving.core.errors import InvalidInput as InvalidInputError
 from serving.core.intake import UNBOUNDED
@@ -20,11 +21,17 @@ from serving.testing.clock import ManualClock
 from serving.testing.models import POISON, ScriptedModel
 
 
-def run(model: ScriptedModel, story: Callable[[Engine], Awaitable[None]], *, batches_per_lane: int = 1) -> Engine:
+def run(
+    model: ScriptedModel,
+    story: Callable[[Engine], Awaitable[None]],
+    *,
+    batches_per_lane: int = 1,
+    clock: Clock | None = None,
+) -> Engine:
     """Runs `story` with a warm engine. Afterwards no request may be open."""
 
     async def play() -> Engine:
-        async with Engine([model], batches_per_lane=batches_per_lane) as engine:
+        async with Engine([model], batches_per_lane=batches_per_lane, clock=clock) as engine:
             await story(engine)
         assert engine.ledger.is_empty()
         engine.ledger.check()
@@ -127,7 +134,7 @@ def test_when_the_nth_forward_pass_fails_once_every_request_is_answered(nth: int
             outcomes = await asyncio.gather(*(submit(engine, 1.0) for _ in range(4)))
             assert [value(outcome) for outcome in outcomes] == [4.0] * 4, "both halves are computed, and succeed"
 
-    run(model, story)
+    run(model, story, clock=ManualClock())  # with measured times a busy machine may make smaller batches
     assert failed == [4], "the n-th forward pass was reached, and failed"
     assert model.batches.count(2) == 2
 
