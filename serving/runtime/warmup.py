@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from math import ceil
 from typing import cast
 
 from models.base import Bucket, DeviceLost, Model, OutOfDeviceMemory, PipelinedModel, TunableModel
@@ -11,9 +12,13 @@ from serving.core.sizes import Sizes
 from serving.runtime.lane import AnyLane
 
 REPEATS = 3
+ENOUGH_NS = 50_000_000  # of counted runs of one size: the noise of a long batch is small beside its time
 WORTH_CLIMBING = 1.02  # factor by which a size must raise the best throughput; two in a row that do not end the climb
 CHEAP_NS = 10_000_000  # batches that take less do not end the climb: a mere stall would limit the batch size for good
 TIME_LIMIT_NS = 20_000_000_000
+# The counted runs of all lengths together, unless the model is tuned for the sizes that are measured. What is not
+# measured is interpolated until it is served.
+COUNTED_NS = 2_000_000_000
 
 
 def ladder(largest_rows: int) -> Iterator[int]:
@@ -23,6 +28,11 @@ def ladder(largest_rows: int) -> Iterator[int]:
         yield rows
         rows *= 2
     yield largest_rows
+
+
+def expected_ns(took_ns: int) -> int:
+    """Returns the time of all counted runs of a size of which one takes `took_ns`."""
+    return took_ns * min(REPEATS, ceil(ENOUGH_NS / took_ns))
 
 
 def warm_up(
@@ -42,8 +52,10 @@ def warm_up(
 
     report: called with a line of text at each step.
     """
-    climb = Climb(model, clock, budget_ns, report)
-    if isinstance(model, TunableModel) and model.tunable:
+    if not (isinstance(model, TunableModel) and model.tunable):
+        climb = Climb(model, clock, budget_ns, report, counted_ns=COUNTED_NS)
+    else:
+        climb = Climb(model, clock, budget_ns, report)
         measured = climb.run(sizes)
         report(f"trying faster variants for {len(measured)} shapes ...")
         sizes.row_ladder = model.tune(list(measured), sizes.row_ladder)
@@ -58,20 +70,35 @@ class Climb:
 
     The climb ends where throughput stops growing (unless batches take less than `CHEAP_NS` or the sizes are given),
     where a batch takes longer than the latency budget, fails or runs out of device memory, or after `TIME_LIMIT_NS`.
+
+    counted_ns: the most time of counted runs. Each length gets an equal share of what those before it left, and at
+        least one size of it is measured.
     """
 
-    def __init__(self, model: Model, clock: Clock, budget_ns: int | None, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        clock: Clock,
+        budget_ns: int | None,
+        report: Callable[[str], None],
+        *,
+        counted_ns: int = TIME_LIMIT_NS,
+    ) -> None:
         self._model = model
         self._clock = clock
         self._budget_ns = budget_ns
         self._report = report
+        self._counted_ns = counted_ns
 
     def run(self, sizes: Sizes) -> dict[Bucket, list[int]]:
-        """Returns the times in ns of `REPEATS` runs per shape. Lowers `sizes.largest_rows` to what fits into the
+        """Returns the times in ns of up to `REPEATS` runs per shape. Lowers `sizes.largest_rows` to what fits into the
         device's memory and what the model can compute."""
         measured: dict[Bucket, list[int]] = {}
         began_ns = self._clock.now_ns()
-        for length in self._model.lengths():
+        left_ns, lengths = self._counted_ns, self._model.lengths()
+        for number, length in enumerate(lengths):
+            share_ns = left_ns // (len(lengths) - number)
+            left_ns -= share_ns
             best = disappointments = 0.0
             works = 0  # the most rows of this length that could be computed so far
             for rows in sizes.row_ladder or ladder(sizes.largest_rows):
@@ -94,14 +121,17 @@ class Climb:
                 works = rows
                 measured[Bucket(rows, length)] = times_ns
                 took_ns = min(times_ns)
+                share_ns -= sum(times_ns)
                 throughput = rows / took_ns
                 self._report(f"{rows} x {length}: {took_ns / 1e6:.2f} ms, {throughput * 1e9:.0f} rows/s")
                 disappointments = disappointments + 1 if throughput < best * WORTH_CLIMBING else 0
                 best = max(best, throughput)
                 too_slow = self._budget_ns is not None and took_ns > self._budget_ns
                 pays = disappointments < 2 or took_ns < CHEAP_NS or sizes.row_ladder is not None
-                if not pays or too_slow or self._clock.now_ns() - began_ns > TIME_LIMIT_NS:
+                is_late = self._clock.now_ns() - began_ns > TIME_LIMIT_NS
+                if not pays or too_slow or is_late or expected_ns(2 * took_ns) > share_ns:
                     break
+            left_ns += share_ns
         return measured
 
     def _most_rows(self, works: int, fails: int, length: int) -> int:
@@ -118,8 +148,8 @@ class Climb:
         return works
 
     def _measure(self, rows: int, length: int) -> list[int]:
-        """Returns the times in ns of `REPEATS` runs back to back, after one that is not counted (it may allocate and
-        compile)."""
+        """Returns the times in ns of runs back to back, after one that is not counted (it may allocate and compile):
+        `REPEATS`, or fewer that took `ENOUGH_NS` together."""
         model, bucket = self._model, Bucket(rows, length)
         parts = [model.sample(1, length) for _ in range(rows)]
         times_ns: list[int] = []
@@ -139,6 +169,8 @@ class Climb:
                 if attempt:
                     times_ns.append(max(1, now_ns - began_ns))
                 began_ns = now_ns
+                if sum(times_ns) >= ENOUGH_NS:
+                    break
         finally:
             if model.asynchronous:  # after a failure too: a launched batch holds memory until it is collected
                 cast(PipelinedModel, model).collect(ahead)

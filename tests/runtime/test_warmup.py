@@ -43,6 +43,66 @@ def test_the_climb_ends_where_larger_batches_do_not_pay() -> None:
     assert climbed(clock, TimedModel(clock, 0, 10)) == [1, 2, 4]
 
 
+class PaddedModel(TimedModel):
+    """Has the padded lengths 16, 32 and 64, of which each takes twice as long as the one before."""
+
+    def lengths(self) -> tuple[int, ...]:
+        return (16, 32, 64)
+
+    def sample(self, rows: int, length: int) -> Tensors:
+        self._row_ms = self._slowest_ms * length / 64
+        return super().sample(rows, length)
+
+    def __init__(self, clock: ManualClock, fixed_ms: float, slowest_ms: float) -> None:
+        super().__init__(clock, fixed_ms, 0)
+        self._slowest_ms = slowest_ms
+
+
+def measured_lengths(clock: ManualClock, model: TimedModel) -> dict[int, list[int]]:
+    """Returns the measured sizes by length."""
+    said: list[str] = []
+    sizes = Sizes(largest_rows=64, lengths=model.lengths())
+    warm_up(model, LatencyModel(lengths=sizes.lengths), sizes, clock, budget_ns=None, report=said.append)
+    found: dict[int, list[int]] = {}
+    for line in said:
+        rows, _, length = line.split(":")[0].split()
+        found.setdefault(int(length), []).append(int(rows))
+    return found
+
+
+def test_no_length_takes_the_time_of_the_longer_ones() -> None:
+    clock = ManualClock()
+    found = measured_lengths(clock, PaddedModel(clock, 100, 20))
+    assert found == {length: [1, 2, 4, 8] for length in (16, 32, 64)}
+    assert clock.now_ns() < 6000 * MS
+
+
+def test_a_length_that_is_cheap_leaves_its_time_to_the_longer_ones() -> None:
+    clock = ManualClock()
+    found = measured_lengths(clock, PaddedModel(clock, 1, 0.1))
+    assert found == {length: [1, 2, 4, 8, 16, 32, 64] for length in (16, 32, 64)}
+
+
+def test_a_batch_that_takes_longer_than_all_the_time_is_measured_once_for_each_length() -> None:
+    clock = ManualClock()
+    assert measured_lengths(clock, PaddedModel(clock, 5000, 1)) == {16: [1], 32: [1], 64: [1]}
+    assert clock.now_ns() < 31_000 * MS
+
+
+def test_the_first_run_of_a_model_may_take_long_without_ending_the_climb() -> None:
+    clock = ManualClock()
+    assert climbed(clock, SlowToBegin(clock, 0.5, 0.01)) == [1, 2, 4, 8, 16, 32, 64]
+
+
+class SlowToBegin(TimedModel):
+    """Takes ten seconds longer for its first batch."""
+
+    def forward(self, staged: object) -> Tensors:
+        if not self._clock.now_ns():
+            self._clock.advance(10_000 * MS)
+        return super().forward(staged)
+
+
 def test_sizes_that_cost_nothing_to_try_are_climbed_through_a_stall() -> None:
     clock = ManualClock()
     assert climbed(clock, TimedModel(clock, 0.5, 0.01, 4, 8, stall_ms=3)) == [1, 2, 4, 8, 16, 32, 64]
