@@ -5,17 +5,16 @@ Ray updates the list of replicas in every handle, so no registry of replicas is 
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import DeploymentDetails, ServeInstanceDetails
 
 from serving.cluster.front.catalog import model_state
+from serving.cluster.front.details import Application, serve_details
 from serving.core.clock import SystemClock
 from serving.core.statistics import ModelStatistics, total
 from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot
@@ -71,9 +70,9 @@ class Collector:
         async with self._looking:
             now_ns = SystemClock.now_ns()
             if self._known is None or now_ns - self._known_ns > FRESH_NS:
-                answers, details = await asyncio.gather(self.ask("snapshot"), asyncio.to_thread(serve_details))
+                answers, found = await asyncio.gather(self.ask("snapshot"), asyncio.to_thread(serve_details))
                 models = tuple(
-                    model_snapshot(name, version, details, answers[name]) for name, version in self._versions.items()
+                    model_snapshot(name, version, found, answers[name]) for name, version in self._versions.items()
                 )
                 self._known_ns = SystemClock.now_ns()
                 self._known = ClusterSnapshot(models=models, took_ns=self._known_ns - now_ns)
@@ -107,18 +106,8 @@ async def _reply(call: Any, until_s: float) -> Any:
         return await call.get_async()
 
 
-def serve_details() -> ServeInstanceDetails | None:
-    """Returns the details of Ray Serve's controller, of which `serve.status()` is an excerpt; None if it does not
-    answer. Blocks."""
-    try:
-        return ServeInstanceDetails(**_get_global_client().get_serve_details())
-    except Exception as error:
-        logger.warning("the controller does not answer: %s", error)
-        return None
-
-
-def model_snapshot(name: str, version: str, details: ServeInstanceDetails | None, answers: Replies) -> ModelSnapshot:
-    application = details.applications.get(name) if details else None
+def model_snapshot(name: str, version: str, found: Mapping[str, Application] | None, answers: Replies) -> ModelSnapshot:
+    application = found.get(name) if found else None
     deployment = next(iter(application.deployments.values()), None) if application else None
     replicas = tuple(answers.replies)
     running = sum(replica.state == "RUNNING" for replica in deployment.replicas) if deployment else len(replicas)
@@ -130,17 +119,10 @@ def model_snapshot(name: str, version: str, details: ServeInstanceDetails | None
         reason=state.reason,
         running=running,
         wanted=deployment.target_num_replicas if deployment else 0,
-        limit=_limit(deployment),
+        limit=deployment.max_replicas if deployment else None,
         silent=answers.silent,
         replicas=replicas,
     )
-
-
-def _limit(deployment: DeploymentDetails | None) -> int | None:
-    """Returns `max_replicas` of a deployment. Ray returns the scaling as it was passed: an object or a dict."""
-    scaling = deployment.deployment_config.autoscaling_config if deployment else None
-    found = scaling.get("max_replicas") if isinstance(scaling, dict) else getattr(scaling, "max_replicas", None)
-    return int(found) if found is not None else None
 
 
 def targets(http_port: int) -> list[dict[str, Any]]:

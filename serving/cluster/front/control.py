@@ -15,7 +15,7 @@ from ray import serve
 
 from serving.api.faults import CallFailed, Fault, unknown_model
 from serving.cluster.environment import peer_header
-from serving.cluster.front.collector import serve_details
+from serving.cluster.front.details import serve_details
 from serving.cluster.probes import POLL_S, NeverUp, answers, hears, is_ready_over_grpc, replacing
 from serving.config import Settings
 from serving.names import model_path
@@ -80,9 +80,9 @@ class Control:
         """Returns whether the new replicas answer. Raises CallFailed if the load has failed.
 
         before: ids of the replicas that are replaced."""
-        details = serve_details()
+        found = serve_details()
         try:
-            count = replacing(details.applications.get(name) if details else None, before)
+            count = replacing(found.get(name) if found else None, before)
         except NeverUp as error:
             raise CallFailed(Fault(500, f"failed to load '{name}': {error}")) from None
         if not count or not hears(self._settings.server.url, name, count, but_not=before):
@@ -98,7 +98,7 @@ class Control:
 
 def replicas_of(name: str) -> set[str]:
     """Returns the ids of all replicas of a model, including those that are stopping."""
-    details = serve_details()
-    application = details.applications.get(name) if details else None
+    found = serve_details()
+    application = found.get(name) if found else None
     deployments = application.deployments.values() if application else ()
     return {replica.replica_id for deployment in deployments for replica in deployment.replicas}
