@@ -1,4 +1,4 @@
-"""Runs the scaling policy in Ray Serve's controller, which calls it ten times a second with the replicas' reports.
+"""Runs the scaling policy in Ray Serve's controller, which calls it twice a second with the replicas' reports.
 
 Ray does not count requests that come through the fast door. So replicas report `Reading`s (`record_autoscaling_stats`).
 Ray's own factors and delays are switched off, because the policy has its own. One decision stays with Ray: when a
