@@ -92,7 +92,7 @@ class Dispatch:
             return self._plan_raw(body), "", 0
         head = head_of(body, header_length)
         # Ids differ from request to request. The look-up ignores an id at the beginning, where tritonclient puts it.
-        leading = _LEADING_ID.match(head)
+        leading = _LEADING_ID.match(head) if head.startswith(b'{"id"') else None
         key = head if leading is None else head[leading.end() :]
         kept = self._plans.get(key)
         if kept is None:

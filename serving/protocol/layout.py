@@ -99,9 +99,9 @@ class RequestLayout:
                 f"the body has {len(body)} bytes, but its head and the binary_data_size of its inputs add up to "
                 f"{head_bytes + self.tail_bytes}"
             )
-        values: dict[str, Tensor] = {
-            name: _ndarray(shape, dtype, body, head_bytes + offset) for name, shape, dtype, offset in self._views
-        }
+        values: dict[str, Tensor] = {}
+        for name, shape, dtype, offset in self._views:
+            values[name] = _ndarray(shape, dtype, body, head_bytes + offset)
         for tensor in self._others:
             values[tensor.name] = tensor.read(body, head_bytes)
         return values

@@ -60,7 +60,7 @@ class OutputFormat:
 class ReplyFormat:
     """The outputs that a client asks for, with their formats; shared by all requests that ask for the same."""
 
-    __slots__ = ("dtypes", "has_classes", "heads", "is_plain", "names", "outputs", "shared")
+    __slots__ = ("dtypes", "has_classes", "heads", "is_plain", "names", "outputs", "shared", "typed")
 
     def __init__(self, outputs: Sequence[OutputFormat]) -> None:
         self.outputs = tuple(outputs)
@@ -73,6 +73,7 @@ class ReplyFormat:
             and all(output.binary and output.datatype != "BYTES" for output in self.outputs)
         )
         self.dtypes = tuple(numpy_dtype(output.datatype) for output in self.outputs)
+        self.typed = tuple(zip(self.outputs, self.dtypes, strict=True))
         self.heads: dict[tuple[tuple[int, ...], ...], PlainHead] = {}
 
 
@@ -90,21 +91,24 @@ class ReplyWriter:
         match the declared outputs, BadTensor if they cannot be written as the JSON that the client asked for."""
         if not form.is_plain:
             return self._write_mixed(form, values, id)
-        try:
-            arrays = [values[name] for name in form.names]
-        except KeyError as error:
-            raise BadOutput(f"the model returned no output {error.args[0]!r}") from None
-        shapes = tuple([array.shape for array in arrays])
-        found = form.heads.get(shapes)
-        if found is None:
-            found = self._plain_head(form, shapes)
-        headers, head, join = found
-        parts: list[Any] = [head]  # bytes and arrays: objects with the buffer protocol
-        for index, array in enumerate(arrays):
-            if array.dtype is form.dtypes[index] and array.flags.c_contiguous:
+        shapes: list[tuple[int, ...]] = []
+        parts: list[Any] = [b""]  # the head, and arrays or bytes: objects with the buffer protocol
+        for output, dtype in form.typed:
+            try:
+                array = values[output.name]
+            except KeyError:
+                raise BadOutput(f"the model returned no output {output.name!r}") from None
+            shapes.append(array.shape)
+            if array.dtype is dtype and array.flags.c_contiguous:
                 parts.append(array)
             else:
-                parts.append(write_tensor(fitting(array, form.outputs[index])))
+                parts.append(write_tensor(fitting(array, output)))
+        key = tuple(shapes)
+        found = form.heads.get(key)
+        if found is None:
+            found = self._plain_head(form, key)
+        headers, head, join = found
+        parts[0] = head
         if id:
             # The cached head begins with a brace; the id follows it.
             parts[0] = head = b'{"id":%b,%b' % (orjson.dumps(id), head[1:])
@@ -115,7 +119,7 @@ class ReplyWriter:
     def _plain_head(self, form: ReplyFormat, shapes: tuple[tuple[int, ...], ...]) -> PlainHead:
         descriptions: list[bytes] = []
         body_bytes = 0
-        for output, shape, dtype in zip(form.outputs, shapes, form.dtypes, strict=True):
+        for (output, dtype), shape in zip(form.typed, shapes, strict=True):
             size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             body_bytes += size
             descriptions.append(_description(output, shape) + b',"parameters":{"binary_data_size":%d}}' % size)

@@ -40,30 +40,27 @@ class Stamps:
     def __init__(self, machine: bytes, calendar: Clock) -> None:
         self._calendar = calendar
         self._value = machine + b"-"
-        self._line = _LINE + self._value
-        self._field = _FIELD + self._value
 
     def split(self, head: bytes) -> tuple[bytes, int]:
         """Returns a head of HTTP/1 without its stamp, and the age in ns; 0 without a stamp of this machine."""
-        return self._split(head, self._line, _LINE)
+        return self._split(head, _LINE)
 
     def split_block(self, block: bytes) -> tuple[bytes, int]:
         """Returns a header block of HTTP/2 without its stamp, and the age in ns; 0 without a stamp of this machine."""
-        return self._split(block, self._field, _FIELD)
+        return self._split(block, _FIELD)
 
-    def _split(self, head: bytes, from_here: bytes, from_anywhere: bytes) -> tuple[bytes, int]:
-        size = len(from_here) + DIGITS
-        if head[-size:-DIGITS] == from_here:
-            return head[:-size], self._age_ns(head[-DIGITS:])
-        size = len(from_anywhere) + _VALUE_BYTES
-        return (head[:-size] if head[-size:-_VALUE_BYTES] == from_anywhere else head), 0
+    def _split(self, head: bytes, before_value: bytes) -> tuple[bytes, int]:
+        start = len(head) - len(before_value) - _VALUE_BYTES
+        if start < 0 or not head.startswith(before_value, start):
+            return head, 0
+        return head[:start], self.age_ns(head[-_VALUE_BYTES:])
 
     def age_ns(self, value: bytes) -> int:
         """Returns the age in ns that the value of the header states; 0 if it is not a stamp of this machine."""
-        return self._age_ns(value[len(self._value) :]) if value.startswith(self._value) else 0
-
-    def _age_ns(self, digits: bytes) -> int:
-        return max(0, self._calendar.now_ns() - int(digits) * 1000) if digits.isdigit() else 0
+        digits = value[len(self._value) :]
+        if not value.startswith(self._value) or not digits.isdigit():
+            return 0
+        return max(0, self._calendar.now_ns() - int(digits) * 1000)
 
 
 HERE = Stamps(machine(), Calendar())

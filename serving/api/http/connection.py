@@ -55,6 +55,10 @@ class Reader(Enum):
     UVICORN_FOR_GOOD = "uvicorn handles all further requests, since only its parser can find where they begin"
 
 
+# In Python 3.11, looking up a member in its class costs more than a call; every request needs several.
+CLIENT, BODY, SERVER, SLOW_READER, UVICORN, UVICORN_FOR_GOOD = Reader
+
+
 class InferConnection(UvicornConnection):
     """A connection made by `fast_path`. uvicorn: the arguments that uvicorn's server passes to every connection.
 
@@ -101,7 +105,7 @@ class InferConnection(UvicornConnection):
         self._wire = model.model.wire
         self._bound = model.model.bound
         self._heads = heads
-        self._reader = Reader.CLIENT
+        self._reader = CLIENT
         self._unread = b""  # received and not processed yet
         self._body: BytesIO | None = None  # the parts received so far of an incomplete body
         self._held = Held(model.model.room)
@@ -136,23 +140,23 @@ class InferConnection(UvicornConnection):
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        match self._reader:
-            case Reader.CLIENT:
-                self._begin(self._unread + data if self._unread else data)
-            case Reader.BODY:
-                self._gather(data)
-            case Reader.UVICORN:
-                self._pass_on(data)
-            case Reader.UVICORN_FOR_GOOD:
-                self._feed(data)
-            case _:  # the client sends its next request before this one is answered: apply backpressure
-                self._unread += data
-                self.flow.pause_reading()
+        reader = self._reader
+        if reader is CLIENT:
+            self._begin(self._unread + data if self._unread else data)
+        elif reader is BODY:
+            self._gather(data)
+        elif reader is UVICORN:
+            self._pass_on(data)
+        elif reader is UVICORN_FOR_GOOD:
+            self._feed(data)
+        else:  # the client sends its next request before this one is answered: apply backpressure
+            self._unread += data
+            self.flow.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._submitted is not None:
             self._submitted.cancel()
-        if self._reader is Reader.BODY:
+        if self._reader is BODY:
             self._held.give_back()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -162,12 +166,12 @@ class InferConnection(UvicornConnection):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._reader is Reader.SLOW_READER:
+        if self._reader is SLOW_READER:
             self._next()
 
     def shutdown(self) -> None:
         """Closes the connection after the current request. Called by uvicorn's server."""
-        if self._reader in (Reader.BODY, Reader.SERVER):
+        if self._reader in (BODY, SERVER):
             self._is_last = True
         else:
             super().shutdown()
@@ -205,7 +209,7 @@ class InferConnection(UvicornConnection):
         raw, self._age_ns = HERE.split(data[:end])
         head = self._heads.read(raw)
         if head.body_bytes is None:
-            self._reader = Reader.UVICORN_FOR_GOOD
+            self._reader = UVICORN_FOR_GOOD
             self._feed(without_upgrade(data[:end]) + data[end:])
             return
         start = end + 4
@@ -221,8 +225,8 @@ class InferConnection(UvicornConnection):
     def _gather(self, data: bytes) -> None:
         missing = self._missing_bytes - len(data)
         if missing > 0:
-            if self._reader is not Reader.BODY:
-                self._reader = Reader.BODY
+            if self._reader is not BODY:
+                self._reader = BODY
                 self._expect_rest()
             self._come_bytes += len(data)
             self._missing_bytes = missing
@@ -233,12 +237,12 @@ class InferConnection(UvicornConnection):
         if missing < 0:
             data, self._unread = data[:missing], data[missing:]
             self.flow.pause_reading()
-        if self._reader is Reader.BODY or len(data) > COUNTED_BYTES:
+        if self._reader is BODY or len(data) > COUNTED_BYTES:
             if self._has_room(len(data)) and self._body is not None:
                 self._body.write(data)
                 data, self._body = self._body.getvalue(), None
             self._since_s = 0.0
-        self._reader = Reader.SERVER
+        self._reader = SERVER
         self._submit(data)
 
     def _has_room(self, size: int) -> bool:
@@ -261,7 +265,7 @@ class InferConnection(UvicornConnection):
 
         If the client sends its next request before that, uvicorn keeps the connection for good."""
         if not self._missing_bytes and (self.cycle is None or self.cycle.response_complete):
-            self._reader = Reader.CLIENT
+            self._reader = CLIENT
             self._begin(data)
             return
         missing = self._missing_bytes - len(data)
@@ -271,7 +275,7 @@ class InferConnection(UvicornConnection):
         elif missing <= 0:
             self._since_s = 0.0
         self._come_bytes += len(data)
-        self._reader = Reader.UVICORN if missing >= 0 else Reader.UVICORN_FOR_GOOD
+        self._reader = UVICORN if missing >= 0 else UVICORN_FOR_GOOD
         super().data_received(data)
 
     def _feed(self, data: bytes) -> None:
@@ -296,7 +300,7 @@ class InferConnection(UvicornConnection):
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
             return
-        self._reader = Reader.SERVER
+        self._reader = SERVER
         body = fault.body
         self._write(fault.status, encoded([JSON_CONTENT, (b"content-length", b"%d" % len(body))]), body)
 
@@ -377,9 +381,10 @@ class InferConnection(UvicornConnection):
             self._answer_completed(outcome, *writing.result())
 
     def _answer_completed(self, outcome: Completed, headers: HeaderBlock, body: bytes) -> None:
-        extra = b"x-request-id: %b\r\n" % self._request_id
         if self._model.timings:
-            extra = b"server-timing: %b\r\n%b" % (server_timing(outcome), extra)
+            extra = b"server-timing: %b\r\nx-request-id: %b\r\n" % (server_timing(outcome), self._request_id)
+        else:
+            extra = b"x-request-id: %b\r\n" % self._request_id
         self._write(200, headers.block + extra, body)
         self._wire.encode.add(now_ns() - self._settled_ns)
         self._notify(200, outcome)
@@ -418,12 +423,12 @@ class InferConnection(UvicornConnection):
         if self._is_last:
             self.transport.close()
         elif self.flow.write_paused:
-            self._reader = Reader.SLOW_READER
+            self._reader = SLOW_READER
         else:
             self._next()
 
     def _next(self) -> None:
-        self._reader = Reader.CLIENT
+        self._reader = CLIENT
         self._used_s = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
@@ -454,9 +459,9 @@ class InferConnection(UvicornConnection):
         if left_s > 0:
             self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
             return
-        if self._reader is Reader.BODY:
+        if self._reader is BODY:
             self._is_last = True
-            self._reader = Reader.SERVER
+            self._reader = SERVER
             self._id, self._request_id = "", self._head.request_id or new_id()
             self._answer_fault(TOO_SLOW)
         else:
@@ -470,7 +475,7 @@ class InferConnection(UvicornConnection):
         self._idle_timer = None
         if self.transport.is_closing():
             return
-        if self._reader is Reader.CLIENT and left_s <= 0:
+        if self._reader is CLIENT and left_s <= 0:
             self.transport.close()
         else:
             self._idle_timer = self.loop.call_later(max(left_s, 1.0), self._close_if_idle)
