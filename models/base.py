@@ -1,6 +1,7 @@
 """The `Model` protocol, through which a lane runs a model, and the values exchanged between model and runtime."""
 
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -44,9 +45,11 @@ class Bucket(NamedTuple):
     length: int
 
 
-class Prepared(NamedTuple):
-    """One request, ready to be collated. A tuple because one is made per request and a dataclass costs three times
-    as much.
+@dataclass(slots=True)
+class Prepared:
+    """One request, ready to be collated. It is never changed.
+
+    Not `frozen` because one is made per request and `frozen` would cost three times as much.
 
     group: requests may share a batch only if their groups are equal.
     length: size of the padded dimension, 1 if there is none.

@@ -62,7 +62,7 @@ class FixedBatcher(Batcher):
         if len(riders) < wanted.max_rows and now_ns < due_ns:
             return Cut(expired=expired, ask_again_ns=due_ns)
         for request in riders:
-            self.queue.remove(request, self._shape(request))
+            self.cancel(request)
         length = self.sizes.padded_length(max(request.length for request in riders))
         selection = Selection(riders, length, full=len(riders) == wanted.max_rows, held_back=False)
         return Cut(batch=self._mark(selection, lane_index, now_ns, max(now_ns, lane.free_ns())), expired=expired)
@@ -77,7 +77,7 @@ class FixedBatcher(Batcher):
             if request.deadline_ns <= now_ns
         ]
         for request in late:
-            self.queue.remove(request, self._shape(request))
+            self.cancel(request)
         return late
 
 

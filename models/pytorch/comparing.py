@@ -1,5 +1,7 @@
 """Measures the difference between the outputs of two variants of a computation."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from models.base import Prepared, Tensors
@@ -34,4 +36,4 @@ def _difference(expected: np.ndarray, actual: np.ndarray) -> float:
 def shuffled(part: Prepared) -> Prepared:
     """Returns a different input with the same values in other places, which most models accept."""
     tensors = {name: np.roll(array[::-1], 1, axis=-1) for name, array in part.tensors.items()}
-    return part._replace(tensors={name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    return replace(part, tensors={name: np.ascontiguousarray(array) for name, array in tensors.items()})

@@ -39,16 +39,16 @@ class RequestQueue:
         self.rows = 0
         self.earliest_ns = NEVER_NS
         self._count = 0
-        self._requests_by_tenant: dict[str, int] = {}
+        self._lines_by_tenant: dict[str, int] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def has_tenant(self, tenant: str) -> bool:
-        return tenant in self._requests_by_tenant
+        return tenant in self._lines_by_tenant
 
     def tenants(self) -> Iterator[str]:
-        return iter(self._requests_by_tenant)
+        return iter(self._lines_by_tenant)
 
     def add(self, request: Request, shape: Shape) -> None:
         """Inserts a request into its line: O(1) if its rank is the largest, else by bisection."""
@@ -59,6 +59,7 @@ class RequestQueue:
         line = by_tenant.get(tenant)
         if line is None:
             by_tenant[tenant] = Line(request)
+            self._lines_by_tenant[tenant] = self._lines_by_tenant.get(tenant, 0) + 1
         else:
             if line[-1].rank_ns <= request.rank_ns:
                 line.append(request)
@@ -70,7 +71,6 @@ class RequestQueue:
             self.earliest_ns = request.deadline_ns
         self.rows += request.rows
         self._count += 1
-        self._requests_by_tenant[tenant] = self._requests_by_tenant.get(tenant, 0) + 1
 
     def remove(self, request: Request, shape: Shape) -> bool:
         """Removes one request, found by bisection on its rank; returns False if it is not in the queue."""
@@ -125,13 +125,14 @@ class RequestQueue:
         return due
 
     def _forget(self, shape: Shape, tenant: str, gone: list[Request]) -> None:
-        by_tenant = self.lines[shape]
-        if not by_tenant[tenant]:
-            del by_tenant[tenant]
-            if not by_tenant:
-                del self.lines[shape]
         self._count -= len(gone)
-        self.rows -= sum(request.rows for request in gone)
-        self._requests_by_tenant[tenant] -= len(gone)
-        if not self._requests_by_tenant[tenant]:
-            del self._requests_by_tenant[tenant]
+        self.rows -= sum([request.rows for request in gone])
+        by_tenant = self.lines[shape]
+        if by_tenant[tenant]:
+            return
+        del by_tenant[tenant]
+        if not by_tenant:
+            del self.lines[shape]
+        self._lines_by_tenant[tenant] -= 1
+        if not self._lines_by_tenant[tenant]:
+            del self._lines_by_tenant[tenant]

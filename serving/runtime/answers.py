@@ -5,6 +5,7 @@ would end, and then no request of the thread would be answered.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -28,7 +29,7 @@ def prepared(model: Model, inputs: Tensors, parameters: Parameters = None) -> Pr
         if parameters is None:
             return part
         key = frozenset((name, type(value), value) for name, value in parameters.items())
-        return part._replace(group=(part.group, key), parameters=parameters)
+        return replace(part, group=(part.group, key), parameters=parameters)
     except UnusableInput as error:
         return InvalidInput(str(error))
     except BaseException as error:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from models.base import Model, Prepared, Tensors
 from serving.core.batch import Batch
@@ -23,7 +23,7 @@ from serving.runtime.driver import Driver, hop_ns
 from serving.runtime.forwarding import Forwarded
 from serving.runtime.life import Life
 from serving.runtime.methods import MethodThreads
-from serving.runtime.ticket import Phase, Ticket
+from serving.runtime.ticket import ENDED, IN_FLIGHT, PREPARING, QUEUED, Ticket
 from serving.scaling.signals import Reading
 
 WOULD_HAVE_HELPED = (Reason.QUEUE_FULL, Reason.DEADLINE_HOPELESS)  # refusals that more replicas would have prevented
@@ -122,7 +122,7 @@ class Engine(Life):
 
     def submit(
         self,
-        payload: object,
+        payload: Any,
         *,
         rows: int,
         tenant: str = "",
@@ -137,22 +137,17 @@ class Engine(Life):
         ticket = self._ticket(payload, rows, tenant, priority, timeout_ns, now_ns - age_ns)
         refusal = self._refusal(ticket, now_ns)
         if refusal is not None:
-            self.ledger.refuse(refusal)
-            self._books.failed()
-            if isinstance(refusal, Expired) or (isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED):
-                self._missed_out([ticket], now_ns)
-            self._observer.request_ended(ticket.tenant, refusal)
-            ticket.settle(refusal)
+            self._refuse(ticket, refusal, now_ns)
             return ticket
         self.ledger.receive()
         self._open_tickets.add(ticket)
         if self.model.prepares:
-            ticket.phase = Phase.PREPARING
+            ticket.phase = PREPARING
             self._preparing += 1
-            work = partial(prepared, self.model, cast(Tensors, payload), parameters)
+            work = partial(prepared, self.model, payload, parameters)
             self._methods.prepare(ticket, work, partial(self._offer_or_fail, ticket))
         else:
-            self._offer_or_fail(ticket, prepared(self.model, cast(Tensors, payload), parameters))
+            self._offer_or_fail(ticket, prepared(self.model, payload, parameters))
         return ticket
 
     def kept_out(self, count: int) -> None:
@@ -213,16 +208,15 @@ class Engine(Life):
         """Creates a ticket. Its deadline is earlier than the client's by the return time of the answer, which is
         assumed to equal the average age of requests at their submission, but by no more than a share of the limit."""
         self._last_id += 1
+        limit_ns = self._budget_ns or NO_DEADLINE_NS
         expires_ns = began_ns + (timeout_ns or NO_DEADLINE_NS)
-        deadline_ns = began_ns + (self._budget_ns or NO_DEADLINE_NS)
-        if expires_ns < deadline_ns:
-            deadline_ns = expires_ns
-        if deadline_ns - began_ns < NO_DEADLINE_NS:
-            deadline_ns -= min(self._return_ns, (deadline_ns - began_ns) // RETURN_PART)
+        if timeout_ns and timeout_ns < limit_ns:
+            limit_ns = timeout_ns
+        if limit_ns < NO_DEADLINE_NS:
+            limit_ns -= min(self._return_ns, limit_ns // RETURN_PART)
+        deadline_ns = began_ns + limit_ns
         rank_ns = rank(began_ns, deadline_ns, priority, self._budget_ns or PRIORITY_STEP_NS)
-        return Ticket(
-            self._last_id, tenant, rows, began_ns, deadline_ns, expires_ns, rank_ns, payload, withdraw=self._withdraw
-        )
+        return Ticket(self._last_id, tenant, rows, began_ns, deadline_ns, expires_ns, rank_ns, payload, self._withdraw)
 
     def _refusal(self, ticket: Ticket, now_ns: int) -> Outcome | None:
         if self._driver.lost:
@@ -231,18 +225,26 @@ class Engine(Life):
             return Rejected(Reason.DRAINING, retry_after_ns=1_000_000_000)
         if ticket.expires_ns <= now_ns:
             return Expired(waited_ns=now_ns - ticket.arrived_ns)
-        return self.batcher.admit(ticket, now_ns, waiting_elsewhere=self._preparing + self._finishing)
+        return self.batcher.admit(ticket, now_ns, self._preparing + self._finishing)
+
+    def _refuse(self, ticket: Ticket, refusal: Outcome, now_ns: int) -> None:
+        self.ledger.refuse(refusal)
+        self._books.failed()
+        if isinstance(refusal, Expired) or (isinstance(refusal, Rejected) and refusal.reason in WOULD_HAVE_HELPED):
+            self._missed_out([ticket], now_ns)
+        self._observer.request_ended(ticket.tenant, refusal)
+        ticket.settle(refusal)
 
     def _offer_or_fail(self, ticket: Ticket, part: Prepared | ServingError) -> None:
         if isinstance(part, ServingError):
             self._end(ticket, Failed(part))
             return
-        if ticket.phase is Phase.PREPARING:
+        if ticket.phase is PREPARING:
             self._preparing -= 1
+            ticket.phase = QUEUED
         ticket.payload = part
         ticket.group = part.group
         ticket.length = part.length
-        ticket.phase = Phase.QUEUED
         self.batcher.offer(ticket)
         self._driver.pump_soon()
 
@@ -251,11 +253,11 @@ class Engine(Life):
 
     def _end(self, ticket: Ticket, outcome: Outcome) -> None:
         """Ends an accepted request, in any phase, with an outcome other than Completed (see `_complete` for that)."""
-        if ticket.phase is Phase.IN_FLIGHT:
+        if ticket.phase is IN_FLIGHT:
             self.ledger.end_in_flight(outcome)
         else:
             self.ledger.end_queued(outcome)
-            if ticket.phase is Phase.PREPARING:
+            if ticket.phase is PREPARING:
                 self._preparing -= 1
                 self._methods.withdraw(ticket)
             else:
@@ -271,7 +273,7 @@ class Engine(Life):
     def batch_departed(self, batch: Batch) -> None:
         self.ledger.depart(len(batch.requests))
         for ticket in _tickets(batch.requests):
-            ticket.phase = Phase.IN_FLIGHT
+            ticket.phase = IN_FLIGHT
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
         self._observer.batch_settled(done.batch, occupied_ns, done.copy_ns, done.copy_back_ns)
@@ -301,7 +303,7 @@ class Engine(Life):
         for batch in batches:
             for ticket in _tickets(batch.requests):
                 self._fail(ticket, BatchTimeout(why))
-        for ticket in [one for one in self._open_tickets if one.phase is not Phase.IN_FLIGHT]:
+        for ticket in [one for one in self._open_tickets if one.phase is not IN_FLIGHT]:
             self._fail(ticket, LaneLost(why))
 
     def _finished(
@@ -318,6 +320,7 @@ class Engine(Life):
         now_ns = self._clock.now_ns()
         finish_ns = now_ns - done.done_ns
         timings = Timings(done.prepare_ns, done.compute_ns, finish_ns, done.batch.rows)
+        cut_ns = done.batch.cut_ns
         completed: list[Ticket] = []
         outcomes: list[Completed] = []
         waits_ns: list[int] = []
@@ -325,9 +328,9 @@ class Engine(Life):
         for ticket, answer in zip(piece_tickets, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
-            elif ticket.phase is Phase.IN_FLIGHT:
-                ticket.phase = Phase.ENDED
-                queue_ns = done.batch.cut_ns - ticket.arrived_ns
+            elif ticket.phase is IN_FLIGHT:
+                ticket.phase = ENDED
+                queue_ns = cut_ns - ticket.arrived_ns
                 completed.append(ticket)
                 outcomes.append(Completed(answer, queue_ns, timings))
                 waits_ns.append(queue_ns)
@@ -358,7 +361,7 @@ class Engine(Life):
         return request.expires_ns - request.arrived_ns >= (self._budget_ns or 0)
 
     def _fail(self, ticket: Ticket, error: ServingError) -> None:
-        if ticket.phase is not Phase.ENDED:
+        if ticket.phase is not ENDED:
             self._end(ticket, Failed(error))
 
     def _give_up(self) -> None:

@@ -24,6 +24,10 @@ class Phase(Enum):
     ENDED = "it has its outcome"
 
 
+# In Python 3.11, looking up a member in its class costs more than a call; every request needs several.
+PREPARING, QUEUED, IN_FLIGHT, ENDED = Phase
+
+
 class Ticket(Request):
     """A submitted request, settled exactly once. Use it on the event loop.
 
@@ -56,7 +60,7 @@ class Ticket(Request):
         self.expires_ns = expires_ns
         self.rank_ns = rank_ns
         self.payload = payload
-        self.phase = Phase.QUEUED
+        self.phase = QUEUED
         self.outcome: Outcome | None = None
         self._withdraw = withdraw
         self._then: Callable[[Outcome], None] | None = None
@@ -84,7 +88,7 @@ class Ticket(Request):
 
     def cancel(self) -> None:
         """Withdraws the request: it ends as Cancelled unless it has ended already."""
-        if self.phase is not Phase.ENDED:
+        if self.phase is not ENDED:
             self._withdraw(self)
 
     def done(self) -> bool:
@@ -96,7 +100,7 @@ class Ticket(Request):
         An exception of the callback is logged, so that it does not affect the other requests of the batch.
         """
         assert self.outcome is None, f"{self.id} answered twice"
-        self.phase = Phase.ENDED
+        self.phase = ENDED
         self.outcome = outcome
         if self._then is not None:
             try:
