@@ -94,7 +94,8 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
 
 def _haproxy_binary(launcher: str, server: ServerSettings) -> dict[str, str]:
     # Starts HAProxy with an edited configuration (gRPC calls routed by model, limits): serving/cluster/haproxy.
-    return {_BINARY_PATH: launcher, TENANT_HEADER: server.tenant_header}
+    tenants = {TENANT_HEADER: server.tenant_header} if server.tenant_header else {}
+    return {_BINARY_PATH: launcher} | tenants
 
 
 def _sleepers(settings: Settings) -> dict[str, str]:
