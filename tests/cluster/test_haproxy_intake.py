@@ -24,6 +24,7 @@ from serving.cluster.haproxy.command import keys, real_binary
 from serving.cluster.haproxy.intake import LUA, SCRIPT, bounded
 from serving.cluster.replica.http_door import HEALTHZ, FastDoor
 from serving.core.intake import UNBOUNDED
+from serving.core.outcome import Reason
 from serving.names import model_path
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import Server, model
@@ -52,7 +53,7 @@ backend {wire}-m
 class Line:
     """A model that holds its answers, a door in front of it, HAProxy in front of that, and clients of one wire."""
 
-    def __init__(self, wire: str, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, wire: str, folder: Path, stack: ExitStack, *, config: str = CONFIG) -> None:
         self.wire = wire
         self.backend = EchoBackend()
         self.places = PLACES
@@ -69,13 +70,13 @@ class Line:
             server = stack.enter_context(grpc_serving([served], door="fast", tenant_header="x-tenant"))
             self._loop = server.loop
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        config, script = folder / "haproxy.cfg", folder / SCRIPT
+        path, script = folder / "haproxy.cfg", folder / SCRIPT
         script.write_text(LUA)
         proto = " proto h2" if wire == "grpc" else ""
         check = f"option httpchk GET {HEALTHZ}" if wire == "http" else ""
-        text = CONFIG.format(listener=listener.fileno(), proto=proto, wire=wire, address=server.address, check=check)
-        config.write_text(bounded(text, str(script), "x-tenant"))
-        command = [real_binary(), "-db", "-f", str(config)]
+        text = config.format(listener=listener.fileno(), proto=proto, wire=wire, address=server.address, check=check)
+        path.write_text(bounded(text, str(script), "x-tenant"))
+        command = [real_binary(), "-db", "-f", str(path)]
         haproxy = subprocess.Popen(command, pass_fds=(listener.fileno(),), env=os.environ | keys())
         stack.callback(haproxy.wait)
         stack.callback(haproxy.terminate)
@@ -156,6 +157,20 @@ def test_the_bound_can_be_lifted(line: Line) -> None:
     assert [one.result().as_numpy("x").tolist() for one in held] == 3 * [[[1, 1]]]
 
 
+@pytest.mark.parametrize("wire", ["http", "grpc"])
+def test_a_model_without_replicas_is_not_called_overloaded(wire: str, tmp_path: Path) -> None:
+    """The requests of a sleeping model go to the backup, Ray's proxy; without it, nobody can be reached."""
+    asleep = CONFIG.replace("check inter 20ms", "disabled")
+    with ExitStack() as stack:
+        line = Line(wire, tmp_path, stack, config=asleep)
+        assert line.ask().result().as_numpy("x").tolist() == [[1, 1]]
+    with ExitStack() as stack:
+        line = Line(wire, tmp_path, stack, config=asleep.replace(" backup", " backup disabled"))
+        with pytest.raises(InferenceServerException) as refused:
+            line.ask().result()
+        assert Reason.OVERLOAD.value not in str(refused.value)
+
+
 def test_clients_do_not_see_the_bound(line: Line) -> None:
     for _ in range(EVERY):
         answer = line.ask().result().get_response()
@@ -165,9 +180,9 @@ def test_clients_do_not_see_the_bound(line: Line) -> None:
 def test_a_configuration_is_bounded_once_and_only_for_models() -> None:
     config = "global\nbackend http-front\n    server f 1:1\nbackend http-m\n    server a 1:1\n    server b 1:2 backup\n"
     edited = bounded(config, "/a/headway-intake.lua", "x-tenant")
-    assert edited.count(" maxconn ") == 1
+    assert edited.count(" maxconn ") == 2
     assert edited.startswith(
         "global\n    lua-load-per-thread /a/headway-intake.lua\nbackend http-front\n    server f 1:1\n"
     )
-    assert f"    server a 1:1 maxconn {UNBOUNDED}\n    server b 1:2 backup\n" in edited
+    assert f"    server a 1:1 maxconn {UNBOUNDED}\n    server b 1:2 backup maxconn {UNBOUNDED}\n" in edited
     assert bounded(edited, "/a/headway-intake.lua", "x-tenant") == edited

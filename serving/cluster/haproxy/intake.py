@@ -45,7 +45,7 @@ backend {_TABLE}
 """
 _GLOBAL = re.compile(r"^global\n", re.MULTILINE)
 _BACKEND = re.compile(rf"^backend (http|grpc)-(?!{FRONT}\n)(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
-_SERVER = re.compile(r"^( *server (?!.* backup\b).*)$", re.MULTILINE)
+_SERVER = re.compile(r"^( *server .*)$", re.MULTILINE)  # for one without `maxconn`, be_conn_free would be -1
 
 
 def bounded(config: str, script: str, tenant_header: str = "") -> str:
@@ -74,9 +74,10 @@ def _rules(wire: str, model: str, tenant_header: str) -> str:
     return f"""\
     acl is_inference path_end {_PATHS[wire]}
     acl is_full be_conn_free le 0
+    acl is_served nbsrv ge 1
 {_shares(tenant_header) if tenant_header else ""}\
     acl is_refused var(txn.is_refused) -m bool
-    http-request set-var(txn.is_refused) bool(true) if is_inference is_full {beyond}
+    http-request set-var(txn.is_refused) bool(true) if is_inference is_served is_full {beyond}
     http-request track-sc1 str({model}) table {_TABLE} if is_refused
     http-request sc-inc-gpc0(1) if is_refused
     http-request return {_REFUSALS[wire]} if is_refused
