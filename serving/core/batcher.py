@@ -22,7 +22,7 @@ from serving.core.deferral import Deferral
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
 from serving.core.outcome import Reason, Rejected
-from serving.core.queue import RequestQueue, by_deadline
+from serving.core.queue import RequestQueue, Shape, by_deadline
 from serving.core.request import NO_DEADLINE_NS, Request
 from serving.core.selection import Selection, select, select_all
 from serving.core.sizes import Sizes
@@ -110,11 +110,11 @@ class Batcher:
         """Puts an admitted request into the queue."""
         if not self.queue.has_tenant(request.tenant):
             self.shares.activate(request.tenant, self.queue.tenants(), request.arrived_ns)
-        self.queue.add(request, (request.group, self.sizes.padded_length(request.length)))
+        self.queue.add(request, self._shape(request))
 
     def cancel(self, request: Request) -> bool:
         """Removes a waiting request from the queue; returns False if it is not in the queue."""
-        return self.queue.remove(request, (request.group, self.sizes.padded_length(request.length)))
+        return self.queue.remove(request, self._shape(request))
 
     def cut(self, lane_index: int, now_ns: int) -> Cut:
         """Cuts a batch for this lane if one is to be cut now. See `Cut`."""
@@ -242,6 +242,9 @@ class Batcher:
         first = min(chain.from_iterable(by_tenant.values()), key=by_deadline)
         all_idle = not any(lane.batches for lane in self._lanes)
         return deferral.due_ns(first, self.queue.rows, length, self.latency, self.sizes, start_ns, all_idle=all_idle)
+
+    def _shape(self, request: Request) -> Shape:
+        return (request.group, self.sizes.padded_length(request.length))
 
     def _take_hopeless(self, start_ns: int) -> list[Request]:
         """Removes and returns the requests expected to be late even if served next and alone."""

@@ -324,7 +324,6 @@ class Engine(Life):
         completed: list[Ticket] = []
         outcomes: list[Completed] = []
         waits_ns: list[int] = []
-        late = 0
         for ticket, answer in zip(piece_tickets, answers, strict=True):
             if isinstance(answer, ServingError):
                 self._fail(ticket, answer)
@@ -334,13 +333,12 @@ class Engine(Life):
                 completed.append(ticket)
                 outcomes.append(Completed(answer, queue_ns, timings))
                 waits_ns.append(queue_ns)
-                if ticket.deadline_ns < now_ns and self._waits_for_budget(ticket):
-                    late += 1
         if completed:
             self.ledger.complete(len(completed))
             self._books.completed(len(completed), sum(waits_ns), timings)
             self._observer.requests_completed(completed, waits_ns, timings)
             if self.intake is not None:
+                late = sum([ticket.deadline_ns < now_ns and self._waits_for_budget(ticket) for ticket in completed])
                 self.intake.ended(now_ns, len(self._open_tickets), completed=len(completed) - late, missed=late)
         self._open_tickets.difference_update(piece_tickets)
         for ticket, outcome in zip(completed, outcomes, strict=True):

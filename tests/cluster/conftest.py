@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from serving.cluster.environment import serves_grpc
+from serving.cluster.haproxy.command import real_binary
 from serving.cluster.probes import answers_over_grpc
 from serving.config import Settings, load_settings
 from serving.operate.launch import Cluster
@@ -77,6 +78,14 @@ def started(path: Path) -> Iterator[Cluster]:
         bystander.kill()
         bystander.wait()
         assert spared, "only what the cluster started ends with it"
+
+
+def haproxy_binary() -> str:
+    """Returns the path of HAProxy. Skips the test if there is none."""
+    try:
+        return real_binary()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

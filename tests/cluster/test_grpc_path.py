@@ -22,7 +22,7 @@ from serving.api.grpc.pending import Call
 from serving.api.grpc.service import INFER, STREAM, GrpcService
 from serving.api.operations import Operations
 from serving.cluster.front.grpc_relay import GrpcRelay, Relayed
-from serving.cluster.haproxy.command import keys, real_binary
+from serving.cluster.haproxy.command import keys
 from serving.cluster.haproxy.editing import edited
 from serving.core.clock import Calendar
 from serving.port_ranges import FAST_GRPC_DISTANCE
@@ -33,6 +33,7 @@ from tests.api.conftest import model
 from tests.api.grpc_serving import service_of
 from tests.api.test_grpc_connection import MAX_MESSAGE_BYTES, infer
 from tests.api.test_witness import Notes
+from tests.cluster.conftest import haproxy_binary
 
 CONFIG = """\
 defaults
@@ -58,13 +59,6 @@ backend grpc-m
 MESSAGE = infer(2)[5:]
 LARGER = infer(2_000)[5:]  # compressible: gRPC sends messages uncompressed that would not shrink
 AN_HOUR_AGO = f"{machine().decode()}-{Calendar.now_ns() // 1000 - 3_600_000_000}"
-
-
-def binary() -> str:
-    try:
-        return real_binary()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
 
 
 class Relay(GrpcRelay):
@@ -122,7 +116,7 @@ def path(story: Callable[[SimpleNamespace], Coroutine[object, object, None]]) ->
         plain = fast_port - FAST_GRPC_DISTANCE
         config.write_text(edited(CONFIG.format(http=http, grpc=over_grpc, front=front_port, plain=plain)))
         started = asyncio.create_subprocess_exec(
-            binary(), "-db", "-f", str(config), pass_fds=(http, over_grpc), env=os.environ | keys()
+            haproxy_binary(), "-db", "-f", str(config), pass_fds=(http, over_grpc), env=os.environ | keys()
         )
         haproxy = await started
         try:

@@ -15,12 +15,13 @@ import pytest
 
 from serving.api.grpc.service import INFER
 from serving.cluster.environment import ray_environment
-from serving.cluster.haproxy.command import keys, real_binary
+from serving.cluster.haproxy.command import keys
 from serving.cluster.haproxy.editing import edited
 from serving.cluster.haproxy.errors import with_clear_errors
 from serving.config import Settings
 from serving.port_ranges import FAST_GRPC_DISTANCE
 from tests.api.test_grpc_connection import infer
+from tests.cluster.conftest import haproxy_binary
 from tests.patience import eventually
 
 SETTINGS = {
@@ -126,7 +127,7 @@ class Behind:
         )
         config = folder / "haproxy.cfg"
         config.write_text(with_clear_errors(edited(text), folder))
-        command = [real_binary(), "-db", "-f", str(config)]
+        command = [haproxy_binary(), "-db", "-f", str(config)]
         self.process = subprocess.Popen(command, pass_fds=(http_fd, grpc_fd), env=os.environ | keys())
         stack.callback(self.process.wait)
         stack.callback(self.process.terminate)
@@ -134,10 +135,6 @@ class Behind:
 
 @pytest.fixture
 def behind(tmp_path: Path) -> Iterator[Behind]:
-    try:
-        real_binary()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
     with ExitStack() as stack:
         yield Behind(tmp_path, stack)
 

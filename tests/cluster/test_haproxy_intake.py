@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from serving.api.admission.bound import EVERY, HEADER, Bound
 from serving.api.http.app import ModelApp
 from serving.api.http.connection import fast_path
-from serving.cluster.haproxy.command import keys, real_binary
+from serving.cluster.haproxy.command import keys
 from serving.cluster.haproxy.intake import LUA, SCRIPT, bounded
 from serving.cluster.replica.http_door import HEALTHZ, FastDoor
 from serving.core.intake import UNBOUNDED
@@ -29,6 +29,7 @@ from serving.names import model_path
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import Server, model
 from tests.api.grpc_serving import grpc_serving
+from tests.cluster.conftest import haproxy_binary
 from tests.patience import eventually
 
 PLACES = 2
@@ -76,7 +77,7 @@ class Line:
         check = f"option httpchk GET {HEALTHZ}" if wire == "http" else ""
         text = config.format(listener=listener.fileno(), proto=proto, wire=wire, address=server.address, check=check)
         path.write_text(bounded(text, str(script), "x-tenant"))
-        command = [real_binary(), "-db", "-f", str(path)]
+        command = [haproxy_binary(), "-db", "-f", str(path)]
         haproxy = subprocess.Popen(command, pass_fds=(listener.fileno(),), env=os.environ | keys())
         stack.callback(haproxy.wait)
         stack.callback(haproxy.terminate)
@@ -113,10 +114,6 @@ class Line:
 
 @pytest.fixture(params=["http", "grpc"])
 def line(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Line]:
-    try:
-        real_binary()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
     with ExitStack() as stack:
         yield Line(request.param, tmp_path, stack)
 

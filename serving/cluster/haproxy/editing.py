@@ -88,7 +88,7 @@ backend default_backend
 _REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
 # The last server of every backend is Ray's Python proxy, in which requests wait for a replica regardless of their
 # deadline. Only sleeping models need it: a waiting request makes Ray start a replica.
-_HTTP_OR_GRPC = re.compile(r"^backend (http|grpc)-(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
+HTTP_OR_GRPC = re.compile(r"^backend (http|grpc)-(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _REPLICA = re.compile(r"^ *server (?!.* backup$).*$", re.MULTILINE)
 _USE = re.compile(r"^ *use_backend ((?:http|grpc)-\S+) if .*\n", re.MULTILINE)
 _WAITING = re.compile(r"^( *server .* backup)$", re.MULTILINE)
@@ -145,7 +145,7 @@ def explained_by_the_front(config: str, sleepers: Collection[str]) -> str:
     HAProxy itself rejects requests only if none of the replicas that it knows can be reached."""
     absent = {
         f"{found[1]}-{found[2]}"
-        for found in _HTTP_OR_GRPC.finditer(config)
+        for found in HTTP_OR_GRPC.finditer(config)
         if found[2] not in sleepers and not _REPLICA.search(found[0])
     }
     if f"http-{FRONT}" in absent or f"backend http-{FRONT}\n" not in config:
@@ -160,7 +160,7 @@ def without_waiting(config: str, sleepers: Collection[str]) -> str:
         return backend[0] if backend[2] in sleepers else _WAITING.sub(r"\1 disabled", backend[0])
 
     times = rf"\1 {_CONNECT_TIME}\n    timeout check {_CHECK_TIME}"
-    return _HTTP_OR_GRPC.sub(refusing, _CONNECT.sub(times, config))
+    return HTTP_OR_GRPC.sub(refusing, _CONNECT.sub(times, config))
 
 
 def routed_by_model(config: str) -> str:

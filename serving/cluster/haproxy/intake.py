@@ -3,7 +3,7 @@
 A replica tells the most requests that may be in flight to it (`core/intake.py`) in a header of some answers, and a
 script in HAProxy sets it as the server's `maxconn`. While all replicas of a model are full, further requests for it are
 refused at once. With a tenant header, only those of tenants that have at least their share in flight already; the
-others wait for the next free place, which is never long. Pure functions from text to text.
+others wait for the next free place, at most for HAProxy's `timeout connect`. Pure functions from text to text.
 
 HAProxy counts its refusals and tells them to the replicas with its health checks (`api/admission/kept_out.py`), so that
 metrics, alerts and scaling see them.
@@ -15,6 +15,7 @@ import re
 
 from serving.api.admission.bound import HEADER
 from serving.api.admission.kept_out import HEADER as KEPT_OUT
+from serving.cluster.haproxy.editing import HTTP_OR_GRPC
 from serving.core.intake import UNBOUNDED
 from serving.core.outcome import Reason
 from serving.names import FRONT
@@ -31,11 +32,10 @@ core.register_action("headway_bound", {{"http-res"}}, function(txn)
 end, 0)
 """
 _TEXT = f"request refused: {Reason.OVERLOAD.value}; retry later"
-_RETRY_MS = 1000
 _REFUSALS = {
     "http": f"""status 503 content-type application/json hdr Retry-After 1 string '{{"error":"{_TEXT}"}}'""",
     "grpc": f"""status 200 hdr content-type application/grpc hdr grpc-status 14 hdr grpc-message "{_TEXT}" \
-hdr grpc-retry-pushback-ms {_RETRY_MS}""",
+hdr grpc-retry-pushback-ms 1000""",
 }
 _PATHS = {"http": "/infer", "grpc": "/ModelInfer"}
 _TABLE = "headway_kept_out"
@@ -44,7 +44,6 @@ backend {_TABLE}
     stick-table type string len 128 size 10k store gpc0
 """
 _GLOBAL = re.compile(r"^global\n", re.MULTILINE)
-_BACKEND = re.compile(rf"^backend (http|grpc)-(?!{FRONT}\n)(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
 _SERVER = re.compile(r"^( *server .*)$", re.MULTILINE)  # for one without `maxconn`, be_conn_free would be -1
 
 
@@ -53,16 +52,17 @@ def bounded(config: str, script: str, tenant_header: str = "") -> str:
 
     script: the path of a file that holds `LUA`. tenant_header: names a request's tenant; "" for a single tenant.
     """
-
     if SCRIPT in config:
         return config
 
     def with_bound(found: re.Match[str]) -> str:
+        if found[2] == FRONT:
+            return found[0]
         head, rest = found[0].split("\n", 1)
         rest = _SERVER.sub(rf"\1 maxconn {UNBOUNDED}", rest)
         return f"{head}\n{_rules(found[1], found[2], tenant_header)}{rest}"
 
-    config = _GLOBAL.sub(f"global\n    lua-load-per-thread {script}\n", _BACKEND.sub(with_bound, config), count=1)
+    config = _GLOBAL.sub(f"global\n    lua-load-per-thread {script}\n", HTTP_OR_GRPC.sub(with_bound, config), count=1)
     return config.rstrip("\n") + "\n" + _COUNTED
 
 

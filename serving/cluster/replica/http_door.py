@@ -29,7 +29,13 @@ Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 HEALTHZ = "/-/healthz"  # where Ray's HAProxy configuration asks
 
+Count = Callable[[int], None]
+
 logger = logging.getLogger("ray.serve")
+
+
+def keep_no_count(count: int) -> None:
+    """Ignores requests that HAProxy refused: in place of this process it refuses none."""
 
 
 class Entrance:
@@ -39,7 +45,7 @@ class Entrance:
         self._app: App | None = None
         self._prefix = ""
         self._takes_requests: Callable[[], bool] = bool
-        self._kept_out: Callable[[int], None] = lambda count: None
+        self._kept_out: Count = keep_no_count
         self._loop: asyncio.AbstractEventLoop | None = None
         self.door = "plain"
         self.connection: Callable[..., asyncio.Protocol] | None = None
@@ -49,11 +55,7 @@ class Entrance:
         return {"door": self.door, "infer_way": "asgi" if self.connection is None else "short"}
 
     def register(
-        self,
-        prefix: str,
-        app: App,
-        takes_requests: Callable[[], bool],
-        kept_out: Callable[[int], None] = lambda count: None,
+        self, prefix: str, app: App, takes_requests: Callable[[], bool], kept_out: Count = keep_no_count
     ) -> None:
         """Called on the app's event loop, before Ray Serve starts this replica's HTTP server.
 
@@ -86,15 +88,7 @@ entrance = Entrance()
 class FastDoor:
     """Sends requests for our app straight to it, answers HAProxy's health checks, and leaves the rest to Ray Serve."""
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        own: App,
-        path: str,
-        takes_requests: Callable[[], bool],
-        kept_out: Callable[[int], None] = lambda count: None,
-    ) -> None:
+    def __init__(self, app: App, *, own: App, path: str, takes_requests: Callable[[], bool], kept_out: Count) -> None:
         self._ray = app
         self._own = own
         self._path = path

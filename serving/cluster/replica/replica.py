@@ -122,7 +122,7 @@ class ModelReplica:
         self.http: App = ModelApp(
             served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
         )
-        kept_out = self.engine.kept_out if isinstance(self.engine, Engine) else lambda count: None
+        kept_out = self.engine.kept_out if isinstance(self.engine, Engine) else http_door.keep_no_count
         http_door.entrance.register(model_path(spec.name), self.http, self.takes_requests, kept_out)
         calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
