@@ -140,6 +140,7 @@ def forms(size: int) -> dict[str, tuple[str, Callable[[], Run]]]:
         "http JSON nested": ("FP32", numbers("[0.12],", "[1]")),
         "http JSON with a NaN": ("FP32", numbers("0.1234,", "NaN")),
         "http JSON texts": ("BYTES", lambda: as_json("BYTES", eighth, json.dumps(["text"] * eighth))),
+        "http JSON one text": ("BYTES", lambda: as_json("BYTES", 1, json.dumps(["word " * (size // 5)]))),
         "http JSON tiny inputs": ("FP32", lambda: over_http(b'{"inputs":[' + many + b"]}")),
         "http JSON many outputs": ("FP32", lambda: over_http(TINY + b',"outputs":[' + outputs + b"]}")),
         "http classes of all": ("FP32", lambda: over_http(_classes(size // 16))),

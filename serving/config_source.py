@@ -55,6 +55,27 @@ class Source:
         return f"{place}: {written(key)}" if key else place
 
 
+class _Loader(yaml.SafeLoader):
+    """A loader that stops at the first value too many, instead of reading the rest of a large file.
+
+    Raises SettingsError then. Aliases are counted once here."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self._path = path
+        self._values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _too_many(self._path, self.line + 1)
+        return super().compose_node(parent, index)
+
+
+def _too_many(path: Path, line: int) -> SettingsError:
+    return SettingsError([f"{path}:{line}: holds more than {MAX_VALUES:,} values, aliases counted each time"])
+
+
 def written(key: KeyPath) -> str:
     """Returns the path `("models", 0, "name")` as text: `models[0].name`."""
     text = ""
@@ -74,10 +95,11 @@ def read_source(path: Path) -> Source:
             raise SettingsError(
                 [f"{path}: has more than {MAX_CHARACTERS:,} characters; labels may have their own file"]
             )
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _Loader(text, path)
+        node = loader.get_single_node()
         if node is not None:
             _count(node, {}, path)
-        data = yaml.safe_load(text)
+        data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise SettingsError([_syntax_mistake(path, error)]) from error
     except yaml.YAMLError as error:
@@ -113,10 +135,7 @@ def _count(node: yaml.Node, counted: dict[int, int | None], path: Path) -> int:
         for value in values:
             count += _count(value, counted, path)
             if count > MAX_VALUES:
-                line = value.start_mark.line + 1
-                raise SettingsError(
-                    [f"{path}:{line}: holds more than {MAX_VALUES:,} values, aliases counted each time"]
-                )
+                raise _too_many(path, value.start_mark.line + 1)
         counted[id(node)] = count
     total = counted[id(node)]
     if total is None:

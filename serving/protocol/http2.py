@@ -27,7 +27,6 @@ FRAME_BYTES = 9
 PATIENCE = 2
 _MAX_BLOCKS = 512
 _MAX_BLOCK_BYTES = 2048
-_FIELD_BYTES = 8  # bytes of Huffman code that take as long to decode as one field
 
 _FRAME = Struct(">HBBBI")  # the length is 24 bits: its high 16, its low 8
 _SETTING = Struct(">HI")
@@ -134,7 +133,6 @@ class HeaderReader(Generic[T]):
         self._max_bytes = max_bytes
         self._decoder = Decoder(max_header_list_size=PATIENCE * max_bytes)
         self._has_table = True
-        self.work = 0  # work of decoding so far, in fields; _FIELD_BYTES bytes count as one field
 
     @property
     def longest_block(self) -> int:
@@ -182,13 +180,11 @@ class HeaderReader(Generic[T]):
                 for name, value in self._decoder.decode(block, raw=True)
             )
         except OversizedHeaderListError:
-            self.work += len(block)
             if self._has_table:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, large) from None
             raise TooLarge(large) from None
         except Exception as error:  # the decoder raises many types for malformed blocks
             raise ConnectionFault(COMPRESSION_ERROR, f"unreadable headers: {error}") from None
-        self.work += len(headers) + len(block) // _FIELD_BYTES
         if self._has_table and sum(len(name) + len(value) + 32 for name, value in headers) > self._max_bytes:
             raise TooLarge(large)
         return headers

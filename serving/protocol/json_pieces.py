@@ -22,7 +22,10 @@ MAX_TENSORS = 1024  # tensors of one message that is taken apart
 MAX_REST_BYTES = 1 << 18  # bytes of a message without the values of its tensors
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _STRINGS = re.compile(_STRING, re.DOTALL)
+_CLOSED = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
 _UP_TO_COMMA = re.compile(rb'(?:(?:[^",]++|' + _STRING + rb")*+,)*+", re.DOTALL)
+_INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_QUOTATION_MARK = ord('"')
 # Strict JSON numbers of the same length, so that offsets do not change.
 _STRICT = ((b"NaN", b"1e1"), (b"Infinity", b"1e000001"))
 _IN_WORDS = re.compile(rb"[NaInfity]*+")
@@ -147,24 +150,50 @@ def pieces(array: bytes | memoryview, piece_bytes: int = PIECE_BYTES) -> Iterato
     view = memoryview(array)
     depth = start = 0
     while start < len(view):
-        piece = _up_to_comma(view, start, piece_bytes)
-        start += len(piece)
-        outside = _STRINGS.sub(b"", piece) if b'"' in piece else piece
-        opened = depth
-        depth += outside.count(b"[") - outside.count(b"]")
-        yield b"[" * opened + (piece[:-1] if start < len(view) else piece) + b"]" * depth
+        end, risen = _up_to_comma(view, start, piece_bytes)
+        piece = bytes(view[start : end - 1 if end < len(view) else end])
+        yield b"[" * depth + piece + b"]" * (depth + risen)
+        depth += risen
+        start = end
 
 
-def _up_to_comma(view: memoryview, start: int, piece_bytes: int) -> bytes:
-    """Returns about `piece_bytes` bytes that end with a comma outside of strings, or all bytes that are left."""
-    while start + piece_bytes < len(view):
-        piece = bytes(view[start : start + piece_bytes])
-        found = _UP_TO_COMMA.match(piece) if b'"' in piece else None
-        size = found.end() if found else piece.rfind(b",") + 1
-        if size:
-            return piece[:size]
-        piece_bytes *= 2  # one value is longer
-    return bytes(view[start:])
+def _up_to_comma(view: memoryview, start: int, piece_bytes: int) -> tuple[int, int]:
+    """Returns where a piece that begins outside of strings ends, and how many lists are open there beyond those before.
+
+    It ends behind a comma outside of strings, about `piece_bytes` from `start`, or with the array. Each search covers
+    at most `piece_bytes`, since a regular expression holds the interpreter's lock too."""
+    risen = 0
+    while start < len(view):
+        part = bytes(view[start : start + piece_bytes])
+        is_last = start + piece_bytes >= len(view)
+        last_comma = _UP_TO_COMMA.match(part)
+        if last_comma and last_comma.end() and not is_last:
+            return start + last_comma.end(), risen + _opened(part[: last_comma.end()])
+        closed = _CLOSED.match(part)
+        size = closed.end() if closed else 0
+        risen += _opened(part[:size])
+        start += size
+        if size < len(part):  # a string begins that does not end in this part
+            start = _end_of_string(view, start, piece_bytes)
+    return start, risen
+
+
+def _opened(text: bytes) -> int:
+    """Returns how many more lists begin than end in a text that holds only whole strings."""
+    outside = _STRINGS.sub(b"", text) if b'"' in text else text
+    return outside.count(b"[") - outside.count(b"]")
+
+
+def _end_of_string(view: memoryview, start: int, piece_bytes: int) -> int:
+    """Returns the place behind the quotation mark that ends the string which begins at `start`."""
+    start += 1
+    while start < len(view):
+        inside = _INSIDE.match(view, start, start + piece_bytes + 1)
+        assert inside is not None  # it matches nothing too
+        start = inside.end()
+        if start < len(view) and view[start] == _QUOTATION_MARK:
+            return start + 1
+    return start
 
 
 def leaves(values: list[Any]) -> Iterator[Any]:

@@ -77,8 +77,10 @@ class Peer:
     async def frames(self) -> list[tuple[int, int, int, bytes]]:
         """Runs the event loop until the server has sent everything. Returns (kind, flags, stream, payload) of the
         frames since the last call."""
-        for _ in range(20):
+        turns = 20
+        while turns:
             await asyncio.sleep(0)
+            turns = 20 if self.connection._is_resting else turns - 1
         frames = []
         while self._read < len(self.transport.written):
             size, kind, flags, id = http2.read_frame_head(self.transport.written, self._read)

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 from hpack import Encoder
 
 from serving.api.grpc.service import STREAM, STREAM_WINDOW
+from serving.api.http2 import receiving
 from serving.api.http2.allowance import IDLE_FRAMES
-from serving.api.http2.connection import MAX_STREAMS, MIN_HELD_BYTES
-from serving.api.http2.receiving import TURN_STREAMS, TURN_WORK
+from serving.api.http2.connection import DROPPED_AT_ONCE, MAX_STREAMS, MIN_HELD_BYTES
+from serving.api.http2.receiving import TURN_NS
 from serving.api.http2.sending import MAX_TURN, MAX_UNREAD
 from serving.core.errors import ModelError
 from serving.core.outcome import Failed
@@ -55,8 +57,6 @@ def test_a_flood_of_frames_that_advance_no_call_ends_the_connection(flood: str) 
     async def check(peer: Peer, backend: EchoBackend) -> None:
         peer.send(*FLOODS[flood](MANY))
         frames = await peer.frames()
-        while peer.connection._is_resting:
-            frames += await peer.frames()
         kind, _, _, payload = frames[-1]
         assert (kind, payload[4:8]) == (http2.GOAWAY, CALM.to_bytes(4, "big"))
         assert peer.transport.closed
@@ -122,42 +122,62 @@ def in_two(id: int, block: bytes) -> bytes:
     return begin(id, 0, block[:1]) + http2.frame(http2.CONTINUATION, http2.END_HEADERS, id, block[1:])
 
 
-# Header blocks that are expensive to decode (many fields of one byte each; a long Huffman-coded value), and the work
-# that each takes, in fields.
-EXPENSIVE: dict[str, tuple[bytes, int]] = {
-    "many fields": (b"\x82" * 1500, 1500),
-    "long values": (Encoder().encode([*HEADERS, ("x-id", "1" * 4000)]), 4000 * 5 // 8 // 8),
+# Frames that cost the server more than the client; a function of the stream's id each.
+EXPENSIVE: dict[str, Callable[[int], bytes]] = {
+    "many fields": lambda id: begin(id, block=b"\x82" * 1500),
+    "many fields in two frames": lambda id: in_two(id, b"\x82" * 1500),
+    "calls made and reset": lambda id: begin(id) + data(id, infer()) + http2.reset(id, http2.CANCEL),
+    "settings": lambda id: http2.settings([(http2.INITIAL_WINDOW_SIZE, id)] * 100),
+    "a message a byte a frame": lambda id: begin(id) + b"".join(http2.frame(http2.DATA, 0, id, b"\0") for _ in infer()),
 }
+MOST_FRAMES = 10  # in a turn, if the clock shows TURN_NS / MOST_FRAMES more each time
 
 
-@pytest.mark.parametrize("frames", [begin, in_two])
 @pytest.mark.parametrize("expensive", EXPENSIVE)
-def test_the_work_for_one_connection_per_iteration_of_the_loop_is_bounded(
-    expensive: str, frames: Callable[..., bytes]
+def test_the_time_for_one_connection_per_iteration_of_the_loop_is_bounded(
+    expensive: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    block, work = EXPENSIVE[expensive]
+    ticks = count(0, TURN_NS // MOST_FRAMES)
+    monkeypatch.setattr(receiving, "now_ns", lambda: next(ticks))
 
     @with_peer
     async def bounded(peer: Peer, backend: EchoBackend) -> None:
         peer.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
-        blocks = {id: block + http2.header_block([(b"x", b"%d" % id)]) for id in range(1, 401, 2)}
-        wrong = [frames(id, block=one) for id, one in blocks.items()]
-        sent = [*wrong, *(begin(id) + data(id, infer()) for id in range(401, 3401, 2))]
-        iterations = 0
-        peer.send(*sent)
+        taken: list[int] = []
+        take = peer.connection._take
+        monkeypatch.setattr(peer.connection, "_take", lambda kind, *frame: (taken.append(kind), take(kind, *frame)))
+        ids = range(1, 101, 2)
+        peer.send(*(EXPENSIVE[expensive](id) for id in ids), begin(201) + data(201, infer()))
         while peer.connection._is_resting:
-            before = peer.connection._reader.work, peer.connection._last_stream
+            before = len(taken)
             peer.send(b"")  # bytes that arrive meanwhile are not read yet
-            assert (peer.connection._reader.work, peer.connection._last_stream) == before
+            assert len(taken) == before
             await asyncio.sleep(0)
-            assert peer.connection._reader.work - before[0] <= TURN_WORK + 2 * work
-            assert peer.connection._last_stream - before[1] <= 2 * TURN_STREAMS + 2
-            iterations += 1
-        assert iterations >= 200 * work // (TURN_WORK + 2 * work)
-        assert peer.connection._last_stream == 3399
+            assert len(taken) - before <= MOST_FRAMES
+        assert len(taken) >= len(ids)
+        assert peer.connection._last_stream == 201
         assert not peer.transport.closed
 
     bounded()
+
+
+@with_peer
+async def test_the_calls_of_a_lost_connection_end_some_per_iteration_of_the_loop(
+    peer: Peer, backend: EchoBackend
+) -> None:
+    stream = Encoder().encode([(name, STREAM if name == ":path" else value) for name, value in HEADERS])
+    peer.send(*(begin(id, block=stream) for id in range(1, 2 * MAX_STREAMS, 2)))
+    await peer.frames()
+    ended = [call.answering for call in peer.connection._streams.values()]
+    peer.connection.connection_lost(None)
+    before = 0
+    while peer.connection._streams:
+        await asyncio.sleep(0)
+        cancelled = sum(task.cancelling() or task.done() for task in ended)
+        assert cancelled - before <= 2 * DROPPED_AT_ONCE
+        before = cancelled
+    await asyncio.wait(ended)
+    assert len(ended) == MAX_STREAMS
 
 
 @with_peer

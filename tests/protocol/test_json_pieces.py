@@ -1,6 +1,8 @@
 """Large JSON that is decoded in pieces gives the same result as in one piece."""
 
 import json
+import re
+import sys
 from itertools import chain
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.protocol import json_pieces
 from serving.protocol.binary_codec import decode_request, decode_response
 from serving.protocol.errors import BadMessage
 from serving.protocol.json_codec import LARGE_BYTES, PIECE_ELEMENTS, read_values, write_values
@@ -64,6 +67,33 @@ def test_pieces_are_as_long_as_they_should_be_where_values_are_short() -> None:
     sizes = [len(piece) for piece in pieces(text)]
     assert len(text) > 10 * PIECE_BYTES
     assert max(sizes) <= PIECE_BYTES + 10
+
+
+class Watched:
+    """A regular expression that records the most bytes it was asked to search at once."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self.pattern = pattern
+        self.most_bytes = 0
+
+    def match(self, text: bytes, start: int = 0, end: int = sys.maxsize) -> re.Match[bytes] | None:
+        self.most_bytes = max(self.most_bytes, min(end, len(text)) - start)
+        return self.pattern.match(text, start, end)
+
+    def sub(self, by: bytes, text: bytes) -> bytes:
+        self.most_bytes = max(self.most_bytes, len(text))
+        return self.pattern.sub(by, text)
+
+
+@pytest.mark.parametrize("word", ["word ", '"', "\\", ",", "[", "\u4e2d"])
+def test_no_search_in_a_long_text_covers_more_than_a_piece(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = {name: Watched(getattr(json_pieces, name)) for name in ("_STRINGS", "_CLOSED", "_UP_TO_COMMA", "_INSIDE")}
+    for name, pattern in watched.items():
+        monkeypatch.setattr(json_pieces, name, pattern)
+    values = ["first", word * PIECE_BYTES, "last"]
+    parts = [json.loads(bytes(piece)) for piece in pieces(json.dumps(values).encode())]
+    assert list(chain.from_iterable(parts)) == values
+    assert 0 < max(pattern.most_bytes for pattern in watched.values()) <= PIECE_BYTES + 1
 
 
 def test_a_list_of_many_pieces_is_one_tensor() -> None:

@@ -5,6 +5,7 @@ arrive; the subclass passes response data and trailers back. The cases of h2spec
 and floods of all kinds (test_http2_floods.py) test it.
 """
 
+from itertools import islice
 from typing import Any
 
 from serving.api.http2.gone import GoneStreams
@@ -14,6 +15,7 @@ from serving.protocol import http2
 from serving.protocol.errors import BadMessage, TooLarge
 
 MAX_STREAMS = 1024  # open at a time on one connection
+DROPPED_AT_ONCE = 64  # of the streams of a lost connection, per iteration of the event loop
 MAX_HEADER_BYTES = 64 * 1024
 MIN_HELD_BYTES = 64 << 20
 HELD_WINDOWS = 4  # bound of the bytes that wait on one connection, received or to be sent, in receive windows
@@ -81,8 +83,14 @@ class Http2Connection(FrameReceiver[H]):
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closed = True
         self._connections.discard(self)
-        for stream in list(self._streams.values()):
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        """Drops all streams, some per iteration of the event loop, since each may have tasks that then end."""
+        for stream in list(islice(self._streams.values(), DROPPED_AT_ONCE)):
             self._drop(stream)
+        if self._streams:
+            self._loop.call_soon(self._drop_all)
 
     def leave(self) -> None:
         """Drains the connection: sends GOAWAY, refuses new streams, and closes when the open ones are answered."""

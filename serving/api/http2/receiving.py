@@ -9,15 +9,15 @@ connection.
 import logging
 from typing import Any, Generic, Protocol, TypeVar
 
+from serving.api.exchange import now_ns
 from serving.api.http2.allowance import Allowance
 from serving.api.http2.sending import FrameSender
 from serving.protocol import http2
 
 _log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 1 << 20
-# Bounds of what one connection may do in one iteration of the event loop, so that it does not delay other connections.
-TURN_STREAMS = 512  # new streams
-TURN_WORK = 4096  # decoded header fields, see `HeaderReader.work`
+# The time for which one connection may be read in one iteration of the event loop, so that it does not delay others.
+TURN_NS = 5_000_000
 
 
 class RequestHead(Protocol):
@@ -135,7 +135,7 @@ class FrameReceiver(FrameSender, Generic[H]):
                 return 0
             self._has_preface = True
             offset = len(http2.PREFACE)
-        last_stream, last_work = self._last_stream + 2 * TURN_STREAMS, self._reader.work + TURN_WORK
+        ends_ns = now_ns() + TURN_NS
         while offset + http2.FRAME_BYTES <= end:
             size, kind, flags, id = http2.read_frame_head(data, offset)
             if size > MAX_FRAME_BYTES:
@@ -155,7 +155,7 @@ class FrameReceiver(FrameSender, Generic[H]):
                     raise
                 _log.exception("resetting an HTTP/2 stream after an internal error")
                 self._reset(id, http2.INTERNAL_ERROR)
-            if kind != http2.DATA and (self._last_stream > last_stream or self._reader.work > last_work):
+            if now_ns() >= ends_ns:
                 self._rest()
                 return offset
         self._needed = 0
