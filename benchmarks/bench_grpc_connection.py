@@ -76,6 +76,11 @@ class Sink:
     def write(self, data: bytes) -> None:
         self.bytes += len(data)
 
+    def pause_reading(self) -> None:
+        """Does nothing: the reads are prepared, and the connection keeps what it cannot read yet."""
+
+    resume_reading = pause_reading
+
     def is_closing(self) -> bool:
         return False
 
@@ -119,12 +124,11 @@ async def run(count: int, rounds: int) -> None:
         hello = http2.settings([(http2.INITIAL_WINDOW_SIZE, http2.LARGEST_WINDOW)])
         connection.data_received(http2.PREFACE + hello + http2.frame(http2.SETTINGS, http2.ACK, 0) + room)
         began = time.process_time_ns()
-        for read in prepared:
-            connection.data_received(read)
+        unread = iter(prepared)
+        while sink.bytes < count * ARRAY.nbytes:  # after the last read only if the machine paused
+            connection.data_received(next(unread, b""))
             await asyncio.sleep(0)
         took_us = (time.process_time_ns() - began) / count / 1000
-        await asyncio.sleep(0)
-        assert sink.bytes > count * ARRAY.nbytes
         print(f"{took_us:.2f} µs per call")
 
 
