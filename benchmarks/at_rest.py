@@ -48,7 +48,7 @@ def main() -> None:
     ready_s, rests = [], []
     for _ in range(options.rounds):
         command = [str(Path(sys.executable).with_name("headway")), "serve", str(config.resolve())]
-        with running(command, _environment(), Path.cwd(), FOLDER / "server.log") as server:
+        with running(command, environment(), Path.cwd(), FOLDER / "server.log") as server:
             start = watch(server)
             _print_start(start)
             ready_s.append(start.ready_s)
@@ -112,7 +112,7 @@ def _print_rest(server: Running, found: Mapping[str, float]) -> None:
         print(f"  {100 * share:6.2f} %  {label} ({count.get(label, 0)})")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Returns the environment of the server: like a user's, so Python may keep what it has compiled."""
     kept = clean() | {"PYTHONUNBUFFERED": "1"} | {n: v for n, v in os.environ.items() if n.startswith("RAY_")}
     return {name: value for name, value in kept.items() if name != "PYTHONDONTWRITEBYTECODE"}
