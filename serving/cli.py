@@ -18,6 +18,7 @@ from rich.table import Table
 
 from serving import explain as explaining
 from serving.config import Settings, SettingsError, load_settings
+from serving.operate import keys
 
 app = typer.Typer(
     name="headway",
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Serves PyTorch models with batches that tune themselves. Begin with demo.yaml.",
 )
+app.add_typer(keys.app)
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 

@@ -7,10 +7,21 @@ default and meaning; `headway settings --markdown` prints that table.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 from pydantic import model_validator as checks_all
 
 from models.spec import Execution, Limits, ModelSpec, Precision, Resources, TensorSpec
@@ -19,10 +30,12 @@ from serving.config_source import KeyPath, SettingsError, Source, read_source
 from serving.config_values import (
     ImportString,
     JsonText,
+    KeySetPlace,
     Labels,
     ModelName,
     Number,
     Origin,
+    StatePlace,
     Switch,
     Version,
     Weight,
@@ -53,6 +66,43 @@ class RayPorts(NamedTuple):
     metrics: int
 
 
+class JwtSettings(Section):
+    """Settings of the tokens that an identity provider issues."""
+
+    issuer: str = Field(min_length=1, description="The `iss` of the tokens.")
+    audience: str = Field(min_length=1, description="What the `aud` of the tokens has to contain: this server's name.")
+    jwks: KeySetPlace = Field(
+        description="The provider's public keys: a file or an `https://` URL. Read again every five minutes, and when "
+        "a token names a key that is not in it, at most every ten seconds.",
+    )
+    tenant_claim: str = Field("tenant", min_length=1, description="The claim that names the tenant. `org.id`: nested.")
+    scopes_claim: str = Field(
+        "scope",
+        min_length=1,
+        description="The claim that lists the scopes: a text with blanks, or a list. Other words in it are ignored.",
+    )
+    algorithms: list[Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]] = Field(
+        ["RS256", "ES256", "EdDSA"], min_length=1, description="The algorithms by which tokens may be signed."
+    )
+
+
+class AuthSettings(Section):
+    """Settings of the credentials that callers need. In a file, `auth: none` stands for those without any."""
+
+    keys: bool = Field(
+        True,
+        description="Callers need a key that `headway keys create` has made. `auth: none` in place of the section: "
+        "nobody needs a credential. No `auth` at all is the same on a loopback address; on any other one, the server "
+        "does not start.",
+    )
+    jwt: JwtSettings | None = Field(None, description="Tokens of an identity provider are taken too.")
+
+    @property
+    def is_none(self) -> bool:
+        """True if the file says that nobody needs a credential."""
+        return not self.keys and self.jwt is None
+
+
 class ServerSettings(Section):
     """Settings of the server as a whole."""
 
@@ -60,7 +110,8 @@ class ServerSettings(Section):
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="The address the server listens on. `0.0.0.0`: reachable from other machines. `::`: over IPv6 too.",
+        description="The address the server listens on. `0.0.0.0`: reachable from other machines. `::`: over IPv6 too. "
+        "Any address but a loopback needs `auth`.",
     )
     http_port: int = Field(8000, ge=1, le=65535, description="Port of the Open Inference Protocol over HTTP.")
     grpc_port: int | None = Field(
@@ -141,6 +192,12 @@ class ServerSettings(Section):
         "bring one are traced if its sampled flag is set.",
     )
 
+    auth: AuthSettings | None = Field(None, description="Who may call. See docs/configuration.md.")
+    state: StatePlace | None = Field(
+        None,
+        description="Where keys and the audit are kept: a folder, or `s3://bucket/folder` for keys that several "
+        "machines share. Unset: `~/.headway/state`.",
+    )
     admin_token_file: str | None = Field(
         None,
         min_length=1,
@@ -159,6 +216,21 @@ class ServerSettings(Section):
         ge=1,
         description="The most that this folder holds, for all replicas of a machine. The oldest lines are deleted.",
     )
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _read_auth(cls, value: object) -> object:
+        if value == "none":
+            return AuthSettings(keys=False)
+        if isinstance(value, str | bool):
+            raise ValueError("expected `none`, or a section with `keys: true` or `jwt`")
+        if isinstance(value, Mapping) and value.get("keys") is False and not value.get("jwt"):
+            raise ValueError("keys: without keys and without `jwt` nobody could call; `auth: none` lets everybody")
+        return value
+
+    @field_serializer("auth", mode="wrap")
+    def _write_auth(self, auth: AuthSettings | None, handler: SerializerFunctionWrapHandler) -> object:
+        return "none" if auth is not None and auth.is_none else handler(auth)
 
     @property
     def own_host(self) -> str:
@@ -183,9 +255,21 @@ class ServerSettings(Section):
                 raise ValueError(f"{key}: {port} is used by replicas, for gRPC from HAProxy; take {other}, say")
             if port in self.ray_ports or port in RAY_HTTP or port in RAY_GRPC:
                 raise ValueError(f"{key}: {port} is used by Ray Serve itself; take {other}, say")
+        if self.auth is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"host: {self.host} can be reached from other machines, and anybody there could call the server; write "
+                "`auth: {keys: true}` and make keys with `headway keys create`, or `auth: none` if that is intended"
+            )
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")
         return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, which may stand for any address
 
 
 class TensorSettings(Section):

@@ -14,6 +14,10 @@ from serving.text_file import UnreadableText, read_lines
 PATH_SEGMENT = re.compile(rf"[A-Za-z0-9][{NAME_CHARACTERS}]{{0,99}}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
+STATE_URL = re.compile(r"file://(localhost)?/[^?#\s]*|s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._=+@/-]*)?")
+KEY_SET_URL = re.compile(
+    r"file://(localhost)?/[^?#\s]*|(https://[^/@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)/\S*"
+)
 RESERVED_NAMES = {  # each with what the server uses it for
     FRONT: "the application that answers all requests that belong to no model",
     "stats": "GET /v2/models/stats returns the statistics of all models",
@@ -90,6 +94,34 @@ def _origin(text: str) -> str:
     return text
 
 
+def _whole_path(text: str, info: ValidationInfo) -> str:
+    """Returns the path with the folder of the settings file before it, unless it is absolute or begins with `~`."""
+    if not text or not text.isprintable():
+        raise ValueError("is no path: it is empty, or holds characters that cannot be printed")
+    try:
+        return str(Path((info.context or {}).get("folder", "."), Path(text).expanduser()).absolute())
+    except RuntimeError as error:
+        raise ValueError(f"is no path: {error}") from None
+
+
+def _state(text: str, info: ValidationInfo) -> str:
+    """Returns the place of the state: a URL as it is, a folder with its whole path."""
+    if "://" not in text:
+        return _whole_path(text, info)
+    if not STATE_URL.fullmatch(text):
+        raise ValueError("expected a folder, file:///folder or s3://bucket/folder; credentials come from elsewhere")
+    return text
+
+
+def _key_set(text: str, info: ValidationInfo) -> str:
+    """Returns the place of a JWKS: a URL as it is, a file with its whole path."""
+    if "://" not in text:
+        return _whole_path(text, info)
+    if not KEY_SET_URL.fullmatch(text):
+        raise ValueError("expected a file, file:///file or https://host/path; http:// only on this machine")
+    return text
+
+
 def _positive(weight: float) -> float:
     if weight <= 0:
         raise ValueError(f"a weight must be positive, got {weight}")
@@ -101,6 +133,8 @@ ModelName = Annotated[str, AfterValidator(_path_segment), AfterValidator(_free)]
 Version = Annotated[str, BeforeValidator(_text_of_whole), AfterValidator(_path_segment)]
 ImportString = Annotated[str, AfterValidator(_import_string)]
 JsonText = Annotated[str, AfterValidator(_json)]
+StatePlace = Annotated[str, AfterValidator(_state)]
+KeySetPlace = Annotated[str, AfterValidator(_key_set)]
 Labels = Annotated[list[str], BeforeValidator(_lines)]
 Weight = Annotated[float, AfterValidator(_positive)]
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(_off_of_false)]

@@ -21,6 +21,9 @@ models:
 """
 
 
+JWT = {"issuer": "https://id.example", "audience": "headway", "jwks": "https://id.example/jwks"}
+
+
 def mistakes_of(tmp_path: Path, text: str) -> list[str]:
     """Returns the messages for a settings file with this text, without its folder."""
     file = tmp_path / "my.yaml"
@@ -112,7 +115,32 @@ def test_mistakes_in_a_manifests_settings_are_reported_without_the_options() -> 
     ],
 )
 def test_the_server_is_called_by_an_address_that_fits_into_a_url(host: str, url: str) -> None:
-    assert ServerSettings(host=host).url == url
+    assert ServerSettings(host=host, auth="none").url == url
+
+
+@pytest.mark.parametrize("auth", ["none", {"keys": True}, {"keys": False, "jwt": JWT}])
+def test_a_server_for_other_machines_starts_once_the_file_says_who_may_call(auth: object) -> None:
+    settings = ServerSettings.model_validate({"host": "0.0.0.0", "auth": auth})
+    assert settings.auth.is_none == (auth == "none")
+    written = settings.model_dump(exclude_unset=True)
+    assert written == {"host": "0.0.0.0", "auth": auth}
+    assert ServerSettings.model_validate(written) == settings
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_on_a_loopback_address_nobody_has_to_be_named(host: str) -> None:
+    assert ServerSettings(host=host).auth is None
+
+
+def test_the_state_and_the_key_set_are_found_from_the_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    jwt = "{issuer: https://id.example, audience: headway, jwks: jwks.json}"
+    file.write_text(GOOD.replace("http_port: 8010", f"state: kept\n  auth: {{jwt: {jwt}}}"))
+    server = load_settings(file).server
+    assert (server.state, server.auth.keys) == (str(tmp_path / "kept"), True)
+    assert (server.auth.jwt.jwks, server.auth.jwt.tenant_claim) == (str(tmp_path / "jwks.json"), "tenant")
+    for place in ("s3://bucket/head/way", "file:///var/lib/headway", "/var/lib/headway"):
+        assert ServerSettings(state=place).state == place
 
 
 def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
@@ -138,6 +166,27 @@ def test_ports_of_ray_follow_ours_and_stay_ports() -> None:
         ("grpc_port: 41500", "grpc_port: 41500 is used by replicas, for gRPC from HAProxy; take 8001, say"),
         ("http_port: 42500", "http_port: 42500 is used by replicas"),
         ("grpc_port: 8000", "grpc_port: 8000 is already the http_port"),
+        (
+            "host: 0.0.0.0",
+            "host: 0.0.0.0 can be reached from other machines, and anybody there could call the server; ",
+        ),
+        ("host: '::'", "host: :: can be reached from other machines"),
+        ("host: example.com", "host: example.com can be reached from other machines"),
+        ("auth: maybe", "auth: expected `none`, or a section with `keys: true` or `jwt`"),
+        ("auth: false", "auth: expected `none`, or a section"),
+        ("auth: {key: true}", "auth.key: unknown key; did you mean 'keys'?"),
+        ("auth: {keys: false}", "auth.keys: without keys and without `jwt` nobody could call"),
+        ("auth: {jwt: {issuer: a, audience: b}}", "auth.jwt.jwks: is missing"),
+        (
+            "auth: {jwt: {issuer: a, audience: b, jwks: c, algorithms: [HS256]}}",
+            "auth.jwt.algorithms[0]: 'HS256' is not",
+        ),
+        (
+            "auth: {jwt: {issuer: a, audience: b, jwks: 'http://id.example/'}}",
+            "auth.jwt.jwks: expected a file, file:///",
+        ),
+        ("state: gs://bucket", "state: expected a folder, file:///folder or s3://bucket/folder"),
+        ("state: s3://key:secret@bucket", "state: expected a folder"),
         ("haproxy: maybe", "haproxy: 'maybe' is not possible; expected 'auto' or 'off'"),
     ],
 )

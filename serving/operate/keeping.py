@@ -1,7 +1,7 @@
-"""The folder for the files of Ray Serve's HAProxy and, if the home folder cannot be written, for Ray's token.
+"""Folders of the user that serves: for what is lost with a restart of the machine, and for the state, which is not.
 
-Each user has one, closed to all others. Ray's default places fail for a second user of a machine, and without a
-writable home folder.
+The first holds the files of Ray Serve's HAProxy and, if the home folder cannot be written, Ray's token. Each user has
+one, closed to all others. Ray's default places fail for a second user of a machine, and without a writable home folder.
 """
 
 import os
@@ -50,6 +50,16 @@ def home() -> Path | None:
         return Path.home()
     except RuntimeError:
         return None
+
+
+def state_place(setting: str | None, home: Path | None) -> str:
+    """Returns where keys and the audit are kept: as `server.state` says, else in the home folder. Raises Unsafe without
+    either, since the state must outlive a restart of the machine."""
+    if setting is not None:
+        return setting
+    if home is None:
+        raise Unsafe("this user has no home folder to keep keys in; set server.state to a folder")
+    return str(home / ".headway" / "state")
 
 
 def token_environment(folder: Path, environment: Mapping[str, str], home: Path | None) -> dict[str, str]:

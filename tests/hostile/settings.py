@@ -96,6 +96,11 @@ def _values() -> Cases:
         "a host that is a list": "host: [a]",
         "a host of nothing": 'host: ""',
         "a header with a line feed": 'tenant_header: "a\\nb"',
+        "a server for everybody without a word about it": "host: 0.0.0.0",
+        "an auth that is a list": "auth: [none]",
+        "an auth of nobody": "auth: {keys: false}",
+        "a state of text": 'state: "s3://"',
+        "a state with a null byte": 'state: "a\\0b"',
         "an endpoint that is a file": "trace_endpoint: file:///etc/passwd",
     }
     model = {

@@ -18,7 +18,9 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.runtime": ("serving.core", "serving.scaling.signals", "models.base", "models.spec"),
     "serving.scaling": (),
     "serving.telemetry": ("serving.core",),
-    "serving.testing": ("serving.core", "models.base", "models.spec"),
+    "serving.testing": ("serving.core", "serving.store.objects", "models.base", "models.spec"),
+    "serving.store": (),
+    "serving.gateway": ("serving.api.faults", "serving.api.recall", "serving.core.clock", "serving.store.objects"),
     "serving.config": (
         "models.spec",
         "serving.config_mistakes",
@@ -60,6 +62,9 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.operate": (
         "serving.api.admission",
         "serving.cluster",
+        "serving.core.clock",
+        "serving.gateway",
+        "serving.store.objects",
         "serving.telemetry",
         "serving.config",
         "serving.direct",
@@ -96,8 +101,10 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pydantic": ("serving.config", "serving.config_mistakes", "serving.config_values", "serving.explain"),
     "pydantic_core": ("serving.config_mistakes",),
     "yaml": ("serving.config_source", "serving.operate.render.kuberay"),
-    "typer": ("serving.cli",),
-    "rich": ("serving.cli", "serving.top", "loadtest"),
+    "typer": ("serving.cli", "serving.operate.keys"),
+    "rich": ("serving.cli", "serving.operate.keys", "serving.top", "loadtest"),
+    "obstore": ("serving.store.objects",),
+    "jwt": ("serving.gateway.tokens",),
     "locust": ("loadtest.locust_user",),
     "tritonclient": ("loadtest.wires.grpc",),
     "pynvml": ("serving.operate.doctor", "serving.telemetry"),
@@ -130,6 +137,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
 
 # The distribution in pyproject.toml that a module comes with, where it has another name.
 DISTRIBUTIONS = {
+    "jwt": "pyjwt",
     "yaml": "pyyaml",
     "pynvml": "nvidia-ml-py",
     "PIL": "pillow",
