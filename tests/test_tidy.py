@@ -259,7 +259,15 @@ def loaded_with(modules: Collection[str], unwanted: Collection[str]) -> list[str
 
 @pytest.mark.parametrize(
     "package",
-    ["serving.core", "serving.scaling", "serving.protocol", "serving.api", "serving.runtime", "serving.config"],
+    [
+        "serving.core",
+        "serving.scaling",
+        "serving.protocol",
+        "serving.api",
+        "serving.runtime",
+        "serving.config",
+        "serving.traffic",
+    ],
 )
 def test_a_package_does_not_load_torch_or_ray(package: str) -> None:
     loaded = loaded_with([source.module for source in SHIPPED if within(source.module, [package])], {"ray", "torch"})

@@ -21,6 +21,8 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.testing": ("serving.core", "serving.store.objects", "models.base", "models.spec"),
     "serving.store": (),
     "serving.gateway": ("serving.api.faults", "serving.api.recall", "serving.core.clock", "serving.store.objects"),
+    "serving.traffic": (),
+    "serving.testing": ("serving.core", "models.base", "models.spec"),
     "serving.config": (
         "models.spec",
         "serving.config_mistakes",
@@ -151,7 +153,7 @@ DISTRIBUTIONS = {
 }
 OPTIONAL = {"ml_dtypes": "without it, BF16 values are raw bits"}
 
-STDLIB_ONLY = ("serving.core", "serving.scaling")
+STDLIB_ONLY = ("serving.core", "serving.scaling", "serving.traffic")
 OUTSIDE_CORE = ("asyncio", "threading", "logging", "socket", "time", "random")  # standard library, but not in the core
 
 CLOCK_OWNERS = {
