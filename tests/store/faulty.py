@@ -1,0 +1,62 @@
+"""A server between client and Valkey that passes bytes on, until it is told to hang, to lie, or to break off."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+PIECE = 1 << 16
+
+
+class Between:
+    """Passes on what goes to and fro.
+
+    alter: makes of the n-th piece of answers, counted from 1 over all connections, what the client gets. None: the
+        connection breaks off.
+    """
+
+    def __init__(self, server: Path, alter: Callable[[int, bytes], bytes | None]) -> None:
+        self.alter = alter
+        self.pieces = 0
+        self.flows = asyncio.Event()  # while it is not set, answers are kept back
+        self.flows.set()
+        self._server = server
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_read, to_write = await asyncio.open_unix_connection(str(self._server))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pass(reader, to_write))
+            group.create_task(self._answer(to_read, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while piece := await reader.read(PIECE):
+                writer.write(piece)
+        except ConnectionError:
+            pass
+        writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(PIECE):
+            await self.flows.wait()
+            self.pieces += 1
+            altered = self.alter(self.pieces, piece)
+            if altered is None:
+                break
+            writer.write(altered)
+        writer.close()
+
+
+@asynccontextmanager
+async def between(
+    folder: Path, server: Path, alter: Callable[[int, bytes], bytes | None] = lambda number, piece: piece
+) -> AsyncIterator[tuple[str, Between]]:
+    """Yields the URL of such a server, and the server."""
+    middle = Between(server, alter)
+    path = folder / "between.sock"
+    listener = await asyncio.start_unix_server(middle.serve, str(path))
+    try:
+        yield f"unix://{path}", middle
+    finally:
+        listener.close()
+        path.unlink()
