@@ -73,6 +73,7 @@ bench: $(READY) ## measure the hot paths in microseconds
 	$(BIN)/python -m benchmarks.bench_http_codec
 	$(BIN)/python -m benchmarks.bench_http_connection
 	$(BIN)/python -m benchmarks.bench_grpc_connection
+	$(BIN)/python -m benchmarks.bench_quotas
 
 bench-peers: $(READY) ## compare Headway and its peers side by side (installs the peers beside it; about ten minutes)
 	$(BIN)/python -m benchmarks.peers

@@ -268,6 +268,7 @@ def loaded_with(modules: Collection[str], unwanted: Collection[str]) -> list[str
         "serving.config",
         "serving.traffic",
         "serving.store",
+        "serving.gateway",
     ],
 )
 def test_a_package_does_not_load_torch_or_ray(package: str) -> None:

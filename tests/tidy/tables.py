@@ -23,6 +23,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.gateway": ("serving.api.faults", "serving.api.recall", "serving.core.clock", "serving.store.objects"),
     "serving.traffic": (),
     "serving.store": ("serving.core.clock", "serving.traffic"),
+    "serving.gateway": ("serving.core.clock", "serving.store", "serving.traffic"),
     "serving.testing": ("serving.core", "models.base", "models.spec"),
     "serving.config": (
         "models.spec",
