@@ -3,19 +3,23 @@
     python -m benchmarks.bench_grpc_connection [--calls N] [--rounds R]
 
 No sockets, no engine. 32 calls arrive in one read, each with 4 KB, as from HAProxy; their header blocks are recognised.
-Compare only with numbers of the same machine, interleaved: run it alternately in two checkouts.
+Prints the fastest of the rounds: other work on the machine only adds to a round. Compare only with numbers of the same
+machine, interleaved: run it alternately in two checkouts.
 """
 
 import argparse
 import asyncio
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from hpack import Encoder
 
+from serving.api.admission.gate import Gate
+from serving.api.admission.quota import Quota
 from serving.api.entry import ModelEntry
+from serving.api.grpc.call import Head
 from serving.api.grpc.connection import GrpcConnection
 from serving.api.grpc.service import INFER, GrpcService
 from serving.api.operations import Operations
@@ -88,7 +92,8 @@ class Sink:
         raise SystemExit("the connection was closed")
 
 
-def reads(count: int) -> list[bytes]:
+def reads(count: int, keys: Sequence[str] = ()) -> list[bytes]:
+    """Returns the bytes of `count` calls, in reads. keys: API keys that they send in turn."""
     request = message("ModelInferRequest")(model_name="m", id="7")
     request.inputs.add(name="x", datatype="FP32", shape=ARRAY.shape)
     request.raw_input_contents.append(ARRAY.tobytes())
@@ -97,27 +102,35 @@ def reads(count: int) -> list[bytes]:
     encoder = Encoder()
     encoder.header_table_size = 0
     encoder.encode([])
-    head = encoder.encode(HEADERS)
+    shown: list[list[tuple[str, str]]] = [[("authorization", f"Bearer {key}")] for key in keys] or [[]]
+    heads = [encoder.encode([*HEADERS, *more]) for more in shown]
 
     def call(id: int) -> bytes:
-        headers = http2.frame(http2.HEADERS, http2.END_HEADERS, id, head)
+        headers = http2.frame(http2.HEADERS, http2.END_HEADERS, id, heads[id // 2 % len(heads)])
         return headers + http2.frame(http2.DATA, http2.END_STREAM, id, body)
 
     ids = range(1, 2 * count, 2)
     return [b"".join(map(call, ids[at : at + TOGETHER])) for at in range(0, count, TOGETHER)]
 
 
-async def run(count: int, rounds: int) -> None:
+def serving(gate: Gate | None = None, quota: Quota | None = None) -> GrpcService:
+    """Returns the service of a model that answers at once."""
     described = (TensorDescription("x", "FP32", (-1, 1024)),)
 
     async def models() -> list[ModelEntry]:
         return []
 
-    served = ServedModel(name="m", inputs=described, outputs=described, backend=AtOnce())
-    service = GrpcService([served], Operations(models))
-    prepared = reads(count)
+    served = ServedModel(name="m", inputs=described, outputs=described, backend=AtOnce(), quota=quota)
+    return GrpcService([served], Operations(models, gate=gate))
+
+
+async def run(service: GrpcService, prepared: list[bytes], rounds: int) -> float:
+    """Returns the microseconds per call of the fastest round. prepared: see `reads`."""
+    count = TOGETHER * len(prepared)
+    heads: dict[bytes, Head] = {}
+    least_us = float("inf")
     for _ in range(rounds):
-        connection = GrpcConnection(service, max_message_bytes=1 << 20, others={}, connections=set(), heads={})
+        connection = GrpcConnection(service, max_message_bytes=1 << 20, others={}, connections=set(), heads=heads)
         sink = Sink()
         connection.connection_made(sink)
         room = http2.window_update(0, http2.LARGEST_WINDOW - http2.DEFAULT_WINDOW)
@@ -128,16 +141,17 @@ async def run(count: int, rounds: int) -> None:
         while sink.bytes < count * ARRAY.nbytes:  # after the last read only if the machine paused
             connection.data_received(next(unread, b""))
             await asyncio.sleep(0)
-        took_us = (time.process_time_ns() - began) / count / 1000
-        print(f"{took_us:.2f} µs per call")
+        least_us = min(least_us, (time.process_time_ns() - began) / count / 1000)
+    return least_us
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=1_600)
+    parser.add_argument("--rounds", type=int, default=60)
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.calls, arguments.rounds))
+    took_us = asyncio.run(run(serving(), reads(arguments.calls // TOGETHER * TOGETHER), arguments.rounds))
+    print(f"{took_us:.2f} µs per call")
 
 
 if __name__ == "__main__":

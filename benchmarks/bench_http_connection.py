@@ -15,6 +15,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from benchmarks.bench_grpc_connection import ARRAY, AtOnce, Sink
+from serving.api.admission.gate import Gate
+from serving.api.admission.quota import Quota
 from serving.api.http.app import ModelApp
 from serving.api.http.connection import InferConnection, fast_path
 from serving.api.served import ServedModel
@@ -31,24 +33,29 @@ class Socketless(Sink):
         """Does nothing: the protocol stays."""
 
 
-def request() -> bytes:
-    """Returns the bytes of a request as tritonclient sends it through HAProxy, without the stamp of its age."""
+def request(key: str = "") -> bytes:
+    """Returns the bytes of a request as tritonclient sends it through HAProxy, without the stamp of its age.
+
+    key: an API key to send, "" for none."""
     tensor = {"name": "x", "shape": ARRAY.shape, "datatype": "FP32", "parameters": {"binary_data_size": ARRAY.nbytes}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     lines = (
         "POST /v2/models/m/infer HTTP/1.1",
         "host: 127.0.0.1:8000",
         "accept: */*",
+        *([f"authorization: Bearer {key}"] if key else []),
         f"inference-header-content-length: {len(head)}",
         f"content-length: {len(head) + ARRAY.nbytes}",
     )
     return "\r\n".join((*lines, "", "")).encode() + head + ARRAY.tobytes()
 
 
-def connected(loop: asyncio.AbstractEventLoop) -> tuple[InferConnection, Sink]:
+def connected(
+    loop: asyncio.AbstractEventLoop, gate: Gate | None = None, quota: Quota | None = None
+) -> tuple[InferConnection, Sink]:
     """Returns a connection to a model that answers at once, and where its answers go."""
     described = (TensorDescription("x", "FP32", (-1, ARRAY.shape[1])),)
-    app = ModelApp(ServedModel(name="m", inputs=described, outputs=described, backend=AtOnce()))
+    app = ModelApp(ServedModel(name="m", inputs=described, outputs=described, backend=AtOnce(), quota=quota), gate=gate)
     config = uvicorn.Config(app, ws="none", log_config=None)
     config.load()
     state = ServerState()

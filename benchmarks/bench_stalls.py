@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from serving.api.admission.gate import Peer
 from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed
 from serving.api.grpc.service import GrpcService
@@ -41,6 +42,10 @@ class NoCall:
 
     def metadata(self, name: str) -> str:
         return ""
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(self.metadata)
 
     def request_id(self) -> str:
         return "7"

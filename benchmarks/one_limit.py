@@ -16,6 +16,7 @@ from bisect import bisect_left
 from contextlib import ExitStack
 from pathlib import Path
 
+from models.breaker import Breaker
 from serving.core.clock import SystemClock
 from serving.gateway.quotas import ADMITTED, Quotas
 from serving.store.connecting import Address, connect
@@ -23,7 +24,6 @@ from serving.store.embedded import embedded
 from serving.store.guard import Guard
 from serving.store.keys import Keys
 from serving.store.redis import RedisQuotaStore
-from serving.traffic.breaker import Breaker
 from serving.traffic.quota import MINUTE_NS
 from serving.traffic.tenants import Tenant
 

@@ -223,6 +223,7 @@ def render(
 ) -> None:
     """Print the manifest that serves CONFIG on a cluster."""
     settings = _load(config)
+    from serving.operate.render import advice
     from serving.operate.render import kuberay as manifests
     from serving.operate.render import ray_up as launcher_file
 
@@ -231,6 +232,8 @@ def render(
         Target.NETWORK_POLICY: manifests.network_policy,
         Target.CLUSTER: launcher_file.cluster,
     }
+    for lacking in advice(settings):
+        err.print(f"WARNING: {lacking}", style="yellow", markup=False, highlight=False)
     typer.echo(renders[to](settings), nl=False)
 
 
@@ -241,6 +244,10 @@ def top(
     looks: Annotated[
         int | None, typer.Option("--looks", min=1, help="Stop after this many looks. Without it: until Ctrl-C.")
     ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help="A file with a key of scope `admin`, for a server that asks for keys."),
+    ] = None,
 ) -> None:
     """Watch the models: replicas, queues, batches, outcomes and latency of requests."""
     from rich.live import Live
@@ -250,10 +257,11 @@ def top(
 
     stop = StopSignal()
     try:
-        before = looking.look(url)
+        key = key_file.read_text().strip() if key_file is not None else ""
+        before = looking.look(url, key)
         with Live(console=out, auto_refresh=False) as live:
             while looks != 0 and not stop.wait(every_s):
-                after = looking.look(url)
+                after = looking.look(url, key)
                 live.update(looking.table(looking.lines(before, after, every_s)), refresh=True)
                 before, looks = after, looks and looks - 1
     except OSError as error:

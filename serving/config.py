@@ -37,11 +37,13 @@ from serving.config_values import (
     Origin,
     StatePlace,
     Switch,
+    TenantName,
     Version,
     Weight,
     WholeOrNumber,
 )
 from serving.port_ranges import FAST_GRPC, RAY_GRPC, RAY_HTTP
+from serving.traffic.tenants import Tenant
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -101,6 +103,34 @@ class AuthSettings(Section):
     def is_none(self) -> bool:
         """True if the file says that nobody needs a credential."""
         return not self.keys and self.jwt is None
+
+
+class RedisSettings(Section):
+    """Settings of the Redis, or Valkey, in which replicas share the counters of quotas."""
+
+    url: str = Field(
+        pattern=r"^(rediss?|unix)://",
+        description="`redis://host:port/database`, `rediss://` with TLS, or `unix:///path`. No password in it.",
+    )
+    master: str | None = Field(
+        None, min_length=1, description="The name by which Sentinels know the master; `url` then names the Sentinels."
+    )
+    cluster: bool = Field(False, description="`url` is a node of a Redis Cluster.")
+    username: str | None = Field(None, min_length=1, description="The user of the server.")
+    password_file: str | None = Field(
+        None, min_length=1, description="A file with the password, read again for every new connection."
+    )
+    ca_file: str | None = Field(None, min_length=1, description="Certificates to trust in place of the system's.")
+    cert_file: str | None = Field(None, min_length=1, description="Our own certificate, for TLS on both sides.")
+    key_file: str | None = Field(None, min_length=1, description="The key of that certificate.")
+
+    @checks_all(mode="after")
+    def _check(self) -> Self:
+        if "@" in self.url.partition("://")[2].partition("/")[0] and self.url.partition("@")[0].count(":") > 1:
+            raise ValueError("url: holds a password; put it into a file and name that in password_file")
+        if self.master and self.cluster:
+            raise ValueError("master: Sentinels and a Cluster exclude each other")
+        return self
 
 
 class ServerSettings(Section):
@@ -198,6 +228,11 @@ class ServerSettings(Section):
         description="Where keys and the audit are kept: a folder, or `s3://bucket/folder` for keys that several "
         "machines share. Unset: `~/.headway/state`.",
     )
+    redis: RedisSettings | None = Field(
+        None,
+        description="The Redis or Valkey that all replicas reach, for `tenants`. Unset: `headway serve` starts "
+        "a Valkey of its own where tenants are declared. Needs `headway[redis]`.",
+    )
     admin_token_file: str | None = Field(
         None,
         min_length=1,
@@ -231,6 +266,10 @@ class ServerSettings(Section):
     @field_serializer("auth", mode="wrap")
     def _write_auth(self, auth: AuthSettings | None, handler: SerializerFunctionWrapHandler) -> object:
         return "none" if auth is not None and auth.is_none else handler(auth)
+
+    @property
+    def needs_credentials(self) -> bool:
+        return self.auth is not None and not self.auth.is_none
 
     @property
     def own_host(self) -> str:
@@ -501,11 +540,43 @@ _CONVERTED = {"inputs", "outputs", "state", "resources", "limits", "replicas", "
 _SAME = {field.name for field in fields(ModelSpec) if field.init} & ModelSettings.model_fields.keys() - _CONVERTED
 
 
+class TenantSettings(Section):
+    """Settings of one tenant. The defaults also hold for tenants that are not declared."""
+
+    requests_per_minute: int = Field(
+        1000, ge=1, description="The most requests in a minute, over all replicas. Further ones get 429."
+    )
+    burst: int | None = Field(
+        None,
+        ge=1,
+        description="The most requests at once; a minute may admit that many more. Unset: a hundredth of the limit.",
+    )
+    concurrent: int | None = Field(None, ge=1, description="The most requests in flight in one replica. Unset: any.")
+    per_day: int | None = Field(
+        None, ge=1, description="The most requests from midnight to midnight UTC. Unset: any number."
+    )
+    weight: Weight = Field(
+        1.0, description="The share of device time when tenants compete for it. `models[].tenants` takes precedence."
+    )
+    models: list[str] | None = Field(
+        None, description="The models that exist for this tenant; any other is a 404, and in no list. Unset: all."
+    )
+
+    def tenant(self, name: str) -> Tenant:
+        facts = self.model_dump()
+        return Tenant(name=name, **facts | {"models": None if self.models is None else frozenset(self.models)})
+
+
 class Settings(Section):
     """All settings. `load_settings` reads them from a file, `Settings.model_validate(mapping)` from a manifest."""
 
     server: ServerSettings = Field(default_factory=ServerSettings, description="Settings of the server as a whole.")
     models: list[ModelSettings] = Field(min_length=1, description="The models to serve.")
+    tenants: dict[TenantName, TenantSettings] = Field(
+        default_factory=dict,
+        description="Who may ask how much. Where tenants are declared, every tenant has a quota, also one that is not "
+        "named here. Empty: no quotas.",
+    )
 
     _source: Source | None = PrivateAttr(None)
 
@@ -523,8 +594,11 @@ class Settings(Section):
         return tuple(replace(model.spec(), folder=self.folder) for model in self.models)
 
     def tenant_weights(self, model: str) -> dict[str, float]:
-        """Returns the weight of each tenant that the settings of this model name."""
-        return dict(self.model(model).tenants)
+        """Returns the weight of each tenant that the settings name; those of this model take precedence."""
+        return {name: tenant.weight for name, tenant in self.tenants.items()} | self.model(model).tenants
+
+    def declared_tenants(self) -> dict[str, Tenant]:
+        return {name: settings.tenant(name) for name, settings in self.tenants.items()}
 
     def model(self, name: str) -> ModelSettings:
         """Returns the settings of the model of this name. Raises StopIteration if there is none."""
@@ -533,7 +607,11 @@ class Settings(Section):
     def as_mapping(self, model: str | None = None) -> dict[str, Any]:
         """Returns what was set, as plain data for `model_validate`. model: leaves out all other models."""
         chosen = [one for one in self.models if model in (None, one.name)]
-        return self.model_copy(update={"models": chosen}).model_dump(exclude_unset=True)
+        told = self.model_copy(update={"models": chosen}).model_dump(exclude_unset=True)
+        for tenant in told.get("tenants", {}).values():
+            if tenant.get("models") is not None:
+                tenant["models"] = [name for name in tenant["models"] if model in (None, name)]
+        return told
 
     @checks_all(mode="after")
     def _check(self) -> Self:
@@ -544,6 +622,9 @@ class Settings(Section):
                     f"models[{index}].name: {model.name!r} is already the name of models[{first_index[model.name]}]"
                 )
             first_index[model.name] = index
+        for name, tenant in self.tenants.items():
+            if unknown := set(tenant.models or ()) - first_index.keys():
+                raise ValueError(f"tenants.{name}.models: there is no model {sorted(unknown)[0]!r}")
         return self
 
 

@@ -66,8 +66,8 @@ def fields_at(root: type[BaseModel], key: KeyPath) -> list[str]:
     """Returns the keys that the section at this path may have."""
     section: type[BaseModel] = root
     for part in key:
-        if isinstance(part, str):
-            section = section_of(section.model_fields[part].annotation) or section
+        if field := section.model_fields.get(str(part)):  # none for an index or the name of a tenant
+            section = section_of(field.annotation) or section
     return list(section.model_fields)
 
 

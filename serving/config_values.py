@@ -14,6 +14,7 @@ from serving.text_file import UnreadableText, read_lines
 PATH_SEGMENT = re.compile(rf"[A-Za-z0-9][{NAME_CHARACTERS}]{{0,99}}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
+TENANT = re.compile(r"[!-~]{1,64}")  # it is in headers, labels and logs
 STATE_URL = re.compile(r"file://(localhost)?/[^?#\s]*|s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._=+@/-]*)?")
 KEY_SET_URL = re.compile(
     r"file://(localhost)?/[^?#\s]*|(https://[^/@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)/\S*"
@@ -23,6 +24,12 @@ RESERVED_NAMES = {  # each with what the server uses it for
     "stats": "GET /v2/models/stats returns the statistics of all models",
     "inference.GRPCInferenceService": "grpc.health.v1 reports the whole server under it",
 }
+
+
+def _tenant(name: str) -> str:
+    if not TENANT.fullmatch(name):
+        raise ValueError("a tenant's name has 1 to 64 visible ASCII characters, without blanks")
+    return name
 
 
 def _text_of_whole(value: object) -> object:
@@ -136,6 +143,7 @@ JsonText = Annotated[str, AfterValidator(_json)]
 StatePlace = Annotated[str, AfterValidator(_state)]
 KeySetPlace = Annotated[str, AfterValidator(_key_set)]
 Labels = Annotated[list[str], BeforeValidator(_lines)]
+TenantName = Annotated[str, AfterValidator(_tenant)]
 Weight = Annotated[float, AfterValidator(_positive)]
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(_off_of_false)]
 Number = Annotated[float, BeforeValidator(_number)]

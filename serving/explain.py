@@ -37,6 +37,9 @@ class Entry(NamedTuple):
     meaning: str
 
 
+_OF_MANY = {"list": "[]", "dict": ".<name>"}  # behind the key of many sections
+
+
 def values(settings: Settings) -> list[Value]:
     """Returns every setting that is set or has a default other than empty; of long lists only the length."""
     return [
@@ -49,8 +52,8 @@ def values(settings: Settings) -> list[Value]:
 def reference(root: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Entry]:
     """Yields every setting there is, in the order of the tree."""
     for name, field in root.model_fields.items():
-        section, is_list = section_of(field.annotation), str(field.annotation).startswith("list[")
-        key = f"{prefix}{name}{'[]' if section and is_list else ''}"
+        section, kind = section_of(field.annotation), str(field.annotation).partition("[")[0]
+        key = f"{prefix}{name}{_OF_MANY.get(kind, '') if section else ''}"
         if section:
             yield from reference(section, f"{key}.")
         else:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
+from urllib.request import Request
 
 from rich.table import Table
 
@@ -44,12 +45,13 @@ class Line:
     why: str
 
 
-def look(url: str) -> State:
+def look(url: str, key: str = "") -> State:
     """Returns the answer of the server's `/debug/state`. Raises OSError if the server cannot be reached, refuses the
-    request, or is not a Headway server."""
+    request, or is not a Headway server. key: an API key, if the server asks for one."""
     address = (url if "://" in url else f"http://{url}").rstrip("/")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with ask(f"{address}/debug/state", timeout_s=PATIENCE_S) as answer:
+        with ask(Request(f"{address}/debug/state", headers=headers), timeout_s=PATIENCE_S) as answer:
             state: State = json.load(answer)
     except urllib.error.HTTPError:
         raise

@@ -402,3 +402,59 @@ def test_every_setting_is_in_the_documentation_with_its_default_and_meaning() ->
     table = text.partition("<!-- headway settings --markdown -->\n")[2].partition("\n<!-- end -->")[0]
     assert table == reference_markdown(), "paste what `headway settings --markdown` prints"
     assert all(entry.meaning for entry in reference())
+
+
+TENANTS = """\
+tenants:
+  acme: {requests_per_minute: 60, burst: 5, models: [doubler]}
+  globex: {weight: 2}
+"""
+
+
+def test_tenants_arrive_with_their_limits_and_weights(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(GOOD + TENANTS)
+    settings = load_settings(file)
+    acme, globex = settings.declared_tenants().values()
+    assert (acme.name, acme.requests_per_minute, acme.at_once, acme.models) == ("acme", 60, 5, frozenset({"doubler"}))
+    assert (globex.requests_per_minute, globex.at_once, globex.models) == (1000, 10, None)
+    assert settings.tenant_weights("doubler") == {"acme": 1.0, "globex": 2.0}
+
+
+def test_the_settings_of_one_model_leave_out_what_tenants_see_of_others(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(GOOD + GOOD.partition("models:\n")[2].replace("doubler", "halver") + TENANTS)
+    only = Settings.model_validate(load_settings(file).as_mapping("halver"))
+    assert only.declared_tenants()["acme"].models == frozenset()
+    assert only.declared_tenants()["acme"].requests_per_minute == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("  acme: {request_per_minute: 6}", "tenants.acme.request_per_minute: unknown key; did you mean 'requests_per"),
+        ("  acme: {models: [nobody]}", "tenants.acme.models: there is no model 'nobody'"),
+        ("  acme: {burst: 0}", "tenants.acme.burst: input should be greater than or equal to 1, got 0"),
+        ("  two words: {}", "a tenant's name has 1 to 64 visible ASCII characters, without blanks"),
+    ],
+)
+def test_a_mistake_about_a_tenant_is_named(text: str, mistake: str, tmp_path: Path) -> None:
+    (said,) = mistakes_of(tmp_path, f"{GOOD}tenants:\n{text}\n")
+    assert said.startswith("my.yaml:9")
+    assert mistake in said
+
+
+@pytest.mark.parametrize(
+    ("redis", "mistake"),
+    [
+        ("{url: 'redis://anna:secret@cache:6379'}", "url: holds a password; put it into a file and name that in"),
+        ("{url: 'http://cache'}", "server.redis.url"),
+        ("{url: 'redis://cache', master: m, cluster: true}", "master: Sentinels and a Cluster exclude each other"),
+    ],
+)
+def test_a_mistake_about_redis_is_named_and_a_password_is_not_repeated(
+    redis: str, mistake: str, tmp_path: Path
+) -> None:
+    (said,) = mistakes_of(tmp_path, GOOD.replace("server:\n", f"server:\n  redis: {redis}\n"))
+    assert mistake in said
+    assert "secret" not in said

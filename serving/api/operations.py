@@ -7,7 +7,8 @@ BadMessage.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from serving.api.admission.gate import Caller, Gate
+from serving.api.admission.gate import ANYBODY, Action, Caller, Gate, Peer
+from serving.api.admission.local_gate import LocalGate
 from serving.api.dispatch import SHARED_MEMORY_IS_OFF
 from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed, left_out, unknown_model
@@ -57,7 +58,7 @@ class Operations:
     counts: returns each model's entry of `model_stats`.
     strict_readiness: the server is ready only while every wanted model is ready; otherwise it always is.
     regions, control, switches: None if the settings do not allow these operations.
-    gate: decides which callers may change anything.
+    gate: decides which callers may do what.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Operations:
         self._regions = regions
         self._control = control
         self._switches = switches
-        self.gate = gate or Gate()
+        self.gate: Gate = gate or LocalGate()
 
     # -- server and models ----------------------------------------------------------------------------------------
 
@@ -100,42 +101,47 @@ class Operations:
             return []
         return [model.name for model in await self.models() if model.wanted and not model.is_ready]
 
-    async def index(self, *, only_ready: bool) -> list[dict[str, str]]:
-        """Returns the repository index."""
+    async def seen(self, caller: Caller) -> list[ModelEntry]:
+        """Returns the models that exist for this caller."""
+        return [model for model in await self.models() if self.gate.sees(caller, model.name)]
+
+    async def index(self, caller: Caller = ANYBODY, *, only_ready: bool) -> list[dict[str, str]]:
+        """Returns the repository index, as this caller sees it."""
         return [
             {"name": model.name, "version": model.version, "state": model.state, "reason": model.reason}
-            for model in await self.models()
+            for model in await self.seen(caller)
             if not only_ready or model.is_ready
         ]
 
-    async def statistics(self) -> dict[str, Any]:
-        """Returns the statistics of all models."""
-        return statistics(await self._counts() if self._counts else [])
+    async def statistics(self, caller: Caller = ANYBODY) -> dict[str, Any]:
+        """Returns the statistics of all models that exist for this caller."""
+        counts = await self._counts() if self._counts else []
+        return statistics([entry for entry in counts if self.gate.sees(caller, entry["name"])])
 
     # -- loading and unloading ------------------------------------------------------------------------------------
 
-    async def load(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
+    async def load(self, name: str, parameters: Mapping[str, Any], peer: Peer) -> None:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage(
                     "a model is loaded as the server's settings describe it; leave this parameter out",
                     path=f"parameters.{given[:100]}",
                 )
-        await self._controlling(caller).load(name)
+        await self._controlling(peer, Action.LOAD, name).load(name)
 
-    async def unload(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
+    async def unload(self, name: str, parameters: Mapping[str, Any], peer: Peer) -> None:
         for given in parameters:
             if given not in _WITHOUT_EFFECT:
                 raise BadMessage("unknown parameter", path=f"parameters.{given[:100]}")
-        control = self._controlling(caller)
+        control = self._controlling(peer, Action.UNLOAD, name)
         # As in Triton, unloading an unknown model succeeds.
         if any(model.name == name for model in await self.models()):
             await control.unload(name)
 
-    def _controlling(self, caller: Caller) -> ModelControl:
+    def _controlling(self, peer: Peer, action: Action, name: str) -> ModelControl:
         if self._control is None:
             raise CallFailed(left_out(MODEL_CONTROL_IS_OFF))
-        self.gate.check(caller)
+        self.gate.check(peer, action, name)
         return self._control
 
     # -- shared memory --------------------------------------------------------------------------------------------
@@ -148,7 +154,7 @@ class Operations:
             raise unknown_region(name, kind)
         return []
 
-    def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any], caller: Caller) -> None:
+    def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any], peer: Peer) -> None:
         """Registers a region.
 
         facts: `key`, `offset` and `byte_size`; for GPU memory `raw_handle`, `device_id` and `byte_size`.
@@ -157,33 +163,35 @@ class Operations:
             raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
         if kind == "cuda" and not self._regions.has_cuda:
             raise CallFailed(left_out(NO_DRIVER))
-        self.gate.check(caller)
+        self.gate.check(peer, Action.SHARED_MEMORY)
         self._regions.register(kind, name, facts)
 
-    def unregister_regions(self, kind: Kind, name: str, caller: Caller) -> None:
+    def unregister_regions(self, kind: Kind, name: str, peer: Peer) -> None:
         """Unregisters this region; all regions of the kind for "".
 
         If shared memory is off this has no effect and is no error, since perf_analyzer always unregisters both kinds
         before it exits."""
         if self._regions is not None:
-            self.gate.check(caller)
+            self.gate.check(peer, Action.SHARED_MEMORY)
             self._regions.unregister(kind, name)
 
     # -- tracing and logging --------------------------------------------------------------------------------------
 
-    async def trace(self, changes: Mapping[str, Any], caller: Caller, model: str = "") -> Settings:
+    async def trace(self, changes: Mapping[str, Any], peer: Peer, model: str = "") -> Settings:
         """Changes and returns the trace settings of this model; of all models for ""."""
-        switches = self._switching("the trace extension", changes, caller)
+        switches = self._switching("the trace extension", changes, peer, Action.TRACE, model)
         if model and model not in [known.name for known in await self.models()]:
             raise CallFailed(unknown_model(model))
         return await switches.trace(changes, model)
 
-    async def log(self, changes: Mapping[str, Any], caller: Caller) -> Settings:
-        return await self._switching("the logging extension", changes, caller).log(changes)
+    async def log(self, changes: Mapping[str, Any], peer: Peer) -> Settings:
+        return await self._switching("the logging extension", changes, peer, Action.LOG).log(changes)
 
-    def _switching(self, extension: str, changes: Mapping[str, Any], caller: Caller) -> Switches:
+    def _switching(
+        self, extension: str, changes: Mapping[str, Any], peer: Peer, action: Action, model: str = ""
+    ) -> Switches:
         if self._switches is None:
             raise CallFailed(left_out(f"{extension} is not supported by this server"))
         if changes:
-            self.gate.check(caller)
+            self.gate.check(peer, action, model)
         return self._switches

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.api.admission.bound import NO_BOUND, Bound
+from serving.api.admission.quota import Quota
 from serving.api.admission.room import Room
 from serving.api.shared_memory.regions import Regions
 from serving.core.backend import Backend, Generating, Sequencing
@@ -32,6 +33,7 @@ class ServedModel:
     wire: the time spent on reading requests and writing answers, measured here.
     room: bounds the bytes of its requests' bodies.
     bound: tells HAProxy how many requests may be in flight.
+    quota: bounds what each tenant may ask; None if nothing does.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ServedModel:
     wire: WireTimes = field(default_factory=WireTimes)
     room: Room = field(default_factory=Room)
     bound: Bound = NO_BOUND
+    quota: Quota | None = None
 
     async def statistics(self) -> ModelStatistics:
         """Returns the statistics, summed over all replicas."""

@@ -15,6 +15,7 @@ from ray.serve import Application
 from models.spec import ModelSpec
 from serving.api.entry import ModelEntry
 from serving.api.http.openapi.document import signature
+from serving.cluster.access import access
 from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, grpc_relay, options_of
 from serving.cluster.front.front import Front
@@ -51,7 +52,7 @@ def front(settings: Settings, *, gpus: bool) -> Application:
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         logging_config=LOGGING,
     )
-    return deployment.bind(settings, configured, deploy=partial(deploy, settings, gpus=gpus))
+    return deployment.bind(settings, configured, access(settings), deploy=partial(deploy, settings, gpus=gpus))
 
 
 def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:
@@ -62,7 +63,7 @@ def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> 
     return deployment.bind(
         spec,
         server.max_body_bytes,
-        server.tenant_header,
+        access(settings),
         settings.tenant_weights(spec.name),
         watching(server, spec.resources),
         server.shared_memory,

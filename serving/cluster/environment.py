@@ -11,10 +11,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from serving.api.admission.gate import Gate
+from serving.api.admission.local_gate import LocalGate
+from serving.api.admission.secret import own_token
 from serving.api.http.cors import Cors
-from serving.cluster.haproxy.command import HOST, SLEEPERS, TENANT_HEADER, peer_key
+from serving.cluster.haproxy.command import ASKS, HOST, SLEEPERS, TENANT_HEADER, peer_key
 from serving.cluster.haproxy.editing import PEER_HEADER
+from serving.cluster.haproxy.intake import CREDENTIAL
 from serving.config import ServerSettings, Settings
 
 MIDDLEWARES = "serving.cluster.replica.http_door.middlewares"
@@ -94,8 +96,9 @@ def _haproxy(server: ServerSettings) -> dict[str, str]:
 
 def _haproxy_binary(launcher: str, server: ServerSettings) -> dict[str, str]:
     # Starts HAProxy with an edited configuration (gRPC calls routed by model, limits): serving/cluster/haproxy.
-    tenants = {TENANT_HEADER: server.tenant_header} if server.tenant_header else {}
-    return {_BINARY_PATH: launcher} | tenants
+    header = CREDENTIAL if server.needs_credentials else server.tenant_header
+    asking = {ASKS: "1"} if server.needs_credentials else {}
+    return {_BINARY_PATH: launcher} | asking | ({TENANT_HEADER: header} if header else {})
 
 
 def _sleepers(settings: Settings) -> dict[str, str]:
@@ -105,9 +108,9 @@ def _sleepers(settings: Settings) -> dict[str, str]:
     return {SLEEPERS: ",".join(names)} if names else {}
 
 
-def gate(admin_token: str) -> Gate:
-    """Returns the gate of this process. Call it in a process of Ray Serve, which has Ray's environment."""
-    return Gate(peer_header=peer_header(), peer_key=peer_key(), admin_token=admin_token)
+def local_gate(admin_token: str) -> LocalGate:
+    """Returns the local gate of this process. Call it in a process of Ray Serve, which has Ray's environment."""
+    return LocalGate(peer_header=peer_header(), peer_key=peer_key(), admin_token=admin_token, own_token=own_token())
 
 
 def cors(origins: Collection[str]) -> Cors | None:

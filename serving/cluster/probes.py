@@ -5,9 +5,11 @@ import re
 import time
 from collections.abc import Collection
 from typing import Any
+from urllib.request import Request
 
 import grpc
 
+from serving.api.admission.secret import own_token
 from serving.core.clock import SystemClock
 from serving.direct import GRPC_OPTIONS, ask
 from serving.names import model_path
@@ -66,7 +68,7 @@ def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) ->
     heard: set[str] = set()
     for _ in range(4 * count):
         try:
-            with ask(f"{url}{model_path(model)}/config", timeout_s=2) as response:
+            with ask(own_request(f"{url}{model_path(model)}/config"), timeout_s=2) as response:
                 replica = json.load(response)["parameters"]["replica"]["string_value"]
         except OSError:
             return False
@@ -76,6 +78,11 @@ def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) ->
         if len(heard) == count and not but_not:
             return True
     return len(heard) >= count
+
+
+def own_request(url: str) -> Request:
+    """Returns a request of this server to itself, which needs no key. Call it where the server's secret is known."""
+    return Request(url, headers={"authorization": f"Bearer {own_token()}"})
 
 
 def answers(url: str) -> bool:
@@ -90,10 +97,10 @@ def is_ready_over_grpc(address: str, model: str) -> bool | None:
     """Returns the answer to a ModelReady call without the metadata `application`; None if the call fails. Blocks."""
     asked = encode("ModelReadyRequest", {"name": model})
     with grpc.insecure_channel(address, GRPC_OPTIONS) as channel:
+        ask_ready = channel.unary_unary(f"/{SERVICE}/ModelReady")
+        own = (("authorization", f"Bearer {own_token()}"),)
         try:
-            return bool(
-                decode("ModelReadyResponse", channel.unary_unary(f"/{SERVICE}/ModelReady")(asked, timeout=2)).ready
-            )
+            return bool(decode("ModelReadyResponse", ask_ready(asked, timeout=2, metadata=own)).ready)
         except grpc.RpcError:
             return None
 

@@ -1,1 +1,1 @@
-"""The gateway: who calls, what a caller may do, and the record of what was changed. Knows no wire and no Ray."""
+"""The gateway: who calls, what a caller may do and how much, and the record of changes. Knows no wire and no Ray."""

@@ -13,11 +13,18 @@ from heapq import nlargest
 from pathlib import Path
 
 from serving.gateway.key_text import scrubbed
+from serving.store.objects import scheme_of
 
 logger = logging.getLogger(__name__)
 PARTS = 8  # a file holds this part of `most_bytes`; the oldest files are deleted to make room
 MOST_TEXT = 200  # characters of one value
 _BLOCK = 64 << 10
+
+
+def audit_folder(state: str) -> Path | None:
+    """Returns the folder of the audit; None if the state is in a bucket, whose objects cannot be appended to."""
+    scheme, rest = scheme_of(state)
+    return Path(rest) / "audit" if scheme == "file" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,7 @@ answer after the same steps. Knows no wire; what a caller may do is in `rules.py
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from secrets import token_bytes
 
@@ -63,7 +62,7 @@ class Callers:
         # Stands for every key that is not there. No secret has this digest.
         self._nobody = (token_bytes(32), Caller("", "", frozenset()), True)
         self._failures = Failures()
-        self._seen: Recall[Caller] = Recall(1024)  # in this generation, by the digest of the whole header
+        self._seen: Recall[Caller] = Recall(1024)  # in this generation, by the whole header
         self._failure = "they were not read yet" if log is not None else ""  # of the last reading of keys
         self._next_expiry_ns: int | None = None
         self._said: tuple[str, ...] = ()
@@ -73,23 +72,27 @@ class Callers:
         return f"<Callers {len(self._known)} keys, generation {self.generation}, troubles {list(self.troubles())}>"
 
     def of(
-        self, authorization: bytes | str, tenant_claimed: str = "", now_ns: int | None = None, address: str = ""
+        self,
+        authorization: bytes | str,
+        tenant_claimed: str = "",
+        now_ns: int | None = None,
+        address: Callable[[], str] = str,
     ) -> Caller:
         """Returns the caller with this credential. Raises CallFailed (401, 403, 429, 503).
 
         authorization, tenant_claimed: the values of the headers Authorization and X-Tenant-ID, empty if they were not
-        sent. now_ns: nanoseconds since 1970; None: now. address: the other end's; failures of "" are not limited.
+        sent. now_ns: nanoseconds since 1970; None: now. address: returns the other end's, asked after a failure only;
+            failures of "" are not limited.
         """
         if now_ns is None:
             now_ns = self._calendar.now_ns()
         if not authorization:
             raise CallFailed(UNAUTHENTICATED)
         sent = authorization.encode("latin-1", "replace") if isinstance(authorization, str) else authorization
-        digest = sha256(sent).digest()
-        caller = self._seen.get(digest)
+        caller = self._seen.get(sent)
         if caller is None or (caller.expires_ns is not None and now_ns >= caller.expires_ns):
             caller = self._found(sent, now_ns, address)
-            self._seen.keep(digest, caller)
+            self._seen.keep(sent, caller)
         if tenant_claimed and tenant_claimed != caller.tenant:
             raise CallFailed(OTHER_TENANT)
         return caller
@@ -122,7 +125,7 @@ class Callers:
         stale = [f"keys: {self._failure}; those known go on working"] if self._failure else []
         return (*stale, *unread, *([f"tokens: {tokens.failure}"] if tokens is not None and tokens.failure else []))
 
-    def _found(self, sent: bytes, now_ns: int, address: str) -> Caller:
+    def _found(self, sent: bytes, now_ns: int, address: Callable[[], str]) -> Caller:
         """Returns the caller of a header Authorization that was not seen before. Raises CallFailed."""
         scheme, _, credential = sent.partition(b" ")
         credential = credential.strip()
@@ -153,20 +156,21 @@ class Callers:
             raise CallFailed(NOT_NOW)  # it may be a key that is not known here yet
         raise _Invalid
 
-    def _of_token(self, tokens: Tokens, token: bytes, now_ns: int, address: str) -> Caller:
+    def _of_token(self, tokens: Tokens, token: bytes, now_ns: int, address: Callable[[], str]) -> Caller:
         caller = tokens.known(token, now_ns)
         if caller is None:
             self._refuse(address, now_ns, counts=False)  # to check a signature costs more than all else
             caller = tokens.read(token, now_ns)
         return caller
 
-    def _refuse(self, address: str, now_ns: int, *, counts: bool = True) -> None:
+    def _refuse(self, address: Callable[[], str], now_ns: int, *, counts: bool = True) -> None:
         """Raises CallFailed (429) if this address has failed too often, and counts a failure otherwise."""
-        if wait_ns := self._failures.wait_ns(address, now_ns):
+        asking = address()
+        if wait_ns := self._failures.wait_ns(asking, now_ns):
             text = "too many requests without a valid credential from this address; retry later"
             raise CallFailed(Fault(429, text, (retry_after(wait_ns),), wait_ns))
         if counts:
-            self._failures.note(address, now_ns)
+            self._failures.note(asking, now_ns)
 
     async def _look_for_keys(self) -> bool:
         if self._log is None:

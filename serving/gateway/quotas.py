@@ -136,10 +136,10 @@ class Quotas:
         return self._refuse(account, reason, retry_after_ns)
 
     def release(self, tenant: str) -> None:
-        """Notes that an admitted request has ended, however it did."""
-        account = self._accounts[tenant]
-        assert account.in_flight > 0, "a request is released once"
-        account.in_flight -= 1
+        """Notes that an admitted request has ended, however it did. Requests that were not admitted may end too."""
+        account = self._accounts.get(tenant)
+        if account is not None and account.in_flight:
+            account.in_flight -= 1
 
     def remaining(self, tenant: str, now_ns: int) -> int:
         """Returns how many requests the tenant may send at once now, as far as this replica knows."""

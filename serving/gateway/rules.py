@@ -4,30 +4,13 @@ Pure. Which models a tenant may see is asked of a function that the settings giv
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 
+from serving.api.admission.gate import Action
 from serving.api.faults import CallFailed, Fault, unknown_model
 from serving.gateway.caller import Caller
 from serving.gateway.keys import Scope
 
 Sees = Callable[[str, str], bool]  # (tenant, model): whether the tenant may see the model
-
-
-class Action(StrEnum):
-    """Something that can be asked of the server."""
-
-    PREDICT = "predict"
-    READ = "read"  # metadata, readiness and statistics of models, the index, the OpenAPI document
-    LOAD = "load"
-    UNLOAD = "unload"
-    TRACE = "trace"
-    LOG = "log"
-    SHARED_MEMORY = "shared memory"
-    DEBUG = "debug"
-    METRICS = "metrics"
-    PAGES = "pages"
-    AUDIT = "audit"
-    KEYS = "keys"
 
 
 # The scope that an action needs; None: any valid credential will do.

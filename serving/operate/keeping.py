@@ -52,16 +52,6 @@ def home() -> Path | None:
         return None
 
 
-def state_place(setting: str | None, home: Path | None) -> str:
-    """Returns where keys and the audit are kept: as `server.state` says, else in the home folder. Raises Unsafe without
-    either, since the state must outlive a restart of the machine."""
-    if setting is not None:
-        return setting
-    if home is None:
-        raise Unsafe("this user has no home folder to keep keys in; set server.state to a folder")
-    return str(home / ".headway" / "state")
-
-
 def token_environment(folder: Path, environment: Mapping[str, str], home: Path | None) -> dict[str, str]:
     """Returns the variable that tells Ray the path of its token, and creates the token in `folder`; empty if Ray can
     use its default path or the environment already names a token."""

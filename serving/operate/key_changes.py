@@ -7,17 +7,16 @@ import asyncio
 import getpass
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
 from serving.gateway import keys as records
-from serving.gateway.audit import AuditLog, Entry
+from serving.gateway.audit import AuditLog, Entry, audit_folder
 from serving.gateway.key_log import KeyLog
 from serving.gateway.key_text import NewKey
 from serving.gateway.keys import Key, Keys
 from serving.operate.moments import shown
-from serving.store.objects import open_store, scheme_of
+from serving.store.objects import open_store
 
 
 class Refused(Exception):
@@ -129,6 +128,6 @@ def _known(keys: Keys, id: str) -> Key:
 
 def _note(place: str, entry: Entry) -> None:
     """Notes a change in the audit beside the keys. On S3 there is none: the records themselves say who wrote them."""
-    scheme, folder = scheme_of(place)
-    if scheme == "file" and Path(folder).is_dir():
-        AuditLog(Path(folder) / "audit", "keys").write([entry])
+    folder = audit_folder(place)
+    if folder is not None and folder.parent.is_dir():
+        AuditLog(folder, "keys").write([entry])

@@ -20,10 +20,11 @@ from serving.core.clock import Calendar
 from serving.gateway.key_log import Busy, KeyLog, RecordsUnreadable
 from serving.gateway.key_text import NewKey, id_of, make_key
 from serving.gateway.keys import TENANT, Key, Scope
-from serving.operate import keeping, key_changes
+from serving.operate import key_changes
 from serving.operate.key_changes import Change, Refused
 from serving.operate.moments import shown, span_s
 from serving.store.objects import BadPath, StoreUnreachable, scheme_of
+from serving.store.place import NoState, state_place
 
 app = typer.Typer(
     name="keys",
@@ -157,14 +158,14 @@ def _place(config: Path | None, state: str | None) -> str:
         setting = str(Path(state).expanduser()) if state and "://" not in state else state
         if config is not None:
             setting = load_settings(config).server.state
-        place = keeping.state_place(setting, keeping.home())
+        place = state_place(setting)
         scheme_of(place)
         return place
     except SettingsError as error:
         for mistake in error.mistakes:
             err.print(mistake, style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
-    except (BadPath, keeping.Unsafe) as error:
+    except (BadPath, NoState) as error:
         _mistake(str(error))
 
 

@@ -6,6 +6,7 @@ The environment must be complete before Ray is imported, because every process r
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable
 from math import ceil
@@ -25,11 +26,13 @@ from serving.cluster.environment import (
 )
 from serving.cluster.limits import KEEP_ALIVE_S
 from serving.cluster.ports import ALONE, machines_ports, replicas_environment
-from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears
+from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears, own_request
 from serving.config import Settings
 from serving.direct import ask
 from serving.names import FRONT, model_path
+from serving.operate.counters import counters
 from serving.operate.doctor import Verdict, check_ports
+from serving.operate.extras import missing
 from serving.operate.keeping import Unsafe, haproxy_environment, home, home_trouble, kept_folder, token_environment
 from serving.operate.path import claim_python_path
 from serving.operate.processes import Interrupted, StopSignal, descendants, end
@@ -47,7 +50,11 @@ class StartFailed(Exception):
 def serve(settings: Settings, config_path: Path, say: Say) -> None:
     """Serves until Ctrl-C, SIGTERM or SIGHUP, which also end a start. Raises `StartFailed` if the start fails."""
     stop = StopSignal()
-    cluster = Cluster(settings, config_path, say)
+    with counters(settings, say) as served:
+        _serve(Cluster(served, config_path, say), stop, say)
+
+
+def _serve(cluster: "Cluster", stop: StopSignal, say: Say) -> None:
     try:
         with stop.interrupting():
             cluster.start(stop)
@@ -71,6 +78,7 @@ class Cluster:
     def __init__(self, settings: Settings, config_path: Path, say: Say) -> None:
         self._settings = settings
         self.folder = str(config_path.resolve().parent)
+        self._config_path = config_path
         self._say = say
         self._owns_ray = settings.server.ray_address is None
         self._bystanders: set[int] | None = None  # descendants of this process that existed before the start
@@ -81,6 +89,8 @@ class Cluster:
         stop: its handlers are installed again after Ray has replaced them."""
         server = self._settings.server
         self._bystanders = descendants(os.getpid())
+        if lacking := missing(self._settings):
+            raise StartFailed("\n".join(lacking))
         if not can_listen(self._settings):
             raise StartFailed(f"server.host {server.host}: IPv6 needs HAProxy, and a Ray that `headway serve` starts")
         if self._owns_ray:
@@ -175,9 +185,14 @@ class Cluster:
             door, device = (facts[key]["string_value"] for key in ("door", "device"))
             count = f"{'up to ' if self._settings.model(spec.name).scaling else ''}{spec.replicas} replica(s)"
             lines.append(f"  {spec.name}: ready on {device}, {door} door, {count}")
+        asks = self._settings.server.needs_credentials
+        if asks:
+            make = f"headway keys create --tenant me --scope predict --config {shlex.quote(str(self._config_path))}"
+            lines += ["callers need a key; make one:", f"  KEY=$({make})"]
+        key = ' -H "Authorization: Bearer $KEY"' if asks else ""
         for spec in self._settings.model_specs():
             if spec.example:
-                lines += ["try it:", f"  curl -s {url}{model_path(spec.name)}/infer -d '{spec.example.strip()}'"]
+                lines += ["try it:", f"  curl -s {url}{model_path(spec.name)}/infer{key} -d '{spec.example.strip()}'"]
         return lines
 
     def url(self) -> str:
@@ -248,6 +263,6 @@ def _pause(seconds: float) -> bool:
 
 
 def get_json(url: str) -> dict[str, Any]:
-    with ask(url, timeout_s=10) as response:
+    with ask(own_request(url), timeout_s=10) as response:
         answer: dict[str, Any] = json.load(response)
         return answer

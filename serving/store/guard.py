@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from models.breaker import Breaker
 from serving.core.clock import Clock
 from serving.store.base import StoreUnavailable
-from serving.traffic.breaker import Breaker
 
 Answer = TypeVar("Answer")
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from serving.api.http.front import FrontApp
+from serving.api.operations import Operations
 from serving.cluster.front.dashboard import Dashboard
 from serving.core.statistics import Duration, ModelStatistics
 from serving.telemetry.history import EVERY_S
@@ -101,7 +102,7 @@ def hour() -> Hour:
 
 @pytest.fixture(scope="module")
 def address(hour: Hour) -> Iterator[str]:
-    app = FrontApp(hour.entries, pages=hour.dashboard.pages())
+    app = FrontApp(Operations(hour.entries), pages=hour.dashboard.pages())
     server = Server(app, http="httptools", loop="asyncio").open()
     yield f"http://{server.address}"
     server.close()
@@ -205,7 +206,9 @@ def test_nothing_sticks_out_on_a_narrow_screen(page: Any, width: int) -> None:
 
 def test_what_does_not_exist_is_not_shown(browser: Any) -> None:
     bare = Hour()
-    server = Server(FrontApp(bare.entries, pages=bare.dashboard.pages()), http="httptools", loop="asyncio").open()
+    server = Server(
+        FrontApp(Operations(bare.entries), pages=bare.dashboard.pages()), http="httptools", loop="asyncio"
+    ).open()
     page = browser.new_page()
     page.goto(f"http://{server.address}/dashboard")
     page.wait_for_selector("svg.chart")

@@ -9,7 +9,8 @@ import tritonclient.grpc as over_grpc
 from tritonclient.utils import InferenceServerException
 
 from models.reference import linear_spec
-from serving.api.admission.gate import CROSS_SITE, ELSEWHERE, STRANGE_HOST, Caller, Gate
+from serving.api.admission.gate import Action, Peer
+from serving.api.admission.local_gate import CROSS_SITE, ELSEWHERE, STRANGE_HOST, LocalGate
 from serving.api.admission.secret import key, known
 from serving.api.faults import CallFailed
 from tests.house import House, house
@@ -19,11 +20,11 @@ KEY = key("peer")
 BEHIND = {"peer_header": "x-headway-peer", "peer_key": KEY}
 
 
-def why_not(gate: Gate, address: str = "", **headers: str) -> str:
+def why_not(gate: LocalGate, address: str = "", **headers: str) -> str:
     """Returns the reason of a refusal, "" if the caller is allowed. headers: by name, with _ for -."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        gate.check(Caller(lambda name: given.get(name, ""), address))
+        gate.check(Peer(lambda name: given.get(name, ""), address), Action.LOAD)
     except CallFailed as failed:
         return failed.fault.text if (failed.fault.status, failed.fault.grpc_code) == (403, 7) else "another fault"
     return ""
@@ -35,14 +36,14 @@ def peer_value(address: str) -> str:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"])
 def test_a_caller_on_the_machine_itself_may(address: str) -> None:
-    assert why_not(Gate(), address) == ""
-    assert why_not(Gate(**BEHIND), x_headway_peer=peer_value(address)) == ""
+    assert why_not(LocalGate(), address) == ""
+    assert why_not(LocalGate(**BEHIND), x_headway_peer=peer_value(address)) == ""
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "", "localhost", "::2", "127.0.0.1.evil.example"])
 def test_a_caller_from_elsewhere_may_not(address: str) -> None:
-    assert why_not(Gate(), address) == ELSEWHERE
-    assert why_not(Gate(**BEHIND), x_headway_peer=peer_value(address)) == ELSEWHERE
+    assert why_not(LocalGate(), address) == ELSEWHERE
+    assert why_not(LocalGate(**BEHIND), x_headway_peer=peer_value(address)) == ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -50,23 +51,25 @@ def test_a_caller_from_elsewhere_may_not(address: str) -> None:
     ["127.0.0.1", "-127.0.0.1", "0123456789abcdef-127.0.0.1", KEY.decode() + "127.0.0.1", KEY.decode().upper()],
 )
 def test_what_a_client_says_of_its_own_address_counts_for_nothing_without_the_key(forged: str) -> None:
-    assert why_not(Gate(**BEHIND), "127.0.0.1", x_headway_peer=forged) == ELSEWHERE
-    assert why_not(Gate(**BEHIND), "127.0.0.1") == ELSEWHERE, "behind a load balancer its silence is no"
-    assert why_not(Gate(), "10.0.0.7", x_headway_peer=peer_value("127.0.0.1")) == ELSEWHERE, "there is none to believe"
+    assert why_not(LocalGate(**BEHIND), "127.0.0.1", x_headway_peer=forged) == ELSEWHERE
+    assert why_not(LocalGate(**BEHIND), "127.0.0.1") == ELSEWHERE, "behind a load balancer its silence is no"
+    assert why_not(LocalGate(), "10.0.0.7", x_headway_peer=peer_value("127.0.0.1")) == ELSEWHERE, (
+        "there is none to believe"
+    )
 
 
 @pytest.mark.parametrize("host", ["", "localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7:8000"])
 def test_a_host_that_is_an_address_or_localhost_is_no_sign_of_a_web_page(host: str) -> None:
-    assert why_not(Gate(), "127.0.0.1", host=host) == ""
+    assert why_not(LocalGate(), "127.0.0.1", host=host) == ""
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"]
 )
 def test_a_name_that_was_resolved_to_this_machine_is_refused(host: str) -> None:
-    assert why_not(Gate(), "127.0.0.1", host=host) == STRANGE_HOST
+    assert why_not(LocalGate(), "127.0.0.1", host=host) == STRANGE_HOST
     same_origin = {"origin": f"http://{host}", "sec_fetch_site": "same-origin"}
-    assert why_not(Gate(), "127.0.0.1", host=host, **same_origin) == STRANGE_HOST
+    assert why_not(LocalGate(), "127.0.0.1", host=host, **same_origin) == STRANGE_HOST
 
 
 @pytest.mark.parametrize(
@@ -81,21 +84,21 @@ def test_a_name_that_was_resolved_to_this_machine_is_refused(host: str) -> None:
     ],
 )
 def test_a_page_of_another_site_is_refused(sent: dict[str, str]) -> None:
-    assert why_not(Gate(), "127.0.0.1", host="localhost:8000", **sent) == CROSS_SITE
+    assert why_not(LocalGate(), "127.0.0.1", host="localhost:8000", **sent) == CROSS_SITE
 
 
 def test_a_page_of_the_server_itself_may() -> None:
     for origin in ({}, {"origin": "http://localhost:8000"}):
         for site in ("same-origin", "none", ""):
-            assert why_not(Gate(), "127.0.0.1", host="localhost:8000", sec_fetch_site=site, **origin) == ""
+            assert why_not(LocalGate(), "127.0.0.1", host="localhost:8000", sec_fetch_site=site, **origin) == ""
 
 
 def test_the_admin_token_opens_from_everywhere_and_nothing_like_it_does() -> None:
-    gate = Gate(admin_token=TOKEN)
+    gate = LocalGate(admin_token=TOKEN)
     assert why_not(gate, "10.0.0.7", authorization=f"Bearer {TOKEN}", host="models.example") == ""
     for wrong in (TOKEN, f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer ", "", "Bearer \u00e9", "Bearer \ud800"):
         assert why_not(gate, "10.0.0.7", authorization=wrong) == ELSEWHERE
-    assert why_not(Gate(), "10.0.0.7", authorization="Bearer ") == ELSEWHERE, "no token is no empty one"
+    assert why_not(LocalGate(), "10.0.0.7", authorization="Bearer ") == ELSEWHERE, "no token is no empty one"
 
 
 def test_keys_come_from_the_start_s_secret_or_else_from_rays_token(tmp_path: Any) -> None:
@@ -142,7 +145,7 @@ switches, control = Switches(), Control()
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[House]:
-    with house(linear_spec(), switches=switches, control=control, gate=Gate(**BEHIND)) as running:
+    with house(linear_spec(), switches=switches, control=control, gate=LocalGate(**BEHIND)) as running:
         yield running
 
 

@@ -14,7 +14,9 @@ from serving.protocol.pb import message
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
 from tests.api.grpc_serving import service_of
+from tests.api.test_submitting import StreamCall
 
+CALL = StreamCall()
 DTYPES = {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8}
 MODELS = [("m", "FP32"), ("n", "FP32"), ("o", "INT64"), ("p", "UINT8")]  # names of the same length
 
@@ -38,7 +40,7 @@ def encoded(name: str, shape: tuple[int, int], id: str = "", **parameters: int) 
 def read(service: GrpcService, content: bytes) -> Any:
     """Returns a message's decoded facts and values, or the type and text of its error."""
     try:
-        id, planned, payload = service._read(content)
+        id, planned, payload = service._read(content, CALL)
     except (BadMessage, NotHere) as error:
         return type(error), str(error)
     values = {name: (tensor.dtype, tensor.shape, tensor.tobytes()) for name, tensor in payload.items()}
@@ -80,22 +82,22 @@ def test_a_message_with_other_values_is_not_taken_apart_again(monkeypatch: pytes
     first, second = np.full((2, 3), 1, np.float32), np.full((2, 3), 2, np.float32)
     content = encoded("m", (2, 3), "7")
     head = content[: -first.nbytes]
-    serving._read(head + first.tobytes())
+    serving._read(head + first.tobytes(), CALL)
     monkeypatch.setattr("serving.api.grpc.service.split", None)
-    id, planned, payload = serving._read(head + second.tobytes())
+    id, planned, payload = serving._read(head + second.tobytes(), CALL)
     assert (id, planned.dispatch.model.name, payload["x"].tolist()) == ("7", "m", second.tolist())
 
 
 def test_values_are_read_as_they_were_sent_and_cannot_be_written_to() -> None:
     serving = service()
     for _ in range(2):
-        _, _, payload = serving._read(encoded("m", (2, 3)))
+        _, _, payload = serving._read(encoded("m", (2, 3)), CALL)
         assert not payload["x"].flags.writeable
 
 
 def test_what_is_kept_is_bounded() -> None:
     serving = service()
     for columns in range(1, 2000):
-        serving._read(encoded("m", (1, columns)))
+        serving._read(encoded("m", (1, columns)), CALL)
     assert len(serving._openings._starts) <= 256
     assert len(serving._openings._known) <= 512

@@ -119,7 +119,7 @@ def test_a_page_of_the_front_is_read_with_get_and_told_the_query() -> None:
     async def models() -> list[dict[str, object]]:
         return []
 
-    async def page(query: str) -> tuple[str, bytes]:
+    async def page(query: str, sees: object) -> tuple[str, bytes]:
         return "application/json", json.dumps({"asked": query}).encode()
 
     front = FrontApp(Operations(models), pages={"/metrics": page})

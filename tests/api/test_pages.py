@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.api.admission.gate import Gate
+from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.secret import key
 from serving.api.entry import ModelEntry
 from serving.api.http.front import FrontApp
@@ -20,14 +20,14 @@ KEY = key("peer").decode()
 def status(
     path: str, *, peer_header: str = "", header: str | None = None, client: str = "127.0.0.1", **headers: str
 ) -> int:
-    async def page(query: str) -> tuple[str, bytes]:
+    async def page(query: str, sees: object) -> tuple[str, bytes]:
         return "text/plain", b"secret"
 
     async def models() -> list[ModelEntry]:
         return []
 
     shown = {"/debug/state": page, "/metrics": page}
-    gate = Gate(peer_header=peer_header, peer_key=key("peer"), admin_token=TOKEN)
+    gate = LocalGate(peer_header=peer_header, peer_key=key("peer"), admin_token=TOKEN)
     app = FrontApp(Operations(models, gate=gate), pages=shown)
     sent: list[Any] = []
 

@@ -37,6 +37,23 @@ def fill(room: Room, left: int) -> int:
     return room.held
 
 
+def test_one_tenant_holds_at_most_half_of_the_room() -> None:
+    room = Room()
+    flood = [Held(room, "flood") for _ in range(3)]
+    flood[0].take(room.share - 1)
+    flood[1].take(1)
+    with pytest.raises(CallFailed, match="this tenant's requests"):
+        flood[2].take(1)
+    calm = Held(room, "calm")
+    calm.take(room.share)
+    with pytest.raises(CallFailed, match="the bodies of requests in flight"):
+        flood[2].take(1)
+    for held in (*flood, calm):
+        held.give_back()
+        held.give_back()
+    assert (room.held, room.held_by) == (0, {})
+
+
 class Client:
     def __init__(self, server) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import serving.api
+from serving.api.admission.gate import Peer
 from serving.api.admission.room import NO_ROOM, Room
 from serving.api.shared_memory.regions import Regions
 from serving.protocol.layout import TensorLayout
@@ -44,6 +45,10 @@ class StreamCall:
 
     def metadata(self, name: str) -> str:
         return ""
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(self.metadata)
 
     def request_id(self) -> str:
         return "stream"

@@ -118,13 +118,13 @@ def test_the_page_of_the_state_asks_replicas_to_watch_their_loops_for_as_long_as
     async def story() -> None:
         page = debug_pages(Nobody())["/debug/state"]  # type: ignore[arg-type]
         for query in ("", "watch_loop_s=30", "watch_loop_s=0.5&watch_loop_s=7"):
-            kind, content = await page(query)
+            kind, content = await page(query, bool)
             told = json.loads(content)
             assert (kind, told["models"], told["front"]["pid"]) == ("application/json", [], os.getpid())
             assert told["front"]["memory_bytes"] > 1 << 20
             assert told["front"]["loop"]["longest_own_stall_ms"] >= 0
         with pytest.raises(BadMessage, match="watch_loop_s: 'long' is no number of seconds"):
-            await page("watch_loop_s=long")
+            await page("watch_loop_s=long", bool)
 
     asyncio.run(story())
     assert asked == [("debug_state",), ("debug_state", 30.0), ("debug_state", 0.5)]

@@ -17,6 +17,7 @@ from serving.cluster.haproxy.editing import (
     explained_by_the_front,
     guarded,
     listening,
+    private,
     routed_by_model,
     without_waiting,
 )
@@ -256,3 +257,11 @@ def test_the_command_becomes_haproxy_whatever_it_finds(tmp_path: Path, config: s
     assert path.read_text() == (expected if said else with_clear_errors(bounded(expected, str(script)), tmp_path))
     assert script.exists() == (not said)
     assert said in done.stderr
+
+
+def test_the_list_of_applications_is_hidden_where_callers_need_a_credential() -> None:
+    hidden = private(edited(CONFIG))
+    head = hidden.partition("frontend http_frontend\n")[2].splitlines()[:3]
+    assert head[0] == "    bind 127.0.0.1:8000"
+    assert head[2].endswith("if { path -i /-/routes }"), "before any rule of Ray's"
+    assert private(hidden) == hidden

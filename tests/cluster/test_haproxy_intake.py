@@ -21,7 +21,7 @@ from serving.api.admission.bound import EVERY, HEADER, Bound
 from serving.api.http.app import ModelApp
 from serving.api.http.connection import fast_path
 from serving.cluster.haproxy.command import keys
-from serving.cluster.haproxy.intake import LUA, SCRIPT, bounded
+from serving.cluster.haproxy.intake import CREDENTIAL, LUA, SCRIPT, bounded
 from serving.cluster.replica.http_door import HEALTHZ, FastDoor
 from serving.core.intake import UNBOUNDED
 from serving.core.outcome import Reason
@@ -54,8 +54,11 @@ backend {wire}-m
 class Line:
     """A model that holds its answers, a door in front of it, HAProxy in front of that, and clients of one wire."""
 
-    def __init__(self, wire: str, folder: Path, stack: ExitStack, *, config: str = CONFIG) -> None:
+    def __init__(
+        self, wire: str, folder: Path, stack: ExitStack, *, config: str = CONFIG, header: str = "x-tenant"
+    ) -> None:
         self.wire = wire
+        self._header = header
         self.backend = EchoBackend()
         self.places = PLACES
         served = model("m", ("x", "FP32", (-1, 2)), backend=self.backend, bound=Bound(lambda: self.places))
@@ -76,7 +79,7 @@ class Line:
         proto = " proto h2" if wire == "grpc" else ""
         check = f"option httpchk GET {HEALTHZ}" if wire == "http" else ""
         text = config.format(listener=listener.fileno(), proto=proto, wire=wire, address=server.address, check=check)
-        path.write_text(bounded(text, str(script), "x-tenant"))
+        path.write_text(bounded(text, str(script), header))
         command = [haproxy_binary(), "-db", "-f", str(path)]
         haproxy = subprocess.Popen(command, pass_fds=(listener.fileno(),), env=os.environ | keys())
         stack.callback(haproxy.wait)
@@ -88,7 +91,7 @@ class Line:
 
     def ask(self, tenant: str = "") -> "Future[Any]":
         """Sends a request in a thread, with a client of its own."""
-        return self._threads.submit(self._ask, {"x-tenant": tenant} if tenant else {})
+        return self._threads.submit(self._ask, {self._header: tenant} if tenant else {})
 
     def _ask(self, headers: dict[str, str]) -> Any:
         with self._client.InferenceServerClient(self._address) as client:
@@ -141,6 +144,21 @@ def test_a_tenant_below_its_share_waits_for_the_next_place(line: Line) -> None:
     assert not calm.done()
     line.release()
     assert [one.result().as_numpy("x").tolist() for one in (*held, calm)] == 3 * [[[1, 1]]]
+
+
+@pytest.mark.parametrize("wire", ["http", "grpc"])
+def test_where_callers_have_credentials_each_of_them_has_a_share(wire: str, tmp_path: Path) -> None:
+    token = f"Bearer {'e' * 100}"  # tokens of one provider begin with the same characters
+    with ExitStack() as stack:
+        line = Line(wire, tmp_path, stack, header=CREDENTIAL)
+        line.know(tenant=f"{token}.flood")
+        held = line.fill(tenant=f"{token}.flood")
+        calm = line.ask(tenant=f"{token}.calm")
+        with pytest.raises(InferenceServerException, match="retry later"):
+            line.ask(tenant=f"{token}.flood").result()
+        assert not calm.done()
+        line.release()
+        assert [one.result().as_numpy("x").tolist() for one in (*held, calm)] == 3 * [[[1, 1]]]
 
 
 def test_the_bound_can_be_lifted(line: Line) -> None:

@@ -11,6 +11,7 @@ from models.spec import Limits, ModelSpec, TensorSpec
 from serving.cluster import limits
 from serving.cluster.environment import ray_environment
 from serving.config import Settings, load_settings
+from serving.operate.render import advice
 from serving.operate.render import kuberay as manifests
 from serving.operate.render import ray_up as launcher_file
 
@@ -248,3 +249,16 @@ def test_a_replica_may_hold_as_much_memory_as_its_limit_and_any_amount_without_o
     limits.check_memory(1 << 40, None)
     with pytest.raises(MemoryError, match=r"holds 101 MiB, more than limits\.max_memory_mb, 100"):
         limits.check_memory(101 << 20, 100)
+
+
+X = {"name": "x", "datatype": "FP32", "shape": [-1, 1]}
+
+
+def test_what_one_machine_has_and_a_cluster_lacks_is_said() -> None:
+    model = {"name": "m", "factory": "models.reference:noop", "inputs": [X], "outputs": [X]}
+    alone = {"models": [model], "tenants": {"acme": {}}, "server": {"auth": {"keys": True}}}
+    said = advice(Settings.model_validate(alone))
+    assert [line.partition(": ")[0] for line in said] == ["server.state", "server.redis"]
+    shared = {"auth": {"keys": True}, "state": "s3://bucket/headway", "redis": {"url": "redis://cache:6379"}}
+    assert advice(Settings.model_validate(alone | {"server": shared})) == []
+    assert advice(Settings.model_validate({"models": [model], "server": {"auth": "none", "host": "0.0.0.0"}})) == []

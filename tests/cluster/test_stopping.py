@@ -63,6 +63,23 @@ def test_the_end_of_a_server_that_never_began_ends_nothing(tmp_path: Path) -> No
         bystander.kill()
 
 
+def test_a_package_that_the_settings_need_is_asked_for_before_ray_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jwt = {"issuer": "https://id.example", "audience": "headway", "jwks": "https://id.example/jwks.json"}
+    path = settings_file(
+        tmp_path, NOOP, auth={"keys": True, "jwt": jwt}, redis={"url": "redis://localhost"}, haproxy="off"
+    )
+    monkeypatch.setattr("serving.operate.extras.find_spec", lambda package: None)
+    with pytest.raises(StartFailed) as failed:
+        Cluster(load_settings(path), path, print).start()
+    assert str(failed.value).splitlines() == [
+        "server.auth.keys needs the package obstore: pip install 'headway[auth]'",
+        "server.auth.jwt needs the package jwt: pip install 'headway[auth]'",
+        "server.redis needs the package redis: pip install 'headway[redis]'",
+    ]
+
+
 def test_a_port_in_use_is_reported_before_ray_is_started(tmp_path: Path) -> None:
     port = PORT + 20  # not any free port, because that could be one of Ray's
     with socket.create_server(("127.0.0.1", port)):
@@ -74,6 +91,6 @@ def test_a_port_in_use_is_reported_before_ray_is_started(tmp_path: Path) -> None
 
 
 def test_a_host_that_is_not_this_machine_is_reported_before_ray_is_started(tmp_path: Path) -> None:
-    path = settings_file(tmp_path, NOOP, host="192.0.2.77", haproxy="off")
+    path = settings_file(tmp_path, NOOP, host="192.0.2.77", haproxy="off", auth="none")
     with pytest.raises(StartFailed, match=r"server\.host 192\.0\.2\.77: Cannot assign requested address"):
         Cluster(load_settings(path), path, print).start()

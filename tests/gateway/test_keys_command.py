@@ -16,8 +16,8 @@ from serving.gateway.audit import AuditLog
 from serving.gateway.callers import Callers
 from serving.gateway.key_log import FOLDER, KeyLog
 from serving.gateway.key_text import presented
-from serving.operate.keeping import Unsafe, state_place
 from serving.store.objects import open_store
+from serving.store.place import NoState, state_place
 
 Headway = Callable[..., Result]
 ACME = ("create", "--tenant", "acme", "--scope", "predict")
@@ -145,11 +145,17 @@ def test_where_keys_live_is_read_from_the_settings(tmp_path: Path) -> None:
     assert (result.exit_code, "did you mean 'state'?" in result.stderr) == (2, True)
 
 
-def test_without_a_setting_keys_live_in_the_home_folder() -> None:
-    assert state_place(None, Path("/home/anna")) == "/home/anna/.headway/state"
-    assert state_place("s3://bucket/x", None) == "s3://bucket/x"
-    with pytest.raises(Unsafe, match=r"set server\.state"):
-        state_place(None, None)
+def test_without_a_setting_keys_live_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/anna"))
+    assert state_place(None) == "/home/anna/.headway/state"
+    assert state_place("s3://bucket/x") == "s3://bucket/x"
+
+    def homeless() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(NoState, match=r"set server\.state"):
+        state_place(None)
 
 
 def test_a_store_that_cannot_be_reached_is_told(tmp_path: Path) -> None:

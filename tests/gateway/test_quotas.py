@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from models.breaker import OPEN_NS, Breaker
 from serving.gateway.quotas import ADMITTED, HEARTBEAT_NS, MOST_TENANTS, Admitted, Quotas, Refused
 from serving.store.base import Renewal
 from serving.store.guard import Guard
 from serving.store.memory import MemoryQuotaStore
 from serving.testing.clock import ManualClock
 from serving.traffic.alone import Reason
-from serving.traffic.breaker import OPEN_NS, Breaker
 from serving.traffic.lease import TURN_NS
 from serving.traffic.quota import DAY_NS, MINUTE_NS
 from serving.traffic.sharing import Ask

@@ -2,10 +2,11 @@
 
 import pytest
 
+from serving.api.admission.gate import Action
 from serving.api.faults import CallFailed, Fault, unknown_model
 from serving.gateway.caller import Caller
 from serving.gateway.keys import Scope
-from serving.gateway.rules import NEEDS, Action, may
+from serving.gateway.rules import NEEDS, may
 
 
 def caller(*scopes: Scope, tenant: str = "acme") -> Caller:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from serving.api.admission.gate import Action
 from serving.api.faults import CallFailed
 from serving.gateway.audit import AuditLog, Entry
 from serving.gateway.callers import Callers
 from serving.gateway.key_log import KeyLog
-from serving.gateway.rules import Action, may
+from serving.gateway.rules import may
 from serving.store.objects import open_store
 from tests.gateway.stories import NOW_S, S, bearer, creation, fixed, revocation
 
@@ -36,7 +37,7 @@ def test_a_grep_for_the_keys_used_finds_nothing(tmp_path: Path, caplog: pytest.L
         for key in (good, unknown, ended):
             for shown in (bearer(key), f"Basic {key.text}", bearer(key)[:-3], f"{bearer(key)} {key.text}"):
                 try:
-                    caller = callers.of(shown, "", NOW_S * S, "192.0.2.1")
+                    caller = callers.of(shown, "", NOW_S * S, lambda: "192.0.2.1")
                     may(caller, Action.DEBUG)
                 except CallFailed as error:
                     found.extend((repr(error), repr(error.fault), *traceback.format_exception(error)))

@@ -231,7 +231,7 @@ class Provider:
 
     def fault(self, shown: bytes, at_s: float = 0) -> Fault | None:
         try:
-            self.callers.of(b"Bearer " + shown, "", int((NOW_S + at_s) * S), "192.0.2.1")
+            self.callers.of(b"Bearer " + shown, "", int((NOW_S + at_s) * S), lambda: "192.0.2.1")
         except CallFailed as error:
             return error.fault
         return None

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from models.breaker import OPEN_NS, Breaker, State
 from serving.core.clock import SystemClock
 from serving.store.base import Renewal, StoreUnavailable
 from serving.store.connecting import Address, connect
 from serving.store.guard import Guard
 from serving.store.redis import RedisQuotaStore
 from serving.testing.clock import ManualClock
-from serving.traffic.breaker import OPEN_NS, Breaker, State
 from serving.traffic.quota import MINUTE_NS, Pace
 from serving.traffic.sharing import Ask
 from tests.store.conftest import PATIENT_S, fresh_keys, socket_of

@@ -15,38 +15,60 @@ NO_ROOM = Fault(
     503, "request refused: the bodies of requests in flight fill the memory reserved for them; retry later",
     (retry_after(_SOON_NS),), _SOON_NS,
 )  # fmt: skip
+NO_SHARE = Fault(
+    503, "request refused: the bodies of this tenant's requests in flight fill its share of the memory reserved for "
+    "them; retry later", (retry_after(_SOON_NS),), _SOON_NS,
+)  # fmt: skip
 
 
 class Room:
     """The bytes of bodies held by all connections of a replica.
 
-    The limit is the larger of 256 MiB and eight bodies of `max_body_bytes`."""
+    limit: the larger of 256 MiB and eight bodies of `max_body_bytes`. share: the most that one tenant may hold: half of
+    it, so that a tenant with many uploads does not keep the others out.
+    """
 
     def __init__(self, max_body_bytes: int = 0) -> None:
         self.limit = max(_LEAST_BYTES, _LARGEST_BODIES * max_body_bytes)
+        self.share = self.limit // 2
         self.held = 0
+        self.held_by: dict[str, int] = {}
 
 
 class Held:
-    """The bytes that one request holds of the room. Must be given back when the request ends, also if it fails."""
+    """The bytes that one request holds of the room. Must be given back when the request ends, also if it fails.
 
-    __slots__ = ("_room", "bytes")
+    tenant: on whose behalf, "" for a server with one tenant. It may change while nothing is held.
+    """
 
-    def __init__(self, room: Room) -> None:
+    __slots__ = ("_room", "bytes", "tenant")
+
+    def __init__(self, room: Room, tenant: str = "") -> None:
         self._room = room
         self.bytes = 0
+        self.tenant = tenant
 
     def take(self, size: int) -> None:
-        """Adds `size` bytes to those held. Raises CallFailed (503) if there is no room."""
+        """Adds `size` bytes to those held. Raises CallFailed (503) if there is no room, or not for this tenant."""
         room = self._room
         if room.held + size > room.limit:
             raise CallFailed(NO_ROOM)
+        if self.tenant:
+            by_tenant = room.held_by.get(self.tenant, 0) + size
+            if by_tenant > room.share:
+                raise CallFailed(NO_SHARE)
+            room.held_by[self.tenant] = by_tenant
         room.held += size
         self.bytes += size
 
     def give_back(self) -> None:
         """Gives back all bytes; further calls have no effect."""
-        self._room.held -= self.bytes
+        room = self._room
+        room.held -= self.bytes
+        if self.tenant and self.bytes:
+            room.held_by[self.tenant] -= self.bytes
+            if not room.held_by[self.tenant]:
+                del room.held_by[self.tenant]
         self.bytes = 0
 
     def __del__(self) -> None:

@@ -20,7 +20,19 @@ KEY_BYTES = 16
 
 def key(purpose: str) -> bytes:
     """Returns 16 hex digits derived from the secret, different for each purpose (HMAC-SHA256, truncated)."""
-    return hmac.new(_secret(), purpose.encode(), hashlib.sha256).hexdigest()[:KEY_BYTES].encode()
+    return _derived(_secret(), purpose)[:KEY_BYTES].encode()
+
+
+def _derived(secret: bytes, purpose: str) -> str:
+    return hmac.new(secret, purpose.encode(), hashlib.sha256).hexdigest()
+
+
+def own_token() -> str:
+    """Returns what this server's own processes send as a bearer token when they ask it; "" without a shared secret.
+
+    Looks for the secret at each call, since `headway serve` sets it after this module is imported."""
+    secret = known(os.environ)
+    return f"hwown_{_derived(secret, 'own requests')}" if secret else ""
 
 
 @cache

@@ -13,6 +13,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from serving.api.admission.age import HEADER, HERE
+from serving.api.admission.gate import Peer
 from serving.api.exchange import new_id
 from serving.api.faults import CallFailed, Fault
 from serving.api.grpc.pending import REQUEST_ID
@@ -46,6 +47,10 @@ class AioCall:
             if key == name:
                 return str(value)
         return ""
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(self.metadata)
 
     def request_id(self) -> str:
         self._request_id = self._request_id or self.metadata(REQUEST_ID) or new_id().decode()
@@ -89,7 +94,10 @@ class Calls:
             await _abort(context, failed.fault)
 
     async def _watch(self, message: bytes, context: Any) -> None:
-        await self._service.watch_health(message, context.write)
+        try:
+            await self._service.watch_health(message, AioCall(context).peer, context.write)
+        except CallFailed as failed:
+            await _abort(context, failed.fault)
 
     def _unary(self, path: str) -> Callable[[bytes, Any], Any]:
         async def answer(message: bytes, context: Any) -> bytes:

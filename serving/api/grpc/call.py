@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from serving.api.admission.gate import Peer
 from serving.api.exchange import new_id, now_ns
 from serving.api.faults import Fault
 from serving.api.grpc.pending import REQUEST_ID, fault
@@ -17,10 +18,21 @@ _UNIT_NS = {"n": 1, "u": 10**3, "m": 10**6, "S": 10**9, "M": 60 * 10**9, "H": 36
 class Head:
     """The decoded headers of a call; implements `pending.Call`. Calls with equal header blocks share one object."""
 
-    __slots__ = ("_metadata", "coding", "content_length", "is_grpc", "malformed", "path", "problem", "timeout_ns")
+    __slots__ = (
+        "_metadata",
+        "coding",
+        "content_length",
+        "is_grpc",
+        "malformed",
+        "path",
+        "peer",
+        "problem",
+        "timeout_ns",
+    )
 
     def __init__(self, headers: http2.Headers) -> None:
         self._metadata = dict(reversed(headers))  # reversed, so that the first value of a name counts
+        self.peer = Peer(self.metadata, "", {})
         self.malformed = malformed(headers)
         length = self._metadata.get("content-length", "")
         self.content_length = int(length) if length and not self.malformed else None
@@ -80,6 +92,10 @@ class Call(Stream[Head]):
 
     def time_left_ns(self) -> int | None:
         return self.head.timeout_ns if self._ends_ns is None else max(1, self._ends_ns - now_ns())
+
+    @property
+    def peer(self) -> Peer:
+        return self.head.peer
 
     def metadata(self, name: str) -> str:
         return self.head.metadata(name)

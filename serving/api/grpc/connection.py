@@ -162,7 +162,7 @@ class GrpcConnection(GrpcReceiver):
         path, named = call.head.path, b""
         try:
             if path == WATCH:
-                await self._service.watch_health(message, partial(self._stream_message, call))
+                await self._service.watch_health(message, call.peer, partial(self._stream_message, call))
             if path == INFER:
                 named = _NAME + http2.string(call.request_id().encode("latin-1"))
                 # The engine subtracts the age from the time limit. If the call's clock is started, which a call to

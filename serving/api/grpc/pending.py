@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from serving.api import exchange
+from serving.api.admission.gate import Peer
 from serving.api.admission.room import Held
 from serving.api.beside import beside
 from serving.api.dispatch import Dispatch, Plan
@@ -34,6 +35,11 @@ class Call(Protocol):
 
     def metadata(self, name: str) -> str:
         """Returns the first value of this name, which is in lower case; "" if there is none."""
+        ...
+
+    @property
+    def peer(self) -> Peer:
+        """The sender of the call."""
         ...
 
     def request_id(self) -> str:

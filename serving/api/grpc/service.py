@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from serving.api.admission.gate import Caller
+from serving.api.admission.gate import Action
 from serving.api.admission.room import COUNTED_BYTES, Held, Room
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan
@@ -35,6 +35,7 @@ from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.api.served import ServedModel
 from serving.names import NAME_CHARACTERS
+from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
 from serving.protocol.grpc_pieces import reads_long
 from serving.protocol.messages import Tensor
@@ -77,6 +78,7 @@ class GrpcService:
         self._relay = relay
         self._dispatches = {model.name: GrpcDispatch(model) for model in served}
         self._server = operations
+        self._gate = operations.gate
         self._tenant_header = tenant_header.lower()
         self._planned: Recall[Planned] = Recall()
         self._openings = Openings()
@@ -104,17 +106,18 @@ class GrpcService:
         """Decodes and submits a request on the event loop. Raises BadMessage, NotHere, or CallFailed if there is no
         memory for it. age_ns: see `infer`; 0 in a stream, since its requests are younger than the call."""
         began_ns = now_ns()
-        held = self._held(message) if len(message) > COUNTED_BYTES else None
+        held = self._held(message, call) if len(message) > COUNTED_BYTES else None
         try:
-            return self._hand_over(self._read(message), call, age_ns, began_ns, held)
+            return self._hand_over(self._read(message, call), call, age_ns, began_ns, held)
         except Exception:
             if held is not None:
                 held.give_back()
             raise
 
-    def _held(self, message: bytes) -> Held:
-        """Reserves memory for a large message. Raises CallFailed if there is none left."""
-        held = Held(self._room)
+    def _held(self, message: bytes, call: Call) -> Held:
+        """Reserves memory for a large message. Raises CallFailed if there is none left, or for want of a credential."""
+        caller = self._gate.check(call.peer, Action.READ)
+        held = Held(self._room, caller.tenant or call.metadata(self._tenant_header))
         held.take(len(message))
         return held
 
@@ -131,26 +134,30 @@ class GrpcService:
         """Decodes a message, in a worker thread if it takes long, and submits it. Its share of the memory for messages
         is released if that fails, otherwise when the request ends."""
         began_ns = now_ns()
-        held = self._held(message) if len(message) > COUNTED_BYTES else None
+        held = self._held(message, call) if len(message) > COUNTED_BYTES else None
         try:
             if self.takes_long(message):
-                read = await beside(partial(self._read, message))
+                read = await beside(partial(self._read, message, call))
                 age_ns += now_ns() - began_ns
             else:
-                read = self._read(message)
+                read = self._read(message, call)
             return submit(read, call, age_ns, began_ns, held)
         except BaseException:  # also if the call is cancelled while its message is decoded
             if held is not None:
                 held.give_back()
             raise
 
-    def _read(self, message: bytes) -> ReadMessage:
-        """Decodes a request. May be called from any thread. Raises BadMessage, or NotHere."""
+    def _read(self, message: bytes, call: Call) -> ReadMessage:
+        """Decodes a request. May be called from any thread. Raises BadMessage, NotHere, or CallFailed."""
         known = self._openings.find(message)
         if known is not None:
             return known.id, known.planned, known.read(message)
-        request = split(message)
-        planned = self._plan(request.head)
+        try:
+            request = split(message)
+            planned = self._plan(request.head, call)
+        except BadMessage:
+            self._gate.check(call.peer, Action.READ)  # who has no credential learns that first
+            raise
         payload = planned.dispatch.payload(planned.layout, request)
         self._openings.keep(request, planned)
         return request.id, planned, payload
@@ -159,7 +166,7 @@ class GrpcService:
         id, planned, payload = read
         dispatch, plan, _ = planned
         limit_ns = _limit_ns(plan, call)
-        tenant = self._tenant(call)
+        tenant = self._tenant(call, planned.layout)
         submitted = dispatch.hand_over(plan, payload, tenant, limit_ns, age_ns)
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         request_id, trace = call.request_id(), call.metadata(TRACEPARENT)
@@ -172,18 +179,22 @@ class GrpcService:
         dispatch, plan, _ = planned
         if dispatch.model.generator is None:
             return self._hand_over(read, call, age_ns, began_ns, held)
-        tenant = self._tenant(call)
+        tenant = self._tenant(call, planned.layout)
         answers = dispatch.generate(plan, payload, tenant, _limit_ns(plan, call))
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         return PendingGeneration(answers, planned, id, call, tenant, began_ns, held)
 
-    def _tenant(self, call: Call) -> str:
+    def _tenant(self, call: Call, layout: GrpcLayout) -> str:
+        """Returns the tenant of a caller that may predict with this model. Raises CallFailed."""
+        if self._gate.asks:
+            return self._gate.check(call.peer, Action.PREDICT, layout.model_name, layout.model_version).tenant
         return call.metadata(self._tenant_header) if self._tenant_header else ""
 
-    def _plan(self, head: bytes) -> Planned:
+    def _plan(self, head: bytes, call: Call) -> Planned:
         planned = self._planned.get(head)
         if planned is None:
             layout = GrpcLayout(head)
+            self._tenant(call, layout)  # what is wrong with a request tells about the model
             dispatch = self._dispatches.get(layout.model_name)
             if dispatch is None or layout.model_version not in ("", dispatch.model.version):
                 raise NotHere(layout.model_name, layout.model_version)
@@ -219,6 +230,10 @@ class GrpcService:
         those whose model the load balancer could not read or reach; a replica gets requests of streams that began with
         another model, and passes them to the front if it does not know the model itself.
         """
+        try:
+            self._gate.check(call.peer, Action.READ, absent.name, absent.version)
+        except CallFailed as failed:
+            return RefusedCall(failed.fault)
         known = await self._server.models()
         for model in known:
             if model.is_called(absent.name, absent.version):
@@ -239,7 +254,7 @@ class GrpcService:
     async def answer(self, method: str, message: bytes, call: Call) -> bytes:
         """Answers a unary call other than ModelInfer. method: its path. Raises CallFailed."""
         try:
-            return await self._calls.answer(method, message, Caller(call.metadata))
+            return await self._calls.answer(method, message, call.peer)
         except CallFailed:
             raise
         except NotHere as absent:

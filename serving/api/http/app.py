@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from serving.api.admission.age import HEADER as AGE
 from serving.api.admission.age import HERE
-from serving.api.admission.gate import Caller, Gate
+from serving.api.admission.gate import Action, Gate, Peer, http_peer
+from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.room import Held
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Dispatch
@@ -65,6 +66,7 @@ _log = logging.getLogger(__name__)
 _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
 _TRACE = "/trace/setting"
+_GENERATES = {"/generate": False, "/generate_stream": True}  # whether the answers are sent as they are made
 _MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
 
@@ -74,7 +76,7 @@ class ModelApp:
     tenant_header: the header whose value names the tenant; "" for a single tenant. Any client can set it, so a proxy in
         front of the server must check it.
     timings: whether to send `Server-Timing`.
-    gate: decides which callers may change the trace settings.
+    gate: decides which callers may do what.
     cors: None if web pages of other origins may not send requests.
     """
 
@@ -92,7 +94,7 @@ class ModelApp:
         self._watch = DisconnectWatch()
         self.tenant_header = tenant_header.lower().encode()
         self.timings = timings
-        self._gate = gate or Gate()
+        self.gate: Gate = gate or LocalGate()
         self.cors = cors
         self._tells: dict[str, Callable[[Send], Awaitable[None]]] = {
             "": self._answer_metadata,
@@ -100,9 +102,8 @@ class ModelApp:
             "/config": self._answer_config,
             "/stats": self._answer_statistics,
         }
-        self._generates = {"/generate": False, "/generate_stream": True}
         prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
-        tails = (*self._tells, _INFER, _TRACE, *self._generates)
+        tails = (*self._tells, _INFER, _TRACE, *_GENERATES)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
 
@@ -123,31 +124,42 @@ class ModelApp:
         if operation is None:
             operation = self._find(scope["path"], scope.get("root_path", ""))
         method = scope["method"]
+        tenant = text_header(dict(scope["headers"]), self.tenant_header)
+        if self.gate.asks:
+            try:
+                tenant = self._admitted(http_peer(scope), operation)
+            except CallFailed as failed:
+                await send_fault(send, failed.fault)
+                return
         if operation == _INFER and method == "POST":
-            await self._infer(dict(scope["headers"]), receive, send)
+            await self._infer(dict(scope["headers"]), tenant, receive, send)
         elif operation is None:
             await send_fault(send, self._unknown(scope["path"], scope.get("root_path", "")))
         elif operation == _TRACE:
             await self._answer_trace(scope, receive, send)
-        elif operation in self._generates and method == "POST":
-            await self._generate(dict(scope["headers"]), receive, send, streams=self._generates[operation])
-        elif operation == _INFER or operation in self._generates:
+        elif operation in _GENERATES and method == "POST":
+            await self._generate(dict(scope["headers"]), tenant, receive, send, streams=_GENERATES[operation])
+        elif operation == _INFER or operation in _GENERATES:
             await send_fault(send, wrong_verb(method, "POST"))
         elif method not in ("GET", "HEAD"):
             await send_fault(send, wrong_verb(method, "GET"))
         else:
             await self._tells[operation](send)
 
-    async def _infer(self, headers: HeaderMap, receive: Receive, send: Send) -> None:
+    def _admitted(self, peer: Peer, operation: str | None) -> str:
+        """Returns the tenant of a caller with a credential that may ask this of the model. Raises CallFailed."""
+        predicts = operation == _INFER or operation in _GENERATES
+        return self.gate.check(peer, Action.PREDICT if predicts else Action.READ, self.model.name).tenant
+
+    async def _infer(self, headers: HeaderMap, tenant: str, receive: Receive, send: Send) -> None:
         began_ns = settled_ns = now_ns()
         request_id = headers.get(REQUEST_ID) or new_id()
         age_ns = HERE.age_ns(headers.get(AGE, b""))
-        tenant = text_header(headers, self.tenant_header)
         wire = self.model.wire
         id = ""
         outcome: Outcome | None = None
         fault: Fault | None = None
-        held = Held(self.model.room)
+        held = Held(self.model.room, tenant)
         try:
             body = await read_body(receive, headers, self.model.max_body_bytes, held)
             if body is None:
@@ -194,14 +206,13 @@ class ModelApp:
             wire.encode.add(now_ns() - settled_ns)
         self._witness(headers, id or request_id.decode("latin-1"), tenant, fault, outcome, began_ns, settled_ns)
 
-    async def _generate(self, headers: HeaderMap, receive: Receive, send: Send, *, streams: bool) -> None:
+    async def _generate(self, headers: HeaderMap, tenant: str, receive: Receive, send: Send, *, streams: bool) -> None:
         began_ns = now_ns()
         own: Header = (REQUEST_ID, headers.get(REQUEST_ID) or new_id())
-        tenant = text_header(headers, self.tenant_header)
         id = ""
         answers: Answers | None = None
         fault: Fault | None = None
-        held = Held(self.model.room)
+        held = Held(self.model.room, tenant)
         try:
             body = await read_body(receive, headers, self.model.max_body_bytes, held)
             if body is None:
@@ -255,9 +266,9 @@ class ModelApp:
         except Exception as error:
             await send_fault(send, self.fault(error))
 
-    async def _trace(self, changes: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    async def _trace(self, changes: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
         if changes:
-            self._gate.check(caller)
+            self.gate.check(peer, Action.TRACE, self.model.name)
         assert self.model.trace is not None
         return await self.model.trace(changes)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from serving.api.admission.age import HERE
 from serving.api.admission.bound import HEADER as BOUND
+from serving.api.admission.gate import Action
 from serving.api.admission.pace import TOO_SLOW, patience_s
 from serving.api.admission.room import COUNTED_BYTES, Held
 from serving.api.beside import LONG_BYTES, beside
@@ -56,6 +57,7 @@ class Reader(Enum):
 
 
 # In Python 3.11, looking up a member in its class costs more than a call; every request needs several.
+PREDICT = Action.PREDICT
 CLIENT, BODY, SERVER, SLOW_READER, UVICORN, UVICORN_FOR_GOOD = Reader
 
 
@@ -75,6 +77,7 @@ class InferConnection(UvicornConnection):
         "_common_block",
         "_dispatch",
         "_fruitless_bytes",
+        "_gate",
         "_head",
         "_heads",
         "_held",
@@ -91,6 +94,7 @@ class InferConnection(UvicornConnection):
         "_since_s",
         "_slow_timer",
         "_submitted",
+        "_tenant",
         "_unread",
         "_used_s",
         "_wire",
@@ -101,6 +105,7 @@ class InferConnection(UvicornConnection):
         super().__init__(**uvicorn)
         self._model = model
         self._dispatch = model.dispatch
+        self._gate = model.gate
         self._witnessed = bool(model.model.witnesses)
         self._wire = model.model.wire
         self._bound = model.model.bound
@@ -119,6 +124,7 @@ class InferConnection(UvicornConnection):
         self._plan: Plan
         self._id = ""
         self._request_id = b""
+        self._tenant = ""
         self._age_ns = self._began_ns = self._settled_ns = 0
         self._submitted: Submitted | None = None
         self._is_last = False
@@ -213,14 +219,25 @@ class InferConnection(UvicornConnection):
             self._feed(without_upgrade(data[:end]) + data[end:])
             return
         start = end + 4
-        if not head.is_plain:
+        if not head.is_plain or (self._gate.asks and not self._is_admitted(head)):
             self._missing_bytes = start + head.body_bytes
             self._pass_on(data)
             return
         self._head = head
+        if not self._gate.asks:
+            self._tenant = head.tenant
+        self._held.tenant = self._tenant
         self._missing_bytes = head.body_bytes
         self._body = None
         self._gather(data[start:])
+
+    def _is_admitted(self, head: Head) -> bool:
+        """Returns whether a caller with a credential may predict. Others take the general path, which refuses them."""
+        try:
+            self._tenant = self._gate.check(head.peer, PREDICT, self._model.model.name).tenant
+        except CallFailed:
+            return False
+        return True
 
     def _gather(self, data: bytes) -> None:
         missing = self._missing_bytes - len(data)
@@ -318,7 +335,7 @@ class InferConnection(UvicornConnection):
             return
         try:
             self._plan, self._id, json_bytes = self._dispatch.plan(body, json_bytes)
-            self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._head.tenant, self._age_ns)
+            self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._tenant, self._age_ns)
         except Exception as error:
             self._answer_fault(self._model.fault(error))
         else:
@@ -340,7 +357,7 @@ class InferConnection(UvicornConnection):
         request = reading.result()
         try:
             self._id = request.id
-            self._plan, self._submitted = self._dispatch.submit_read(request, self._head.tenant, self._age_ns + took_ns)
+            self._plan, self._submitted = self._dispatch.submit_read(request, self._tenant, self._age_ns + took_ns)
         except Exception as error:
             self._answer_fault(self._model.fault(error))
         else:
@@ -402,7 +419,7 @@ class InferConnection(UvicornConnection):
         if self._witnessed or status >= 500:
             head, id = self._head, self._id or self._request_id.decode("latin-1")
             notify(
-                self._model.model, "http", id, head.tenant, status, outcome, head.traceparent,
+                self._model.model, "http", id, self._tenant, status, outcome, head.traceparent,
                 self._began_ns, self._settled_ns,
             )  # fmt: skip
 

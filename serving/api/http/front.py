@@ -7,9 +7,10 @@ describes them. With `apps` one process can also serve models itself.
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
-from serving.api.admission.gate import Caller, http_caller
+from serving.api.admission.gate import ANYBODY, Action, Caller, Peer, http_peer
 from serving.api.faults import (
     INTERNAL,
     CallFailed,
@@ -48,14 +49,18 @@ _CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 _REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
 _SETTINGS = ("/v2/trace/setting", "/v2/logging")
 
-LivePage = Callable[[str], Awaitable[tuple[str, bytes]]]  # takes the query string, returns content type and body
+Sees = Callable[[str], bool]  # whether the model of this name exists for the caller
+LivePage = Callable[[str, Sees], Awaitable[tuple[str, bytes]]]  # takes the query string; returns content type and body
+_Answer = Callable[[Receive, Send, Caller], Awaitable[None]]
+# What a caller needs to see a live page, by the beginning of its path.
+_SHOWN = {"/debug/": Action.DEBUG, "/metrics": Action.METRICS, "/dashboard/": Action.PAGES, "/audit/": Action.AUDIT}
 
 
 class FrontApp:
     """The ASGI application of the server.
 
     apps: the applications of the models in this process, by model name.
-    pages: further paths for GET. Those below /debug/ need a caller on this machine or the admin token.
+    pages: further paths for GET, below one of those in `_SHOWN`.
     cors: None if web pages of other origins may not send requests.
     """
 
@@ -71,15 +76,17 @@ class FrontApp:
         self._server = operations
         self._apps = dict(apps or {})
         self._pages = dict(pages or {})
-        self._operations: dict[str, tuple[str, Callable[[Receive, Send], Awaitable[None]]]] = {
-            "/v2": ("GET", self._answer_server),
-            "/v2/health/live": ("GET", self._answer_live),
-            "/v2/health/ready": ("GET", self._answer_ready),
-            "/v2/models/stats": ("GET", self._answer_statistics),
-            "/v2/repository/index": ("POST", self._answer_index),
-            "/openapi.json": ("GET", self._answer_openapi),
+        # By path: the verb, what a caller may have to be allowed (None: open to everybody), and the answer.
+        self._operations: dict[str, tuple[str, Action | None, _Answer]] = {
+            "/v2": ("GET", Action.READ, self._answer_server),
+            "/v2/health/live": ("GET", None, self._answer_live),
+            "/v2/health/ready": ("GET", None, self._answer_ready),
+            "/v2/models/stats": ("GET", Action.READ, self._answer_statistics),
+            "/v2/repository/index": ("POST", Action.READ, self._answer_index),
+            "/openapi.json": ("GET", Action.READ, self._answer_openapi),
         }
-        self._operations |= {path: ("GET", _page_answer(page)) for path, page in PAGES.items()}
+        self._operations |= {path: ("GET", None, _page_answer(page)) for path, page in PAGES.items()}
+        self._shown = {path: _action_of(path) for path in self._pages}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._cors is None:
@@ -92,15 +99,17 @@ class FrontApp:
             await answer_other_scope(scope, receive, send)
             return
         path = _own_path(scope["path"], scope.get("root_path", ""))
-        verb, answer = self._operations.get(path, ("", None))
+        operation = self._operations.get(path)
         try:
-            if answer is None and path in self._pages:
-                await self._answer_page(path, scope, send)
-            elif answer is None:
-                await self._answer_elsewhere(path, scope, receive, send)
-            else:
+            if operation is not None:
+                verb, action, answer = operation
                 _check_verb(scope, verb)
-                await answer(receive, send)
+                caller = ANYBODY if action is None else self._server.gate.check(http_peer(scope), action)
+                await answer(receive, send, caller)
+            elif path in self._pages:
+                await self._answer_page(path, scope, send)
+            else:
+                await self._answer_elsewhere(path, scope, receive, send)
         except CallFailed as failed:
             await send_fault(send, failed.fault)
         except Exception as error:
@@ -111,14 +120,18 @@ class FrontApp:
 
     async def _answer_page(self, path: str, scope: Scope, send: Send) -> None:
         _check_verb(scope, "GET")
-        if path.startswith("/debug/"):
-            self._server.gate.check(http_caller(scope))
-        content_type, body = await self._pages[path](scope.get("query_string", b"").decode("latin-1"))
+        gate = self._server.gate
+        caller = gate.check(http_peer(scope), self._shown[path])
+        query = scope.get("query_string", b"").decode("latin-1")
+        content_type, body = await self._pages[path](query, partial(gate.sees, caller))
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        gate, peer = self._server.gate, http_peer(scope)
+        gate.check(peer, Action.READ)
         if match := _MODEL.fullmatch(path):
             if match[1] not in self._apps:
+                gate.check(peer, Action.READ, match[1])
                 raise CallFailed(await self._absent(match[1], path, scope))
             await self._apps[match[1]](scope, receive, send)
         elif match := _REGIONS.fullmatch(path):
@@ -129,7 +142,7 @@ class FrontApp:
             if not isinstance(given, dict):
                 raise CallFailed(Fault(400, "parameters: must be an object"))
             change = self._server.load if match[2] == "load" else self._server.unload
-            await change(match[1], given, http_caller(scope))
+            await change(match[1], given, peer)
             await send_json(send, {})
         elif path in _SETTINGS:
             change_settings = self._server.log if path == "/v2/logging" else self._server.trace
@@ -144,10 +157,10 @@ class FrontApp:
         if verb == "status":
             await send_json(send, self._server.region_status(kind, name))
         elif verb == "register":
-            self._server.register_region(kind, name, json_object(await _body(receive)), http_caller(scope))
+            self._server.register_region(kind, name, json_object(await _body(receive)), http_peer(scope))
             await send_json(send, {})
         else:
-            self._server.unregister_regions(kind, name, http_caller(scope))
+            self._server.unregister_regions(kind, name, http_peer(scope))
             await send_json(send, {})
 
     async def _absent(self, name: str, path: str, scope: Scope) -> Fault:
@@ -167,42 +180,42 @@ class FrontApp:
                 return unavailable_model(name)
         return unknown_model(name)
 
-    async def _answer_server(self, receive: Receive, send: Send) -> None:
+    async def _answer_server(self, receive: Receive, send: Send, caller: Caller) -> None:
         await send_json(send, self._server.server())
 
-    async def _answer_live(self, receive: Receive, send: Send) -> None:
+    async def _answer_live(self, receive: Receive, send: Send, caller: Caller) -> None:
         await send_json(send, {"live": True})
 
-    async def _answer_ready(self, receive: Receive, send: Send) -> None:
+    async def _answer_ready(self, receive: Receive, send: Send, caller: Caller) -> None:
         if waiting := await self._server.waiting():
             await send_fault(send, Fault(503, f"not ready: {', '.join(waiting)}"))
         else:
             await send_json(send, {"ready": True})
 
-    async def _answer_statistics(self, receive: Receive, send: Send) -> None:
-        await send_json(send, await self._server.statistics())
+    async def _answer_statistics(self, receive: Receive, send: Send, caller: Caller) -> None:
+        await send_json(send, await self._server.statistics(caller))
 
-    async def _answer_openapi(self, receive: Receive, send: Send) -> None:
+    async def _answer_openapi(self, receive: Receive, send: Send, caller: Caller) -> None:
         server = self._server.server()
-        models = await self._server.models()
+        models = await self._server.seen(caller)
         described = document(models, name=self._server.name, release=server["version"], extensions=server["extensions"])
         await send_json(send, described)
 
-    async def _answer_index(self, receive: Receive, send: Send) -> None:
+    async def _answer_index(self, receive: Receive, send: Send, caller: Caller) -> None:
         only_ready = json_object(await _body(receive)).get("ready") is True
-        await send_json(send, await self._server.index(only_ready=only_ready))
+        await send_json(send, await self._server.index(caller, only_ready=only_ready))
 
 
 async def answer_settings(
-    change: Callable[[Mapping[str, Any], Caller], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
+    change: Callable[[Mapping[str, Any], Peer], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answers a request that reads settings (GET) or changes them (POST). Raises CallFailed for other verbs."""
-    caller = http_caller(scope)
+    peer = http_peer(scope)
     if scope["method"] == "POST":
-        await send_json(send, await change(json_object(await _body(receive)), caller))
+        await send_json(send, await change(json_object(await _body(receive)), peer))
     else:
         _check_verb(scope, "GET")
-        await send_json(send, await change({}, caller))
+        await send_json(send, await change({}, peer))
 
 
 async def _body(receive: Receive) -> bytes:
@@ -218,8 +231,13 @@ def _check_verb(scope: Scope, verb: str) -> None:
         raise CallFailed(wrong_verb(scope["method"], verb))
 
 
-def _page_answer(page: Page) -> Callable[[Receive, Send], Awaitable[None]]:
-    async def answer(receive: Receive, send: Send) -> None:
+def _action_of(path: str) -> Action:
+    """Returns what a caller needs to see this live page. Raises StopIteration for a path without a rule."""
+    return next(action for beginning, action in _SHOWN.items() if path.startswith(beginning))
+
+
+def _page_answer(page: Page) -> _Answer:
+    async def answer(receive: Receive, send: Send, caller: Caller) -> None:
         await send_bytes(send, 200, [*page.headers], page.body)
 
     return answer

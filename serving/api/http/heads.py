@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import httptools
 
+from serving.api.admission.gate import Peer
 from serving.api.exchange import REQUEST_ID, TRACEPARENT
 from serving.api.http.asgi import text_header
 from serving.api.recall import Recall
@@ -30,6 +31,7 @@ class Head(NamedTuple):
 
     body_bytes: the length of the body; None if the head does not state it (chunked or malformed).
     is_plain: whether it is the POST of an infer request that the fast path can answer.
+    peer: who asks; the address is only in a header of the load balancer, if there is one.
     json_bytes: the value of Inference-Header-Content-Length, None if it was not sent.
     request_id, traceparent: the headers of these names; empty if they were not sent.
     """
@@ -40,6 +42,7 @@ class Head(NamedTuple):
     tenant: str = ""
     request_id: bytes = b""
     traceparent: str = ""
+    peer: Peer = Peer(str)
 
 
 class Heads:
@@ -105,6 +108,7 @@ class Heads:
             text_header(headers, self._tenant_header),
             headers.get(REQUEST_ID, b""),
             text_header(headers, TRACEPARENT),
+            Peer(lambda name: text_header(headers, name.encode()), "", {}),
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from serving.api.http.front import LivePage
+from serving.api.http.front import LivePage, Sees
 from serving.core.clock import SystemClock
 from serving.telemetry.history import ALL, BOUNDS_MS, EVERY_S, KEPT, History
 from serving.telemetry.snapshot import ClusterSnapshot
@@ -83,12 +83,13 @@ class Dashboard:
                 logger.exception("the dashboard could not look at the cluster; it tries again")
             await asyncio.sleep(EVERY_S)
 
-    async def _answer(self, query: str) -> tuple[str, bytes]:
+    async def _answer(self, query: str, sees: Sees) -> tuple[str, bytes]:
         """Answers `/dashboard/data`. Query: `model`: only this model, else the sum of all; `since`: only points after
         this instant, in seconds since 1970."""
         asked = parse_qs(query)
         model = asked.get("model", [ALL])[0]
-        models = self.history.latest.models if self.history.latest else ()
+        every = self.history.latest.models if self.history.latest else ()
+        models = [known for known in every if sees(known.name)]
         chosen = [known.name for known in models if model in (ALL, known.name)]
         decisions = [
             {"model": name, **decision}
@@ -113,7 +114,10 @@ class Dashboard:
                 }
                 for known in models
             ],
-            "points": self.history.points(model, _number(asked.get("since", ["0"])[0])),
+            # The sum of all models is for those who see all.
+            "points": self.history.points(model, _number(asked.get("since", ["0"])[0]))
+            if len(models) == len(every) or sees(model)
+            else [],
             "decisions": sorted(decisions, key=lambda one: one["at"])[-SHOWN_DECISIONS:],
         }
         return "application/json", json.dumps(told, separators=(",", ":")).encode()

@@ -12,8 +12,9 @@ from serving.api.http.app import FrontApp
 from serving.api.metadata import model_statistics
 from serving.api.operations import Operations
 from serving.cluster import decisions
+from serving.cluster.access import Access, open_gate
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
-from serving.cluster.environment import cors, gate
+from serving.cluster.environment import cors
 from serving.cluster.front.catalog import Catalog
 from serving.cluster.front.collector import Collector
 from serving.cluster.front.control import Control, Deploy
@@ -32,7 +33,7 @@ class Front:
     """Answers requests that belong to no model: the server's health and metadata, the list of models, 404s."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, settings: Settings, configured: Sequence[ModelEntry], *, deploy: Deploy
+        self, settings: Settings, configured: Sequence[ModelEntry], access: Access, *, deploy: Deploy
     ) -> None:
         server = settings.server
         catalog = Catalog(configured, explicit=server.model_control)
@@ -42,6 +43,7 @@ class Front:
             catalog.forget()
             collector.forget()
 
+        gate, self._keeping = await open_gate(access, admin_token(server.admin_token_file))
         operations = Operations(
             catalog.models,
             name=server.name,
@@ -49,7 +51,7 @@ class Front:
             regions=shared_regions() if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
-            gate=gate(admin_token(server.admin_token_file)),
+            gate=gate,
         )
         kept = own_folder() / "history.json"
         self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)

@@ -15,7 +15,7 @@ from serving.api.grpc.pending import RELAYED, REQUEST_ID, Call
 from serving.api.grpc.service import STREAM
 from serving.direct import GRPC_OPTIONS
 
-_PASSED_ON = ("traceparent", "tracestate", "triton_grpc_error")
+_PASSED_ON = ("authorization", "traceparent", "tracestate", "triton_grpc_error")
 _ENDED = Fault(503, "the model's replica ended the stream; try again")
 _OPTIONS = (*GRPC_OPTIONS, ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 

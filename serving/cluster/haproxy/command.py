@@ -10,12 +10,13 @@ from pathlib import Path
 
 from serving.api.admission import age
 from serving.api.admission.secret import key
-from serving.cluster.haproxy.editing import AGE_KEY, PEER_KEY, Unexpected, edited, listening
+from serving.cluster.haproxy.editing import AGE_KEY, PEER_KEY, Unexpected, edited, listening, private
 from serving.cluster.haproxy.errors import with_clear_errors
 from serving.cluster.haproxy.intake import LUA, PROCESS, SCRIPT, bounded
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 HOST = "HEADWAY_HOST"  # the address at which HAProxy listens, if not the one that Ray writes
+ASKS = "HEADWAY_ASKS"  # set if callers need a credential
 TENANT_HEADER = "HEADWAY_TENANT_HEADER"  # the header that names a request's tenant
 SLEEPERS = "HEADWAY_SLEEPERS"  # the models that may have no replica, separated by commas
 
@@ -54,6 +55,8 @@ def main() -> None:
         script = path.parent / SCRIPT
         script.write_text(LUA)
         config = bounded(config, str(script), os.environ.get(TENANT_HEADER, ""))
+        if ASKS in os.environ:
+            config = private(config)
         path.write_text(with_clear_errors(config, path.parent))
     except (ValueError, IndexError, OSError, Unexpected) as error:
         # Ray keeps this in a file beside HAProxy's socket. Serving goes on without routing by model.

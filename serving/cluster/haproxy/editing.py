@@ -35,6 +35,10 @@ _PEER = f"""\
     {MARK} the caller's address, for requests other than inference.
     http-request set-header {PEER_HEADER} "${{{PEER_KEY}}}-%[src]" unless {{ path_end -i infer }}
 """
+_HIDDEN = f"""\
+    {MARK} the index tells callers with a credential which models there are.
+    http-request return status 404 content-type text/plain string "no such path" if {{ path -i /-/routes }}
+"""
 # uvicorn, in the front and in Ray's proxies, parses the body of a request with an Upgrade header as the next request.
 _NO_UPGRADE = f"""\
     {MARK} no server here supports another protocol.
@@ -124,6 +128,11 @@ def listening(config: str, host: str) -> str:
     replicas would listen on it too, and Ray reaches them by IPv4 only."""
     both = " v4v6" if host == "::" else ""
     return _LISTENING.sub(lambda found: f"{found[1]}{host}:{found[2]}{both}", config) if host else config
+
+
+def private(config: str) -> str:
+    """Hides the page on which Ray lists all applications, for a server whose callers need a credential."""
+    return config if _HIDDEN in config else _HTTP_FRONTEND.sub(lambda found: found[0] + _HIDDEN, config)
 
 
 def guarded(config: str) -> str:

@@ -22,6 +22,7 @@ from serving.names import FRONT
 
 PROCESS = "HEADWAY_PROCESS"  # an environment variable of HAProxy: a name that no other process of HAProxy has
 SCRIPT = "headway-intake.lua"
+CREDENTIAL = "authorization"
 _HEADER = HEADER.decode()
 LUA = f"""\
 core.register_action("headway_bound", {{"http-res"}}, function(txn)
@@ -50,7 +51,8 @@ _SERVER = re.compile(r"^( *server .*)$", re.MULTILINE)  # for one without `maxco
 def bounded(config: str, script: str, tenant_header: str = "") -> str:
     """Returns the configuration with a bound on the requests in flight for each model; unchanged if it has one.
 
-    script: the path of a file that holds `LUA`. tenant_header: names a request's tenant; "" for a single tenant.
+    script: the path of a file that holds `LUA`. tenant_header: names a request's tenant; "" for a single tenant. Where
+        it is `authorization`, every credential has a share of its own.
     """
     if SCRIPT in config:
         return config
@@ -86,15 +88,21 @@ def _rules(wire: str, model: str, tenant_header: str) -> str:
 {check}"""
 
 
+def _sample(tenant_header: str) -> str:
+    """Returns HAProxy's expression for a request's tenant. A credential is hashed, since tokens of a provider may be
+    equal in all the characters that a table keeps."""
+    return f"req.hdr({tenant_header})" + (",crc32" if tenant_header == CREDENTIAL else "")
+
+
 def _shares(tenant_header: str) -> str:
     """Returns the rules that compute by how much a request's tenant exceeds its share, times the number of tenants.
 
     A share is the number of places over the number of tenants that have sent requests in the last ten seconds. HAProxy
     counts this request among those in flight."""
     return f"""\
-    acl names_tenant req.hdr({tenant_header}) -m found
+    acl names_tenant {_sample(tenant_header)} -m found
     stick-table type string len 64 size 10k expire 10s
-    http-request track-sc0 req.hdr({tenant_header}) if is_inference names_tenant
+    http-request track-sc0 {_sample(tenant_header)} if is_inference names_tenant
     http-request track-sc0 str(-) if is_inference !names_tenant
     http-request set-var(txn.tenants) table_cnt if is_inference is_full
     http-request set-var(txn.free) be_conn_free if is_inference is_full

@@ -23,14 +23,16 @@ from serving.api.entry import ModelEntry
 from serving.api.grpc.service import GrpcService
 from serving.api.http.app import ModelApp
 from serving.api.operations import Operations
+from serving.cluster.access import Access, open_gate, open_quota
 from serving.cluster.deployments import own_folder, shared_regions
-from serving.cluster.environment import cors, gate
+from serving.cluster.environment import cors
 from serving.cluster.front.collector import Collector
 from serving.cluster.front.grpc_relay import GrpcRelay
 from serving.cluster.front.pages import admin_token_here
 from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.limits import check_memory
 from serving.cluster.replica import debug, grpc_door, http_door, measuring
+from serving.cluster.replica.counting import QuotaRecorder
 from serving.cluster.replica.describe import bound_of, served_model
 from serving.cluster.replica.engines import open_engine
 from serving.cluster.replica.heap import Heap, malloc_trim
@@ -63,13 +65,15 @@ class ModelReplica:
         self,
         spec: ModelSpec,
         max_body_bytes: int,
-        tenant_header: str,
+        access: Access,
         weights: dict[str, float],
         watching: Watching,
         shared_memory: bool,
         relay: GrpcRelay | None = None,
     ) -> None:
-        recorder = Recorder(weights)
+        self._name = serve.get_replica_context().replica_tag
+        quota, self._sharing = await open_quota(access, self._name)
+        recorder = Recorder(weights) if quota is None else QuotaRecorder(weights, quota)
         self.engine = await open_engine(
             spec,
             weights=weights,
@@ -77,7 +81,6 @@ class ModelReplica:
             report=lambda text: logger.info("%s: %s", spec.name, text),
             turn=measuring.turn(own_folder(), usable_cores()),
         )
-        self._name = serve.get_replica_context().replica_tag
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
         self._loop_watch = LoopWatch()
         self._heap = Heap(malloc_trim())
@@ -117,14 +120,14 @@ class ModelReplica:
             trace=partial(switches.trace, model=spec.name),
             wire=wire,
             bound=bound_of(self.engine),
+            quota=quota,
         )
-        token = admin_token_here(watching.admin_token_file)
-        self.http: App = ModelApp(
-            served, tenant_header=tenant_header, gate=gate(token), cors=cors(watching.allowed_origins)
-        )
+        gate, self._keeping = await open_gate(access, admin_token_here(watching.admin_token_file))
+        named = access.tenant_header
+        self.http: App = ModelApp(served, tenant_header=named, gate=gate, cors=cors(watching.allowed_origins))
         kept_out = self.engine.kept_out if isinstance(self.engine, Engine) else http_door.keep_no_count
         http_door.entrance.register(model_path(spec.name), self.http, self.takes_requests, kept_out)
-        calls = GrpcService([served], Operations(self.entries), tenant_header=tenant_header, relay=relay)
+        calls = GrpcService([served], Operations(self.entries, gate=gate), tenant_header=named, relay=relay)
         grpc_door.entrance.register(calls, takes_requests=self.takes_requests, max_message_bytes=max_body_bytes)
         # Objects that exist now stay: the garbage collector need not traverse those of torch and Ray again.
         gc.collect()
@@ -194,6 +197,9 @@ class ModelReplica:
             left = await self.engine.drain(timeout_s=self.engine.spec.limits.forward_timeout_s)
             if left:
                 logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)
+            if self._sharing is not None:
+                self._sharing.cancel()  # gives back what it has leased
+                await asyncio.wait([self._sharing], timeout=1)
             self.engine.close()
             self._gpus.close()
             self._stack_dump.close()

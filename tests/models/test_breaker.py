@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.traffic.breaker import OPEN_NS, Breaker, State
+from models.breaker import OPEN_NS, Breaker, State
 
 SECOND_NS = 1_000_000_000
 

