@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from serving.api.metadata import served_statistics
 from serving.api.operations import Operations
 from serving.api.served import ServedModel
 from serving.api.shared_memory.regions import Regions
+from serving.cluster.replica.counting import QuotaRecorder
 from serving.cluster.replica.describe import served_model
 from serving.cluster.replica.engines import AnyEngine, open_engine
 from serving.telemetry.recorder import Recorder
@@ -52,11 +53,14 @@ class House:
     model): tests only read them."""
 
     def __init__(
-        self, specs: Sequence[ModelSpec], grpc_door: str, regions: Regions | None, offers: Mapping[str, Any]
+        self, specs: Sequence[ModelSpec], grpc_door: str, regions: Regions | None, offers: dict[str, Any]
     ) -> None:
         self._specs = specs
         self._grpc_door = grpc_door
         self._regions = regions
+        self._quota = offers.pop("quota", None)
+        self._pages = offers.pop("pages", None)
+        self._witnesses = offers.pop("witnesses", ())
         self._offers = {"gate": OpenGate(), **offers}
         self.engines: dict[str, AnyEngine] = {}
         self.recorders: dict[str, Recorder] = {}
@@ -102,7 +106,7 @@ class House:
         operations = Operations(status, counts=counts, regions=self._regions, **self._offers)
         http = uvicorn.Server(
             uvicorn.Config(
-                FrontApp(operations, apps=apps),
+                FrontApp(operations, apps=apps, pages=self._pages),
                 http=fast_path(apps[served[0].name]),
                 ws="none",
                 log_config=None,
@@ -126,11 +130,13 @@ class House:
             engine.close()
 
     async def _serve(self, spec: ModelSpec) -> ServedModel:
-        recorder = self.recorders[spec.name] = Recorder()
+        quota = self._quota
+        recorder = self.recorders[spec.name] = Recorder() if quota is None else QuotaRecorder((), quota)
         engine = self.engines[spec.name] = await open_engine(spec, observer=recorder)
         switches = self._offers.get("switches")
         trace = None if switches is None else partial(switches.trace, model=spec.name)
-        return served_model(engine, MAX_BODY_BYTES, dict, regions=self._regions, trace=trace)
+        more = {"regions": self._regions, "trace": trace, "quota": quota}
+        return served_model(engine, MAX_BODY_BYTES, dict, self._witnesses, **more)
 
 
 def _entry(model: ServedModel) -> ModelEntry:
@@ -140,8 +146,8 @@ def _entry(model: ServedModel) -> ModelEntry:
 
 @contextmanager
 def house(*specs: ModelSpec, grpc_door: str = "fast", regions: Regions | None = None, **offers: Any) -> Iterator[House]:
-    """Runs a server with these models. offers: `control`, `switches` and `gate` of `Operations`; without a gate, every
-    caller is authorized."""
+    """Runs a server with these models. offers: `control`, `switches` and `gate` of `Operations`, without a gate every
+    caller is authorized; `pages` of `FrontApp`; `quota` and `witnesses` of `ServedModel`."""
     running = House(specs, grpc_door, regions, offers).open()
     try:
         yield running

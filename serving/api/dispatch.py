@@ -175,9 +175,14 @@ class Dispatch:
         assert self.model.generator is not None
         if self._quota is not None:
             self._quota.take(tenant)
-        return self.model.generator.generate(
-            payload, tenant=tenant, priority=terms.priority, timeout_ns=timeout_ns, **terms.more
-        )
+        try:
+            return self.model.generator.generate(
+                payload, tenant=tenant, priority=terms.priority, timeout_ns=timeout_ns, **terms.more
+            )
+        except Exception:
+            if self._quota is not None:
+                self._quota.give_back(tenant)
+            raise
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Returns headers and body of the answer. Raises BadOutput or BadTensor."""

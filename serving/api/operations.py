@@ -146,8 +146,10 @@ class Operations:
 
     # -- shared memory --------------------------------------------------------------------------------------------
 
-    def region_status(self, kind: Kind, name: str) -> list[dict[str, Any]]:
+    def region_status(self, kind: Kind, name: str, peer: Peer) -> list[dict[str, Any]]:
         """Returns the description of this region; of all regions of the kind for "". Raises UnknownRegion."""
+        if self.gate.asks:
+            self.gate.check(peer, Action.DEBUG)  # regions belong to no tenant
         if self._regions is not None:
             return self._regions.status(kind, name)
         if name:
@@ -192,6 +194,5 @@ class Operations:
     ) -> Switches:
         if self._switches is None:
             raise CallFailed(left_out(f"{extension} is not supported by this server"))
-        if changes:
-            self.gate.check(peer, action, model)
+        self.gate.check(peer, action if changes else Action.READ, model)
         return self._switches

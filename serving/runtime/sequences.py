@@ -86,31 +86,32 @@ class SequenceEngine(Engine):
         self._waiting = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
-    def submit(self, payload: object, **_: Any) -> Any:
+    def submit(self, payload: object, *, tenant: str = "", **_: Any) -> Any:
         """Refuses the request: it belongs to no sequence, so that there is no state for it."""
         need = f"inference request to model '{self.spec.name}' must specify a non-zero or non-empty sequence_id"
-        return self._refused(Failed(InvalidInput(need)))
+        return self._refused(Failed(InvalidInput(need)), tenant)
 
-    def submit_in(self, place: SequencePlace, payload: object, *, rows: int, **limits: Any) -> Submitted:
+    def submit_in(
+        self, place: SequencePlace, payload: object, *, rows: int, tenant: str = "", **limits: Any
+    ) -> Submitted:
         """Submits one request of a sequence, see `core.backend.Sequencing.submit_in`."""
         sequence = self._sequences.get(place.id)
         if place.starts:
             if sequence is None and len(self._sequences) >= self.spec.limits.max_sequences:
-                return self._refused(Rejected(Reason.TOO_MANY_SEQUENCES, retry_after_ns=self._idle_ns))
+                return self._refused(Rejected(Reason.TOO_MANY_SEQUENCES, retry_after_ns=self._idle_ns), tenant)
             # Replaces an open sequence of this id; the requests that wait in it are still answered from its state.
             sequence = self._sequences[place.id] = OpenSequence(place.id, self._first_state(rows), rows)
         if sequence is None:
-            return self._refused(Failed(InvalidInput(self._needs_start(place.id))))
+            return self._refused(Failed(InvalidInput(self._needs_start(place.id))), tenant)
         if rows != sequence.rows:
             text = f"the sequence has {sequence.rows} rows, this request {rows}"
-            return self._refused(Failed(InvalidInput(text)))
+            return self._refused(Failed(InvalidInput(text)), tenant)
         if self._waiting >= self.spec.limits.max_queue_requests:
-            return self._refused(Rejected(Reason.QUEUE_FULL, retry_after_ns=1_000_000_000))
+            return self._refused(Rejected(Reason.QUEUE_FULL, retry_after_ns=1_000_000_000), tenant)
         if place.ends:
             del self._sequences[place.id]
-        submission = Submission(
-            cast(Tensors, payload), self._clock.now_ns(), {"rows": rows, **limits}, self._withdraw_submission
-        )
+        limits |= {"rows": rows, "tenant": tenant}
+        submission = Submission(cast(Tensors, payload), self._clock.now_ns(), limits, self._withdraw_submission)
         sequence.waiting[submission] = None
         submission.sequence = sequence
         self._waiting += 1
@@ -166,10 +167,11 @@ class SequenceEngine(Engine):
         """Ends a request that was never submitted to the engine's queue."""
         self.ledger.refuse(outcome)
         self._books.failed()
+        self._observer.request_ended(submission.limits["tenant"], outcome)
         submission.end(outcome)
 
-    def _refused(self, outcome: Outcome) -> Submission:
-        submission = Submission({}, self._clock.now_ns(), {}, self._withdraw_submission)
+    def _refused(self, outcome: Outcome, tenant: str) -> Submission:
+        submission = Submission({}, self._clock.now_ns(), {"tenant": tenant}, self._withdraw_submission)
         self._end_submission(submission, outcome)
         return submission
 

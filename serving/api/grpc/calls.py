@@ -139,7 +139,7 @@ class GrpcCalls:
         prefix = f"{kind.capitalize()}SharedMemory"
 
         async def status(message: bytes, peer: Peer) -> bytes:
-            regions = self._server.region_status(kind, decode(f"{prefix}StatusRequest", message).name)
+            regions = self._server.region_status(kind, decode(f"{prefix}StatusRequest", message).name, peer)
             return encode(f"{prefix}StatusResponse", {"regions": {region["name"]: region for region in regions}})
 
         return {f"{prefix}Status": status}

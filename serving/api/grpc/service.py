@@ -158,7 +158,13 @@ class GrpcService:
         except BadMessage:
             self._gate.check(call.peer, Action.READ)  # who has no credential learns that first
             raise
-        payload = planned.dispatch.payload(planned.layout, request)
+        try:
+            if planned.plan.form.shared:
+                planned = planned._replace(plan=planned.dispatch.placed(planned.plan))
+            payload = planned.dispatch.payload(planned.layout, request)
+        except BadMessage:
+            self._tenant(call, planned.layout)  # the plan may be known from another caller
+            raise
         self._openings.keep(request, planned)
         return request.id, planned, payload
 
@@ -201,14 +207,13 @@ class GrpcService:
             planned = Planned(dispatch, dispatch.plan_head(layout), layout)
             if layout.is_reusable:
                 self._planned.keep(head, planned)
-        if planned.plan.form.shared:
-            return planned._replace(plan=planned.dispatch.placed(planned.plan))
         return planned
 
     async def stream(
         self, messages: AsyncIterable[bytes], send: Callable[[bytes], Awaitable[None]], call: Call
     ) -> None:
         """Answers all requests of a ModelStreamInfer stream. Raises CallFailed. See `Conversation`."""
+        self._gate.check(Peer(call.metadata), Action.READ)  # and each request again, for its model
         await Conversation(self, send, call).run(messages)
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:

@@ -58,7 +58,9 @@ class Conversation:
                     await self._room.acquire()
                     begun = await self._begin(message, group)
                     if isinstance(begun, PendingGeneration):
-                        group.create_task(self._send_generation(begun))
+                        sending = group.create_task(self._send_generation(begun))
+                        # A task that is cancelled before its first step never reaches its own call of `cancel`.
+                        sending.add_done_callback(lambda _, answers=begun.answers: answers.cancel())
                         continue
                     self._waiting.put_nowait((begun, message))
                     self._held_bytes += len(message)

@@ -127,7 +127,8 @@ class ModelApp:
         tenant = text_header(dict(scope["headers"]), self.tenant_header)
         if self.gate.asks:
             try:
-                tenant = self._admitted(http_peer(scope), operation)
+                named = _named(scope["path"], scope.get("root_path", "")) if operation is None else None
+                tenant = self._admitted(http_peer(scope), operation, named[1] if named else "")
             except CallFailed as failed:
                 await send_fault(send, failed.fault)
                 return
@@ -146,10 +147,12 @@ class ModelApp:
         else:
             await self._tells[operation](send)
 
-    def _admitted(self, peer: Peer, operation: str | None) -> str:
-        """Returns the tenant of a caller with a credential that may ask this of the model. Raises CallFailed."""
+    def _admitted(self, peer: Peer, operation: str | None, model: str) -> str:
+        """Returns the tenant of a caller with a credential that may ask this of the model. Raises CallFailed.
+
+        model: the one that the caller names, if it can be another."""
         predicts = operation == _INFER or operation in _GENERATES
-        return self.gate.check(peer, Action.PREDICT if predicts else Action.READ, self.model.name).tenant
+        return self.gate.check(peer, Action.PREDICT if predicts else Action.READ, model or self.model.name).tenant
 
     async def _infer(self, headers: HeaderMap, tenant: str, receive: Receive, send: Send) -> None:
         began_ns = settled_ns = now_ns()
@@ -324,7 +327,7 @@ class ModelApp:
         return None
 
     def _unknown(self, path: str, root_path: str) -> Fault:
-        match = _MODEL.search(path) or _MODEL.search(root_path + path)
+        match = _named(path, root_path)
         if match and match[1] != self.model.name:
             return unknown_model(match[1])
         if match and match[2] not in (None, self.model.version):
@@ -345,6 +348,11 @@ class ModelApp:
 
     async def _answer_statistics(self, send: Send) -> None:
         await send_json(send, statistics([await served_statistics(self.model)]))
+
+
+def _named(path: str, root_path: str) -> re.Match[str] | None:
+    """Returns the name and the version of a model in the path, None without a model."""
+    return _MODEL.search(path) or _MODEL.search(root_path + path)
 
 
 def server_timing(completed: Completed) -> bytes:

@@ -155,7 +155,7 @@ class FrontApp:
     ) -> None:
         _check_verb(scope, "GET" if verb == "status" else "POST")
         if verb == "status":
-            await send_json(send, self._server.region_status(kind, name))
+            await send_json(send, self._server.region_status(kind, name, http_peer(scope)))
         elif verb == "register":
             self._server.register_region(kind, name, json_object(await _body(receive)), http_peer(scope))
             await send_json(send, {})
@@ -188,7 +188,9 @@ class FrontApp:
 
     async def _answer_ready(self, receive: Receive, send: Send, caller: Caller) -> None:
         if waiting := await self._server.waiting():
-            await send_fault(send, Fault(503, f"not ready: {', '.join(waiting)}"))
+            # Everybody may ask, but models do not exist for everybody where callers need a credential.
+            named = "some models" if self._server.gate.asks else ", ".join(waiting)
+            await send_fault(send, Fault(503, f"not ready: {named}"))
         else:
             await send_json(send, {"ready": True})
 
