@@ -6,6 +6,7 @@ wait for answers, no more are read. Requests to models of other processes are fo
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
@@ -60,7 +61,7 @@ class Conversation:
                     if isinstance(begun, PendingGeneration):
                         sending = group.create_task(self._send_generation(begun))
                         # A task that is cancelled before its first step never reaches its own call of `cancel`.
-                        sending.add_done_callback(lambda _, answers=begun.answers: answers.cancel())
+                        sending.add_done_callback(partial(_withdraw, begun))
                         continue
                     self._waiting.put_nowait((begun, message))
                     self._held_bytes += len(message)
@@ -143,6 +144,10 @@ class Conversation:
             generation.answers.cancel()
             generation.end(ended)
             self._room.release()
+
+
+def _withdraw(generation: PendingGeneration, sending: "asyncio.Task[None]") -> None:
+    generation.answers.cancel()
 
 
 def _named(message: bytes) -> tuple[str, str]:

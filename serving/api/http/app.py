@@ -127,8 +127,7 @@ class ModelApp:
         tenant = text_header(dict(scope["headers"]), self.tenant_header)
         if self.gate.asks:
             try:
-                named = _named(scope["path"], scope.get("root_path", "")) if operation is None else None
-                tenant = self._admitted(http_peer(scope), operation, named[1] if named else "")
+                tenant = self._admitted(http_peer(scope), operation, self._asked(scope, operation))
             except CallFailed as failed:
                 await send_fault(send, failed.fault)
                 return
@@ -147,12 +146,20 @@ class ModelApp:
         else:
             await self._tells[operation](send)
 
-    def _admitted(self, peer: Peer, operation: str | None, model: str) -> str:
-        """Returns the tenant of a caller with a credential that may ask this of the model. Raises CallFailed.
+    def _admitted(self, peer: Peer, operation: str | None, model: str | None) -> str:
+        """Returns the tenant of a caller with a credential that may ask this of a model. Raises CallFailed.
 
-        model: the one that the caller names, if it can be another."""
+        model: the one that the caller names, "" for none; None for this one."""
         predicts = operation == _INFER or operation in _GENERATES
-        return self.gate.check(peer, Action.PREDICT if predicts else Action.READ, model or self.model.name).tenant
+        name = self.model.name if model is None else model
+        return self.gate.check(peer, Action.PREDICT if predicts else Action.READ, name).tenant
+
+    def _asked(self, scope: Scope, operation: str | None) -> str | None:
+        """Returns the model that a path names, which can be another one if the path went astray."""
+        if operation is not None:
+            return None
+        named = _named(scope["path"], scope.get("root_path", ""))
+        return named[1] if named else ""
 
     async def _infer(self, headers: HeaderMap, tenant: str, receive: Receive, send: Send) -> None:
         began_ns = settled_ns = now_ns()
