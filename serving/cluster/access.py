@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import random
+from typing import TYPE_CHECKING
 
 from serving.api.admission.gate import Gate
-from serving.api.admission.quota import Quota
 from serving.cluster.environment import local_gate
 from serving.config import AuthSettings, RedisSettings, Settings
 from serving.core.clock import Calendar, SystemClock
 from serving.store.place import state_place
 from serving.traffic.tenants import Tenant
+
+if TYPE_CHECKING:
+    from serving.gateway.tenant_quota import TenantQuota
 
 STORE_LIMIT_S = 0.1  # for one call of Redis
 _FILES = ("password_file", "ca_file", "cert_file", "key_file")
@@ -88,7 +91,7 @@ async def open_gate(access: Access, admin_token: str) -> tuple[Gate, "asyncio.Ta
     return gate, asyncio.get_running_loop().create_task(callers.keep_current())
 
 
-async def open_quota(access: Access, replica: str) -> tuple[Quota | None, "asyncio.Task[None] | None"]:
+async def open_quota(access: Access, replica: str) -> tuple["TenantQuota | None", "asyncio.Task[None] | None"]:
     """Returns the quotas of this replica, None without tenants, and the task that shares them with the others, if any.
 
     Raises ModuleNotFoundError with advice without `headway[redis]`."""

@@ -11,7 +11,7 @@ from serving.gateway.audit import Entry
 from serving.gateway.caller import Caller
 from serving.gateway.callers import Callers
 from serving.gateway.keys import Scope
-from serving.gateway.rules import Sees, can_see, may, sees_all
+from serving.gateway.rules import Sees, can_see, can_see_tenants, may, sees_all
 
 MOST_PASSES = 16  # kept with the headers of one peer, since a client chooses the names of models
 ADMIN_TOKEN = Caller("", "admin-token", frozenset({Scope.ADMIN}))  # whoever sends the secret of `admin_token_file`
@@ -75,6 +75,9 @@ class KeyGate:
 
     def sees(self, caller: gate.Caller, model: str) -> bool:
         return isinstance(caller, Caller) and can_see(caller, Action.READ, model, self._sees)
+
+    def sees_tenants(self, caller: gate.Caller) -> bool:
+        return isinstance(caller, Caller) and can_see_tenants(caller)
 
     def _keep(self, caller: Caller, peer: Peer, action: Action, object: str, result: str) -> None:
         if self._note is not None:

@@ -6,7 +6,7 @@ owner, who starts it in a TaskGroup and ends it by cancelling. Without a store t
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -100,6 +100,8 @@ class Quotas:
         )
         self._accounts = {name: Account(tenant, self._sharing, now_ns) for name, tenant in tenants.items()}
         self._declared = frozenset(tenants)
+        self._forgotten_admitted = 0  # by accounts that were removed
+        self._forgotten_refused = dict.fromkeys(Reason, 0)
         self._active: dict[str, Account] = {}
         self._woken = asyncio.Event()
         self._spoke_ns: int | None = None  # when the store answered last
@@ -110,6 +112,11 @@ class Quotas:
     def degraded(self) -> bool:
         """True while there is a store that does not answer, so that this replica keeps to its own share."""
         return self._store is not None and self._sharing.alone_since_ns is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """True while the limits are shared through a store that answers, False while this replica has parts of them."""
+        return self._sharing.alone_since_ns is None
 
     @property
     def replicas(self) -> int:
@@ -151,8 +158,12 @@ class Quotas:
         account = self._accounts.get(name)
         return self._default if account is None else account.tenant
 
-    def snapshot(self, now_ns: int) -> Sequence[TenantCounts]:
-        """Returns the counts of every tenant that has sent a request or is declared."""
+    def tenants(self) -> Sequence[str]:
+        """Returns the names of all tenants that have sent a request or are declared, the declared ones first."""
+        return list(self._accounts)
+
+    def snapshot(self, now_ns: int, tenants: Container[str] | None = None) -> Sequence[TenantCounts]:
+        """Returns the counts of these tenants; None: of every tenant that has sent a request or is declared."""
         return [
             TenantCounts(
                 tenant=name,
@@ -163,7 +174,18 @@ class Quotas:
                 remaining=account.lease.remaining(now_ns),
             )
             for name, account in self._accounts.items()
+            if tenants is None or name in tenants
         ]
+
+    def others(self, tenants: Container[str]) -> tuple[int, dict[Reason, int]]:
+        """Returns the sums of all tenants but these: requests admitted, and refused by reason. They never fall."""
+        accounts = [account for name, account in self._accounts.items() if name not in tenants]
+        admitted = self._forgotten_admitted + sum(account.lease.admitted for account in accounts)
+        refused = {
+            reason: count + sum(account.refused[reason] for account in accounts)
+            for reason, count in self._forgotten_refused.items()
+        }
+        return admitted, refused
 
     async def run(self) -> None:
         """Renews leases until it is cancelled. Then it gives back what is left and closes the store."""
@@ -222,7 +244,10 @@ class Quotas:
         if len(self._accounts) >= MOST_TENANTS + len(self._declared):
             others = (name for name, account in self._accounts.items() if self._may_forget(name, account, now_ns))
             if (forgotten := next(others, None)) is not None:
-                del self._accounts[forgotten]
+                gone = self._accounts.pop(forgotten)
+                self._forgotten_admitted += gone.lease.admitted
+                for reason, count in gone.refused.items():
+                    self._forgotten_refused[reason] += count
         account = self._accounts[tenant] = Account(replace(self._default, name=tenant), self._sharing, now_ns)
         return account
 

@@ -51,3 +51,8 @@ def may(caller: Caller, action: Action, model: str = "", version: str = "", *, s
 def can_see(caller: Caller, action: Action, model: str, sees: Sees) -> bool:
     """Returns whether the model exists for this caller. For `admin` all do, except that it cannot predict with them."""
     return sees(caller.tenant, model) or (Scope.ADMIN in caller.scopes and action is not Action.PREDICT)
+
+
+def can_see_tenants(caller: Caller) -> bool:
+    """Returns whether this caller is shown the numbers of all tenants, not only those of its own."""
+    return Scope.ADMIN in caller.scopes

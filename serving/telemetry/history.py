@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.telemetry.quotas import REFUSALS
 from serving.telemetry.recorder import DURATION_NS
 from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot, ReplicaSnapshot
-from serving.telemetry.tenants import OTHER
+from serving.telemetry.tenants import OTHER, label
 
 EVERY_S = 5.0
 KEPT = 756  # points: an hour, and a few more so that the page's curves begin at its edge
@@ -23,6 +24,7 @@ _OF_CLIENTS = ("invalid_input", "too_large")
 
 Point = dict[str, Any]
 _TABLES = ("ended", "cuts", "latency", "tenants", "device_s", "classes")  # counts by name
+_REFUSED = tuple(f"over_{reason}" for reason in REFUSALS)  # requests beyond a quota by tenant; absent without quotas
 _COUNTED = (
     *_TABLES,
     "rows",
@@ -52,6 +54,7 @@ class Totals:
     tenants: Counter[str] = field(default_factory=Counter)
     device_ns: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, Counter[str]] = field(default_factory=dict)  # by quotas: tenants, by the names in `_REFUSED`
 
 
 class History:
@@ -109,6 +112,8 @@ class History:
             _count(counted, was, now)
             if seconds and (now.busy_ns or not now.batches):  # generating models do not report a busy time
                 shares.append(min(1.0, (now.busy_ns - was.busy_ns) / (replica.lanes * seconds * 1e9)))
+            for name, tenants in now.refused.items():
+                counted[name] = counted.get(name, Counter()) + (tenants - was.refused.get(name, Counter()))
             if replica.cost is not None:
                 counted["cost"] = (counted["cost"] or 0.0) + now.cost - was.cost
         return {**_plain(counted), **_gauges(model), "busy": round(sum(shares) / len(shares), 4) if shares else None}
@@ -139,7 +144,18 @@ def _totals(replica: ReplicaSnapshot, this_round: int) -> Totals:
         tenants=Counter({tenant: one.requests for tenant, one in counts.tenants.items()}),
         device_ns=Counter({tenant: round(one.device_ns) for tenant, one in counts.tenants.items()}),
         classes=Counter(replica.predictions),
+        refused=_refused(replica),
     )
+
+
+def _refused(replica: ReplicaSnapshot) -> dict[str, Counter[str]]:
+    if replica.quotas is None:
+        return {}
+    tenants = replica.quotas.tenants.items()
+    return {
+        name: Counter({tenant: counts.refused.get(reason, 0) for tenant, counts in tenants})
+        for name, reason in zip(_REFUSED, REFUSALS, strict=True)
+    }
 
 
 def _count(counted: Point, was: Totals, now: Totals) -> None:
@@ -156,8 +172,9 @@ def _plain(counted: Mapping[str, Any]) -> Point:
     """Returns the point with values that JSON can represent."""
     plain = dict(counted)
     plain["latency"] = {str(bucket): count for bucket, count in sorted(counted["latency"].items())}
-    for name in ("ended", "cuts", "tenants"):
-        plain[name] = dict(counted[name])
+    for name in ("ended", "cuts", "tenants", *_REFUSED):
+        if name in counted:
+            plain[name] = dict(counted[name])
     plain["device_s"] = {tenant: round(spent, 4) for tenant, spent in counted["device_s"].items()}
     most_common = counted["classes"].most_common(MOST_CLASSES)
     rest = counted["classes"].total() - sum(count for _, count in most_common)
@@ -199,12 +216,27 @@ def _joined(points: Any, snapshot: ClusterSnapshot) -> Point:
     for name in _COUNTED:
         values = [point[name] for point in models if point[name] is not None]
         joined[name] = _sum(values) if values else None
+    for name in _REFUSED:
+        if tables := [point[name] for point in models if name in point]:
+            joined[name] = _sum(tables)
     for name in ("queued", "memory", "running", "wanted"):
         joined[name] = sum(point[name] for point in models)
     busy = [point["busy"] for point in models if point["busy"] is not None]
     joined["busy"] = max(busy, default=None)
     joined["wait_ms"] = max((point["wait_ms"] for point in models), default=0.0)
     return joined | _gpus(tuple(replica for model in snapshot.models for replica in model.replicas))
+
+
+def only_of(tenant: str, point: Point) -> Point:
+    """Returns the point as this tenant may see it: without the names of others, whose counts are summed under ""."""
+    own, shown = label(tenant), dict(point)
+    for name in ("tenants", "device_s"):
+        mine = point[name].get(own, 0) if own != OTHER else 0  # a tenant called that has no name of its own
+        shown[name] = {own: mine, "": sum(point[name].values()) - mine}
+    for name in _REFUSED:
+        if name in point:
+            shown[name] = {own: point[name].get(own, 0) if own != OTHER else 0}
+    return shown
 
 
 def _sum(values: list[Any]) -> Any:

@@ -14,6 +14,7 @@ from serving.core.batch import CutReason
 from serving.core.statistics import Duration
 from serving.telemetry.gpu import THROTTLE_REASONS
 from serving.telemetry.histogram import Histogram
+from serving.telemetry.quotas import REFUSALS
 from serving.telemetry.recorder import ENDINGS
 from serving.telemetry.snapshot import ModelSnapshot, ReplicaSnapshot
 
@@ -103,6 +104,24 @@ def _tenants(part: str) -> Callable[[ReplicaSnapshot], Values]:
             yield (tenant,), getattr(counts, part)
 
     return values
+
+
+def _quotas(part: str) -> Callable[[ReplicaSnapshot], Values]:
+    def values(replica: ReplicaSnapshot) -> Values:
+        if replica.quotas is not None:
+            for tenant, counts in replica.quotas.tenants.items():
+                value = getattr(counts, part)
+                if value is not None:
+                    yield (tenant,), value
+
+    return values
+
+
+def _refused(replica: ReplicaSnapshot) -> Values:
+    if replica.quotas is not None:
+        for tenant, counts in replica.quotas.tenants.items():
+            for reason in REFUSALS:
+                yield (tenant, reason), counts.refused.get(reason, 0)
 
 
 def _cuts(replica: ReplicaSnapshot) -> Values:
@@ -272,6 +291,36 @@ OF_REPLICA: tuple[Metric, ...] = (
         read=_tenants("device_ns"),
         meaning="Lane time, by tenant.",
         **S,
+    ),
+    # Quotas, where the settings have tenants
+    Metric(
+        name="headway_tenant_admitted",
+        kind=Kind.COUNTER,
+        labels=("tenant",),
+        read=_quotas("admitted"),
+        meaning="Requests that were within their tenant's quota. Those of tenants without a name of their own are "
+        "`other`, here and below. Absent without tenants in the settings, as are the next three.",
+    ),
+    Metric(
+        name="headway_tenant_refused",
+        kind=Kind.COUNTER,
+        labels=("tenant", "reason"),
+        read=_refused,
+        meaning="Requests beyond their tenant's quota: rate (of a minute), day, or concurrent (too many at once). "
+        "They never reach the queue, so no other metric counts them.",
+    ),
+    Metric(
+        name="headway_tenant_quota_remaining",
+        kind=Kind.GAUGE,
+        labels=("tenant",),
+        read=_quotas("remaining"),
+        meaning="How many requests the tenant may send at once now, as far as the replica knows. Where replicas share "
+        "quotas in Redis, use `min by (tenant)`, else `sum by (tenant)`.",
+    ),
+    _gauge(
+        "headway_quota_degraded",
+        "1 while the shared store of quotas does not answer, so that the replica keeps to its own part of each limit.",
+        lambda r: None if r.quotas is None else r.quotas.degraded,
     ),
     # Process and money
     Metric(

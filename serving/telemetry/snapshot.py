@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from serving.core.statistics import ModelStatistics, WireTimes
+from serving.telemetry.quotas import QuotaReading
 from serving.telemetry.recorder import Counts
 
 
@@ -58,6 +59,7 @@ class ReplicaSnapshot:
     predictions: number of predictions by class in a sample; empty without labels.
     wire: times of decoding and encoding messages.
     price_per_hour: price of the replica's resources in the currency of the settings; None without a price.
+    quotas: the quotas of tenants; None without tenants in the settings.
     """
 
     model: str
@@ -89,6 +91,7 @@ class ReplicaSnapshot:
     gpus: tuple[GpuReading, ...] = ()
     predictions: Mapping[str, int] = field(default_factory=dict)
     wire: WireTimes = field(default_factory=WireTimes)
+    quotas: QuotaReading | None = None
 
     @property
     def cost(self) -> float | None:

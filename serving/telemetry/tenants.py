@@ -76,6 +76,26 @@ class TenantTable:
         return self.others
 
 
+class TenantNames:
+    """The labels of tenants that are counted elsewhere: `MOST_NAMES` names beside the known ones, to those that come
+    first. A tenant that has a name keeps it, for the reason above."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._named = {label(tenant) for tenant in known}
+        self._most = len(self._named) + MOST_NAMES
+
+    def of(self, tenant: str) -> str:
+        """Returns the label of a tenant, `OTHER` for one without a name of its own."""
+        if tenant in self._named:
+            return tenant
+        name = label(tenant)
+        if name not in self._named:
+            if len(self._named) >= self._most or name == OTHER or len(tenant) > MAX_NAME:
+                return OTHER
+            self._named.add(name)
+        return name
+
+
 def label(tenant: str) -> str:
     """Returns the label of a tenant: its name, truncated, or `NOBODY` without a tenant."""
     return tenant[:MAX_NAME] or NOBODY

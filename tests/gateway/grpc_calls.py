@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
 def methods() -> dict[str, Any]:
     """Returns the descriptor of every method of both services, by its path."""
-    found = {}
+    found: dict[str, Any] = {}
     for service in (SERVICE, HEALTH):
         found |= {f"/{service}/{each.name}": each for each in pool().FindServiceByName(service).methods}
     return found

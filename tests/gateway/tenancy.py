@@ -13,7 +13,7 @@ from typing import Any
 from models.reference import linear_spec, words_spec
 from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.secret import key
-from serving.api.http.front import Sees
+from serving.api.http.front import Viewer
 from serving.api.shared_memory.regions import Regions
 from serving.cluster.front.switches import LogSwitch, TraceSwitch
 from serving.gateway.audit import Entry
@@ -125,9 +125,9 @@ class Tenancy:
         looking.result(10)
 
 
-async def page(query: str, sees: Sees) -> tuple[str, bytes]:
+async def page(query: str, viewer: Viewer) -> tuple[str, bytes]:
     """Shows the names of those models that exist for the caller."""
-    return "text/plain", " ".join(name for name in (OURS, TALE, HERS) if sees(name)).encode()
+    return "text/plain", " ".join(name for name in (OURS, TALE, HERS) if viewer.sees(name)).encode()
 
 
 @contextmanager

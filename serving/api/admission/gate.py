@@ -80,6 +80,10 @@ class Gate(Protocol):
         """Returns whether the model exists for this caller."""
         ...
 
+    def sees_tenants(self, caller: Caller) -> bool:
+        """Returns whether this caller is shown the numbers of all tenants, not only those of its own."""
+        ...
+
 
 def http_peer(scope: Mapping[str, Any]) -> Peer:
     """Returns the peer of a request from its ASGI scope."""

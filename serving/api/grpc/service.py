@@ -213,7 +213,7 @@ class GrpcService:
         self, messages: AsyncIterable[bytes], send: Callable[[bytes], Awaitable[None]], call: Call
     ) -> None:
         """Answers all requests of a ModelStreamInfer stream. Raises CallFailed. See `Conversation`."""
-        self._gate.check(Peer(call.metadata), Action.READ)  # and each request again, for its model
+        self._gate.check(call.peer, Action.READ)  # and each request again, for its model
         await Conversation(self, send, call).run(messages)
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from serving.api.admission.gate import ANYBODY, Action, Caller, Peer, http_peer
 from serving.api.faults import (
@@ -49,8 +49,20 @@ _CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 _REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
 _SETTINGS = ("/v2/trace/setting", "/v2/logging")
 
-Sees = Callable[[str], bool]  # whether the model of this name exists for the caller
-LivePage = Callable[[str, Sees], Awaitable[tuple[str, bytes]]]  # takes the query string; returns content type and body
+
+class Viewer(NamedTuple):
+    """The caller that looks at a live page.
+
+    sees: whether the model of this name exists for it. tenant: its own. sees_tenants: whether it is shown the numbers
+    of all tenants, not only those of its own.
+    """
+
+    sees: Callable[[str], bool]
+    tenant: str
+    sees_tenants: bool
+
+
+LivePage = Callable[[str, Viewer], Awaitable[tuple[str, bytes]]]  # takes the query; returns content type and body
 _Answer = Callable[[Receive, Send, Caller], Awaitable[None]]
 # What a caller needs to see a live page, by the beginning of its path.
 _SHOWN = {"/debug/": Action.DEBUG, "/metrics": Action.METRICS, "/dashboard/": Action.PAGES, "/audit/": Action.AUDIT}
@@ -123,7 +135,8 @@ class FrontApp:
         gate = self._server.gate
         caller = gate.check(http_peer(scope), self._shown[path])
         query = scope.get("query_string", b"").decode("latin-1")
-        content_type, body = await self._pages[path](query, partial(gate.sees, caller))
+        viewer = Viewer(partial(gate.sees, caller), caller.tenant, gate.sees_tenants(caller))
+        content_type, body = await self._pages[path](query, viewer)
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:

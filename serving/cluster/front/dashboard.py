@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from serving.api.http.front import LivePage, Sees
+from serving.api.http.front import LivePage, Viewer
 from serving.core.clock import SystemClock
-from serving.telemetry.history import ALL, BOUNDS_MS, EVERY_S, KEPT, History
+from serving.telemetry.history import ALL, BOUNDS_MS, EVERY_S, KEPT, History, Point, only_of
+from serving.telemetry.quotas import standing
 from serving.telemetry.snapshot import ClusterSnapshot
+from serving.telemetry.tenants import label
 
 logger = logging.getLogger("ray.serve")
 SHOWN_DECISIONS = 12
@@ -83,19 +85,24 @@ class Dashboard:
                 logger.exception("the dashboard could not look at the cluster; it tries again")
             await asyncio.sleep(EVERY_S)
 
-    async def _answer(self, query: str, sees: Sees) -> tuple[str, bytes]:
+    async def _answer(self, query: str, viewer: Viewer) -> tuple[str, bytes]:
         """Answers `/dashboard/data`. Query: `model`: only this model, else the sum of all; `since`: only points after
         this instant, in seconds since 1970."""
         asked = parse_qs(query)
         model = asked.get("model", [ALL])[0]
         every = self.history.latest.models if self.history.latest else ()
-        models = [known for known in every if sees(known.name)]
+        models = [known for known in every if viewer.sees(known.name)]
         chosen = [known.name for known in models if model in (ALL, known.name)]
         decisions = [
             {"model": name, **decision}
             for name in chosen
             for decision in await asyncio.to_thread(self._decisions, name)
         ]
+        points: list[Point] = []
+        if len(models) == len(every) or viewer.sees(model):
+            points = self.history.points(model, _number(asked.get("since", ["0"])[0]))
+        if not viewer.sees_tenants:
+            points = [only_of(viewer.tenant, point) for point in points]
         told = {
             "server": self._name,
             "now": self._now(),
@@ -114,13 +121,26 @@ class Dashboard:
                 }
                 for known in models
             ],
-            # The sum of all models is for those who see all.
-            "points": self.history.points(model, _number(asked.get("since", ["0"])[0]))
-            if len(models) == len(every) or sees(model)
-            else [],
+            "all": len(models) == len(every),  # the sum of all models is for those who see all
+            "tenant": None if viewer.sees_tenants else label(viewer.tenant),  # the only one that is told
+            "quotas": self._quotas(viewer),
+            "points": points,
             "decisions": sorted(decisions, key=lambda one: one["at"])[-SHOWN_DECISIONS:],
         }
         return "application/json", json.dumps(told, separators=(",", ":")).encode()
+
+    def _quotas(self, viewer: Viewer) -> dict[str, Any] | None:
+        """Returns how quotas stand over all replicas, of the viewer's tenants; None without quotas."""
+        latest = self.history.latest
+        replicas = [replica for model in latest.models for replica in model.replicas] if latest else []
+        readings = [replica.quotas for replica in replicas if replica.quotas is not None]
+        if not readings:
+            return None
+        told = standing(readings)
+        if not viewer.sees_tenants:
+            own = label(viewer.tenant)
+            told["tenants"] = {name: left for name, left in told["tenants"].items() if name == own}
+        return told
 
 
 def _write(file: Path, lines: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from serving.api.http.front import LivePage, Sees
+from serving.api.http.front import LivePage, Viewer
 from serving.cluster import decisions
 from serving.cluster.front.collector import Collector, targets
 from serving.cluster.replica.loop_watch import LoopWatch
@@ -24,13 +24,13 @@ def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]
     """Returns the pages for Prometheus. `/metrics` covers every replica, or with `?node=` those on one machine.
     `/metrics/targets` lists the machines for HTTP service discovery, so that each replica is scraped exactly once."""
 
-    async def metrics(query: str, sees: Sees) -> tuple[str, bytes]:
+    async def metrics(query: str, viewer: Viewer) -> tuple[str, bytes]:
         snapshot = await collector.snapshot()
         if node := parse_qs(query).get("node"):
             snapshot = snapshot.of_node(node[0])
         return CONTENT_TYPE, exposition(snapshot)
 
-    async def discovery(query: str, sees: Sees) -> tuple[str, bytes]:
+    async def discovery(query: str, viewer: Viewer) -> tuple[str, bytes]:
         return "application/json", json.dumps(await asyncio.to_thread(targets, http_port)).encode()
 
     return {"/metrics": metrics, "/metrics/targets": discovery}
@@ -44,7 +44,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
     makes replicas and the front measure stalls of their event loops for 30 s; the next request shows the result."""
     loop_watch = LoopWatch()
 
-    async def state(query: str, sees: Sees) -> tuple[str, bytes]:
+    async def state(query: str, viewer: Viewer) -> tuple[str, bytes]:
         watch = [_seconds(text) for text in parse_qs(query).get("watch_loop_s", [])[:1]]
         front = {"pid": os.getpid(), "memory_bytes": memory_bytes(), "loop": loop_watch.report()}
         cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state", *watch))
@@ -67,7 +67,7 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
             loop_watch.watch(seconds)
         return "application/json", json.dumps({"models": models, FRONT: front}, indent=1).encode()
 
-    async def stacks(query: str, sees: Sees) -> tuple[str, bytes]:
+    async def stacks(query: str, viewer: Viewer) -> tuple[str, bytes]:
         answers = await collector.ask("stacks")
         told = {name: model.replies for name, model in answers.items()}
         return "application/json", json.dumps(told, indent=1).encode()

@@ -32,7 +32,7 @@ from serving.cluster.front.pages import admin_token_here
 from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.limits import check_memory
 from serving.cluster.replica import debug, grpc_door, http_door, measuring
-from serving.cluster.replica.counting import QuotaRecorder
+from serving.cluster.replica.counting import QuotaRecorder, quota_reader
 from serving.cluster.replica.describe import bound_of, served_model
 from serving.cluster.replica.engines import open_engine
 from serving.cluster.replica.heap import Heap, malloc_trim
@@ -97,6 +97,7 @@ class ModelReplica:
             price_per_hour=watching.price_per_hour,
             wire=wire,
             read_gpus=lambda: self._gpus.readings,
+            read_quotas=quota_reader(quota, access.tenants),
             predictions=predictions.counts if predictions else {},
         )
         told = [*witnesses(watching, spec), *([predictions] if predictions else [])]

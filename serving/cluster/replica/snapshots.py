@@ -11,6 +11,7 @@ from serving.cluster.replica.http_door import entrance
 from serving.core.clock import SystemClock
 from serving.core.statistics import WireTimes
 from serving.runtime.generation import GeneratingEngine
+from serving.telemetry.quotas import QuotaReading
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
 
@@ -25,6 +26,7 @@ class SnapshotSource:
     wire: times of reading and writing its messages.
     predictions: how often each class was the best; empty without labels.
     read_gpus: returns readings of this replica's GPUs; an empty sequence without GPUs.
+    read_quotas: returns the quotas of tenants; None without tenants.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class SnapshotSource:
         wire: WireTimes | None = None,
         predictions: Mapping[str, int] = MappingProxyType({}),
         read_gpus: Callable[[], Sequence[GpuReading]] = tuple,
+        read_quotas: Callable[[], QuotaReading] | None = None,
     ) -> None:
         self._engine = engine
         self._recorder = recorder
@@ -47,6 +50,7 @@ class SnapshotSource:
         self._wire = wire or WireTimes()
         self._predictions = predictions
         self._read_gpus = read_gpus
+        self._read_quotas = read_quotas
         self._began_ns = SystemClock.now_ns()
 
     def snapshot(self) -> ReplicaSnapshot:
@@ -76,6 +80,7 @@ class SnapshotSource:
             gpus=tuple(self._read_gpus()),
             predictions=dict(self._predictions),
             wire=self._wire,
+            quotas=None if self._read_quotas is None else self._read_quotas(),
             **_batching(engine),
         )
 
