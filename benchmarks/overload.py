@@ -28,7 +28,7 @@ from serving.config import ModelSettings, Settings, load_settings
 from serving.protocol.pb import message
 
 FOLDER = Path(".headway/overload")
-CONNECTIONS = {"http": 512, "grpc": 16}  # with one request in flight each over HTTP
+CONNECTIONS = {"http": 64, "grpc": 16}  # all send at the same instants, so as many requests come at once
 STREAMS = 256  # the most requests of a connection in flight, over gRPC
 WARM_UP_S = 2
 REPORTED = (

@@ -7,6 +7,10 @@ wait unseen in its sockets.
 While few requests miss their deadlines the bound rises, quickly if it is used up. While more miss them, it falls by
 half of the share that did: additive increase and proportional decrease as of DCTCP (Alizadeh et al., 2010). It never
 falls at once below what Little's law allows: throughput times the time that a request may take.
+
+Only requests that come in large numbers, or that are costly before it is known that they are too late, can keep a
+replica from computing. Where other work on the machine makes a few requests late, a lower bound would help nobody: it
+would only make batches smaller, and more requests would be refused.
 """
 
 WINDOW_NS = 100_000_000  # the least time over which is counted
@@ -14,18 +18,21 @@ MISSED_SHARE = 0.1  # above it the bound falls; below, the scheduler's own choic
 BUDGET_SHARE = 0.6  # of the latency budget, for waiting and computing; the rest is for the way there and back
 GROWTH, SLOW_GROWTH = 8, 64  # the bound rises by an eighth per window if it is used up, otherwise by a 64th
 FEW = 16  # requests; fewer in a window are no evidence of an overload
+CHEAP_PER_S = 500  # reading and refusing fewer requests than this per second takes less than a tenth of a core
 LEAST = 4
 UNBOUNDED = 4096  # HAProxy takes no more connections than this in all (Ray's `maxconn`)
 
 
 class Intake:
-    """The bound for one replica. budget_ns: the latency budget of its model.
+    """The bound for one replica.
 
+    budget_ns: the latency budget of its model. cheap: requests that are refused here have only been read, not prepared.
     bound: the most requests in flight, `UNBOUNDED` while the replica is not overloaded.
     """
 
-    def __init__(self, budget_ns: int) -> None:
+    def __init__(self, budget_ns: int, *, cheap: bool = False) -> None:
         self.bound = UNBOUNDED
+        self._few_per_s = CHEAP_PER_S if cheap else 0
         self._time_ns = budget_ns * BUDGET_SHARE
         self._window_ns = max(WINDOW_NS, budget_ns)
         self._since_ns: int | None = None
@@ -53,9 +60,8 @@ class Intake:
 
     def _next(self, passed_ns: int) -> int:
         ended = self._completed + self._missed
-        if self._missed > MISSED_SHARE * ended:
-            if ended < FEW:
-                return self.bound
+        few = max(FEW, self._few_per_s * passed_ns / 1e9)
+        if self._missed > MISSED_SHARE * ended and ended >= few:
             lowered = int(min(self.bound, self._most) * (1 - self._missed / ended / 2))
             fits = int(self._completed * self._time_ns / passed_ns)
             return min(self.bound, max(lowered, fits, LEAST))

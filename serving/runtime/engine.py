@@ -101,7 +101,7 @@ class Engine(Life):
         self._loop = asyncio.get_running_loop()
         await self._driver.open(budget_ns=self._budget_ns, report=self._report)
         self._raise_hopeless_budget()
-        self.intake = Intake(self._budget_ns) if self._budget_ns else None
+        self.intake = Intake(self._budget_ns, cheap=not self.model.prepares) if self._budget_ns else None
         self._methods.open(budget_ns=self._budget_ns)
         self._accepting = True
 

@@ -123,3 +123,27 @@ def test_with_a_long_budget_it_counts_for_as_long() -> None:
     assert intake.bound == UNBOUNDED
     intake.ended(1000 * MS, 10, missed=100)
     assert intake.bound < UNBOUNDED
+
+
+def beside_other_work(asked_per_s: int, *, cheap: bool, windows: int = 200) -> float:
+    """Returns the share of requests that are let in if other work on the machine makes a third of them late, whatever
+    is in flight: each takes half a window, since everything waits for a core."""
+    intake = Intake(BUDGET_NS, cheap=cheap)
+    intake.ended(0, 0)
+    asked = asked_per_s * WINDOW_NS // 10**9
+    let_in = 0
+    for window in range(1, windows + 1):
+        ended = min(asked, 2 * intake.bound)
+        intake.ended(window * WINDOW_NS, ended // 2, completed=ended - ended // 3, missed=ended // 3)
+        let_in += ended
+    return let_in / (asked * windows)
+
+
+def test_beside_other_work_a_moderate_load_is_not_refused_in_front() -> None:
+    assert beside_other_work(400, cheap=True) == 1.0
+    assert beside_other_work(400, cheap=False) < 0.7
+
+
+def test_beside_other_work_a_flood_is_bounded_to_what_is_cheap_to_refuse() -> None:
+    assert 0.05 < beside_other_work(6000, cheap=True) < 0.2
+    assert beside_other_work(6000, cheap=False) < 0.05
