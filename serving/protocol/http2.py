@@ -5,6 +5,7 @@ meaning. The server announces a table of size 0, so the cache is used after the 
 (HAProxy still sends entries for the table then, but never refers to them.)
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Generic, TypeVar
@@ -13,6 +14,8 @@ from hpack import Decoder, OversizedHeaderListError
 
 from serving.protocol.errors import BadMessage, TooLarge
 from serving.protocol.http2_heads import trailers_malformed
+
+logging.getLogger("hpack").setLevel(logging.INFO)  # at DEBUG it logs every header, and so every key
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)

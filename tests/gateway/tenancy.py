@@ -6,11 +6,12 @@ credentials, good and bad, with which they are asked for.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from models.reference import linear_spec, words_spec
+from models.spec import ModelSpec
 from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.secret import key
 from serving.api.http.front import Viewer
@@ -29,6 +30,7 @@ from tests.house import House, house
 
 OURS, TALE, HERS = "ours", "tale", "hers"
 ABSENT = {OURS: "none", TALE: "nope"}
+MODELS = (linear_spec(name=OURS), words_spec(name=TALE), linear_spec(name=HERS))
 SEEN = {"acme": {OURS, TALE}, "globex": {HERS}}
 LIVE_PAGES = ("/metrics", "/metrics/targets", "/debug/state", "/debug/stacks", "/dashboard/data")
 ACME, GLOBEX, ADMIN, OTHER_SCOPE, REVOKED, EXPIRED, UNKNOWN, ENDING = map(fixed, range(1, 9))
@@ -87,7 +89,7 @@ class Switches:
 class Tenancy:
     """The running server with its keys. audit: the entries that its gate has noted. seen: what a page was shown for."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Mapping[str, Collection[str]]) -> None:
         records = (
             creation(ACME, "acme"),
             creation(GLOBEX, "globex"),
@@ -109,7 +111,7 @@ class Tenancy:
         self.gate = KeyGate(
             self.callers,
             local=LocalGate(peer_header="x-headway-peer", peer_key=key("peer")),
-            sees=lambda tenant, model: model in SEEN.get(tenant, ()),
+            sees=lambda tenant, model: model in seen.get(tenant, ()),
             note=self.audit.append,
             calendar=self.clock,
         )
@@ -131,10 +133,18 @@ async def page(query: str, viewer: Viewer) -> tuple[str, bytes]:
 
 
 @contextmanager
-def tenancy(grpc_door: str = "fast", regions: Regions | None = None, **offers: Any) -> Iterator[Tenancy]:
-    """Runs the server. Plain requests to the model `ours` take the fast path. offers: see `house`."""
-    made = Tenancy()
-    specs = (linear_spec(name=OURS), words_spec(name=TALE), linear_spec(name=HERS))
+def tenancy(
+    grpc_door: str = "fast",
+    regions: Regions | None = None,
+    *,
+    specs: Sequence[ModelSpec] = MODELS,
+    seen: Mapping[str, Collection[str]] = SEEN,
+    **offers: Any,
+) -> Iterator[Tenancy]:
+    """Runs the server. Plain requests to the first model take the fast path.
+
+    seen: the models that exist for each tenant. offers: see `house`."""
+    made = Tenancy(seen)
     offers = {"control": Control(), "switches": Switches(), "pages": dict.fromkeys(LIVE_PAGES, page)} | offers
     with house(*specs, grpc_door=grpc_door, regions=regions, gate=made.gate, **offers) as made.served:
         yield made

@@ -4,6 +4,7 @@ import json
 import queue
 from collections.abc import Iterator
 
+import grpc
 import httpx
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,6 @@ from tests.gateway.stories import bearer, creation, fixed
 from tests.gateway.tenancy import CREDENTIALS, HERS, OURS, TALE, Tenancy, tenancy
 
 INFER = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [0.5] * 16}]}
-STREAM = f"/{SERVICE}/ModelStreamInfer"
 
 
 @pytest.fixture(scope="module", params=["fast", "plain"])
@@ -82,8 +82,9 @@ def test_a_generation_that_has_begun_ends_and_the_next_one_is_refused(served: Te
 
 def test_a_stream_without_a_credential_is_refused_when_it_opens(caller: Caller) -> None:
     for who in ("no key", "a revoked key", "an expired key", "garbage", "an expired token"):
-        answer = caller.call(STREAM, infer(OURS), list(CREDENTIALS[who].items()))
-        assert (answer.code, answer.messages) == ("UNAUTHENTICATED", ())
+        with pytest.raises(grpc.RpcError) as refused:
+            list(caller.stream([], list(CREDENTIALS[who].items())))
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 ASKING = some.lists(
