@@ -1,6 +1,8 @@
 // The dashboard: the state of the server now and over the last hour. Fetches new points every five seconds.
 import { chart } from "./chart.js";
-import { make } from "./make.js";
+import { isAsking, send } from "./key.js";
+import { make, scrolled } from "./make.js";
+import * as quotas from "./quotas.js";
 import * as w from "./window.js";
 
 const $ = (id) => document.getElementById(id);
@@ -35,9 +37,12 @@ const ROWS = [
     { title: "Availability", says: "share of requests answered, over the time shown", text: share, big: w.availability, over: true,
       bad: (value) => value < AVAILABILITY, series: () => [area("availability", "good", w.availability)], most: 1, least: 0.98,
       mark: () => ({ value: AVAILABILITY, text: "goal 99.5 %" }) },
-    { title: "Tenants", says: "requests per second by tenant", wide: true, shown: (whole) => tenants(whole).some((name) => name !== "none"),
-      text: number, big: (span) => tenants(span).length, series: (whole) => tenants(whole).slice(0, 5).map((name, index) =>
-        line(name === "none" ? "no name" : name, `c${index + 1}`, w.of("tenants", name))), below: shares },
+    { title: "Tenants", says: "requests per second by tenant, and what became of them over the time shown", wide: true,
+      shown: (whole) => known.quotas !== null || tenants(whole).some((name) => name !== "none"), text: number, series: (whole) => tenants(whole).slice(0, 5).map((name, index) =>
+        line(name === "none" ? "no name" : name, `c${index + 1}`, w.of("tenants", name))), below: (whole, minute) => quotas.table(whole, minute, known, { number, percent }) },
+    { title: "Refused by quotas", says: "requests per second beyond a tenant's quota, refused before they reach a queue", wide: true,
+      shown: (whole) => quotas.refused(whole) > 0, text: number, series: () => quotas.REASONS
+        .map(([name, text], index) => line(text, `c${index + 1}`, w.total(name))) },
   ] },
   { title: "Model", says: "How well are requests batched? The server chooses the batch sizes by itself.", cards: [
     { title: "Batch size", says: "rows per batch, on average", text: number, big: w.batchRows,
@@ -76,17 +81,7 @@ const ROWS = [
   ] },
 ];
 
-function tenants(span) {
-  return Object.keys(span.tenants).sort((one, other) => span.tenants[other] - span.tenants[one]);
-}
-
-function shares(whole) {
-  const requests = Object.values(whole.tenants).reduce((sum, count) => sum + count, 0);
-  const device = Object.values(whole.device_s).reduce((sum, spent) => sum + spent, 0);
-  const rows = tenants(whole).slice(0, 12).map((name) => make("tr", {}, ...[name === "none" ? "no name" : name, number(whole.tenants[name]),
-    percent(whole.tenants[name] / requests), device ? percent((whole.device_s[name] ?? 0) / device) : "–"].map((text) => make("td", {}, text))));
-  return table(["tenant", "requests", "share", "device time"], rows);
-}
+const tenants = quotas.tenants;
 
 function classes(span) {
   return Object.keys(span.classes).sort((one, other) => span.classes[other] - span.classes[one]);
@@ -110,7 +105,7 @@ function decisions() {
 }
 
 function table(names, rows) {
-  return make("div", { class: "scroll", tabindex: 0 }, make("table", {}, make("tr", {}, ...names.map((name) => make("th", name === "why" ? { class: "why" } : {}, name))), ...rows));
+  return scrolled(make("tr", {}, ...names.map((name) => make("th", name === "why" ? { class: "why" } : {}, name))), ...rows);
 }
 
 function draw() {
@@ -164,6 +159,7 @@ function verdict(minute) {
       + (w.errors(minute) ? `${percent(w.errorShare(minute))} failed or refused.` : "none failed."));
   }
   for (const one of known.models.filter(({ silent }) => silent)) said.push(`${one.name}: ${one.silent} of its replicas send no metrics.`);
+  said.push(...quotas.trouble(known.quotas));
   $("verdict").textContent = said.join(" ");
   $("verdict").classList.toggle("bad", absent.length > 0 || w.errorShare(minute) > ERROR_SHARE);
 }
@@ -180,7 +176,7 @@ function showModels() {
   if ($("models").dataset.shown === text) return; // unchanged: rebuilding would take the keyboard focus away
   $("models").dataset.shown = text;
   $("models").hidden = choices.length < 2;
-  tabs($("models"), "model", [["All models", ""], ...choices], model, (value) => { choose(value); });
+  tabs($("models"), "model", [...(known.all ? [["All models", ""]] : []), ...choices], model, (value) => { choose(value); });
 }
 
 // Selects the shortest range that contains all points.
@@ -200,11 +196,12 @@ function choose(name) {
 async function ask() {
   const mine = ++asked;
   try {
-    const answer = await fetch(`/dashboard/data?${new URLSearchParams({ model, since: points.at(-1)?.at ?? 0 })}`);
+    const answer = await send(`/dashboard/data?${new URLSearchParams({ model, since: points.at(-1)?.at ?? 0 })}`);
     const news = await answer.json();
     if (!answer.ok) throw new Error(news.error);
     if (mine !== asked) return;
     known = news;
+    if (!model && !known.all && known.models.length) return choose(known.models[0].name); // the sum is for those who see all
     ahead = news.now - Date.now() / 1000; // times are by the server's clock
     points = [...points.filter((point) => point.at > news.now - RANGES.at(-1)[1] - 60), ...news.points];
     $("server").textContent = news.server;
@@ -221,6 +218,6 @@ async function ask() {
 
 model = decodeURIComponent(location.hash.slice(1));
 addEventListener("resize", () => { if (known) draw(); });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
-setInterval(() => { if (!document.hidden) ask(); }, 5000);
+document.addEventListener("visibilitychange", () => { if (!document.hidden && !isAsking()) ask(); });
+setInterval(() => { if (!document.hidden && !isAsking()) ask(); }, 5000);
 ask();

@@ -9,6 +9,11 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// Makes a table that scrolls within itself where it is too wide.
+export function scrolled(...rows) {
+  return make("div", { class: "scroll", tabindex: 0 }, make("table", {}, ...rows));
+}
+
 export function shapeText(shape) {
   return shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
 }

@@ -53,17 +53,20 @@ export function forFetch(inputs, outputs, place) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const octal = (bytes) => bytes.map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
 
-export function forShell(url, inputs, outputs, place) {
+// keyed: whether the server asks for a key. The code reads it from the environment, so that no key is shown.
+const withKey = (keyed) => (keyed ? ' -H "Authorization: Bearer $HEADWAY_KEY"' : "");
+
+export function forShell(url, inputs, outputs, place, keyed) {
   const text = head(inputs, outputs, place);
   const into = outputs.some((output) => output.binary) ? " -o answer.bin" : "";
   const binary = inputs.filter(({ value }) => isBinary(value));
-  if (!binary.length) return `curl -s ${url}${into} -d ${quoted(text)}`;
+  if (!binary.length) return `curl -s ${url}${into}${withKey(keyed)} -d ${quoted(text)}`;
   const parts = binary.map(({ datatype, value }) => {
     if (value.file) return `printf '${octal(littleEndian(value.file.size))}'; cat ${quoted(value.file.name)}`;
     return value.raw ? `cat ${quoted(value.raw.name)}` : `head -c ${binarySize(datatype, value)} /dev/zero`;
   });
   const length = new TextEncoder().encode(text).length;
-  return `(printf '%s' ${quoted(text)}\n ${parts.join("; ")}) |\n  curl -s ${url}${into} \\\n` +
+  return `(printf '%s' ${quoted(text)}\n ${parts.join("; ")}) |\n  curl -s ${url}${into}${withKey(keyed)} \\\n` +
     `  -H 'Inference-Header-Content-Length: ${length}' --data-binary @-`;
 }
 
@@ -80,10 +83,12 @@ export function generateBody(inputs) {
   return { text: `{${fields.join(", ")}}` };
 }
 
-export const generateForShell = (url, body) => `curl -sN ${url} -d ${quoted(body)}`;
+export const generateForShell = (url, body, keyed) => `curl -sN ${url}${withKey(keyed)} -d ${quoted(body)}`;
 
-export function generateForPython(url, body) {
-  return ["import json", "import urllib.request", "", `request = urllib.request.Request(${JSON.stringify(url)}, ${JSON.stringify(body)}.encode())`,
+export function generateForPython(url, body, keyed) {
+  return ["import json", ...(keyed ? ["import os"] : []), "import urllib.request", "",
+    `request = urllib.request.Request(${JSON.stringify(url)}, ${JSON.stringify(body)}.encode())`,
+    ...(keyed ? [`request.add_header("Authorization", ${KEY})`] : []),
     "with urllib.request.urlopen(request) as events:", "    for line in events:", '        if line.startswith(b"data: "):',
     "            print(json.loads(line[6:]), flush=True)"].join("\n");
 }
@@ -93,11 +98,13 @@ export function generateForPython(url, body) {
 const NUMPY = { BOOL: "bool", INT8: "np.int8", UINT8: "np.uint8", INT16: "np.int16", UINT16: "np.uint16", INT32: "np.int32",
   UINT32: "np.uint32", INT64: "np.int64", UINT64: "np.uint64", FP16: "np.float16", FP32: "np.float32", FP64: "np.float64",
   BF16: "ml_dtypes.bfloat16" };
-const KEYWORDS = new Set("False None True and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield client http np answer output outputs ml_dtypes".split(" "));
+const KEY = '"Bearer " + os.environ["HEADWAY_KEY"]';
+const KEYWORDS = new Set("False None True and as assert async await break class continue def del elif else except finally for from global if import in is lambda nonlocal not or pass raise return try while with yield client http np os answer output outputs ml_dtypes".split(" "));
 
-export function forPython(address, isSecure, name, inputs, outputs, place) {
+export function forPython(address, isSecure, name, inputs, outputs, place, keyed) {
   const imports = ["import numpy as np", "import tritonclient.http as http"];
   if (inputs.some(({ datatype }) => datatype === "BF16")) imports.unshift("import ml_dtypes");
+  if (keyed) imports.unshift("import os", "");
   const lines = [...imports, "", `client = http.InferenceServerClient(${JSON.stringify(address)}${isSecure ? ", ssl=True" : ""})`];
   const variables = inputs.map(({ name }, index) => variable(name, index));
   inputs.forEach((input, index) => {
@@ -106,6 +113,7 @@ export function forPython(address, isSecure, name, inputs, outputs, place) {
     lines.push(`${it}.set_data_from_numpy(${array(input)})`);
   });
   let wanted = place ? `, sequence_id=${place.sequence_id}, sequence_start=${place.sequence_start ? "True" : "False"}` : "";
+  if (keyed) wanted += `, headers={"Authorization": ${KEY}}`;
   if (outputs.length) {
     wanted += ", outputs=outputs";
     lines.push("outputs = [", ...outputs.map(({ name, classes }) =>

@@ -1,6 +1,7 @@
 // The page to try a model: the list of models, a form, the answer, and the same request for curl and Python.
 import { parseAnswer, present } from "./answers.js";
 import { fieldFor } from "./fields.js";
+import { hasKey, send } from "./key.js";
 import { make } from "./make.js";
 import { forFetch, forPython, forShell, generateBody, generateForPython, generateForShell, wantedOutputs } from "./request.js";
 
@@ -9,7 +10,9 @@ let model, fields, place, asked = 0; // place: the request's place in a sequence
 
 async function start() {
   try {
-    const known = await (await fetch("/openapi.json")).json();
+    const response = await send("/openapi.json");
+    const known = await response.json();
+    if (!response.ok) throw new Error(known.error);
     $("server").textContent = known.info.title;
     const models = Object.values(known.paths).map((path) => path.post?.["x-model"]).filter(Boolean);
     $("models").append(...models.map((one) => tab(one)));
@@ -69,15 +72,17 @@ function changed() {
   if (place) $("where").textContent = `Sequence ${place.sequence_id}, ${place.sequence_start ? "first request" : "continued"}.`;
   const outputs = wantedOutputs(model);
   const later = `Complete the form first: ${missing}.`;
-  $("note").textContent = model.decoupled ? "Uses only the standard library." : "pip install 'tritonclient[http]'";
+  const keyed = hasKey();
+  $("note").textContent = (model.decoupled ? "Uses only the standard library." : "pip install 'tritonclient[http]'")
+    + (keyed ? " Both read your key from the environment variable HEADWAY_KEY." : "");
   if (model.decoupled && !missing) {
     const body = generateBody(inputs).text;
-    $("curl").textContent = generateForShell(url(), body);
-    $("python").textContent = generateForPython(url(), body);
+    $("curl").textContent = generateForShell(url(), body, keyed);
+    $("python").textContent = generateForPython(url(), body, keyed);
     return;
   }
-  $("curl").textContent = missing ? later : forShell(url(), inputs, outputs, place);
-  $("python").textContent = missing ? later : forPython(location.host, location.protocol === "https:", model.name, inputs, outputs, place);
+  $("curl").textContent = missing ? later : forShell(url(), inputs, outputs, place, keyed);
+  $("python").textContent = missing ? later : forPython(location.host, location.protocol === "https:", model.name, inputs, outputs, place, keyed);
 }
 
 const url = () => `${location.origin}/v2/models/${encodeURIComponent(model.name)}/${model.decoupled ? "generate_stream" : "infer"}`;
@@ -91,7 +96,7 @@ async function run(event) {
   const began = performance.now();
   try {
     if (model.decoupled) return await listen(generateBody(inputs).text, mine);
-    const response = await fetch(url(), { method: "POST", ...forFetch(inputs, outputs, place) });
+    const response = await send(url(), { method: "POST", ...forFetch(inputs, outputs, place) });
     const body = await response.arrayBuffer();
     const took = performance.now() - began;
     if (mine !== asked) return;
@@ -120,7 +125,7 @@ async function run(event) {
 async function listen(body, mine) {
   const chosen = model;
   $("outputs").replaceChildren();
-  const response = await fetch(url(), { method: "POST", body });
+  const response = await send(url(), { method: "POST", body });
   if (!response.ok) throw new Error(`${response.status}: ${(await response.json()).error}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const said = make("p", { class: "said" }), count = make("p", { class: "soft" });

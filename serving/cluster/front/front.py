@@ -15,6 +15,7 @@ from serving.cluster import decisions
 from serving.cluster.access import Access, open_gate
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
 from serving.cluster.environment import cors
+from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.catalog import Catalog
 from serving.cluster.front.collector import Collector
 from serving.cluster.front.control import Control, Deploy
@@ -60,6 +61,7 @@ class Front:
             **metric_pages(collector, server.http_port),
             **debug_pages(collector),
             **self.dashboard.pages(),
+            **audit_pages(access.state, name=server.name),
         }
         self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
         http_door.entrance.register("/", self.http, lambda: True)
