@@ -299,6 +299,10 @@ class ServerSettings(Section):
                 f"host: {self.host} can be reached from other machines, and anybody there could call the server; write "
                 "`auth: {keys: true}` and make keys with `headway keys create`, or `auth: none` if that is intended"
             )
+        if self.shared_memory and self.needs_credentials:
+            raise ValueError(
+                "shared_memory: regions belong to no tenant, so any caller could read another's; not together with auth"
+            )
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")
         return self

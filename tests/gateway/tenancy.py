@@ -32,7 +32,7 @@ OURS, TALE, HERS = "ours", "tale", "hers"
 ABSENT = {OURS: "none", TALE: "nope"}
 MODELS = (linear_spec(name=OURS), words_spec(name=TALE), linear_spec(name=HERS))
 SEEN = {"acme": {OURS, TALE}, "globex": {HERS}}
-LIVE_PAGES = ("/metrics", "/metrics/targets", "/debug/state", "/debug/stacks", "/dashboard/data")
+LIVE_PAGES = ("/metrics", "/metrics/targets", "/debug/state", "/debug/stacks", "/dashboard/data", "/audit/data")
 ACME, GLOBEX, ADMIN, OTHER_SCOPE, REVOKED, EXPIRED, UNKNOWN, ENDING = map(fixed, range(1, 9))
 
 Headers = dict[str, str]

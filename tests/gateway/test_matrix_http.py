@@ -11,6 +11,7 @@ from serving.api.http.front import FrontApp
 from serving.api.pages import PAGES
 from serving.api.shared_memory.cuda_driver import CudaDriver
 from serving.api.shared_memory.regions import Regions
+from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.dashboard import Dashboard
 from serving.cluster.front.pages import debug_pages, metric_pages
 from serving.testing.cuda_driver import build_driver
@@ -36,12 +37,12 @@ BODIES = {"/infer": INFER, "/generate": {"text": "a b"}, "/generate_stream": {"t
 # The first rule whose expression matches `VERB path` counts. Models in paths are those of acme.
 RULES: tuple[tuple[str, Expect], ...] = (
     (r"GET /v2/health/(live|ready)", everybody),
-    (r"GET /(|try|dashboard|pages/[a-z]+\.[a-z]+)", everybody),
+    (r"GET /(|try|dashboard|audit|pages/[a-z]+\.[a-z]+)", everybody),
     (r"GET /v2(/models/stats)?", with_a_key),
     (r"GET /openapi\.json", with_a_key),
     (r"POST /v2/repository/index", with_a_key),
     (r"GET /dashboard/data", with_a_key),
-    (r"GET /(metrics(/targets)?|debug/(state|stacks))", operators),
+    (r"GET /(metrics(/targets)?|debug/(state|stacks)|audit/data)", operators),
     (r"POST /v2/models/\w+(/versions/1)?/(infer|generate|generate_stream)", predicting),
     (r"GET /v2/models/\w+(/versions/1)?(/ready|/config|/stats|/trace/setting)?", of_a_model(with_a_key)),
     (r"POST /v2/models/\w+(/versions/1)?/trace/setting", of_a_model(operators)),
@@ -117,6 +118,7 @@ def test_the_pages_of_the_matrix_are_those_of_the_front() -> None:
     pages = {
         **metric_pages(nothing, 0),  # type: ignore[arg-type]
         **debug_pages(nothing),  # type: ignore[arg-type]
+        **audit_pages(""),
         **Dashboard.pages(Dashboard.__new__(Dashboard)),
     }
     assert set(pages) == set(LIVE_PAGES)
