@@ -106,10 +106,10 @@ def test_an_administrator_sees_all_tenants_with_what_was_refused_and_is_left(pag
     acme, beta = (dict(zip(heads, shown[name], strict=True)) for name in ("acme", "beta"))
     assert (acme["now, per second"], beta["now, per second"]) == ("40", "8")
     assert (acme["device time"], beta["device time"]) == ("75 %", "25 %")
-    assert (acme["too many in a minute"], acme["too many today"], acme["too many at once"]) == ("1,060", "0", "118")
-    assert (acme["left now"], acme["limit a minute"]) == ("0", "600")
-    assert (beta["left now"], beta["too many in a minute"]) == ("40", "0")
-    assert "too many at once" in card(page, "Refused by quotas").locator(".legend").inner_text()
+    assert (acme["refused, minute"], acme["refused, day"], acme["refused, at once"]) == ("1,060", "0", "118")
+    assert (acme["left now"], acme["limit, minute"]) == ("0", "600")
+    assert (beta["left now"], beta["refused, minute"]) == ("40", "0")
+    assert "refused, at once" in card(page, "Refused by quotas").locator(".legend").inner_text()
     assert page.is_visible("a[href='/audit']")
 
 

@@ -2,7 +2,7 @@
 import { make, scrolled } from "./make.js";
 
 // The server's words for why a quota refuses, and ours.
-export const REASONS = [["over_rate", "too many in a minute"], ["over_day", "too many today"], ["over_concurrent", "too many at once"]];
+export const REASONS = [["over_rate", "refused, minute"], ["over_day", "refused, day"], ["over_concurrent", "refused, at once"]];
 const SHOWN = 12;
 const sum = (table) => Object.values(table ?? {}).reduce((total, count) => total + count, 0);
 
@@ -36,7 +36,7 @@ export function table(whole, minute, known, { number, percent }) {
     ...(known.quotas ? [
       ...REASONS.map(([reason, text]) => [text, (name) => number(whole[reason]?.[name] ?? 0), (name) => whole[reason]?.[name] > 0]),
       ["left now", (name) => dash(left[name]?.left, number), (name) => left[name]?.left === 0],
-      ["limit a minute", (name) => dash(left[name]?.limit, number)],
+      ["limit, minute", (name) => dash(left[name]?.limit, number)],
     ] : []),
   ];
   const rows = names.slice(0, SHOWN).map((name) => make("tr", {}, ...columns.map(([, say, isBad]) => make("td", isBad?.(name) ? { class: "bad" } : {}, say(name)))));
