@@ -604,6 +604,10 @@ class Settings(Section):
     def declared_tenants(self) -> dict[str, Tenant]:
         return {name: settings.tenant(name) for name, settings in self.tenants.items()}
 
+    def most_replicas(self) -> int:
+        """Returns how many replicas of all models may run at a time."""
+        return sum(model.most_replicas() for model in self.models)
+
     def model(self, name: str) -> ModelSettings:
         """Returns the settings of the model of this name. Raises StopIteration if there is none."""
         return next(model for model in self.models if model.name == name)

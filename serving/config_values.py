@@ -10,11 +10,11 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from serving.names import FRONT, NAME_CHARACTERS
 from serving.text_file import UnreadableText, read_lines
+from serving.traffic.tenants import NAME as TENANT_NAME
 
 PATH_SEGMENT = re.compile(rf"[A-Za-z0-9][{NAME_CHARACTERS}]{{0,99}}")
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
-TENANT = re.compile(r"[!-~]{1,64}")  # it is in headers, labels and logs
 STATE_URL = re.compile(r"file://(localhost)?/[^?#\s]*|s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._=+@/-]*)?")
 KEY_SET_URL = re.compile(
     r"file://(localhost)?/[^?#\s]*|(https://[^/@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)/\S*"
@@ -27,7 +27,7 @@ RESERVED_NAMES = {  # each with what the server uses it for
 
 
 def _tenant(name: str) -> str:
-    if not TENANT.fullmatch(name):
+    if not TENANT_NAME.fullmatch(name):
         raise ValueError("a tenant's name has 1 to 64 visible ASCII characters, without blanks")
     return name
 

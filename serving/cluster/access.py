@@ -48,7 +48,7 @@ def access(settings: Settings) -> Access:
         tenants=settings.declared_tenants(),
         tenant_header=server.tenant_header,
         redis=server.redis,
-        replicas=sum(model.most_replicas() for model in settings.models),
+        replicas=settings.most_replicas(),
     )
 
 

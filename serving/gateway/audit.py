@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, fields
 from heapq import nlargest
 from pathlib import Path
 
+from serving.bounded_folder import PARTS, make_room
 from serving.gateway.key_text import scrubbed
 from serving.store.objects import scheme_of
 
 logger = logging.getLogger(__name__)
-PARTS = 8  # a file holds this part of `most_bytes`; the oldest files are deleted to make room
+_FILES = "audit_{}_{}.jsonl"  # with the process that writes it, and a number
 MOST_TEXT = 200  # characters of one value
 _BLOCK = 64 << 10
 
@@ -53,14 +54,14 @@ class AuditLog:
     @property
     def path(self) -> Path:
         """The file that was written last."""
-        return self._folder / f"audit_{self._writer}_{self._part}.jsonl"
+        return self._folder / _FILES.format(self._writer, self._part)
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Appends these entries. Blocks: call it in a thread. A failure is logged, once until it works again."""
         text = "".join(f"{line_of(entry)}\n" for entry in entries)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._make_room()
+            make_room(self._folder, _FILES.format("*", "*"), self._most_bytes)
             while self.path.is_file() and self.path.stat().st_size > self._most_bytes // PARTS:
                 self._part += 1
             with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
@@ -73,22 +74,8 @@ class AuditLog:
 
     def last(self, count: int) -> list[Entry]:
         """Returns the newest entries of all processes, the newest first. Lines that cannot be read are left out."""
-        entries = (entry for path in self._folder.glob("audit_*.jsonl") for entry in _newest(path, count))
+        entries = (entry for path in self._folder.glob(_FILES.format("*", "*")) for entry in _newest(path, count))
         return nlargest(count, entries, key=lambda entry: entry.at_s)
-
-    def _make_room(self) -> None:
-        """Deletes the oldest files until a new one fits. Files of processes that no longer exist count too."""
-        files = []
-        for path in self._folder.glob("audit_*.jsonl"):
-            try:
-                files.append((path.stat().st_mtime, path.stat().st_size, path))
-            except FileNotFoundError:
-                continue  # another process made room
-        room = self._most_bytes - self._most_bytes // PARTS
-        for _, size, path in sorted(files, reverse=True):
-            room -= size
-            if room < 0:
-                path.unlink(missing_ok=True)
 
 
 def line_of(entry: Entry) -> str:

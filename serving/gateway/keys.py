@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from serving.gateway.key_text import ID, NewKey
+from serving.traffic.tenants import NAME as TENANT_NAME
 
 VERSION = 1  # of the records
-TENANT = re.compile(r"[!-~]{1,64}")  # visible ASCII, so that it fits into headers, labels and logs
 _LARGEST_S = 253_402_300_799  # the end of the year 9999
 
 
@@ -186,7 +186,7 @@ def _digest(value: Mapping[str, Any]) -> bytes:
 
 def _tenant(value: Mapping[str, Any]) -> str:
     tenant = value.get("tenant")
-    if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
+    if not isinstance(tenant, str) or not TENANT_NAME.fullmatch(tenant):
         raise BadRecord("names no tenant")
     return tenant
 

@@ -18,7 +18,8 @@ from urllib.request import HTTPRedirectHandler, build_opener
 
 from serving.api.recall import Recall
 from serving.gateway.caller import Caller
-from serving.gateway.keys import TENANT, Scope
+from serving.gateway.keys import Scope
+from serving.traffic.tenants import NAME as TENANT_NAME
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
 MOST_TOKEN_BYTES = 8 << 10
@@ -158,7 +159,12 @@ class Tokens:
         if now_s >= expires_s or ("nbf" in claims and now_s + LEEWAY_S < _instant(claims, "nbf")):
             raise BadToken
         tenant = _claim(claims, self._rules.tenant_claim)
-        if not isinstance(tenant, str) or not TENANT.fullmatch(tenant) or not isinstance(subject, str) or not subject:
+        if (
+            not isinstance(tenant, str)
+            or not TENANT_NAME.fullmatch(tenant)
+            or not isinstance(subject, str)
+            or not subject
+        ):
             raise BadToken
         scopes = _scopes(_claim(claims, self._rules.scopes_claim))
         return Caller(tenant, f"sub:{subject[:100]}", scopes, expires_s * 1_000_000_000)

@@ -19,12 +19,13 @@ from serving.config import SettingsError, load_settings
 from serving.core.clock import Calendar
 from serving.gateway.key_log import Busy, KeyLog, RecordsUnreadable
 from serving.gateway.key_text import NewKey, id_of, make_key
-from serving.gateway.keys import TENANT, Key, Scope
+from serving.gateway.keys import Key, Scope
 from serving.operate import key_changes
 from serving.operate.key_changes import Change, Refused
 from serving.operate.moments import shown, span_s
 from serving.store.objects import BadPath, StoreUnreachable, scheme_of
 from serving.store.place import NoState, state_place
+from serving.traffic.tenants import NAME as TENANT_NAME
 
 app = typer.Typer(
     name="keys",
@@ -62,7 +63,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it. It cannot be printed again."""
-    if not TENANT.fullmatch(tenant):
+    if not TENANT_NAME.fullmatch(tenant):
         _mistake("--tenant: use 1 to 64 visible ASCII characters, without blanks")
     now_s, new = _now_s(), make_key(token_bytes)
     lasts_s = _span("--expires", expires, or_never=True)

@@ -16,7 +16,6 @@ from urllib.parse import unquote, urlsplit
 T = TypeVar("T")
 CALL_S = 10.0  # the longest that a call of the store may take
 MOST_BYTES = 64 << 20
-SCHEMES = ("file", "s3")
 _SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._=+@-]{1,200}")
 _LONGEST_PATH = 1000
 

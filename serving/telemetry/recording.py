@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from serving.bounded_folder import PARTS, make_room
 from serving.core.backend import Answers, Backend, SequencePlace, Submitted
 from serving.core.statistics import ModelStatistics
 from serving.telemetry.deferred import Deferred
 
 logger = logging.getLogger(__name__)
-PARTS = 8  # a file holds this part of `most_bytes`; the oldest files are deleted to make room
 MOST_WAITING = 20_000  # requests kept in memory for the next write, at most 0.2 s later
 KEY_FILE = "tenants.key"
 
@@ -65,7 +65,7 @@ class Recording:
 
     def _write(self, requests: list[Asked]) -> None:
         try:
-            self._make_room()
+            make_room(self._folder, "*.jsonl", self._most_bytes)
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(self._line(one), separators=(",", ":")) + "\n" for one in requests)
             if self.path.stat().st_size > self._most_bytes // PARTS:
@@ -90,20 +90,6 @@ class Recording:
             "deadline_ms": None if asked.timeout_ns is None else asked.timeout_ns / 1e6,
             "inputs": inputs,
         }
-
-    def _make_room(self) -> None:
-        """Deletes the oldest files until a new one fits. Files of replicas that no longer exist count too."""
-        files = []
-        for path in self._folder.glob("*.jsonl"):
-            try:
-                files.append((path.stat().st_mtime, path.stat().st_size, path))
-            except FileNotFoundError:
-                continue  # another replica made room
-        room = self._most_bytes - self._most_bytes // PARTS
-        for _, size, path in sorted(files, reverse=True):
-            room -= size
-            if room < 0:
-                path.unlink(missing_ok=True)
 
 
 class Recorded:

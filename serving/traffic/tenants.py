@@ -1,7 +1,9 @@
 """A tenant: on whose behalf requests are sent, how many it may send, and which models it may see."""
 
+import re
 from dataclasses import dataclass
 
+NAME = re.compile(r"[!-~]{1,64}")  # visible ASCII, so that it fits into headers, labels and logs
 BURST_DIVISOR = 100  # without a stated burst, a hundredth of the limit of a minute may come at once
 
 

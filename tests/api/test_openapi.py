@@ -1,9 +1,7 @@
 """The OpenAPI document is correct: all requests that fit it are answered as it describes."""
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import hypothesis
@@ -15,10 +13,10 @@ from models.reference import echo_spec, linear_spec, noop_spec, words_spec
 from models.spec import TensorSpec
 from serving.api.shared_memory.cuda_driver import CudaDriver
 from serving.api.shared_memory.regions import Regions
-from serving.cluster.front.switches import LogSwitch, TraceSwitch
 from serving.testing.cuda_driver import build_driver
 from tests.api.shown_models import CLASSIFIER, EMBEDDER
 from tests.house import House, house
+from tests.offers import Control, Switches
 
 MIXED = echo_spec(
     name="mixed",
@@ -31,28 +29,6 @@ MIXED = echo_spec(
         TensorSpec(name="required", datatype="INT8", shape=(-1, -1)),
     ),
 )
-
-
-class Control:
-    """A model control whose operations have no effect."""
-
-    async def load(self, name: str) -> None: ...
-
-    async def unload(self, name: str) -> None: ...
-
-
-class Switches:
-    """The switches of one replica without an exporter of traces."""
-
-    def __init__(self) -> None:
-        self._log = LogSwitch(logging.getLogger("headway.tests"))
-        self._trace = TraceSwitch(None)
-
-    async def trace(self, changes: Mapping[str, Any], model: str = "") -> dict[str, Any]:
-        return self._trace.change(changes)
-
-    async def log(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        return self._log.change(changes)
 
 
 @pytest.fixture(scope="module")

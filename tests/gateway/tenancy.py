@@ -5,7 +5,6 @@ credentials, good and bad, with which they are asked for.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,6 @@ from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.secret import key
 from serving.api.http.front import Viewer
 from serving.api.shared_memory.regions import Regions
-from serving.cluster.front.switches import LogSwitch, TraceSwitch
 from serving.gateway.audit import Entry
 from serving.gateway.callers import Callers
 from serving.gateway.gate import KeyGate
@@ -27,6 +25,7 @@ from serving.testing.objects import MemoryObjects
 from tests.gateway.signers import forged, public, token, tokens
 from tests.gateway.stories import NOW_S, S, bearer, creation, fixed, revocation
 from tests.house import House, house
+from tests.offers import Control, Switches
 
 OURS, TALE, HERS = "ours", "tale", "hers"
 ABSENT = {OURS: "none", TALE: "nope"}
@@ -62,28 +61,6 @@ VALID = frozenset(("own tenant", "own tenant, named", "a token of the own tenant
 USED_TEXTS = tuple(fixed(number).text for number in range(1, 9)) + tuple(
     headers["authorization"].split()[1] for name, headers in CREDENTIALS.items() if "token" in name or "HMAC" in name
 )
-
-
-class Control:
-    """A model control whose operations have no effect."""
-
-    async def load(self, name: str) -> None: ...
-
-    async def unload(self, name: str) -> None: ...
-
-
-class Switches:
-    """The switches of one replica without an exporter of traces."""
-
-    def __init__(self) -> None:
-        self._log = LogSwitch(logging.getLogger("headway.tests"))
-        self._trace = TraceSwitch(None)
-
-    async def trace(self, changes: Mapping[str, Any], model: str = "") -> dict[str, Any]:
-        return self._trace.change(changes)
-
-    async def log(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        return self._log.change(changes)
 
 
 class Tenancy:

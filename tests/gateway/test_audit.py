@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.gateway.audit import MOST_TEXT, PARTS, AuditLog, Entry, entry_of, line_of
+from serving.bounded_folder import PARTS
+from serving.gateway.audit import MOST_TEXT, AuditLog, Entry, entry_of, line_of
 from tests.gateway.stories import fixed
 
 

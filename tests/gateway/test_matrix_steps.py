@@ -16,7 +16,7 @@ from serving.api.faults import CallFailed, Fault
 from serving.api.grpc.call import Head
 from serving.api.http.heads import Heads
 from serving.gateway.gate import KeyGate
-from serving.gateway.keys import TENANT
+from serving.traffic.tenants import NAME as TENANT_NAME
 from tests.gateway.stories import NOW_S, Door, bearer, creation, fixed, revocation
 
 GOOD, REVOKED, EXPIRED, UNKNOWN = map(fixed, range(1, 5))
@@ -75,7 +75,7 @@ def test_a_foreign_model_and_none_take_the_same_steps() -> None:
     assert len(taken) == 1
 
 
-NAMES = some.from_regex(TENANT, fullmatch=True)
+NAMES = some.from_regex(TENANT_NAME, fullmatch=True)
 LIKE = some.sampled_from(["{}", "{}:", ":{}", "{}/", "{}%20", "{}.", "{}-1", "{},{}", '"{}"', "*", "x{}"])
 CHANGES = [str.swapcase, str.title, lambda text: f"{text} ", lambda text: text[:-1]]
 QUIET = settings(max_examples=150, derandomize=True, database=None, deadline=None)

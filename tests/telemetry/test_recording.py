@@ -13,9 +13,10 @@ from loadtest.loading import load
 from loadtest.spec import BadSpec
 from loadtest.wires import Address, Flight
 from loadtest.workload import prepare
+from serving.bounded_folder import PARTS
 from serving.protocol.messages import TensorDescription
 from serving.protocol.tensors import object_array
-from serving.telemetry.recording import PARTS, Recorded, Recording
+from serving.telemetry.recording import Recorded, Recording
 from serving.testing.backend import EchoBackend
 from tests.core.stories import ms
 from tests.loadtest.scripted import ScriptedWire

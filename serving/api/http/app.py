@@ -124,7 +124,8 @@ class ModelApp:
         if operation is None:
             operation = self._find(scope["path"], scope.get("root_path", ""))
         method = scope["method"]
-        tenant = text_header(dict(scope["headers"]), self.tenant_header)
+        headers: HeaderMap = dict(scope["headers"])
+        tenant = text_header(headers, self.tenant_header)
         if self.gate.asks:
             try:
                 tenant = self._admitted(http_peer(scope), operation, self._asked(scope, operation))
@@ -132,13 +133,13 @@ class ModelApp:
                 await send_fault(send, failed.fault)
                 return
         if operation == _INFER and method == "POST":
-            await self._infer(dict(scope["headers"]), tenant, receive, send)
+            await self._infer(headers, tenant, receive, send)
         elif operation is None:
             await send_fault(send, self._unknown(scope["path"], scope.get("root_path", "")))
         elif operation == _TRACE:
             await self._answer_trace(scope, receive, send)
         elif operation in _GENERATES and method == "POST":
-            await self._generate(dict(scope["headers"]), tenant, receive, send, streams=_GENERATES[operation])
+            await self._generate(headers, tenant, receive, send, streams=_GENERATES[operation])
         elif operation == _INFER or operation in _GENERATES:
             await send_fault(send, wrong_verb(method, "POST"))
         elif method not in ("GET", "HEAD"):
