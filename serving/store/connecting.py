@@ -88,6 +88,14 @@ def connect(address: Address, limit_s: float) -> Client:
             return master
 
 
+async def disconnect(client: Client) -> None:
+    """Closes the client, and the connections by which it has asked Sentinels for the master."""
+    await client.aclose()
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager is not None else ():
+        await sentinel.aclose()
+
+
 def _host(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     return (host, int(port)) if colon else (text, SENTINEL_PORT)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.store.base import PRESENT_NS, Renewal, StoreUnavailable
-from serving.store.connecting import Client
+from serving.store.connecting import Client, disconnect
 from serving.store.keys import Keys
 from serving.store.scripts import PRESENT, SETTLE, digest
 from serving.traffic.sharing import Ask, Grant
@@ -27,7 +27,7 @@ class RedisQuotaStore:
         await self._run([self._present(replica, 0), *map(self._settle, asks)])
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await disconnect(self._client)
 
     def _present(self, replica: str, for_ns: int) -> Call:
         return PRESENT, self._keys.present(), [replica, for_ns // 1_000_000]
