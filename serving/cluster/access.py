@@ -4,14 +4,13 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from random import random
 from typing import TYPE_CHECKING
 
 from serving.api.admission.gate import Gate
 from serving.cluster.environment import local_gate
+from serving.cluster.redis import connected
 from serving.config import AuthSettings, RedisSettings, Settings
-from serving.core.clock import Calendar, SystemClock
+from serving.core.clock import Calendar
 from serving.store.place import state_place
 from serving.traffic.tenants import Tenant
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from serving.gateway.tenant_quota import TenantQuota
 
 STORE_LIMIT_S = 0.1  # for one call of Redis
-_FILES = ("password_file", "ca_file", "cert_file", "key_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +101,14 @@ async def open_quota(access: Access, replica: str) -> tuple["TenantQuota | None"
 
     if access.redis is None:
         return TenantQuota(Quotas(access.tenants, replica=replica, replicas=access.replicas)), None
-    from models.breaker import Breaker
-    from serving.store.connecting import Address, Kind, connect
-    from serving.store.guard import Guard
     from serving.store.keys import Keys
     from serving.store.redis import RedisQuotaStore
 
-    told = access.redis
-    files = {name: Path(file) for name in _FILES if (file := getattr(told, name))}
-    kind = Kind.SENTINEL if told.master else Kind.CLUSTER if told.cluster else Kind.SERVER
-    address = Address(url=told.url, kind=kind, master=told.master or "", username=told.username, **files)
+    client, guard = connected(access.redis, STORE_LIMIT_S)
     quotas = Quotas(
         access.tenants,
-        store=RedisQuotaStore(connect(address, STORE_LIMIT_S), Keys()),
-        guard=Guard(Breaker(random), SystemClock(), STORE_LIMIT_S),
+        store=RedisQuotaStore(client, Keys()),
+        guard=guard,
         replica=replica,
         replicas=access.replicas,
     )

@@ -30,10 +30,10 @@ from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, 
 from serving.config import Settings
 from serving.direct import ask
 from serving.names import FRONT, model_path
-from serving.operate.counters import counters
 from serving.operate.doctor import Verdict, check_ports
 from serving.operate.extras import missing
 from serving.operate.keeping import Unsafe, haproxy_environment, home, home_trouble, kept_folder, token_environment
+from serving.operate.own_redis import own_redis
 from serving.operate.path import claim_python_path
 from serving.operate.processes import Interrupted, StopSignal, descendants, end
 
@@ -50,7 +50,7 @@ class StartFailed(Exception):
 def serve(settings: Settings, config_path: Path, say: Say) -> None:
     """Serves until Ctrl-C, SIGTERM or SIGHUP, which also end a start. Raises `StartFailed` if the start fails."""
     stop = StopSignal()
-    with counters(settings, say) as served:
+    with own_redis(settings, say) as served:
         _serve(Cluster(served, config_path, say), stop, say)
 
 

@@ -30,6 +30,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
         "serving.store",
         "serving.traffic",
     ),
+    "serving.features": (),
     "serving.testing": ("serving.core", "serving.store.objects", "models.base", "models.spec"),
     "serving.config": (
         "models.spec",

