@@ -18,7 +18,7 @@ from rich.table import Table
 
 from serving import explain as explaining
 from serving.config import Settings, SettingsError, load_settings
-from serving.operate import keys
+from serving.operate import cache, keys
 
 app = typer.Typer(
     name="headway",
@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Serves PyTorch models with batches that tune themselves. Begin with demo.yaml.",
 )
 app.add_typer(keys.app)
+app.add_typer(cache.app)
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 

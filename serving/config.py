@@ -106,7 +106,7 @@ class AuthSettings(Section):
 
 
 class RedisSettings(Section):
-    """Settings of the Redis, or Valkey, in which replicas share the counters of quotas."""
+    """Settings of the Redis, or Valkey, in which replicas share counters of quotas, and cached answers."""
 
     url: str = Field(
         pattern=r"^(rediss?|unix)://",
@@ -230,8 +230,8 @@ class ServerSettings(Section):
     )
     redis: RedisSettings | None = Field(
         None,
-        description="The Redis or Valkey that all replicas reach, for `tenants`. Unset: `headway serve` starts "
-        "a Valkey of its own where tenants are declared. Needs `headway[redis]`.",
+        description="The Redis or Valkey that all replicas reach, for `tenants` and `cache`. Unset: `headway serve` "
+        "starts a Valkey of its own where one is needed. Needs `headway[redis]`.",
     )
     admin_token_file: str | None = Field(
         None,
@@ -427,6 +427,23 @@ class ScalingSettings(Section):
         return self
 
 
+class CacheSettings(Section):
+    """Settings of a model's prediction cache."""
+
+    ttl_s: Number = Field(
+        3600,
+        gt=0,
+        le=30 * 86400,
+        description="Seconds for which an answer is given to equal requests of the same tenant, within 10 %.",
+    )
+    memory_mb: int = Field(
+        64,
+        ge=0,
+        le=1024 * 1024,
+        description="The memory for answers in each replica. 0: answers are only kept in Redis, if there is one.",
+    )
+
+
 class ModelSettings(Section):
     """Settings of one model."""
 
@@ -486,6 +503,11 @@ class ModelSettings(Section):
         description="How far outputs may differ from those of the plain module in float32, as a share of each output's "
         "largest value.",
     )
+    cache: CacheSettings | None = Field(
+        None,
+        description="Equal requests are computed once: their answers are kept in each replica, and in Redis for all "
+        "replicas. For models whose answers depend on nothing but the request. Unset: every request is computed.",
+    )
     labels: dict[str, Labels] = Field(
         default_factory=dict, description="Class labels by output: a list, or a file with one label per line."
     )
@@ -535,6 +557,9 @@ class ModelSettings(Section):
     def _check(self) -> Self:
         if self.scaling is not None and "replicas" in self.model_fields_set:
             raise ValueError("replicas: with `scaling` there is no fixed number; set scaling.min_replicas instead")
+        if self.cache is not None and (self.decoupled or self.state):
+            kind = "decoupled models" if self.decoupled else "models with state"
+            raise ValueError(f"cache: answers of {kind} depend on more than the request, so they cannot be cached")
         self.spec()
         return self
 

@@ -10,6 +10,8 @@ from serving.core.witness import Exchange
 
 REQUEST_ID = b"x-request-id"
 TRACEPARENT = b"traceparent"
+CACHE = b"x-headway-cache"  # of an answer: whether it is that of an equal request, if the model has a cache
+HIT, MISS = b"hit", b"miss"
 now_ns = SystemClock.now_ns
 _process = os.urandom(5).hex().encode()
 _number = count(1)

@@ -104,8 +104,8 @@ def model_statistics(name: str, version: str, counts: ModelStatistics) -> dict[s
             "compute_input": _duration(counts.compute_input),
             "compute_infer": _duration(counts.compute_infer),
             "compute_output": _duration(counts.compute_output),
-            "cache_hit": _duration(Duration()),
-            "cache_miss": _duration(Duration()),
+            "cache_hit": _duration(counts.cache_hit),
+            "cache_miss": _duration(counts.cache_miss),
         },
         "batch_stats": [
             {

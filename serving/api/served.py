@@ -30,6 +30,7 @@ class ServedModel:
     regions: the shared memory to which requests may refer; None if they may not.
     totals: returns the statistics of all replicas; None if this is the only one.
     trace: reads and changes the trace settings of this model, see `operations.Switches`.
+    clear_cache: removes cached answers, all or those of the `tenant` that is named; None for a model without a cache.
     wire: the time spent on reading requests and writing answers, measured here.
     room: bounds the bytes of its requests' bodies.
     bound: tells HAProxy how many requests may be in flight.
@@ -55,6 +56,7 @@ class ServedModel:
     regions: Regions | None = None
     totals: Callable[[], Awaitable[ModelStatistics]] | None = None
     trace: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
+    clear_cache: Callable[[Mapping[str, Any]], Awaitable[dict[str, int]]] | None = None
     wire: WireTimes = field(default_factory=WireTimes)
     room: Room = field(default_factory=Room)
     bound: Bound = NO_BOUND

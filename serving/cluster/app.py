@@ -20,6 +20,7 @@ from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, grpc_relay, options_of
 from serving.cluster.front.front import Front
 from serving.cluster.limits import surge_percent
+from serving.cluster.replica.caching import caching
 from serving.cluster.replica.replica import ModelReplica
 from serving.cluster.replica.watching import watching
 from serving.config import Settings
@@ -68,6 +69,7 @@ def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> 
         watching(server, spec.resources),
         server.shared_memory,
         grpc_relay(server),
+        caching(settings, spec.name),
     )
 
 

@@ -41,6 +41,7 @@ class ModelStatistics:
     """The statistics of one model. `inference_count` counts rows, `execution_count` batches, `Duration.count` requests.
 
     last_inference_ms: time of day of the last inference, in ms since 1970; 0 before the first.
+    cache_hit, cache_miss: requests answered from the cache, and those that were not; the time of looking them up.
     """
 
     inference_count: int = 0
@@ -52,6 +53,8 @@ class ModelStatistics:
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
+    cache_hit: Duration = field(default_factory=Duration)
+    cache_miss: Duration = field(default_factory=Duration)
     by_batch_rows: dict[int, BatchStatistics] = field(default_factory=dict)
 
     def __iadd__(self, other: "ModelStatistics") -> Self:
@@ -64,6 +67,8 @@ class ModelStatistics:
         self.compute_input += other.compute_input
         self.compute_infer += other.compute_infer
         self.compute_output += other.compute_output
+        self.cache_hit += other.cache_hit
+        self.cache_miss += other.cache_miss
         for rows, batch in other.by_batch_rows.items():
             own = self.by_batch_rows.setdefault(rows, BatchStatistics())
             own += batch

@@ -21,6 +21,7 @@ NEEDS: dict[Action, Scope | None] = {
     Action.UNLOAD: Scope.ADMIN,
     Action.TRACE: Scope.ADMIN,
     Action.LOG: Scope.ADMIN,
+    Action.CACHE: Scope.ADMIN,
     Action.SHARED_MEMORY: Scope.ADMIN,
     Action.DEBUG: Scope.ADMIN,
     Action.METRICS: Scope.ADMIN,  # they hold the numbers of all tenants

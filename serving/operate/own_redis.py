@@ -42,6 +42,8 @@ def _needs(settings: Settings) -> dict[str, str]:
     needs: dict[str, str] = {}
     if settings.tenants and replicas > 1:
         needs["quotas"] = f"each of {replicas} replicas keeps to its own share of every limit"
+    if any(model.cache is not None and model.most_replicas() > 1 for model in settings.models):
+        needs["cache"] = "each replica only finds the answers that it has computed itself"
     return needs
 
 

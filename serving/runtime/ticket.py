@@ -3,16 +3,13 @@
 A ticket is also the request that the core queues and batches: one object for both saves a look-up at every step.
 """
 
-import logging
-from asyncio import CancelledError, Future, get_running_loop
-from collections.abc import Callable, Generator
+from asyncio import Future
+from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 from serving.core.outcome import Outcome
 from serving.core.request import Request
-
-_log = logging.getLogger(__name__)
+from serving.runtime.settling import Settling
 
 
 class Phase(Enum):
@@ -28,12 +25,8 @@ class Phase(Enum):
 PREPARING, QUEUED, IN_FLIGHT, ENDED = Phase
 
 
-class Ticket(Request):
-    """A submitted request, settled exactly once. Use it on the event loop.
-
-    Awaiting it returns the `Outcome`. It raises only CancelledError, if the awaiting task is cancelled; that withdraws
-    the request. A caller without a task registers a callback with `then` instead.
-    """
+class Ticket(Request, Settling):
+    """A request that was submitted to an engine."""
 
     __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "phase")
 
@@ -66,26 +59,6 @@ class Ticket(Request):
         self._then: Callable[[Outcome], None] | None = None
         self._waiter: Future[None] | None = None
 
-    def __await__(self) -> Generator[Any, None, Outcome]:
-        if self.outcome is None:
-            if self._waiter is None:
-                self._waiter = get_running_loop().create_future()
-            try:
-                yield from self._waiter
-            except CancelledError:
-                self.cancel()
-                raise
-        assert self.outcome is not None
-        return self.outcome
-
-    def then(self, callback: Callable[[Outcome], None]) -> None:
-        """Registers the one callback, see `core.backend.Submitted.then`."""
-        if self.outcome is None:
-            assert self._then is None, f"{self.id} has a callback already"
-            self._then = callback
-        else:
-            callback(self.outcome)
-
     def cancel(self) -> None:
         """Withdraws the request: it ends as Cancelled unless it has ended already."""
         if self.phase is not ENDED:
@@ -95,17 +68,5 @@ class Ticket(Request):
         return self.outcome is not None
 
     def settle(self, outcome: Outcome) -> None:
-        """Sets the outcome, calls the callback and wakes the awaiting task.
-
-        An exception of the callback is logged, so that it does not affect the other requests of the batch.
-        """
-        assert self.outcome is None, f"{self.id} answered twice"
         self.phase = ENDED
-        self.outcome = outcome
-        if self._then is not None:
-            try:
-                self._then(outcome)
-            except Exception:
-                _log.exception("the callback of a request failed")
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        Settling.settle(self, outcome)

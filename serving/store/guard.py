@@ -19,18 +19,19 @@ class Guard:
         self._clock = clock
         self._limit_s = limit_s
 
-    async def call(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def call(self, work: Callable[[], Awaitable[Answer]], limit_s: float | None = None) -> Answer:
         """Returns what `work` returns. Raises StoreUnavailable if it raises anything, takes too long, or is not called
-        because the breaker is open."""
+        because the breaker is open. limit_s: for this call, if it is another one."""
+        limit_s = limit_s or self._limit_s
         if not self.breaker.allows(self._clock.now_ns()):
             wait_s = self.breaker.wait_ns(self._clock.now_ns()) / 1e9
             raise StoreUnavailable("open", f"not asked for {wait_s:.0f} s more, after repeated failures")
         try:
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout(limit_s):
                 answer = await work()
         except TimeoutError as error:
             self.breaker.failed(self._clock.now_ns())
-            raise StoreUnavailable("slow", f"no answer within {self._limit_s * 1000:.0f} ms") from error
+            raise StoreUnavailable("slow", f"no answer within {limit_s * 1000:.0f} ms") from error
         except Exception as error:
             self.breaker.failed(self._clock.now_ns())
             raise StoreUnavailable(type(error).__name__, str(error) or type(error).__name__) from error

@@ -19,12 +19,25 @@ class Keys:
     prefix: str = PREFIX
 
     def key(self, kind: str, *parts: str) -> str:
-        return ":".join((quote(self.prefix, safe=""), str(VERSION), kind, *(quote(part, safe="") for part in parts)))
+        return ":".join((_quoted(self.prefix), str(VERSION), kind, *map(_quoted, parts)))
 
     def quota(self, tenant: str) -> str:
         """Returns the key of a tenant's counter."""
         return self.key("quota", tenant)
 
+    def answers(self, tenant: str, model: str) -> str:
+        """Returns the beginning of the keys of a tenant's answers of a model. What follows is the digest in hex."""
+        return self.key("answer", tenant, model, "")
+
+    def all_answers(self, model: str, tenant: str | None = None) -> str:
+        """Returns the pattern, as of Redis, of the keys of a model's answers, all or those of a tenant."""
+        whose = "*" if tenant is None else _quoted(tenant)  # a name with a wildcard in it is percent-encoded
+        return ":".join((self.key("answer"), whose, _quoted(model), "*"))
+
     def present(self) -> str:
         """Returns the key of the replicas that are present."""
         return self.key("present")
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")

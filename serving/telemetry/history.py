@@ -25,6 +25,8 @@ _OF_CLIENTS = ("invalid_input", "too_large")
 Point = dict[str, Any]
 _TABLES = ("ended", "cuts", "latency", "tenants", "device_s", "classes")  # counts by name
 _REFUSED = tuple(f"over_{reason}" for reason in REFUSALS)  # requests beyond a quota by tenant; absent without quotas
+_CACHE = "cache"  # what the cache did: hit, miss, saved_s and saved_cost; absent without one
+_OPTIONAL = (*_REFUSED, _CACHE)
 _COUNTED = (
     *_TABLES,
     "rows",
@@ -54,7 +56,7 @@ class Totals:
     tenants: Counter[str] = field(default_factory=Counter)
     device_ns: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
-    refused: dict[str, Counter[str]] = field(default_factory=dict)  # by quotas: tenants, by the names in `_REFUSED`
+    optional: dict[str, Counter[str]] = field(default_factory=dict)  # by the names in `_OPTIONAL`
 
 
 class History:
@@ -112,8 +114,8 @@ class History:
             _count(counted, was, now)
             if seconds and (now.busy_ns or not now.batches):  # generating models do not report a busy time
                 shares.append(min(1.0, (now.busy_ns - was.busy_ns) / (replica.lanes * seconds * 1e9)))
-            for name, tenants in now.refused.items():
-                counted[name] = counted.get(name, Counter()) + (tenants - was.refused.get(name, Counter()))
+            for name, counts in now.optional.items():
+                counted[name] = counted.get(name, Counter()) + (counts - was.optional.get(name, Counter()))
             if replica.cost is not None:
                 counted["cost"] = (counted["cost"] or 0.0) + now.cost - was.cost
         return {**_plain(counted), **_gauges(model), "busy": round(sum(shares) / len(shares), 4) if shares else None}
@@ -144,7 +146,7 @@ def _totals(replica: ReplicaSnapshot, this_round: int) -> Totals:
         tenants=Counter({tenant: one.requests for tenant, one in counts.tenants.items()}),
         device_ns=Counter({tenant: round(one.device_ns) for tenant, one in counts.tenants.items()}),
         classes=Counter(replica.predictions),
-        refused=_refused(replica),
+        optional=_refused(replica) | _cached(replica),
     )
 
 
@@ -156,6 +158,14 @@ def _refused(replica: ReplicaSnapshot) -> dict[str, Counter[str]]:
         name: Counter({tenant: counts.refused.get(reason, 0) for tenant, counts in tenants})
         for name, reason in zip(_REFUSED, REFUSALS, strict=True)
     }
+
+
+def _cached(replica: ReplicaSnapshot) -> dict[str, Counter[str]]:
+    cache = replica.cache
+    if cache is None:
+        return {}
+    saved: dict[str, Any] = {"saved_s": cache.saved_ns / 1e9, "saved_cost": replica.saved_cost or 0.0}
+    return {_CACHE: Counter({"hit": cache.hits, "miss": cache.missed} | saved)}
 
 
 def _count(counted: Point, was: Totals, now: Totals) -> None:
@@ -172,9 +182,9 @@ def _plain(counted: Mapping[str, Any]) -> Point:
     """Returns the point with values that JSON can represent."""
     plain = dict(counted)
     plain["latency"] = {str(bucket): count for bucket, count in sorted(counted["latency"].items())}
-    for name in ("ended", "cuts", "tenants", *_REFUSED):
+    for name in ("ended", "cuts", "tenants", *_OPTIONAL):
         if name in counted:
-            plain[name] = dict(counted[name])
+            plain[name] = {key: round(count, 6) for key, count in counted[name].items()}
     plain["device_s"] = {tenant: round(spent, 4) for tenant, spent in counted["device_s"].items()}
     most_common = counted["classes"].most_common(MOST_CLASSES)
     rest = counted["classes"].total() - sum(count for _, count in most_common)
@@ -216,7 +226,7 @@ def _joined(points: Any, snapshot: ClusterSnapshot) -> Point:
     for name in _COUNTED:
         values = [point[name] for point in models if point[name] is not None]
         joined[name] = _sum(values) if values else None
-    for name in _REFUSED:
+    for name in _OPTIONAL:
         if tables := [point[name] for point in models if name in point]:
             joined[name] = _sum(tables)
     for name in ("queued", "memory", "running", "wanted"):

@@ -66,6 +66,8 @@ def fields(exchange: Exchange) -> dict[str, Any]:
             "finish_ms": _ms(timings.finish_ns),
             "batch_rows": timings.batch_rows,
         }
+        if outcome.cached is not None:
+            facts["cached"] = outcome.cached
     if exchange.traceparent:
         facts["trace_id"] = exchange.traceparent[3:35]
     return facts
@@ -76,7 +78,9 @@ def sentence(told: dict[str, Any]) -> str:
     text = f"{told['model']}: {told['outcome']} {told['status']} in {told['total_ms']:.1f} ms"
     if "reason" in told:
         text += f", {told['reason']}"
-    if "queue_ms" in told:
+    if told.get("cached"):
+        text += " (from the cache)"
+    elif "queue_ms" in told:
         text += f" (queue {told['queue_ms']:.1f}, compute {told['compute_ms']:.1f}, {told['batch_rows']} rows)"
     tenant = f", tenant {told['tenant']}" if told["tenant"] else ""
     others = f"; one of {told['stands_for']}" if told["stands_for"] > 1 else ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from serving.core.batch import CutReason
 from serving.core.statistics import Duration
+from serving.telemetry.cache import FAILURES, SOURCES, CacheCounts
 from serving.telemetry.gpu import THROTTLE_REASONS
 from serving.telemetry.histogram import Histogram
 from serving.telemetry.quotas import REFUSALS
@@ -71,7 +72,7 @@ def _gauge(name: str, meaning: str, read: Callable[[ReplicaSnapshot], float | No
     return Metric(name=name, kind=Kind.GAUGE, meaning=meaning, read=_one(read), **more)
 
 
-def _histogram(name: str, meaning: str, read: Callable[[ReplicaSnapshot], Histogram], **more: Any) -> Metric:
+def _histogram(name: str, meaning: str, read: Callable[[ReplicaSnapshot], Histogram | None], **more: Any) -> Metric:
     return Metric(name=name, kind=Kind.HISTOGRAM, meaning=meaning, read=_one(read), **more)
 
 
@@ -122,6 +123,23 @@ def _refused(replica: ReplicaSnapshot) -> Values:
         for tenant, counts in replica.quotas.tenants.items():
             for reason in REFUSALS:
                 yield (tenant, reason), counts.refused.get(reason, 0)
+
+
+def _of_cache(read: Callable[[CacheCounts], Any]) -> Callable[[ReplicaSnapshot], Any]:
+    return lambda replica: None if replica.cache is None else read(replica.cache)
+
+
+def _cache_requests(replica: ReplicaSnapshot) -> Values:
+    if replica.cache is not None:
+        for source in SOURCES:
+            yield ("hit", source), replica.cache.answered[source]
+        yield ("miss", ""), replica.cache.missed
+
+
+def _cache_failures(replica: ReplicaSnapshot) -> Values:
+    if replica.cache is not None:
+        for reason in FAILURES:
+            yield (reason,), replica.cache.failures[reason]
 
 
 def _cuts(replica: ReplicaSnapshot) -> Values:
@@ -321,6 +339,43 @@ OF_REPLICA: tuple[Metric, ...] = (
         "headway_quota_degraded",
         "1 while the shared store of quotas does not answer, so that the replica keeps to its own part of each limit.",
         lambda r: None if r.quotas is None else r.quotas.degraded,
+    ),
+    # The prediction cache, of models that have one
+    Metric(
+        name="headway_cache_requests",
+        kind=Kind.COUNTER,
+        labels=("result", "source"),
+        read=_cache_requests,
+        meaning="Requests by what the prediction cache had for them: hit or miss. source: memory (of the replica), "
+        "shared (Redis), or flight (an equal request was being computed). Absent without a cache, as are those below.",
+    ),
+    _histogram(
+        "headway_cache_look_up_seconds",
+        "Duration of look-ups in Redis. Requests that arrive together share one.",
+        _of_cache(lambda c: c.look_ups),
+        **S,
+    ),
+    Metric(
+        name="headway_cache_failures",
+        kind=Kind.COUNTER,
+        labels=("reason",),
+        read=_cache_failures,
+        meaning="Look-ups, and answers to store, with which Redis was of no use: open (not asked after repeated "
+        "failures), slow, busy (too much waits for it already), garbage, or failed. Each look-up counts as a miss.",
+    ),
+    _gauge("headway_cache_answers", "Answers in the replica's memory.", _of_cache(lambda c: c.answers)),
+    _gauge("headway_cache_bytes", "Memory of these answers.", _of_cache(lambda c: c.bytes), **B),
+    _counter(
+        "headway_cache_saved_seconds",
+        "Lane time that computing the answers from the cache would have taken.",
+        _of_cache(lambda c: c.saved_ns),
+        **S,
+    ),
+    _counter(
+        "headway_cache_saved_cost",
+        "Cost of that time by the prices in the settings, in their currency.",
+        lambda r: r.saved_cost,
+        unit="currency",
     ),
     # Process and money
     Metric(

@@ -85,6 +85,10 @@ class Recorder:
         self._counts.ended[named(outcome)] += 1
         self._tenants.count(tenant, 1)
 
+    def request_cached(self, tenant: str) -> None:
+        """Counts a request that was answered from the cache, for its tenant."""
+        self._tenants.count(tenant, 1)
+
     def requests_kept_out(self, count: int) -> None:
         self._counts.ended[named(Rejected(Reason.OVERLOAD, 0))] += count
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from serving.core.statistics import ModelStatistics, WireTimes
+from serving.telemetry.cache import CacheCounts
 from serving.telemetry.quotas import QuotaReading
 from serving.telemetry.recorder import Counts
 
@@ -59,7 +60,7 @@ class ReplicaSnapshot:
     predictions: number of predictions by class in a sample; empty without labels.
     wire: times of decoding and encoding messages.
     price_per_hour: price of the replica's resources in the currency of the settings; None without a price.
-    quotas: the quotas of tenants; None without tenants in the settings.
+    quotas: the quotas of tenants; None without tenants in the settings. cache: None for a model without a cache.
     """
 
     model: str
@@ -92,11 +93,19 @@ class ReplicaSnapshot:
     predictions: Mapping[str, int] = field(default_factory=dict)
     wire: WireTimes = field(default_factory=WireTimes)
     quotas: QuotaReading | None = None
+    cache: CacheCounts | None = None
 
     @property
     def cost(self) -> float | None:
         """The cost since the replica started; None without a price."""
         return None if self.price_per_hour is None else self.price_per_hour * self.uptime_ns / 3.6e12
+
+    @property
+    def saved_cost(self) -> float | None:
+        """The cost of the device time that the cache has saved; None without a cache or a price."""
+        if self.cache is None or self.price_per_hour is None:
+            return None
+        return self.price_per_hour * self.cache.saved_ns / self.lanes / 3.6e12
 
     @property
     def cost_per_thousand(self) -> float | None:

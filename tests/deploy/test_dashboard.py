@@ -13,6 +13,7 @@ import yaml
 from serving.core.batch import Batch, CutReason
 from serving.core.outcome import Expired, Timings
 from serving.core.statistics import ModelStatistics, WireTimes
+from serving.telemetry.cache import CacheCounts
 from serving.telemetry.prometheus import exposition
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading
@@ -35,6 +36,7 @@ class Served:
         self._recorder = Recorder()
         self._statistics = ModelStatistics()
         self._wire = WireTimes()
+        self._cache = CacheCounts()
         self._seconds = 0
         self._lock = threading.Lock()
 
@@ -44,6 +46,7 @@ class Served:
             told = replica(
                 statistics=self._statistics,
                 wire=self._wire,
+                cache=self._cache,
                 counts=self._recorder.counts(),
                 gpus=(GPU,),
                 queued=4,
@@ -56,6 +59,9 @@ class Served:
 
     def _serve(self) -> None:
         self._seconds += 1
+        self._cache.answered["memory"] += 2
+        self._cache.missed += 1
+        self._cache.saved_ns += ms(20)
         riders = [request(tenant="acme"), request(tenant="beta"), request(tenant="acme")]
         batch = Batch(
             id=1,

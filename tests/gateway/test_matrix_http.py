@@ -45,7 +45,7 @@ RULES: tuple[tuple[str, Expect], ...] = (
     (r"GET /(metrics(/targets)?|debug/(state|stacks)|audit/data)", operators),
     (r"POST /v2/models/\w+(/versions/1)?/(infer|generate|generate_stream)", predicting),
     (r"GET /v2/models/\w+(/versions/1)?(/ready|/config|/stats|/trace/setting)?", of_a_model(with_a_key)),
-    (r"POST /v2/models/\w+(/versions/1)?/trace/setting", of_a_model(operators)),
+    (r"POST /v2/models/\w+(/versions/1)?/(trace/setting|cache/clear)", of_a_model(operators)),
     (r"POST /v2/repository/models/\w+/(load|unload)", of_a_model(operators)),
     (r"GET /v2/(system|cuda)sharedmemory(/region/\w+)?/status", operators),
     (r"POST /v2/(system|cuda)sharedmemory(/region/\w+)?/(register|unregister)", operators),

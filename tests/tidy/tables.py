@@ -31,6 +31,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
         "serving.traffic",
     ),
     "serving.features": (),
+    "serving.cache": ("serving.core", "serving.protocol", "serving.runtime.settling", "serving.store"),
     "serving.testing": ("serving.core", "serving.store.objects", "models.base", "models.spec"),
     "serving.config": (
         "models.spec",
@@ -60,6 +61,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.cluster": (
         "serving.api",
         "serving.core",
+        "serving.cache",
         "serving.protocol",
         "serving.runtime",
         "serving.scaling",
@@ -117,8 +119,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pydantic": ("serving.config", "serving.config_mistakes", "serving.config_values", "serving.explain"),
     "pydantic_core": ("serving.config_mistakes",),
     "yaml": ("serving.config_source", "serving.operate.render.kuberay"),
-    "typer": ("serving.cli", "serving.operate.keys"),
-    "rich": ("serving.cli", "serving.operate.keys", "serving.top", "loadtest"),
+    "typer": ("serving.cli", "serving.operate.cache", "serving.operate.keys"),
+    "rich": ("serving.cli", "serving.operate.cache", "serving.operate.keys", "serving.top", "loadtest"),
     "obstore": ("serving.store.objects",),
     "jwt": ("serving.gateway.tokens",),
     "locust": ("loadtest.locust_user",),
@@ -132,6 +134,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "numpy": (
         "serving.protocol",
         "serving.api",
+        "serving.cache",
         "serving.runtime",
         "serving.testing",
         "serving.telemetry.predictions",
@@ -191,6 +194,7 @@ TASK_OWNERS = {
     "serving.api.http.disconnect": "one watcher per waiting request, ended with it; it logs its failure",
     "serving.api.grpc.connection": "one task per call that is no plain infer request, ended with it; failures are sent",
     "serving.api.grpc.receiving": "one task per compressed message of a call that takes one, ended with it",
+    "serving.cache.shared": "calls of the store, which end at their limit and pass failures on",
     "serving.cluster.access": "two tasks for the life of a process; they log every failure and continue",
     "serving.cluster.front.dashboard": "one task for the life of the front; it logs every failure and continues",
     "serving.cluster.replica.grpc_door": "opens a port once, and logs why it could not",

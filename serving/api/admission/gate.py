@@ -18,6 +18,7 @@ class Action(StrEnum):
     UNLOAD = "unload"
     TRACE = "trace"
     LOG = "log"
+    CACHE = "cache"
     SHARED_MEMORY = "shared memory"
     DEBUG = "debug"
     METRICS = "metrics"
@@ -26,7 +27,7 @@ class Action(StrEnum):
     KEYS = "keys"
 
 
-CHANGES = frozenset({Action.LOAD, Action.UNLOAD, Action.TRACE, Action.LOG, Action.SHARED_MEMORY})
+CHANGES = frozenset({Action.LOAD, Action.UNLOAD, Action.TRACE, Action.LOG, Action.CACHE, Action.SHARED_MEMORY})
 
 
 class Peer(NamedTuple):

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from serving.api.admission.bound import HEADER as BOUND
 from serving.api.beside import LONG_BYTES
+from serving.api.exchange import CACHE, HIT, MISS
 from serving.api.faults import DEADLINE_PASSED, CallFailed, Fault
 from serving.api.grpc.call import Call, Head
 from serving.api.grpc.calls import NotHere
@@ -23,7 +24,7 @@ from serving.api.grpc.receiving import GrpcReceiver
 from serving.api.grpc.service import INFER, STREAM, WATCH, GrpcService
 from serving.api.http2.connection import Http2Connection
 from serving.api.http2.sending import LAST
-from serving.core.outcome import Outcome
+from serving.core.outcome import Completed, Outcome
 from serving.protocol import http2
 
 MAX_TEXT = 1000
@@ -39,6 +40,7 @@ _STATUS_200 = b"\x88"  # entry 8 of HPACK's static table
 _ANSWER = _STATUS_200 + http2.header_block([(b"content-type", b"application/grpc")])
 _DONE = http2.header_block([(b"grpc-status", b"0")])
 _NAME = b"\0" + http2.string(REQUEST_ID.encode())
+_CACHED = {None: b"", True: http2.header_block([(CACHE, HIT)]), False: http2.header_block([(CACHE, MISS)])}
 # The bytes of an answer before its message: a HEADERS frame, the head of a DATA frame, and gRPC's prefix.
 _OPENING = Struct(f">HBBBI{len(_ANSWER)}sHBBBIBI")
 
@@ -126,7 +128,7 @@ class GrpcConnection(GrpcReceiver):
         if pending.takes_long(outcome):
             call.answering = self._loop.create_task(self._answer_beside(call, pending, outcome))
             return
-        named = _NAME + http2.string(pending.request_id.encode("latin-1"))
+        named = _named(pending.request_id, outcome.cached if type(outcome) is Completed else None)
         bound = pending.planned.dispatch.model.bound.due()
         more = http2.header_block([(BOUND, bound)]) if bound else b""
         try:
@@ -151,7 +153,7 @@ class GrpcConnection(GrpcReceiver):
         self._send(b"".join((opening, response, trailers, _DONE, named)))
 
     async def _answer_beside(self, call: Call, pending: Pending, outcome: Outcome) -> None:
-        named = _NAME + http2.string(pending.request_id.encode("latin-1"))
+        named = _named(pending.request_id, outcome.cached if type(outcome) is Completed else None)
         try:
             self._send_message(call, await pending.answer_beside(outcome))
             self._end(call, _DONE + named)
@@ -164,10 +166,12 @@ class GrpcConnection(GrpcReceiver):
             if path == WATCH:
                 await self._service.watch_health(message, call.peer, partial(self._stream_message, call))
             if path == INFER:
-                named = _NAME + http2.string(call.request_id().encode("latin-1"))
+                named = _named(call.request_id())
                 # The engine subtracts the age from the time limit. If the call's clock is started, which a call to
                 # another process needs, its time left has the age subtracted already.
-                response = await self._service.infer(message, call, call.age_ns if call.timer is None else 0)
+                age_ns = call.age_ns if call.timer is None else 0
+                response, cached = await self._service.infer(message, call, age_ns)
+                named = _named(call.request_id(), cached)
             elif path in self._others:
                 response = await self._others[path](message)
             else:
@@ -229,6 +233,11 @@ class GrpcConnection(GrpcReceiver):
 
     def _overflow(self, stream: Call) -> None:
         self._fail(stream, TOO_MUCH_WAITS)
+
+
+def _named(request_id: str, cached: bool | None = None) -> bytes:
+    """Returns the trailers, encoded, that name a request, and say whether its answer is from the cache."""
+    return _NAME + http2.string(request_id.encode("latin-1")) + _CACHED[cached]
 
 
 class GrpcListener:

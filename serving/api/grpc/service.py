@@ -91,10 +91,13 @@ class GrpcService:
 
     # -- inference --------------------------------------------------------------------------------------------
 
-    async def infer(self, message: bytes, call: Call, age_ns: int = 0) -> bytes:
-        """Computes a ModelInferRequest and returns the ModelInferResponse. Raises CallFailed. Cancelling the task
-        withdraws the request. age_ns: age of the call when its headers were read; it counts towards the time limit."""
-        return await (await self._begin(message, call, age_ns)).result()
+    async def infer(self, message: bytes, call: Call, age_ns: int = 0) -> tuple[bytes, bool | None]:
+        """Computes a ModelInferRequest. Returns the ModelInferResponse, and whether it is from the cache (see
+        `Completed.cached`; None also if another process has answered). Raises CallFailed. Cancelling the task withdraws
+        the request. age_ns: age of the call when its headers were read; it counts towards the time limit."""
+        answering = await self._begin(message, call, age_ns)
+        answer = await answering.result()
+        return answer, await answering.cached() if isinstance(answering, Pending) else None
 
     def takes_long(self, message: bytes) -> bool:
         """Returns True if decoding the message would block the event loop: pass it to `infer`, not to `submit`."""

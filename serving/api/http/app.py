@@ -20,7 +20,7 @@ from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.room import Held
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Dispatch
-from serving.api.exchange import REQUEST_ID, TRACEPARENT, new_id, notify, now_ns
+from serving.api.exchange import CACHE, HIT, MISS, REQUEST_ID, TRACEPARENT, new_id, notify, now_ns
 from serving.api.faults import (
     INTERNAL,
     CallFailed,
@@ -48,7 +48,7 @@ from serving.api.http.asgi import (
 from serving.api.http.cors import Cors
 from serving.api.http.disconnect import DisconnectWatch
 from serving.api.http.events import begin, send_all, send_one
-from serving.api.http.front import FrontApp, answer_settings
+from serving.api.http.front import Change, FrontApp, answer_settings
 from serving.api.http.generate import read_request
 from serving.api.metadata import model_config, model_metadata, served_statistics, statistics
 from serving.api.served import ServedModel
@@ -66,6 +66,7 @@ _log = logging.getLogger(__name__)
 _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
 _TRACE = "/trace/setting"
+_CLEAR = "/cache/clear"
 _GENERATES = {"/generate": False, "/generate_stream": True}  # whether the answers are sent as they are made
 _MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
@@ -103,7 +104,7 @@ class ModelApp:
             "/stats": self._answer_statistics,
         }
         prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
-        tails = (*self._tells, _INFER, _TRACE, *_GENERATES)
+        tails = (*self._tells, _INFER, _TRACE, _CLEAR, *_GENERATES)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
 
@@ -137,10 +138,12 @@ class ModelApp:
         elif operation is None:
             await send_fault(send, self._unknown(scope["path"], scope.get("root_path", "")))
         elif operation == _TRACE:
-            await self._answer_trace(scope, receive, send)
+            await self._answer_settings(self._trace, scope, receive, send)
         elif operation in _GENERATES and method == "POST":
             await self._generate(headers, tenant, receive, send, streams=_GENERATES[operation])
-        elif operation == _INFER or operation in _GENERATES:
+        elif operation == _CLEAR and method == "POST":
+            await self._answer_settings(self._clear_cache, scope, receive, send)
+        elif operation in (_INFER, _CLEAR) or operation in _GENERATES:
             await send_fault(send, wrong_verb(method, "POST"))
         elif method not in ("GET", "HEAD"):
             await send_fault(send, wrong_verb(method, "GET"))
@@ -212,6 +215,8 @@ class ModelApp:
             answer = [*answer, (REQUEST_ID, request_id)]
             if self.timings:
                 answer.append((b"server-timing", server_timing(cast(Completed, outcome))))
+            if (cached := cast(Completed, outcome).cached) is not None:
+                answer.append((CACHE, HIT if cached else MISS))
             await send({"type": "http.response.start", "status": 200, "headers": answer})
             await send({"type": "http.response.body", "body": content})
             wire.encode.add(now_ns() - settled_ns)
@@ -267,21 +272,26 @@ class ModelApp:
             status, trace = 200 if fault is None else fault.status, text_header(headers, TRACEPARENT)
             notify(self.model, "http", id, tenant, status, outcome, trace, began_ns, settled_ns)
 
-    async def _answer_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_settings(self, change: Change, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if self.model.trace is None:
-                raise CallFailed(left_out("the trace extension is not supported by this server"))
-            await answer_settings(self._trace, scope, receive, send)
+            await answer_settings(change, scope, receive, send)
         except CallFailed as failed:
             await send_fault(send, failed.fault)
         except Exception as error:
             await send_fault(send, self.fault(error))
 
     async def _trace(self, changes: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        if self.model.trace is None:
+            raise CallFailed(left_out("the trace extension is not supported by this server"))
         if changes:
             self.gate.check(peer, Action.TRACE, self.model.name)
-        assert self.model.trace is not None
         return await self.model.trace(changes)
+
+    async def _clear_cache(self, changes: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        self.gate.check(peer, Action.CACHE, self.model.name)
+        if self.model.clear_cache is None:
+            raise CallFailed(Fault(400, f"{self.model.name} has no cache; its settings need a section `cache`"))
+        return await self.model.clear_cache(changes)
 
     async def _inflated(self, body: bytes, encoding: str, held: Held) -> bytes:
         coding = coding_of(encoding)

@@ -22,7 +22,7 @@ from serving.api.admission.pace import TOO_SLOW, patience_s
 from serving.api.admission.room import COUNTED_BYTES, Held
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
-from serving.api.exchange import REQUEST_ID, new_id, notify, now_ns
+from serving.api.exchange import CACHE, HIT, MISS, REQUEST_ID, new_id, notify, now_ns
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.http.app import ModelApp, server_timing
 from serving.api.http.asgi import JSON_CONTENT
@@ -402,6 +402,8 @@ class InferConnection(UvicornConnection):
             extra = b"server-timing: %b\r\nx-request-id: %b\r\n" % (server_timing(outcome), self._request_id)
         else:
             extra = b"x-request-id: %b\r\n" % self._request_id
+        if outcome.cached is not None:
+            extra += b"%b: %b\r\n" % (CACHE, HIT if outcome.cached else MISS)
         self._write(200, headers.block + extra, body)
         self._wire.encode.add(now_ns() - self._settled_ns)
         self._notify(200, outcome)

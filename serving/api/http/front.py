@@ -63,6 +63,7 @@ class Viewer(NamedTuple):
 
 
 LivePage = Callable[[str, Viewer], Awaitable[tuple[str, bytes]]]  # takes the query; returns content type and body
+Change = Callable[[Mapping[str, Any], Peer], Awaitable[Settings]]  # makes the changes, returns the settings after them
 _Answer = Callable[[Receive, Send, Caller], Awaitable[None]]
 # What a caller needs to see a live page, by the beginning of its path.
 _SHOWN = {"/debug/": Action.DEBUG, "/metrics": Action.METRICS, "/dashboard/": Action.PAGES, "/audit/": Action.AUDIT}
@@ -221,9 +222,7 @@ class FrontApp:
         await send_json(send, await self._server.index(caller, only_ready=only_ready))
 
 
-async def answer_settings(
-    change: Callable[[Mapping[str, Any], Peer], Awaitable[Settings]], scope: Scope, receive: Receive, send: Send
-) -> None:
+async def answer_settings(change: Change, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers a request that reads settings (GET) or changes them (POST). Raises CallFailed for other verbs."""
     peer = http_peer(scope)
     if scope["method"] == "POST":

@@ -51,6 +51,8 @@ const ROWS = [
       series: () => [area("waste", "c3", w.waste)], most: 1 },
     { title: "Waiting", says: "requests in the queue, maximum", text: number, big: latest("queued"),
       series: () => [area("waiting", "c4", latest("queued"))] },
+    { title: "Cache hits", says: "share of requests whose answer was known already", shown: has("cache"), text: percent, big: w.hitShare,
+      also: (span) => `saves ${number(w.savedTime(span) ?? 0)} s of device time per second`, series: () => [area("hits", "good", w.hitShare)], most: 1 },
     { title: "Reasons for cutting batches", says: "batches per second by reason", text: number,
       big: (span) => span.batches / span.seconds, series: () => [["idle", "device idle"], ["lane_ready", "device nearly idle"],
         ["full", "full"], ["deadline", "deadline"]].map(([name, text], index) => line(text, `c${index + 1}`, w.of("cuts", name))) },
@@ -78,6 +80,8 @@ const ROWS = [
     { title: "Per thousand predictions", says: "rows computed, over the time shown", text: number, big: w.perThousand, over: true,
       series: () => [area("cost", "c3", w.perThousand)] },
     { title: "Per day", says: "at the rate of the last minute", text: number, big: w.perDay, series: () => [area("cost", "c5", w.perDay)] },
+    { title: "Saved by the cache", says: "per day, at the rate of the last minute", shown: has("cache"), text: number, big: w.savedPerDay,
+      series: () => [area("saved", "good", w.savedPerDay)] },
   ] },
 ];
 

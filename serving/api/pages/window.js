@@ -1,7 +1,7 @@
 // Joins the server's points into spans of time and computes rates and shares. Points hold counts, so they can be summed.
 const COUNTED = ["rows", "batches", "asked", "computed", "cpu_s", "cost", "seconds"];
 const BY_NAME = ["ended", "cuts", "latency", "tenants", "device_s", "classes"];
-const WITH_QUOTAS = ["over_rate", "over_day", "over_concurrent"]; // absent without quotas
+const OPTIONAL = ["over_rate", "over_day", "over_concurrent", "cache"]; // absent without quotas and without a cache
 const PEAKS = ["queued", "wait_ms"];
 const STATES = ["busy", "memory", "running", "wanted", "gpu_busy", "gpu_memory", "gpu_memory_total"];
 
@@ -10,7 +10,7 @@ export function join(points) {
   const joined = Object.fromEntries(BY_NAME.map((name) => [name, {}]));
   for (const point of points) {
     for (const name of COUNTED) if (point[name] !== null) joined[name] = (joined[name] ?? 0) + point[name];
-    for (const name of [...BY_NAME, ...WITH_QUOTAS]) {
+    for (const name of [...BY_NAME, ...OPTIONAL]) {
       if (!(name in point)) continue;
       joined[name] ??= {};
       for (const [key, count] of Object.entries(point[name])) joined[name][key] = (joined[name][key] ?? 0) + count;
@@ -48,6 +48,10 @@ export const waste = (span) => (span.computed ? 1 - span.asked / span.computed :
 export const cores = (span) => ratio(span.cpu_s, span.seconds);
 export const perThousand = (span) => (span.cost === undefined ? null : ratio(1000 * span.cost, span.rows));
 export const perDay = (span) => (span.cost === undefined ? null : ratio(86400 * span.cost, span.seconds));
+const asked = (cache) => (cache?.hit ?? 0) + (cache?.miss ?? 0);
+export const hitShare = (span) => (asked(span.cache) ? (span.cache.hit ?? 0) / asked(span.cache) : null);
+export const savedTime = (span) => (span.cache ? ratio(span.cache.saved_s ?? 0, span.seconds) : null);
+export const savedPerDay = (span) => (span.cache ? ratio(86400 * (span.cache.saved_cost ?? 0), span.seconds) : null);
 export const of = (table, name) => (span) => ratio(span[table][name] ?? 0, span.seconds);
 
 export const total = (table) => (span) => ratio(Object.values(span[table] ?? {}).reduce((sum, count) => sum + count, 0), span.seconds);

@@ -31,6 +31,10 @@ class QuotaRecorder(Recorder):
         super().request_ended(tenant, outcome)
         self._quota.give_back(tenant)
 
+    def request_cached(self, tenant: str) -> None:
+        super().request_cached(tenant)
+        self._quota.give_back(tenant)
+
     def generated(self, tenant: str, queue_ns: int, first_ns: int, total_ns: int, answers: int) -> None:
         super().generated(tenant, queue_ns, first_ns, total_ns, answers)
         self._quota.give_back(tenant)

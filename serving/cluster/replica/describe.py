@@ -15,7 +15,6 @@ from serving.protocol.messages import TensorDescription
 from serving.runtime.engine import Engine
 from serving.runtime.generation import GeneratingEngine
 from serving.runtime.sequences import SequenceEngine
-from serving.telemetry.recording import Recorded
 
 
 def served_model(
@@ -23,14 +22,16 @@ def served_model(
     max_body_bytes: int,
     whereabouts: Callable[[], dict[str, str]],
     witnesses: Sequence[Witness] = (),
-    recorded: Recorded | None = None,
+    backend: Any = None,
     **more: Any,
 ) -> ServedModel:
     """Builds the `ServedModel` of an engine.
 
-    whereabouts: returns the replica and its doors, for the model's config. recorded: the same engine, if its requests
-    are recorded. more: `of_failures`, `regions`, `totals`, `trace` and `wire` of `ServedModel`."""
+    whereabouts: returns the replica and its doors, for the model's config. backend: what requests are submitted to, if
+    something stands in front of the engine: a cache, say. more: `of_failures`, `regions`, `totals`, `trace` and other
+    fields of `ServedModel`."""
     spec = engine.spec
+    backend = backend or engine
     return ServedModel(
         name=spec.name,
         version=spec.version,
@@ -41,9 +42,9 @@ def served_model(
         labels=spec.labels,
         example=spec.example,
         config=lambda: learned(engine) | whereabouts(),
-        backend=recorded or engine,
-        sequencer=recorded or engine if isinstance(engine, SequenceEngine) else None,
-        generator=recorded or engine if isinstance(engine, GeneratingEngine) else None,
+        backend=backend,
+        sequencer=backend if isinstance(engine, SequenceEngine) else None,
+        generator=backend if isinstance(engine, GeneratingEngine) else None,
         takes_parameters=getattr(engine.model, "takes_parameters", False),
         max_body_bytes=max_body_bytes,
         room=Room(max_body_bytes),

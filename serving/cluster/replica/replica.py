@@ -32,6 +32,7 @@ from serving.cluster.front.pages import admin_token_here
 from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.limits import check_memory
 from serving.cluster.replica import debug, grpc_door, http_door, measuring
+from serving.cluster.replica.caching import Caching, open_cache
 from serving.cluster.replica.counting import QuotaRecorder, quota_reader
 from serving.cluster.replica.describe import bound_of, served_model
 from serving.cluster.replica.engines import open_engine
@@ -40,6 +41,7 @@ from serving.cluster.replica.http_door import App
 from serving.cluster.replica.loop_watch import LoopWatch
 from serving.cluster.replica.snapshots import SnapshotSource, memory_bytes
 from serving.cluster.replica.watching import Watching, recorded, witnesses
+from serving.core.backend import Backend
 from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.names import model_path
@@ -70,6 +72,7 @@ class ModelReplica:
         watching: Watching,
         shared_memory: bool,
         relay: GrpcRelay | None = None,
+        caching: Caching | None = None,
     ) -> None:
         self._name = serve.get_replica_context().replica_tag
         quota, self._sharing = await open_quota(access, self._name)
@@ -81,6 +84,11 @@ class ModelReplica:
             report=lambda text: logger.info("%s: %s", spec.name, text),
             turn=measuring.turn(own_folder(), usable_cores()),
         )
+        siblings = Collector({spec.name: spec.version})
+        self._cache = None
+        if isinstance(self.engine, Engine):
+            self._cache = await open_cache(caching, self.engine, recorder, siblings)
+        self._backend: Backend = self._cache.backend if self._cache else self.engine
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
         self._loop_watch = LoopWatch()
         self._heap = Heap(malloc_trim())
@@ -98,12 +106,13 @@ class ModelReplica:
             wire=wire,
             read_gpus=lambda: self._gpus.readings,
             read_quotas=quota_reader(quota, access.tenants),
+            backend=self._backend,
+            read_cache=self._cache.counts if self._cache else None,
             predictions=predictions.counts if predictions else {},
         )
         told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
         self._log = LogSwitch(logger)
         self._trace = TraceSwitch(next((witness for witness in told if isinstance(witness, RequestTraces)), None))
-        siblings = Collector({spec.name: spec.version})
         switches = ClusterSwitches(siblings, may_change=watching.settings_control)
 
         async def totals() -> ModelStatistics:
@@ -114,11 +123,12 @@ class ModelReplica:
             max_body_bytes,
             partial(whereabouts, self._name),
             told,
-            recorded(watching, self.engine),
+            recorded(watching, spec, self._backend),
             of_failures=FailureLog(logger, model=spec.name),
             regions=shared_regions() if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
+            clear_cache=self._cache.clear if self._cache else None,
             wire=wire,
             bound=bound_of(self.engine),
             quota=quota,
@@ -147,7 +157,12 @@ class ModelReplica:
 
     async def statistics(self) -> ModelStatistics:
         """Returns the statistics of this replica."""
-        return self.engine.statistics()
+        return self._backend.statistics()
+
+    async def clear_cache(self, tenant: str | None) -> int:
+        """Drops the answers that this replica has cached, all or those of a tenant. Returns how many."""
+        assert self._cache is not None
+        return await self._cache.backend.clear(tenant)
 
     async def switch(self, what: str, changes: dict[str, Any]) -> dict[str, Any] | str:
         """Changes trace or log settings here. Returns the settings in force, or the error as text."""
@@ -195,6 +210,8 @@ class ModelReplica:
 
     async def __del__(self) -> None:
         if hasattr(self, "engine"):
+            if self._cache is not None:
+                await self._cache.backend.leave()
             left = await self.engine.drain(timeout_s=self.engine.spec.limits.forward_timeout_s)
             if left:
                 logger.warning("%s: %d requests were not answered in time", self.engine.spec.name, left)

@@ -8,9 +8,11 @@ from typing import Any
 
 from serving.cluster.replica.engines import AnyEngine
 from serving.cluster.replica.http_door import entrance
+from serving.core.backend import Backend
 from serving.core.clock import SystemClock
 from serving.core.statistics import WireTimes
 from serving.runtime.generation import GeneratingEngine
+from serving.telemetry.cache import CacheCounts
 from serving.telemetry.quotas import QuotaReading
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
@@ -27,6 +29,8 @@ class SnapshotSource:
     predictions: how often each class was the best; empty without labels.
     read_gpus: returns readings of this replica's GPUs; an empty sequence without GPUs.
     read_quotas: returns the quotas of tenants; None without tenants.
+    backend: what answers the requests, with a cache in front of the engine for instance; None: the engine.
+    read_cache: returns the counts of the cache; None without one.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class SnapshotSource:
         predictions: Mapping[str, int] = MappingProxyType({}),
         read_gpus: Callable[[], Sequence[GpuReading]] = tuple,
         read_quotas: Callable[[], QuotaReading] | None = None,
+        backend: Backend | None = None,
+        read_cache: Callable[[], CacheCounts] | None = None,
     ) -> None:
         self._engine = engine
         self._recorder = recorder
@@ -51,6 +57,8 @@ class SnapshotSource:
         self._predictions = predictions
         self._read_gpus = read_gpus
         self._read_quotas = read_quotas
+        self._statistics = (backend or engine).statistics
+        self._read_cache = read_cache
         self._began_ns = SystemClock.now_ns()
 
     def snapshot(self) -> ReplicaSnapshot:
@@ -75,12 +83,13 @@ class SnapshotSource:
             cpu_ns=cpu_ns(),
             memory_bytes=memory_bytes(),
             price_per_hour=self._price_per_hour,
-            statistics=engine.statistics(),
+            statistics=self._statistics(),
             counts=self._recorder.counts(),
             gpus=tuple(self._read_gpus()),
             predictions=dict(self._predictions),
             wire=self._wire,
             quotas=None if self._read_quotas is None else self._read_quotas(),
+            cache=None if self._read_cache is None else self._read_cache(),
             **_batching(engine),
         )
 

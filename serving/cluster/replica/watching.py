@@ -3,9 +3,9 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.spec import ModelSpec, Resources
-from serving.cluster.replica.engines import AnyEngine
 from serving.config import ServerSettings
 from serving.core.witness import Witness
 from serving.telemetry.logs import RequestLog
@@ -65,18 +65,17 @@ def witnesses(wanted: Watching, spec: ModelSpec) -> list[Witness]:
     return found
 
 
-def recorded(wanted: Watching, engine: AnyEngine) -> Recorded | None:
-    """Returns the engine with recording of its requests; None if the settings do not ask for it."""
+def recorded(wanted: Watching, spec: ModelSpec, backend: Any) -> Any:
+    """Returns the backend with recording of its requests; as it is if the settings do not ask for that."""
     if wanted.record_folder is None:
-        return None
-    spec = engine.spec
+        return backend
     recording = Recording(
         Path(wanted.record_folder),
         model=spec.name,
         datatypes={tensor.name: tensor.datatype for tensor in spec.inputs},
         most_bytes=wanted.record_mb << 20,
     )
-    return Recorded(engine, recording)
+    return Recorded(backend, recording)
 
 
 def price_per_hour(resources: Resources, gpu_hour: float | None, cpu_hour: float | None) -> float | None:

@@ -129,6 +129,9 @@ def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
     }
     if "trace" in extensions:
         paths[f"{path}/trace/setting"] = settings("the trace settings of the model", "TraceSettings", tags=tags)
+    summary = "Removes answers from the model's cache: of one tenant, or of all"
+    clearing = change(summary, ref("CacheClearing"), "CacheCleared", 400, 403, 503, tags=tags)
+    paths[f"{path}/cache/clear"] = clearing
     return paths | _generate_paths(path, model, tags)
 
 

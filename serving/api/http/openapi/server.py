@@ -92,6 +92,8 @@ SERVER_SCHEMAS: Json = {
         byte_size=_SIZE,
     ),
     "CudaRegions": each(fields(name=TEXT, device_id=COUNT, byte_size=_SIZE)),
+    "CacheClearing": wishes(tenant=TEXT) | {"additionalProperties": False},
+    "CacheCleared": fields(in_memory=COUNT, shared=COUNT),
     "LogSettings": wishes(
         **dict.fromkeys(("log_info", "log_warning", "log_error"), FLAG),
         log_verbose_level=COUNT | {"maximum": 2**31 - 1},

@@ -1,0 +1,134 @@
+"""The prediction cache of one replica: opens it, counts for it, and clears it in all replicas of the model."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import random
+from typing import TYPE_CHECKING, Any
+
+from models.fingerprint import fingerprint
+from serving.api.faults import CallFailed, Fault
+from serving.cluster.front.collector import Collector
+from serving.cluster.redis import connected
+from serving.config import RedisSettings, Settings
+from serving.protocol.errors import BadMessage
+from serving.runtime.engine import Engine
+from serving.telemetry.cache import CacheCounts, CacheRecorder
+from serving.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    from serving.cache.backend import CachedBackend
+    from serving.cache.shared import SharedAnswers
+
+STORE_LIMIT_S = 0.1  # for one call of Redis; requests wait for a shorter time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caching:
+    """The settings of a model's cache. redis: where replicas share answers; None: each has its own only."""
+
+    ttl_s: float
+    memory_mb: int
+    redis: RedisSettings | None = None
+
+
+def caching(settings: Settings, model: str) -> Caching | None:
+    """Returns the settings of a model's cache, None without one."""
+    cache = settings.model(model).cache
+    if cache is None:
+        return None
+    return Caching(ttl_s=cache.ttl_s, memory_mb=cache.memory_mb, redis=settings.server.redis)
+
+
+class ReplicaCache:
+    """The cache of one replica. siblings: the replicas of its model, this one included."""
+
+    def __init__(
+        self,
+        backend: "CachedBackend",
+        shared: "SharedAnswers | None",
+        recorder: CacheRecorder,
+        siblings: Collector,
+        model: str,
+    ) -> None:
+        self.backend = backend
+        self._shared = shared
+        self._recorder = recorder
+        self._siblings = siblings
+        self._model = model
+
+    def counts(self) -> CacheCounts:
+        return self._recorder.counts(len(self.backend.kept), self.backend.kept.bytes)
+
+    async def clear(self, changes: Mapping[str, Any]) -> dict[str, int]:
+        """Clears the cache of all replicas and the shared store. changes: `tenant`, to clear only the answers of one.
+
+        Returns how many answers were removed. Raises BadMessage, or CallFailed if a replica or the store does not
+        answer: then some answers may be left."""
+        tenant = _tenant(changes)
+        # First no replica may hold or compute an answer that it would store again afterwards. A replica may have read
+        # others from the shared store until that was cleared; so all are asked twice.
+        dropped = await self._clear_siblings(tenant)
+        stored = 0
+        if self._shared is not None:
+            from serving.store.base import StoreUnavailable
+
+            try:
+                stored = await self._shared.clear(self._model, tenant)
+            except StoreUnavailable as failure:
+                text = f"Redis does not answer, so answers may be left there: {failure}"
+                raise CallFailed(Fault(503, text)) from failure
+            dropped += await self._clear_siblings(tenant)
+        return {"in_memory": dropped, "shared": stored}
+
+    async def _clear_siblings(self, tenant: str | None) -> int:
+        answer = (await self._siblings.ask("clear_cache", tenant, models=[self._model]))[self._model]
+        if answer.silent or not answer.replies:
+            raise CallFailed(Fault(503, f"{answer.silent} replicas did not answer, {len(answer.replies)} did"))
+        return sum(answer.replies)
+
+
+def _tenant(changes: Mapping[str, Any]) -> str | None:
+    for name in changes:
+        if name != "tenant":
+            raise BadMessage("is unknown; the only field is `tenant`", path=name[:100])
+    tenant = changes.get("tenant")
+    if tenant is not None and not isinstance(tenant, str):
+        raise BadMessage("must be a text", path="tenant")
+    return tenant
+
+
+async def open_cache(
+    caching: Caching | None, engine: Engine, recorder: Recorder, siblings: Collector
+) -> ReplicaCache | None:
+    """Returns the cache of this replica, None without one. Raises ModelNotLoadable, and ModuleNotFoundError with advice
+    without `headway[redis]`."""
+    if caching is None:
+        return None
+    # Imported here, so that models without a cache do not pay for it.
+    from serving.cache.backend import CachedBackend
+    from serving.store.keys import Keys
+
+    counts = CacheRecorder(recorder, engine.batcher.row_ns)
+    keys = Keys()
+    shared = None
+    if caching.redis is not None:
+        from serving.cache.shared import SharedAnswers
+        from serving.store.answers import RedisAnswerStore
+
+        client, guard = connected(caching.redis, STORE_LIMIT_S)
+        shared = SharedAnswers(RedisAnswerStore(client, keys), guard, counts)
+    spec = engine.spec
+    backend = CachedBackend(
+        engine,
+        model=spec.name,
+        outputs=[output.name for output in spec.outputs],
+        fingerprint=await asyncio.to_thread(fingerprint, spec),
+        ttl_s=caching.ttl_s,
+        most_bytes=caching.memory_mb << 20,
+        observer=counts,
+        random=random,
+        shared=shared,
+        keys=keys,
+    )
+    return ReplicaCache(backend, shared, counts, siblings, spec.name)

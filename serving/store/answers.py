@@ -1,0 +1,74 @@
+"""A store of answers that replicas share, and its implementation in Redis or Valkey."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from serving.store.base import StoreUnavailable
+from serving.store.connecting import Client, disconnect
+from serving.store.keys import Keys
+
+SCANNED = 1000  # keys that Redis looks at in one step of a search
+
+
+class AnswerStore(Protocol):
+    """Values by key. Each lives for as long as whoever wrote it said, or shorter: the store may drop any of them."""
+
+    async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Returns the values in the order of their keys, None for each that is not there."""
+        ...
+
+    async def write(self, values: Sequence[tuple[str, bytes, int]]) -> None:
+        """Keeps values, each a key, the value, and its time to live in ms."""
+        ...
+
+    async def clear(self, model: str, tenant: str | None) -> int:
+        """Removes the answers of a model, all or those of a tenant. Returns how many."""
+        ...
+
+    async def close(self) -> None:
+        """Closes connections. The store may be used no more."""
+        ...
+
+
+class RedisAnswerStore:
+    """Answers in Redis. Their keys are those of `Keys.answers`, so that they can be found by model and tenant."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client: Any = client
+        self._keys = keys
+        # In a cluster the keys lie on different nodes.
+        self._read: Callable[[Sequence[str]], Awaitable[list[Any]]] = getattr(client, "mget_nonatomic", client.mget)
+
+    async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        values = await self._read(keys)
+        if len(values) != len(keys) or any(value is not None and not isinstance(value, bytes) for value in values):
+            raise StoreUnavailable("garbage", f"an answer to {len(keys)} keys that is no list of as many values")
+        return values
+
+    async def write(self, values: Sequence[tuple[str, bytes, int]]) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for key, value, ttl_ms in values:
+            pipeline.set(key, value, px=ttl_ms)
+        await pipeline.execute()
+
+    async def clear(self, model: str, tenant: str | None) -> int:
+        count = 0
+        found: list[bytes] = []
+        async for key in self._client.scan_iter(match=self._keys.all_answers(model, tenant), count=SCANNED):
+            found.append(key)
+            if len(found) == SCANNED:
+                count += await self._remove(found)
+                found.clear()
+        return count + await self._remove(found)
+
+    async def close(self) -> None:
+        await disconnect(self._client)
+
+    async def _remove(self, keys: Sequence[bytes]) -> int:
+        """Removes keys one by one in one round trip: in a cluster they lie on different nodes."""
+        if not keys:
+            return 0
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.unlink(key)
+        return sum(await pipeline.execute())

@@ -1,0 +1,65 @@
+"""Tests how a cache is cleared in all replicas of a model."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from serving.api.faults import CallFailed
+from serving.cluster.front.collector import Replies
+from serving.cluster.replica.caching import ReplicaCache
+from serving.protocol.errors import BadMessage
+from serving.store.base import StoreUnavailable
+
+
+class Recorded:
+    """The replicas and the shared store, which write down what they are asked. silent: replicas that do not answer."""
+
+    def __init__(self, *, silent: int = 0, removed: int | Exception = 5) -> None:
+        self.asked: list[str] = []
+        self._silent = silent
+        self._removed = removed
+
+    async def ask(self, method: str, *arguments: Any, models: list[str]) -> dict[str, Replies]:
+        self.asked.append(f"{method} {arguments} of {models}")
+        return {"net": Replies([2, 3], self._silent)}
+
+    async def clear(self, model: str, tenant: str | None) -> int:
+        self.asked.append(f"store {model} {tenant}")
+        if isinstance(self._removed, Exception):
+            raise self._removed
+        return self._removed
+
+
+def cleared(house: Recorded, changes: dict[str, object], *, shares: bool = True) -> dict[str, int]:
+    cache: Any = ReplicaCache(None, house if shares else None, None, house, "net")  # type: ignore[arg-type]
+    return asyncio.run(cache.clear(changes))  # type: ignore[no-any-return]
+
+
+def test_replicas_are_cleared_before_and_after_the_store() -> None:
+    house = Recorded()
+    assert cleared(house, {"tenant": "acme"}) == {"in_memory": 10, "shared": 5}
+    asked = "clear_cache ('acme',) of ['net']"
+    assert house.asked == [asked, "store net acme", asked]
+
+
+def test_without_a_store_replicas_are_cleared_once() -> None:
+    house = Recorded()
+    assert cleared(house, {}, shares=False) == {"in_memory": 5, "shared": 0}
+    assert house.asked == ["clear_cache (None,) of ['net']"]
+
+
+def test_a_silent_replica_or_store_is_reported() -> None:
+    with pytest.raises(CallFailed) as failed:
+        cleared(Recorded(silent=1), {})
+    assert (failed.value.fault.status, failed.value.fault.text) == (503, "1 replicas did not answer, 2 did")
+    with pytest.raises(CallFailed) as failed:
+        cleared(Recorded(removed=StoreUnavailable("slow", "no answer within 60000 ms")), {})
+    assert "answers may be left there: no answer within" in failed.value.fault.text
+
+
+@pytest.mark.parametrize("changes", [{"tenant": 3}, {"tenants": "acme"}])
+def test_a_wrong_field_is_named(changes: dict[str, object]) -> None:
+    with pytest.raises(BadMessage) as mistake:
+        cleared(Recorded(), changes)
+    assert mistake.value.path == next(iter(changes))
