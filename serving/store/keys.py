@@ -6,6 +6,7 @@ Cluster either.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 VERSION = 1  # of the layout of keys and values; a new one begins beside the old one
@@ -39,5 +40,6 @@ class Keys:
         return self.key("present")
 
 
+@lru_cache(1024)  # tenants and models are few, and every look-up names them
 def _quoted(part: str) -> str:
     return quote(part, safe="")

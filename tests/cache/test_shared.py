@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.breaker import Breaker, State
-from serving.cache.shared import MOST_CALLS, SharedAnswers
+from serving.cache.shared import SharedAnswers
 from serving.core.clock import SystemClock
 from serving.protocol.packing import pack
 from serving.store.answers import AnswerStore, RedisAnswerStore
@@ -247,16 +247,31 @@ class Silent:
         """Does nothing."""
 
 
-def test_no_more_than_a_few_calls_wait_for_a_silent_store() -> None:
+def test_a_silent_store_is_asked_by_one_call_at_a_time() -> None:
     async def tell() -> None:
         store = Silent()
-        house = House(sharing(store, limit_s=30, guard_s=0.2))
-        for number in range(3 * MOST_CALLS):
+        house = House(sharing(store, limit_s=0.01, guard_s=PATIENT_S))
+        for number in range(20):
             house.ask(number)
             await turns(2)
-        assert store.reads == MOST_CALLS
-        assert house.told.failures["busy"] == 2 * MOST_CALLS
-        await until(lambda: len(house.engine.open()) == 3 * MOST_CALLS)
+        await until(lambda: len(house.engine.open()) == 20)
+        assert store.reads == 1
+        assert house.told.failures == {"slow": 20}
+        house.ask(99)
+        assert len(house.engine.open()) == 21  # it does not wait for the call either
+
+    story(tell)
+
+
+def test_requests_that_arrive_during_a_call_share_the_next(valkey: str) -> None:
+    async def tell() -> None:
+        async with replicas(valkey, 1) as (house,):
+            house.ask(0)
+            await turns(1)
+            for number in range(1, 20):
+                house.ask(number)
+            await until(lambda: len(house.engine.open()) == 20)
+            assert house.told.looked == 2
 
     story(tell)
 
