@@ -165,8 +165,9 @@ class ServerSettings(Section):
     shared_memory: bool = Field(
         False,
         description="Clients on the same machine may register shared memory (the system's or, experimental, a GPU's) "
-        "and pass tensors through it. Enable it only if you trust all clients: they can name any shared memory that "
-        "the server may open.",
+        "and pass tensors through it. Enable it only if you trust all clients that may register: they can name any "
+        "shared memory that the server may open. With `auth` that needs the scope `admin`, and regions belong to "
+        "tenants.",
     )
     model_control: bool = Field(
         False, description="Clients may load and unload the models below at run time. Ignored on Kubernetes."
@@ -298,10 +299,6 @@ class ServerSettings(Section):
             raise ValueError(
                 f"host: {self.host} can be reached from other machines, and anybody there could call the server; write "
                 "`auth: {keys: true}` and make keys with `headway keys create`, or `auth: none` if that is intended"
-            )
-        if self.shared_memory and self.needs_credentials:
-            raise ValueError(
-                "shared_memory: regions belong to no tenant, so any caller could read another's; not together with auth"
             )
         if self.grpc_port == self.http_port:
             raise ValueError(f"grpc_port: {self.grpc_port} is already the http_port")

@@ -404,13 +404,6 @@ def test_every_setting_is_in_the_documentation_with_its_default_and_meaning() ->
     assert all(entry.meaning for entry in reference())
 
 
-def test_shared_memory_is_refused_where_callers_have_credentials(tmp_path: Path) -> None:
-    """Regions have no owner: any caller could name another tenant's region."""
-    server = "server:\n  shared_memory: true\n  auth: {keys: true}\n"
-    (said,) = mistakes_of(tmp_path, GOOD.replace("server:\n", server))
-    assert said.startswith("my.yaml:2: server.shared_memory: regions belong to no tenant")
-
-
 TENANTS = """\
 tenants:
   acme: {requests_per_minute: 60, burst: 5, models: [doubler]}

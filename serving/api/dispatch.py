@@ -63,14 +63,14 @@ class Dispatch:
         self._forms: dict[object, ReplyFormat] = {}
         self._plans: Recall[Plan] = Recall()
 
-    def plan(self, body: bytes, header_length: int | None) -> tuple[Plan, str, int]:
+    def plan(self, body: bytes, header_length: int | None, tenant: str = "") -> tuple[Plan, str, int]:
         """Returns the plan for a body, the request's id, and the length of its head in bytes. Raises BadMessage.
 
         header_length: the length of the JSON in front of the binary data; None if the whole body is JSON, 0 if the
-            body is the raw data of the model's only input.
+            body is the raw data of the model's only input. tenant: the one whose regions the request may name.
         """
         plan, id, head_bytes = self._found(body, header_length)
-        return (self.placed(plan) if plan.form.shared else plan), id, head_bytes
+        return (self.placed(plan, tenant) if plan.form.shared else plan), id, head_bytes
 
     def takes_long(self, body: bytes, header_length: int | None) -> bool:
         """Returns whether to call `read` in a thread instead of `plan` on the event loop.
@@ -104,8 +104,8 @@ class Dispatch:
         id = kept.layout.id or (leading[1].decode() if leading else "")
         return kept, id, header_length
 
-    def placed(self, plan: Plan) -> Plan:
-        """Returns the plan with the places in shared memory of this request's outputs.
+    def placed(self, plan: Plan, tenant: str) -> Plan:
+        """Returns the plan with the places of this request's outputs, in shared memory of its tenant.
 
         Raises BadMessage if such a place does not exist or is too small."""
         if not plan.form.shared:
@@ -113,14 +113,17 @@ class Dispatch:
         regions = self.model.regions
         assert regions is not None
         return replace(
-            plan, targets=tuple(OutputTarget(output, regions, index) for index, output in enumerate(plan.form.shared))
+            plan,
+            targets=tuple(
+                OutputTarget(output, regions, index, tenant) for index, output in enumerate(plan.form.shared)
+            ),
         )
 
-    def read_shared(self, tensors: tuple[TensorLayout, ...]) -> dict[str, Tensor]:
-        """Returns the inputs that lie in shared memory. Raises BadMessage."""
+    def read_shared(self, tensors: tuple[TensorLayout, ...], tenant: str) -> dict[str, Tensor]:
+        """Returns the inputs that lie in shared memory of this tenant. Raises BadMessage."""
         regions = self.model.regions
         assert regions is not None
-        return {tensor.name: regions.read(tensor) for tensor in tensors}
+        return {tensor.name: regions.read(tensor, tenant) for tensor in tensors}
 
     def submit(self, plan: Plan, body: bytes, head_bytes: int, tenant: str = "", age_ns: int = 0) -> Submitted:
         """Reads the tensors of a body and submits the request.
@@ -133,12 +136,12 @@ class Dispatch:
 
     def submit_read(self, request: ReadRequest, tenant: str = "", age_ns: int = 0) -> tuple[Plan, Submitted]:
         """Submits a request that `read` returned. Returns its plan too, now with its places in shared memory."""
-        plan = self.placed(request.plan)
+        plan = self.placed(request.plan, tenant)
         return plan, self._submit_read(plan, request.payload, tenant, age_ns)
 
     def _submit_read(self, plan: Plan, payload: dict[str, Tensor], tenant: str, age_ns: int) -> Submitted:
         if plan.layout.shared:
-            payload |= self.read_shared(plan.layout.shared)
+            payload |= self.read_shared(plan.layout.shared, tenant)
         return self.hand_over(plan, payload, tenant, plan.timeout_ns, age_ns)
 
     def hand_over(

@@ -147,17 +147,17 @@ class Operations:
     # -- shared memory --------------------------------------------------------------------------------------------
 
     def region_status(self, kind: Kind, name: str, peer: Peer) -> list[dict[str, Any]]:
-        """Returns the description of this region; of all regions of the kind for "". Raises UnknownRegion."""
-        if self.gate.asks:
-            self.gate.check(peer, Action.DEBUG)  # regions belong to no tenant
+        """Returns the description of this region of the caller's tenant; of all of the kind for "". To whom all models
+        are shown, so are the regions of all tenants. Raises UnknownRegion."""
+        caller = self.gate.check(peer, Action.READ)
         if self._regions is not None:
-            return self._regions.status(kind, name)
+            return self._regions.status(kind, name, caller.tenant, of_all=self.gate.sees_tenants(caller))
         if name:
             raise unknown_region(name, kind)
         return []
 
     def register_region(self, kind: Kind, name: str, facts: Mapping[str, Any], peer: Peer) -> None:
-        """Registers a region.
+        """Registers a region of the caller's tenant.
 
         facts: `key`, `offset` and `byte_size`; for GPU memory `raw_handle`, `device_id` and `byte_size`.
         """
@@ -165,17 +165,17 @@ class Operations:
             raise CallFailed(left_out(SHARED_MEMORY_IS_OFF))
         if kind == "cuda" and not self._regions.has_cuda:
             raise CallFailed(left_out(NO_DRIVER))
-        self.gate.check(peer, Action.SHARED_MEMORY)
-        self._regions.register(kind, name, facts)
+        caller = self.gate.check(peer, Action.SHARED_MEMORY)
+        self._regions.register(kind, name, facts, caller.tenant)
 
     def unregister_regions(self, kind: Kind, name: str, peer: Peer) -> None:
-        """Unregisters this region; all regions of the kind for "".
+        """Unregisters this region of the caller's tenant; all of the kind for "".
 
         If shared memory is off this has no effect and is no error, since perf_analyzer always unregisters both kinds
         before it exits."""
         if self._regions is not None:
-            self.gate.check(peer, Action.SHARED_MEMORY)
-            self._regions.unregister(kind, name)
+            caller = self.gate.check(peer, Action.SHARED_MEMORY)
+            self._regions.unregister(kind, name, caller.tenant)
 
     # -- tracing and logging --------------------------------------------------------------------------------------
 

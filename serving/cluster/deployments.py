@@ -32,9 +32,9 @@ def own_folder() -> Path:
     return Path(get_serve_logs_dir()).parents[1] / "headway"
 
 
-def shared_regions() -> Regions:
-    """The shared memory that clients have registered with this server."""
-    return Regions(own_folder(), cuda_driver(visible_devices(os.environ)))
+def shared_regions(*, by_tenant: bool) -> Regions:
+    """The shared memory that clients have registered with this server. by_tenant: whether it belongs to tenants."""
+    return Regions(own_folder(), cuda_driver(visible_devices(os.environ)), by_tenant=by_tenant)
 
 
 def options_of(spec: ModelSpec, scaling: AutoscalingConfig | None = None, *, surge: int = 0) -> dict[str, Any]:

@@ -22,7 +22,7 @@ NEEDS: dict[Action, Scope | None] = {
     Action.TRACE: Scope.ADMIN,
     Action.LOG: Scope.ADMIN,
     Action.CACHE: Scope.ADMIN,
-    Action.SHARED_MEMORY: Scope.ADMIN,
+    Action.SHARED_MEMORY: Scope.ADMIN,  # it names any memory on the machine that the server may open
     Action.DEBUG: Scope.ADMIN,
     Action.METRICS: Scope.ADMIN,  # they hold the numbers of all tenants
     Action.PAGES: None,

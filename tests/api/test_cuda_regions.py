@@ -155,7 +155,7 @@ def test_any_failing_call_of_the_driver_is_reported_and_leaves_nothing_open(tmp_
     injected = ctypes.CDLL(str(library))
     with SharedMemory(64, library) as shared:
         facts = {"raw_handle": {"b64": shared.handle.decode()}, "device_id": 0, "byte_size": 64}
-        region = region_of("cuda", "r", facts, "")
+        region = region_of("cuda", "r", facts, ticket="", tenant="")
 
         def error_of_copying(fail_in: int) -> str:
             injected.fake_fail_in(fail_in)

@@ -32,7 +32,7 @@ ABSENT = {OURS: "none", TALE: "nope"}
 MODELS = (linear_spec(name=OURS), words_spec(name=TALE), linear_spec(name=HERS))
 SEEN = {"acme": {OURS, TALE}, "globex": {HERS}}
 LIVE_PAGES = ("/metrics", "/metrics/targets", "/debug/state", "/debug/stacks", "/dashboard/data", "/audit/data")
-ACME, GLOBEX, ADMIN, OTHER_SCOPE, REVOKED, EXPIRED, UNKNOWN, ENDING = map(fixed, range(1, 9))
+ACME, GLOBEX, ADMIN, OTHER_SCOPE, REVOKED, EXPIRED, UNKNOWN, ENDING, GLOBEX_ADMIN = map(fixed, range(1, 10))
 
 Headers = dict[str, str]
 # Credentials by what is special about them: of acme, unless the name says otherwise.
@@ -58,7 +58,7 @@ CREDENTIALS: Mapping[str, Headers] = {
     "a token of a foreign kid": {"authorization": f"Bearer {token('other').decode()}"},
 }
 VALID = frozenset(("own tenant", "own tenant, named", "a token of the own tenant", "an operator"))
-USED_TEXTS = tuple(fixed(number).text for number in range(1, 9)) + tuple(
+USED_TEXTS = tuple(fixed(number).text for number in range(1, 10)) + tuple(
     headers["authorization"].split()[1] for name, headers in CREDENTIALS.items() if "token" in name or "HMAC" in name
 )
 
@@ -76,6 +76,7 @@ class Tenancy:
             revocation(REVOKED.id),
             creation(EXPIRED, "acme", expires_s=NOW_S),
             creation(ENDING, "acme"),
+            creation(GLOBEX_ADMIN, "globex", (Scope.PREDICT, Scope.ADMIN)),
         )
         self.store = MemoryObjects()
         self.clock = ManualClock(NOW_S * S)

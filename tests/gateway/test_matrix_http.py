@@ -47,7 +47,7 @@ RULES: tuple[tuple[str, Expect], ...] = (
     (r"GET /v2/models/\w+(/versions/1)?(/ready|/config|/stats|/trace/setting)?", of_a_model(with_a_key)),
     (r"POST /v2/models/\w+(/versions/1)?/(trace/setting|cache/clear)", of_a_model(operators)),
     (r"POST /v2/repository/models/\w+/(load|unload)", of_a_model(operators)),
-    (r"GET /v2/(system|cuda)sharedmemory(/region/\w+)?/status", operators),
+    (r"GET /v2/(system|cuda)sharedmemory(/region/\w+)?/status", with_a_key),
     (r"POST /v2/(system|cuda)sharedmemory(/region/\w+)?/(register|unregister)", operators),
     (r"GET /v2/(logging|trace/setting)", with_a_key),
     (r"POST /v2/(logging|trace/setting)", operators),
@@ -65,7 +65,7 @@ def rule(verb: str, path: str) -> Expect:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenancy]:
     folder = tmp_path_factory.mktemp("regions")
-    with tenancy(regions=Regions(folder, CudaDriver(str(build_driver(folder))))) as running:
+    with tenancy(regions=Regions(folder, CudaDriver(str(build_driver(folder))), by_tenant=True)) as running:
         yield running
 
 

@@ -17,8 +17,7 @@ from serving.api.served import ServedModel
 from serving.core.backend import Answers, Submitted
 from serving.core.outcome import Completed, Outcome, Timings
 from serving.protocol.errors import BadOutput
-from serving.protocol.grpc_codec import GrpcLayout, GrpcReplyWriter, Split
-from serving.protocol.messages import Tensor
+from serving.protocol.grpc_codec import GrpcLayout, GrpcReplyWriter
 
 _log = logging.getLogger(__name__)
 REQUEST_ID, TRACEPARENT = exchange.REQUEST_ID.decode(), exchange.TRACEPARENT.decode()
@@ -57,11 +56,6 @@ class GrpcDispatch(Dispatch):
     def plan_head(self, layout: GrpcLayout) -> Plan:
         """Plans a request with this head. Raises BadMessage."""
         return self._plan(layout)  # type: ignore[arg-type]  # both layouts have the attributes that it reads
-
-    def payload(self, layout: GrpcLayout, request: Split) -> dict[str, Tensor]:
-        """Returns the inputs by name. Raises BadMessage."""
-        values = layout.read(request)
-        return values | self.read_shared(layout.shared) if layout.shared else values
 
     def message(self, plan: Plan, completed: Completed, id: str) -> bytes:
         """Encodes a ModelInferResponse. May be called from any thread."""

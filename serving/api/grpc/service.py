@@ -161,13 +161,16 @@ class GrpcService:
         except BadMessage:
             self._gate.check(call.peer, Action.READ)  # who has no credential learns that first
             raise
+        dispatch, plan, layout = planned
         try:
-            if planned.plan.form.shared:
-                planned = planned._replace(plan=planned.dispatch.placed(planned.plan))
-            payload = planned.dispatch.payload(planned.layout, request)
+            payload = layout.read(request)
         except BadMessage:
-            self._tenant(call, planned.layout)  # the plan may be known from another caller
+            self._tenant(call, layout)  # the plan may be known from another caller
             raise
+        if plan.form.shared or layout.shared:
+            tenant = self._tenant(call, layout)
+            planned = planned._replace(plan=dispatch.placed(plan, tenant))
+            payload |= dispatch.read_shared(layout.shared, tenant)
         self._openings.keep(request, planned)
         return request.id, planned, payload
 

@@ -188,7 +188,7 @@ class ModelApp:
                 id = read.id
                 plan, submitted = self.dispatch.submit_read(read, tenant, age_ns + now_ns() - began_ns)
             else:
-                plan, id, head_bytes = self.dispatch.plan(body, head_bytes)
+                plan, id, head_bytes = self.dispatch.plan(body, head_bytes, tenant)
                 submitted = self.dispatch.submit(plan, body, head_bytes, tenant, age_ns)
             wire.decode.add(now_ns() - began_ns)
             outcome = await self._watch.outcome(submitted, receive)

@@ -334,7 +334,7 @@ class InferConnection(UvicornConnection):
             beside(partial(self._dispatch.read, body, json_bytes)).add_done_callback(self._submit_read)
             return
         try:
-            self._plan, self._id, json_bytes = self._dispatch.plan(body, json_bytes)
+            self._plan, self._id, json_bytes = self._dispatch.plan(body, json_bytes, self._tenant)
             self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._tenant, self._age_ns)
         except Exception as error:
             self._answer_fault(self._model.fault(error))

@@ -31,6 +31,7 @@ class Region:
 
     key: the name of system memory, or the base64 of a GPU memory's IPC handle.
     ticket: an id that distinguishes registrations of the same name.
+    tenant: whose requests may name it; "" where callers need no credential.
     """
 
     name: str
@@ -40,14 +41,15 @@ class Region:
     offset: int = 0
     device_id: int = 0
     ticket: str = ""
+    tenant: str = ""
 
-    def description(self) -> dict[str, Any]:
-        """Returns the region as the protocol's status operation answers it."""
+    def description(self, name: str) -> dict[str, Any]:
+        """Returns the region under this name, as the protocol's status operation answers it."""
         where = {"device_id": self.device_id} if self.kind == "cuda" else {"key": self.key, "offset": self.offset}
-        return {"name": self.name, **where, "byte_size": self.byte_size}
+        return {"name": name, **where, "byte_size": self.byte_size}
 
 
-def region_of(kind: Kind, name: str, facts: Mapping[str, Any], ticket: str) -> Region:
+def region_of(kind: Kind, name: str, facts: Mapping[str, Any], *, ticket: str, tenant: str) -> Region:
     """Returns the region that a client's request describes. Raises BadMessage if the description is invalid."""
     if not name or len(name) > MAX_NAME or "/" in name or name in (".", ".."):
         raise BadMessage(f"region name {name[:MAX_NAME]!r}: expected up to {MAX_NAME} characters without '/'")
@@ -56,14 +58,13 @@ def region_of(kind: Kind, name: str, facts: Mapping[str, Any], ticket: str) -> R
         key, offset = facts.get("key"), facts.get("offset", 0)
         if type(key) is not str or type(offset) is not int or type(byte_size) is not int:
             raise BadMessage("a region needs a key (a text), an offset and a byte_size (numbers of bytes)")
-        region = Region(name, kind, key, byte_size, offset=offset, ticket=ticket)
+        region = Region(name, kind, key, byte_size, offset=offset, ticket=ticket, tenant=tenant)
     else:
         device_id = facts.get("device_id")
         if type(device_id) is not int or type(byte_size) is not int or device_id < 0:
             raise BadMessage("a CUDA region needs a device_id and a byte_size (whole numbers)")
-        region = Region(
-            name, kind, _handle_text(facts.get("raw_handle")), byte_size, device_id=device_id, ticket=ticket
-        )
+        handle = _handle_text(facts.get("raw_handle"))
+        region = Region(name, kind, handle, byte_size, device_id=device_id, ticket=ticket, tenant=tenant)
     if region.offset < 0 or region.byte_size < 1:
         raise BadMessage("a region needs an offset of at least 0 and a byte_size of at least 1")
     return region

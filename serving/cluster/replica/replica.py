@@ -125,7 +125,7 @@ class ModelReplica:
             told,
             recorded(watching, spec, self._backend),
             of_failures=FailureLog(logger, model=spec.name),
-            regions=shared_regions() if shared_memory else None,
+            regions=shared_regions(by_tenant=access.auth is not None) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
             clear_cache=self._cache.clear if self._cache else None,
