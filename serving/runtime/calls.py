@@ -13,11 +13,12 @@ AHEAD = 2  # calls per thread that are handed out ahead, so that a thread need n
 
 class Call:
     """One call of the user's code. `work` runs in a thread and must not raise; `then` gets its result on the event
-    loop."""
+    loop. tenant: on whose behalf, "" if that is of no concern."""
 
-    __slots__ = ("began_ns", "then", "wanted", "work")
+    __slots__ = ("began_ns", "tenant", "then", "wanted", "work")
 
-    def __init__(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def __init__(self, work: Callable[[], Any], then: Callable[[Any], None], tenant: str = "") -> None:
+        self.tenant = tenant
         self.work = work
         self.then = then
         self.wanted = True

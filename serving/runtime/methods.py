@@ -2,11 +2,15 @@
 
 Requests are ordered as in the main queue: tenants take turns, and the requests of a tenant are ordered by rank. A
 request leaves at once if it is withdrawn or its deadline passes. The module does not know what the methods compute.
+
+A call cannot be interrupted, so turns alone do not help against slow ones: those of one tenant would be in every thread
+most of the time. While several tenants ask, one whose calls are slow has at most half of the threads.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from serving.core.clock import Clock
@@ -16,6 +20,9 @@ from serving.runtime.calls import Call, CallThreads
 
 SWEEP_S = 0.05  # how often deadlines are checked while requests wait, unless the latency budget asks for more
 ANY_SHAPE: Shape = (None, 1)
+SLOW_NS = 5_000_000  # others hardly notice a call that is shorter
+LATELY_NS = 10_000_000_000  # a tenant that asked within this time is expected to ask again
+MOST_SLOW = 4096  # tenants remembered as slow
 
 
 class MethodThreads:
@@ -41,6 +48,10 @@ class MethodThreads:
         self._to_prepare = RequestQueue()
         self._prepares: dict[Request, Call] = {}  # the requests that wait or are being prepared
         self._finishes: deque[Call] = deque()
+        self._slow: dict[str, None] = {}  # the tenants whose last call was slow
+        self._asked = ("", 0)  # the tenant that asked last, and when
+        self._asked_before = ("", 0)  # the same of the last other tenant
+        self._half = max(1, count // 2)
         names = [f"prepare-{name}-{index}" for index in range(count)]
         self._threads = CallThreads(names, clock, self._next_call, limit_s=limit_s, on_stuck=on_stuck)
         self._sweeper: asyncio.TimerHandle | None = None
@@ -66,7 +77,10 @@ class MethodThreads:
             del self._prepares[request]
             then(result)
 
-        self._prepares[request] = Call(work, prepared)
+        if request.tenant:
+            self._note(request.tenant)
+            work = partial(self._timed, request.tenant, work)
+        self._prepares[request] = Call(work, prepared, request.tenant)
         self._to_prepare.add(request, ANY_SHAPE)
         self._threads.fill()
         if self._sweeper is None:
@@ -88,18 +102,53 @@ class MethodThreads:
     def _next_call(self) -> Call | None:
         if self._finishes:
             return self._finishes.popleft()
-        if self._to_prepare:
-            return self._prepares[self._next_to_prepare()]
-        return None
+        if not self._to_prepare:
+            return None
+        tenant = self._next_tenant()
+        return None if tenant is None else self._prepares[self._next_of(tenant)]
 
-    def _next_to_prepare(self) -> Request:
-        """Returns the first request by rank of the tenant whose last turn was longest ago."""
+    def _next_tenant(self) -> str | None:
+        """Returns the tenant whose last turn was longest ago, among those that may have a further thread; or None."""
+        waiting = self._to_prepare.lines[ANY_SHAPE]
+        if not self._slow:
+            return next(iter(waiting))
+        return next((tenant for tenant in waiting if not self._has_its_half(tenant)), None)
+
+    def _next_of(self, tenant: str) -> Request:
+        """Returns the tenant's first request by rank, and moves the tenant behind the others."""
         by_tenant = self._to_prepare.lines[ANY_SHAPE]
-        tenant = next(iter(by_tenant))
         (request,) = self._to_prepare.take(ANY_SHAPE, tenant, 0, 1)
         if tenant in by_tenant:
             by_tenant[tenant] = by_tenant.pop(tenant)
         return request
+
+    def _has_its_half(self, tenant: str) -> bool:
+        """Returns whether the tenant is slow, has as many calls under way as half of the threads, and others ask."""
+        if tenant not in self._slow:
+            return False
+        under_way = sum(call.tenant == tenant for call in self._threads.handed_out)
+        return under_way >= self._half and self._are_others_expected(tenant)
+
+    def _are_others_expected(self, tenant: str) -> bool:
+        name, asked_ns = self._asked if self._asked[0] != tenant else self._asked_before
+        return bool(name) and self._clock.now_ns() - asked_ns < LATELY_NS
+
+    def _note(self, tenant: str) -> None:
+        """Notes that the tenant asks now."""
+        if tenant != self._asked[0]:
+            self._asked_before = self._asked
+        self._asked = tenant, self._clock.now_ns()
+
+    def _timed(self, tenant: str, work: Callable[[], Any]) -> Any:
+        """Does the work, and notes whether it was slow. Runs in a thread, also for a request withdrawn meanwhile."""
+        began_ns = self._clock.now_ns()
+        try:
+            return work()
+        finally:
+            if self._clock.now_ns() - began_ns < SLOW_NS:
+                self._slow.pop(tenant, None)
+            elif len(self._slow) < MOST_SLOW:
+                self._slow[tenant] = None
 
     def _sweep(self) -> None:
         """Reports expired requests, even while each thread is busy with a long `prepare`."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.api.admission.age import HEADER, machine
+from serving.api.admission.room import MOST_ARRIVING, Room
 from serving.api.grpc.connection import GrpcConnection, Head
 from serving.core.clock import Calendar
 from serving.core.outcome import Reason, Rejected
@@ -55,7 +56,9 @@ class Peer:
     """A client that writes frames by hand to one connection of the server, without a socket."""
 
     def __init__(self, backend: EchoBackend) -> None:
-        service = service_of([model("m", ("x", "FP32", (-1, -1)), backend=backend)])
+        self.room = Room()
+        served = model("m", ("x", "FP32", (-1, -1)), backend=backend, room=self.room)
+        service = service_of([served], tenant_header="x-tenant")
         self.transport = Transport()
         self.heads: dict[bytes, Head] = {}
         self.connection = GrpcConnection(
@@ -189,6 +192,31 @@ async def test_a_stream_that_is_reset_withdraws_its_request(peer, backend) -> No
     peer.send(http2.reset(1, http2.CANCEL))
     assert await peer.answers() == {}
     assert (backend.cancelled, backend.waiting) == (1, 0)
+
+
+@with_peer
+async def test_a_call_of_a_tenant_with_too_many_that_arrive_is_refused_before_its_message_came(peer, backend) -> None:
+    arriving = peer.room.arriving
+    arriving["flood"] = MOST_ARRIVING - 1
+    for id, tenant in ((1, "flood"), (3, "flood"), (5, "calm"), (7, "")):
+        peer.send(peer.headers(id, x_tenant=tenant), data(id, infer()[:7], 0))
+    ((id, (headers, _)),) = (await peer.answers()).items()
+    assert (id, headers["grpc-status"]) == (3, "14")
+    assert "requests of this tenant are arriving already" in headers["grpc-message"]
+    assert arriving == {"flood": MOST_ARRIVING, "calm": 1}
+    peer.send(data(1, infer()[7:]), http2.reset(5, http2.CANCEL), data(7, infer()[7:]))
+    assert {id: headers["grpc-status"] for id, (headers, _) in (await peer.answers()).items()} == {1: "0", 7: "0"}
+    assert arriving == {"flood": MOST_ARRIVING - 1}
+    stream = f"/{SERVICE}/ModelStreamInfer"
+    for id in (9, 11):
+        peer.send(peer.headers(id, path=stream, x_tenant="flood"))
+    ((id, (headers, _)),) = (await peer.answers()).items()
+    assert (id, headers["grpc-status"]) == (11, "14")
+    peer.send(data(9, infer()[:7], 0))
+    await peer.frames()
+    peer.connection.connection_lost(None)
+    await peer.frames()
+    assert arriving == {"flood": MOST_ARRIVING - 1}
 
 
 @with_peer

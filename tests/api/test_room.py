@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from serving.api.admission.room import COUNTED_BYTES, Held, Room
+from serving.api.admission.room import COUNTED_BYTES, MOST_ARRIVING, Held, Room
 from serving.api.faults import CallFailed
 from serving.testing.backend import EchoBackend
 from tests.api.conftest import model
@@ -52,6 +52,52 @@ def test_one_tenant_holds_at_most_half_of_the_room() -> None:
         held.give_back()
         held.give_back()
     assert (room.held, room.held_by) == (0, {})
+
+
+def test_one_tenant_has_a_bounded_number_of_requests_that_arrive() -> None:
+    room = Room()
+    flood = [Held(room, "flood") for _ in range(MOST_ARRIVING + 1)]
+    for held in flood[:-1]:
+        held.arrive()
+        held.arrive()
+    with pytest.raises(CallFailed, match="1024 requests of this tenant are arriving"):
+        flood[-1].arrive()
+    Held(room, "calm").arrive()
+    flood[0].arrived()
+    flood[0].arrived()
+    flood[-1].arrive()
+    for held in flood:
+        held.give_back()
+    assert room.arriving == {}
+    for _ in range(2 * MOST_ARRIVING):  # without tenants, nothing is counted
+        Held(room).arrive()
+    assert room.arriving == {}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_of_a_tenant_with_too_many_that_arrive_is_refused_before_its_body_came(serve, protocol: str) -> None:
+    served = echo()
+    server = serve([served], http=protocol, tenant_header="x-tenant")
+    beginning = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\nx-tenant: %s\r\ncontent-length: 4096\r\n\r\n{"
+    served.room.arriving["flood"] = MOST_ARRIVING - 1
+    with socket.create_connection(("127.0.0.1", server.port)) as last:
+        last.sendall(beginning % b"flood")
+        eventually(lambda: served.room.arriving["flood"], lambda count: count == MOST_ARRIVING, every_s=0.01)
+        with socket.create_connection(("127.0.0.1", server.port)) as refused:
+            refused.sendall(beginning % b"flood")
+            said = b"".join(iter(lambda: refused.recv(4096), b""))  # up to the end of the connection
+            assert said.startswith(b"HTTP/1.1 503 ")
+            assert b"requests of this tenant are arriving already" in said
+        with socket.create_connection(("127.0.0.1", server.port)) as calm:
+            calm.sendall(beginning % b"calm")
+            eventually(lambda: served.room.arriving.get("calm"), every_s=0.01)
+        eventually(lambda: "calm" not in served.room.arriving, every_s=0.01)
+    eventually(lambda: served.room.arriving["flood"], lambda count: count == MOST_ARRIVING - 1, every_s=0.01)
+    client = Client(server)
+    for sent in (BODY, b"{", gzip.compress(BODY)):
+        client.infer(sent, **({"Content-Encoding": "gzip"} if sent[:2] == b"\x1f\x8b" else {}), **{"x-tenant": "flood"})
+        assert served.room.arriving == {"flood": MOST_ARRIVING - 1}
+    client.connection.close()
 
 
 class Client:

@@ -195,6 +195,72 @@ def test_a_tenant_with_much_to_prepare_does_not_hold_up_another() -> None:
     assert preparing.values.index(2.0) <= THREADS * (1 + AHEAD) + THREADS
 
 
+QUICK, SLOW, HANGS = 1.0, 2.0, 3.0
+MS = 1_000_000
+
+
+class ByValue:
+    """A `prepare` that takes 6 ms of a manual clock for `SLOW`, and waits for the gate for `HANGS`."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.gate = threading.Event()
+        self.hanging = threading.Semaphore(0)
+
+    def __call__(self, inputs: Tensors) -> None:
+        value = float(inputs["x"][0, 0])
+        if value == SLOW:
+            self.clock.advance(6 * MS)
+        if value == HANGS:
+            self.hanging.release()
+            self.gate.wait()
+
+
+def test_while_others_ask_a_tenant_whose_calls_are_slow_has_half_of_the_threads() -> None:
+    clock = ManualClock()
+    preparing = ByValue(clock)
+
+    async def story() -> None:
+        async with Engine([ScriptedModel(prepare=preparing)], prepare_threads=THREADS, clock=clock) as engine:
+            await submit(engine, SLOW, tenant="slow")
+            await submit(engine, QUICK, tenant="quick")
+            flood = [submit(engine, HANGS, tenant="slow") for _ in range(20)]
+            await asyncio.to_thread(preparing.hanging.acquire)
+            for _ in range(20):
+                assert type(await submit(engine, QUICK, tenant="quick")) is Completed
+            assert not preparing.hanging.acquire(blocking=False)
+            clock.advance(10_000 * MS)  # the other tenant is not expected any longer
+            flood.append(submit(engine, HANGS, tenant="slow"))
+            await asyncio.to_thread(preparing.hanging.acquire)
+            preparing.gate.set()
+            await asyncio.gather(*flood)
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_slow_call_is_noticed_though_its_request_was_withdrawn() -> None:
+    clock = ManualClock()
+    preparing = ByValue(clock)
+
+    async def story() -> None:
+        async with Engine([ScriptedModel(prepare=preparing)], prepare_threads=THREADS, clock=clock) as engine:
+            await submit(engine, QUICK, tenant="quick")
+            leaving = submit(engine, HANGS, tenant="slow")
+            await asyncio.to_thread(preparing.hanging.acquire)
+            leaving.cancel()
+            clock.advance(6 * MS)
+            preparing.gate.set()
+            while engine._methods._threads.handed_out:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            preparing.gate.clear()
+            flood = [submit(engine, HANGS, tenant="slow") for _ in range(20)]
+            assert type(await submit(engine, QUICK, tenant="quick")) is Completed
+            preparing.gate.set()
+            await asyncio.gather(*flood)
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
 def test_the_urgent_are_prepared_first() -> None:
     preparing = Preparing()
 

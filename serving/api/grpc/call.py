@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from serving.api.admission.gate import Peer
+from serving.api.admission.room import Held
 from serving.api.exchange import new_id, now_ns
 from serving.api.faults import Fault
 from serving.api.grpc.pending import REQUEST_ID, fault
@@ -78,6 +79,7 @@ class Call(Stream[Head]):
     has_headers = False  # the response headers were sent
     drained: asyncio.Event | None = None  # set when all queued data were sent; a task waits for it
     timer: asyncio.TimerHandle | None = None  # fails the call when its deadline passes
+    arriving: Held | None = None  # counts the call among its tenant's while its message is incomplete
     _ends_ns: int | None = None
     _request_id = ""
 

@@ -101,8 +101,19 @@ class GrpcConnection(GrpcReceiver):
         if stream.answering is not None:
             stream.answering.cancel()
 
+    def _may_arrive(self, call: Call) -> bool:
+        if call.head.path == INFER:
+            try:
+                call.arriving = self._service.arriving(call)
+            except CallFailed as failed:
+                self._fail(call, failed.fault)
+                return False
+        return True
+
     def _forget(self, stream: Call) -> None:
         super()._forget(stream)
+        if stream.arriving is not None:
+            stream.arriving.arrived()
         if stream.timer is not None:
             stream.timer.cancel()
 

@@ -44,6 +44,10 @@ class GrpcReceiver(Http2Connection[Head]):
         """Answers a unary call whose message is complete."""
         raise NotImplementedError
 
+    def _may_arrive(self, call: Call) -> bool:
+        """Returns whether the rest of a unary call's message may come; otherwise the call has been failed."""
+        raise NotImplementedError
+
     def _fail(self, call: Call, fault: Fault, more: bytes = b"") -> None:
         """Ends the call with an error. Messages that are not sent yet are dropped. more: further trailers, encoded."""
         raise NotImplementedError
@@ -78,7 +82,7 @@ class GrpcReceiver(Http2Connection[Head]):
             self._fail(stream, failed.fault)
             return
         if size is None or len(received) < size:
-            if received is payload:
+            if received is payload and self._may_arrive(stream):
                 self._keep(stream, payload)
         elif len(received) > size:
             self._fail(stream, ONE_MESSAGE)
@@ -94,6 +98,8 @@ class GrpcReceiver(Http2Connection[Head]):
 
     def _take_message(self, call: Call, received: bytes | bytearray) -> None:
         """Takes the complete message of a unary call. received: the message with its prefix."""
+        if call.arriving is not None:
+            call.arriving.arrived()
         flag, size = received[0], len(received)
         message = received[PREFIX_BYTES:] if isinstance(received, bytes) else self._cut(call, received, size)
         if flag:

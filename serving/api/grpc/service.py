@@ -119,9 +119,21 @@ class GrpcService:
 
     def _held(self, message: bytes, call: Call) -> Held:
         """Reserves memory for a large message. Raises CallFailed if there is none left, or for want of a credential."""
-        caller = self._gate.check(call.peer, Action.READ)
-        held = Held(self._room, caller.tenant or call.metadata(self._tenant_header))
+        held = self._holder(call)
         held.take(len(message))
+        return held
+
+    def _holder(self, call: Call) -> Held:
+        caller = self._gate.check(call.peer, Action.READ)
+        return Held(self._room, caller.tenant or call.metadata(self._tenant_header))
+
+    def arriving(self, call: Call) -> Held | None:
+        """Counts a call among those of its tenant that are arriving; None without tenants. Raises CallFailed if there
+        are too many, or for want of a credential."""
+        if not self._gate.asks and not self._tenant_header:
+            return None
+        held = self._holder(call)
+        held.arrive()
         return held
 
     async def read_and_submit(self, message: bytes, call: Call, age_ns: int = 0) -> Pending:
@@ -220,7 +232,12 @@ class GrpcService:
     ) -> None:
         """Answers all requests of a ModelStreamInfer stream. Raises CallFailed. See `Conversation`."""
         self._gate.check(call.peer, Action.READ)  # and each request again, for its model
-        await Conversation(self, send, call).run(messages)
+        arriving = self.arriving(call)  # as long as the stream is open
+        try:
+            await Conversation(self, send, call).run(messages)
+        finally:
+            if arriving is not None:
+                arriving.arrived()
 
     async def _begin(self, message: bytes, call: Call, age_ns: int = 0) -> Answering:
         try:

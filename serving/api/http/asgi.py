@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -20,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderMap = Mapping[bytes, bytes]
 JSON_CONTENT = (b"content-type", b"application/json")
+CLOSE = (b"connection", b"close")
 
 
 class BodyTooLarge(TooLarge):
@@ -39,6 +41,23 @@ async def read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: 
     Raises BodyTooLarge as soon as the excess is known, and CallFailed if `held` has no room or the body arrives too
     slowly.
     """
+    if held is not None:
+        _arrive(held)
+    body = await _read_body(receive, headers, max_bytes, held)
+    if held is not None:
+        held.arrived()
+    return body
+
+
+def _arrive(held: Held) -> None:
+    try:
+        held.arrive()
+    except CallFailed as failed:
+        # The body would go on arriving on a connection that stays open.
+        raise CallFailed(replace(failed.fault, headers=(*failed.fault.headers, CLOSE))) from None
+
+
+async def _read_body(receive: Receive, headers: HeaderMap, max_bytes: int, held: Held | None) -> bytes | None:
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced[:18]) > max_bytes:
         # Nothing has been read yet: a client that sent "Expect: 100-continue" does not send the body, and a body that

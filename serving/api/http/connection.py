@@ -245,6 +245,8 @@ class InferConnection(UvicornConnection):
             if self._reader is not BODY:
                 self._reader = BODY
                 self._expect_rest()
+                if self._tenant and not self._may_arrive():
+                    return
             self._come_bytes += len(data)
             self._missing_bytes = missing
             if data and self._has_room(len(data)):
@@ -258,9 +260,19 @@ class InferConnection(UvicornConnection):
             if self._has_room(len(data)) and self._body is not None:
                 self._body.write(data)
                 data, self._body = self._body.getvalue(), None
+            self._held.arrived()
             self._since_s = 0.0
         self._reader = SERVER
         self._submit(data)
+
+    def _may_arrive(self) -> bool:
+        """Returns whether the rest of a body may come; otherwise the request is refused at once."""
+        try:
+            self._held.arrive()
+        except CallFailed as failed:
+            self._refuse_rest(failed.fault)
+            return False
+        return True
 
     def _has_room(self, size: int) -> bool:
         """Takes room for `size` more bytes of the body and returns whether there is enough.
@@ -479,12 +491,18 @@ class InferConnection(UvicornConnection):
             self._slow_timer = self.loop.call_later(max(left_s, 1.0), self._refuse_if_slow)
             return
         if self._reader is BODY:
-            self._is_last = True
-            self._reader = SERVER
-            self._id, self._request_id = "", self._head.request_id or new_id()
-            self._answer_fault(TOO_SLOW)
+            self._refuse_rest(TOO_SLOW)
         else:
             self._refuse(TOO_SLOW)
+
+    def _refuse_rest(self, fault: Fault) -> None:
+        """Answers a plain request whose body is incomplete, and closes the connection."""
+        self._is_last = True
+        self._reader = SERVER
+        self._since_s = 0.0
+        self._held.give_back()
+        self._id, self._request_id = "", self._head.request_id or new_id()
+        self._answer_fault(fault)
 
     def _close_if_idle(self) -> None:
         """Closes the connection if it has been idle for long enough; otherwise sets the timer to the next instant.
