@@ -57,7 +57,6 @@ class Dispatch:
     def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._submit = model.backend.submit
-        self._quota = model.quota
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in model.inputs)
         self._writer = ReplyWriter(model.name, model.version)
         self._forms: dict[object, ReplyFormat] = {}
@@ -150,20 +149,7 @@ class Dispatch:
         """Submits a request whose inputs are complete; if it belongs to a sequence, to its place in that.
 
         timeout_ns: how long its client waits; over gRPC the deadline of the call may be shorter than that of the terms.
-        Raises CallFailed if the tenant's quota is used up.
         """
-        if self._quota is None:
-            return self._hand_over(terms, payload, tenant, timeout_ns, age_ns)
-        self._quota.take(tenant)  # the observer of the backend gives it back
-        try:
-            return self._hand_over(terms, payload, tenant, timeout_ns, age_ns)
-        except Exception:
-            self._quota.give_back(tenant)
-            raise
-
-    def _hand_over(
-        self, terms: Terms, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None, age_ns: int
-    ) -> Submitted:
         rows, priority = terms.rows, terms.priority
         if terms.place is not None:
             assert self.model.sequencer is not None
@@ -176,16 +162,9 @@ class Dispatch:
     def generate(self, terms: Terms, payload: dict[str, Tensor], tenant: str, timeout_ns: int | None) -> Answers:
         """Submits a request to a generating model, which sends any number of answers."""
         assert self.model.generator is not None
-        if self._quota is not None:
-            self._quota.take(tenant)
-        try:
-            return self.model.generator.generate(
-                payload, tenant=tenant, priority=terms.priority, timeout_ns=timeout_ns, **terms.more
-            )
-        except Exception:
-            if self._quota is not None:
-                self._quota.give_back(tenant)
-            raise
+        return self.model.generator.generate(
+            payload, tenant=tenant, priority=terms.priority, timeout_ns=timeout_ns, **terms.more
+        )
 
     def reply(self, plan: Plan, completed: Completed, id: str = "") -> tuple[HeaderBlock, bytes]:
         """Returns headers and body of the answer. Raises BadOutput or BadTensor."""

@@ -1,6 +1,12 @@
-"""The interface of quotas, which bound what a tenant may ask, and the answer to a request beyond one."""
+"""The interface of quotas, which bound what a tenant may ask, and the answer to a request beyond one.
 
-from typing import Protocol
+Whoever reads a request takes its place in the quota as early as the tenant is known: over HTTP at its head, so that
+a refused request costs no body. From the moment it is submitted, the observer of the backend gives the place back.
+Until then, whoever took it does, however the request ends.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from serving.api.faults import Fault, retry_after
 
@@ -9,12 +15,27 @@ class Quota(Protocol):
     """The quotas of all tenants in this process."""
 
     def take(self, tenant: str) -> None:
-        """Counts a request that is about to be submitted. Raises CallFailed (429) if the tenant may not send it now."""
+        """Counts a request. Raises CallFailed (429) if the tenant may not send it now."""
         ...
 
     def give_back(self, tenant: str) -> None:
         """Notes that a counted request has ended, or was not submitted after all."""
         ...
+
+
+T = TypeVar("T")
+
+
+def counted(quota: Quota | None, tenant: str, submit: Callable[[], T]) -> T:
+    """Submits a request after taking its place, which is given back if `submit` raises. Raises CallFailed (429)."""
+    if quota is None:
+        return submit()
+    quota.take(tenant)
+    try:
+        return submit()
+    except BaseException:
+        quota.give_back(tenant)
+        raise
 
 
 def too_many(text: str, *, limit: int, remaining: int, window_s: int, retry_after_ns: int) -> Fault:

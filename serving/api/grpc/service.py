@@ -10,6 +10,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from serving.api.admission.gate import Action
+from serving.api.admission.quota import counted
 from serving.api.admission.room import COUNTED_BYTES, Held, Room
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan
@@ -191,7 +192,8 @@ class GrpcService:
         dispatch, plan, _ = planned
         limit_ns = _limit_ns(plan, call)
         tenant = self._tenant(call, planned.layout)
-        submitted = dispatch.hand_over(plan, payload, tenant, limit_ns, age_ns)
+        submit = partial(dispatch.hand_over, plan, payload, tenant, limit_ns, age_ns)
+        submitted = counted(dispatch.model.quota, tenant, submit)
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         request_id, trace = call.request_id(), call.metadata(TRACEPARENT)
         return Pending(submitted, planned, id, request_id, trace, tenant, began_ns, limit_ns, held)
@@ -204,7 +206,8 @@ class GrpcService:
         if dispatch.model.generator is None:
             return self._hand_over(read, call, age_ns, began_ns, held)
         tenant = self._tenant(call, planned.layout)
-        answers = dispatch.generate(plan, payload, tenant, _limit_ns(plan, call))
+        submit = partial(dispatch.generate, plan, payload, tenant, _limit_ns(plan, call))
+        answers = counted(dispatch.model.quota, tenant, submit)
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         return PendingGeneration(answers, planned, id, call, tenant, began_ns, held)
 

@@ -174,7 +174,9 @@ class ModelApp:
         outcome: Outcome | None = None
         fault: Fault | None = None
         held = Held(self.model.room, tenant)
+        is_counted = False
         try:
+            is_counted = self._count(tenant)
             body = await read_body(receive, headers, self.model.max_body_bytes, held)
             if body is None:
                 return
@@ -190,6 +192,7 @@ class ModelApp:
             else:
                 plan, id, head_bytes = self.dispatch.plan(body, head_bytes, tenant)
                 submitted = self.dispatch.submit(plan, body, head_bytes, tenant, age_ns)
+            is_counted = False  # the observer of the backend gives it back
             wire.decode.add(now_ns() - began_ns)
             outcome = await self._watch.outcome(submitted, receive)
             settled_ns = now_ns()
@@ -208,6 +211,8 @@ class ModelApp:
             fault = self.fault(error)
         finally:
             held.give_back()
+            if is_counted:
+                self._discount(tenant)
         if fault is not None:
             await send_fault(send, replace(fault, headers=(*fault.headers, (REQUEST_ID, request_id))))
         else:
@@ -229,7 +234,9 @@ class ModelApp:
         answers: Answers | None = None
         fault: Fault | None = None
         held = Held(self.model.room, tenant)
+        is_counted = False
         try:
+            is_counted = self._count(tenant)
             body = await read_body(receive, headers, self.model.max_body_bytes, held)
             if body is None:
                 return
@@ -241,6 +248,7 @@ class ModelApp:
             request = await beside(work) if is_long else work()
             id = request.id
             answers = begin(self.dispatch, request, tenant)
+            is_counted = False
             self.model.wire.decode.add(now_ns() - began_ns)
             if streams:
                 fault = await self._watch.outcome(send_all(self.model, answers, id, send, own, self.fault), receive)
@@ -251,11 +259,25 @@ class ModelApp:
             await send_fault(send, replace(fault, headers=(*fault.headers, own)))
         finally:
             held.give_back()
+            if is_counted:
+                self._discount(tenant)
         if self.model.witnesses or answers is None or type(answers.outcome) is not Completed:
             outcome = None if answers is None else answers.outcome or Cancelled()
             if fault is None and type(outcome) is not Completed:
                 fault = fault_of_outcome(cast(Outcome, outcome))
             self._witness(headers, id or own[1].decode("latin-1"), tenant, fault, outcome, began_ns, now_ns())
+
+    def _count(self, tenant: str) -> bool:
+        """Counts a request whose body is not read yet, and returns whether anything counts. Raises CallFailed (429)."""
+        if self.model.quota is None:
+            return False
+        self.model.quota.take(tenant)
+        return True
+
+    def _discount(self, tenant: str) -> None:
+        """Gives back the place of a counted request that was not submitted."""
+        assert self.model.quota is not None
+        self.model.quota.give_back(tenant)
 
     def _witness(
         self,

@@ -19,6 +19,7 @@ from serving.api.admission.age import HERE
 from serving.api.admission.bound import HEADER as BOUND
 from serving.api.admission.gate import Action
 from serving.api.admission.pace import TOO_SLOW, patience_s
+from serving.api.admission.quota import Quota
 from serving.api.admission.room import COUNTED_BYTES, Held
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
@@ -83,10 +84,12 @@ class InferConnection(UvicornConnection):
         "_held",
         "_id",
         "_idle_timer",
+        "_is_counted",
         "_is_last",
         "_missing_bytes",
         "_model",
         "_plan",
+        "_quota",
         "_reader",
         "_refusal",
         "_request_id",
@@ -109,6 +112,8 @@ class InferConnection(UvicornConnection):
         self._witnessed = bool(model.model.witnesses)
         self._wire = model.model.wire
         self._bound = model.model.bound
+        self._quota = model.model.quota
+        self._is_counted = False  # the current request, which is not submitted yet, has a place in the quota
         self._heads = heads
         self._reader = CLIENT
         self._unread = b""  # received and not processed yet
@@ -164,6 +169,7 @@ class InferConnection(UvicornConnection):
             self._submitted.cancel()
         if self._reader is BODY:
             self._held.give_back()
+        self._discount()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if self._slow_timer is not None:
@@ -229,7 +235,19 @@ class InferConnection(UvicornConnection):
         self._held.tenant = self._tenant
         self._missing_bytes = head.body_bytes
         self._body = None
+        if self._quota is not None:
+            self._count(self._quota)
         self._gather(data[start:])
+
+    def _count(self, quota: Quota) -> None:
+        """Counts the request before its body is read. Beyond the quota it is refused when its body, which is
+        discarded, has arrived."""
+        try:
+            quota.take(self._tenant)
+        except CallFailed as failed:
+            self._refusal = failed.fault
+        else:
+            self._is_counted = True
 
     def _is_admitted(self, head: Head) -> bool:
         """Returns whether a caller with a credential may predict. Others take the general path, which refuses them."""
@@ -348,6 +366,7 @@ class InferConnection(UvicornConnection):
         try:
             self._plan, self._id, json_bytes = self._dispatch.plan(body, json_bytes, self._tenant)
             self._submitted = self._dispatch.submit(self._plan, body, json_bytes, self._tenant, self._age_ns)
+            self._is_counted = False  # the observer of the backend gives it back
         except Exception as error:
             self._answer_fault(self._model.fault(error))
         else:
@@ -370,6 +389,7 @@ class InferConnection(UvicornConnection):
         try:
             self._id = request.id
             self._plan, self._submitted = self._dispatch.submit_read(request, self._tenant, self._age_ns + took_ns)
+            self._is_counted = False
         except Exception as error:
             self._answer_fault(self._model.fault(error))
         else:
@@ -427,15 +447,23 @@ class InferConnection(UvicornConnection):
         self._notify(fault.status, outcome)
 
     def _notify(self, status: int, outcome: Outcome | None) -> None:
-        """Gives back the memory of a finished request and notifies the witnesses."""
+        """Gives back what a finished request holds, and notifies the witnesses."""
         if self._held.bytes:
             self._held.give_back()
+        if self._is_counted:
+            self._discount()
         if self._witnessed or status >= 500:
             head, id = self._head, self._id or self._request_id.decode("latin-1")
             notify(
                 self._model.model, "http", id, self._tenant, status, outcome, head.traceparent,
                 self._began_ns, self._settled_ns,
             )  # fmt: skip
+
+    def _discount(self) -> None:
+        """Gives back the place in the quota of a request that was counted and not submitted."""
+        if self._is_counted and self._quota is not None:
+            self._is_counted = False
+            self._quota.give_back(self._tenant)
 
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
         """Writes an answer. headers: those of this answer, encoded, without the empty line after them."""
