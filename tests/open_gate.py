@@ -5,6 +5,6 @@ from serving.api.admission.local_gate import LocalGate
 
 
 class OpenGate(LocalGate):
-    def check(self, peer: Peer, action: Action, model: str = "", version: str = "") -> Caller:
+    def check(self, peer: Peer, action: Action, model: str = "", version: str = "", *, quietly: bool = False) -> Caller:
         """Admits the peer."""
         return ANYBODY

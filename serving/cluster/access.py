@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,10 @@ from serving.store.place import state_place
 from serving.traffic.tenants import Tenant
 
 if TYPE_CHECKING:
+    from serving.gateway.audit import Entry
     from serving.gateway.tenant_quota import TenantQuota
 
+MOST_REFUSED_BYTES = 16 << 20  # of the audit's entries about refusals
 STORE_LIMIT_S = 0.1  # for one call of Redis
 
 
@@ -58,7 +61,6 @@ async def open_gate(access: Access, admin_token: str) -> tuple[Gate, "asyncio.Ta
     if access.auth is None:
         return local, None
     # Imported here, so that servers without credentials need no package for them.
-    from serving.gateway.audit import AuditLog, Entry, audit_folder
     from serving.gateway.callers import Callers
     from serving.gateway.gate import KeyGate
     from serving.gateway.key_log import KeyLog
@@ -72,21 +74,41 @@ async def open_gate(access: Access, admin_token: str) -> tuple[Gate, "asyncio.Ta
         tokens = Tokens(rules, fetcher(jwt.jwks))
     callers = Callers(log, tokens)
     await callers.look(Calendar.now_ns())
-    folder = audit_folder(access.state)
-    audit = AuditLog(folder, f"{os.uname().nodename}-{os.getpid()}") if folder else None
-
-    def note(entry: Entry) -> None:
-        if audit is not None:
-            asyncio.get_running_loop().run_in_executor(None, audit.write, [entry])
-
     gate = KeyGate(
         callers,
         local=local,
         sees=lambda tenant, model: tenant not in access.tenants or access.tenants[tenant].may_see(model),
-        note=note,
+        note=_audit(access.state),
         claim=access.tenant_header or "x-tenant-id",
     )
-    return gate, asyncio.get_running_loop().create_task(callers.keep_current())
+
+    async def keep() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(callers.keep_current())
+            group.create_task(gate.keep_telling())
+
+    return gate, asyncio.get_running_loop().create_task(keep())
+
+
+def _audit(state: str) -> Callable[["Entry"], None] | None:
+    """Returns a function that writes an entry of this process in a thread; None if there is no audit."""
+    from serving.gateway.audit import AuditLog, audit_folder, refused_folder
+
+    folder = audit_folder(state)
+    if folder is None:
+        return None
+    writer = f"{os.uname().nodename}-{os.getpid()}"
+    changes, refusals = (
+        AuditLog(folder, writer),
+        AuditLog(refused_folder(folder), writer, most_bytes=MOST_REFUSED_BYTES),
+    )
+    thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
+
+    def note(entry: "Entry") -> None:
+        log = refusals if entry.result.startswith("refused") else changes
+        thread.submit(log.write, [entry])
+
+    return note
 
 
 async def open_quota(access: Access, replica: str) -> tuple["TenantQuota | None", "asyncio.Task[None] | None"]:

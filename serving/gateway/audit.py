@@ -1,4 +1,4 @@
-"""The record of who changed what: lines of JSON, only ever appended, in a folder of bounded size.
+"""The record of who changed what, and who was refused: lines of JSON, only ever appended, in a folder of bounded size.
 
 Each process of a server writes files of its own, so that none is written by two. Reading merges those of all. Texts
 that clients chose are cut, and whatever looks like a key or a token in them is removed before it is written.
@@ -30,7 +30,10 @@ def audit_folder(state: str) -> Path | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Something that a caller did or was refused. at_s: seconds since 1970. address: "" for a command on a machine."""
+    """Something that a caller did or was refused.
+
+    at_s: seconds since 1970. address: "" for a command on a machine, `unknown` if the load balancer does not tell it.
+    """
 
     at_s: float
     tenant: str
@@ -76,6 +79,17 @@ class AuditLog:
         """Returns the newest entries of all processes, the newest first. Lines that cannot be read are left out."""
         entries = (entry for path in self._folder.glob(_FILES.format("*", "*")) for entry in _newest(path, count))
         return nlargest(count, entries, key=lambda entry: entry.at_s)
+
+
+def refused_folder(audit: Path) -> Path:
+    """Returns the folder of refusals beside the changes: however many there are, they do not push changes out."""
+    return audit / "refused"
+
+
+def latest(audit: Path, count: int) -> list[Entry]:
+    """Returns the newest changes and refusals, the newest first."""
+    entries = [entry for folder in (audit, refused_folder(audit)) for entry in AuditLog(folder, "").last(count)]
+    return nlargest(count, entries, key=lambda entry: entry.at_s)
 
 
 def line_of(entry: Entry) -> str:

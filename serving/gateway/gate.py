@@ -1,5 +1,6 @@
 """The gate of a server whose callers need a credential: finds out who calls, applies the rules, and keeps the audit."""
 
+import asyncio
 from collections.abc import Callable
 
 from serving.api.admission import gate
@@ -11,8 +12,12 @@ from serving.gateway.audit import Entry
 from serving.gateway.caller import Caller
 from serving.gateway.callers import Callers
 from serving.gateway.keys import Scope
+from serving.gateway.refusals import Refusals
 from serving.gateway.rules import Sees, can_see, can_see_tenants, may, sees_all
 
+TELL_EVERY_S = 5  # how often it is looked for refusals that are to be written
+AUDITED = (401, 403, 429)  # refusals of these statuses; 429: too many failures from one address
+NOBODY = Caller("", "", frozenset())
 MOST_PASSES = 16  # kept with the headers of one peer, since a client chooses the names of models
 ADMIN_TOKEN = Caller("", "admin-token", frozenset({Scope.ADMIN}))  # whoever sends the secret of `admin_token_file`
 
@@ -21,7 +26,7 @@ class KeyGate:
     """Implements `api.admission.gate.Gate`.
 
     local: knows the admin token, and the address of a peer behind a load balancer.
-    sees: which models a tenant may see. note: takes an entry for the audit, without blocking.
+    sees: which models a tenant may see. note: takes an entry for the audit, without blocking, in any thread.
     claim: the header in which clients may repeat their tenant.
     """
 
@@ -41,37 +46,56 @@ class KeyGate:
         self._local = local
         self._sees = sees
         self._note = note
+        self._refusals = Refusals()
         self._claim = claim.lower()
         self._calendar: Clock = calendar or Calendar()
 
-    def check(self, peer: Peer, action: Action, model: str = "", version: str = "") -> Caller:
+    def check(self, peer: Peer, action: Action, model: str = "", version: str = "", *, quietly: bool = False) -> Caller:
         passes, asked = peer.passes, (action, model)
         if passes is not None and (kept := passes.get(asked)) is not None:
             generation, expires_ns, caller = kept
             if generation == self._callers.generation and (expires_ns is None or self._calendar.now_ns() < expires_ns):
                 return caller  # type: ignore[no-any-return]
-        caller = self._checked(peer, action, model, version)
+        caller = self._checked(peer, action, model, version, quietly=quietly)
         if passes is not None and action not in CHANGES and len(passes) < MOST_PASSES:
             passes[asked] = self._callers.generation, caller.expires_ns, caller
         return caller
 
-    def _checked(self, peer: Peer, action: Action, model: str, version: str) -> Caller:
+    def _checked(self, peer: Peer, action: Action, model: str, version: str, *, quietly: bool) -> Caller:
         if self._local.is_admin(peer):
             caller = ADMIN_TOKEN
         else:
             header = peer.header
-            caller = self._callers.of(
-                header("authorization"), header(self._claim), address=lambda: self._local.address(peer)
-            )
+            try:
+                caller = self._callers.of(
+                    header("authorization"), header(self._claim), address=lambda: self._local.address(peer)
+                )
+            except CallFailed as failed:
+                if not quietly:
+                    self._keep_refusal(NOBODY, peer, action, model, failed.fault.status)
+                raise
         try:
             may(caller, action, model, version, sees=self._sees)
         except CallFailed as failed:
-            if action in CHANGES:
-                self._keep(caller, peer, action, model, f"refused: {failed.fault.status}")
+            if not quietly:
+                self._keep_refusal(caller, peer, action, model, failed.fault.status)
             raise
-        if action in CHANGES:
-            self._keep(caller, peer, action, model, "allowed")
+        if action in CHANGES and self._note is not None:
+            self._note(self._entry(caller, peer, action, model, "allowed"))
         return caller
+
+    async def keep_telling(self) -> None:
+        """Writes the counts of refusals into the audit until it is cancelled. The owner of the gate runs this as a
+        task."""
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            self.tell()
+
+    def tell(self) -> None:
+        """Writes the refusals that were only counted, if their minute is over."""
+        for entry in self._refusals.due(self._calendar.now_ns() / 1e9):
+            if self._note is not None:
+                self._note(entry)
 
     def sees(self, caller: gate.Caller, model: str) -> bool:
         return isinstance(caller, Caller) and can_see(caller, Action.READ, model, self._sees)
@@ -79,16 +103,22 @@ class KeyGate:
     def sees_tenants(self, caller: gate.Caller) -> bool:
         return isinstance(caller, Caller) and can_see_tenants(caller)
 
-    def _keep(self, caller: Caller, peer: Peer, action: Action, object: str, result: str) -> None:
-        if self._note is not None:
-            self._note(
-                Entry(
-                    at_s=self._calendar.now_ns() / 1e9,
-                    tenant=caller.tenant,
-                    key_id=caller.key_id,
-                    action=action,
-                    object=object,
-                    result=result,
-                    address=self._local.address(peer),
-                )
-            )
+    def _keep_refusal(self, caller: Caller, peer: Peer, action: Action, model: str, status: int) -> None:
+        """Keeps what tells of missing rights: not that a model is not there, unless somebody wanted to change it."""
+        is_change = action in CHANGES
+        if self._note is None or not (is_change or status in AUDITED):
+            return
+        entry = self._entry(caller, peer, action, model if is_change else "", f"refused: {status}")
+        if (first := self._refusals.note(entry)) is not None:
+            self._note(first)
+
+    def _entry(self, caller: Caller, peer: Peer, action: Action, object: str, result: str) -> Entry:
+        return Entry(
+            at_s=self._calendar.now_ns() / 1e9,
+            tenant=caller.tenant,
+            key_id=caller.key_id,
+            action=action,
+            object=object,
+            result=result,
+            address=self._local.address(peer) or "unknown",
+        )

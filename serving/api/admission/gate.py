@@ -72,9 +72,10 @@ class Gate(Protocol):
 
     asks: bool
 
-    def check(self, peer: Peer, action: Action, model: str = "", version: str = "") -> Caller:
+    def check(self, peer: Peer, action: Action, model: str = "", version: str = "", *, quietly: bool = False) -> Caller:
         """Returns the caller. Raises CallFailed if it may not do this: 401, 403, 429 or 503, and 404 for a model that
-        it may not see, as for one that is not there. model, version: as the client names them, "" for none."""
+        it may not see, as for one that is not there. model, version: as the client names them, "" for none.
+        quietly: keeps no record of a refusal, since the same will be asked again."""
         ...
 
     def sees(self, caller: Caller, model: str) -> bool:

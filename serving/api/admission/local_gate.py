@@ -35,7 +35,7 @@ class LocalGate:
         self._peer_prefix = peer_key + b"-"
         self._admin = tuple(f"Bearer {token}".encode() for token in (admin_token, own_token) if token)
 
-    def check(self, peer: Peer, action: Action, model: str = "", version: str = "") -> Caller:
+    def check(self, peer: Peer, action: Action, model: str = "", version: str = "", *, quietly: bool = False) -> Caller:
         """Raises CallFailed with the reason (403) if the peer is not allowed."""
         if action in GUARDED and not self.is_admin(peer) and (reason := self._why_not(peer)):
             raise CallFailed(Fault(403, reason))

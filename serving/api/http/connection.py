@@ -252,7 +252,7 @@ class InferConnection(UvicornConnection):
     def _is_admitted(self, head: Head) -> bool:
         """Returns whether a caller with a credential may predict. Others take the general path, which refuses them."""
         try:
-            self._tenant = self._gate.check(head.peer, PREDICT, self._model.model.name).tenant
+            self._tenant = self._gate.check(head.peer, PREDICT, self._model.model.name, quietly=True).tenant
         except CallFailed:
             return False
         return True

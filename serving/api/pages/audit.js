@@ -4,7 +4,7 @@ import { make } from "./make.js";
 
 const $ = (id) => document.getElementById(id);
 const NOTHING = "Nothing has been changed yet. Here will appear who made, rotated or revoked a key, loaded or unloaded a model, changed "
-  + "trace or log settings or shared memory, and who was refused any of these.";
+  + "trace or log settings or shared memory, and who was refused what, the same at most once a minute.";
 // Why there is no audit, by the word of the server.
 const ABSENT = {
   open: "This server keeps no audit, because it asks nobody for a key: it would not know who did what. With server.auth in its settings it does.",

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from serving.api.http.front import LivePage, Viewer
-from serving.gateway.audit import AuditLog, audit_folder
-from serving.names import FRONT
+from serving.gateway.audit import audit_folder, latest
 
 MOST_ENTRIES = 500
 
@@ -21,7 +20,7 @@ def audit_pages(state: str, *, name: str = "headway") -> Mapping[str, LivePage]:
     absent = "" if folder else "bucket" if state else "open"
 
     async def entries(query: str, viewer: Viewer) -> tuple[str, bytes]:
-        found = await asyncio.to_thread(AuditLog(folder, FRONT).last, MOST_ENTRIES) if folder else []
+        found = await asyncio.to_thread(latest, folder, MOST_ENTRIES) if folder else []
         told = {"server": name, "absent": absent, "most": MOST_ENTRIES, "entries": [asdict(entry) for entry in found]}
         return "application/json", json.dumps(told, separators=(",", ":")).encode()
 
