@@ -41,7 +41,8 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TenantCounts:
-    """The counts of a tenant's requests in this replica, and how many more it may send at once."""
+    """The counts of a tenant's requests in this replica, and how many more it may send: at once, and today. Both of the
+    day are None without a daily total."""
 
     tenant: str
     limit: int
@@ -49,6 +50,8 @@ class TenantCounts:
     refused: Mapping[Reason, int]
     in_flight: int
     remaining: int
+    day_limit: int | None
+    day_left: int | None
 
 
 ADMITTED = Admitted()
@@ -148,16 +151,6 @@ class Quotas:
         if account is not None and account.in_flight:
             account.in_flight -= 1
 
-    def remaining(self, tenant: str, now_ns: int) -> int:
-        """Returns how many requests the tenant may send at once now, as far as this replica knows."""
-        account = self._accounts.get(tenant)
-        return self._default.at_once if account is None else account.lease.remaining(now_ns)
-
-    def tenant(self, name: str) -> Tenant:
-        """Returns the limits in force for a tenant."""
-        account = self._accounts.get(name)
-        return self._default if account is None else account.tenant
-
     def tenants(self) -> Sequence[str]:
         """Returns the names of all tenants that have sent a request or are declared, the declared ones first."""
         return list(self._accounts)
@@ -172,6 +165,8 @@ class Quotas:
                 refused=dict(account.refused),
                 in_flight=account.in_flight,
                 remaining=account.lease.remaining(now_ns),
+                day_limit=account.tenant.per_day,
+                day_left=account.lease.day_left(now_ns),
             )
             for name, account in self._accounts.items()
             if tenants is None or name in tenants

@@ -36,6 +36,13 @@ _COUNTED = (
     "cpu_s",
     "cost",
 )  # summed when the points of models are joined
+_OF_NOBODY = ("at", "seconds", "running", "wanted")  # the same for every tenant
+_NOTHING: Point = {
+    **{name: {} for name in _TABLES},
+    **dict.fromkeys(("rows", "batches", "asked", "computed", "cpu_s", "queued", "wait_ms", "memory"), 0),
+    "cost": None,
+    "busy": None,
+}
 
 
 @dataclass(slots=True)
@@ -238,14 +245,13 @@ def _joined(points: Any, snapshot: ClusterSnapshot) -> Point:
 
 
 def only_of(tenant: str, point: Point) -> Point:
-    """Returns the point as this tenant may see it: without the names of others, whose counts are summed under ""."""
-    own, shown = label(tenant), dict(point)
-    for name in ("tenants", "device_s"):
-        mine = point[name].get(own, 0) if own != OTHER else 0  # a tenant called that has no name of its own
-        shown[name] = {own: mine, "": sum(point[name].values()) - mine}
-    for name in _REFUSED:
+    """Returns the point as this tenant may see it: its own counts, and how many replicas there are. All that holds
+    requests of others too is empty."""
+    own = label(tenant)
+    shown = {**_NOTHING, **{name: point[name] for name in _OF_NOBODY}}
+    for name in ("tenants", "device_s", *_REFUSED):
         if name in point:
-            shown[name] = {own: point[name].get(own, 0) if own != OTHER else 0}
+            shown[name] = {own: point[name].get(own, 0) if own != OTHER else 0}  # one of that name has none of its own
     return shown
 
 

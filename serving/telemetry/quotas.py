@@ -15,13 +15,16 @@ class QuotaCounts:
     """The requests of one tenant that asked for a place in its quota.
 
     refused: by reason, one of `REFUSALS`. limit: requests per minute. remaining: how many requests the tenant may send
-    at once now, as far as the replica knows. Both are None for tenants that are counted together.
+    at once now, as far as the replica knows. Both are None for tenants that are counted together. day_limit, day_left:
+    the same of the day; None without a daily total.
     """
 
     admitted: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     limit: int | None = None
     remaining: int | None = None
+    day_limit: int | None = None
+    day_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,8 @@ class QuotaReading:
 
 
 def standing(readings: Iterable[QuotaReading]) -> dict[str, Any]:
-    """Returns how quotas stand over these replicas: how many of them are degraded, and each tenant's limit and what is
-    left of it.
+    """Returns how quotas stand over these replicas: how many of them are degraded, and each tenant's limits and what is
+    left of them: `limit` and `left` of a minute, and with a daily total `day_limit` and `day_left`.
 
     Parts of a limit add up. Of a shared limit each replica knows the whole, and the one that was used last knows it
     best; the others believe more to be left.
@@ -50,11 +53,16 @@ def standing(readings: Iterable[QuotaReading]) -> dict[str, Any]:
         for name, counts in reading.tenants.items():
             if counts.limit is None or counts.remaining is None:
                 continue
-            known = tenants.setdefault(name, {"limit": counts.limit, "left": counts.remaining} | {"replicas": 0})
-            if known["replicas"]:
-                left = known["left"]
-                known["left"] = min(left, counts.remaining) if reading.shared else left + counts.remaining
-            known["replicas"] += 1
-    for known in tenants.values():
-        del known["replicas"]
+            known = tenants.setdefault(name, {"limit": counts.limit})
+            _add(known, "left", counts.remaining, shared=reading.shared)
+            if counts.day_limit is not None and counts.day_left is not None:
+                known["day_limit"] = counts.day_limit
+                _add(known, "day_left", counts.day_left, shared=reading.shared)
     return {"degraded": sum(reading.degraded for reading in told), "replicas": len(told), "tenants": tenants}
+
+
+def _add(known: dict[str, int], name: str, left: int, *, shared: bool) -> None:
+    """Adds what a replica believes to be left to what the replicas before it do."""
+    if name in known:
+        left = min(known[name], left) if shared else known[name] + left
+    known[name] = left

@@ -87,6 +87,10 @@ class Alone:
             return DAY, self._day.ends_ns - now_ns
         return RATE, self._pace.wait_ns(self._clear_ns, now_ns)
 
+    def day_left(self, now_ns: int) -> int | None:
+        return None if self._day is None else max(0, self._day.left(now_ns))
+
     def level(self, now_ns: int) -> int:
         level = max(0, self._pace.level(self._clear_ns, now_ns))
-        return level if self._day is None else min(level, max(0, self._day.left(now_ns)))
+        left = self.day_left(now_ns)
+        return level if left is None else min(level, left)

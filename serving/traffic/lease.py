@@ -6,6 +6,7 @@ at once. While the shared store does not answer, the replica keeps to its own sh
 """
 
 from serving.traffic.alone import DAY, RATE, Alone, Reason, Sharing
+from serving.traffic.quota import DAY_NS
 from serving.traffic.sharing import Ask, Grant, shared_pace
 from serving.traffic.tenants import Tenant
 
@@ -102,7 +103,15 @@ class Lease:
         if self._sharing.alone_since_ns is not None:
             return here + self._share().level(now_ns)
         level = max(0, self._level_then(now_ns) - self._owed)
-        return here + (level if self._day_left is None else min(level, self._day_left))
+        left = self._day_left_then(now_ns)
+        return here + (level if left is None else min(level, left))
+
+    def day_left(self, now_ns: int) -> int | None:
+        """Returns how many more requests there may be today if all came to this replica, as far as it knows; None
+        without a daily total."""
+        alone = self._sharing.alone_since_ns is not None
+        left = self._share().day_left(now_ns) if alone else self._day_left_then(now_ns)
+        return None if left is None else left + (self.tokens if now_ns < self.until_ns else 0)
 
     def ask(self, now_ns: int) -> Ask | None:
         """Decides what to ask of the shared limit now; None if nothing. An Ask is followed by `granted` or `lost`."""
@@ -163,6 +172,17 @@ class Lease:
             self._level, self._next_ns = self._level_then(now_ns), now_ns
             self._credit = self._level  # others may use it too; then all of them pay the debt
         self._sharing.wake(self.tenant.name)
+
+    def _day_left_then(self, now_ns: int) -> int | None:
+        """Returns what is left of the day beside the lease, if nobody has taken any since the last answer."""
+        per_day, ends_ns = self.tenant.per_day, self._sharing.day_ends_ns
+        if (
+            per_day is None
+            or self._day_left is None
+            or (now_ns - ends_ns) // DAY_NS != (self._asked_ns - ends_ns) // DAY_NS
+        ):
+            return per_day
+        return max(0, self._day_left - self._owed)
 
     def _level_then(self, now_ns: int) -> int:
         """Returns the level of the shared limit now, if nobody has taken any since the last answer."""

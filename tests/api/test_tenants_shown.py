@@ -26,9 +26,8 @@ LOOKS = 60
 
 
 def quotas(look: int, *, left: int, degraded: bool) -> QuotaReading:
-    acme = QuotaCounts(
-        admitted=look * 50, refused={"rate": look * 9, "day": 0, "concurrent": look}, limit=600, remaining=0
-    )
+    told = {"rate": look * 9, "day": 0, "concurrent": look}
+    acme = QuotaCounts(admitted=look * 50, refused=told, limit=600, remaining=0, day_limit=9000, day_left=left * 10)
     beta = QuotaCounts(admitted=look * 10, refused={"rate": 0}, limit=6000, remaining=left)
     return QuotaReading(tenants={"acme": acme, "beta": beta}, degraded=degraded)
 
@@ -109,6 +108,7 @@ def test_an_administrator_sees_all_tenants_with_what_was_refused_and_is_left(pag
     assert (acme["refused, minute"], acme["refused, day"], acme["refused, at once"]) == ("1,060", "0", "118")
     assert (acme["left now"], acme["limit, minute"]) == ("0", "600")
     assert (beta["left now"], beta["refused, minute"]) == ("40", "0")
+    assert (acme["left today"], acme["limit, day"], beta["left today"]) == ("400", "9,000", "–")
     assert "refused, at once" in card(page, "Refused by quotas").locator(".legend").inner_text()
     assert page.is_visible("a[href='/audit']")
 
@@ -117,7 +117,12 @@ def test_a_tenant_sees_its_own_row_only_and_the_models_that_it_may_see(page: Any
     enter(page, ACME)
     card(page, "Tenants").locator("svg").wait_for()
     assert list(rows(page)) == ["tenant", "acme"]
-    assert dict(zip(rows(page)["tenant"], rows(page)["acme"], strict=True))["device time"] == "75 %"
+    own = dict(zip(rows(page)["tenant"], rows(page)["acme"], strict=True))
+    assert (own["requests"], own["device time"], own["left today"]) == ("5,900", "3.54 s", "400")
+    assert "share" not in own
+    titles = page.locator(".card h3").all_inner_texts()
+    assert titles == ["Tenants", "Refused by quotas", "Replicas"], "the numbers of all are for those who see all"
+    assert "20 requests per second of yours" in page.inner_text("#verdict")
     assert page.url.endswith("#scorer"), "the sum of all models is for those who see all"
     content = page.inner_text("main")
     assert "beta" not in content
@@ -130,6 +135,7 @@ def test_a_tenant_is_not_even_sent_what_it_may_not_see(address: str) -> None:
         assert answer.status_code == 200
         assert "beta" not in answer.text
         assert "hidden" not in answer.text
+        assert all(point["rows"] == 0 and not point["ended"] for point in answer.json()["points"])
     assert answer.json()["points"] == []
     assert "beta" in httpx.get(f"{address}/dashboard/data", headers={"authorization": bearer(ADMIN)}).text
     assert httpx.get(f"{address}/dashboard/data").status_code == 401

@@ -230,14 +230,15 @@ def test_a_total_of_a_day_holds_over_replicas(runner: asyncio.Runner) -> None:
 
 def test_a_tenant_that_is_not_declared_has_the_default_limits_and_a_bounded_number_is_remembered() -> None:
     quotas, clock = alone(ACME)
-    assert quotas.tenant("other").requests_per_minute == 1000
     for index in range(MOST_TENANTS + 10):
         assert quotas.admit(f"tenant {index}", clock.now_ns()) is ADMITTED
         if index:
             quotas.release(f"tenant {index}")
         clock.advance(MINUTE_NS)
-    assert quotas.tenant("tenant 0").name == "tenant 0"  # it has a request in flight
-    assert len(quotas.snapshot(clock.now_ns())) == MOST_TENANTS + 1
+    remembered = {counts.tenant: counts for counts in quotas.snapshot(clock.now_ns())}
+    assert remembered["tenant 0"].in_flight == 1
+    assert {counts.limit for counts in remembered.values()} == {1000}
+    assert len(remembered) == MOST_TENANTS + 1
 
 
 def test_the_snapshot_has_every_tenant_with_what_became_of_its_requests() -> None:
@@ -249,7 +250,7 @@ def test_the_snapshot_has_every_tenant_with_what_became_of_its_requests() -> Non
     assert acme.refused == {Reason.RATE: 2, Reason.DAY: 0, Reason.CONCURRENT: 0}
     assert (quiet.admitted, quiet.remaining) == (0, 5)
     clock.advance(MINUTE_NS)
-    assert quotas.remaining("acme", clock.now_ns()) == 10
+    assert quotas.snapshot(clock.now_ns())[0].remaining == 10
 
 
 def test_the_loop_renews_soon_after_a_request_and_gives_back_what_is_left_when_it_ends(runner: asyncio.Runner) -> None:

@@ -34,6 +34,17 @@ def test_replicas_that_do_not_reach_the_store_are_counted_and_their_parts_add_up
     assert told["tenants"]["acme"]["left"] == 20
 
 
+def test_what_is_left_of_the_day_is_told_of_tenants_that_have_a_total() -> None:
+    def day(left: int, **more: Any) -> QuotaReading:
+        counts = QuotaCounts(limit=600, remaining=1, day_limit=1000, day_left=left)
+        return QuotaReading(tenants={"acme": counts}, **more)
+
+    assert standing([day(30), day(12)])["tenants"]["acme"] == {
+        "limit": 600, "left": 2, "day_limit": 1000, "day_left": 42,
+    }  # fmt: skip
+    assert standing([day(30, shared=True), day(12, shared=True)])["tenants"]["acme"]["day_left"] == 12
+
+
 def test_of_tenants_that_are_counted_together_nothing_is_left_to_be_said() -> None:
     others = QuotaReading(tenants={OTHER: QuotaCounts(admitted=4)})
     assert standing([others])["tenants"] == {}
@@ -73,24 +84,23 @@ def test_a_point_holds_the_refusals_since_the_snapshot_before_over_all_models() 
     assert last["over_day"] == {}
 
 
-def test_a_tenant_is_told_its_own_counts_and_of_the_others_only_their_sum() -> None:
+def test_a_tenant_is_told_its_own_counts_and_no_others() -> None:
     tenants = {"acme": TenantCounts(requests=3, device_ns=S), "beta": TenantCounts(requests=9, device_ns=3 * S)}
     now = replica(counts=Counts(tenants=tenants), quotas=reading(0, refused=5))
     whole = point(cluster(replica(quotas=reading(0))), cluster(now))
     acme, beta = only_of("acme", whole), only_of("beta", whole)
-    assert (acme["tenants"], acme["device_s"], acme["over_rate"]) == (
-        {"acme": 3, "": 9},
-        {"acme": 1, "": 3},
-        {"acme": 5},
-    )
-    assert (beta["tenants"], beta["over_rate"]) == ({"beta": 9, "": 3}, {"beta": 0})
-    assert only_of("gamma", whole)["tenants"] == {"gamma": 0, "": 12}
+    assert (acme["tenants"], acme["device_s"], acme["over_rate"]) == ({"acme": 3}, {"acme": 1}, {"acme": 5})
+    assert (beta["tenants"], beta["over_rate"]) == ({"beta": 9}, {"beta": 0})
+    assert only_of("gamma", whole)["tenants"] == {"gamma": 0}
+    own = {"at", "seconds", "running", "wanted", "tenants", "device_s", "over_rate", "over_day", "over_concurrent"}
+    assert {name for name, value in acme.items() if value} <= own
+    assert set(whole) - set(acme) <= {"gpu_busy", "gpu_memory", "gpu_memory_total"}, "the page finds every field"
     assert whole["tenants"] == {"acme": 3, "beta": 9}, "the history itself is unchanged"
 
 
 def test_a_tenant_that_is_called_like_the_sum_of_others_is_not_told_it() -> None:
     whole = point(cluster(replica()), cluster(replica(counts=Counts(tenants={OTHER: TenantCounts(requests=8)}))))
-    assert only_of(OTHER, whole)["tenants"] == {OTHER: 0, "": 8}
+    assert only_of(OTHER, whole)["tenants"] == {OTHER: 0}
 
 
 def test_the_first_tenants_get_names_beside_those_in_the_settings_and_keep_them() -> None:

@@ -128,6 +128,24 @@ def test_the_total_of_a_day_ends_at_midnight() -> None:
     assert takes(lease, 5, 1000) == 3
 
 
+def test_it_tells_what_is_left_of_the_day() -> None:
+    assert Lease(ACME, Sharing(), 0).day_left(0) is None
+    alone = Lease(Tenant(name="acme", per_day=9), Sharing(alone_since_ns=0, day_ends_ns=1000, replicas=3), 0)
+    takes(alone, 1, 0)
+    assert [alone.day_left(now_ns) for now_ns in (0, 999, 1000)] == [2, 2, 3]
+    shared = Lease(Tenant(name="acme", per_day=9), Sharing(day_ends_ns=DAY_NS), 0)
+    assert shared.day_left(0) == 9  # as far as it knows
+    takes(shared, 2, 0)
+    assert shared.ask(TURN_NS) is not None
+    shared.granted(Grant(tokens=3, level=5, wait_ns=0, day_left=4))
+    assert shared.day_left(TURN_NS) == 7
+    takes(shared, 4, TURN_NS)  # one of them on credit
+    assert shared.day_left(TURN_NS) == 3
+    assert shared.remaining(TURN_NS) <= 3
+    assert shared.day_left(DAY_NS - 1) == 3
+    assert shared.day_left(DAY_NS) == 9
+
+
 def test_what_was_admitted_without_the_store_counts_for_the_day() -> None:
     sharing = Sharing(replicas=2, alone_since_ns=1)
     lease = Lease(Tenant(name="acme", requests_per_minute=6000, per_day=100), sharing, 0)

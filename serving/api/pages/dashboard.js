@@ -23,7 +23,8 @@ const budget = () => known.models.find((one) => one.name === model)?.budget_ms ?
 const has = (name) => (whole) => whole[name] !== undefined;
 
 // The rows of the page with their cards. big: computes the number for the last minute; with over, for the whole range.
-// bad: whether the number needs attention. shown: whether there is data for the row or card.
+// bad: whether the number needs attention. shown: whether there is data for the row or card. own: it has something to show
+// to a caller that is told the numbers of its own tenant only.
 const ROWS = [
   { title: "Traffic and health", says: "Are requests answered in time and without errors?", cards: [
     { title: "Requests per second", says: "answered, failed and refused", text: number, big: w.answered,
@@ -37,10 +38,10 @@ const ROWS = [
     { title: "Availability", says: "share of requests answered, over the time shown", text: share, big: w.availability, over: true,
       bad: (value) => value < AVAILABILITY, series: () => [area("availability", "good", w.availability)], most: 1, least: 0.98,
       mark: () => ({ value: AVAILABILITY, text: "goal 99.5 %" }) },
-    { title: "Tenants", says: "requests per second by tenant, and what became of them over the time shown", wide: true,
+    { title: "Tenants", says: "requests per second by tenant, and what became of them over the time shown", wide: true, own: true,
       shown: (whole) => known.quotas !== null || tenants(whole).some((name) => name !== "none"), text: number, series: (whole) => tenants(whole).slice(0, 5).map((name, index) =>
         line(name === "none" ? "no name" : name, `c${index + 1}`, w.of("tenants", name))), below: (whole, minute) => quotas.table(whole, minute, known, { number, percent }) },
-    { title: "Refused by quotas", says: "requests per second beyond a tenant's quota, refused before they reach a queue", wide: true,
+    { title: "Refused by quotas", says: "requests per second beyond a tenant's quota, refused before they reach a queue", wide: true, own: true,
       shown: (whole) => quotas.refused(whole) > 0, text: number, series: () => quotas.REASONS
         .map(([name, text], index) => line(text, `c${index + 1}`, w.total(name))) },
   ] },
@@ -61,7 +62,7 @@ const ROWS = [
         .map((name, index) => line(name, `c${index + 1}`, w.part("classes", name))), below: saidMost },
   ] },
   { title: "Machines", says: "Are replicas and hardware enough for the load?", cards: [
-    { title: "Replicas", says: "processes that run the model: running and target", text: number, big: latest("running"),
+    { title: "Replicas", own: true, says: "processes that run the model: running and target", text: number, big: latest("running"),
       also: (span) => (span.wanted === span.running ? "" : `target ${span.wanted}`), bad: (value, span) => value < span.wanted,
       series: () => [{ ...area("running", "c1", latest("running")), stepped: true }, line("target", "c3", latest("wanted"), { stepped: true })] },
     { title: "Device busy", says: "share of time with a batch on the device, CPU or GPU", text: percent, big: latest("busy"),
@@ -119,10 +120,12 @@ function draw() {
   const spans = w.columns(points, now, range, known.every_s);
   const ats = spans.map((column) => column.at);
   $("rows").replaceChildren();
-  for (const row of ROWS.filter((one) => !one.shown || one.shown(whole))) {
+  const has = (one) => !one.shown || one.shown(whole);
+  const isTold = (card) => has(card) && (known.tenant === null || card.own);
+  for (const row of ROWS.filter((one) => has(one) && one.cards.some(isTold))) {
     const cards = make("div", { class: "cards" });
     $("rows").append(make("section", {}, make("h2", {}, row.title), make("p", { class: "soft" }, row.says), cards));
-    for (const card of row.cards.filter((one) => !one.shown || one.shown(whole))) cards.append(drawn(card, whole, minute));
+    for (const card of row.cards.filter(isTold)) cards.append(drawn(card, whole, minute));
   }
   for (const place of document.querySelectorAll(".plot")) {
     const card = ROWS.flatMap((row) => row.cards).find((one) => one.title === place.dataset.card);
@@ -154,7 +157,9 @@ function verdict(minute) {
     ? absent.map((one) => `${one.name} is ${one.state.toLowerCase()}${one.reason ? `: ${one.reason}` : ""}.`)
     : [count === 1 ? `${known.models[0].name} is ready.` : `All ${count} models are ready.`];
   const whose = model ? ` for ${model}` : "";
+  const own = known.tenant === null ? 0 : (minute.tenants[known.tenant] ?? 0);
   if (!points.length) said.push("The first numbers will appear in a few seconds.");
+  else if (own) said.push(`In the last minute${whose}: ${number(own / minute.seconds)} requests per second of yours.`);
   else if (!w.owed(minute)) said.push(`No requests${whose} in the last minute.`);
   else {
     const quick = p(0.95)(minute);

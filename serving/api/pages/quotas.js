@@ -6,9 +6,9 @@ export const REASONS = [["over_rate", "refused, minute"], ["over_day", "refused,
 const SHOWN = 12;
 const sum = (table) => Object.values(table ?? {}).reduce((total, count) => total + count, 0);
 
-// The tenants with requests, the busiest first. Of others than the caller's own, the server tells the sum only, as "".
+// The tenants with requests, the busiest first.
 export function tenants(span) {
-  return Object.keys(span.tenants).filter((name) => name).sort((one, other) => span.tenants[other] - span.tenants[one]);
+  return Object.keys(span.tenants).sort((one, other) => span.tenants[other] - span.tenants[one]);
 }
 
 export const refused = (span) => REASONS.reduce((total, [name]) => total + sum(span[name]), 0);
@@ -24,19 +24,26 @@ export function table(whole, minute, known, { number, percent }) {
   const left = known.quotas?.tenants ?? {};
   const beyond = (name) => REASONS.reduce((total, [reason]) => total + (whole[reason]?.[name] ?? 0), 0);
   const asked = (name) => (whole.tenants[name] ?? 0) + beyond(name);
-  const names = [...new Set([...tenants(whole), ...Object.keys(left)])].filter((name) => name).sort((one, other) => asked(other) - asked(one));
+  const names = [...new Set([...tenants(whole), ...Object.keys(left)])].sort((one, other) => asked(other) - asked(one));
   const requests = sum(whole.tenants), device = sum(whole.device_s);
   const dash = (value, say) => (value === undefined || value === null ? "–" : say(value));
   const columns = [
     ["tenant", (name) => (name === "none" ? "no name" : name)],
     ["now, per second", (name) => (minute.seconds ? number((minute.tenants[name] ?? 0) / minute.seconds) : "–")],
     ["requests", (name) => number(whole.tenants[name] ?? 0)],
-    ["share", (name) => (requests ? percent((whole.tenants[name] ?? 0) / requests) : "–")],
-    ["device time", (name) => (device ? percent((whole.device_s[name] ?? 0) / device) : "–")],
+    // A tenant is told its own numbers only, and would have all of them.
+    ...(known.tenant === null ? [
+      ["share", (name) => (requests ? percent((whole.tenants[name] ?? 0) / requests) : "–")],
+      ["device time", (name) => (device ? percent((whole.device_s[name] ?? 0) / device) : "–")],
+    ] : [["device time", (name) => `${number(whole.device_s[name] ?? 0)} s`]]),
     ...(known.quotas ? [
       ...REASONS.map(([reason, text]) => [text, (name) => number(whole[reason]?.[name] ?? 0), (name) => whole[reason]?.[name] > 0]),
       ["left now", (name) => dash(left[name]?.left, number), (name) => left[name]?.left === 0],
       ["limit, minute", (name) => dash(left[name]?.limit, number)],
+      ...(Object.values(left).some((one) => one.day_limit !== undefined) ? [
+        ["left today", (name) => dash(left[name]?.day_left, number), (name) => left[name]?.day_left === 0],
+        ["limit, day", (name) => dash(left[name]?.day_limit, number)],
+      ] : []),
     ] : []),
   ];
   const rows = names.slice(0, SHOWN).map((name) => make("tr", {}, ...columns.map(([, say, isBad]) => make("td", isBad?.(name) ? { class: "bad" } : {}, say(name)))));

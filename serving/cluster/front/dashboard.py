@@ -95,7 +95,7 @@ class Dashboard:
         chosen = [known.name for known in models if model in (ALL, known.name)]
         decisions = [
             {"model": name, **decision}
-            for name in chosen
+            for name in (chosen if viewer.sees_tenants else ())  # their reasons tell of the load of all
             for decision in await asyncio.to_thread(self._decisions, name)
         ]
         points: list[Point] = []

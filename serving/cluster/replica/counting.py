@@ -60,6 +60,8 @@ def quota_reader(
                 refused={str(reason): count for reason, count in counts.refused.items()},
                 limit=counts.limit,
                 remaining=counts.remaining,
+                day_limit=counts.day_limit,
+                day_left=counts.day_left,
             )
             for counts in quotas.snapshot(now_ns(), named)
         }
