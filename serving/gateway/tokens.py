@@ -21,7 +21,6 @@ from serving.gateway.caller import Caller
 from serving.gateway.keys import Scope
 from serving.traffic.tenants import NAME as TENANT_NAME
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
 MOST_TOKEN_BYTES = 8 << 10
 MOST_JWKS_BYTES = 1 << 20
 FETCH_S = 5.0
@@ -29,7 +28,8 @@ REFRESH_NS = 300 * 1_000_000_000
 # The least time between two readings, if one failed or a token names a key that is not there: such tokens cost nothing.
 AGAIN_NS = 10 * 1_000_000_000
 LEEWAY_S = 30  # by which the provider's clock may be ahead
-_OF_TYPE = {
+# The algorithms that fit a type of key, and its curve. The settings offer these and no others.
+OF_TYPE = {
     ("RSA", None): ("RS256", "RS384", "RS512"),
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-384"): ("ES384",),
@@ -55,13 +55,14 @@ class BadKeySet(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """The facts that a token must state. tenant_claim, scopes_claim: the names of claims, `org.id` for nested ones."""
+    """The facts that a token must state. tenant_claim, scopes_claim: the names of claims, `org.id` for nested ones.
+    algorithms: by which it may be signed, of those in `OF_TYPE`."""
 
     issuer: str
     audience: str
     tenant_claim: str
     scopes_claim: str
-    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    algorithms: tuple[str, ...]
 
 
 class Tokens:
@@ -182,7 +183,7 @@ def signers_of(text: bytes, algorithms: Sequence[str]) -> Signers:
     signers: dict[tuple[str, str], Any] = {}
     for key in entries:
         id, kind = key.get("kid"), key.get("kty")
-        fitting = _OF_TYPE.get((str(kind), None if kind == "RSA" else str(key.get("crv"))), ())
+        fitting = OF_TYPE.get((str(kind), None if kind == "RSA" else str(key.get("crv"))), ())
         if not isinstance(id, str) or key.get("use", "sig") != "sig":
             continue
         for algorithm in fitting:

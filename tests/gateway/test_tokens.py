@@ -5,19 +5,21 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import jwt
 import pytest
 
 from serving.api.faults import CallFailed, Fault
+from serving.config import JwtSettings
 from serving.gateway.callers import NOT_NOW, UNAUTHENTICATED, Callers
 from serving.gateway.failures import BURST
 from serving.gateway.keys import Scope
 from serving.gateway.tokens import (
     AGAIN_NS,
-    ALGORITHMS,
     LEEWAY_S,
     MOST_TOKEN_BYTES,
+    OF_TYPE,
     REFRESH_NS,
     BadKeySet,
     BadToken,
@@ -29,6 +31,8 @@ from serving.gateway.tokens import (
 )
 from tests.gateway.signers import CLAIMS, RULES, forged, jwk, jwks, part, private, public, token, tokens
 from tests.gateway.stories import NOW_S, Door, S, bearer, creation, fixed
+
+ALGORITHMS = tuple({algorithm for fitting in OF_TYPE.values() for algorithm in fitting})
 
 
 @pytest.mark.parametrize("name", ["rsa", "ec", "ed"])
@@ -120,6 +124,11 @@ def test_scopes_are_a_text_or_a_list_and_claims_may_be_named_by_urls() -> None:
 def test_a_key_set_that_is_of_no_use_says_why(text: bytes, why: str) -> None:
     with pytest.raises(BadKeySet, match=why):
         signers_of(text, RULES.algorithms)
+
+
+def test_the_settings_offer_the_algorithms_that_fit_some_type_of_key_and_no_others() -> None:
+    (offered,) = get_args(JwtSettings.model_fields["algorithms"].annotation)
+    assert sorted(get_args(offered)) == sorted(ALGORITHMS)
 
 
 def test_of_a_key_set_only_keys_for_signatures_by_the_algorithms_allowed_are_taken() -> None:
