@@ -85,10 +85,9 @@ async def measure(model: str, repeats: float, seconds: float, rounds: int) -> No
     runs: dict[str, list[Run]] = {"without": [], "with": []}
     for number in range(rounds):
         for name, backend in (("without", engine), ("with", cached)):
-            runs[name].append(await run(backend, texts(number, repeats), seconds))
-            print(
-                f"{name:8} {runs[name][-1].per_s:8.1f}/s {runs[name][-1].cpu_us:9.0f} us, hits {runs[name][-1].hits:.2f}"
-            )
+            one = await run(backend, texts(number, repeats), seconds)
+            runs[name].append(one)
+            print(f"{name:8} {one.per_s:8.1f}/s {one.cpu_us:9.0f} us, hits {one.hits:.2f}")
     faster = median(one.per_s for one in runs["with"]) / median(one.per_s for one in runs["without"])
     cheaper = median(one.cpu_us for one in runs["with"]) / median(one.cpu_us for one in runs["without"])
     print(f"with the cache: {faster:.2f} times the throughput, {cheaper:.2f} of the CPU per request (medians)")
