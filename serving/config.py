@@ -1,8 +1,8 @@
 """The typed settings tree, read from one YAML file. Unknown or invalid values stop the start and are named by line.
 
-This is the only module that reads configuration. Environment variables set nothing: one file says what is served.
-`models.spec` checks what a model declares, so each rule exists once. docs/configuration.md lists every setting with its
-default and meaning; `headway settings --markdown` prints that table.
+This module and `config_features.py` are the only ones that read configuration. Environment variables set nothing: one
+file says what is served. `models.spec` checks what a model declares, so each rule exists once. docs/configuration.md
+lists every setting with its default and meaning; `headway settings --markdown` prints that table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
@@ -25,7 +23,9 @@ from pydantic import (
 from pydantic import model_validator as checks_all
 
 from models.spec import Execution, Limits, ModelSpec, Precision, Resources, TensorSpec
+from serving.config_features import InlineOrFile
 from serving.config_mistakes import mistakes
+from serving.config_section import Section
 from serving.config_source import KeyPath, SettingsError, Source, read_source
 from serving.config_values import (
     ImportString,
@@ -46,13 +46,6 @@ from serving.port_ranges import FAST_GRPC, RAY_GRPC, RAY_HTTP
 from serving.traffic.tenants import Tenant
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
-
-
-class Section(BaseModel):
-    """The base class of all settings: strict types, no unknown keys, immutable."""
-
-    # Errors hide the input: options may be secret, and clients can read the errors of a manifest's settings.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class RayPorts(NamedTuple):
@@ -602,6 +595,11 @@ class Settings(Section):
         default_factory=dict,
         description="Who may ask how much. Where tenants are declared, every tenant has a quota, also one that is not "
         "named here. Empty: no quotas.",
+    )
+    features: InlineOrFile | None = Field(
+        None,
+        description="The feature store: entities and feature views, or a file beside the settings that holds them. "
+        "See docs/features.md.",
     )
 
     _source: Source | None = PrivateAttr(None)

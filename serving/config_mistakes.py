@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from serving.config_source import KeyPath, Source
 
 # The check of a whole section begins its message with the key at fault: "datatype: 'FP31' is not one of ...".
-NAMED_KEY = re.compile(r"(?P<key>([a-z_]+|\[\d+\])(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*): (?P<text>.*)", re.DOTALL)
+NAMED_KEY = re.compile(r"(?P<key>([a-z_]+|\[\d+\])(\[\d+\])?(\.[A-Za-z_]\w*(\[\d+\])?)*): (?P<text>.*)", re.DOTALL)
 
 WANTED = {
     "string_type": "expected a text",
@@ -89,7 +89,7 @@ def _named(key: KeyPath, text: str) -> tuple[KeyPath, str]:
     match = NAMED_KEY.fullmatch(text)
     if match is None:
         return key, text
-    parts = re.findall(r"[a-z_]+|\d+", match["key"])
+    parts = re.findall(r"[A-Za-z_]\w*|\d+", match["key"])
     return (*key, *(int(part) if part.isdigit() else part for part in parts)), match["text"]
 
 

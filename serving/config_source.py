@@ -1,6 +1,6 @@
 """Reads a YAML file as plain data, with the line of every key, so that messages can name the line of a mistake.
 
-Only `serving.config` uses this. A key given twice, which YAML accepts silently, is a mistake here.
+Only `serving.config` and its parts use this. A key given twice, which YAML accepts silently, is a mistake here.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Types of single settings, each with the check of its values. Only `serving.config` uses this."""
+"""Types of single settings, each with the check of its values. Only `serving.config` and its parts use this."""
 
 import json
 import re
