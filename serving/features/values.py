@@ -19,21 +19,21 @@ def fitting(datatype: str, value: object, *, allow_nan: bool = False) -> Scalar:
     if datatype in WHOLE and isinstance(value, int) and not isinstance(value, bool):
         bits = WHOLE[datatype]
         if not -(1 << bits - 1) <= value < 1 << bits - 1:
-            raise ValueError(f"{_shown(value)} does not fit into {datatype}")
+            raise ValueError(f"{shown(value)} does not fit into {datatype}")
         return value
     if datatype in FLOATS and isinstance(value, int | float) and not isinstance(value, bool):
         return _float(datatype, value, allow_nan)
     if datatype == "BYTES" and isinstance(value, str):
         return _text(value)
     wanted = {"BOOL": "true or false", "BYTES": "a text"}.get(datatype, "a number")
-    raise ValueError(f"expected {'a whole number' if datatype in WHOLE else wanted} ({datatype}), got {_shown(value)}")
+    raise ValueError(f"expected {'a whole number' if datatype in WHOLE else wanted} ({datatype}), got {shown(value)}")
 
 
 def _float(datatype: str, value: float, allow_nan: bool) -> float:
     try:
         whole = float(value)
     except OverflowError:
-        raise ValueError(f"{_shown(value)} does not fit into {datatype}") from None
+        raise ValueError(f"{shown(value)} does not fit into {datatype}") from None
     if not isfinite(whole):
         if not allow_nan:
             raise ValueError(f"{whole} is not allowed; `allow_nan: true` allows it")
@@ -43,7 +43,7 @@ def _float(datatype: str, value: float, allow_nan: bool) -> float:
     try:
         rounded: float = struct.unpack("<f", struct.pack("<f", whole))[0]
     except OverflowError:
-        raise ValueError(f"{_shown(value)} does not fit into {datatype}") from None
+        raise ValueError(f"{shown(value)} does not fit into {datatype}") from None
     return rounded
 
 
@@ -57,6 +57,7 @@ def _text(value: str) -> str:
     return value
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Returns a value for messages, cut if it is long."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
