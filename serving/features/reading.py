@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from serving.features.views import Feature, FeatureView, Missing, Scalar
 
@@ -19,13 +20,15 @@ class Reason(StrEnum):
     UNAVAILABLE = "unavailable"  # the store does not answer
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A value as it is stored. value: None is known to be missing. version: of the view that wrote it."""
+class Stored(NamedTuple):
+    """A value as it is stored: the store packs these fields in this order.
 
-    value: Scalar | None
+    event_ms: milliseconds since 1970. version: of the view that wrote it. value: None is known to be missing.
+    """
+
     event_ms: int
     version: str
+    value: Scalar | None
 
 
 Found = Stored | Reason  # MISSING, UNREADABLE or UNAVAILABLE, if there is no stored value

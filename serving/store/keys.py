@@ -5,12 +5,16 @@ tenant `a:b` with model `c` and tenant `a` with model `b:c` have different keys.
 Cluster either.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
 VERSION = 1  # of the layout of keys and values; a new one begins beside the old one
 PREFIX = "headway"
+
+
+_encoded = lru_cache(1024)(lambda part: quote(part, safe=""))  # features have few names
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class Keys:
         """Returns the pattern, as of Redis, of the keys of a model's answers, all or those of a tenant."""
         whose = "*" if tenant is None else _quoted(tenant)  # a name with a wildcard in it is percent-encoded
         return ":".join((self.key("answer"), whose, _quoted(model), "*"))
+
+    def features(self, tenant: str, entity: str, id: str, features: Iterable[str]) -> list[str]:
+        """Returns the keys of these features of one entity, in their order: its parts are encoded once for all."""
+        beginning = self.key("feature", tenant, entity, id)
+        return [f"{beginning}:{_encoded(feature)}" for feature in features]
 
     def present(self) -> str:
         """Returns the key of the replicas that are present."""

@@ -1,15 +1,13 @@
 """Quota counters in Redis or Valkey: one round trip per turn of a replica, whatever the number of tenants."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from serving.store.base import PRESENT_NS, Renewal, StoreUnavailable
 from serving.store.connecting import Client, disconnect
 from serving.store.keys import Keys
-from serving.store.scripts import PRESENT, SETTLE, digest
+from serving.store.scripting import Call, run_scripts
+from serving.store.scripts import PRESENT, SETTLE
 from serving.traffic.sharing import Ask, Grant
-
-Call = tuple[str, str, list[object]]  # a script, its key and its arguments
 
 
 class RedisQuotaStore:
@@ -20,11 +18,11 @@ class RedisQuotaStore:
         self._keys = keys
 
     async def renew(self, replica: str, asks: Sequence[Ask]) -> Renewal:
-        answers = await self._run([self._present(replica, PRESENT_NS), *map(self._settle, asks)])
+        answers = await run_scripts(self._client, [self._present(replica, PRESENT_NS), *map(self._settle, asks)])
         return Renewal([_grant(answer) for answer in answers[1:]], _whole(answers[0]))
 
     async def leave(self, replica: str, asks: Sequence[Ask]) -> None:
-        await self._run([self._present(replica, 0), *map(self._settle, asks)])
+        await run_scripts(self._client, [self._present(replica, 0), *map(self._settle, asks)])
 
     async def close(self) -> None:
         await disconnect(self._client)
@@ -36,32 +34,6 @@ class RedisQuotaStore:
         per_day = -1 if ask.per_day is None else ask.per_day
         pace = [ask.pace.interval_ns / 1000, ask.pace.burst]
         return SETTLE, self._keys.quota(ask.tenant), [*pace, ask.want, ask.charged, ask.returned, ask.counted, per_day]
-
-    async def _run(self, calls: Sequence[Call]) -> list[Any]:
-        """Runs scripts in one round trip, in a second one those that the server does not know yet."""
-        answers = await self._send([("EVALSHA", digest(script), key, more) for script, key, more in calls])
-        unknown = [index for index, answer in enumerate(answers) if _is_unknown(answer)]
-        if unknown:
-            whole = [("EVAL", *calls[index]) for index in unknown]
-            for index, answer in zip(unknown, await self._send(whole), strict=True):
-                answers[index] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
-
-    async def _send(self, commands: Sequence[tuple[str, str, str, list[object]]]) -> list[Any]:
-        pipeline: Any = self._client.pipeline(transaction=False)
-        for command, script, key, more in commands:
-            pipeline.execute_command(command, script, 1, key, *more)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        if len(answers) != len(commands):
-            raise StoreUnavailable("garbage", f"{len(answers)} answers to {len(commands)} commands")
-        return answers
-
-
-def _is_unknown(answer: object) -> bool:
-    return isinstance(answer, Exception) and ("NOSCRIPT" in str(answer) or type(answer).__name__ == "NoScriptError")
 
 
 def _grant(answer: object) -> Grant:

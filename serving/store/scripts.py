@@ -1,4 +1,4 @@
-"""The scripts in Lua that Redis runs. They do what `serving.traffic.sharing.settle` does, by Redis's own clock.
+"""The scripts in Lua that Redis runs. SETTLE does what `serving.traffic.sharing.settle` does, by Redis's own clock.
 
 Numbers in Lua are doubles, in which nanoseconds since 1970 do not fit: instants are microseconds, paces are not whole.
 """
@@ -60,6 +60,21 @@ else
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 return redis.call('ZCARD', KEYS[1])
+"""
+
+# KEYS: a feature. ARGV: the value as `serving.store.features` packs it, its event time, and how long to keep it, in ms.
+# Writes unless what is stored has a later event time. Something that is no such value is replaced.
+# Returns 1 if it has written, else 0.
+NEWER = """
+local stored = redis.pcall('GET', KEYS[1])
+if type(stored) == 'string' then
+    local readable, kept = pcall(cmsgpack.unpack, stored)
+    if readable and type(kept) == 'table' and type(kept[1]) == 'number' and kept[1] > tonumber(ARGV[2]) then
+        return 0
+    end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return 1
 """
 
 

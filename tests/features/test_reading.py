@@ -20,7 +20,7 @@ def answered(found: Found, missing: Missing = Missing.REJECT, datatype: str = "I
 
 
 def stored(value: object = 41, age_ms: int = 0, version: str = "2") -> Stored:
-    return Stored(value, NOW_MS - age_ms, version)
+    return Stored(NOW_MS - age_ms, version, value)
 
 
 @pytest.mark.parametrize("missing", list(Missing))

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from redis.asyncio import SSLConnection
 
+from serving.features.reading import Found, Reason, Stored
 from serving.store.connecting import Address, Client, Kind, connect
+from serving.store.features import RedisFeatureStore, Wanted, Write
 from serving.store.redis import RedisQuotaStore
 from serving.traffic.quota import MINUTE_NS, Pace
 from serving.traffic.sharing import Ask
@@ -116,6 +118,29 @@ def test_a_cluster_books_tenants_on_whatever_node_they_are(tmp_path: Path) -> No
         eventually(lambda: b"cluster_state:ok" in raw_info(plain), every_s=0.05)
         assert levels(Address(url=plain, kind=Kind.CLUSTER)) == [6, 6, 6]
     gc.collect()  # the client forgets to close the connection by which it first asked for the nodes
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_cluster_keeps_features_on_whatever_node_they_are(tmp_path: Path) -> None:
+    ids = [f"u{number}" for number in range(20)]
+    wanted = [Wanted("acme", "user", id, ("age", "size")) for id in ids]
+
+    async def told(url: str) -> list[list[Found]]:
+        store = RedisFeatureStore(connect(Address(url=url, kind=Kind.CLUSTER), PATIENT_S), fresh_keys())
+        values = [
+            Write("acme", "user", id, "age", Stored(event_ms, "1", id), 60_000) for event_ms in (2, 1) for id in ids
+        ]
+        assert await store.write(values) == [True] * 20 + [False] * 20
+        found = await store.read(wanted)
+        await store.close()
+        return found
+
+    with server(tmp_path, "--cluster-enabled", "yes") as port:
+        plain = f"redis://127.0.0.1:{port}/0"
+        said(connect(Address(url=plain), PATIENT_S), "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: b"cluster_state:ok" in raw_info(plain), every_s=0.05)
+        assert asyncio.run(told(plain)) == [[Stored(2, "1", id), Reason.MISSING] for id in ids]
+    gc.collect()  # as above
 
 
 def raw_info(url: str) -> bytes:

@@ -25,3 +25,9 @@ def test_a_key_says_exactly_of_what_it_is(some: list[str], others: list[str], on
 def test_prefixes_keep_installations_apart() -> None:
     assert Keys("a").quota("t") != Keys("b").quota("t")
     assert Keys().present() != Keys().quota("present")
+
+
+@given(st.tuples(NAMES, NAMES, NAMES), st.lists(NAMES, max_size=3))
+def test_keys_of_several_features_are_those_of_each(entity: tuple[str, str, str], features: list[str]) -> None:
+    keys = Keys()
+    assert keys.features(*entity, features) == [keys.key("feature", *entity, feature) for feature in features]

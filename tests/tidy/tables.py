@@ -20,7 +20,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.bounded_folder": (),
     "serving.telemetry": ("serving.bounded_folder", "serving.core"),
     "serving.traffic": (),
-    "serving.store": ("models.breaker", "serving.core.clock", "serving.traffic"),
+    "serving.store": ("models.breaker", "serving.core.clock", "serving.features.reading", "serving.traffic"),
     "serving.gateway": (
         "serving.api.admission",
         "serving.api.faults",
@@ -32,7 +32,14 @@ HOUSE: dict[str, tuple[str, ...]] = {
     ),
     "serving.features": (),
     "serving.cache": ("serving.core", "serving.protocol", "serving.runtime.settling", "serving.store"),
-    "serving.testing": ("serving.core", "serving.store.objects", "models.base", "models.spec"),
+    "serving.testing": (
+        "serving.core",
+        "serving.features.reading",
+        "serving.store.features",
+        "serving.store.objects",
+        "models.base",
+        "models.spec",
+    ),
     "serving.config": (
         "models.spec",
         "serving.config_features",
@@ -146,7 +153,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pynvml": ("serving.operate.doctor", "serving.telemetry"),
     "prometheus_client": ("serving.telemetry.prometheus",),
     "opentelemetry": ("serving.telemetry.trace",),
-    "msgspec": ("serving.protocol",),
+    "msgspec": ("serving.protocol", "serving.store.features"),
     "orjson": ("serving.protocol", "serving.api"),
     "ml_dtypes": ("serving.protocol", "models"),
     "numpy": (
