@@ -1,0 +1,146 @@
+"""The requests to read and to write features, and the answer in columns. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serving.features.reading import Answer, Reason
+from serving.features.rows import MOST_ENTITIES, BadField, id_of
+from serving.features.values import shown
+from serving.features.views import Feature, FeatureView
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The features that are asked for of some entities of a view. reasons: whether the answer gives them, and ages."""
+
+    ids: tuple[str, ...]
+    features: tuple[Feature, ...]
+    reasons: bool = False
+
+
+class Refused(Exception):
+    """A required feature has no valid value. reason: why, for the first of them."""
+
+    def __init__(self, text: str, reason: Reason) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def asked_of(view: FeatureView, body: Mapping[str, object]) -> Asked:
+    """Returns what `{"ids": [...], "features": [...], "reasons": true}` asks for. The last two may be left out.
+
+    Raises BadField."""
+    _only(body, "ids", "features", "reasons")
+    ids = _entities(body, "ids")
+    reasons = body.get("reasons", False)
+    if not isinstance(reasons, bool):
+        raise BadField("reasons", f"expected true or false, got {shown(reasons)}")
+    names = body.get("features")
+    if names is None:
+        features = view.features
+    elif not isinstance(names, list) or not names:
+        raise BadField("features", f"expected a list of names, got {shown(names)}")
+    else:
+        features = tuple(_feature(view, name, f"features[{index}]") for index, name in enumerate(names))
+    return Asked(tuple(id_of(id, f"ids[{index}]") for index, id in enumerate(ids)), features, reasons)
+
+
+def pushed_of(body: Mapping[str, object]) -> list[object]:
+    """Returns the rows in `{"rows": [...]}`, unchecked. Raises BadField."""
+    _only(body, "rows")
+    return _entities(body, "rows")
+
+
+def columns(view: FeatureView, asked: Asked, answers: Sequence[Sequence[Answer]]) -> Json:
+    """Returns the answer: per feature a list with an element for each entity. answers: per entity, for each feature.
+
+    Raises Refused if a required feature has no valid value."""
+    check_required(view, asked.features, asked.ids, answers)
+    by_feature = dict(zip((feature.name for feature in asked.features), zip(*answers, strict=True), strict=True))
+    told: Json = {
+        "view": view.name,
+        "ids": list(asked.ids),
+        "features": {name: [one.value for one in column] for name, column in by_feature.items()},
+    }
+    if asked.reasons:
+        told["reasons"] = {name: [one.reason.value for one in column] for name, column in by_feature.items()}
+        told["ages_s"] = {
+            name: [None if one.age_ms is None else one.age_ms / 1000 for one in column]
+            for name, column in by_feature.items()
+        }
+    return told
+
+
+def check_required(
+    view: FeatureView, features: Sequence[Feature], ids: Sequence[str], answers: Sequence[Sequence[Answer]]
+) -> None:
+    """Raises Refused, with the first of them, if required features have no valid value."""
+    lacking = [
+        (feature, id, one.reason)
+        for id, of_entity in zip(ids, answers, strict=True)
+        for feature, one in zip(features, of_entity, strict=True)
+        if one.value is None
+    ]
+    if not lacking:
+        return
+    feature, id, reason = lacking[0]
+    if reason is Reason.UNAVAILABLE:
+        raise Refused(f"{view.name}.{feature.name}: the feature store does not answer", reason)
+    more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+    why = {
+        Reason.MISSING: "is not known",
+        Reason.EXPIRED: "has expired",
+        Reason.OTHER_VERSION: "is only known of another version of the view",
+        Reason.UNREADABLE: "cannot be read",
+    }
+    raise Refused(f"{view.name}.{feature.name}: the value of {view.entity} {id!r} {why[reason]}{more}", reason)
+
+
+def described(view: FeatureView) -> Json:
+    """Returns a view as the list of views shows it."""
+    return {
+        "name": view.name,
+        "entity": view.entity,
+        "key": view.key,
+        "version": view.version,
+        "features": [
+            {
+                "name": feature.name,
+                "datatype": feature.datatype,
+                "ttl_s": feature.ttl_s,
+                "missing": feature.missing.value,
+                "default": feature.default,
+            }
+            for feature in view.features
+        ],
+    }
+
+
+def _only(body: Mapping[str, object], *known: str) -> None:
+    for name in body:
+        if name not in known:
+            raise BadField(name[:100], f"unknown; possible here: {', '.join(known)}")
+
+
+def _entities(body: Mapping[str, object], name: str) -> list[object]:
+    given = body.get(name)
+    if given is None:
+        raise BadField(name, "is missing")
+    if not isinstance(given, list):
+        raise BadField(name, f"expected a list, got {shown(given)}")
+    if not given:
+        raise BadField(name, "is empty")
+    if len(given) > MOST_ENTITIES:
+        raise BadField(name, f"holds {len(given):,} entries; at most {MOST_ENTITIES:,} are taken in one request")
+    return given
+
+
+def _feature(view: FeatureView, name: object, path: str) -> Feature:
+    try:
+        return view.feature(str(name))
+    except KeyError:
+        known = ", ".join(feature.name for feature in view.features[:20])
+        raise BadField(path, f"{view.name} has no feature {shown(name)}; it has {known}") from None

@@ -1,0 +1,141 @@
+"""The feature store of a server: pushes rows into views, and reads features as of now. For all wires and tenants."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from serving.api.faults import CallFailed, Fault, retry_after
+from serving.core.clock import Calendar, Clock
+from serving.features.reading import Answer, Reason, Stored, answer, keep_ms
+from serving.features.requests import Refused, asked_of, columns, described, pushed_of
+from serving.features.rows import BadField, Row, rows_of
+from serving.features.views import Feature, FeatureView, FeatureViews
+from serving.gateway.lookups import Lookups
+from serving.store.base import StoreUnavailable
+from serving.store.features import FeatureStore, Wanted, Write
+from serving.store.guard import Guard
+
+Json = dict[str, Any]
+Item = TypeVar("Item")
+ROWS_AT_ONCE = 100  # checked before the event loop turns to something else
+WRITES_AT_ONCE = 250  # values in one round trip, for the same reason
+SOON_NS = 1_000_000_000
+
+
+class OnlineFeatures:
+    """Implements `api.features.Features`.
+
+    tenant_header: the header in which clients name their tenant, where they need no credential; "" for one tenant.
+    reads, writes: bound the time of a look-up and of a round trip that writes. calendar: the time of day.
+    """
+
+    def __init__(
+        self,
+        views: FeatureViews,
+        store: FeatureStore,
+        *,
+        reads: Guard,
+        writes: Guard,
+        tenant_header: str = "",
+        calendar: Clock | None = None,
+    ) -> None:
+        self.tenant_header = tenant_header.lower()
+        self._views = views
+        self._store = store
+        self._lookups = Lookups(store, reads)
+        self._writes = writes
+        self._calendar: Clock = calendar or Calendar()
+
+    def described(self) -> list[Json]:
+        return [described(view) for view in self._views.views.values()]
+
+    async def push(self, tenant: str, view: str, body: Mapping[str, object]) -> Json:
+        """Writes rows. Nothing is written if one of them has a mistake. Raises CallFailed."""
+        into = self._view(view)
+        try:
+            rows = await self._checked(into, pushed_of(body))
+        except BadField as error:
+            raise CallFailed(Fault(400, str(error))) from None
+        whole = sum(len(row.values) for row in rows)
+        written: list[bool] = []
+        for some in _pieces(writes_of(into, tenant, rows), WRITES_AT_ONCE):
+            try:
+                written += await self._writes.call(partial(self._store.write, some))
+            except StoreUnavailable as error:
+                raise CallFailed(_not_written(len(written), whole, error)) from error
+        return {"written": sum(written), "superseded": whole - sum(written)}
+
+    async def get(self, tenant: str, view: str, body: Mapping[str, object]) -> Json:
+        """Returns features of entities, in columns. Raises CallFailed."""
+        of_view = self._view(view)
+        try:
+            asked = asked_of(of_view, body)
+            return columns(of_view, asked, await self.answers(tenant, of_view, asked.ids, asked.features))
+        except BadField as error:
+            raise CallFailed(Fault(400, str(error))) from None
+        except Refused as error:
+            raise CallFailed(_refusal(error)) from None
+
+    async def answers(
+        self, tenant: str, view: FeatureView, ids: Sequence[str], features: Sequence[Feature]
+    ) -> list[list[Answer]]:
+        """Returns, for each entity, the answer for each of these features of the view. Without an answer of the store,
+        UNAVAILABLE is the reason of all."""
+        names = tuple(feature.name for feature in features)
+        try:
+            found = await self._lookups.read([Wanted(tenant, view.entity, id, names) for id in ids])
+        except StoreUnavailable:
+            found = [[Reason.UNAVAILABLE] * len(names)] * len(ids)
+        now_ms = self._now_ms()
+        return [
+            [answer(view, feature, one, now_ms) for feature, one in zip(features, of_entity, strict=True)]
+            for of_entity in found
+        ]
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    def _view(self, name: str) -> FeatureView:
+        try:
+            return self._views.views[name]
+        except KeyError:
+            raise CallFailed(Fault(404, f"there is no feature view {name[:100]!r}")) from None
+
+    async def _checked(self, view: FeatureView, given: Sequence[object]) -> list[Row]:
+        now_ms = self._now_ms()
+        rows: list[Row] = []
+        for some in _pieces(given, ROWS_AT_ONCE):
+            rows += rows_of(view, some, now_ms=now_ms, first=len(rows))
+            await asyncio.sleep(0)
+        return rows
+
+    def _now_ms(self) -> int:
+        return self._calendar.now_ns() // 1_000_000
+
+
+def writes_of(view: FeatureView, tenant: str, rows: Iterable[Row]) -> Iterator[Write]:
+    """Yields what the store has to write for these rows of a tenant."""
+    kept = {feature.name: keep_ms(feature) for feature in view.features}
+    for row in rows:
+        for name, value in row.values.items():
+            stored = Stored(row.event_ms, view.version, value)
+            yield Write(tenant, view.entity, row.id, name, stored, kept[name])
+
+
+def _pieces(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def _not_written(done: int, whole: int, error: StoreUnavailable) -> Fault:
+    text = f"the feature store does not answer ({error}); {done} of {whole} values were written: push the rows again"
+    return Fault(503, text, (retry_after(SOON_NS),), SOON_NS)
+
+
+def _refusal(error: Refused) -> Fault:
+    if error.reason is Reason.UNAVAILABLE:
+        return Fault(503, str(error), (retry_after(SOON_NS),), SOON_NS)
+    return Fault(404, str(error))
