@@ -12,6 +12,7 @@ from serving.api.admission.local_gate import LocalGate
 from serving.api.dispatch import SHARED_MEMORY_IS_OFF
 from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed, left_out, unknown_model
+from serving.api.features import Features
 from serving.api.metadata import server_metadata, statistics
 from serving.api.shared_memory.memory import Kind
 from serving.api.shared_memory.regions import NO_DRIVER, Regions, unknown_region
@@ -58,6 +59,7 @@ class Operations:
     counts: returns each model's entry of `model_stats`.
     strict_readiness: the server is ready only while every wanted model is ready; otherwise it always is.
     regions, control, switches: None if the settings do not allow these operations.
+    features: None if the settings declare no feature views.
     gate: decides which callers may do what.
     """
 
@@ -71,6 +73,7 @@ class Operations:
         regions: Regions | None = None,
         control: ModelControl | None = None,
         switches: Switches | None = None,
+        features: Features | None = None,
         gate: Gate | None = None,
     ) -> None:
         self.models = models
@@ -80,6 +83,7 @@ class Operations:
         self._regions = regions
         self._control = control
         self._switches = switches
+        self.features = features
         self.gate: Gate = gate or LocalGate()
 
     # -- server and models ----------------------------------------------------------------------------------------
@@ -92,6 +96,7 @@ class Operations:
             "cuda_shared_memory": self._regions if self._regions and self._regions.has_cuda else None,
             "logging": self._switches,
             "trace": self._switches,
+            "features": self.features,
         }
         return server_metadata(self.name, [extension for extension, there in offered.items() if there is not None])
 

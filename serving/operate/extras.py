@@ -13,6 +13,7 @@ def missing(settings: Settings) -> list[str]:
         ("server.auth.keys", "obstore", "auth", auth is not None and auth.keys),
         ("server.auth.jwt", "jwt", "auth", auth is not None and auth.jwt is not None),
         ("server.redis", "redis", "redis", server.redis is not None),
+        ("features", "redis", "redis", settings.features is not None),
     ]
     return [
         f"{setting} needs the package {package}: pip install 'headway[{extra}]'"

@@ -44,6 +44,8 @@ def _needs(settings: Settings) -> dict[str, str]:
         needs["quotas"] = f"each of {replicas} replicas keeps to its own share of every limit"
     if any(model.cache is not None and model.most_replicas() > 1 for model in settings.models):
         needs["cache"] = "each replica only finds the answers that it has computed itself"
+    if settings.features is not None:
+        needs["features"] = "none can be written, and every one that is read counts as unavailable"
     return needs
 
 

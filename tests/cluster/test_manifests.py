@@ -262,3 +262,7 @@ def test_what_one_machine_has_and_a_cluster_lacks_is_said() -> None:
     shared = {"auth": {"keys": True}, "state": "s3://bucket/headway", "redis": {"url": "redis://cache:6379"}}
     assert advice(Settings.model_validate(alone | {"server": shared})) == []
     assert advice(Settings.model_validate({"models": [model], "server": {"auth": "none", "host": "0.0.0.0"}})) == []
+    stats = {"entity": "user", "features": {"age": {"type": "INT64"}}}
+    features = {"entities": {"user": {"key": "user_id"}}, "views": {"stats": stats}}
+    (said_of_features,) = advice(Settings.model_validate({"models": [model], "features": features}))
+    assert said_of_features.endswith("the feature store keeps nothing, and every feature is unavailable")

@@ -68,3 +68,27 @@ def test_a_cache_of_several_replicas_is_kept_in_a_valkey_and_one_of_a_single_rep
     with own_redis(load_settings(settings_file(tmp_path, single, several, state=str(tmp_path))), said.append) as served:
         assert served.server.redis is not None
     assert said == ["cache: kept in a Valkey of Headway's own; `server.redis` names another"]
+
+
+def test_for_features_one_is_started_even_with_one_replica_and_without_it_what_that_means_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = settings_file(tmp_path, NOOP, state=str(tmp_path / "state"))
+    views = "{stats: {entity: user, features: {age: {type: INT64}}}}"
+    path.write_text(f"{path.read_text()}features: {{entities: {{user: {{key: user_id}}}}, views: {views}}}\n")
+    said: list[str] = []
+    with own_redis(load_settings(path), said.append) as served:
+        assert served.server.redis is not None
+    assert said[0].startswith("features: kept in a Valkey of Headway's own")
+
+    @contextmanager
+    def failing(folder: Path) -> Iterator[str]:
+        raise EmbeddedFailed("no binary")
+        yield ""
+
+    monkeypatch.setattr("serving.operate.own_redis.embedded", failing)
+    with own_redis(load_settings(path), said.append):
+        pass
+    assert said[1] == (
+        "WARNING: features: no binary; none can be written, and every one that is read counts as unavailable"
+    )

@@ -70,6 +70,8 @@ def test_a_package_that_the_settings_need_is_asked_for_before_ray_is_started(
     path = settings_file(
         tmp_path, NOOP, auth={"keys": True, "jwt": jwt}, redis={"url": "redis://localhost"}, haproxy="off"
     )
+    views = "{stats: {entity: user, features: {age: {type: INT64}}}}"
+    path.write_text(f"{path.read_text()}features: {{entities: {{user: {{key: user_id}}}}, views: {views}}}\n")
     monkeypatch.setattr("serving.operate.extras.find_spec", lambda package: None)
     with pytest.raises(StartFailed) as failed:
         Cluster(load_settings(path), path, print).start()
@@ -77,6 +79,7 @@ def test_a_package_that_the_settings_need_is_asked_for_before_ray_is_started(
         "server.auth.keys needs the package obstore: pip install 'headway[auth]'",
         "server.auth.jwt needs the package jwt: pip install 'headway[auth]'",
         "server.redis needs the package redis: pip install 'headway[redis]'",
+        "features needs the package redis: pip install 'headway[redis]'",
     ]
 
 

@@ -15,13 +15,16 @@ from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.secret import key
 from serving.api.http.front import Viewer
 from serving.api.shared_memory.regions import Regions
+from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.gateway.audit import Entry
 from serving.gateway.callers import Callers
 from serving.gateway.gate import KeyGate
 from serving.gateway.key_log import KeyLog
 from serving.gateway.keys import Scope
 from serving.testing.clock import ManualClock
+from serving.testing.features import MemoryFeatureStore
 from serving.testing.objects import MemoryObjects
+from tests.gateway.feature_stores import online_features
 from tests.gateway.signers import forged, public, token, tokens
 from tests.gateway.stories import NOW_S, S, bearer, creation, fixed, revocation
 from tests.house import House, house
@@ -32,6 +35,8 @@ ABSENT = {OURS: "none", TALE: "nope"}
 MODELS = (linear_spec(name=OURS), words_spec(name=TALE), linear_spec(name=HERS))
 SEEN = {"acme": {OURS, TALE}, "globex": {HERS}}
 LIVE_PAGES = ("/metrics", "/metrics/targets", "/debug/state", "/debug/stacks", "/dashboard/data", "/audit/data")
+AGE = Feature(name="age", datatype="INT64", missing=Missing.DEFAULT, default=0)
+VIEW = FeatureView(name="profile", entity="user", key="user_id", features=(AGE,))
 ACME, GLOBEX, ADMIN, OTHER_SCOPE, REVOKED, EXPIRED, UNKNOWN, ENDING, GLOBEX_ADMIN = map(fixed, range(1, 10))
 
 Headers = dict[str, str]
@@ -71,7 +76,7 @@ class Tenancy:
             creation(ACME, "acme"),
             creation(GLOBEX, "globex"),
             creation(ADMIN, "acme", (Scope.PREDICT, Scope.ADMIN)),
-            creation(OTHER_SCOPE, "acme", (Scope.FEEDBACK,)),
+            creation(OTHER_SCOPE, "acme", (Scope.FEATURES_WRITE,)),
             creation(REVOKED, "acme"),
             revocation(REVOKED.id),
             creation(EXPIRED, "acme", expires_s=NOW_S),
@@ -123,7 +128,9 @@ def tenancy(
 
     seen: the models that exist for each tenant. offers: see `house`."""
     made = Tenancy(seen)
-    offers = {"control": Control(), "switches": Switches(), "pages": dict.fromkeys(LIVE_PAGES, page)} | offers
+    features = online_features(FeatureViews.of([VIEW]), MemoryFeatureStore(made.clock), calendar=made.clock)
+    offers = {"control": Control(), "switches": Switches(), "features": features} | offers
+    offers = {"pages": dict.fromkeys(LIVE_PAGES, page)} | offers
     with house(*specs, grpc_door=grpc_door, regions=regions, gate=made.gate, **offers) as made.served:
         yield made
 
@@ -157,3 +164,14 @@ def of_a_model(expect: Expect) -> Expect:
 def predicting(who: str) -> int:
     """Expects what the scope `predict` allows, for a model of `acme`."""
     return 404 if who == "other tenant" else 403 if who == "another scope" else with_a_key(who)
+
+
+def feeding(who: str) -> int:
+    """Expects what the scope `features:write` allows."""
+    known = with_a_key(who)
+    return known if known != 200 or who == "another scope" else 403
+
+
+def reading(who: str) -> int:
+    """Expects what the scope `predict` allows, for features, whose views exist for all tenants."""
+    return 403 if who == "another scope" else with_a_key(who)

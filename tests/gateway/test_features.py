@@ -1,23 +1,20 @@
 """Tests the feature store as callers see it: what is pushed is read, mistakes lose nothing, policies cover outages."""
 
 import asyncio
-import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from models.breaker import Breaker
 from serving.api.faults import CallFailed, Fault
-from serving.core.clock import SystemClock
 from serving.features.reading import Found
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
-from serving.gateway.features import OnlineFeatures
 from serving.store.connecting import Address, connect
 from serving.store.features import FeatureStore, RedisFeatureStore, Wanted, Write
-from serving.store.guard import Guard
 from serving.testing.clock import ManualClock
 from serving.testing.features import MemoryFeatureStore
+from tests.gateway.feature_stores import online_features
 from tests.store.conftest import PATIENT_S, fresh_keys, valkey  # noqa: F401
 
 NOW = "2026-11-29T12:00:00Z"
@@ -68,12 +65,11 @@ class Fails:
 class Served:
     """The feature store with a loop and a clock of its own."""
 
-    def __init__(self, store: FeatureStore | None = None) -> None:
+    def __init__(self, store: FeatureStore | None = None, views: FeatureViews = VIEWS) -> None:
         self.clock = ManualClock(NOW_NS)
         self.store = store or MemoryFeatureStore(self.clock)
         self.runner = asyncio.Runner()
-        reads, writes = (Guard(Breaker(random.Random(1).random), SystemClock(), PATIENT_S) for _ in range(2))
-        self.features = OnlineFeatures(VIEWS, self.store, reads=reads, writes=writes, calendar=self.clock)
+        self.features = online_features(views, self.store, calendar=self.clock)
 
     def push(self, *rows: object, view: str = "user_stats", tenant: str = "acme") -> Any:
         return self.runner.run(self.features.push(tenant, view, {"rows": list(rows)}))
@@ -199,11 +195,8 @@ def test_values_of_another_version_of_the_view_are_not_served() -> None:
     store = MemoryFeatureStore(clock)
     served = Served(store)
     served.push(row(country="DE", age=41))
-    changed = Served(store)
-    changed.features._views = FeatureViews.of(
-        [FeatureView(name="user_stats", entity="user", key="user_id", version="2",
-                     features=VIEWS.views["user_stats"].features)]
-    )  # fmt: skip
+    second = replace(VIEWS.views["user_stats"], version="2")
+    changed = Served(store, FeatureViews.of([second]))
     told = changed.get("u7", features=["country"], reasons=True)
     assert (told["features"], told["reasons"]) == ({"country": ["??"]}, {"country": ["other version"]})
     assert "only known of another version" in changed.refusal("get", "u7").text

@@ -22,17 +22,22 @@ from tests.gateway.tenancy import (
     OURS,
     SEEN,
     TALE,
+    VIEW,
     Expect,
     Tenancy,
     everybody,
+    feeding,
     of_a_model,
     operators,
     predicting,
+    reading,
     tenancy,
     with_a_key,
 )
 
 INFER = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [0.5] * 16}]}
+ROWS = {"rows": [{"user_id": "u7", "event_ts": 0, "age": 41}]}
+FEATURES = {f"/{VIEW.name}": ROWS, f"/{VIEW.name}/get": {"ids": ["u7"]}}
 BODIES = {"/infer": INFER, "/generate": {"text": "a b"}, "/generate_stream": {"text": "a b"}}
 # The first rule whose expression matches `VERB path` counts. Models in paths are those of acme.
 RULES: tuple[tuple[str, Expect], ...] = (
@@ -46,6 +51,9 @@ RULES: tuple[tuple[str, Expect], ...] = (
     (r"POST /v2/models/\w+(/versions/1)?/(infer|generate|generate_stream)", predicting),
     (r"GET /v2/models/\w+(/versions/1)?(/ready|/config|/stats|/trace/setting)?", of_a_model(with_a_key)),
     (r"POST /v2/models/\w+(/versions/1)?/(trace/setting|cache/clear)", of_a_model(operators)),
+    (r"GET /v2/features", reading),
+    (r"POST /v2/features/\w+/get", reading),
+    (r"POST /v2/features/\w+", feeding),
     (r"POST /v2/repository/models/\w+/(load|unload)", of_a_model(operators)),
     (r"GET /v2/(system|cuda)sharedmemory(/region/\w+)?/status", with_a_key),
     (r"POST /v2/(system|cuda)sharedmemory(/region/\w+)?/(register|unregister)", operators),
@@ -77,14 +85,16 @@ def routes(served: Tenancy) -> list[tuple[str, str]]:
     found += [("GET", path) for path in (*PAGES, *LIVE_PAGES, "/openapi.json", "/v2")]
     # Model routes exist with a version too, and for administrators those of other tenants are described as well.
     found += [(verb, re.sub(r"(/models/\w+)", r"\1/versions/1", path)) for verb, path in found if "/v2/models/" in path]
-    return sorted({(verb, path.replace("{model}", OURS).replace("{region}", "a")) for verb, path in found
+    names = {"{model}": OURS, "{region}": "a", "{view}": VIEW.name}
+    found = [(verb, re.sub(r"\{\w+\}", lambda match: names[match[0]], path)) for verb, path in found]
+    return sorted({(verb, path) for verb, path in found
                    if f"/{HERS}" not in path and "/models/stats/versions" not in path})  # fmt: skip
 
 
 def body_of(verb: str, path: str) -> object:
     if verb != "POST":
         return None
-    tails = {**BODIES, **CHANGES}
+    tails = {**BODIES, **CHANGES, **FEATURES}
     return next((body for tail, body in tails.items() if path.endswith(tail)), {})
 
 

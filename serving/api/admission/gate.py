@@ -25,6 +25,8 @@ class Action(StrEnum):
     PAGES = "pages"  # the numbers that pages show; the pages themselves hold none
     AUDIT = "audit"
     KEYS = "keys"
+    FEATURES_READ = "read features"
+    FEATURES_WRITE = "write features"
 
 
 CHANGES = frozenset({Action.LOAD, Action.UNLOAD, Action.TRACE, Action.LOG, Action.CACHE, Action.SHARED_MEMORY})

@@ -14,7 +14,7 @@ from serving.api.faults import CallFailed, Fault
 
 ELSEWHERE = "refused: send this request from the server's machine, or with the admin token (server.admin_token_file)"
 CROSS_SITE = "refused: a web page of another site sent this request; send the admin token if that is intended"
-GUARDED = CHANGES | {Action.DEBUG, Action.AUDIT, Action.KEYS}
+GUARDED = CHANGES | {Action.DEBUG, Action.AUDIT, Action.KEYS, Action.FEATURES_WRITE}
 STRANGE_HOST = "refused: call the server by its address or as localhost, or send the admin token"
 
 

@@ -36,6 +36,8 @@ from serving.api.http.asgi import (
     send_json,
 )
 from serving.api.http.cors import Cors
+from serving.api.http.features import PATH as FEATURES
+from serving.api.http.features import answer_features
 from serving.api.http.openapi.document import document
 from serving.api.operations import Operations, Settings
 from serving.api.pages import PAGES, Page
@@ -158,6 +160,8 @@ class FrontApp:
             change = self._server.load if match[2] == "load" else self._server.unload
             await change(match[1], given, peer)
             await send_json(send, {})
+        elif path == FEATURES or path.startswith(f"{FEATURES}/"):
+            await answer_features(self._server.features, gate, path, scope, receive, send)
         elif path in _SETTINGS:
             change_settings = self._server.log if path == "/v2/logging" else self._server.trace
             await answer_settings(change_settings, scope, receive, send)

@@ -15,6 +15,7 @@ from serving.cluster import decisions
 from serving.cluster.access import Access, open_gate
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
 from serving.cluster.environment import cors
+from serving.cluster.features import open_features
 from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.catalog import Catalog
 from serving.cluster.front.collector import Collector
@@ -52,6 +53,7 @@ class Front:
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
+            features=open_features(settings),
             gate=gate,
         )
         kept = own_folder() / "history.json"

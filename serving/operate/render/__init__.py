@@ -11,4 +11,6 @@ def advice(settings: Settings) -> list[str]:
         found.append("server.state: keys have to be where all pods read them, in s3://bucket/folder or a shared volume")
     if settings.tenants and server.redis is None:
         found.append("server.redis: is unset, so every replica keeps to an equal share of each tenant's limits")
+    if settings.features is not None and server.redis is None:
+        found.append("server.redis: is unset, so the feature store keeps nothing, and every feature is unavailable")
     return found

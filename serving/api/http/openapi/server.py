@@ -25,6 +25,8 @@ def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
         paths |= _region_paths("cuda", "CudaRegions", "CudaRegistration")
     if "logging" in extensions:
         paths["/v2/logging"] = settings("the log settings", "LogSettings")
+    if "features" in extensions:
+        paths |= _feature_paths()
     if "trace" in extensions:
         paths["/v2/trace/setting"] = settings("the trace settings of all models", "TraceSettings")
     return paths
@@ -64,6 +66,24 @@ def _region_paths(kind: str, registered: str, registration: str) -> Json:
     }
 
 
+def _feature_paths() -> Json:
+    tags, errors = ["features"], (400, 403, 404, 413, 503)
+    parameters = [_in_path("view", TEXT | {"pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"})]
+    push = "Writes rows of a feature view: each with the entity's id, `event_ts`, and features"
+    get = "Returns features of entities as of now, one list per feature"
+    return {
+        "/v2/features": read("Returns the feature views", "FeatureViews", tags=tags),
+        "/v2/features/{view}": {
+            **change(push, ref("FeatureRows"), "FeaturesWritten", *errors, tags=tags),
+            "parameters": parameters,
+        },
+        "/v2/features/{view}/get": {
+            **change(get, ref("FeaturesWanted"), "FeatureColumns", *errors, tags=tags),
+            "parameters": parameters,
+        },
+    }
+
+
 def settings(subject: str, schema: str, **more: Any) -> Json:
     """Returns the operations that read and change settings. subject: names them in the summaries."""
     changed = change(f"Changes {subject}", ref(schema), schema, 400, 403, 503, **more)
@@ -74,6 +94,8 @@ def _in_path(name: str, schema: Json) -> Json:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
+_IDS = each({"type": ["string", "integer"]}) | {"minItems": 1, "maxItems": 1000}
+_BY_FEATURE: Json = {"type": "object", "additionalProperties": {"type": "array"}}
 _SIZE = {**COUNT, "description": "bytes"}
 SERVER_SCHEMAS: Json = {
     "Error": fields(error=TEXT),
@@ -90,6 +112,20 @@ SERVER_SCHEMAS: Json = {
         raw_handle=fields(("b64",), b64=TEXT | {"description": "the base64 of a CUDA IPC handle of 64 bytes"}),
         device_id=COUNT,
         byte_size=_SIZE,
+    ),
+    "FeatureViews": fields(views=each({"type": "object"})),
+    "FeatureRows": fields(
+        rows=each(wishes(event_ts={"type": ["string", "number"]})) | {"minItems": 1, "maxItems": 1000}
+    ),
+    "FeaturesWritten": fields(written=COUNT, superseded=COUNT),
+    "FeaturesWanted": fields(("ids",), ids=_IDS, features=each(TEXT) | {"minItems": 1}, reasons=FLAG),
+    "FeatureColumns": fields(
+        ("view", "ids", "features"),
+        view=TEXT,
+        ids=each(TEXT),
+        features=_BY_FEATURE,
+        reasons=_BY_FEATURE,
+        ages_s=_BY_FEATURE,
     ),
     "CudaRegions": each(fields(name=TEXT, device_id=COUNT, byte_size=_SIZE)),
     "CacheClearing": wishes(tenant=TEXT) | {"additionalProperties": False},
