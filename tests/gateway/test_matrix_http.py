@@ -51,7 +51,7 @@ RULES: tuple[tuple[str, Expect], ...] = (
     (r"POST /v2/models/\w+(/versions/1)?/(infer|generate|generate_stream)", predicting),
     (r"GET /v2/models/\w+(/versions/1)?(/ready|/config|/stats|/trace/setting)?", of_a_model(with_a_key)),
     (r"POST /v2/models/\w+(/versions/1)?/(trace/setting|cache/clear)", of_a_model(operators)),
-    (r"GET /v2/features", reading),
+    (r"GET /v2/features", with_a_key),
     (r"POST /v2/features/\w+/get", reading),
     (r"POST /v2/features/\w+", feeding),
     (r"POST /v2/repository/models/\w+/(load|unload)", of_a_model(operators)),

@@ -27,7 +27,7 @@ async def answer_features(
         raise CallFailed(wrong_verb(scope["method"], verb))
     peer = http_peer(scope)
     if view is None:
-        gate.check(peer, Action.FEATURES_READ)
+        gate.check(peer, Action.READ)
         await send_json(send, {"views": features.described()})
         return
     caller = gate.check(peer, Action.FEATURES_READ if is_get else Action.FEATURES_WRITE)
