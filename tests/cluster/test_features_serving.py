@@ -1,0 +1,106 @@
+"""Tests the feature store on `headway serve` as a user starts it: real Ray, HAProxy and Valkey, keys of tenants."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from serving.cli import app
+from serving.operate.processes import descendants
+from tests.cluster.conftest import NOOP, settings_file
+from tests.cluster.test_tenants_serving import key
+from tests.patience import eventually
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
+PORT, GRPC_PORT = 18541, 18543
+URL = f"http://127.0.0.1:{PORT}"
+FEATURES = """\
+entities: {user: {key: user_id}}
+views:
+  stats:
+    entity: user
+    features:
+      age: {type: INT64}
+      country: {type: BYTES, missing: default, default: "??"}
+"""
+
+
+@dataclass
+class Served:
+    """A running server, and files with keys: a reader of each tenant, and one of acme that pushes."""
+
+    process: "subprocess.Popen[bytes]"
+    acme: Path
+    globex: Path
+    feeder: Path
+
+    def features(self, *words: str, key: Path) -> str:
+        done = CliRunner().invoke(app, ["features", *words, "--url", URL, "--key-file", str(key)])
+        return done.stdout if done.exit_code == 0 else f"failed: {done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("features")
+    state = str(folder / "state")
+    path = settings_file(folder, NOOP, http_port=PORT, grpc_port=GRPC_PORT, auth={"keys": True}, state=state)
+    (folder / "views.yaml").write_text(FEATURES)
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"features": "views.yaml"}))
+    files = []
+    for tenant, scope in (("acme", "predict"), ("globex", "predict"), ("acme", "features:write")):
+        files.append(folder / f"{tenant}-{scope.partition(':')[0]}.key")
+        files[-1].write_text(key(path, tenant, scope))
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "serving", "serve", str(path)], stdout=output, stderr=output)
+    try:
+        eventually(lambda: (process.poll(), log.read_text()), lambda seen: "is ready at" in seen[1], patience_s=120)
+        yield Served(process, *files)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def test_what_one_tenant_pushes_it_reads_and_no_other_does(served: Served, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f"user_id,event_ts,age,country\n7,{time.time()},41,DE\n")
+    assert "lacks the scope `features:write`" in served.features("push", str(file), "--view", "stats", key=served.acme)
+    assert served.features("push", str(file), "--view", "stats", key=served.feeder) == ""
+    assert "lacks the scope `predict`" in served.features("get", "stats", "7", key=served.feeder)
+    assert '"DE"' in served.features("get", "stats", "7", key=served.acme)
+    assert "the value of user '7' is not known" in served.features("get", "stats", "7", key=served.globex)
+
+
+def test_the_server_offers_features_and_describes_them(served: Served) -> None:
+    headers = {"authorization": f"Bearer {served.globex.read_text()}"}
+    assert "features" in httpx.get(f"{URL}/v2", headers=headers).json()["extensions"]
+    views = httpx.get(f"{URL}/v2/features", headers=headers).json()["views"]
+    assert [(view["name"], [feature["name"] for feature in view["features"]]) for view in views] == [
+        ("stats", ["age", "country"])
+    ]
+
+
+def test_while_valkey_is_gone_defaults_are_served_and_required_features_are_refused(served: Served) -> None:
+    (valkey,) = [
+        pid for pid in descendants(served.process.pid) if "valkey-server" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(valkey, signal.SIGSTOP)
+    try:
+        told = served.features("get", "stats", "7", "--feature", "country", key=served.acme)
+        assert '"??"' in told
+        assert "unavailable" in told
+        assert "the feature store does not answer" in served.features("get", "stats", "7", key=served.acme)
+    finally:
+        os.kill(valkey, signal.SIGCONT)
+    eventually(
+        lambda: served.features("get", "stats", "7", key=served.acme), lambda told: '"DE"' in told, patience_s=60
+    )
