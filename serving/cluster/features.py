@@ -32,7 +32,7 @@ def open_features(settings: Settings) -> "OnlineFeatures | None":
     writes = Guard(Breaker(random), SystemClock(), WRITE_LIMIT_S)
     store: FeatureStore = NoFeatureStore()
     if settings.server.redis is not None:
-        client, writes = connected(settings.server.redis, WRITE_LIMIT_S)
+        client, writes = connected(settings.server.redis, WRITE_LIMIT_S, is_bounded=True)
         store = RedisFeatureStore(client, Keys())
     views, header = settings.features.declared(), settings.server.tenant_header
     return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=header)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 _FILES = ("password_file", "ca_file", "cert_file", "key_file")
 
 
-def connected(told: RedisSettings, limit_s: float) -> "tuple[Client, Guard]":
+def connected(told: RedisSettings, limit_s: float, *, is_bounded: bool = False) -> "tuple[Client, Guard]":
     """Returns a client, which connects when it is first used, and the guard for its calls. limit_s: for one call.
+    is_bounded: no call is made without a guard.
 
     Raises ModuleNotFoundError with advice without `headway[redis]`."""
     # Imported here, so that servers without a Redis need no package for it.
@@ -26,4 +27,4 @@ def connected(told: RedisSettings, limit_s: float) -> "tuple[Client, Guard]":
     files = {name: Path(file) for name in _FILES if (file := getattr(told, name))}
     kind = Kind.SENTINEL if told.master else Kind.CLUSTER if told.cluster else Kind.SERVER
     address = Address(url=told.url, kind=kind, master=told.master or "", username=told.username, **files)
-    return connect(address, limit_s), Guard(Breaker(random), SystemClock(), limit_s)
+    return connect(address, limit_s, is_bounded=is_bounded), Guard(Breaker(random), SystemClock(), limit_s)

@@ -1,6 +1,6 @@
 """Decides the answer for a feature from what is stored of it: a value with the reason and its age. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -34,8 +34,7 @@ class Stored(NamedTuple):
 Found = Stored | Reason  # MISSING, UNREADABLE or UNAVAILABLE, if there is no stored value
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer for one feature of one entity. value: None is a refusal, because the feature is required.
 
     age_ms: the time since the event of the stored value; None if there is none.
@@ -49,21 +48,28 @@ class Answer:
 _KINDS = {"BOOL": bool, "INT32": int, "INT64": int, "FP32": float, "FP64": float, "BYTES": str}
 
 
-def answer(view: FeatureView, feature: Feature, found: Found, now_ms: int) -> Answer:
-    """Returns the answer for a feature. now_ms: milliseconds since 1970."""
-    if isinstance(found, Reason):
-        return Answer(feature.default, found)
-    age_ms = max(0, now_ms - found.event_ms)
-    if found.version != view.version:
-        return Answer(feature.default, Reason.OTHER_VERSION, age_ms)
-    if found.value is None:
-        return Answer(feature.default, Reason.MISSING, age_ms)
-    if type(found.value) is not _KINDS[feature.datatype]:
-        return Answer(feature.default, Reason.UNREADABLE, age_ms)
-    if age_ms < feature.ttl_s * 1000:
-        return Answer(found.value, Reason.PRESENT, age_ms)
-    value = found.value if feature.missing is Missing.LAST_KNOWN else feature.default
-    return Answer(value, Reason.EXPIRED, age_ms)
+def answering(view: FeatureView, feature: Feature, now_ms: int) -> Callable[[Found], Answer]:
+    """Returns the function that answers for a feature, whatever the entity. now_ms: milliseconds since 1970."""
+    # Looked up once, since a request may ask for thousands of values.
+    own, default, kind, ttl_ms = view.version, feature.default, _KINDS[feature.datatype], feature.ttl_s * 1000
+    answers_late, present = feature.missing is Missing.LAST_KNOWN, Reason.PRESENT
+
+    def answer(found: Found) -> Answer:
+        if not isinstance(found, Stored):
+            return Answer(default, found)
+        event_ms, version, value = found
+        age_ms = now_ms - event_ms if event_ms < now_ms else 0
+        if version != own:
+            return Answer(default, Reason.OTHER_VERSION, age_ms)
+        if value is None:
+            return Answer(default, Reason.MISSING, age_ms)
+        if type(value) is not kind:
+            return Answer(default, Reason.UNREADABLE, age_ms)
+        if age_ms < ttl_ms:
+            return Answer(value, present, age_ms)
+        return Answer(value if answers_late else default, Reason.EXPIRED, age_ms)
+
+    return answer
 
 
 def keep_ms(feature: Feature) -> int:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from serving.api.faults import CallFailed, Fault, retry_after
 from serving.core.clock import Calendar, Clock
-from serving.features.reading import Answer, Reason, Stored, answer, keep_ms
+from serving.features.reading import Answer, Reason, Stored, answering, keep_ms
 from serving.features.requests import Refused, asked_of, columns, described, pushed_of
 from serving.features.rows import BadField, Row, rows_of
 from serving.features.views import Feature, FeatureView, FeatureViews
@@ -89,10 +89,8 @@ class OnlineFeatures:
         except StoreUnavailable:
             found = [[Reason.UNAVAILABLE] * len(names)] * len(ids)
         now_ms = self._now_ms()
-        return [
-            [answer(view, feature, one, now_ms) for feature, one in zip(features, of_entity, strict=True)]
-            for of_entity in found
-        ]
+        judges = [answering(view, feature, now_ms) for feature in features]
+        return [[judge(one) for judge, one in zip(judges, of_entity, strict=True)] for of_entity in found]
 
     async def close(self) -> None:
         await self._store.close()

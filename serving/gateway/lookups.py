@@ -2,10 +2,23 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
 
 from serving.features.reading import Found
+from serving.store.base import StoreUnavailable
 from serving.store.features import FeatureStore, Wanted
 from serving.store.guard import Guard
+
+PATIENCE_S = 1.0  # for the connection that a look-up was too short to open
+
+
+class Asked(NamedTuple):
+    """The wish of one caller, and where it waits for the answer."""
+
+    wanted: Sequence[Wanted]
+    answer: asyncio.Future[list[list[Found]]]
 
 
 class Lookups:
@@ -14,37 +27,49 @@ class Lookups:
     def __init__(self, store: FeatureStore, guard: Guard) -> None:
         self._store = store
         self._guard = guard
-        self._wanted: list[Wanted] = []
-        self._turn: asyncio.Task[list[list[Found]]] | None = None  # not begun yet: others may join
-        self._reading: set[asyncio.Task[list[list[Found]]]] = set()
+        self._asked: list[Asked] = []  # of this turn
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retrying = False
 
     async def read(self, wanted: Sequence[Wanted]) -> list[list[Found]]:
         """Returns what is stored of each wanted feature. Raises StoreUnavailable.
 
         A caller that is ended takes nothing away from those that share its look-up."""
-        first = len(self._wanted)
-        self._wanted += wanted
-        if self._turn is None:
-            self._turn = self._kept(asyncio.create_task(self._look_up()))
-        found = await asyncio.shield(self._turn)
-        return found[first : first + len(wanted)]
+        if not self._asked:
+            self._begin(asyncio.create_task(self._look_up()))
+        answer: asyncio.Future[list[list[Found]]] = asyncio.get_running_loop().create_future()
+        self._asked.append(Asked(wanted, answer))
+        return await answer
 
-    async def _look_up(self) -> list[list[Found]]:
-        wanted, self._wanted, self._turn = self._wanted, [], None
+    async def _look_up(self) -> None:
+        asked, self._asked = self._asked, []
+        wanted = [one for some in asked for one in some.wanted]
+        try:
+            found = iter(await self._guard.call(partial(self._store.read, wanted)))
+        except StoreUnavailable as error:
+            for one in asked:
+                if not one.answer.done():
+                    one.answer.set_exception(StoreUnavailable(error.kind, str(error)))
+            if error.kind == "slow" and not self._retrying:
+                self._begin(asyncio.create_task(self._read_patiently(wanted)))
+            return
+        for one in asked:
+            part = list(islice(found, len(one.wanted)))
+            if not one.answer.done():
+                one.answer.set_result(part)
 
-        def begin() -> asyncio.Future[list[list[Found]]]:
-            # Goes on after the guard's time: a connection that takes longer to open would never be there otherwise.
-            return asyncio.shield(self._kept(asyncio.create_task(self._store.read(wanted))))
+    async def _read_patiently(self, wanted: Sequence[Wanted]) -> None:
+        """Reads for nobody: a connection that takes longer to open than a look-up may would never be there."""
+        self._retrying = True
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._store.read(wanted)
+        except Exception:
+            return  # the guard counts and tells failures of look-ups that somebody waits for
+        finally:
+            self._retrying = False
 
-        return await self._guard.call(begin)
-
-    def _kept(self, task: asyncio.Task[list[list[Found]]]) -> asyncio.Task[list[list[Found]]]:
-        """Returns the task, and holds it until it has ended: the loop itself would not."""
-        self._reading.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[list[list[Found]]]) -> None:
-        self._reading.discard(task)
-        if not task.cancelled():
-            task.exception()  # those that waited long enough have been told; asyncio would log it for the others
+    def _begin(self, task: asyncio.Task[None]) -> None:
+        """Holds a task until it has ended: the loop itself would not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -63,10 +63,13 @@ class FileCredentials(CredentialProvider):
         return await asyncio.to_thread(self.get_credentials)
 
 
-def connect(address: Address, limit_s: float) -> Client:
-    """Returns a client that connects when it is first used. limit_s: for each wait for the server."""
+def connect(address: Address, limit_s: float, *, is_bounded: bool = False) -> Client:
+    """Returns a client that connects when it is first used.
+
+    limit_s: for each wait for the server. is_bounded: whoever calls bounds the time of every call, so that the client
+        need not: its own limits cost a look-up more than the rest of it."""
     options: dict[str, Any] = {
-        "socket_timeout": limit_s,
+        "socket_timeout": None if is_bounded else limit_s,
         "socket_connect_timeout": limit_s,
         "retry": Retry(NoBackoff(), 0),  # whoever calls has a breaker
     }
@@ -86,6 +89,11 @@ def connect(address: Address, limit_s: float) -> Client:
             hosts = [_host(text) for text in parts.netloc.split(",")]
             master: Client = Sentinel(hosts, **options).master_for(address.master)  # type: ignore[no-untyped-call]
             return master
+
+
+def is_cluster(client: Client) -> bool:
+    """Returns whether keys are on several nodes, so that most commands take only one of them."""
+    return isinstance(client, RedisCluster)
 
 
 async def disconnect(client: Client) -> None:

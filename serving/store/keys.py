@@ -14,9 +14,6 @@ VERSION = 1  # of the layout of keys and values; a new one begins beside the old
 PREFIX = "headway"
 
 
-_encoded = lru_cache(1024)(lambda part: quote(part, safe=""))  # features have few names
-
-
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of one installation. prefix: sets it apart from others in the same database."""
@@ -42,7 +39,7 @@ class Keys:
     def features(self, tenant: str, entity: str, id: str, features: Iterable[str]) -> list[str]:
         """Returns the keys of these features of one entity, in their order: its parts are encoded once for all."""
         beginning = self.key("feature", tenant, entity, id)
-        return [f"{beginning}:{_encoded(feature)}" for feature in features]
+        return [f"{beginning}:{_quoted(feature)}" for feature in features]
 
     def present(self) -> str:
         """Returns the key of the replicas that are present."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.features.reading import Answer, Found, Reason, Stored, answer, keep_ms
+from serving.features.reading import Answer, Found, Reason, Stored, answering, keep_ms
 from serving.features.views import Feature, FeatureView, Missing
 
 NOW_MS = 1_000_000_000
@@ -16,7 +16,8 @@ def feature(missing: Missing = Missing.REJECT, datatype: str = "INT64") -> Featu
 
 def answered(found: Found, missing: Missing = Missing.REJECT, datatype: str = "INT64") -> Answer:
     made = feature(missing, datatype)
-    return answer(FeatureView(name="v", entity="user", key="id", version="2", features=(made,)), made, found, NOW_MS)
+    view = FeatureView(name="v", entity="user", key="id", version="2", features=(made,))
+    return answering(view, made, NOW_MS)(found)
 
 
 def stored(value: object = 41, age_ms: int = 0, version: str = "2") -> Stored:

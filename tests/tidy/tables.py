@@ -232,7 +232,7 @@ TASK_OWNERS = {
     "serving.cluster.access": "two tasks for the life of a process; they log every failure and continue",
     "serving.cluster.front.dashboard": "one task for the life of the front; it logs every failure and continues",
     "serving.cluster.replica.grpc_door": "opens a port once, and logs why it could not",
-    "serving.gateway.lookups": "two tasks per turn, which those that asked await; one may outlast its time",
+    "serving.gateway.lookups": "one task per turn, which tells those that asked; one at most that outlasts its time",
     "serving.testing.backend": "a fake: the task is the request, and its submitter awaits it",
     "loadtest": "a client, not a server",
 }
