@@ -16,7 +16,8 @@ from serving.features.values import fitting
 from serving.features.views import DAY_S, Feature, FeatureView, FeatureViews, Missing
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-RESERVED = ("event_ts", "created_ts", "tenant", "view", "date")  # columns that Headway itself writes
+# Columns that Headway itself writes.
+RESERVED = ("entity_id", "cleared", "event_ts", "created_ts", "view_version", "tenant", "view", "date")
 KEY = "features"
 Read = TypeVar("Read", bound=Section)
 

