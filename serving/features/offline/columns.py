@@ -10,10 +10,13 @@ _MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 def ids_of(column: pa.Array) -> pa.Array:
     """Returns ids of entities as text; whole numbers in decimal. Raises ValueError for a column of another type."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if not (is_text or pa.types.is_integer(kind) or pa.types.is_null(kind)):
+    if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise ValueError(f"is of type {column.type}; an id is a text or a whole number")
     return column.cast(kind).cast(pa.string())
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def micros_of(column: pa.Array) -> pa.Array:
