@@ -33,7 +33,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     ),
     "serving.features": (),
     "serving.cache": ("serving.core", "serving.protocol", "serving.runtime.settling", "serving.store"),
-    "serving.features.offline": ("serving.features", "models.beside"),
+    "serving.features.offline": ("serving.core.clock", "serving.features", "models.beside"),
     "serving.testing": (
         "serving.core",
         "serving.features.reading",
