@@ -18,7 +18,7 @@ from rich.table import Table
 
 from serving import explain as explaining
 from serving.config import Settings, SettingsError, load_settings
-from serving.operate import cache, features, keys
+from serving.operate import cache, features, features_offline, keys
 
 app = typer.Typer(
     name="headway",
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app)
 app.add_typer(cache.app)
+features.app.add_typer(features_offline.app)
 app.add_typer(features.app)
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)

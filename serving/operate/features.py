@@ -25,8 +25,8 @@ from serving.operate.feature_files import BadLine, Line, batches, body_of, is_cs
 app = typer.Typer(
     name="features",
     no_args_is_help=True,
-    help="Push values of features to a running server, and read them. The settings of the server declare the views, "
-    "under `features`.",
+    help="Push values of features to a running server and read them; store raw Parquet files; make training sets. The "
+    "settings declare the views, under `features`.",
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)

@@ -4,12 +4,15 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.breaker import Breaker
+from serving.core.clock import SystemClock
 from serving.features.offline import layout, materialize
 from serving.features.offline.materialize import BadSource, Done, Raw, files_of, stored_batches
 from serving.features.offline.transform import transformation_of
@@ -18,6 +21,7 @@ from serving.features.rows import Row
 from serving.features.views import Feature, FeatureView, Missing
 from serving.operate.online_values import OnlineValues
 from serving.store.features import Wanted
+from serving.store.guard import Guard
 from serving.testing.clock import ManualClock
 from serving.testing.features import MemoryFeatureStore
 from tests.features.offline_store import DAY, NOON, SECOND
@@ -37,6 +41,10 @@ VIEW = FeatureView(
 
 def times(*micros: int | None) -> pa.Array:
     return pa.array(micros, pa.timestamp("us"))
+
+
+def guard() -> Guard:
+    return Guard(Breaker(Random(1).random), SystemClock(), limit_s=10.0)
 
 
 class Place:
@@ -70,7 +78,7 @@ class Place:
             raw=Raw(created=created),
             calendar=self.clock,
         )
-        given: dict[str, Any] = {"online": OnlineValues(self.online), "progress": lambda path, done: None}
+        given: dict[str, Any] = {"online": OnlineValues(self.online, guard()), "progress": lambda path, done: None}
         return asyncio.run(materialize.materialize(batches, view, "acme", **given | options))
 
     def stored(self) -> list[dict[str, Any]]:
@@ -148,7 +156,7 @@ def test_a_run_that_was_ended_is_completed_by_the_next(place: Place, monkeypatch
             return await super().write(tenant, view, rows)
 
     with pytest.raises(Ended):
-        place.run(source, online=Ending(place.online))
+        place.run(source, online=Ending(place.online, guard()))
     assert place.value("u1", "count") == 1
     assert place.run(source).added == 0  # the third batch had been stored, and was not yet online
     assert place.value("u1", "count") == 3

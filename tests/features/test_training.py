@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.features.offline.history import Found
+from serving.features.offline.layout import view_folder
 from serving.features.offline.training import BATCH_ROWS, BadLabels, Limits, Made, make_training_set
 from serving.features.views import Feature, FeatureView, Missing
 from tests.features.offline_store import DAY, NOON, SECOND, Row, stored
@@ -29,6 +30,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 def made(folder: Path, labels: pa.Table, **options: Any) -> tuple[Made, pa.Table]:
     """Returns the report and the training set."""
+    view_folder(folder / "store", "acme", "clicks").mkdir(parents=True, exist_ok=True)
     pq.write_table(labels, folder / "labels.parquet", row_group_size=1000)
     given: dict[str, Any] = {
         "root": folder / "store",
@@ -157,6 +159,7 @@ def test_labels_that_cannot_be_used_are_refused_by_file_and_column(
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    view_folder(tmp_path, "acme", "clicks").mkdir(parents=True)
     (tmp_path / "labels.csv").write_text("user_id,at\n")
     with pytest.raises(BadLabels, match=r"labels.csv: is no Parquet file"):
         make_training_set(
@@ -180,4 +183,4 @@ def test_nothing_is_left_of_a_training_set_that_failed(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         made(tmp_path, labels)
-    assert [path.name for path in tmp_path.iterdir()] == ["labels.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.parquet", "store"]

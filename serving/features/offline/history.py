@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from serving.features.offline import answering, layout
 from serving.features.offline.answering import MICROS, SQL_TYPES, feature_column, key_column, quoted, text
+from serving.features.offline.errors import OfflineError
 from serving.features.views import Feature, FeatureView
 
 READABLE = tuple(str(number) for number in range(1, layout.SCHEMA + 1))  # the schemas of files
 
 
-class StoreUnreadable(Exception):
+class StoreUnreadable(OfflineError):
     """The files of the offline store cannot be read. The text names one."""
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from serving.core.clock import Clock
 from serving.features.offline import layout
 from serving.features.offline.columns import ids_of, micros_of
+from serving.features.offline.errors import OfflineError
 from serving.features.offline.latest import latest_of
 from serving.features.offline.transform import BadColumn, BadTransformation, Transformation, features_of, refuse
 from serving.features.rows import EVENT_TS, FUTURE_MS, LONGEST_ID, Row
@@ -28,7 +29,7 @@ from serving.features.views import FeatureView
 BATCH_ROWS = 1 << 17  # of raw rows; another number makes other batches, which are stored again
 
 
-class BadSource(ValueError):
+class BadSource(OfflineError):
     """A raw file cannot be materialized. The text names the file, the column, and the first wrong row of the file, from
     0. The batches before it are stored."""
 

@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 
 from serving.features.offline.answering import column_of, key_column, reason_column_of
 from serving.features.offline.columns import ids_of, micros_of
-from serving.features.offline.history import Found, History, open_database
+from serving.features.offline.errors import OfflineError
+from serving.features.offline.history import Found, History, StoreUnreadable, open_database
+from serving.features.offline.layout import view_folder
 from serving.features.views import FeatureView
 
 BATCH_ROWS = 1 << 16
 
 
-class BadLabels(ValueError):
+class BadLabels(OfflineError):
     """The labels cannot be used. The text names the file, the column, and the row (from 0) if there is one."""
 
 
@@ -59,6 +61,9 @@ def make_training_set(
     known from its event on. reasons: adds a column for each feature that says why it has no valid value.
     Raises BadLabels, StoreUnreadable, and OSError.
     """
+    for view in views:
+        if not (folder := view_folder(root, tenant, view.name)).is_dir():
+            raise StoreUnreadable(f"{folder} is not there: no rows of {view.name} are stored for the tenant {tenant!r}")
     with (
         _opened(labels) as source,
         TemporaryDirectory(dir=limits.spill) as spill,
@@ -66,11 +71,14 @@ def make_training_set(
     ):
         _check(source.schema_arrow, labels, views, time_column, reasons)
         _load(source, labels, views, time_column, database)
-        history = History(database, by_event_time=by_event_time)
-        for view in views:
-            history.join(view, root, tenant)
-        _write(source, history.answers(reasons=reasons), out)
-        return Made(source.metadata.num_rows, history.found())
+        try:
+            history = History(database, by_event_time=by_event_time)
+            for view in views:
+                history.join(view, root, tenant)
+            _write(_batches(source, labels), source.schema_arrow, history.answers(reasons=reasons), out)
+            return Made(source.metadata.num_rows, history.found())
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise StoreUnreadable(f"the join failed: {str(error).partition(chr(10))[0]}") from error
 
 
 def _opened(path: Path) -> pq.ParquetFile:
@@ -108,7 +116,7 @@ def _load(
     columns = "".join(f", {column} VARCHAR" for column in keys.values())
     database.execute(f"CREATE TEMP TABLE labels (label BIGINT, asked_at BIGINT{columns})")
     first = 0
-    for batch in source.iter_batches(BATCH_ROWS, columns=list({time_column, *keys})):
+    for batch in _batches(source, path, list({time_column, *keys})):
         times = _read(micros_of, batch, time_column, path)
         if times.null_count:
             row = first + times.is_null().index(True).as_py()
@@ -129,19 +137,25 @@ def _read(how: Callable[[pa.Array], pa.Array], batch: pa.RecordBatch, name: str,
         raise BadLabels(f"{path}: {name}: {error}") from None
 
 
-def _write(source: pq.ParquetFile, answers: pa.RecordBatchReader, out: Path) -> None:
+def _write(labels: Iterable[pa.RecordBatch], schema: pa.Schema, answers: pa.RecordBatchReader, out: Path) -> None:
     """Writes each batch of labels with its answers. Under another name until the file is whole."""
     unfinished = out.with_name(f".{out.name}.{token_hex(8)}")
-    schema = source.schema_arrow
     for field in answers.schema:
         schema = schema.append(field)
     try:
         with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-            for batch, answered in _in_step(source.iter_batches(BATCH_ROWS), answers):
+            for batch, answered in _in_step(labels, answers):
                 writer.write_table(pa.table([*batch.columns, *answered.columns], schema=schema))
         os.replace(unfinished, out)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _batches(source: pq.ParquetFile, path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from source.iter_batches(BATCH_ROWS, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise BadLabels(f"{path}: cannot be read: {error}") from error
 
 
 def _in_step(

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from models.beside import import_beside
 from serving.features.offline.columns import is_text
+from serving.features.offline.errors import OfflineError
 from serving.features.offline.layout import TYPES
 from serving.features.values import FLOATS, LONGEST_TEXT
 from serving.features.views import Feature, FeatureView
@@ -18,7 +19,7 @@ from serving.features.views import Feature, FeatureView
 Transformation = Callable[[pa.Table], pa.Table]
 
 
-class BadTransformation(Exception):
+class BadTransformation(OfflineError):
     """The function that a view names cannot be found, fails, or returns something that is no table of the features."""
 
 
