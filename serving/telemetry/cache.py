@@ -39,10 +39,10 @@ class CacheCounts:
 class CacheRecorder:
     """Counts for one cache, and tells the engine's recorder about requests that never reached the engine.
 
-    row_ns: returns the device time that one row takes now.
+    row_ns: returns the device time that a row has taken on average; 0 as long as none was computed.
     """
 
-    def __init__(self, recorder: Recorder, row_ns: Callable[[], int]) -> None:
+    def __init__(self, recorder: Recorder, row_ns: Callable[[], float]) -> None:
         self._counts = CacheCounts()
         self._recorder = recorder
         self._row_ns = row_ns
@@ -50,8 +50,9 @@ class CacheRecorder:
 
     def counts(self, answers: int, size: int) -> CacheCounts:
         """Returns the live counts, not a copy. answers, size: in memory now."""
-        self._counts.saved_ns += self._rows * self._row_ns()
-        self._rows = 0
+        if row_ns := self._row_ns():
+            self._counts.saved_ns += int(self._rows * row_ns)
+            self._rows = 0
         self._counts.answers, self._counts.bytes = answers, size
         return self._counts
 

@@ -109,7 +109,10 @@ async def open_cache(
     from serving.cache.backend import CachedBackend
     from serving.store.keys import Keys
 
-    counts = CacheRecorder(recorder, engine.batcher.row_ns)
+    def row_ns() -> float:
+        return recorder.counts().batch_ns.total / max(1, engine.statistics().inference_count)
+
+    counts = CacheRecorder(recorder, row_ns)
     keys = Keys()
     shared = None
     if caching.redis is not None:
