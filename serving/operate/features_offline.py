@@ -1,4 +1,4 @@
-"""The commands `headway features` that work on files: materialize raw Parquet, and make training sets.
+"""The commands `headway features` on files: materialize raw Parquet, make training sets, check what was served.
 
 Results are on standard output; what people should know is on standard error.
 """
@@ -6,35 +6,35 @@ Results are on standard output; what people should know is on standard error.
 import asyncio
 import json
 import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from serving.config import Settings, SettingsError, load_settings
+from serving.config import Settings
 from serving.core.clock import Calendar
-from serving.features.offline.errors import OfflineError
 from serving.features.rows import EVENT_TS
 from serving.features.views import FeatureView
+from serving.operate.offline_command import (
+    err,
+    failures_printed,
+    memory_of,
+    print_table,
+    root_of,
+    say,
+    settings_of,
+    view_of,
+)
 from serving.operate.own_redis import own_redis
-from serving.store.base import StoreUnavailable
-from serving.store.objects import BadPath, scheme_of
-from serving.store.place import NoState, state_place
 
 if TYPE_CHECKING:
     from serving.features.offline.materialize import Done
+    from serving.features.offline.served import Difference, Served
 
 app = typer.Typer()
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
-FOLDER = "features"  # of the state
-_MEMORY = re.compile(r"[1-9][0-9]{0,5}(MB|GB)")
 
 Config = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The settings, which declare the views under `features`.")
@@ -45,6 +45,7 @@ Store = Annotated[
 ]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant whose features they are.")]
 Time = Annotated[str, typer.Option("--time", metavar="COLUMN", help="The column with the time.")]
+Memory = Annotated[str, typer.Option("--memory", help="What DuckDB holds before it uses the disk.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
 
 
@@ -76,12 +77,10 @@ def history(
 
     Nothing that was known only later is in it. Labels keep their columns and their order.
     """
-    if not _MEMORY.fullmatch(memory):
-        _mistake("--memory: write a number with its unit, such as 500MB or 4GB")
-    settings = _settings(config)
-    chosen = [_view(settings, name) for name in dict.fromkeys(views.split(","))]
-    root = _root(settings, store)
-    with _failures_printed():
+    settings = settings_of(config)
+    chosen = [view_of(settings, name) for name in dict.fromkeys(views.split(","))]
+    root = root_of(settings, store)
+    with failures_printed():
         from serving.features.offline.training import Limits, make_training_set
 
         made = make_training_set(
@@ -90,7 +89,7 @@ def history(
             to,
             root=root,
             tenant=tenant,
-            limits=Limits(memory, threads or os.cpu_count() or 1, to.parent),
+            limits=Limits(memory_of(memory), threads or os.cpu_count() or 1, to.parent),
             time_column=time,
             by_event_time=as_of_event_time,
             reasons=reasons,
@@ -99,14 +98,12 @@ def history(
     if as_json:
         typer.echo(json.dumps({"out": str(to), "labels": made.labels, "found": found}, indent=2))
         return
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("view", "feature", "valid", "expired", "missing"):
-        table.add_column(column, overflow="fold", justify="left" if column in ("view", "feature") else "right")
-    for view, features in found.items():
-        for name, counts in features.items():
-            table.add_row(view, name, *(f"{count:,}" for count in counts.values()))
-    out.print(table)
-    _say(f"{to}: {made.labels:,} labels")
+    print_table(
+        {"view": view, "feature": name} | {reason: f"{count:,}" for reason, count in counts.items()}
+        for view, features in found.items()
+        for name, counts in features.items()
+    )
+    say(f"{to}: {made.labels:,} labels")
 
 
 @app.command()
@@ -135,9 +132,9 @@ def materialize(
     The view's transformation makes features of the raw columns. What is stored already is not stored again, so run it
     again after it was ended.
     """
-    settings = _settings(config)
-    into, root = _view(settings, view), _root(settings, store)
-    with _failures_printed():
+    settings = settings_of(config)
+    into, root = view_of(settings, view), root_of(settings, store)
+    with failures_printed():
         from serving.features.offline.materialize import Raw, files_of, stored_batches
         from serving.features.offline.transform import transformation_of
 
@@ -153,12 +150,60 @@ def materialize(
         if offline_only:
             done = asyncio.run(_materialized(batches, into, tenant, None))
         else:
-            with own_redis(settings, _say) as served:
+            with own_redis(settings, say) as served:
                 done = asyncio.run(_materialized(batches, into, tenant, served))
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:
-        _say(_told(done))
+        say(_told(done))
+
+
+@app.command()
+def check(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(metavar="LOG...", exists=True, dir_okay=False, help="Logs of served values, as JSON lines."),
+    ],
+    config: Config,
+    store: Store = None,
+    memory: Memory = "2GB",
+    as_json: AsJson = False,
+) -> None:
+    """Compare what was served with what the history says of the same times. Exits with code 1 if anything differs."""
+    settings = settings_of(config)
+    root = root_of(settings, store)
+    declared = settings.features.declared().views if settings.features else {}
+    with failures_printed(), TemporaryDirectory() as spill:
+        from serving.features.offline.replay import replay
+        from serving.features.offline.training import Limits
+
+        answers = [served for log in logs for served in _served(log)]
+        found = list(replay(answers, declared, root, Limits(memory_of(memory), os.cpu_count() or 1, Path(spill))))
+    foreign = sum(served.view not in declared for served in answers)
+    if as_json:
+        told = {"answers": len(answers), "not_declared": foreign, "differences": [_facts(one) for one in found]}
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        print_table(_facts(one) for one in found)
+        passed_over = f"{foreign:,} of them of views that are not declared"
+        say(f"{len(answers):,} answers, {passed_over}; {len(found):,} values differ")
+    if found:
+        raise typer.Exit(1)
+
+
+def _served(log: Path) -> "Iterator[Served]":
+    """Yields the answers in a log. Raises BadLine, with the name of the file."""
+    from serving.features.offline.served import BadLine, served_in
+
+    with log.open(encoding="utf-8") as lines:
+        try:
+            yield from served_in(lines)
+        except BadLine as error:
+            raise BadLine(f"{log}:{error}") from None
+
+
+def _facts(difference: "Difference") -> dict[str, Any]:
+    return {name.removesuffix("_ms"): value for name, value in asdict(difference).items()}
 
 
 async def _materialized(batches: Any, view: FeatureView, tenant: str, settings: Settings | None) -> "Done":
@@ -178,65 +223,3 @@ async def _materialized(batches: Any, view: FeatureView, tenant: str, settings: 
 
 def _told(done: "Done") -> str:
     return f"{done.rows:,} rows, {done.added:,} of them new; {done.online:,} values put online"
-
-
-def _settings(config: Path) -> Settings:
-    try:
-        settings = load_settings(config)
-    except SettingsError as error:
-        for mistake in error.mistakes:
-            err.print(mistake, style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
-    if settings.features is None:
-        _mistake(f"{config}: declares no features; see docs/features.md")
-    return settings
-
-
-def _view(settings: Settings, name: str) -> FeatureView:
-    views = settings.features.declared().views if settings.features else {}
-    if name not in views:
-        _mistake(f"there is no feature view {name!r}; known: {', '.join(views)}")
-    return views[name]
-
-
-def _root(settings: Settings, store: Path | None) -> Path:
-    """Returns the folder of the offline store. Exits with code 2 if there is none."""
-    if store is not None:
-        return store.expanduser()
-    try:
-        scheme, place = scheme_of(state_place(settings.server.state))
-    except (BadPath, NoState) as error:
-        _mistake(str(error))
-    if scheme != "file":
-        _mistake(f"server.state is {place}; files of features need a folder, name one with --store")
-    return Path(place) / FOLDER
-
-
-@contextmanager
-def _failures_printed() -> Iterator[None]:
-    """Prints why a command failed, and exits with code 1."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name not in ("pyarrow", "duckdb", "redis"):
-            raise
-        text = f"{error.name} is not installed: pip install 'headway[features]'"
-    except OSError as error:
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except StoreUnavailable as error:
-        text = f"the online store does not answer: {error}; what was stored in files stays, run the command again"
-    except OfflineError as error:
-        text = str(error)
-    else:
-        return
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)
-
-
-def _say(text: str) -> None:
-    err.print(text, markup=False, highlight=False)
-
-
-def _mistake(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(2)

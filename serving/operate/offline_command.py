@@ -1,0 +1,103 @@
+"""Parts that the commands on files of features share: their settings, their output, and what they say on failure."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serving.config import Settings, SettingsError, load_settings
+from serving.features.offline.errors import OfflineError
+from serving.features.views import FeatureView
+from serving.store.base import StoreUnavailable
+from serving.store.objects import BadPath, scheme_of
+from serving.store.place import NoState, state_place
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+FOLDER = "features"  # of the state
+_MEMORY = re.compile(r"[1-9][0-9]{0,5}(MB|GB)")
+
+
+def print_table(rows: Iterable[Mapping[str, Any]]) -> None:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for row in rows:
+        if not table.columns:
+            for column in row:
+                table.add_column(column, overflow="fold")
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    if table.row_count:
+        out.print(table)
+
+
+def memory_of(text: str) -> str:
+    if not _MEMORY.fullmatch(text):
+        mistake("--memory: write a number with its unit, such as 500MB or 4GB")
+    return text
+
+
+def settings_of(config: Path) -> Settings:
+    try:
+        settings = load_settings(config)
+    except SettingsError as error:
+        for text in error.mistakes:
+            err.print(text, style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    if settings.features is None:
+        mistake(f"{config}: declares no features; see docs/features.md")
+    return settings
+
+
+def view_of(settings: Settings, name: str) -> FeatureView:
+    views = settings.features.declared().views if settings.features else {}
+    if name not in views:
+        mistake(f"there is no feature view {name!r}; known: {', '.join(views)}")
+    return views[name]
+
+
+def root_of(settings: Settings, store: Path | None) -> Path:
+    """Returns the folder of the offline store. Exits with code 2 if there is none."""
+    if store is not None:
+        return store.expanduser()
+    try:
+        scheme, place = scheme_of(state_place(settings.server.state))
+    except (BadPath, NoState) as error:
+        mistake(str(error))
+    if scheme != "file":
+        mistake(f"server.state is {place}; files of features need a folder, name one with --store")
+    return Path(place) / FOLDER
+
+
+@contextmanager
+def failures_printed() -> Iterator[None]:
+    """Prints why a command failed, and exits with code 1."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("pyarrow", "duckdb", "redis"):
+            raise
+        text = f"{error.name} is not installed: pip install 'headway[features]'"
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except StoreUnavailable as error:
+        text = f"the online store does not answer: {error}; what was stored in files stays, run the command again"
+    except OfflineError as error:
+        text = str(error)
+    else:
+        return
+    err.print(text, style="red", markup=False, highlight=False)
+    raise typer.Exit(1)
+
+
+def say(text: str) -> None:
+    err.print(text, markup=False, highlight=False)
+
+
+def mistake(text: str) -> NoReturn:
+    err.print(text, style="red", markup=False, highlight=False)
+    raise typer.Exit(2)
