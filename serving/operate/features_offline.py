@@ -22,6 +22,7 @@ from serving.operate.offline_command import (
     err,
     failures_printed,
     memory_of,
+    mistake,
     print_table,
     root_of,
     say,
@@ -77,6 +78,8 @@ def history(
 
     Nothing that was known only later is in it. Labels keep their columns and their order.
     """
+    if not to.parent.is_dir():
+        mistake(f"--out: there is no folder {to.parent}")
     settings = settings_of(config)
     chosen = [view_of(settings, name) for name in dict.fromkeys(views.split(","))]
     root = root_of(settings, store)

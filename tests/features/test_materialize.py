@@ -266,6 +266,14 @@ def test_a_file_that_is_no_parquet_is_named(place: Place) -> None:
         place.run(place.folder / "raw.parquet")
 
 
+def test_a_file_that_is_damaged_inside_is_named(place: Place) -> None:
+    source = place.source()
+    whole = source.read_bytes()
+    source.write_bytes(whole[:4] + b"\xff" * 200 + whole[204:])
+    with pytest.raises(BadSource, match=r"raw.parquet: "):
+        place.run(source)
+
+
 def test_a_source_is_a_file_a_folder_or_a_pattern(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", "deep/c.parquet", "deep/_temporary/d.parquet", ".e.parquet", "f.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -141,6 +141,7 @@ def test_the_folder_of_the_files_can_be_named(headway: Headway, tmp_path: Path) 
     [
         (("history", "labels.parquet", "--views", "stats,none", "--out", "t"), "no feature view 'none'; known: stats"),
         (("history", "labels.parquet", "--views", "stats", "--out", "t", "--memory", "4"), "--memory: write a number"),
+        (("history", "labels.parquet", "--views", "stats", "--out", "no/t"), "--out: there is no folder no"),
         (("materialize", "raw.parquet", "--view", "none"), "there is no feature view 'none'; known: stats"),
     ],
 )

@@ -3,18 +3,21 @@
 import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving.features.offline.history import Found
 from serving.features.offline.layout import view_folder
 from serving.features.offline.training import BATCH_ROWS, BadLabels, Limits, Made, make_training_set
 from serving.features.views import Feature, FeatureView, Missing
-from tests.features.offline_store import DAY, NOON, SECOND, Row, stored
+from tests.features.offline_store import DAY, NOON, SECOND, Row, stored, tried
 
 VIEW = FeatureView(
     name="clicks",
@@ -110,6 +113,40 @@ def test_a_value_is_valid_for_its_seconds_on_the_day_that_has_23_hours(tmp_path:
         tmp_path, pa.table({"user_id": ["u1"] * 2, "at": pa.array(at, pa.timestamp("us", "Europe/Berlin"))})
     )
     assert table["clicks__count"].to_pylist() == [3, None]
+
+
+SPRING, AUTUMN = (int(datetime(2024, *day, 1, tzinfo=UTC).timestamp()) * SECOND for day in ((3, 31), (10, 27)))
+AROUND = st.tuples(st.sampled_from([SPRING, AUTUMN]), st.integers(-8, 8)).map(lambda at: at[0] + at[1] * 900 * SECOND)
+ROWS = st.lists(
+    st.builds(
+        Row,
+        st.sampled_from(["u1", "u2"]),
+        AROUND,
+        AROUND,
+        st.fixed_dictionaries({}, optional={"count": st.integers(0, 9), "share": st.sampled_from([0.25, 0.75])}),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=ROWS,
+    labels=st.lists(st.tuples(st.sampled_from(["u1", "u2", "u3"]), AROUND), max_size=8),
+    unit=st.sampled_from(["s", "ms", "us", "ns"]),
+    zone=st.sampled_from([None, "UTC", "Europe/Berlin", "America/New_York", "+05:30"]),
+    by_event_time=st.booleans(),
+)
+def test_labels_around_the_change_of_clocks_equal_trying_every_row(rows, labels, unit, zone, by_event_time) -> None:
+    with TemporaryDirectory() as folder:
+        stored(Path(folder) / "store", VIEW, rows)
+        at = times(*(at for _, at in labels), unit=unit, zone=zone)
+        table = pa.table({"user_id": pa.array([id for id, _ in labels], pa.string()), "at": at})
+        _, table = made(Path(folder), table, by_event_time=by_event_time, reasons=True)
+    expected = [tried(VIEW, rows, id, at, by_event_time=by_event_time) for id, at in labels]
+    for feature in ("count", "share"):
+        columns = (table[f"clicks__{feature}"].to_pylist(), table[f"clicks__{feature}__reason"].to_pylist())
+        assert list(zip(*columns, strict=True)) == [answer[feature] for answer in expected]
 
 
 def test_a_date_is_its_midnight_in_utc(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def _batches(path: Path, view: FeatureView, raw: Raw) -> Iterator[pa.RecordBatch
                     told = "is missing" if not count else "is there twice"
                     raise BadSource(f"{path}: the column {name!r} {told}; columns: {', '.join(names)}")
             yield from file.iter_batches(BATCH_ROWS)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise BadSource(f"{path}: is no Parquet file that can be read: {error}") from error
 
 

@@ -84,7 +84,7 @@ def make_training_set(
 def _opened(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise BadLabels(f"{path}: is no Parquet file that can be read: {error}") from None
 
 
