@@ -8,8 +8,11 @@ import pytest
 from serving.api.faults import CallFailed
 from serving.cluster.front.collector import Replies
 from serving.cluster.replica.caching import ReplicaCache
+from serving.cluster.replica.counting import QuotaRecorder
+from serving.core.outcome import Cancelled
 from serving.protocol.errors import BadMessage
 from serving.store.base import StoreUnavailable
+from serving.telemetry.cache import CacheRecorder
 
 
 class Recorded:
@@ -63,3 +66,25 @@ def test_a_wrong_field_is_named(changes: dict[str, object]) -> None:
     with pytest.raises(BadMessage) as mistake:
         cleared(Recorded(), changes)
     assert mistake.value.path == next(iter(changes))
+
+
+class Places:
+    """A quota that writes down whose places are given back."""
+
+    def __init__(self) -> None:
+        self.given_back: list[str] = []
+
+    def take(self, tenant: str) -> None:
+        raise NotImplementedError
+
+    def give_back(self, tenant: str) -> None:
+        self.given_back.append(tenant)
+
+
+def test_requests_that_never_reach_the_engine_give_their_places_in_the_quota_back() -> None:
+    places = Places()
+    recorder = CacheRecorder(QuotaRecorder((), places), lambda: 0)
+    recorder.answered("acme", "memory", 1)
+    recorder.missed()
+    recorder.ended("blue", Cancelled())
+    assert places.given_back == ["acme", "blue"]
