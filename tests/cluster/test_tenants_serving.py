@@ -154,7 +154,8 @@ def test_no_log_page_or_record_holds_a_key(served: Served) -> None:
     texts = [*pages, *(path.read_text(errors="replace") for path in files)]
     for secret in (served.acme, served.globex):
         assert not [text for text in texts if secret.split("_")[2][:16] in text]
-    audit = "".join(path.read_text() for path in (served.path.parent / "state" / "audit").iterdir())
+    kept = (served.path.parent / "state" / "audit").rglob("*")
+    audit = "".join(path.read_text() for path in kept if path.is_file())
     assert '"action":"log"' in audit
     assert served.globex.split("_")[1] in audit
 
