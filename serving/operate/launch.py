@@ -48,7 +48,9 @@ class StartFailed(Exception):
 
 
 def serve(settings: Settings, config_path: Path, say: Say) -> None:
-    """Serves until Ctrl-C, SIGTERM or SIGHUP, which also end a start. Raises `StartFailed` if the start fails."""
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, which also end a start, after its current step.
+
+    Raises `StartFailed` if the start fails."""
     stop = StopSignal()
     with own_redis(settings, say) as served:
         _serve(Cluster(served, config_path, say), stop, say)
@@ -56,14 +58,14 @@ def serve(settings: Settings, config_path: Path, say: Say) -> None:
 
 def _serve(cluster: "Cluster", stop: StopSignal, say: Say) -> None:
     try:
-        with stop.interrupting():
-            cluster.start(stop)
-            cluster.wait_until_ready(stop)
-            for line in cluster.announcement():
-                say(line)
+        with stop.keeping():
+            cluster.start(stop.check)
+            if cluster.wait_until_ready(stop):
+                for line in cluster.announcement():
+                    say(line)
         stop.wait()
     except Interrupted:
-        stop.listen()  # Ray may have replaced the handler of SIGTERM
+        pass
     finally:
         try:
             say("stopping …")
@@ -83,10 +85,11 @@ class Cluster:
         self._owns_ray = settings.server.ray_address is None
         self._bystanders: set[int] | None = None  # descendants of this process that existed before the start
 
-    def start(self, stop: StopSignal | None = None) -> None:
+    def start(self, check: Callable[[], None] = lambda: None) -> None:
         """Starts Ray and deploys the models, without waiting for them. Raises StartFailed.
 
-        stop: its handlers are installed again after Ray has replaced them."""
+        check: called between the steps, which cannot be interrupted; raises an exception to end the start."""
+        check()
         server = self._settings.server
         self._bystanders = descendants(os.getpid())
         if lacking := missing(self._settings):
@@ -95,6 +98,9 @@ class Cluster:
             raise StartFailed(f"server.host {server.host}: IPv6 needs HAProxy, and a Ray that `headway serve` starts")
         if self._owns_ray:
             self._check_ports()
+        # With it, Ray's C++ takes SIGTERM for a crash from the middle of `ray.init` on, and aborts this process.
+        # Crashes are reported without it too, by Python's faulthandler.
+        os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
         os.environ.update(ray_environment(self._settings))
         if self._owns_ray:
             os.environ.update(self._own_environment())
@@ -109,6 +115,7 @@ class Cluster:
 
         from serving.cluster.app import deploy
 
+        check()
         ray.init(
             # Otherwise Ray puts the current folder first on its workers' path, before the standard library.
             job_config=JobConfig(_client_job=True),
@@ -118,8 +125,7 @@ class Cluster:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-        if stop:
-            stop.listen()  # Ray has replaced the handler of SIGTERM
+        check()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(
             http_options={
@@ -129,6 +135,7 @@ class Cluster:
             },
             grpc_options=grpc_options(self._settings) if serves_grpc(self._settings) else None,
         )
+        check()
         gpus = "GPU" in ray.cluster_resources()
         for spec in self._settings.model_specs():
             if spec.resources.gpus and not gpus and self._owns_ray:
@@ -174,7 +181,7 @@ class Cluster:
                         self._say(f"{name} is up")
             if time.monotonic() > give_up_s:
                 raise StartFailed(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(sorted(waiting))}")
-        return True
+        return not wait(0)
 
     def announcement(self) -> list[str]:
         """Returns the lines to print when all is up: the address, the models, and a call that works as printed."""

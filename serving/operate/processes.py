@@ -7,49 +7,51 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 POLL_S = 0.05
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal to stop came. Not an Exception, so that interrupted code does not handle it as an error of its own."""
+    """A signal to stop came. Not an Exception, so that code between does not handle it as an error of its own."""
 
 
 class StopSignal:
     """Waits for Ctrl-C, SIGTERM or the end of the terminal (SIGHUP).
 
-    The handler writes a byte to a pipe. With a `threading.Event`, it would deadlock if a second signal (Ctrl-C pressed
-    twice) interrupted `set` of the first.
+    The handler only writes a byte to a pipe. An exception from it would come at any point of whatever runs, and where
+    that is a hook or a destructor, Python drops it, so that the signal is lost. With a `threading.Event`, it would
+    deadlock if a second signal (Ctrl-C pressed twice) interrupted `set` of the first.
     """
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
-        self._interrupts = False
-        self.listen()
-
-    def listen(self) -> None:
-        """Installs the handlers, in place of others. Ignored signals stay ignored, as `nohup` does with SIGHUP."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # stays so: `nohup` ignores SIGHUP
                 signal.signal(number, self._hear)
 
     @contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Within the context, the first signal raises Interrupted, because code that waits for other processes would
-        notice it late."""
-        self._interrupts = True
+    def keeping(self) -> Iterator[None]:
+        """Within the context, nobody else installs a handler for these signals. Ray would, and raise from it."""
+        install = signal.signal
+
+        def keep(number: int, handler: Any) -> Any:
+            return signal.getsignal(number) if number in STOPS else install(number, handler)
+
+        signal.signal = keep  # type: ignore[assignment]  # its declared type has overloads of numbers and handlers
         try:
-            if self.wait(0):
-                raise Interrupted
             yield
         finally:
-            self._interrupts = False
+            signal.signal = install
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal has come."""
+        if self.wait(0):
+            raise Interrupted
 
     def _hear(self, *_: object) -> None:
         os.write(self._write, b"!")
-        if self._interrupts:
-            self._interrupts = False
-            raise Interrupted
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Waits for a signal, at most `timeout_s` (None: without limit). Returns whether one has come."""
