@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic import model_validator as checks_all
 
 from models.spec import Execution, Limits, ModelSpec, Precision, Resources, TensorSpec
-from serving.config_features import InlineOrFile
+from serving.config_features import BoundFeaturesSettings, InlineOrFile
 from serving.config_mistakes import mistakes
 from serving.config_section import Section
 from serving.config_source import KeyPath, SettingsError, Source, read_source
@@ -493,6 +493,9 @@ class ModelSettings(Section):
         description="How far outputs may differ from those of the plain module in float32, as a share of each output's "
         "largest value.",
     )
+    features: BoundFeaturesSettings | None = Field(
+        None, description="Features that fill inputs, so that clients send the ids of entities. See docs/features.md."
+    )
     cache: CacheSettings | None = Field(
         None,
         description="Equal requests are computed once: their answers are kept in each replica, and in Redis for all "
@@ -550,6 +553,8 @@ class ModelSettings(Section):
         if self.cache is not None and (self.decoupled or self.state):
             kind = "decoupled models" if self.decoupled else "models with state"
             raise ValueError(f"cache: answers of {kind} depend on more than the request, so they cannot be cached")
+        if self.features is not None and (self.decoupled or self.state or not self.batched):
+            raise ValueError("features: fill inputs of models without state that answer each row of a batch once")
         self.spec()
         return self
 
@@ -650,6 +655,12 @@ class Settings(Section):
                     f"models[{index}].name: {model.name!r} is already the name of models[{first_index[model.name]}]"
                 )
             first_index[model.name] = index
+            if model.features is not None:
+                if self.features is None:
+                    raise ValueError(f"models[{index}].features: the settings declare no views under `features`")
+                inputs = {tensor.name: tensor for tensor in model.spec().inputs}
+                if mistake := model.features.mistake(self.features.declared(), inputs):
+                    raise ValueError(f"models[{index}].features.{mistake}")
         for name, tenant in self.tenants.items():
             if unknown := set(tenant.models or ()) - first_index.keys():
                 raise ValueError(f"tenants.{name}.models: there is no model {sorted(unknown)[0]!r}")

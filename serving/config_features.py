@@ -8,10 +8,12 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic import model_validator as checks_all
 
+from models.spec import TensorSpec
 from serving.config_mistakes import mistakes
 from serving.config_section import Section
 from serving.config_source import SettingsError, Source, read_source
 from serving.config_values import ImportString, Version
+from serving.features.binding import NUMERIC, bound
 from serving.features.values import fitting
 from serving.features.views import DAY_S, Feature, FeatureView, FeatureViews, Missing
 
@@ -133,6 +135,43 @@ class FeatureStoreSettings(Section):
         except ValueError as error:
             raise ValueError(f"views.{error}") from None
         return self
+
+
+class BoundFeaturesSettings(Section):
+    """Settings of the features that a model gets as inputs."""
+
+    entity_input: str = Field(
+        min_length=1,
+        description="The input that clients send in place of those below: BYTES of shape [-1, 1], the id of an entity "
+        "per row.",
+    )
+    inputs: dict[str, list[str]] = Field(
+        min_length=1,
+        description="Features by the input that they fill, each as `view.feature`, one for each column. An input of "
+        "FP32 or FP64 takes features of all types but BYTES, one of BYTES takes those.",
+    )
+
+    def mistake(self, views: FeatureViews, inputs: Mapping[str, TensorSpec]) -> str | None:
+        """Returns what does not fit with the views or with a model's inputs, None if all does."""
+        try:
+            binding = bound(views, self.entity_input, self.inputs)
+        except ValueError as error:
+            return str(error)
+        if self.entity_input in inputs:
+            return f"entity_input: {self.entity_input!r} is an input of the model already"
+        for name, columns in binding.inputs.items():
+            place = f"inputs.{name}"
+            if name not in inputs:
+                return f"{place}: the model has no such input; it has {', '.join(inputs)}"
+            if inputs[name].shape != (-1, len(columns)):
+                return f"{place}: lists {len(columns)} features; the input's shape is {list(inputs[name].shape)}"
+            datatype = inputs[name].datatype
+            if datatype not in (*NUMERIC, "BYTES"):
+                return f"{place}: the input is {datatype}; features fill inputs of FP32, FP64 and BYTES"
+            for index, column in enumerate(columns):
+                if (column.feature.datatype == "BYTES") != (datatype == "BYTES"):
+                    return f"{place}[{index}]: the feature is {column.feature.datatype}, the input {datatype}"
+        return None
 
 
 def _of_file(value: object, info: ValidationInfo) -> object:

@@ -15,7 +15,7 @@
 | Cancelled | 499 | CANCELLED |
 | ModelError, BadOutput, a bug of the server | 500 | INTERNAL |
 | NotOneAnswer, an operation of the protocol that this server does not offer | 501 | UNIMPLEMENTED |
-| LaneLost, BatchTimeout, not ready | 503 | UNAVAILABLE |
+| LaneLost, BatchTimeout, FeaturesUnavailable, not ready | 503 | UNAVAILABLE |
 | Rejected | 503 with Retry-After | UNAVAILABLE with grpc-retry-pushback-ms |
 | Expired | 504 | DEADLINE_EXCEEDED |
 | Rejected, since the call's own deadline would pass | 503 with Retry-After | DEADLINE_EXCEEDED |
@@ -28,7 +28,15 @@ from dataclasses import dataclass
 
 import orjson
 
-from serving.core.errors import InvalidInput, LaneLost, ModelError, NotOneAnswer, OutOfMemory, ServingError
+from serving.core.errors import (
+    FeaturesUnavailable,
+    InvalidInput,
+    LaneLost,
+    ModelError,
+    NotOneAnswer,
+    OutOfMemory,
+    ServingError,
+)
 from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected
 from serving.core.request import RETURN_PART
 from serving.protocol.errors import BadMessage, BadOutput, TooLarge, UnknownRegion, UnsupportedEncoding
@@ -46,6 +54,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, 400),
     (OutOfMemory, 507),
     (LaneLost, 503),
+    (FeaturesUnavailable, 503),
     (ModelError, 500),
     (ServingError, 500),
 )

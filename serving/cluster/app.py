@@ -18,6 +18,7 @@ from serving.api.http.openapi.document import signature
 from serving.cluster.access import access
 from serving.cluster.autoscale import autoscaling_config
 from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, grpc_relay, options_of
+from serving.cluster.features import bound_features, shown
 from serving.cluster.front.front import Front
 from serving.cluster.limits import surge_percent
 from serving.cluster.replica.caching import caching
@@ -45,7 +46,12 @@ def applications(
 
 def front(settings: Settings, *, gpus: bool) -> Application:
     configured = [
-        ModelEntry(name=spec.name, version=spec.version, signature=signature(spec)) for spec in settings.model_specs()
+        ModelEntry(
+            name=spec.name,
+            version=spec.version,
+            signature=signature(shown(spec, bound_features(settings, spec.name))),
+        )
+        for spec in settings.model_specs()
     ]
     deployment = Front.options(  # type: ignore[attr-defined]  # Ray's decorator makes a Deployment of the class
         ray_actor_options={"num_cpus": 0},
@@ -70,6 +76,7 @@ def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> 
         server.shared_memory,
         grpc_relay(server),
         caching(settings, spec.name),
+        bound_features(settings, spec.name),
     )
 
 

@@ -1,23 +1,80 @@
-"""Opens the feature store of the settings, in a process of Ray Serve."""
+"""Opens the feature store in a process of Ray Serve, and puts it in front of a model whose inputs it fills."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from models.spec import ModelSpec, TensorSpec
 from serving.cluster.redis import connected
-from serving.config import Settings
+from serving.config import RedisSettings, Settings
+from serving.core.backend import Backend
+from serving.features.binding import bound
+from serving.features.views import FeatureViews
+from serving.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
+    from serving.features.backend import FeatureBackend
     from serving.gateway.features import OnlineFeatures
 
 READ_LIMIT_S = 0.01  # for one look-up
 WRITE_LIMIT_S = 1.0  # for one round trip that writes; also for opening a connection
 
 
-def open_features(settings: Settings) -> "OnlineFeatures | None":
-    """Returns the feature store, None if no views are declared. Connections are opened when they are first used.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The features of a model, as its replicas need them. See `features.binding.Binding`.
+
+    redis: where the features are kept; None: nowhere.
+    """
+
+    views: FeatureViews
+    entity_input: str
+    inputs: Mapping[str, Sequence[str]]
+    redis: RedisSettings | None
+
+
+def bound_features(settings: Settings, model: str) -> Bound | None:
+    """Returns the features of a model, None if it has none."""
+    told = settings.model(model).features
+    if told is None or settings.features is None:
+        return None
+    return Bound(
+        views=settings.features.declared(),
+        entity_input=told.entity_input,
+        inputs=told.inputs,
+        redis=settings.server.redis,
+    )
+
+
+def shown(spec: ModelSpec, told: Bound | None) -> ModelSpec:
+    """Returns the spec as clients see it: with the ids of entities in place of the inputs that features fill."""
+    if told is None:
+        return spec
+    rest = tuple(tensor for tensor in spec.inputs if tensor.name not in told.inputs)
+    return replace(spec, inputs=(TensorSpec(name=told.entity_input, datatype="BYTES", shape=(-1, 1)), *rest))
+
+
+def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder: Recorder) -> "FeatureBackend | None":
+    """Returns the backend that fills the model's inputs with features in front of another; None without features.
 
     Raises ModuleNotFoundError with advice without `headway[redis]`."""
-    if settings.features is None:
+    if told is None:
         return None
+    from serving.features.backend import FeatureBackend
+
+    return FeatureBackend(
+        backend,
+        bound(told.views, told.entity_input, told.inputs),
+        open_features(told.views, told.redis),
+        datatypes={tensor.name: tensor.datatype for tensor in spec.inputs},
+        ended=recorder.request_ended,
+    )
+
+
+def open_features(views: FeatureViews, redis: RedisSettings | None, tenant_header: str = "") -> "OnlineFeatures":
+    """Returns the feature store of these views. Connections are opened when they are first used.
+
+    tenant_header: see OnlineFeatures. Raises ModuleNotFoundError with advice without `headway[redis]`."""
     # Imported here, so that servers without a feature store need no package for it.
     from random import random
 
@@ -31,8 +88,7 @@ def open_features(settings: Settings) -> "OnlineFeatures | None":
     reads = Guard(Breaker(random), SystemClock(), READ_LIMIT_S)
     writes = Guard(Breaker(random), SystemClock(), WRITE_LIMIT_S)
     store: FeatureStore = NoFeatureStore()
-    if settings.server.redis is not None:
-        client, writes = connected(settings.server.redis, WRITE_LIMIT_S, is_bounded=True)
+    if redis is not None:
+        client, writes = connected(redis, WRITE_LIMIT_S, is_bounded=True)
         store = RedisFeatureStore(client, Keys())
-    views, header = settings.features.declared(), settings.server.tenant_header
-    return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=header)
+    return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=tenant_header)

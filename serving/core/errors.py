@@ -6,6 +6,7 @@ ServingError
 │   └── NotOneAnswer      the model gives any number of answers, but the client asked for exactly one
 ├── LaneLost              the thread or device that ran the batch is gone; another replica may answer
 │   └── BatchTimeout      the forward pass did not return within its time limit
+├── FeaturesUnavailable   the feature store does not answer, and a feature that the model requires has no default
 └── OutOfMemory           the device's memory is too small even for this request alone
 """
 
@@ -32,6 +33,10 @@ class LaneLost(ServingError):
 
 class BatchTimeout(LaneLost):
     """The forward pass did not return within the model's time limit; the lane is abandoned."""
+
+
+class FeaturesUnavailable(ServingError):
+    """Features that the model requires cannot be read now. A retry may succeed."""
 
 
 class OutOfMemory(ServingError):

@@ -1,5 +1,6 @@
 """Tests the feature store on `headway serve` as a user starts it: real Ray, HAProxy and Valkey, keys of tenants."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc
 import yaml
 from typer.testing import CliRunner
 
@@ -31,7 +34,17 @@ views:
     features:
       age: {type: INT64}
       country: {type: BYTES, missing: default, default: "??"}
+      spend: {type: FP32, missing: default, default: 0.5}
 """
+ECHO = {
+    "name": "bound",
+    "factory": "models.reference:echo",
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+    "resources": {"cpus": 0.1},
+    "features": {"entity_input": "user_id", "inputs": {"x": ["stats.age", "stats.spend"]}},
+    "cache": {"ttl_s": 60},
+}
 
 
 @dataclass
@@ -52,7 +65,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("features")
     state = str(folder / "state")
-    path = settings_file(folder, NOOP, http_port=PORT, grpc_port=GRPC_PORT, auth={"keys": True}, state=state)
+    path = settings_file(folder, NOOP, ECHO, http_port=PORT, grpc_port=GRPC_PORT, auth={"keys": True}, state=state)
     (folder / "views.yaml").write_text(FEATURES)
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"features": "views.yaml"}))
     files = []
@@ -85,8 +98,37 @@ def test_the_server_offers_features_and_describes_them(served: Served) -> None:
     assert "features" in httpx.get(f"{URL}/v2", headers=headers).json()["extensions"]
     views = httpx.get(f"{URL}/v2/features", headers=headers).json()["views"]
     assert [(view["name"], [feature["name"] for feature in view["features"]]) for view in views] == [
-        ("stats", ["age", "country"])
+        ("stats", ["age", "country", "spend"])
     ]
+
+
+def test_a_model_gets_the_features_of_the_users_whose_ids_a_client_sends(served: Served, tmp_path: Path) -> None:
+    headers = {"authorization": f"Bearer {served.acme.read_text()}"}
+    (inputs,) = httpx.get(f"{URL}/v2/models/bound", headers=headers).json()["inputs"]
+    assert inputs == {"name": "user_id", "datatype": "BYTES", "shape": [-1, 1]}
+    described = httpx.get(f"{URL}/openapi.json", headers=headers).json()["paths"]["/v2/models/bound/infer"]
+    assert described["post"]["x-model"]["inputs"][0]["name"] == "user_id"
+
+    def push(**values: object) -> None:
+        file = tmp_path / "rows.jsonl"
+        file.write_text("".join(json.dumps({"user_id": id, "event_ts": time.time(), **values}) + "\n" for id in "89"))
+        assert served.features("push", str(file), "--view", "stats", key=served.feeder) == ""
+
+    def over_http(*ids: str) -> object:
+        given = {"name": "user_id", "datatype": "BYTES", "shape": [len(ids), 1], "data": list(ids)}
+        answer = httpx.post(f"{URL}/v2/models/bound/infer", json={"inputs": [given]}, headers=headers)
+        told = answer.json()
+        return told["outputs"][0]["data"] if answer.status_code == 200 else (answer.status_code, told["error"])
+
+    push(age=30)
+    assert over_http("8", "9") == [30.0, 0.5, 30.0, 0.5]
+    push(spend=2.5)
+    assert over_http("8", "9") == [30.0, 2.5, 30.0, 2.5]  # the cache sees the features, not only the ids
+    assert over_http("8", "none") == (400, "stats.age: the value of user 'none' is not known")
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{GRPC_PORT}") as client:
+        given = tritonclient.grpc.InferInput("user_id", [1, 1], "BYTES")
+        given.set_data_from_numpy(np.array([[b"9"]], dtype=object))
+        assert client.infer("bound", [given], headers=headers).as_numpy("y").tolist() == [[30.0, 2.5]]
 
 
 def test_while_valkey_is_gone_defaults_are_served_and_required_features_are_refused(served: Served) -> None:

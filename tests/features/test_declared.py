@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.cluster.features import bound_features, shown
 from serving.config import Settings, SettingsError, load_settings
 from serving.config_features import load_views
 from serving.features.views import Feature, FeatureView, Missing
@@ -123,3 +124,60 @@ def test_views_of_one_entity_with_a_feature_of_the_same_name_are_refused(tmp_pat
     twice = SECTION + "  more:\n    entity: user\n    features: {age: {type: BOOL}}\n"
     with pytest.raises(SettingsError, match=r"more: user_stats has a feature 'age' of the entity 'user' already"):
         load_views(written(tmp_path, twice))
+
+
+BOUND = """\
+models:
+  - name: churn
+    factory: shop.models:Churn
+    inputs:
+      - {name: x, datatype: FP32, shape: [-1, 2]}
+      - {name: country, datatype: BYTES, shape: [-1, 1]}
+    outputs: [{name: y, datatype: FP32, shape: [-1, 1]}]
+    features:
+      entity_input: user_id
+      inputs: {x: [user_stats.age, user_stats.spend], country: [user_stats.country]}
+features: shop.yaml
+"""
+
+
+def test_a_model_may_get_features_as_inputs(tmp_path: Path) -> None:
+    written(tmp_path, SECTION, "shop.yaml")
+    settings = Settings.model_validate(load_settings(written(tmp_path, BOUND)).as_mapping())
+    told = bound_features(settings, "churn")
+    assert told is not None
+    (spec,) = settings.model_specs()
+    assert [(tensor.name, tensor.datatype, tensor.shape) for tensor in shown(spec, told).inputs] == [
+        ("user_id", "BYTES", (-1, 1))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "message"),
+    [
+        ("features: shop.yaml\n", "", ":8: models[0].features: the settings declare no views under `features`"),
+        ("user_stats.age", "user_stats.size", ":10: models[0].features.inputs.x[0]: user_stats has no feature 'size'"),
+        ("x: [user", "z: [user", ":10: models[0].features.inputs.z: the model has no such input; it has x, country"),
+        ("[-1, 2]", "[-1, 3]", ":10: models[0].features.inputs.x: lists 2 features; the input's shape is [-1, 3]"),
+        ("FP32, shape: [-1, 2]", "INT64, shape: [-1, 2]", ":10: models[0].features.inputs.x: the input is INT64"),
+        (
+            "country: [user_stats.country]",
+            "country: [user_stats.age]",
+            "country[0]: the feature is INT64, the input BYTES",
+        ),
+        (
+            "entity_input: user_id",
+            "entity_input: x",
+            ":9: models[0].features.entity_input: 'x' is an input of the model",
+        ),
+        ("factory:", "decoupled: true\n    factory:", "models[0].features: fill inputs of models without state"),
+    ],
+)
+def test_a_mistake_in_what_a_model_gets_is_reported_with_its_line(
+    part: str, wrong: str, message: str, tmp_path: Path
+) -> None:
+    assert part in BOUND
+    written(tmp_path, SECTION, "shop.yaml")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(written(tmp_path, BOUND.replace(part, wrong, 1)))
+    assert message in str(caught.value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
@@ -27,6 +27,9 @@ from serving.cluster.replica import grpc_door, http_door
 from serving.cluster.replica.heap import Heap, malloc_trim
 from serving.cluster.replica.http_door import App
 from serving.config import Settings
+
+if TYPE_CHECKING:
+    from serving.gateway.features import OnlineFeatures
 
 
 @serve.deployment
@@ -53,7 +56,7 @@ class Front:
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
-            features=open_features(settings),
+            features=_features(settings),
             gate=gate,
         )
         kept = own_folder() / "history.json"
@@ -77,6 +80,13 @@ class Front:
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http
+
+
+def _features(settings: Settings) -> "OnlineFeatures | None":
+    """Returns the feature store, None if no views are declared."""
+    if settings.features is None:
+        return None
+    return open_features(settings.features.declared(), settings.server.redis, settings.server.tenant_header)
 
 
 async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -> list[dict[str, Any]]:

@@ -23,13 +23,14 @@ def served_model(
     whereabouts: Callable[[], dict[str, str]],
     witnesses: Sequence[Witness] = (),
     backend: Any = None,
+    inputs: Sequence[TensorSpec] | None = None,
     **more: Any,
 ) -> ServedModel:
     """Builds the `ServedModel` of an engine.
 
     whereabouts: returns the replica and its doors, for the model's config. backend: what requests are submitted to, if
-    something stands in front of the engine: a cache, say. more: `of_failures`, `regions`, `totals`, `trace` and other
-    fields of `ServedModel`."""
+    something stands in front of the engine: a cache, say. inputs: those that clients send, if not the engine's. more:
+    `of_failures`, `regions`, `totals`, `trace` and other fields of `ServedModel`."""
     spec = engine.spec
     backend = backend or engine
     return ServedModel(
@@ -37,7 +38,7 @@ def served_model(
         version=spec.version,
         platform="headway_pytorch",
         description=spec.description,
-        inputs=tuple(map(_description, spec.inputs)),
+        inputs=tuple(map(_description, spec.inputs if inputs is None else inputs)),
         outputs=tuple(map(_description, spec.outputs)),
         labels=spec.labels,
         example=spec.example,

@@ -26,6 +26,7 @@ from serving.api.operations import Operations
 from serving.cluster.access import Access, open_gate, open_quota
 from serving.cluster.deployments import own_folder, shared_regions
 from serving.cluster.environment import cors
+from serving.cluster.features import Bound, open_binding, shown
 from serving.cluster.front.collector import Collector
 from serving.cluster.front.grpc_relay import GrpcRelay
 from serving.cluster.front.pages import admin_token_here
@@ -73,6 +74,7 @@ class ModelReplica:
         shared_memory: bool,
         relay: GrpcRelay | None = None,
         caching: Caching | None = None,
+        features: Bound | None = None,
     ) -> None:
         self._name = serve.get_replica_context().replica_tag
         quota, self._sharing = await open_quota(access, self._name)
@@ -89,6 +91,10 @@ class ModelReplica:
         if isinstance(self.engine, Engine):
             self._cache = await open_cache(caching, self.engine, recorder, siblings)
         self._backend: Backend = self._cache.backend if self._cache else self.engine
+        self._features = open_binding(features, spec, self._backend, recorder)
+        if self._features is not None:
+            self._backend = self._features
+        offered = shown(spec, features)
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
         self._loop_watch = LoopWatch()
         self._heap = Heap(malloc_trim())
@@ -123,7 +129,8 @@ class ModelReplica:
             max_body_bytes,
             partial(whereabouts, self._name),
             told,
-            recorded(watching, spec, self._backend),
+            recorded(watching, offered, self._backend),
+            offered.inputs,
             of_failures=FailureLog(logger, model=spec.name),
             regions=shared_regions(by_tenant=access.auth is not None) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
@@ -210,6 +217,8 @@ class ModelReplica:
 
     async def __del__(self) -> None:
         if hasattr(self, "engine"):
+            if self._features is not None:
+                await self._features.leave()
             if self._cache is not None:
                 await self._cache.backend.leave()
             left = await self.engine.drain(timeout_s=self.engine.spec.limits.forward_timeout_s)

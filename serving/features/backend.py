@@ -1,0 +1,176 @@
+"""A backend that fills inputs with features: clients send ids of entities, the model gets numbers."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from serving.core.backend import Backend, Submitted
+from serving.core.clock import Clock, SystemClock
+from serving.core.errors import FeaturesUnavailable, InvalidInput, ServingError
+from serving.core.outcome import Cancelled, Failed, Outcome
+from serving.core.statistics import ModelStatistics
+from serving.features.binding import Binding, Column
+from serving.features.reading import Answer, Reason
+from serving.features.requests import Refused, check_required
+from serving.features.rows import BadField, id_of
+from serving.features.views import Feature, FeatureView
+from serving.runtime.settling import Settling
+
+_log = logging.getLogger(__name__)
+_KINDS = {"FP32": np.float32, "FP64": np.float64, "BYTES": np.object_}
+
+
+class Reading(Protocol):
+    """Reads features. `gateway.features.OnlineFeatures` does."""
+
+    async def answers(
+        self, tenant: str, view: FeatureView, ids: Sequence[str], features: Sequence[Feature]
+    ) -> list[list[Answer]]:
+        """Returns, for each entity, the answer for each of these features."""
+        ...
+
+
+class BoundRequest(Settling):
+    """A request whose features are read first. submitted: at the backend behind, None before."""
+
+    __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "submitted")
+
+    def __init__(self, withdraw: "Callable[[BoundRequest], None]") -> None:
+        self.submitted: Submitted | None = None
+        self.outcome = None
+        self._withdraw = withdraw
+        self._then = None
+        self._waiter = None
+
+    def cancel(self) -> None:
+        if self.outcome is not None:
+            return
+        if self.submitted is not None:
+            self.submitted.cancel()
+        else:
+            self._withdraw(self)
+
+
+class FeatureBackend:
+    """Features in front of a backend.
+
+    datatypes: those of the inputs that are filled. ended: is told about requests that end without reaching the backend
+    behind, on the event loop.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        binding: Binding,
+        features: Reading,
+        *,
+        datatypes: Mapping[str, str],
+        ended: Callable[[str, Outcome], None],
+        clock: Clock | None = None,
+    ) -> None:
+        self._backend = backend
+        self._binding = binding
+        self._views = binding.by_view()
+        self._features = features
+        self._kinds = {name: _KINDS[datatypes[name]] for name in binding.inputs}
+        self._ended = ended
+        self._clock: Clock = clock or SystemClock()
+        self._reading: dict[BoundRequest, tuple[asyncio.Task[None], str]] = {}  # with the tenant
+
+    def submit(
+        self,
+        payload: Any,
+        *,
+        rows: int,
+        tenant: str = "",
+        priority: int = 0,
+        timeout_ns: int | None = None,
+        age_ns: int = 0,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Submitted:
+        """Submits one request, see `core.backend.Backend.submit`. The time to read features counts as age."""
+        more: dict[str, Any] = {"rows": rows, "tenant": tenant, "priority": priority, "timeout_ns": timeout_ns}
+        if parameters is not None:
+            more["parameters"] = parameters
+        request = BoundRequest(self._withdraw)
+        task = asyncio.get_running_loop().create_task(self._serve(request, payload, age_ns, more))
+        self._reading[request] = task, tenant
+        return request
+
+    def statistics(self) -> ModelStatistics:
+        return self._backend.statistics()
+
+    def is_ready(self) -> bool:
+        return self._backend.is_ready()
+
+    async def leave(self) -> None:
+        """Waits until the backend behind has the requests whose features are being read."""
+        if self._reading:
+            await asyncio.wait([task for task, _ in self._reading.values()])
+
+    async def _serve(self, request: BoundRequest, payload: Any, age_ns: int, more: dict[str, Any]) -> None:
+        began_ns = self._clock.now_ns()
+        tenant: str = more["tenant"]
+        try:
+            filled = await self._filled(payload, tenant)
+        except ServingError as error:
+            self._end(request, tenant, Failed(error))
+            return
+        except Exception:
+            _log.exception("filling inputs with features failed because of a bug in the server")
+            self._end(request, tenant, Failed(ServingError("internal error")))
+            return
+        del self._reading[request]
+        request.submitted = self._backend.submit(filled, age_ns=age_ns + self._clock.now_ns() - began_ns, **more)
+        request.submitted.then(request.settle)
+
+    def _withdraw(self, request: BoundRequest) -> None:
+        task, tenant = self._reading[request]
+        task.cancel()
+        self._end(request, tenant, Cancelled())
+
+    def _end(self, request: BoundRequest, tenant: str, outcome: Outcome) -> None:
+        del self._reading[request]
+        self._ended(tenant, outcome)
+        request.settle(outcome)
+
+    async def _filled(self, payload: Mapping[str, Any], tenant: str) -> dict[str, Any]:
+        """Returns the inputs of the model. Raises InvalidInput and FeaturesUnavailable."""
+        name = self._binding.entity_input
+        ids = [_id(value, f"{name}[{row}]") for row, value in enumerate(payload[name].ravel().tolist())]
+        views = self._views.values()
+        told = await asyncio.gather(*(self._features.answers(tenant, view, ids, bound) for view, bound in views))
+        columns: dict[tuple[str, str], list[object]] = {}
+        for (view, bound), answers in zip(views, told, strict=True):
+            try:
+                check_required(view, bound, ids, answers)
+            except Refused as error:
+                if error.reason is Reason.UNAVAILABLE:
+                    raise FeaturesUnavailable(str(error)) from None
+                raise InvalidInput(str(error)) from None
+            for feature, column in zip(bound, zip(*answers, strict=True), strict=True):
+                columns[view.name, feature.name] = [one.value for one in column]
+        filled = {other: array for other, array in payload.items() if other != name}
+        for other, bound_columns in self._binding.inputs.items():
+            filled[other] = _array(bound_columns, columns, self._kinds[other])
+        return filled
+
+
+def _id(value: object, path: str) -> str:
+    try:
+        return id_of(value.decode() if isinstance(value, bytes) else value, path)
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path}: the id of an entity is no text in UTF-8") from None
+    except BadField as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _array(columns: Sequence[Column], values: Mapping[tuple[str, str], list[object]], kind: type) -> Any:
+    """Returns the array of an input, `[rows, columns]`."""
+    chosen = [values[column.view.name, column.feature.name] for column in columns]
+    if kind is np.object_:
+        chosen = [[str(value).encode() for value in column] for column in chosen]
+    return np.array(list(zip(*chosen, strict=True)), dtype=kind)
