@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serving.features.offline.replay import replay
 from serving.features.offline.served import Served
 from serving.features.offline.training import Limits
-from serving.features.reading import answer
+from serving.features.reading import answering
 from serving.features.rows import Row
 from serving.features.views import Feature, FeatureView, Missing
 from serving.gateway.features import writes_of
@@ -70,7 +70,7 @@ def test_what_is_served_is_what_the_history_says_later(pushes) -> None:
                 found = asyncio.run(online.read([Wanted("acme", "user", id, names) for id in IDS]))
                 for id, of_id in zip(IDS, found, strict=True):
                     answers = {
-                        feature.name: answer(VIEW, feature, one, at_ms)
+                        feature.name: answering(VIEW, feature, at_ms)(one)
                         for feature, one in zip(VIEW.features, of_id, strict=True)
                     }
                     values = {name: one.value for name, one in answers.items()}
