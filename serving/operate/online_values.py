@@ -40,7 +40,7 @@ async def online_values(settings: Settings) -> AsyncIterator[OnlineValues]:
     from serving.store.keys import Keys
 
     if settings.server.redis is None:
-        raise StoreUnavailable("none", "there is no Redis")
+        raise StoreUnavailable("none", "no Redis is known; set server.redis, or leave it alone with --offline-only")
     client, guard = connected(settings.server.redis, LIMIT_S)
     store = RedisFeatureStore(client, Keys())
     try:
