@@ -219,9 +219,9 @@ async def _materialized(batches: Any, view: FeatureView, tenant: str, settings: 
             err.print(f"{path.name}: {_told(done)}", end="\r", markup=False, highlight=False)
 
     if settings is None:
-        return await run(batches, view, tenant, None, progress)
+        return await run(batches, view, tenant, None, Calendar(), progress)
     async with online_values(settings) as online:
-        return await run(batches, view, tenant, online, progress)
+        return await run(batches, view, tenant, online, Calendar(), progress)
 
 
 def _told(done: "Done") -> str:

@@ -78,7 +78,11 @@ class Place:
             raw=Raw(created=created),
             calendar=self.clock,
         )
-        given: dict[str, Any] = {"online": OnlineValues(self.online, guard()), "progress": lambda path, done: None}
+        given: dict[str, Any] = {
+            "online": OnlineValues(self.online, guard()),
+            "calendar": self.clock,
+            "progress": lambda path, done: None,
+        }
         return asyncio.run(materialize.materialize(batches, view, "acme", **given | options))
 
     def stored(self) -> list[dict[str, Any]]:
@@ -138,7 +142,8 @@ def test_rows_that_differ_in_one_value_or_null_are_stored(place: Place) -> None:
 
 
 def test_a_run_that_was_ended_is_completed_by_the_next(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(materialize, "BATCH_ROWS", 1)
+    for name in ("BATCH_ROWS", "PORTION_ROWS"):
+        monkeypatch.setattr(materialize, name, 1)
     source = place.source()
 
     class Ended(Exception):
@@ -206,13 +211,15 @@ def test_without_an_online_store_only_files_are_written(place: Place) -> None:
     assert place.run(place.source(), online=None) == Done(rows=3, added=3, online=0)
 
 
-def test_rows_are_read_in_batches_and_progress_is_told_after_each(
+def test_rows_are_read_in_batches_and_progress_is_told_after_some(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(materialize, "BATCH_ROWS", 2)
+    monkeypatch.setattr(materialize, "BATCH_ROWS", 1)
+    monkeypatch.setattr(materialize, "PORTION_ROWS", 2)
     told: list[int] = []
     place.run(place.source(), progress=lambda path, done: told.append(done.rows))
     assert told == [2, 3]
+    assert (place.value("u1", "count"), place.value("u2", "count")) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +265,14 @@ def test_nothing_of_a_batch_with_a_mistake_is_written(place: Place) -> None:
         place.run(place.source(user_id=["u1", "u2", None]))
     assert not place.stored()
     assert place.value("u1", "count") is Reason.MISSING
+
+
+def test_the_batches_before_a_mistake_are_stored_and_online(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialize, "BATCH_ROWS", 1)
+    with pytest.raises(BadSource, match=r"user_id: is null; .* \(row 2\)"):
+        place.run(place.source(user_id=["u1", "u2", None]))
+    assert [row["entity_id"] for row in place.stored()] == ["u1", "u2"]
+    assert (place.value("u1", "count"), place.value("u2", "count")) == (1, 2)
 
 
 def test_a_file_that_is_no_parquet_is_named(place: Place) -> None:

@@ -1,8 +1,8 @@
 """Materializing: raw Parquet files become rows of a view in the offline store, and its latest values online.
 
-In batches, so that memory is bounded. A batch is checked as a whole, then stored, then written online. Its files are
-named by what is in them: the same batch is stored once, however often it is materialized, so that a run that was ended
-is run again. Knows nothing of Redis.
+In batches, so that memory is bounded. A batch is checked as a whole and then stored; the latest values of some batches
+are written online together. Files are named by what is in them: the same batch is stored once, however often it is
+materialized, so that a run that was ended is run again. Knows nothing of Redis.
 """
 
 import asyncio
@@ -27,11 +27,12 @@ from serving.features.rows import EVENT_TS, FUTURE_MS, LONGEST_ID, Row
 from serving.features.views import FeatureView
 
 BATCH_ROWS = 1 << 17  # of raw rows; another number makes other batches, which are stored again
+PORTION_ROWS = 1 << 19  # an entity is written online once in so many rows
 
 
 class BadSource(OfflineError):
     """A raw file cannot be materialized. The text names the file, the column, and the first wrong row of the file, from
-    0. The batches before it are stored."""
+    0. The batches before it are stored and online."""
 
 
 class OnlineWriter(Protocol):
@@ -76,30 +77,36 @@ def files_of(source: str) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch that is stored. latest: the values to write online."""
+    """A batch of rows that is stored. added: how many of them for the first time."""
 
     path: Path
-    rows: int
+    rows: pa.Table
     added: int
-    latest: Sequence[Row]
 
 
 async def materialize(
-    batches: Iterator[Batch],
+    batches: Iterable[Batch],
     view: FeatureView,
     tenant: str,
     online: OnlineWriter | None,
+    calendar: Clock,
     progress: Callable[[Path, Done], None],
 ) -> Done:
-    """Stores batches and writes the latest values of each online. online: None leaves the online store as it is.
+    """Stores batches and writes the latest values of each portion of them online. online: None writes nothing there.
 
-    progress: is told after each batch. Raises BadSource, OSError, and what the online store raises.
+    progress: is told after each portion. Raises BadSource, OSError, and what the online store raises.
     """
     done = Done()
-    while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-        written = await online.write(tenant, view, batch.latest) if online else 0
-        done = Done(done.rows + batch.rows, done.added + batch.added, done.online + written)
-        progress(batch.path, done)
+    portions = _portions(batches)
+    while (portion := await asyncio.to_thread(next, portions, None)) is not None:
+        written = 0
+        if online is not None:
+            rows = pa.concat_tables([batch.rows for batch in portion])
+            now_ms = calendar.now_ns() // 1_000_000
+            written = await online.write(tenant, view, await asyncio.to_thread(latest_of, view, rows, now_ms=now_ms))
+        read, added = sum(len(batch.rows) for batch in portion), sum(batch.added for batch in portion)
+        done = Done(done.rows + read, done.added + added, done.online + written)
+        progress(portion[-1].path, done)
     return done
 
 
@@ -128,7 +135,7 @@ def stored_batches(
             except BadTransformation as error:
                 raise BadSource(f"{path}: {error}") from error
             added = layout.append(root, tenant, view, rows, name=_digest(rows, with_created=bool(raw.created)))
-            yield Batch(path, len(batch), added, latest_of(view, rows, now_ms=now_ms))
+            yield Batch(path, rows, added)
             first += len(batch)
 
 
@@ -176,6 +183,23 @@ def _batches(path: Path, view: FeatureView, raw: Raw) -> Iterator[pa.RecordBatch
             yield from file.iter_batches(BATCH_ROWS)
     except (pa.ArrowException, OSError) as error:
         raise BadSource(f"{path}: is no Parquet file that can be read: {error}") from error
+
+
+def _portions(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Yields the batches some at a time; if one has a mistake, first those before it."""
+    portion: list[Batch] = []
+    try:
+        for batch in batches:
+            portion.append(batch)
+            if sum(len(one.rows) for one in portion) >= PORTION_ROWS:
+                yield portion
+                portion = []
+    except OfflineError:
+        if portion:
+            yield portion
+        raise
+    if portion:
+        yield portion
 
 
 def _digest(rows: pa.Table, *, with_created: bool) -> str:
