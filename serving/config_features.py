@@ -92,7 +92,7 @@ class ViewSettings(Section):
     transform: ImportString | None = Field(
         None,
         description="`package.module:function` that makes an Arrow table with the features from one with raw columns, "
-        "when values are pushed from files or materialized. Unset: rows hold the features as they are.",
+        "when Parquet files are materialized. Rows that are pushed hold the features themselves. Unset: files do too.",
     )
     features: dict[Column, FeatureSettings] = Field(min_length=1, description="The features by name.")
 
