@@ -26,6 +26,10 @@ _KINDS = {"FP32": np.float32, "FP64": np.float64, "BYTES": np.object_}
 class Reading(Protocol):
     """Reads features. `gateway.features.OnlineFeatures` does."""
 
+    async def connect(self) -> None:
+        """Opens a connection ahead of the first request, if it can be had."""
+        ...
+
     async def answers(
         self, tenant: str, view: FeatureView, ids: Sequence[str], features: Sequence[Feature]
     ) -> list[list[Answer]]:
@@ -79,6 +83,10 @@ class FeatureBackend:
         self._ended = ended
         self._clock: Clock = clock or SystemClock()
         self._reading: dict[BoundRequest, tuple[asyncio.Task[None], str]] = {}  # with the tenant
+
+    async def connect(self) -> None:
+        """Opens the connection by which features are read, if it can be had."""
+        await self._features.connect()
 
     def submit(
         self,

@@ -48,6 +48,10 @@ class OnlineFeatures:
         self._writes = writes
         self._calendar: Clock = calendar or Calendar()
 
+    async def connect(self) -> None:
+        """Opens a connection to the store ahead of the first request. A store that does not answer is no error."""
+        await self._lookups.connect()
+
     def described(self) -> list[Json]:
         return [described(view) for view in self._views.views.values()]
 

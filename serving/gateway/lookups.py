@@ -41,6 +41,10 @@ class Lookups:
         self._asked.append(Asked(wanted, answer))
         return await answer
 
+    async def connect(self) -> None:
+        """Opens a connection, if it can be had in a second: the first look-up may not have the time to."""
+        await self._read_patiently([Wanted("", "", "", ("",))])
+
     async def _look_up(self) -> None:
         asked, self._asked = self._asked, []
         wanted = [one for some in asked for one in some.wanted]

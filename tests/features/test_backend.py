@@ -49,6 +49,8 @@ class Told:
         self.gate.set()
         self.begun = asyncio.Semaphore(0)
 
+    async def connect(self) -> None: ...
+
     async def answers(
         self, tenant: str, view: FeatureView, ids: Sequence[str], features: Sequence[Feature]
     ) -> list[list[Answer]]:

@@ -141,3 +141,14 @@ def test_missing_values_are_passed_on() -> None:
         assert ids(await Lookups(Empty(), guard()).read(of("a"))) == [Reason.MISSING]
 
     asyncio.run(run())
+
+
+def test_a_connection_is_opened_ahead_and_a_store_that_fails_does_no_harm() -> None:
+    async def run() -> None:
+        store, watch = Store(), guard(SHORT_S)
+        store.fails = True
+        await Lookups(store, watch).connect()
+        assert len(store.calls) == 1
+        assert watch.breaker.state is State.CLOSED
+
+    asyncio.run(run())

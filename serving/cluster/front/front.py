@@ -56,7 +56,7 @@ class Front:
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
-            features=_features(settings),
+            features=await _features(settings),
             gate=gate,
         )
         kept = own_folder() / "history.json"
@@ -82,11 +82,13 @@ class Front:
         return self.http
 
 
-def _features(settings: Settings) -> "OnlineFeatures | None":
+async def _features(settings: Settings) -> "OnlineFeatures | None":
     """Returns the feature store, None if no views are declared."""
     if settings.features is None:
         return None
-    return open_features(settings.features.declared(), settings.server.redis, settings.server.tenant_header)
+    features = open_features(settings.features.declared(), settings.server.redis, settings.server.tenant_header)
+    await features.connect()
+    return features
 
 
 async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -> list[dict[str, Any]]:

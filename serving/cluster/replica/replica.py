@@ -94,6 +94,7 @@ class ModelReplica:
         self._features = open_binding(features, spec, self._backend, recorder)
         if self._features is not None:
             self._backend = self._features
+            await self._features.connect()
         offered = shown(spec, features)
         self._stack_dump = debug.StackDump(Path(get_serve_logs_dir(), f"stacks_{spec.name}_{os.getpid()}.log"))
         self._loop_watch = LoopWatch()
