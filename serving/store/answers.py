@@ -1,11 +1,11 @@
 """A store of answers that replicas share, and its implementation in Redis or Valkey."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from serving.store.base import StoreUnavailable
 from serving.store.connecting import Client, disconnect
 from serving.store.keys import Keys
+from serving.store.mget import mget
 
 SCANNED = 1000  # keys that Redis looks at in one step of a search
 
@@ -36,14 +36,9 @@ class RedisAnswerStore:
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client: Any = client
         self._keys = keys
-        # In a cluster the keys lie on different nodes.
-        self._read: Callable[[Sequence[str]], Awaitable[list[Any]]] = getattr(client, "mget_nonatomic", client.mget)
 
     async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        values = await self._read(keys)
-        if len(values) != len(keys) or any(value is not None and not isinstance(value, bytes) for value in values):
-            raise StoreUnavailable("garbage", f"an answer to {len(keys)} keys that is no list of as many values")
-        return values
+        return await mget(self._client, keys)
 
     async def write(self, values: Sequence[tuple[str, bytes, int]]) -> None:
         pipeline = self._client.pipeline(transaction=False)

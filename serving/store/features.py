@@ -8,14 +8,15 @@ number in the key (`keys.VERSION`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 import msgspec
 
 from serving.features.reading import Found, Reason, Stored
 from serving.store.base import StoreUnavailable
-from serving.store.connecting import Client, disconnect, is_cluster
+from serving.store.connecting import Client, disconnect
 from serving.store.keys import Keys
+from serving.store.mget import mget
 from serving.store.scripting import Call, run_scripts
 from serving.store.scripts import NEWER
 
@@ -73,7 +74,7 @@ class RedisFeatureStore:
         keys = [
             key for one in wanted for key in self._keys.features(one.tenant, one.entity, one.id, one.features)
         ]  # fmt: skip
-        found = iter(await self._mget(keys))
+        found = iter(await mget(self._client, keys))
         return [[unpacked(value) for value in islice(found, len(one.features))] for one in wanted]
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
@@ -90,25 +91,6 @@ class RedisFeatureStore:
         (key,) = self._keys.features(write.tenant, write.entity, write.id, (write.feature,))
         return NEWER, key, [pack(write.value), write.value.event_ms, write.keep_ms]
 
-    async def _mget(self, keys: Sequence[str]) -> Sequence[object]:
-        if not keys:
-            return []
-        client: Any = self._client
-        if is_cluster(client):
-            values = await client.mget_nonatomic(keys)  # on whatever nodes they are
-        else:
-            # What `client.mget` does, without what costs it twice the time of everything else.
-            pool = client.connection_pool
-            connection = await pool.get_connection()
-            try:
-                await connection.send_packed_command(packed_mget(keys), check_health=False)
-                values = await connection.read_response()
-            finally:
-                await pool.release(connection)
-        if not isinstance(values, list) or len(values) != len(keys):
-            raise StoreUnavailable("garbage", f"an answer that is no list of {len(keys)} values: {str(values)[:80]}")
-        return values
-
 
 class NoFeatureStore:
     """The store of a server without a Redis: it answers nothing."""
@@ -124,12 +106,6 @@ class NoFeatureStore:
 
     def _refuse(self) -> NoReturn:
         raise StoreUnavailable("none", "this server has no Redis; the setting server.redis names one")
-
-
-def packed_mget(keys: Sequence[str]) -> bytes:
-    """Returns the command that reads these keys, as it is sent. Keys are ASCII."""
-    parts = [f"*{len(keys) + 1}\r\n$4\r\nMGET\r\n", *[f"${len(key)}\r\n{key}\r\n" for key in keys]]
-    return "".join(parts).encode("ascii")
 
 
 def unpacked(value: object) -> Found:

@@ -18,6 +18,7 @@ class Between:
     def __init__(self, server: Path, alter: Callable[[int, bytes], bytes | None]) -> None:
         self.alter = alter
         self.pieces = 0
+        self.asked = 0  # pieces that went to the server
         self.flows = asyncio.Event()  # while it is not set, answers are kept back
         self.flows.set()
         self._server = server
@@ -31,6 +32,7 @@ class Between:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while piece := await reader.read(PIECE):
+                self.asked += 1
                 writer.write(piece)
         except ConnectionError:
             pass

@@ -119,7 +119,7 @@ async def open_cache(
         from serving.cache.shared import SharedAnswers
         from serving.store.answers import RedisAnswerStore
 
-        client, guard = connected(caching.redis, STORE_LIMIT_S)
+        client, guard = connected(caching.redis, STORE_LIMIT_S, is_bounded=True)
         shared = SharedAnswers(RedisAnswerStore(client, keys), guard, counts)
     spec = engine.spec
     backend = CachedBackend(
