@@ -17,6 +17,7 @@ import tritonclient.grpc
 import tritonclient.http
 import yaml
 from tritonclient.utils import InferenceServerException
+from tritonclient.utils import shared_memory as shm
 from typer.testing import CliRunner
 
 from serving.cli import app
@@ -28,18 +29,23 @@ from tests.patience import eventually
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 PORT, GRPC_PORT = 18531, 18533
 BURST = 40
-TENANTS = {"acme": {"models": ["noop"], "requests_per_minute": 60, "burst": BURST}, "globex": {}}
+TENANTS = {
+    "acme": {"models": ["noop"], "requests_per_minute": 60, "burst": BURST},
+    "globex": {"burst": 200},
+    "initech": {"burst": 200},
+}
 
 
 @dataclass
 class Served:
-    """A running server with the keys of two tenants; `globex` has the scope `admin` too."""
+    """A running server with the keys of three tenants; `globex` has the scope `admin` too."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
     path: Path
     acme: str
     globex: str
+    initech: str
 
     def http(self, key: str = "", **more: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -65,17 +71,18 @@ def key(path: Path, tenant: str, *scopes: str) -> str:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("tenants")
     models = {"replicas": 2, **NOOP}, {**NOOP, "name": "secret"}
-    path = settings_file(
-        folder, *models, http_port=PORT, grpc_port=GRPC_PORT, auth={"keys": True}, state=str(folder / "state")
-    )
+    server = {"auth": {"keys": True}, "state": str(folder / "state"), "shared_memory": True}
+    path = settings_file(folder, *models, http_port=PORT, grpc_port=GRPC_PORT, **server)
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"tenants": TENANTS}))
-    acme, globex = key(path, "acme", "predict"), key(path, "globex", "predict", "admin")
+    acme, globex, initech = (key(path, tenant, *scopes) for tenant, *scopes in (
+        ("acme", "predict"), ("globex", "predict", "admin"), ("initech", "predict"),
+    ))  # fmt: skip
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "serving", "serve", str(path)], stdout=output, stderr=output)
     try:
         eventually(lambda: (process.poll(), log.read_text()), lambda seen: "is ready at" in seen[1], patience_s=120)
-        yield Served(process, log, path, acme, globex)
+        yield Served(process, log, path, acme, globex, initech)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
@@ -104,6 +111,30 @@ def grpc_inputs() -> list[Any]:
     given = tritonclient.grpc.InferInput("x", [1, 1024], "FP32")
     given.set_data_from_numpy(np.ones((1, 1024), np.float32))
     return [given]
+
+
+def test_a_region_of_shared_memory_is_there_for_its_tenant_only_in_every_replica(served: Served) -> None:
+    name = f"/headway_test_{os.getpid()}"
+    memory = shm.create_shared_memory_region(name[1:], name, 4096)
+    own, other = ({"authorization": f"Bearer {one}"} for one in (served.globex, served.initech))
+    try:
+        shm.set_shared_memory_region(memory, [np.ones(1024, np.float32)])
+        for wire, port in ((tritonclient.http, PORT), (tritonclient.grpc, GRPC_PORT)):
+            with wire.InferenceServerClient(f"127.0.0.1:{port}") as client:
+                client.register_system_shared_memory("in", name, 4096, headers=own)
+                x = wire.InferInput("x", [1, 1024], "FP32")
+                x.set_shared_memory("in", 4096)
+                for _ in range(8):  # reaches both replicas
+                    assert client.infer("noop", [x], headers=own).as_numpy("y").shape == (1, 1)
+                    with pytest.raises(InferenceServerException, match="Unable to find shared memory region: 'in'"):
+                        client.infer("noop", [x], headers=other)
+                with pytest.raises(InferenceServerException, match="Unable to find system shared memory region: 'in'"):
+                    client.get_system_shared_memory_status("in", headers=other)
+                with pytest.raises(InferenceServerException, match="lacks the scope `admin`"):
+                    client.register_system_shared_memory("in", name, 4096, headers=other)
+                client.unregister_system_shared_memory("in", headers=own)
+    finally:
+        shm.destroy_shared_memory_region(memory)
 
 
 def test_a_model_of_others_does_not_exist_wherever_one_looks(served: Served) -> None:
@@ -154,8 +185,7 @@ def test_no_log_page_or_record_holds_a_key(served: Served) -> None:
     texts = [*pages, *(path.read_text(errors="replace") for path in files)]
     for secret in (served.acme, served.globex):
         assert not [text for text in texts if secret.split("_")[2][:16] in text]
-    kept = (served.path.parent / "state" / "audit").rglob("*")
-    audit = "".join(path.read_text() for path in kept if path.is_file())
+    audit = "".join(path.read_text() for path in (served.path.parent / "state" / "audit").glob("*.jsonl"))
     assert '"action":"log"' in audit
     assert served.globex.split("_")[1] in audit
 
