@@ -40,7 +40,7 @@ _STATUS_200 = b"\x88"  # entry 8 of HPACK's static table
 _ANSWER = _STATUS_200 + http2.header_block([(b"content-type", b"application/grpc")])
 _DONE = http2.header_block([(b"grpc-status", b"0")])
 _NAME = b"\0" + http2.string(REQUEST_ID.encode())
-_CACHED = {None: b"", True: http2.header_block([(CACHE, HIT)]), False: http2.header_block([(CACHE, MISS)])}
+_CACHED = {True: http2.header_block([(CACHE, HIT)]), False: http2.header_block([(CACHE, MISS)])}
 # The bytes of an answer before its message: a HEADERS frame, the head of a DATA frame, and gRPC's prefix.
 _OPENING = Struct(f">HBBBI{len(_ANSWER)}sHBBBIBI")
 
@@ -248,7 +248,8 @@ class GrpcConnection(GrpcReceiver):
 
 def _named(request_id: str, cached: bool | None = None) -> bytes:
     """Returns the trailers, encoded, that name a request, and say whether its answer is from the cache."""
-    return _NAME + http2.string(request_id.encode("latin-1")) + _CACHED[cached]
+    named = _NAME + http2.string(request_id.encode("latin-1"))
+    return named if cached is None else named + _CACHED[cached]
 
 
 class GrpcListener:

@@ -192,8 +192,11 @@ class GrpcService:
         dispatch, plan, _ = planned
         limit_ns = _limit_ns(plan, call)
         tenant = self._tenant(call, planned.layout)
-        submit = partial(dispatch.hand_over, plan, payload, tenant, limit_ns, age_ns)
-        submitted = counted(dispatch.model.quota, tenant, submit)
+        if dispatch.model.quota is None:
+            submitted = dispatch.hand_over(plan, payload, tenant, limit_ns, age_ns)
+        else:
+            submit = partial(dispatch.hand_over, plan, payload, tenant, limit_ns, age_ns)
+            submitted = counted(dispatch.model.quota, tenant, submit)
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         request_id, trace = call.request_id(), call.metadata(TRACEPARENT)
         return Pending(submitted, planned, id, request_id, trace, tenant, began_ns, limit_ns, held)
