@@ -57,6 +57,8 @@ def shown(spec: ModelSpec, told: Bound | None) -> ModelSpec:
 def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder: Recorder) -> "FeatureBackend | None":
     """Returns the backend that fills the model's inputs with features in front of another; None without features.
 
+    spool: keeps what is pushed for the history; None keeps it online only.
+
     Raises ModuleNotFoundError with advice without `headway[redis]`."""
     if told is None:
         return None
@@ -71,10 +73,12 @@ def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder
     )
 
 
-def open_features(views: FeatureViews, redis: RedisSettings | None, tenant_header: str = "") -> "OnlineFeatures":
+def open_features(
+    views: FeatureViews, redis: RedisSettings | None, tenant_header: str = "", spool: "Spool | None" = None
+) -> "OnlineFeatures":
     """Returns the feature store of these views. Connections are opened when they are first used.
 
-    tenant_header: see OnlineFeatures. Raises ModuleNotFoundError with advice without `headway[redis]`."""
+    tenant_header, spool: see OnlineFeatures. Raises ModuleNotFoundError with advice without `headway[redis]`."""
     # Imported here, so that servers without a feature store need no package for it.
     from random import random
 
@@ -91,4 +95,4 @@ def open_features(views: FeatureViews, redis: RedisSettings | None, tenant_heade
     if redis is not None:
         client, writes = connected(redis, WRITE_LIMIT_S, is_bounded=True)
         store = RedisFeatureStore(client, Keys())
-    return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=tenant_header)
+    return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=tenant_header, spool=spool)

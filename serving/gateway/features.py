@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from serving.api.faults import CallFailed, Fault, retry_after
 from serving.core.clock import Calendar, Clock
+from serving.features.offline.spool import Spool
 from serving.features.reading import Answer, Reason, Stored, answering, keep_ms
 from serving.features.requests import Refused, asked_of, columns, described, pushed_of
 from serving.features.rows import BadField, Row, rows_of
@@ -29,6 +30,7 @@ class OnlineFeatures:
 
     tenant_header: the header in which clients name their tenant, where they need no credential; "" for one tenant.
     reads, writes: bound the time of a look-up and of a round trip that writes. calendar: the time of day.
+    spool: keeps what is pushed for the history of features; None keeps it online only.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class OnlineFeatures:
         writes: Guard,
         tenant_header: str = "",
         calendar: Clock | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.tenant_header = tenant_header.lower()
         self._views = views
@@ -47,6 +50,7 @@ class OnlineFeatures:
         self._lookups = Lookups(store, reads)
         self._writes = writes
         self._calendar: Clock = calendar or Calendar()
+        self._spool = spool
 
     async def connect(self) -> None:
         """Opens a connection to the store ahead of the first request. A store that does not answer is no error."""
@@ -56,12 +60,15 @@ class OnlineFeatures:
         return [described(view) for view in self._views.views.values()]
 
     async def push(self, tenant: str, view: str, body: Mapping[str, object]) -> Json:
-        """Writes rows. Nothing is written if one of them has a mistake. Raises CallFailed."""
+        """Writes rows: for the history first, from which all that is online can be made again.
+
+        Nothing is written if one of them has a mistake. Raises CallFailed."""
         into = self._view(view)
         try:
             rows = await self._checked(into, pushed_of(body))
         except BadField as error:
             raise CallFailed(Fault(400, str(error))) from None
+        await self._keep(tenant, into, rows)
         whole = sum(len(row.values) for row in rows)
         written: list[bool] = []
         for some in _pieces(writes_of(into, tenant, rows), WRITES_AT_ONCE):
@@ -99,6 +106,16 @@ class OnlineFeatures:
     async def close(self) -> None:
         await self._store.close()
 
+    async def _keep(self, tenant: str, view: FeatureView, rows: Sequence[Row]) -> None:
+        if self._spool is None:
+            return
+        try:
+            await self._spool.append(tenant, view, rows)
+        except ValueError as error:
+            raise CallFailed(Fault(400, str(error))) from None
+        except OSError as error:
+            raise CallFailed(_not_kept(error)) from error
+
     def _view(self, name: str) -> FeatureView:
         try:
             return self._views.views[name]
@@ -134,6 +151,12 @@ def _pieces(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def _not_written(done: int, whole: int, error: StoreUnavailable) -> Fault:
     text = f"the feature store does not answer ({error}); {done} of {whole} values were written: push the rows again"
+    return Fault(503, text, (retry_after(SOON_NS),), SOON_NS)
+
+
+def _not_kept(error: OSError) -> Fault:
+    why = error.strerror or str(error)
+    text = f"the rows cannot be kept for the history of features ({why}) and were not written: push them again"
     return Fault(503, text, (retry_after(SOON_NS),), SOON_NS)
 
 

@@ -84,8 +84,11 @@ def history(
     chosen = [view_of(settings, name) for name in dict.fromkeys(views.split(","))]
     root = root_of(settings, store)
     with failures_printed():
+        from serving.features.offline.drain import drain
         from serving.features.offline.training import Limits, make_training_set
 
+        for trouble in drain(root):
+            say(f"WARNING: {trouble}")
         made = make_training_set(
             labels,
             chosen,

@@ -24,6 +24,7 @@ from serving.cluster.environment import (
     serves_grpc,
     uses_haproxy,
 )
+from serving.cluster.feature_history import NoHistory, pushes_folder
 from serving.cluster.limits import KEEP_ALIVE_S
 from serving.cluster.ports import ALONE, machines_ports, replicas_environment
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears, own_request
@@ -101,6 +102,7 @@ class Cluster:
         # With it, Ray's C++ takes SIGTERM for a crash from the middle of `ray.init` on, and aborts this process.
         # Crashes are reported without it too, by Python's faulthandler.
         os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
+        self._warn_of_no_history()
         os.environ.update(ray_environment(self._settings))
         if self._owns_ray:
             os.environ.update(self._own_environment())
@@ -141,6 +143,13 @@ class Cluster:
             if spec.resources.gpus and not gpus and self._owns_ray:
                 self._say(f"WARNING: {spec.name} asks for a GPU, but this machine has none: it is served on the CPU")
         deploy(self._settings, gpus=gpus or not self._owns_ray)
+
+    def _warn_of_no_history(self) -> None:
+        if self._settings.features is not None:
+            try:
+                pushes_folder(self._settings)
+            except NoHistory as error:
+                self._say(f"WARNING: features: {error}; what is pushed is kept online only, and is in no training set")
 
     def _own_environment(self) -> dict[str, str]:
         """Returns the variables for all processes of a Ray that starts here. A Ray that already runs has its own token

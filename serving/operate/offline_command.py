@@ -15,12 +15,9 @@ from serving.config import Settings, SettingsError, load_settings
 from serving.features.offline.errors import OfflineError
 from serving.features.views import FeatureView
 from serving.store.base import StoreUnavailable
-from serving.store.objects import BadPath, scheme_of
-from serving.store.place import NoState, state_place
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
-FOLDER = "features"  # of the state
 _MEMORY = re.compile(r"[1-9][0-9]{0,5}(MB|GB)")
 
 
@@ -65,12 +62,9 @@ def root_of(settings: Settings, store: Path | None) -> Path:
     if store is not None:
         return store.expanduser()
     try:
-        scheme, place = scheme_of(state_place(settings.server.state))
-    except (BadPath, NoState) as error:
-        mistake(str(error))
-    if scheme != "file":
-        mistake(f"server.state is {place}; files of features need a folder, name one with --store")
-    return Path(place) / FOLDER
+        return history_folder(settings)
+    except NoHistory as error:
+        mistake(f"{error}, name one with --store")
 
 
 @contextmanager

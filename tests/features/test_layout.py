@@ -1,11 +1,7 @@
 """Tests the files of the offline store: where they are, that they appear whole, and that those of before are read."""
 
-import builtins
-import os
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +9,7 @@ import pytest
 
 from serving.features.offline import layout
 from serving.features.views import Feature, FeatureView
+from tests.features.faults import Killed, failing_at
 from tests.features.offline_store import DAY, NOON, Row, stored
 
 VIEW = FeatureView(name="clicks", entity="user", key="user_id", features=(Feature(name="count", datatype="INT64"),))
@@ -26,40 +23,9 @@ def counts(root: Path) -> list[int]:
     ]
 
 
-class Killed(Exception):
-    """Raised in place of a call that a killed process does not come to make."""
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], int]:
-    """Lets this call of a file or folder and all later ones fail. Returns how many were made."""
-    made = 0
-
-    def failing(call: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*arguments: Any, **options: Any) -> Any:
-            nonlocal made
-            made += 1
-            if made > number:
-                raise Killed
-            return call(*arguments, **options)
-
-        return called
-
-    for owner, name in (
-        (os, "fsync"),
-        (os, "open"),
-        (os, "link"),
-        (builtins, "open"),
-        (Path, "mkdir"),
-        (Path, "unlink"),
-        (pq, "write_table"),
-    ):
-        monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
-    return lambda: made
-
-
 def calls_of_an_append(root: Path) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        made = killed_at(patch, 1 << 30)
+        made = failing_at(patch, 1 << 30, Killed())
         stored(root, VIEW, ROWS, name="batch")
         return made()
 
@@ -101,7 +67,7 @@ def test_a_writer_killed_at_any_call_leaves_whole_files_and_a_second_run_adds_th
     for number in range(calls_of_an_append(tmp_path / "whole")):
         root = tmp_path / str(number)
         with pytest.MonkeyPatch.context() as patch:
-            killed_at(patch, number)
+            failing_at(patch, number, Killed())
             with pytest.raises(Killed):
                 stored(root, VIEW, ROWS, name="batch")
         seen = counts(root)

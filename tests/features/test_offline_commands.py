@@ -13,7 +13,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from serving.cli import app
+from serving.features.offline.spool import Spool
 from serving.features.reading import Found, Stored
+from serving.features.rows import Row as PushedRow
+from serving.features.views import Feature, FeatureView
 from serving.store.connecting import Address, connect
 from serving.store.embedded import embedded
 from serving.store.features import RedisFeatureStore, Wanted
@@ -120,6 +123,21 @@ def test_event_time_alone_decides_if_asked_to(headway: Headway) -> None:
     assert pq.read_table("training.parquet")["stats__age"].to_pylist() == [None] * 4  # the rows are known from now on
     assert history(headway, "--as-of-event-time").exit_code == 0
     assert pq.read_table("training.parquet")["stats__age"].to_pylist() == [41, 40, 36, None]
+
+
+def test_training_sets_contain_what_was_pushed_to_a_server_that_has_ended(headway: Headway, tmp_path: Path) -> None:
+    stats = FeatureView(name="stats", entity="user", key="user_id", features=(Feature(name="age", datatype="INT64"),))
+
+    class Then:
+        now_ns = staticmethod(lambda: (BEGIN_MS + 2 * HOUR_MS) * 1_000_000)
+
+    spool = Spool(tmp_path / "state" / "features", Then())
+    asyncio.run(spool.append("", stats, [PushedRow("7", BEGIN_MS, {"age": 41})]))
+    spool.end_file()
+    result = history(headway)
+    assert result.exit_code == 0, result.output
+    assert pq.read_table("training.parquet")["stats__age"].to_pylist() == [None, 41, None, None]
+    assert list(spool.folder.iterdir()) == []
 
 
 def test_tenants_have_rows_of_their_own(headway: Headway) -> None:

@@ -1,13 +1,16 @@
 """Tests the feature store as callers see it: what is pushed is read, mistakes lose nothing, policies cover outages."""
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.api.faults import CallFailed, Fault
+from serving.features.offline.spool import Spool
 from serving.features.reading import Found
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.store.connecting import Address, connect
@@ -65,11 +68,13 @@ class Fails:
 class Served:
     """The feature store with a loop and a clock of its own."""
 
-    def __init__(self, store: FeatureStore | None = None, views: FeatureViews = VIEWS) -> None:
+    def __init__(
+        self, store: FeatureStore | None = None, views: FeatureViews = VIEWS, spool: Spool | None = None
+    ) -> None:
         self.clock = ManualClock(NOW_NS)
         self.store = store or MemoryFeatureStore(self.clock)
         self.runner = asyncio.Runner()
-        self.features = online_features(views, self.store, calendar=self.clock)
+        self.features = online_features(views, self.store, calendar=self.clock, spool=spool)
 
     def push(self, *rows: object, view: str = "user_stats", tenant: str = "acme") -> Any:
         return self.runner.run(self.features.push(tenant, view, {"rows": list(rows)}))
@@ -230,6 +235,68 @@ def test_a_store_that_fails_in_the_middle_of_a_push_says_how_far_it_came() -> No
     assert again.push(*rows) == {"written": 600, "superseded": 0}
     for one in (served, again):
         one.runner.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    made = Spool(tmp_path / "state" / "features", ManualClock(NOW_NS))
+    yield made
+    made.end_file()
+
+
+def kept(spool: Spool) -> list[dict[str, Any]]:
+    """Returns the pushes in the spool."""
+    return [json.loads(line) for path in spool.folder.iterdir() for line in path.read_text().splitlines()]
+
+
+def test_what_is_pushed_is_kept_for_the_history_as_it_was_checked(spool: Spool) -> None:
+    served = Served(spool=spool)
+    served.push(row(7, age=41, country=None, spend=0.1))
+    served.refusal("push", row(7, age=42), row(7, age="x"))
+    (push,) = kept(spool)
+    assert push == {
+        "tenant": "acme",
+        "view": "user_stats",
+        "version": "1",
+        "types": {"age": "INT64", "country": "BYTES", "spend": "FP32"},
+        "created_us": NOW_NS // 1000,
+        "rows": [["7", NOW_NS // 1_000_000, {"age": 41, "country": None, "spend": 0.10000000149011612}]],
+    }
+    served.runner.close()
+
+
+def test_what_cannot_be_kept_for_the_history_is_refused_and_written_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    served = Served(spool=Spool(tmp_path / "file" / "features", ManualClock(NOW_NS)))
+    fault = served.refusal("push", row(country="DE"))
+    assert (fault.status, fault.text) == (
+        503,
+        "the rows cannot be kept for the history of features (Not a directory) and were not written: push them again",
+    )
+    assert dict(fault.headers)[b"retry-after"] == b"1"
+    assert served.get("u7", features=["country"])["features"]["country"] == ["??"]
+    (tmp_path / "file").unlink()
+    assert served.push(row(country="DE")) == {"written": 1, "superseded": 0}
+    served.features._spool.end_file()
+    served.runner.close()
+
+
+def test_what_the_online_store_refuses_is_kept_and_may_be_pushed_again(spool: Spool) -> None:
+    store = MemoryFeatureStore(ManualClock(NOW_NS))
+    down, up = Served(Fails(store), spool=spool), Served(store, spool=spool)
+    assert down.refusal("push", row(age=41)).status == 503
+    assert up.push(row(age=41)) == {"written": 1, "superseded": 0}
+    first, second = kept(spool)
+    assert first["rows"] == second["rows"]
+    for one in (down, up):
+        one.runner.close()
+
+
+def test_a_tenant_whose_name_is_too_long_for_a_history_is_refused(spool: Spool) -> None:
+    served = Served(spool=spool)
+    fault = served.refusal("push", row(age=41), tenant="t" * 1000)
+    assert (fault.status, fault.text) == (400, "the tenant's name has more than 248 bytes in percent-encoding")
+    served.runner.close()
 
 
 def test_views_are_described(served: Served) -> None:

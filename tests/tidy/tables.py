@@ -246,6 +246,7 @@ TASK_OWNERS = {
     "serving.api.grpc.receiving": "one task per compressed message of a call that takes one, ended with it",
     "serving.cache.shared": "calls of the store, which end at their limit and pass failures on",
     "serving.cluster.access": "two tasks for the life of a process; they log every failure and continue",
+    "serving.cluster.feature_history": "one task for the life of the front; it logs every failure and continues",
     "serving.cluster.front.dashboard": "one task for the life of the front; it logs every failure and continues",
     "serving.cluster.replica.grpc_door": "opens a port once, and logs why it could not",
     "serving.features.backend": "one task per request whose features are read; it ends the request or hands it on",

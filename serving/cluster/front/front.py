@@ -15,6 +15,7 @@ from serving.cluster import decisions
 from serving.cluster.access import Access, open_gate
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
 from serving.cluster.environment import cors
+from serving.cluster.feature_history import begin_draining, open_spool
 from serving.cluster.features import open_features
 from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.catalog import Catalog
@@ -29,6 +30,7 @@ from serving.cluster.replica.http_door import App
 from serving.config import Settings
 
 if TYPE_CHECKING:
+    from serving.features.offline.spool import Spool
     from serving.gateway.features import OnlineFeatures
 
 
@@ -49,6 +51,7 @@ class Front:
             collector.forget()
 
         gate, self._keeping = await open_gate(access, admin_token(server.admin_token_file))
+        spool = open_spool(settings)
         operations = Operations(
             catalog.models,
             name=server.name,
@@ -56,9 +59,10 @@ class Front:
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
-            features=await _features(settings),
+            features=await _features(settings, spool),
             gate=gate,
         )
+        self._draining = begin_draining(spool) if spool else None
         kept = own_folder() / "history.json"
         self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
         await self.dashboard.begin()
@@ -82,11 +86,12 @@ class Front:
         return self.http
 
 
-async def _features(settings: Settings) -> "OnlineFeatures | None":
+async def _features(settings: Settings, spool: "Spool | None") -> "OnlineFeatures | None":
     """Returns the feature store, None if no views are declared."""
     if settings.features is None:
         return None
-    features = open_features(settings.features.declared(), settings.server.redis, settings.server.tenant_header)
+    server = settings.server
+    features = open_features(settings.features.declared(), server.redis, server.tenant_header, spool)
     await features.connect()
     return features
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from serving.features.offline.settling import settle
 from serving.features.views import FeatureView
 
 SCHEMA = 1  # of the files; a reader refuses those of a later one
@@ -79,7 +80,7 @@ def append(root: Path, tenant: str, view: FeatureView, rows: pa.Table, *, name: 
         if _create(folder / f"date={day}" / f"{name or token_hex(16)}.parquet", of_day)
     )
     for above in (folder, folder.parent, root):
-        _settle(above)
+        settle(above)
     return added
 
 
@@ -117,18 +118,10 @@ def _create(path: Path, rows: pa.Table) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.link(unfinished, path)
+        is_new = True
     except FileExistsError:
-        return False
+        is_new = False
     finally:
         unfinished.unlink(missing_ok=True)
-    _settle(path.parent)
-    return True
-
-
-def _settle(folder: Path) -> None:
-    """Writes the names in the folder to the disk; until then, a power cut may take new ones away."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+    settle(path.parent)  # also for a file that was there: its writer may have been killed before
+    return is_new

@@ -1,0 +1,78 @@
+"""Keeps what is pushed into the feature store for its history, in a process of Ray Serve."""
+
+import asyncio
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.config import Settings
+from serving.store.objects import BadPath, scheme_of
+from serving.store.place import NoState, state_place
+
+if TYPE_CHECKING:
+    from serving.features.offline.spool import Spool
+
+DRAIN_EVERY_S = 60.0
+logger = logging.getLogger("ray.serve")
+
+
+class NoHistory(Exception):
+    """Raised where no history of features can be kept. The text says why."""
+
+
+def history_folder(settings: Settings) -> Path:
+    """Returns the folder of the offline store. Raises NoHistory if the state is none."""
+    try:
+        scheme, place = scheme_of(state_place(settings.server.state))
+    except (BadPath, NoState) as error:
+        raise NoHistory(str(error)) from None
+    if scheme != "file":
+        raise NoHistory(f"server.state is {place}; files of features need a folder")
+    return Path(place) / "features"
+
+
+def pushes_folder(settings: Settings) -> Path:
+    """Returns the folder of the offline store to which pushes are added. Raises NoHistory if they cannot be."""
+    folder = history_folder(settings)
+    if find_spec("pyarrow") is None:
+        raise NoHistory("pyarrow is not installed: pip install 'headway[features]'")
+    return folder
+
+
+def open_spool(settings: Settings) -> "Spool | None":
+    """Returns the spool for what is pushed; None if no views are declared, or no history can be kept."""
+    if settings.features is None:
+        return None
+    from serving.core.clock import Calendar
+    from serving.features.offline.spool import Spool
+
+    try:
+        return Spool(pushes_folder(settings), Calendar())
+    except NoHistory as error:
+        logger.warning("features: %s; what is pushed is kept online only", error)
+        return None
+
+
+def begin_draining(spool: "Spool") -> "asyncio.Task[None]":
+    """Starts the task that moves what was pushed into Parquet files, also what killed processes have left."""
+
+    async def keep_draining() -> None:
+        while True:
+            try:
+                for trouble in await asyncio.to_thread(_drain, spool):
+                    logger.warning("features: %s", trouble)
+            except Exception:
+                logger.exception("what was pushed stays in %s for now", spool.folder)
+            await asyncio.sleep(DRAIN_EVERY_S)
+
+    return asyncio.get_running_loop().create_task(keep_draining())
+
+
+def _drain(spool: "Spool") -> list[str]:
+    spool.end_file()
+    if not spool.folder.is_dir() or not any(spool.folder.iterdir()):
+        return []  # pyarrow is not imported before something is pushed
+    from serving.features.offline.drain import drain
+
+    return drain(spool.root)
