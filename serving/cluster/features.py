@@ -14,6 +14,7 @@ from serving.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
     from serving.features.backend import FeatureBackend
+    from serving.features.offline.spool import Spool
     from serving.gateway.features import OnlineFeatures
 
 READ_LIMIT_S = 0.01  # for one look-up

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from serving.cluster.feature_history import NoHistory, history_folder
 from serving.config import Settings, SettingsError, load_settings
 from serving.features.offline.errors import OfflineError
 from serving.features.views import FeatureView

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tritonclient.grpc
 import tritonclient.utils
@@ -53,6 +57,7 @@ class Served:
     """A running server, and files with keys: a reader of each tenant, and one of acme that pushes."""
 
     process: "subprocess.Popen[bytes]"
+    settings: Path
     acme: Path
     globex: Path
     feeder: Path
@@ -82,7 +87,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         process = subprocess.Popen([sys.executable, "-m", "serving", "serve", str(path)], stdout=output, stderr=output)
     try:
         eventually(lambda: (process.poll(), log.read_text()), lambda seen: "is ready at" in seen[1], patience_s=120)
-        yield Served(process, *files)
+        yield Served(process, path, *files)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
@@ -161,3 +166,27 @@ def test_while_valkey_is_gone_defaults_are_served_and_required_features_are_refu
     eventually(
         lambda: served.features("get", "stats", "7", key=served.acme), lambda told: '"DE"' in told, patience_s=60
     )
+
+
+def test_what_was_pushed_is_in_training_sets_when_the_server_is_killed(served: Served, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f"user_id,event_ts,age,country\n7,{time.time()},42,DK\n")
+    assert served.features("push", str(file), "--view", "stats", key=served.feeder) == ""
+    after = datetime.now(UTC)
+    started = descendants(served.process.pid)
+    served.process.send_signal(signal.SIGKILL)
+    served.process.wait()
+    for pid in started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    pq.write_table(pa.table({"user_id": ["7", "8"], "event_ts": [after, after]}), tmp_path / "labels.parquet")
+    words = ["history", str(tmp_path / "labels.parquet"), "--views", "stats", "--tenant", "acme"]
+
+    def training_set() -> dict[str, list[object]]:
+        to = tmp_path / "training.parquet"
+        made = CliRunner().invoke(app, ["features", *words, "--out", str(to), "--config", str(served.settings)])
+        return pq.read_table(to).to_pydict() if made.exit_code == 0 else {"failed": [made.stderr]}
+
+    # The front holds its file until the system has ended it.
+    found = eventually(training_set, lambda found: found.get("stats__age") == [42, None], patience_s=60)
+    assert found["stats__country"] == ["DK", "??"]
