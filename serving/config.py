@@ -219,8 +219,8 @@ class ServerSettings(Section):
     auth: AuthSettings | None = Field(None, description="Who may call. See docs/configuration.md.")
     state: StatePlace | None = Field(
         None,
-        description="Where keys and the audit are kept: a folder, or `s3://bucket/folder` for keys that several "
-        "machines share. Unset: `~/.headway/state`.",
+        description="Where keys, the audit and the history of features are kept: a folder, or `s3://bucket/folder` for "
+        "keys that several machines share. Unset: `~/.headway/state`.",
     )
     redis: RedisSettings | None = Field(
         None,

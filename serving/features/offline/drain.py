@@ -18,7 +18,7 @@ from serving.features.offline import layout
 from serving.features.offline.spool import FOLDER, SUFFIX, Push
 from serving.features.views import Feature, FeatureView
 
-PIECE_BYTES = 4 << 20  # of lines that become files at once; another number makes other files of a file half done
+PIECE_BYTES = 1 << 20  # of lines that become files at once; another number makes other files of a file half done
 
 
 def drain(root: Path) -> list[str]:
