@@ -46,18 +46,26 @@ def failing_at(patch: pytest.MonkeyPatch, number: int, error: Exception, *, once
 
         return called
 
+    def while_patched(call: Callable[..., Any]) -> Callable[..., Any]:
+        return failing(call) if vars(spool)["FileIO"] is Faulty else call  # a file may live on
+
     class Faulty(FileIO):
         """A file of which every call may fail."""
 
         def __init__(self, *arguments: Any) -> None:
-            failing(super().__init__)(*arguments)
+            while_patched(super().__init__)(*arguments)
 
         def write(self, data: Any) -> int:
             part = data[: max(len(data) // 2, 100)]  # a disk may take a part
-            return int(failing(super().write)(part))
+            return int(while_patched(super().write)(part))
+
+        def close(self) -> None:
+            if not self.closed:
+                super().close()
+                while_patched(lambda: None)()  # over a network, the file is closed then nevertheless
 
         def truncate(self, size: int | None = None) -> int:
-            return int(failing(super().truncate)(size))
+            return int(while_patched(super().truncate)(size))
 
     for owner, name in CALLS:
         patch.setattr(owner, name, failing(getattr(owner, name)))

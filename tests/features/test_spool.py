@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,10 +236,23 @@ def calls_of_pushes(root: Path) -> int:
         return made()
 
 
+def test_when_the_folder_is_removed_pushes_are_kept_in_a_new_one_from_the_next_file_on(tmp_path: Path) -> None:
+    to = opened(tmp_path)
+    push(to, row(1))
+    shutil.rmtree(tmp_path / "spool")
+    to.end_file()
+    push(to, row(2))
+    to.end_file()
+    drain(tmp_path)
+    assert counts(tmp_path) == [2]
+
+
+@pytest.mark.parametrize("most_bytes", [1, spool.MOST_BYTES])
 @pytest.mark.parametrize("once", [True, False])
 def test_whichever_call_fails_what_was_answered_is_there_and_the_rest_may_be_pushed_again(
-    tmp_path: Path, once: bool
+    tmp_path: Path, once: bool, monkeypatch: pytest.MonkeyPatch, most_bytes: int
 ) -> None:
+    monkeypatch.setattr(spool, "MOST_BYTES", most_bytes)
     for number in range(calls_of_pushes(tmp_path / "whole")):
         root = tmp_path / str(number)
         to = opened(root)

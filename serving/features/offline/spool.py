@@ -130,9 +130,9 @@ class Spool:
             self._end_file()
 
     def _end_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def _created(folder: Path) -> FileIO:
