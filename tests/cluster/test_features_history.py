@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from serving.cluster import features
-from serving.cluster.features import begin_draining, open_spool, pushes_folder
+from serving.cluster import feature_history
+from serving.cluster.feature_history import begin_draining, open_spool, pushes_folder
 from serving.config import Settings, load_settings
 from serving.features.offline import layout
 from serving.features.offline.spool import Spool
@@ -63,7 +63,7 @@ def test_with_a_state_in_a_bucket_pushes_are_online_only_and_the_start_says_so(t
 def test_without_pyarrow_pushes_are_online_only_and_the_start_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "find_spec", lambda name: None)
+    monkeypatch.setattr(feature_history, "find_spec", lambda name: None)
     settings = declared(tmp_path)
     assert open_spool(settings) is None
     assert warnings(settings) == [
@@ -73,7 +73,7 @@ def test_without_pyarrow_pushes_are_online_only_and_the_start_says_what_to_insta
 
 
 def test_pushes_become_files_while_the_server_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "DRAIN_EVERY_S", 0.01)
+    monkeypatch.setattr(feature_history, "DRAIN_EVERY_S", 0.01)
     settings = declared(tmp_path)
     spool = open_spool(settings)
     assert spool is not None
@@ -93,7 +93,7 @@ def test_pushes_become_files_while_the_server_runs(tmp_path: Path, monkeypatch: 
 
 
 def test_the_task_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "DRAIN_EVERY_S", 0.0)
+    monkeypatch.setattr(feature_history, "DRAIN_EVERY_S", 0.0)
     turns = 0
 
     def fails(spool: Spool) -> list[str]:
@@ -101,7 +101,7 @@ def test_the_task_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mo
         turns += 1
         raise RuntimeError("told to fail")
 
-    monkeypatch.setattr(features, "_drain", fails)
+    monkeypatch.setattr(feature_history, "_drain", fails)
     spool = open_spool(declared(tmp_path))
     assert spool is not None
 
