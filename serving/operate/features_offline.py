@@ -84,11 +84,9 @@ def history(
     chosen = [view_of(settings, name) for name in dict.fromkeys(views.split(","))]
     root = root_of(settings, store)
     with failures_printed():
-        from serving.features.offline.drain import drain
         from serving.features.offline.training import Limits, make_training_set
 
-        for trouble in drain(root):
-            say(f"WARNING: {trouble}")
+        _drain(root)
         made = make_training_set(
             labels,
             chosen,
@@ -183,6 +181,7 @@ def check(
         from serving.features.offline.replay import replay
         from serving.features.offline.training import Limits
 
+        _drain(root)
         answers = [served for log in logs for served in _served(log)]
         found = list(replay(answers, declared, root, Limits(memory_of(memory), os.cpu_count() or 1, Path(spill))))
     foreign = sum(served.view not in declared for served in answers)
@@ -195,6 +194,14 @@ def check(
         say(f"{len(answers):,} answers, {passed_over}; {len(found):,} values differ")
     if found:
         raise typer.Exit(1)
+
+
+def _drain(root: Path) -> None:
+    """Moves what was pushed to servers that have ended into the files of the store."""
+    from serving.features.offline.drain import drain
+
+    for trouble in drain(root):
+        say(f"WARNING: {trouble}")
 
 
 def _served(log: Path) -> "Iterator[Served]":

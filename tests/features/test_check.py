@@ -1,5 +1,6 @@
 """Tests the comparison of what was served with the history, and `headway features check`."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typer.testing import CliRunner
 
 from serving.cli import app
 from serving.features.offline.served import BadLine, Known, Served, differences, served_in
+from serving.features.offline.spool import Spool
+from serving.features.rows import Row as PushedRow
 from serving.features.views import Feature, FeatureView, Missing
+from serving.testing.clock import ManualClock
 from tests.features.offline_store import NOON, SECOND, Row, stored
 from tests.features.test_offline_commands import SETTINGS
 
@@ -150,6 +154,14 @@ def test_differences_are_listed_with_their_reasons_and_code_1(folder: Path) -> N
     assert result.exit_code == 1
     assert "2 values differ" in result.stderr
     assert "globex" in result.stdout
+
+
+def test_what_was_pushed_to_a_server_that_has_ended_is_in_the_history(folder: Path) -> None:
+    spool = Spool(folder / "state" / "features", ManualClock(NOON * 1000))
+    asyncio.run(spool.append("globex", VIEW, [PushedRow("u1", AT_MS, {"age": 3})]))
+    spool.end_file()
+    result = check(folder, LINE | {"tenant": "globex"})
+    assert result.exit_code == 0, result.output
 
 
 def test_a_bad_line_is_named_by_file_and_line(folder: Path) -> None:

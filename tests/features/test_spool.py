@@ -350,7 +350,9 @@ def test_a_torn_last_line_is_left_out_and_told(tmp_path: Path) -> None:
         assert left(root) == []
 
 
-@pytest.mark.parametrize("damage", [b"\x00\xff", b"{}", b"[]", b'"x"', b"null", b"\xc3", b'{"tenant": 3}'])
+@pytest.mark.parametrize(
+    "damage", [b"\x00\xff", b"{}", b"[]", b'"x"', b"null", b"\xc3", b'{"tenant": 3}', b"[" * 100_000]
+)
 def test_of_a_damaged_file_all_other_lines_are_stored_and_the_file_is_kept(tmp_path: Path, damage: bytes) -> None:
     to = opened(tmp_path)
     push_all(to, [1, 2])

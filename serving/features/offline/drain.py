@@ -70,7 +70,7 @@ def _store(root: Path, lines: Sequence[bytes]) -> int:
             folder = str(layout.view_folder(root, push.tenant, push.view))
             kind = folder, push.version, *push.types.keys(), *push.types.values()
             alike.setdefault(kind, []).append((push, line))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             unreadable += 1
     for pushes in alike.values():
         first = pushes[0][0]
