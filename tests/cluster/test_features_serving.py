@@ -170,7 +170,7 @@ def test_while_valkey_is_gone_defaults_are_served_and_required_features_are_refu
 
 def test_what_was_pushed_is_in_training_sets_when_the_server_is_killed(served: Served, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
-    file.write_text(f"user_id,event_ts,age,country\n7,{time.time()},42,DK\n")
+    file.write_text(f"user_id,event_ts,age,country\nkilled,{time.time()},42,DK\n")
     assert served.features("push", str(file), "--view", "stats", key=served.feeder) == ""
     after = datetime.now(UTC)
     started = descendants(served.process.pid)
@@ -179,7 +179,7 @@ def test_what_was_pushed_is_in_training_sets_when_the_server_is_killed(served: S
     for pid in started:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    pq.write_table(pa.table({"user_id": ["7", "8"], "event_ts": [after, after]}), tmp_path / "labels.parquet")
+    pq.write_table(pa.table({"user_id": ["killed", "nobody"], "event_ts": [after, after]}), tmp_path / "labels.parquet")
     words = ["history", str(tmp_path / "labels.parquet"), "--views", "stats", "--tenant", "acme"]
 
     def training_set() -> dict[str, list[object]]:
