@@ -10,7 +10,6 @@ A feature that the row leaves out stays as it is. null says that from the event 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
 
 from serving.features.values import fitting, shown
 from serving.features.views import FeatureView, Scalar
@@ -72,7 +71,8 @@ def event_ms_of(value: object, path: str, now_ms: int) -> int:
     if event_ms < 0:
         raise BadField(path, f"{shown(value)} is before 1970")
     if event_ms > now_ms + FUTURE_MS:
-        hint = "; numbers are seconds, not milliseconds" if event_ms > now_ms * 100 else ""
+        is_far = not isinstance(value, str) and event_ms > now_ms * 100
+        hint = "; numbers are seconds, not milliseconds" if is_far else ""
         raise BadField(path, f"{shown(value)} is more than {FUTURE_MS // 1000} seconds in the future{hint}")
     return event_ms
 
@@ -89,9 +89,10 @@ def _event_ms(value: object, path: str) -> int:
         return (since.days * 86400 + since.seconds) * 1000 + since.microseconds // 1000
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadField(path, f"expected a time such as 2026-11-29T12:00:00Z, or seconds since 1970, got {shown(value)}")
-    if not isfinite(value):
-        raise BadField(path, f"{value} is no time")
-    return int(value * 1000)
+    try:
+        return round(value * 1_000_000) // 1000  # not `value * 1000`, which is less than 1001 for 1.001
+    except (OverflowError, ValueError):  # infinite, also after the multiplication; NaN
+        raise BadField(path, f"{shown(value)} is no time") from None
 
 
 def _row(view: FeatureView, given: object, path: str, now_ms: int) -> Row:

@@ -1,6 +1,6 @@
 """Tests which rows a feature view takes, and that a mistake is named by its row and field."""
 
-from math import nan
+from math import inf, nan
 
 import pytest
 from hypothesis import given
@@ -45,6 +45,9 @@ def test_a_feature_left_out_is_not_in_the_row_and_null_is_known_to_be_missing() 
         (NOW_MS / 1000 + 0.25, NOW_MS + 250),
         ("2026-11-29T12:01:00Z", NOW_MS + 60_000),
         ("1970-01-01T00:00:00Z", 0),
+        (1.001, 1001),  # 1000.9999 if multiplied by a thousand
+        ("1970-01-01T00:00:01.0019Z", 1001),
+        (1.0019, 1001),
     ],
 )
 def test_times_are_texts_with_an_offset_or_seconds(given: object, milliseconds: int) -> None:
@@ -74,6 +77,11 @@ def test_an_id_may_be_a_whole_number() -> None:
         ({"event_ts": "2026-11-29T12:00:00"}, "has no offset from UTC; write Z"),
         ({"event_ts": "yesterday"}, "expected a time such as 2026-11-29T12:00:00Z, got 'yesterday'"),
         ({"event_ts": nan}, "nan is no time"),
+        ({"event_ts": inf}, "inf is no time"),
+        ({"event_ts": 1e308}, r"rows\[0\]\.event_ts: 1e\+308 is no time"),
+        ({"event_ts": 10**400}, r"event_ts: 10000.* in the future; numbers are seconds, not milliseconds"),
+        ({"event_ts": "9999-12-31T23:59:59Z"}, r"event_ts: .* is more than 60 seconds in the future$"),
+        ({"event_ts": -0.0005}, "is before 1970"),
         ({"event_ts": True}, "expected a time"),
         ({"event_ts": "1969-12-31T23:59:59Z"}, "is before 1970"),
     ],
