@@ -45,6 +45,8 @@ def asked_of(view: FeatureView, body: Mapping[str, object]) -> Asked:
         raise BadField("features", f"expected a list of names, got {shown(names)}")
     else:
         features = tuple(_feature(view, name, f"features[{index}]") for index, name in enumerate(names))
+        if len(set(features)) < len(features):
+            raise BadField("features", "names a feature twice")
     return Asked(tuple(id_of(id, f"ids[{index}]") for index, id in enumerate(ids)), features, reasons)
 
 

@@ -1,9 +1,13 @@
-"""Reads features for many requests at once: all that is asked for in one turn of the event loop is one look-up."""
+"""Reads features for many requests at once: all that is asked for in one turn of the event loop is one look-up.
+
+A large one is read in several calls of the store, so that its size is not taken for slowness of the store: that would
+end look-ups of everybody else.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from serving.features.reading import Found
@@ -11,6 +15,7 @@ from serving.store.base import StoreUnavailable
 from serving.store.features import FeatureStore, Wanted
 from serving.store.guard import Guard
 
+MOST_VALUES = 500  # in one call: a millisecond or two, mostly to decode them
 PATIENCE_S = 1.0  # for the connection that a look-up was too short to open
 
 
@@ -22,7 +27,7 @@ class Asked(NamedTuple):
 
 
 class Lookups:
-    """Shares look-ups of a store. guard: bounds the time of each."""
+    """Shares look-ups of a store. guard: bounds the time of each call."""
 
     def __init__(self, store: FeatureStore, guard: Guard) -> None:
         self._store = store
@@ -48,15 +53,17 @@ class Lookups:
     async def _look_up(self) -> None:
         asked, self._asked = self._asked, []
         wanted = [one for some in asked for one in some.wanted]
+        calls = list(pieces(wanted))
         try:
-            found = iter(await self._guard.call(partial(self._store.read, wanted)))
+            parts = [await self._guard.call(partial(self._store.read, some)) for some in calls]
         except StoreUnavailable as error:
             for one in asked:
                 if not one.answer.done():
                     one.answer.set_exception(StoreUnavailable(error.kind, str(error)))
             if error.kind == "slow" and not self._retrying:
-                self._begin(asyncio.create_task(self._read_patiently(wanted)))
+                self._begin(asyncio.create_task(self._read_patiently(calls[0])))
             return
+        found = chain.from_iterable(parts)
         for one in asked:
             part = list(islice(found, len(one.wanted)))
             if not one.answer.done():
@@ -77,3 +84,17 @@ class Lookups:
         """Holds a task until it has ended: the loop itself would not."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def pieces(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    """Yields what is wanted in pieces of at most MOST_VALUES features, or of one entity that has more."""
+    piece: list[Wanted] = []
+    values = 0
+    for one in wanted:
+        if piece and values + len(one.features) > MOST_VALUES:
+            yield piece
+            piece, values = [], 0
+        piece.append(one)
+        values += len(one.features)
+    if piece:
+        yield piece

@@ -152,6 +152,7 @@ def test_a_required_feature_without_a_value_is_an_error_that_names_it(served: Se
             "features[1]: user_stats has no feature 'size'; it has age",
         ),
         ("get", ["u7"], {"features": []}, 400, "features: expected a list of names, got []"),
+        ("get", ["u7"], {"features": ["age", "spend", "age"]}, 400, "features: names a feature twice"),
         ("get", ["u7"], {"reasons": 1}, 400, "reasons: expected true or false, got 1"),
         ("get", ["u7"], {"feature": ["age"]}, 400, "feature: unknown; possible here: ids, features, reasons"),
         ("get", [], {}, 400, "ids: is empty"),

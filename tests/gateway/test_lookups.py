@@ -9,7 +9,7 @@ import pytest
 from models.breaker import Breaker, State
 from serving.core.clock import SystemClock
 from serving.features.reading import Found, Reason, Stored
-from serving.gateway.lookups import Lookups
+from serving.gateway.lookups import MOST_VALUES, Lookups
 from serving.store.base import StoreUnavailable
 from serving.store.features import Wanted
 from serving.store.guard import Guard
@@ -61,6 +61,22 @@ def test_what_is_asked_for_in_one_turn_is_one_call_and_everybody_gets_the_own_pa
         assert store.calls == [["a", "b", "c", "a", "b"]]
         await lookups.read(of("d"))
         assert store.calls[1:] == [["d"]]
+
+    asyncio.run(run())
+
+
+def test_a_large_look_up_is_several_calls_none_of_which_is_large() -> None:
+    async def run() -> None:
+        store = Store()
+        lookups = Lookups(store, guard())
+        names = [str(number) for number in range(2 * MOST_VALUES + 1)]
+        large, small = await asyncio.gather(lookups.read(of(*names)), lookups.read(of("a")))
+        assert (ids(large), ids(small)) == (names, ["a"])
+        assert [len(call) for call in store.calls] == [MOST_VALUES, MOST_VALUES, 2]
+        store.calls.clear()
+        wide = [Wanted("acme", "user", id, ("age",) * (MOST_VALUES + 1)) for id in "ab"]
+        assert [len(one) for one in await lookups.read(wide)] == [MOST_VALUES + 1] * 2
+        assert store.calls == [["a"], ["b"]]
 
     asyncio.run(run())
 
