@@ -82,17 +82,19 @@ class CachedRequest(Settling):
 
 
 class Flight:
-    """Equal requests that wait for one answer. The first of them is the one that is computed, or would be.
+    """Equal requests that wait for one answer.
 
-    clearing: the number of times that the cache had been cleared. submitted: what computes it, None before.
+    clearing: the number of times that the cache had been cleared. first: the request that is computed, for all of
+    them; it may have left. None before. submitted: what computes it, None before.
     """
 
-    __slots__ = ("clearing", "key", "requests", "submitted")
+    __slots__ = ("clearing", "first", "key", "requests", "submitted")
 
     def __init__(self, key: Key, clearing: int) -> None:
         self.key = key
         self.clearing = clearing
         self.requests: list[CachedRequest] = []
+        self.first: CachedRequest | None = None
         self.submitted: Submitted | None = None
 
 
@@ -253,7 +255,7 @@ class CachedBackend:
         if not flight.requests:
             self._land(flight)
             return
-        first = flight.requests[0]
+        first = flight.first = flight.requests[0]
         self._observer.missed()
         age_ns = self._clock.now_ns() - first.began_ns
         self._answered.cache_miss.add(age_ns)
@@ -264,20 +266,21 @@ class CachedBackend:
 
     def _computed(self, flight: Flight, outcome: Outcome) -> None:
         """Passes an outcome on. If it is due to the first request, its deadline say, the others begin anew."""
-        flight.submitted = None
+        first, flight.first, flight.submitted = flight.first, None, None
         if isinstance(outcome, Completed):
             outcome.cached = False
             self._keep(flight, outcome.value)
-            for index, request in enumerate(self._landed(flight)):
-                if index == 0:
+            for request in self._landed(flight):
+                if request is first:
                     request.settle(outcome)
                 else:
                     self._answer(request, outcome.value, Source.FLIGHT)
         elif isinstance(outcome, Failed):
-            for index, request in enumerate(self._landed(flight)):
-                self._end(request, outcome, is_known=index == 0)
+            for request in self._landed(flight):
+                self._end(request, outcome, is_known=request is first)
         elif flight.requests:
-            self._end(flight.requests.pop(0), outcome, is_known=True)
+            if flight.requests[0] is first:
+                self._end(flight.requests.pop(0), outcome, is_known=True)
             asyncio.get_running_loop().call_soon(self._compute, flight)
         else:
             self._land(flight)
@@ -318,11 +321,11 @@ class CachedBackend:
         flight = request.flight
         if flight is None or request not in flight.requests:
             self._end(request, Cancelled(), is_known=False)
-        elif len(flight.requests) == 1 and flight.submitted is not None:
-            flight.submitted.cancel()  # which ends the request
-        else:
-            flight.requests.remove(request)
-            self._end(request, Cancelled(), is_known=False)
+            return
+        flight.requests.remove(request)
+        self._end(request, Cancelled(), is_known=request is flight.first)
+        if not flight.requests and flight.submitted is not None:
+            flight.submitted.cancel()
 
     def _landed(self, flight: Flight) -> list[CachedRequest]:
         """Ends a flight. Returns its requests."""

@@ -133,6 +133,22 @@ def test_a_missed_deadline_is_that_of_one_request_and_the_others_begin_anew(outc
     story(tell)
 
 
+@pytest.mark.parametrize("outcome", [Expired(1), Rejected(Reason.DEADLINE_HOPELESS, 1)])
+def test_a_missed_deadline_of_a_client_that_has_left_is_nobody_elses(outcome: Outcome) -> None:
+    async def tell() -> None:
+        house = House()
+        hasty, patient = house.ask(timeout_ns=1), house.ask(timeout_ns=10**9)
+        hasty.cancel()
+        house.engine.asked[0].end(outcome)
+        await turns()
+        assert patient.outcome is None
+        house.engine.asked[1].complete()
+        assert value(patient) == 2.0
+        assert (house.engine.ended["acme"], house.told.ended_here["acme"]) == (2, 0)  # each counted once
+
+    story(tell)
+
+
 def test_many_refused_requests_are_each_refused() -> None:
     async def tell() -> None:
         house = House()
