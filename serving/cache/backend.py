@@ -242,7 +242,7 @@ class CachedBackend:
             return None
         if tuple(outputs) != self._outputs or expires_ms <= self._now_ms():
             return None
-        return Answer(outputs, len(value) + sum(array.nbytes for array in outputs.values()), expires_ms)
+        return owned(outputs, expires_ms)  # whose size in memory is known, and which does not keep the whole value
 
     def _looked(self, count: int) -> None:
         self._looking -= count

@@ -68,6 +68,17 @@ def test_an_answer_of_one_replica_is_found_by_the_other(valkey: str) -> None:
     story(tell)
 
 
+def test_what_is_found_counts_with_the_memory_that_it_takes(valkey: str) -> None:
+    async def tell() -> None:
+        async with replicas(valkey) as (one, two):
+            await computed(one, one.ask(), y=np.array([[b"no"]] * 200, object))
+            await two.ask()
+            assert two.told.sources() == ["shared"]
+            assert two.cache.kept.bytes == one.cache.kept.bytes > 200 * len(b"no")
+
+    story(tell)
+
+
 def test_what_is_found_expires_when_it_would_have_where_it_was_computed(valkey: str) -> None:
     async def tell() -> None:
         async with replicas(valkey) as (one, two):
