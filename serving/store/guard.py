@@ -1,7 +1,8 @@
 """A time limit and a circuit breaker around calls of a store, so that one that hangs or fails costs little."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from models.breaker import Breaker
@@ -27,7 +28,7 @@ class Guard:
             wait_s = self.breaker.wait_ns(self._clock.now_ns()) / 1e9
             raise StoreUnavailable("open", f"not asked for {wait_s:.0f} s more, after repeated failures")
         try:
-            async with asyncio.timeout(limit_s):
+            async with at_most(limit_s):
                 answer = await work()
         except TimeoutError as error:
             self.breaker.failed(self._clock.now_ns())
@@ -40,3 +41,22 @@ class Guard:
             raise
         self.breaker.succeeded()
         return answer
+
+
+@asynccontextmanager
+async def at_most(limit_s: float) -> AsyncIterator[None]:
+    """Raises TimeoutError in what it surrounds after this time. If the loop itself was late by then, an answer
+    may have arrived unread: it gets one limit more."""
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + limit_s
+    async with asyncio.timeout(None) as timeout:
+
+        def end() -> None:
+            now_s = loop.time()
+            timeout.reschedule(now_s + limit_s if now_s - due_s > limit_s / 2 else now_s)
+
+        timer = loop.call_at(due_s, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
