@@ -70,11 +70,13 @@ class Lookups:
                 one.answer.set_result(part)
 
     async def _read_patiently(self, wanted: Sequence[Wanted]) -> None:
-        """Reads for nobody: a connection that takes longer to open than a look-up may would never be there."""
+        """Reads for nobody: a connection that takes longer to open than a look-up may would never be there. An answer
+        says that a store which was silent for a moment is there again."""
         self._retrying = True
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._store.read(wanted)
+            self._guard.answered_late()
         except Exception:
             return  # the guard counts and tells failures of look-ups that somebody waits for
         finally:

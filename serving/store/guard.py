@@ -13,12 +13,16 @@ Answer = TypeVar("Answer")
 
 
 class Guard:
-    """Calls one store. limit_s: the longest that a call may take."""
+    """Calls one store. limit_s: the longest that a call may take.
+
+    Of calls that fail while they are under way together, one counts: a moment of silence is one failure, however many
+    wait at that moment."""
 
     def __init__(self, breaker: Breaker, clock: Clock, limit_s: float) -> None:
         self.breaker = breaker
         self._clock = clock
         self._limit_s = limit_s
+        self._counted_ns = 0  # when the latest failure that counts ended
 
     async def call(self, work: Callable[[], Awaitable[Answer]], limit_s: float | None = None) -> Answer:
         """Returns what `work` returns. Raises StoreUnavailable if it raises anything, takes too long, or is not called
@@ -27,20 +31,30 @@ class Guard:
         if not self.breaker.allows(self._clock.now_ns()):
             wait_s = self.breaker.wait_ns(self._clock.now_ns()) / 1e9
             raise StoreUnavailable("open", f"not asked for {wait_s:.0f} s more, after repeated failures")
+        began_ns = self._clock.now_ns()
         try:
             async with at_most(limit_s):
                 answer = await work()
         except TimeoutError as error:
-            self.breaker.failed(self._clock.now_ns())
+            self._failed(began_ns)
             raise StoreUnavailable("slow", f"no answer within {limit_s * 1000:.0f} ms") from error
         except Exception as error:
-            self.breaker.failed(self._clock.now_ns())
+            self._failed(began_ns)
             raise StoreUnavailable(type(error).__name__, str(error) or type(error).__name__) from error
         except BaseException:  # the caller is being ended, which says nothing of the store
             self.breaker.ended(self._clock.now_ns())
             raise
         self.breaker.succeeded()
         return answer
+
+    def answered_late(self) -> None:
+        """Records that the store has answered a call that had been given up: the next call is made in any case."""
+        self.breaker.answered_late(self._clock.now_ns())
+
+    def _failed(self, began_ns: int) -> None:
+        if began_ns >= self._counted_ns:  # a probe always does: it begins after the failure that opened the breaker
+            self._counted_ns = self._clock.now_ns()
+            self.breaker.failed(self._counted_ns)
 
 
 @asynccontextmanager

@@ -129,6 +129,27 @@ def test_a_store_that_hangs_costs_the_time_limit_and_one_look_up_goes_on_for_the
     asyncio.run(run())
 
 
+def test_a_store_that_was_silent_for_a_moment_is_asked_again_as_soon_as_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.gateway.lookups.PATIENCE_S", PATIENT_S)
+
+    async def run() -> None:
+        store, watch = Store(), guard(SHORT_S)
+        store.gate.clear()
+        lookups = Lookups(store, watch)
+        for _ in range(6):
+            with pytest.raises(StoreUnavailable, match="no answer within 10 ms"):
+                await lookups.read(of("a"))
+        assert watch.breaker.state is State.OPEN
+        store.gate.set()
+        await store.ended.acquire()
+        assert ids(await lookups.read(of("b"))) == ["b"]
+        assert watch.breaker.state is State.CLOSED
+
+    asyncio.run(run())
+
+
 def test_a_look_up_that_fails_counts_once_however_many_have_shared_it() -> None:
     async def run() -> None:
         store, watch = Store(), guard()

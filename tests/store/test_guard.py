@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from models.breaker import Breaker
+from models.breaker import Breaker, State
 from serving.core.clock import SystemClock
 from serving.store.base import StoreUnavailable
 from serving.store.guard import Guard
@@ -57,5 +57,24 @@ def test_a_store_that_hangs_is_given_up_also_when_the_loop_was_busy() -> None:
         hold_the_loop()
         with pytest.raises(StoreUnavailable, match="no answer within 50 ms"):
             await call
+
+    asyncio.run(run())
+
+
+def test_calls_that_fail_together_are_one_failure() -> None:
+    async def run() -> None:
+        guarded, gate = guard(), asyncio.Event()
+
+        async def fail() -> None:
+            await gate.wait()
+            raise OSError("told to fail")
+
+        for failures in range(1, 7):
+            gate.clear()
+            calls = [asyncio.create_task(guarded.call(fail)) for _ in range(20)]
+            asyncio.get_running_loop().call_soon(gate.set)
+            await asyncio.wait(calls)
+            assert {type(call.exception()) for call in calls} == {StoreUnavailable}
+            assert guarded.breaker.state is (State.CLOSED if failures < 6 else State.OPEN)
 
     asyncio.run(run())
