@@ -11,6 +11,7 @@ BURST_DIVISOR = 100  # without a stated burst, a hundredth of the limit of a min
 class Tenant:
     """The declared facts of one tenant.
 
+    name: "" for requests that name no tenant, where callers need no credential: they share one quota.
     requests_per_minute: the limit over all replicas. burst: how many requests may come at once; a minute may admit that
         many more than the limit; None: a hundredth of the limit. concurrent: the most requests in flight in one
         replica; None: no bound. per_day: the most requests from midnight to midnight UTC; None: no bound.
@@ -26,7 +27,6 @@ class Tenant:
     models: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
-        assert self.name, "a tenant has a name"
         assert self.requests_per_minute > 0, self
         assert self.burst is None or self.burst > 0, self
         assert self.concurrent is None or self.concurrent > 0, self

@@ -241,6 +241,13 @@ def test_a_tenant_that_is_not_declared_has_the_default_limits_and_a_bounded_numb
     assert len(remembered) == MOST_TENANTS + 1
 
 
+def test_requests_that_name_no_tenant_share_one_quota() -> None:
+    quotas, clock = alone(ACME)
+    admitted = [quotas.admit("", clock.now_ns()) is ADMITTED for _ in range(20)]
+    assert admitted == [True] * 10 + [False] * 10  # a hundredth of the limit of a minute
+    assert quotas.admit("acme", clock.now_ns()) is ADMITTED
+
+
 def test_the_snapshot_has_every_tenant_with_what_became_of_its_requests() -> None:
     quotas, clock = alone(ACME, Tenant(name="quiet", burst=5))
     for _ in range(12):
