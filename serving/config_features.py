@@ -118,6 +118,13 @@ class FeatureStoreSettings(Section):
 
     entities: dict[Name, EntitySettings] = Field(min_length=1, description="The kinds of things that are described.")
     views: dict[Name, ViewSettings] = Field(min_length=1, description="The feature views by name.")
+    served_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The share of look-ups whose answers are logged in `features/served` of `server.state`, for "
+        "`headway features check`.",
+    )
 
     def declared(self) -> FeatureViews:
         return FeatureViews.of(view.view(name, self.entities[view.entity].key) for name, view in self.views.items())

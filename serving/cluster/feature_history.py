@@ -4,7 +4,7 @@ import asyncio
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from serving.config import Settings
 from serving.store.objects import BadPath, scheme_of
@@ -12,6 +12,7 @@ from serving.store.place import NoState, state_place
 
 if TYPE_CHECKING:
     from serving.features.offline.spool import Spool
+    from serving.telemetry.served_features import ServedLog
 
 DRAIN_EVERY_S = 60.0
 logger = logging.getLogger("ray.serve")
@@ -52,6 +53,35 @@ def open_spool(settings: Settings) -> "Spool | None":
     except NoHistory as error:
         logger.warning("features: %s; what is pushed is kept online only", error)
         return None
+
+
+class LogPlace(NamedTuple):
+    """The folder of the log of what is served, and the share of look-ups that is logged."""
+
+    folder: Path
+    share: float
+
+
+def log_place(settings: Settings) -> LogPlace | None:
+    """Returns where what is served is logged; None if the settings do not ask for that, or no history is kept."""
+    if settings.features is None or not settings.features.served_share:
+        return None
+    try:
+        return LogPlace(history_folder(settings) / "served", settings.features.served_share)
+    except NoHistory as error:
+        logger.warning("features: %s; what is served is not logged", error)
+        return None
+
+
+def open_log(place: LogPlace | None) -> "ServedLog | None":
+    """Returns the log of this process; None without a place for it."""
+    if place is None:
+        return None
+    from random import random
+
+    from serving.telemetry.served_features import ServedLog
+
+    return ServedLog(place.folder, share=place.share, random=random)
 
 
 def begin_draining(spool: "Spool") -> "asyncio.Task[None]":

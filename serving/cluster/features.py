@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from models.spec import ModelSpec, TensorSpec
+from serving.cluster.feature_history import LogPlace, log_place, open_log
 from serving.cluster.redis import connected
 from serving.config import RedisSettings, Settings
 from serving.core.backend import Backend
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from serving.features.backend import FeatureBackend
     from serving.features.offline.spool import Spool
     from serving.gateway.features import OnlineFeatures
+    from serving.telemetry.served_features import ServedLog
 
 READ_LIMIT_S = 0.01  # for one look-up
 WRITE_LIMIT_S = 1.0  # for one round trip that writes; also for opening a connection
@@ -25,13 +27,14 @@ WRITE_LIMIT_S = 1.0  # for one round trip that writes; also for opening a connec
 class Bound:
     """The features of a model, as its replicas need them. See `features.binding.Binding`.
 
-    redis: where the features are kept; None: nowhere.
+    redis: where the features are kept; None: nowhere. log: where a sample of what is served is logged; None: nowhere.
     """
 
     views: FeatureViews
     entity_input: str
     inputs: Mapping[str, Sequence[str]]
     redis: RedisSettings | None
+    log: LogPlace | None = None
 
 
 def bound_features(settings: Settings, model: str) -> Bound | None:
@@ -44,6 +47,7 @@ def bound_features(settings: Settings, model: str) -> Bound | None:
         entity_input=told.entity_input,
         inputs=told.inputs,
         redis=settings.server.redis,
+        log=log_place(settings),
     )
 
 
@@ -58,8 +62,6 @@ def shown(spec: ModelSpec, told: Bound | None) -> ModelSpec:
 def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder: Recorder) -> "FeatureBackend | None":
     """Returns the backend that fills the model's inputs with features in front of another; None without features.
 
-    spool: keeps what is pushed for the history; None keeps it online only.
-
     Raises ModuleNotFoundError with advice without `headway[redis]`."""
     if told is None:
         return None
@@ -68,18 +70,22 @@ def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder
     return FeatureBackend(
         backend,
         bound(told.views, told.entity_input, told.inputs),
-        open_features(told.views, told.redis),
+        open_features(told.views, told.redis, log=open_log(told.log)),
         datatypes={tensor.name: tensor.datatype for tensor in spec.inputs},
         ended=recorder.request_ended,
     )
 
 
 def open_features(
-    views: FeatureViews, redis: RedisSettings | None, tenant_header: str = "", spool: "Spool | None" = None
+    views: FeatureViews,
+    redis: RedisSettings | None,
+    tenant_header: str = "",
+    spool: "Spool | None" = None,
+    log: "ServedLog | None" = None,
 ) -> "OnlineFeatures":
     """Returns the feature store of these views. Connections are opened when they are first used.
 
-    tenant_header, spool: see OnlineFeatures. Raises ModuleNotFoundError with advice without `headway[redis]`."""
+    tenant_header, spool, log: see OnlineFeatures. Raises ModuleNotFoundError with advice without `headway[redis]`."""
     # Imported here, so that servers without a feature store need no package for it.
     from random import random
 
@@ -96,4 +102,4 @@ def open_features(
     if redis is not None:
         client, writes = connected(redis, WRITE_LIMIT_S, is_bounded=True)
         store = RedisFeatureStore(client, Keys())
-    return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=tenant_header, spool=spool)
+    return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=tenant_header, spool=spool, log=log)

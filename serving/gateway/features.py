@@ -17,6 +17,7 @@ from serving.gateway.lookups import Lookups
 from serving.store.base import StoreUnavailable
 from serving.store.features import FeatureStore, Wanted, Write
 from serving.store.guard import Guard
+from serving.telemetry.served_features import ServedLog
 
 Json = dict[str, Any]
 Item = TypeVar("Item")
@@ -31,6 +32,7 @@ class OnlineFeatures:
     tenant_header: the header in which clients name their tenant, where they need no credential; "" for one tenant.
     reads, writes: bound the time of a look-up and of a round trip that writes. calendar: the time of day.
     spool: keeps what is pushed for the history of features; None keeps it online only.
+    log: is told about a sample of what is served; None if nobody is.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class OnlineFeatures:
         tenant_header: str = "",
         calendar: Clock | None = None,
         spool: Spool | None = None,
+        log: ServedLog | None = None,
     ) -> None:
         self.tenant_header = tenant_header.lower()
         self._views = views
@@ -51,6 +54,7 @@ class OnlineFeatures:
         self._writes = writes
         self._calendar: Clock = calendar or Calendar()
         self._spool = spool
+        self._log = log
 
     async def connect(self) -> None:
         """Opens a connection to the store ahead of the first request. A store that does not answer is no error."""
@@ -101,7 +105,10 @@ class OnlineFeatures:
             found = [[Reason.UNAVAILABLE] * len(names)] * len(ids)
         now_ms = self._now_ms()
         judges = [answering(view, feature, now_ms) for feature in features]
-        return [[judge(one) for judge, one in zip(judges, of_entity, strict=True)] for of_entity in found]
+        told = [[judge(one) for judge, one in zip(judges, of_entity, strict=True)] for of_entity in found]
+        if self._log is not None:
+            self._log.note(tenant, view.name, names, ids, told, now_ms)
+        return told
 
     async def close(self) -> None:
         await self._store.close()

@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark
 PORT, GRPC_PORT = 18541, 18543
 URL = f"http://127.0.0.1:{PORT}"
 FEATURES = """\
+served_share: 1.0
 entities: {user: {key: user_id}}
 views:
   stats:
@@ -168,10 +169,20 @@ def test_while_valkey_is_gone_defaults_are_served_and_required_features_are_refu
     )
 
 
-def test_what_was_pushed_is_in_training_sets_when_the_server_is_killed(served: Served, tmp_path: Path) -> None:
+def test_when_the_server_is_killed_what_was_pushed_is_in_training_sets_and_agrees_with_what_was_served(
+    served: Served, tmp_path: Path
+) -> None:
     file = tmp_path / "rows.csv"
     file.write_text(f"user_id,event_ts,age,country\nkilled,{time.time()},42,DK\n")
     assert served.features("push", str(file), "--view", "stats", key=served.feeder) == ""
+    served.reads('"DK"', "get", "stats", "killed", key=served.acme)
+    folder = served.settings.parent / "state" / "features" / "served"
+
+    def logged() -> str:
+        lines = [line for path in folder.glob("*.jsonl") for line in path.read_text().splitlines(keepends=True)]
+        return "".join(line for line in lines if '"id":"killed"' in line)
+
+    eventually(logged)
     after = datetime.now(UTC)
     started = descendants(served.process.pid)
     served.process.send_signal(signal.SIGKILL)
@@ -190,3 +201,7 @@ def test_what_was_pushed_is_in_training_sets_when_the_server_is_killed(served: S
     # The front holds its file until the system has ended it.
     found = eventually(training_set, lambda found: found.get("stats__age") == [42, None], patience_s=60)
     assert found["stats__country"] == ["DK", "??"]
+    (tmp_path / "served.jsonl").write_text(logged())
+    words = ["features", "check", str(tmp_path / "served.jsonl"), "--config", str(served.settings)]
+    checked = CliRunner().invoke(app, words)
+    assert checked.exit_code == 0, checked.output

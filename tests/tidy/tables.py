@@ -29,6 +29,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
         "serving.core.clock",
         "serving.features",
         "serving.store",
+        "serving.telemetry.served_features",
         "serving.traffic",
     ),
     "serving.features": (),

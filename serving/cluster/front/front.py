@@ -15,7 +15,7 @@ from serving.cluster import decisions
 from serving.cluster.access import Access, open_gate
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
 from serving.cluster.environment import cors
-from serving.cluster.feature_history import begin_draining, open_spool
+from serving.cluster.feature_history import begin_draining, log_place, open_log, open_spool
 from serving.cluster.features import open_features
 from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.catalog import Catalog
@@ -91,7 +91,8 @@ async def _features(settings: Settings, spool: "Spool | None") -> "OnlineFeature
     if settings.features is None:
         return None
     server = settings.server
-    features = open_features(settings.features.declared(), server.redis, server.tenant_header, spool)
+    log = open_log(log_place(settings))
+    features = open_features(settings.features.declared(), server.redis, server.tenant_header, spool, log)
     await features.connect()
     return features
 
