@@ -15,8 +15,8 @@
 | Cancelled | 499 | CANCELLED |
 | ModelError, BadOutput, a bug of the server | 500 | INTERNAL |
 | NotOneAnswer, an operation of the protocol that this server does not offer | 501 | UNIMPLEMENTED |
-| LaneLost, BatchTimeout, FeaturesUnavailable, not ready | 503 | UNAVAILABLE |
-| Rejected | 503 with Retry-After | UNAVAILABLE with grpc-retry-pushback-ms |
+| LaneLost, BatchTimeout, not ready | 503 | UNAVAILABLE |
+| Rejected, FeaturesUnavailable | 503 with Retry-After | UNAVAILABLE with grpc-retry-pushback-ms |
 | Expired | 504 | DEADLINE_EXCEEDED |
 | Rejected, since the call's own deadline would pass | 503 with Retry-After | DEADLINE_EXCEEDED |
 | OutOfMemory | 507 | RESOURCE_EXHAUSTED |
@@ -143,6 +143,8 @@ def fault_of_outcome(outcome: Outcome, limit_ns: int | None = None) -> Fault:
     match outcome:
         case Rejected(Reason.DEADLINE_HOPELESS) if limit_ns and _is_beyond(outcome.needs_ns, limit_ns):
             return Fault(504, f"request refused: {Reason.DEADLINE_HOPELESS.value}")
+        case Failed(FeaturesUnavailable() as error):
+            return Fault(503, str(error), (retry_after(_SECOND_NS),), _SECOND_NS)
         case Failed(error):
             return fault_of_error(error)
         case Rejected(Reason.TOO_LARGE, limit=limit):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from math import isinf
 from typing import Any, Protocol
 
 import numpy as np
@@ -181,4 +182,17 @@ def _array(columns: Sequence[Column], values: Mapping[tuple[str, str], list[obje
     chosen = [values[column.view.name, column.feature.name] for column in columns]
     if kind is np.object_:
         chosen = [[str(value).encode() for value in column] for column in chosen]
-    return np.array(list(zip(*chosen, strict=True)), dtype=kind)
+    with np.errstate(over="ignore"):
+        array: Any = np.array(list(zip(*chosen, strict=True)), dtype=kind)
+    if kind is np.float32:
+        _check_range(array, columns, chosen)
+    return array
+
+
+def _check_range(array: Any, columns: Sequence[Column], chosen: Sequence[Sequence[Any]]) -> None:
+    """Raises InvalidInput for a feature that only became infinite in the precision of the input."""
+    for row, index in zip(*np.nonzero(np.isinf(array)), strict=True):
+        value = chosen[index][row]
+        if not isinf(value):
+            name = f"{columns[index].view.name}.{columns[index].feature.name}"
+            raise InvalidInput(f"{name}: {value!r} does not fit into the input, which is FP32")

@@ -8,7 +8,9 @@ import grpc
 import pytest
 
 from serving.api import faults
-from serving.api.faults import Fault, fault_of_grpc
+from serving.api.faults import Fault, fault_of_grpc, fault_of_outcome
+from serving.core.errors import FeaturesUnavailable
+from serving.core.outcome import Failed
 
 SOURCES = Path(faults.__file__).parents[1]
 # As google/rpc/code.proto maps them, the mapping that gRPC's gateways and proxies use.
@@ -76,3 +78,9 @@ def test_grpc_is_told_in_milliseconds_when_to_come_back(retry_after_ns: int | No
 def test_headers_of_grpc_are_trailers_too_and_those_of_http_are_not() -> None:
     own = (b"grpc-accept-encoding", b"gzip")
     assert Fault(415, "", (own, (b"connection", b"close"))).grpc_trailers == (own,)
+
+
+def test_features_that_cannot_be_read_now_are_worth_a_retry() -> None:
+    fault = fault_of_outcome(Failed(FeaturesUnavailable("stats.age: the feature store does not answer")))
+    assert (fault.status, dict(fault.headers)[b"retry-after"]) == (503, b"1")
+    assert dict(fault.grpc_trailers)[b"grpc-retry-pushback-ms"] == b"1000"

@@ -48,6 +48,7 @@ class Told:
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun = asyncio.Semaphore(0)
+        self.values: dict[str, Any] = {"spend": 2.5, "country": "Perú", "vip": True}
 
     async def connect(self) -> None: ...
 
@@ -57,10 +58,11 @@ class Told:
         self.asked.append((tenant, view.name, tuple(feature.name for feature in features)))
         self.begun.release()
         await self.gate.wait()
-        values = {"spend": 2.5, "country": "Perú", "vip": True}
         return [
             [
-                Answer(values.get(one.name, int(id)) if self.reason is Reason.PRESENT else one.default, self.reason)
+                Answer(
+                    self.values.get(one.name, int(id)) if self.reason is Reason.PRESENT else one.default, self.reason
+                )
                 for one in features
             ]
             for id in ids
@@ -102,6 +104,21 @@ def test_the_model_gets_the_features_of_each_row_in_the_order_of_the_settings() 
         assert (submitted.rows, submitted.tenant, submitted.priority) == (2, "acme", 3)
         assert (submitted.timeout_ns, submitted.age_ns) == (5, 2)
         assert story.ended == []
+
+    asyncio.run(run())
+
+
+def test_a_value_that_the_input_cannot_hold_is_refused_and_not_made_infinite() -> None:
+    async def run() -> None:
+        story = Story()
+        story.told.values["spend"] = 1e300
+        outcome = await story.submit("7")
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, InvalidInput)
+        assert str(outcome.error) == "stats.spend: 1e+300 does not fit into the input, which is FP32"
+        story.told.values["spend"] = float("inf")
+        outcome = await story.submit("7")
+        assert outcome.value["x"][0, 0] == float("inf")
 
     asyncio.run(run())
 
