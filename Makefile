@@ -44,8 +44,8 @@ coverage: $(READY) ## print the coverage of the tests that start no Ray, by file
 	$(BIN)/coverage run -m pytest -q -m "not ray"
 	$(BIN)/coverage report --skip-covered
 
-chaos: $(READY) ## kill, hang and flood a real server, add and remove machines, and check that it recovers (six minutes)
-	$(BIN)/python -m pytest -q -m "ray or chaos" tests/chaos tests/cluster/test_nodes.py
+chaos: $(READY) ## kill, hang and flood a real server, add and remove machines, and check that it recovers (eight minutes)
+	$(BIN)/python -m pytest -q -m "ray or chaos" tests/chaos tests/cluster/test_nodes.py tests/cluster/test_stopping.py
 
 soak: $(READY) ## run half load for ten minutes (MINUTES=...): memory and file descriptors must not grow
 	$(BIN)/python -m tests.chaos.soak $(MINUTES)

@@ -9,6 +9,7 @@ import numpy as np
 from models.base import Bucket, Collected, Prepared, Tensors
 from models.spec import Limits, ModelSpec, TensorSpec
 
+WARM_UP_PASS_S = 0.0003
 POISON = 666.0  # an input value that makes the whole forward pass fail
 
 
@@ -25,7 +26,8 @@ class ScriptedModel:
     on_forward: called before each forward pass with its number (from 0) and the batch; may raise.
     on_split: called with the sums before they are split; may raise.
     gate: forward passes block while this Event is cleared. entered: released once per forward pass.
-    batches: rows of each forward pass. Warm-up passes are neither blocked nor counted.
+    batches: rows of each forward pass. Warm-up passes are neither blocked nor counted. They take some time, the same
+    for all sizes: from passes that took none, an engine would learn by chance which sizes pay.
     """
 
     device = "cpu"
@@ -56,6 +58,7 @@ class ScriptedModel:
         self._on_split = on_split
         self.gate = threading.Event()
         self.gate.set()
+        self._never = threading.Event()
         self.entered = threading.Semaphore(0)
         self.batches: list[int] = []
         self.closed = False
@@ -72,7 +75,9 @@ class ScriptedModel:
     def forward(self, staged: object) -> Tensors:
         assert isinstance(staged, Staged)
         x, rows = staged
-        if not np.isnan(x).any():  # warm-up samples are NaN
+        if np.isnan(x).any():  # a sample of the warm-up
+            self._never.wait(WARM_UP_PASS_S)
+        else:
             self.entered.release()
             self.gate.wait()
             self._on_forward(len(self.batches), x)

@@ -49,7 +49,7 @@ def test_every_number_is_summed_and_the_last_inference_is_the_latest() -> None:
     one = replica(10, last_ms=500, batches={1: 100, 8: 200})
     other = replica(50, last_ms=400, batches={1: 300, 8: 400})
     expected = {path: number + numbers(other)[path] for path, number in numbers(one).items()}
-    assert len(expected) == 3 + 6 * 2 + 2 * 3 * 2
+    assert len(expected) == 3 + 8 * 2 + 2 * 3 * 2
     assert numbers(total([one, other])) == expected | {".last_inference_ms": 500}
 
 

@@ -137,7 +137,7 @@ def test_a_lost_device_fails_both_batches_and_the_health_check(where: str) -> No
 
 
 def test_a_device_that_never_answers_is_given_up() -> None:
-    model = AsynchronousModel(limits=Limits(max_batch_rows=8, forward_timeout_s=0.05))
+    model = AsynchronousModel(limits=Limits(max_batch_rows=8, forward_timeout_s=0.5))
 
     async def story(engine: Engine) -> None:
         tickets = await two_in_flight(model, engine)
