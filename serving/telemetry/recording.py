@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from serving.bounded_folder import PARTS, make_room
+from serving.bounded_folder import BoundedLines
 from serving.core.backend import Answers, Backend, SequencePlace, Submitted
 from serving.core.statistics import ModelStatistics
 from serving.telemetry.deferred import Deferred
@@ -43,13 +43,10 @@ class Recording:
 
     def __init__(self, folder: Path, *, model: str, datatypes: Mapping[str, str], most_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
         self._model = model
         self._datatypes = datatypes
-        self._most_bytes = most_bytes
         self._key = tenant_key(folder)
-        self._part = 0
-        self._is_failing = False
+        self._file = BoundedLines(folder, f"{model}_{os.getpid()}", most_bytes, self._warn)
         self._lines: Deferred[Asked] = Deferred(self._write, most=MOST_WAITING)
 
     def note(self, payload: object, tenant: str, priority: int, timeout_ns: int | None) -> None:
@@ -61,20 +58,13 @@ class Recording:
     @property
     def path(self) -> Path:
         """The file that the next line is written to."""
-        return self._folder / f"{self._model}_{os.getpid()}_{self._part}.jsonl"
+        return self._file.path
 
     def _write(self, requests: list[Asked]) -> None:
-        try:
-            make_room(self._folder, "*.jsonl", self._most_bytes)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(self._line(one), separators=(",", ":")) + "\n" for one in requests)
-            if self.path.stat().st_size > self._most_bytes // PARTS:
-                self._part += 1
-            self._is_failing = False
-        except OSError as error:
-            if not self._is_failing:
-                logger.warning("%s: requests are not recorded: %s", self._model, error)
-            self._is_failing = True
+        self._file.append(json.dumps(self._line(one), separators=(",", ":")) + "\n" for one in requests)
+
+    def _warn(self, error: OSError) -> None:
+        logger.warning("%s: requests are not recorded: %s", self._model, error)
 
     def _line(self, asked: Asked) -> dict[str, Any]:
         inputs = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from serving.bounded_folder import PARTS, make_room
+from serving.bounded_folder import BoundedLines
 from serving.telemetry.deferred import Deferred
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,9 @@ class ServedLog:
     random: returns numbers from 0 to 1."""
 
     def __init__(self, folder: Path, *, share: float, random: Callable[[], float]) -> None:
-        self._folder = folder
+        self._file = BoundedLines(folder, f"{os.uname().nodename}_{os.getpid()}", MOST_BYTES, _warn)
         self._share = share
         self._random = random
-        self._part = 0
-        self._is_failing = False
         self._lines: Deferred[Sampled] = Deferred(self._write, most=MOST_WAITING)
 
     def note(
@@ -58,24 +56,12 @@ class ServedLog:
             for id, of_entity in zip(ids, answers, strict=True):
                 self._lines.put(Sampled(tenant, view, id, at_ms, names, of_entity))
 
-    @property
-    def path(self) -> Path:
-        """The file that the next line is written to."""
-        return self._folder / f"{os.uname().nodename}_{os.getpid()}_{self._part}.jsonl"
-
     def _write(self, sampled: list[Sampled]) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            make_room(self._folder, "*.jsonl", MOST_BYTES)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(_line(one), separators=(",", ":")) + "\n" for one in sampled)
-            if self.path.stat().st_size > MOST_BYTES // PARTS:
-                self._part += 1
-            self._is_failing = False
-        except OSError as error:
-            if not self._is_failing:
-                logger.warning("features: what is served is not logged: %s", error)
-            self._is_failing = True
+        self._file.append(json.dumps(_line(one), separators=(",", ":")) + "\n" for one in sampled)
+
+
+def _warn(error: OSError) -> None:
+    logger.warning("features: what is served is not logged: %s", error)
 
 
 def _line(one: Sampled) -> dict[str, Any]:
