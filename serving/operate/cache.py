@@ -1,16 +1,14 @@
 """The command `headway cache`: removes answers from the prediction cache of a running server."""
 
 import json
-from typing import Annotated, Any, NoReturn
-from urllib.error import HTTPError
+from typing import Annotated, NoReturn
 from urllib.parse import quote
-from urllib.request import Request
 
 import typer
 from rich.console import Console
 
-from serving.direct import ask
 from serving.names import model_path
+from serving.operate.asking import ServerRefused, asked
 
 PATIENCE_S = 90.0  # the server looks for all answers of the model in Redis
 
@@ -40,16 +38,13 @@ def clear(
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")] = False,
 ) -> None:
     """Remove the answers of MODEL from the memory of all replicas and from Redis."""
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     body = json.dumps({} if tenant is None else {"tenant": tenant}).encode()
     where = f"{url.rstrip('/')}{model_path(quote(model, safe=''))}/cache/clear"
     try:
-        request = Request(where, body, headers)
-        with ask(request, timeout_s=PATIENCE_S) as response:
-            removed: dict[str, int] = json.load(response)
-    except HTTPError as error:
-        _fail(_reason(error))
-    except (OSError, ValueError) as error:
+        removed: dict[str, int] = asked(where, key or "", body, patience_s=PATIENCE_S)
+    except ServerRefused as refusal:
+        _fail(str(refusal))
+    except OSError as error:
         _fail(f"{url} does not answer: {error}")
     if as_json:
         typer.echo(json.dumps(removed))
@@ -58,14 +53,6 @@ def clear(
         typer.echo(
             f"{model}: removed {removed['in_memory']} answers{whose} from memory, {removed['shared']} from Redis"
         )
-
-
-def _reason(error: HTTPError) -> str:
-    try:
-        told: Any = json.load(error)
-        return str(told["error"])
-    except (ValueError, LookupError, TypeError):
-        return f"the server answered {error.code} {error.reason}"
 
 
 def _fail(text: str) -> NoReturn:

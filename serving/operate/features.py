@@ -3,23 +3,20 @@
 Values that are read are on standard output; what people should know is on standard error.
 """
 
-import http.client
 import json
 import re
-import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
-from urllib.request import Request
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serving.direct import ask
+from serving.operate.asking import ServerRefused, asked
 from serving.operate.feature_files import BadLine, Line, batches, body_of, is_csv, lines_of
 
 app = typer.Typer(
@@ -45,10 +42,6 @@ KeyFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
 HERE = "http://127.0.0.1:8000"
-
-
-class ServerRefused(Exception):
-    """The server refused a request. The text is the server's."""
 
 
 @app.command()
@@ -141,25 +134,7 @@ def _sent(file: Path, batch: list[Line], url: str, key: str) -> Any:
 
 
 def _asked(url: str, key: str, body: bytes | None = None) -> Any:
-    """Returns the JSON that the server answers. body: None for GET. Raises ServerRefused and OSError."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        with ask(Request(url, data=body, headers=headers), timeout_s=PATIENCE_S) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise ServerRefused(_reason(error)) from None
-    except urllib.error.URLError as error:
-        raise OSError(error.reason) from error
-    except (ValueError, http.client.HTTPException) as error:
-        raise OSError(f"no Headway answers there ({error})") from error
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    with error:
-        try:
-            return str(json.load(error)["error"])
-        except (ValueError, LookupError, TypeError):
-            return str(error)
+    return asked(url, key, body, patience_s=PATIENCE_S)
 
 
 def _key(file: Path | None) -> str:

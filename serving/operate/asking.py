@@ -1,0 +1,35 @@
+"""Asks a running server for what commands need, with a credential, and tells why it refused."""
+
+import http.client
+import json
+import urllib.error
+from typing import Any
+from urllib.request import Request
+
+from serving.direct import ask
+
+
+class ServerRefused(Exception):
+    """The server refused a request. The text is the server's."""
+
+
+def asked(url: str, key: str, body: bytes | None = None, *, patience_s: float) -> Any:
+    """Returns the JSON that the server answers. body: None for GET. Raises ServerRefused and OSError."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        with ask(Request(url, data=body, headers=headers), timeout_s=patience_s) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise ServerRefused(_reason(error)) from None
+    except urllib.error.URLError as error:
+        raise OSError(error.reason) from error
+    except (ValueError, http.client.HTTPException) as error:
+        raise OSError(f"no Headway answers there ({error})") from error
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    with error:
+        try:
+            return str(json.load(error)["error"])
+        except (ValueError, LookupError, TypeError):
+            return str(error)
