@@ -198,7 +198,7 @@ class CachedBackend:
     # -- looking up -------------------------------------------------------------------------------------------
 
     def _digested(self, request: CachedRequest, computing: "asyncio.Future[bytes]") -> None:
-        self._looked(1)
+        self._looked()
         if request.outcome is None:
             self._look_up(request, computing.result())
 
@@ -225,7 +225,7 @@ class CachedBackend:
 
     def _found(self, flight: Flight, value: bytes | None) -> None:
         """Called with what the shared store holds."""
-        self._looked(1)
+        self._looked()
         answer = None if value is None else self._unpacked(value)
         if answer is None:
             self._compute(flight)
@@ -244,8 +244,8 @@ class CachedBackend:
             return None
         return owned(outputs, expires_ms)  # whose size in memory is known, and which does not keep the whole value
 
-    def _looked(self, count: int) -> None:
-        self._looking -= count
+    def _looked(self) -> None:
+        self._looking -= 1
         if self._is_leaving and not self._looking:
             self._has_left.set()
 

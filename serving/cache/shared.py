@@ -12,7 +12,7 @@ from typing import Protocol
 
 from serving.store.answers import AnswerStore
 from serving.store.base import StoreUnavailable
-from serving.store.guard import Guard
+from serving.store.guard import Guard, is_late
 
 _log = logging.getLogger(__name__)
 LIMIT_S = 0.005  # that a request waits for the store
@@ -113,8 +113,8 @@ class _LookUp:
         self._thens: list[Then] = []
         self._loop = asyncio.get_running_loop()
         self._limit_s = limit_s
-        self._due_s = self._loop.time() + limit_s
-        self._timer = self._loop.call_at(self._due_s, self._give_up)
+        due_s = self._loop.time() + limit_s
+        self._timer = self._loop.call_at(due_s, self._give_up, due_s)
 
     def add(self, key: str, then: Then) -> None:
         if self.has_ended:  # in vain: the call before it takes too long
@@ -142,11 +142,12 @@ class _LookUp:
             self._observer.unavailable(kind, len(self.keys))
             self.end([None] * len(self.keys))
 
-    def _give_up(self) -> None:
-        """Ends the wait. If the loop itself was late, the answer may have arrived unread: it gets one limit more."""
+    def _give_up(self, due_s: float | None) -> None:
+        """Ends the wait. If the loop itself was late, the answer may have arrived unread: it gets one limit more.
+
+        due_s: when the limit was reached; None for the second time."""
         now_s = self._loop.time()
-        if now_s - self._due_s > self._limit_s / 2:
-            self._due_s = now_s + 10 * self._limit_s  # so that this happens once
-            self._timer = self._loop.call_at(now_s + self._limit_s, self._give_up)
+        if due_s is not None and is_late(now_s, due_s, self._limit_s):
+            self._timer = self._loop.call_at(now_s + self._limit_s, self._give_up, None)
         else:
             self.fail("slow")

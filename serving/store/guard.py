@@ -57,6 +57,11 @@ class Guard:
             self.breaker.failed(self._counted_ns)
 
 
+def is_late(now_s: float, due_s: float, limit_s: float) -> bool:
+    """Returns whether the event loop was busy when a limit was reached, so that an answer may lie unread."""
+    return now_s - due_s > limit_s / 2
+
+
 @asynccontextmanager
 async def at_most(limit_s: float) -> AsyncIterator[None]:
     """Raises TimeoutError in what it surrounds after this time. If the loop itself was late by then, an answer
@@ -67,7 +72,7 @@ async def at_most(limit_s: float) -> AsyncIterator[None]:
 
         def end() -> None:
             now_s = loop.time()
-            timeout.reschedule(now_s + limit_s if now_s - due_s > limit_s / 2 else now_s)
+            timeout.reschedule(now_s + limit_s if is_late(now_s, due_s, limit_s) else now_s)
 
         timer = loop.call_at(due_s, end)
         try:

@@ -6,7 +6,7 @@ Until then, whoever took it does, however the request ends.
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from serving.api.faults import Fault, retry_after
 
@@ -23,16 +23,17 @@ class Quota(Protocol):
         ...
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def counted(quota: Quota | None, tenant: str, submit: Callable[[], T]) -> T:
-    """Submits a request after taking its place, which is given back if `submit` raises. Raises CallFailed (429)."""
+def counted(quota: Quota | None, tenant: str, submit: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Calls `submit` after taking a place in the quota, and gives that back if it raises. Raises CallFailed (429)."""
     if quota is None:
-        return submit()
+        return submit(*arguments, **named)
     quota.take(tenant)
     try:
-        return submit()
+        return submit(*arguments, **named)
     except BaseException:
         quota.give_back(tenant)
         raise

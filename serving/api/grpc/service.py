@@ -192,11 +192,7 @@ class GrpcService:
         dispatch, plan, _ = planned
         limit_ns = _limit_ns(plan, call)
         tenant = self._tenant(call, planned.layout)
-        if dispatch.model.quota is None:
-            submitted = dispatch.hand_over(plan, payload, tenant, limit_ns, age_ns)
-        else:
-            submit = partial(dispatch.hand_over, plan, payload, tenant, limit_ns, age_ns)
-            submitted = counted(dispatch.model.quota, tenant, submit)
+        submitted = counted(dispatch.model.quota, tenant, dispatch.hand_over, plan, payload, tenant, limit_ns, age_ns)
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         request_id, trace = call.request_id(), call.metadata(TRACEPARENT)
         return Pending(submitted, planned, id, request_id, trace, tenant, began_ns, limit_ns, held)
@@ -209,8 +205,8 @@ class GrpcService:
         if dispatch.model.generator is None:
             return self._hand_over(read, call, age_ns, began_ns, held)
         tenant = self._tenant(call, planned.layout)
-        submit = partial(dispatch.generate, plan, payload, tenant, _limit_ns(plan, call))
-        answers = counted(dispatch.model.quota, tenant, submit)
+        limit_ns = _limit_ns(plan, call)
+        answers = counted(dispatch.model.quota, tenant, dispatch.generate, plan, payload, tenant, limit_ns)
         dispatch.model.wire.decode.add(now_ns() - began_ns)
         return PendingGeneration(answers, planned, id, call, tenant, began_ns, held)
 
