@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.protocol.errors import BadMessage
@@ -15,7 +15,6 @@ NUMBERS = st.floats() | st.integers(-9, 99) | st.sampled_from([None, True])
 VALUES = st.recursive(NUMBERS | KEYS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner))
 
 
-@settings(max_examples=300)
 @given(st.dictionaries(KEYS, VALUES), st.booleans(), st.sampled_from([None, 1]))
 def test_rest_and_values_are_those_of_the_whole(fields: dict[str, object], ascii: bool, indent: int | None) -> None:
     taken = take_fields(json.dumps(fields, ensure_ascii=ascii, indent=indent).encode(), ("x", "é"))
