@@ -13,7 +13,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from benchmarks.at_rest import ARENA, environment, watch
-from benchmarks.peers.running import running
+from benchmarks.peers.running import Running, running
 from serving.config import ModelSettings, Settings, load_settings
 from serving.protocol.pb import message
 
@@ -41,7 +41,7 @@ def main() -> None:
     settings = load_settings(ARENA)
     model = settings.model(options.model)
     for number in range(options.rounds):
-        with _served(settings, options.model):
+        with served(settings, options.model, FOLDER):
             print(f"round {number + 1}: {model.name} over {options.wire}, budget {model.latency_budget_ms:.0f} ms")
             for rate in options.rates:
                 _load(settings, model, options.wire, rate, WARM_UP_S)
@@ -94,15 +94,18 @@ def _answered(settings: Settings, model: str) -> int:
 
 
 @contextmanager
-def _served(settings: Settings, model: str) -> Iterator[None]:
-    """Serves one model of the settings; yields when the server is ready."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "served.yaml"
+def served(
+    settings: Settings, model: str, folder: Path, started: Callable[[Running], None] = lambda server: None
+) -> Iterator[Running]:
+    """Serves one model of the settings; yields when the server is ready. started: called before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "served.yaml"
     path.write_text(yaml.safe_dump(settings.as_mapping(model)))
     command = [str(Path(sys.executable).with_name("headway")), "serve", str(path.resolve())]
-    with running(command, environment(), Path.cwd(), FOLDER / "server.log") as server:
+    with running(command, environment(), Path.cwd(), folder / "server.log") as server:
+        started(server)
         watch(server)
-        yield
+        yield server
 
 
 def _options() -> argparse.Namespace:

@@ -8,16 +8,26 @@ While few requests miss their deadlines the bound rises, quickly if it is used u
 half of the share that did: additive increase and proportional decrease as of DCTCP (Alizadeh et al., 2010). It never
 falls at once below what Little's law allows: throughput times the time that a request may take.
 
+Nor does it fall below two batches of a size at which a row costs hardly more than in the best one. Else each step down
+makes batches smaller, rows dearer, and more requests late, which is taken for a reason to step down again.
+
 Only requests that come in large numbers, or that are costly before it is known that they are too late, can keep a
 replica from computing. Where other work on the machine makes a few requests late, a lower bound would help nobody: it
 would only make batches smaller, and more requests would be refused.
 """
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from serving.core.latency import LatencyModel
+from serving.core.sizes import Sizes
 
 WINDOW_NS = 100_000_000  # the least time over which is counted
 MISSED_SHARE = 0.1  # above it the bound falls; below, the scheduler's own choice of whom to serve decides
 BUDGET_SHARE = 0.6  # of the latency budget, for waiting and computing; the rest is for the way there and back
 GROWTH, SLOW_GROWTH = 8, 64  # the bound rises by an eighth per window if it is used up, otherwise by a 64th
 FEW = 16  # requests; fewer in a window are no evidence of an overload
+READING_NS = 200_000  # at most, for a request that is refused once it has been read
 CHEAP_PER_S = 500  # reading and refusing fewer requests than this per second takes less than a tenth of a core
 LEAST = 4
 UNBOUNDED = 4096  # HAProxy takes no more connections than this in all (Ray's `maxconn`)
@@ -27,12 +37,14 @@ class Intake:
     """The bound for one replica.
 
     budget_ns: the latency budget of its model. cheap: requests that are refused here have only been read, not prepared.
+    least: returns the least bound, see `least_in_flight`.
     bound: the most requests in flight, `UNBOUNDED` while the replica is not overloaded.
     """
 
-    def __init__(self, budget_ns: int, *, cheap: bool = False) -> None:
+    def __init__(self, budget_ns: int, *, cheap: bool = False, least: Callable[[], int] = lambda: LEAST) -> None:
         self.bound = UNBOUNDED
         self._few_per_s = CHEAP_PER_S if cheap else 0
+        self._least = least
         self._time_ns = budget_ns * BUDGET_SHARE
         self._window_ns = max(WINDOW_NS, budget_ns)
         self._since_ns: int | None = None
@@ -64,6 +76,25 @@ class Intake:
         if self._missed > MISSED_SHARE * ended and ended >= few:
             lowered = int(min(self.bound, self._most) * (1 - self._missed / ended / 2))
             fits = int(self._completed * self._time_ns / passed_ns)
-            return min(self.bound, max(lowered, fits, LEAST))
+            return min(self.bound, max(lowered, fits, self._least()))
         is_used_up = self._most * 4 >= self.bound * 3
         return min(self.bound + max(1, self.bound // (GROWTH if is_used_up else SLOW_GROWTH)), UNBOUNDED)
+
+
+def least_in_flight(latency: LatencyModel, sizes: Sizes, budget_ns: int) -> int:
+    """Returns the rows of two batches, one being computed and one waiting, that are worth letting in.
+
+    The batch is the smallest in which a row costs at most `READING_NS` more than in a batch of half the budget: to read
+    a request in vain is cheaper than to compute the others in smaller batches.
+    """
+    length = sizes.lengths[-1]
+    most = latency.largest_feasible_rows(budget_ns // 2, length, sizes.largest_rows)
+    if most == 0:
+        return LEAST
+
+    def row_ns(rows: int) -> float:
+        return latency.predict_ns(sizes.padded_rows(rows), length) / rows
+
+    wanted_ns = row_ns(most) + READING_NS
+    rows = 1 + bisect_left(range(1, most), True, key=lambda rows: row_ns(rows) <= wanted_ns)
+    return max(LEAST, 2 * rows)

@@ -10,7 +10,7 @@ from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import BatchTimeout, LaneLost, ServingError
-from serving.core.intake import Intake
+from serving.core.intake import Intake, least_in_flight
 from serving.core.latency import LatencyModel
 from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
@@ -40,6 +40,7 @@ class Engine(Life):
     weights: share of device time by tenant.
     prepare_threads: number of threads for a model's own `prepare` and `finish`; none are started without those.
     batches_per_lane: 2 to prepare one batch while another is computed, 1 to have one batch at a time.
+    saves_cpu: see `Batcher`; for a CPU with a quota.
     report: called with a line of text at each step of the warm-up.
     Use it as `async with Engine(...)`: opening warms up, leaving drains.
     """
@@ -53,6 +54,7 @@ class Engine(Life):
         observer: Observer | None = None,
         prepare_threads: int = 2,
         batches_per_lane: int = 2,
+        saves_cpu: bool = False,
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__()
@@ -76,6 +78,7 @@ class Engine(Life):
             lead_ns=hop_ns(self.model),
             batches_per_lane=batches_per_lane,
             fills_ahead=self.model.asynchronous,
+            saves_cpu=saves_cpu,
         )
         self._driver = Driver(models, self.batcher, self._clock, self)
         self._books = Bookkeeper()
@@ -101,9 +104,14 @@ class Engine(Life):
         self._loop = asyncio.get_running_loop()
         await self._driver.open(budget_ns=self._budget_ns, report=self._report)
         self._raise_hopeless_budget()
-        self.intake = Intake(self._budget_ns, cheap=not self.model.prepares) if self._budget_ns else None
+        self.intake = self._intake(self._budget_ns) if self._budget_ns else None
         self._methods.open(budget_ns=self._budget_ns)
         self._accepting = True
+
+    def _intake(self, budget_ns: int) -> Intake:
+        batcher = self.batcher
+        least = partial(least_in_flight, batcher.latency, batcher.sizes, budget_ns)
+        return Intake(budget_ns, cheap=not self.model.prepares, least=least)
 
     def close(self) -> None:
         """Ends the threads. Call `drain` first."""

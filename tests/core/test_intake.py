@@ -4,8 +4,9 @@ from collections import deque
 
 import pytest
 
-from serving.core.intake import GROWTH, LEAST, SLOW_GROWTH, UNBOUNDED, WINDOW_NS, Intake
-from tests.core.stories import MS
+from serving.core.intake import GROWTH, LEAST, SLOW_GROWTH, UNBOUNDED, WINDOW_NS, Intake, least_in_flight
+from serving.core.sizes import Sizes
+from tests.core.stories import MS, latency
 
 BUDGET_NS = 50 * MS
 STEP_NS = 10 * MS
@@ -147,3 +148,15 @@ def test_beside_other_work_a_moderate_load_is_not_refused_in_front() -> None:
 def test_beside_other_work_a_flood_is_bounded_to_what_is_cheap_to_refuse() -> None:
     assert 0.05 < beside_other_work(6000, cheap=True) < 0.2
     assert beside_other_work(6000, cheap=False) < 0.05
+
+
+def test_the_bound_stays_above_two_batches_in_which_a_row_costs_hardly_more_than_in_the_best() -> None:
+    sizes = Sizes(largest_rows=128)
+    # 0.2 ms more than a row of the best batch, 100 rows in 25 ms: 20 rows in 9 ms.
+    assert 36 <= least_in_flight(latency(fixed_ms=5, per_row_ms=0.2, up_to=128), sizes, BUDGET_NS) <= 44
+    assert least_in_flight(latency(fixed_ms=0.3, per_row_ms=0.001, up_to=128), sizes, BUDGET_NS) == LEAST
+    assert least_in_flight(latency(fixed_ms=40, per_row_ms=1, up_to=128), sizes, BUDGET_NS) == LEAST  # none fits
+    intake = Intake(BUDGET_NS, least=lambda: 40)
+    for window in range(30):
+        intake.ended(window * WINDOW_NS, 50, missed=100)
+    assert intake.bound == 40

@@ -1,0 +1,1 @@
+"""A server beside a disturbance, in simulation and measured. Run `python -m benchmarks.disturbed`."""
