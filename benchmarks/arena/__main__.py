@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.arena.case import SITUATIONS, Case, capacity, draw_together
+from benchmarks.arena.case import SITUATIONS, Case, Rest, capacity, draw_together, rests_together
 from benchmarks.arena.catalog import ROOT, Contestant, contestants, environment, write_triton_repository
 from benchmarks.arena.measure import Plan, offline, one_round
 from benchmarks.arena.picture import picture
@@ -32,14 +32,14 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.arena",
         description=f"{__doc__} Creates a separate environment for the peers (about 2 GB, once). Two rounds take about "
-        "half an hour; no server is started after --minutes.",
+        "forty-five minutes; no server is started after --minutes.",
     )
     parser.add_argument("--peers", default=",".join(NAMES), help="comma-separated, of: %(default)s")
     parser.add_argument("--works", default=",".join(WORKS), help="of: %(default)s")
     parser.add_argument("--situations", default=",".join(SITUATIONS), help="of: %(default)s")
     parser.add_argument("--seconds", type=float, default=3.0, help="of load per case (default 3)")
     parser.add_argument("--rounds", type=int, default=2, help="each starts every server again (default 2)")
-    parser.add_argument("--minutes", type=float, default=36.0, help="no server is started after that (default 36)")
+    parser.add_argument("--minutes", type=float, default=50.0, help="no server is started after that (default 50)")
     parser.add_argument("--environment", type=Path, default=ROOT / ".headway" / "arena", help="the peers' own Python")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of arena.*")
     arguments = parser.parse_args(words)
@@ -64,7 +64,7 @@ def main(words: Sequence[str]) -> int:
         taking_part = [each for each in contestants(peers, scratch) if each.name in arguments.peers]
         full = capacity(offline(peers, arguments.works))
         say("full load: " + ", ".join(f"{work} {rate:.0f}/s" for work, rate in full.items()))
-        cases, missing = _rounds(taking_part, full, arguments)
+        cases, rests, missing = _rounds(taking_part, full, arguments)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if not cases:
@@ -72,6 +72,7 @@ def main(words: Sequence[str]) -> int:
         return 1
     arena = Arena(
         cases=draw_together(cases),
+        rests=rests_together(rests),
         titles={each.name: each.title for each in taking_part},
         python=[each.name for each in taking_part if each.is_python],
         capacity=full,
@@ -89,10 +90,11 @@ def main(words: Sequence[str]) -> int:
 
 def _rounds(
     taking_part: Sequence[Contestant], full: Mapping[str, float], arguments: argparse.Namespace
-) -> tuple[list[Case], dict[str, str]]:
+) -> tuple[list[Case], list[Rest], dict[str, str]]:
     """Runs the rounds. A contestant that fails is left out of later rounds and keeps its results. Returns the cases,
-    and the reasons of failure by contestant."""
+    the contestants at rest, and the reasons of failure by contestant."""
     cases: list[Case] = []
+    rests: list[Rest] = []
     missing: dict[str, str] = {}
     end_s = time.monotonic() + arguments.minutes * 60
     for number in range(1, arguments.rounds + 1):
@@ -102,7 +104,7 @@ def _rounds(
                 continue
             if time.monotonic() > end_s:
                 say(f"  {arguments.minutes:g} minutes are over: {contestant.name} and all later servers are left out")
-                return cases, missing
+                return cases, rests, missing
             plan = Plan(
                 capacity=full,
                 works=arguments.works,
@@ -111,11 +113,13 @@ def _rounds(
                 seed=number,
             )
             try:
-                cases += one_round(contestant, plan, arguments.environment / "logs", say)
+                measured, rest = one_round(contestant, plan, arguments.environment / "logs", say)
+                cases += measured
+                rests.append(rest)
             except (DidNotStart, GeneratorFailed, OSError) as error:
                 missing[contestant.name] = f"left out in round {number}: {str(error).splitlines()[0]}"
                 say(f"  {contestant.name}: left out: {error}")
-    return cases, missing
+    return cases, rests, missing
 
 
 def _write(arena: Arena, folder: Path) -> None:

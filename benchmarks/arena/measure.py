@@ -2,16 +2,19 @@
 
 import json
 import subprocess
+import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from benchmarks.arena.case import NICENESS, SHARES, SITUATIONS, Case
+from benchmarks.arena.case import OWN_SHARES, SHARES, SITUATIONS, Case, Rest
 from benchmarks.arena.catalog import MODELS, SERVERS, Contestant
 from benchmarks.arena.scenarios import CONTENT_TYPES, as_json, scenario_of, wire_of
 from benchmarks.arena.servers.work import OBJECTIVE_MS
+from benchmarks.disturbed.trouble import neighbours
 from benchmarks.peers import accounting
 from benchmarks.peers.environment import Environment, clean
 from benchmarks.peers.request import ROW
@@ -23,6 +26,7 @@ from loadtest.wires import NoMetadata
 USERS = 64
 IN_FLIGHT = 1024  # the most connections; a shot without one is not sent, and not in time
 _WARM_UP_S = 1.0
+_CALM_S, _IDLE_S = 3.0, 4.0  # after the start, and then without a request
 BURSTS = "bursts(peak=4, duty=0.2, period=1)"
 _PHOTOGRAPH = Path(__file__).parents[2] / "loadtest" / "samples" / "flower.jpg"
 
@@ -48,25 +52,49 @@ def offline(environment: Environment, works: Sequence[str]) -> dict[str, float]:
     return rates
 
 
-def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> list[Case]:
-    """Measures all cases of one contestant. Raises DidNotStart. A case that cannot be measured is reported and left
-    out."""
+def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> tuple[list[Case], Rest]:
+    """Measures one contestant: all cases, and without a request. Raises DidNotStart. A case that cannot be measured is
+    reported and left out."""
     log = logs / f"{contestant.name}.log"
-    with running(contestant.command, contestant.environment, contestant.folder, log, niceness=NICENESS) as server:
+    with running(contestant.command, contestant.environment, contestant.folder, log) as server:
+        began_s = time.monotonic()
         for work in plan.works:
             server.wait_until(partial(_answers, contestant, work), contestant.start_limit_s)
-        cases = []
+        rest = _rest(server, contestant, time.monotonic() - began_s, say)
+        cases: list[Case] = []
         for work in plan.works:
             take(replace(load_of(contestant, work, "saturation", plan), seconds=_WARM_UP_S))
+            own_per_s = 0.0
             for situation in (each for each in SITUATIONS if each in plan.situations):
                 try:
-                    cases.append(_case(server, contestant, work, situation, plan, say))
+                    load = load_of(contestant, work, situation, plan, own_per_s)
+                    cases.append(_case(server, contestant, work, situation, load, say))
                 except (NoMetadata, ValueError) as error:
                     say(f"  {contestant.name} {work} {situation}: left out: {error}")
-        return cases
+                else:
+                    own_per_s = cases[-1].throughput_per_s if situation == "saturation" else own_per_s
+        return cases, rest
 
 
-def load_of(contestant: Contestant, work: str, situation: str, plan: Plan) -> Load:
+def _rest(server: Running, contestant: Contestant, ready_s: float, say: Say) -> Rest:
+    """Measures the server without a request, all works loaded."""
+    time.sleep(_CALM_S)
+    before = server.members()
+    time.sleep(_IDLE_S)
+    after = server.members()
+    rest = Rest(
+        contestant=contestant.name,
+        ready_s=ready_s,
+        cores=sum(accounting.spent(before, after).values()) / _IDLE_S,
+        memory_mib=sum(memory_mib(pid) for pid in after),
+    )
+    say(f"  {contestant.name:12}ready after {ready_s:.1f} s, at rest {100 * rest.cores:.1f} % of a core")
+    return rest
+
+
+def load_of(contestant: Contestant, work: str, situation: str, plan: Plan, own_per_s: float = 0.0) -> Load:
+    """Returns the load of a case. own_per_s: what the contestant reached at saturation. Raises ValueError if a rate
+    depends on it and it answered nothing, or was not saturated."""
     common = Load(
         url=contestant.url(work),
         scenario=scenario_of(work, contestant.form),
@@ -81,16 +109,21 @@ def load_of(contestant: Contestant, work: str, situation: str, plan: Plan) -> Lo
     if situation == "saturation":
         return common
     arrivals = BURSTS if situation == "bursty" else "poisson"
+    if situation in OWN_SHARES:
+        if not own_per_s:
+            raise ValueError("its own capacity is not known")
+        return replace(common, users=0, rate=OWN_SHARES[situation] * own_per_s)
     return replace(common, users=0, rate=SHARES[situation] * plan.capacity[work], arrivals=arrivals)
 
 
-def _case(server: Running, contestant: Contestant, work: str, situation: str, plan: Plan, say: Say) -> Case:
+def _case(server: Running, contestant: Contestant, work: str, situation: str, load: Load, say: Say) -> Case:
     before, busy_before = server.members(), accounting.busy_seconds()
-    run, shots = take(load_of(contestant, work, situation, plan))
+    with neighbours(server) if situation == "disturbed" else nullcontext():
+        run, shots = take(load)
     after, busy_after = server.members(), accounting.busy_seconds()
     summary = run.summary
     cpu_s = sum(accounting.spent(before, after).values())
-    seconds = max(summary.duration_s, plan.seconds)
+    seconds = max(summary.duration_s, load.seconds)
     generator_s = summary.generator_share * seconds
     case = Case(
         contestant=contestant.name,

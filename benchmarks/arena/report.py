@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks.arena.case import NICENESS, SHARES, Case, find, losses, missed_goals
+from benchmarks.arena.case import SHARES, Case, Rest, find, kept, losses, missed_goals
 from benchmarks.arena.servers.work import OBJECTIVE_MS
 from benchmarks.peers.report import grid
 
@@ -22,6 +22,7 @@ class Arena:
     shares of it. `missing`: the reason, by contestant."""
 
     cases: Sequence[Case]
+    rests: Sequence[Rest]
     titles: dict[str, str]
     python: Sequence[str]
     capacity: Mapping[str, float]
@@ -38,6 +39,8 @@ def markdown(arena: Arena, picture: str) -> str:
     parts = ["# The arena: Headway and other servers", _circumstances(arena), f"![goodput in every case]({picture})"]
     for work in dict.fromkeys(case.work for case in arena.cases):
         parts += [f"## {_WORKS[work]}", _rates(arena, work), _table(arena, work)]
+    if arena.rests:
+        parts += ["## Without a request", "All four works loaded.", _at_rest(arena)]
     goals = missed_goals(arena.cases, arena.python)
     parts += ["## Goals that were missed", _list(goals or ["None."])]
     parts += ["## Where Headway loses", _list(losses(arena.cases, arena.titles) or ["Nowhere by more than 5 %."])]
@@ -55,9 +58,9 @@ def _circumstances(arena: Arena) -> str:
         f"Rounds: {rounds}, interleaved, with medians shown; {arena.seconds:g} s per case. Goodput counts answers "
         f"within the objective, measured from the request's planned instant: {objectives}. The objective is configured "
         "in servers that have such a setting. All servers compute the same models on one torch thread, with their own "
-        f"batching up to 64 rows. Servers run at niceness {NICENESS}, so that the load generator keeps its schedule."
+        f"batching up to 64 rows. Servers, load generator and disturbing processes have the same priority."
     )
-    disturbed = [case for case in arena.cases if case.others_cores > _DISTURBED_CORES]
+    disturbed = [case for case in arena.cases if case.others_cores > _DISTURBED_CORES and case.situation != "disturbed"]
     late = [case for case in arena.cases if case.is_generator_limit]
     if disturbed:
         worst = max(case.others_cores for case in disturbed)
@@ -76,7 +79,9 @@ def _rates(arena: Arena, work: str) -> str:
     rates = {name: f"{share * capacity:.0f}/s" for name, share in SHARES.items()}
     return (
         f"Low: {rates['low']}. Saturation: 64 users in a closed loop. Overload: {rates['overload']}, about twice what "
-        f"a server can do. Bursty: {rates['bursty']} on average, four times that for 0.2 s of each second."
+        f"a server can do. Bursty: {rates['bursty']} on average, four times that for 0.2 s of each second. "
+        "Twice its own: twice the throughput that the server itself reached at saturation, and in brackets its goodput as "
+        f"a share of that throughput. Disturbed: {rates['disturbed']} beside a busy process per core."
     )
 
 
@@ -89,14 +94,17 @@ def _table(arena: Arena, work: str) -> str:
         "× Headway",
         "goodput/s, overload",
         "goodput/s, bursty",
+        "twice its own",
+        "disturbed",
     ]
     head += ["low p50 / p99 ms", "bursty p50 / p99 ms", "MiB"]
     lines = []
     for name, title in arena.titles.items():
-        low, full, over, bursty = (
-            find(arena.cases, work, each, name) for each in ("low", "saturation", "overload", "bursty")
+        low, full, over, bursty, double, disturbed = (
+            find(arena.cases, work, each, name)
+            for each in ("low", "saturation", "overload", "bursty", "double", "disturbed")
         )
-        if not any((low, full, over, bursty)):
+        if not any((low, full, over, bursty, double, disturbed)):
             continue
         base = find(arena.cases, work, "saturation", "headway")
         lines.append(
@@ -108,9 +116,11 @@ def _table(arena: Arena, work: str) -> str:
                 _ratio(full, base, "throughput_per_s"),
                 _cell(over, "goodput_per_s"),
                 _cell(bursty, "goodput_per_s"),
+                _cell(double, "goodput_per_s") + _share(kept(arena.cases, work, name)),
+                _cell(disturbed, "goodput_per_s"),
                 _latency(low),
                 _latency(bursty),
-                _cell(full or low or over or bursty, "memory_mib"),
+                _cell(full or low or over or bursty or double or disturbed, "memory_mib"),
             ]
         )
     return grid(head, lines)
@@ -122,6 +132,19 @@ def _cell(case: Case | None, field: str) -> str:
     value = getattr(case, field)
     mark = "¹" if case.is_generator_limit and field == "goodput_per_s" else ""
     return f"{value:,.0f}{mark}"
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f" ({share:.2f})"
+
+
+def _at_rest(arena: Arena) -> str:
+    head = ["server", "seconds to ready", "CPU, % of a core", "MiB"]
+    lines = [
+        [arena.titles[rest.contestant], f"{rest.ready_s:.1f}", f"{100 * rest.cores:.1f}", f"{rest.memory_mib:,.0f}"]
+        for rest in arena.rests
+    ]
+    return grid(head, lines)
 
 
 def _ratio(case: Case | None, base: Case | None, field: str) -> str:

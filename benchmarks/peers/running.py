@@ -72,17 +72,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, *, niceness: int = 0
-) -> Iterator[Running]:
-    """Starts the server, and stops it and all its processes when the block is left.
-
-    niceness: of the server, so that a load generator on the same cores can keep its schedule.
-    """
+def running(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[Running]:
+    """Starts the server, and stops it and all its processes when the block is left."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            ["nice", "-n", str(niceness), *command],
+            command,
             env=dict(environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,

@@ -11,7 +11,17 @@ import pytest
 import yaml
 
 from benchmarks.arena.__main__ import NAMES, read_arguments
-from benchmarks.arena.case import SITUATIONS, Case, capacity, draw_together, losses, missed_goals
+from benchmarks.arena.case import (
+    SITUATIONS,
+    Case,
+    Rest,
+    capacity,
+    draw_together,
+    kept,
+    losses,
+    missed_goals,
+    rests_together,
+)
 from benchmarks.arena.catalog import HERE, contestants, environment, triton_config, write_triton_repository
 from benchmarks.arena.measure import Plan, load_of, parse_pss_mib
 from benchmarks.arena.picture import picture
@@ -80,11 +90,29 @@ def test_all_forms_of_a_work_carry_the_same_body(work: str) -> None:
 
 def test_all_contestants_are_asked_at_the_same_rates(tmp_path: Path) -> None:
     plan = Plan(capacity={"mlp": 1000.0}, works=WORKS, situations=SITUATIONS, seconds=3)
-    for situation, rate in (("low", 200), ("overload", 2000), ("bursty", 600), ("saturation", 0)):
+    for situation, rate in (("low", 200), ("overload", 2000), ("bursty", 600), ("saturation", 0), ("disturbed", 500)):
         everybody = contestants(environment(tmp_path), tmp_path)
         loads = [load_of(each, "mlp", situation, plan) for each in everybody]
         assert {load.rate for load in loads} == {rate}
         assert {load.users for load in loads} == {0 if rate else 64}
+
+
+def test_each_contestant_is_asked_for_twice_what_it_reached_itself(tmp_path: Path) -> None:
+    plan = Plan(capacity={"mlp": 1000.0}, works=WORKS, situations=SITUATIONS, seconds=3)
+    one = contestants(environment(tmp_path), tmp_path)[0]
+    assert load_of(one, "mlp", "double", plan, own_per_s=700.0).rate == 1400
+    with pytest.raises(ValueError, match="capacity"):
+        load_of(one, "mlp", "double", plan)
+
+
+def test_what_is_kept_at_twice_its_own_capacity_is_a_share_of_that_and_a_goal() -> None:
+    cases = table(mosec={"goodput_per_s": 300})
+    assert kept(cases, "mlp", "headway") == 0.9
+    assert kept(cases, "mlp", "mosec") == 0.3
+    assert kept(cases, "noop", "headway") is None
+    assert missed_goals(cases, python=["headway"]) == []
+    weak = [replace(case, goodput_per_s=700) for case in cases]
+    assert missed_goals(weak, python=["headway"]) == ["mlp, twice its own capacity: 0.70 of that capacity is in time."]
 
 
 def test_full_load_is_a_part_of_what_a_model_does_alone_and_bounded_where_it_costs_nothing() -> None:
@@ -103,6 +131,7 @@ def test_every_figure_that_is_worse_by_more_than_noise_is_a_loss() -> None:
         "mlp, saturation, CPU µs per request: Mosec <Rust> 250, Headway 500.",
         "mlp, overload, goodput per s: Mosec <Rust> 1,000, Headway 900.",
         "mlp, bursty, goodput per s: Mosec <Rust> 1,000, Headway 900.",
+        "mlp, disturbed, goodput per s: Mosec <Rust> 1,000, Headway 900.",
     ]
 
 
@@ -113,20 +142,23 @@ def test_a_contestant_that_answered_nothing_is_no_better() -> None:
 
 def test_goals_are_about_goodput_throughput_and_the_python_servers_cost() -> None:
     better = {"goodput_per_s": 1000, "throughput_per_s": 1200, "cpu_us": 250}
-    assert len(missed_goals(table(litserve=better), python=["headway", "litserve"])) == 4
-    assert len(missed_goals(table(mosec=better), python=["headway"])) == 3
+    assert len(missed_goals(table(litserve=better), python=["headway", "litserve"])) == 5
+    assert len(missed_goals(table(mosec=better), python=["headway"])) == 4
     assert missed_goals(table(mosec={"throughput_per_s": 1090}), python=["headway"]) == []
 
 
 def test_the_report_lists_missing_servers_disturbed_cases_and_a_late_generator() -> None:
     cases = table(mosec={"others_cores": 0.5, "is_generator_limit": True})
+    rests = [Rest(contestant="headway", ready_s=seconds, cores=0.1, memory_mib=1500) for seconds in (20, 30, 21)]
     arena = Arena(
-        cases=cases, titles=TITLES, python=["headway"], capacity={"mlp": 1000},
+        cases=cases, rests=rests_together(rests), titles=TITLES, python=["headway"], capacity={"mlp": 1000},
         missing={"litserve": "did not start"}, seconds=3, machine={"cores": "2"}, versions={"Ray": "2"}, commit="abc",
         command="run", date="today",
     )  # fmt: skip
     text = markdown(arena, "arena.svg")
-    assert "in 4 of 8 cases other processes used up to 0.5 of a core" in text
+    assert "| Headway |             21.0 |             10.0 | 1,500 |" in text
+    assert "900 (0.90)" in text
+    assert "in 5 of 12 cases other processes used up to 0.5 of a core" in text
     assert "marked ¹" in text
     assert "- LitServe: did not start" in text
     assert "Overload: 2000/s, about twice what a server can do" in text
@@ -134,7 +166,7 @@ def test_the_report_lists_missing_servers_disturbed_cases_and_a_late_generator()
 
 def test_the_picture_is_well_formed_and_has_a_bar_for_each_case() -> None:
     tree = ElementTree.fromstring(picture(table(mosec={}), TITLES))
-    assert len(tree.findall("{http://www.w3.org/2000/svg}rect")) == 8
+    assert len(tree.findall("{http://www.w3.org/2000/svg}rect")) == 12
 
 
 def test_memory_is_the_proportional_share() -> None:
