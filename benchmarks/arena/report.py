@@ -80,8 +80,8 @@ def _rates(arena: Arena, work: str) -> str:
     return (
         f"Low: {rates['low']}. Saturation: 64 users in a closed loop. Overload: {rates['overload']}, about twice what "
         f"a server can do. Bursty: {rates['bursty']} on average, four times that for 0.2 s of each second. "
-        "Twice its own: twice the throughput that the server itself reached at saturation, and in brackets its goodput as "
-        f"a share of that throughput. Disturbed: {rates['disturbed']} beside a busy process per core."
+        "Twice its own: twice the throughput that the server reached at saturation; in brackets its goodput as a "
+        f"share of that throughput. Disturbed: {rates['disturbed']} beside a busy process per core."
     )
 
 

@@ -52,6 +52,7 @@ class Batcher:
     lead_ns: how long before a lane is free its next batch is cut: the time that preparing a batch takes.
     lag_ns: time from the cut until an idle lane begins to compute, measured and set by the driver.
     answer_ns: average time from the end of a batch until its last answer is sent, see `answered`.
+    unprepared_rows: admitted rows that are not in the queue, since they are not prepared yet (`core/preparing.py`).
     batches_per_lane: 2 to prepare a batch while another is computed, 1 to have only one batch at a time.
     fills_ahead: cut a lane's second batch as soon as it would be full, so that the device finds it ready; otherwise
         only when the lane is about to be free.
@@ -77,6 +78,7 @@ class Batcher:
         self.lead_ns = lead_ns
         self.lag_ns = 0
         self.answer_ns = 0
+        self.unprepared_rows = 0
         self._batches_per_lane = batches_per_lane
         self._fills_ahead = fills_ahead
         self.queue = RequestQueue()
@@ -194,7 +196,7 @@ class Batcher:
 
     def backlog_ns(self, length: int = 1) -> int:
         """Returns how long the lanes need for all waiting requests at their best throughput; sent as the retry hint."""
-        rows = self.queue.rows
+        rows = self.queue.rows + self.unprepared_rows
         if not rows:
             return 0
         length = self.sizes.padded_length(length)
@@ -224,6 +226,16 @@ class Batcher:
         length = self.sizes.lengths[0]
         full_rows = self.sizes.useful_rows(self.latency, length)
         return self.latency.predict_ns(self.sizes.padded_rows(full_rows), length) < self.lag_ns
+
+    def earliest_ns(self, now_ns: int, *, rows: int = 1) -> int:
+        """Returns the earliest instant at which a batch of `rows` of the shortest shape is expected to be answered.
+
+        Without rows, the instant at which a lane can begin one."""
+        begins_ns = max(now_ns + self.lag_ns, self._first_free_ns())
+        if not rows:
+            return begins_ns
+        alone_ns = self.latency.predict_ns(self.sizes.padded_rows(rows), self.sizes.lengths[0])
+        return begins_ns + alone_ns + self.answer_ns
 
     def _earliest_done_ns(self, request: Request, now_ns: int) -> int:
         """Returns the instant at which the request is expected to be answered if it is served next and alone."""

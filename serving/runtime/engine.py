@@ -14,6 +14,7 @@ from serving.core.intake import Intake, least_in_flight
 from serving.core.latency import LatencyModel
 from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
+from serving.core.preparing import Preparing
 from serving.core.request import NO_DEADLINE_NS, RETURN_PART, Request, rank
 from serving.core.sizes import LARGEST_ROWS, Sizes
 from serving.core.statistics import ModelStatistics
@@ -90,6 +91,7 @@ class Engine(Life):
             prepare_threads if self.model.prepares or self.model.finishes else 0,
             self.spec.name,
             self._clock,
+            Preparing(self.batcher),
             limit_s=self.spec.limits.forward_timeout_s,
             on_expired=self.requests_expired,
             on_stuck=self._give_up,
@@ -270,6 +272,7 @@ class Engine(Life):
                 self._methods.withdraw(ticket)
             else:
                 self.batcher.cancel(ticket)
+                self._methods.fill()
         self._open_tickets.discard(ticket)
         self._books.failed()
         self._observer.request_ended(ticket.tenant, outcome)
@@ -282,6 +285,7 @@ class Engine(Life):
         self.ledger.depart(len(batch.requests))
         for ticket in _tickets(batch.requests):
             ticket.phase = IN_FLIGHT
+        self._methods.fill()
 
     def batch_returned(self, done: Forwarded, occupied_ns: int) -> None:
         self._observer.batch_settled(done.batch, occupied_ns, done.copy_ns, done.copy_back_ns)

@@ -1,7 +1,7 @@
 """The queue of requests for a model's own `prepare` and `finish`, which run in threads.
 
-Requests are ordered as in the main queue: tenants take turns, and the requests of a tenant are ordered by rank. A
-request leaves at once if it is withdrawn or its deadline passes. The module does not know what the methods compute.
+Which request is prepared next, and when, is decided by `core/preparing.py`. A request leaves at once if it is withdrawn
+or can no longer be in time. The module does not know what the methods compute.
 
 A call cannot be interrupted, so turns alone do not help against slow ones: those of one tenant would be in every thread
 most of the time. While several tenants ask, one whose calls are slow has at most half of the threads.
@@ -14,12 +14,11 @@ from functools import partial
 from typing import Any
 
 from serving.core.clock import Clock
-from serving.core.queue import RequestQueue, Shape
+from serving.core.preparing import Preparing
 from serving.core.request import Request
 from serving.runtime.calls import Call, CallThreads
 
 SWEEP_S = 0.05  # how often deadlines are checked while requests wait, unless the latency budget asks for more
-ANY_SHAPE: Shape = (None, 1)
 SLOW_NS = 5_000_000  # others hardly notice a call that is shorter
 LATELY_NS = 10_000_000_000  # a tenant that asked within this time is expected to ask again
 MOST_SLOW = 4096  # tenants remembered as slow
@@ -28,7 +27,7 @@ MOST_SLOW = 4096  # tenants remembered as slow
 class MethodThreads:
     """The threads of one model for its `prepare` and `finish`, and the queue in front of them.
 
-    count: the number of threads.
+    count: the number of threads. preparing: the requests that wait for them.
     on_expired: called with the requests whose deadlines passed before they were prepared, and the time.
     limit_s, on_stuck: see `CallThreads`.
     """
@@ -38,6 +37,7 @@ class MethodThreads:
         count: int,
         name: str,
         clock: Clock,
+        preparing: Preparing,
         *,
         limit_s: float,
         on_expired: Callable[[Sequence[Request], int], None],
@@ -45,7 +45,7 @@ class MethodThreads:
     ) -> None:
         self._clock = clock
         self._on_expired = on_expired
-        self._to_prepare = RequestQueue()
+        self._preparing = preparing
         self._prepares: dict[Request, Call] = {}  # the requests that wait or are being prepared
         self._finishes: deque[Call] = deque()
         self._slow: dict[str, None] = {}  # the tenants whose last call was slow
@@ -75,16 +75,23 @@ class MethodThreads:
 
         def prepared(result: Any) -> None:
             del self._prepares[request]
+            self._preparing.took(max(0, self._clock.now_ns() - call.began_ns))
+            self._preparing.remove(request)
             then(result)
 
         if request.tenant:
             self._note(request.tenant)
             work = partial(self._timed, request.tenant, work)
-        self._prepares[request] = Call(work, prepared, request.tenant)
-        self._to_prepare.add(request, ANY_SHAPE)
+        call = self._prepares[request] = Call(work, prepared, request.tenant)
+        self._preparing.add(request)
         self._threads.fill()
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+
+    def fill(self) -> None:
+        """Hands out what is to be prepared now; called when requests have left the queue of prepared ones."""
+        if self._preparing.waiting:
+            self._threads.fill()
 
     def finish(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Queues `work` ahead of every `prepare`, since requests to be finished have waited the longest. `then` gets
@@ -97,30 +104,16 @@ class MethodThreads:
         call = self._prepares.pop(request, None)
         if call is not None:
             call.forget()
-            self._to_prepare.remove(request, ANY_SHAPE)
+            self._preparing.remove(request)
 
     def _next_call(self) -> Call | None:
         if self._finishes:
             return self._finishes.popleft()
-        if not self._to_prepare:
-            return None
-        tenant = self._next_tenant()
-        return None if tenant is None else self._prepares[self._next_of(tenant)]
+        request = self._preparing.next(self._clock.now_ns(), self._may)
+        return None if request is None else self._prepares[request]
 
-    def _next_tenant(self) -> str | None:
-        """Returns the tenant whose last turn was longest ago, among those that may have a further thread; or None."""
-        waiting = self._to_prepare.lines[ANY_SHAPE]
-        if not self._slow:
-            return next(iter(waiting))
-        return next((tenant for tenant in waiting if not self._has_its_half(tenant)), None)
-
-    def _next_of(self, tenant: str) -> Request:
-        """Returns the tenant's first request by rank, and moves the tenant behind the others."""
-        by_tenant = self._to_prepare.lines[ANY_SHAPE]
-        (request,) = self._to_prepare.take(ANY_SHAPE, tenant, 0, 1)
-        if tenant in by_tenant:
-            by_tenant[tenant] = by_tenant.pop(tenant)
-        return request
+    def _may(self, tenant: str) -> bool:
+        return not (self._slow and self._has_its_half(tenant))
 
     def _has_its_half(self, tenant: str) -> bool:
         """Returns whether the tenant is slow, has as many calls under way as half of the threads, and others ask."""
@@ -153,7 +146,7 @@ class MethodThreads:
     def _sweep(self) -> None:
         """Reports expired requests, even while each thread is busy with a long `prepare`."""
         now_ns = self._clock.now_ns()
-        due = [request for request in self._prepares if request.deadline_ns < now_ns]
+        due = self._preparing.late(now_ns)
         if due:
             self._on_expired(due, now_ns)
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep) if self._prepares else None

@@ -76,7 +76,7 @@ def test_requests_that_were_withdrawn_are_not_prepared_and_keep_no_place() -> No
                 leaving.cancel()
                 assert type(leaving.outcome) is Cancelled
             assert len(engine._methods._threads.handed_out) <= THREADS * (1 + AHEAD)
-            assert not engine._methods._to_prepare
+            assert not engine._methods._preparing.waiting
             after = submit(engine, 3.0)
             preparing.gate.set()
             for ticket in (*stay, after):
