@@ -86,7 +86,7 @@ class Line:
         stack.callback(haproxy.terminate)
         self._address = f"127.0.0.1:{listener.getsockname()[1]}"
         self._client: Any = tritonclient.http if wire == "http" else tritonclient.grpc
-        self._threads = stack.enter_context(ThreadPoolExecutor(8))
+        self._threads = stack.enter_context(ThreadPoolExecutor(16))
         stack.callback(self.release)
 
     def ask(self, tenant: str = "") -> "Future[Any]":
@@ -144,6 +144,22 @@ def test_a_tenant_below_its_share_waits_for_the_next_place(line: Line) -> None:
     assert not calm.done()
     line.release()
     assert [one.result().as_numpy("x").tolist() for one in (*held, calm)] == 3 * [[[1, 1]]]
+
+
+def test_a_tenant_that_has_its_share_leaves_the_last_places_to_the_others(line: Line) -> None:
+    line.places = 9
+    for tenant in ("calm", "flood"):
+        line.know(tenant)
+    line.backend.hold()
+    held = [line.ask("flood") for _ in range(8)]
+    eventually(lambda: line.backend.waiting, partial(int.__eq__, 8))
+    with pytest.raises(InferenceServerException, match="as many requests as they can in time"):
+        line.ask("flood").result()
+    held.append(line.ask("calm"))
+    eventually(lambda: line.backend.waiting, partial(int.__eq__, 9))  # it did not have to wait for a place
+    line.release()
+    for one in held:
+        one.result()
 
 
 @pytest.mark.parametrize("wire", ["http", "grpc"])

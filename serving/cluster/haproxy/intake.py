@@ -2,8 +2,10 @@
 
 A replica tells the most requests that may be in flight to it (`core/intake.py`) in a header of some answers, and a
 script in HAProxy sets it as the server's `maxconn`. While all replicas of a model are full, further requests for it are
-refused at once. With a tenant header, only those of tenants that have at least their share in flight already; the
-others wait for the next free place, at most for HAProxy's `timeout connect`. Pure functions from text to text.
+refused at once. With a tenant header, only those of tenants that have at least their share in flight already, and as
+soon as fewer than an eighth of the places are free: a tenant below its share finds one at once. If it had to wait for
+the next, it would enter with the batch after the next, too late. If all are taken it waits, at most for HAProxy's
+`timeout connect`. Pure functions from text to text.
 
 HAProxy counts its refusals and tells them to the replicas with its health checks (`api/admission/kept_out.py`), so that
 metrics, alerts and scaling see them.
@@ -39,6 +41,7 @@ _REFUSALS = {
 hdr grpc-retry-pushback-ms 1000""",
 }
 _PATHS = {"http": "/infer", "grpc": "/ModelInfer"}
+_RESERVE = 8  # places: one in so many is kept free for tenants below their share
 _TABLE = "headway_kept_out"
 _COUNTED = f"""\
 backend {_TABLE}
@@ -70,16 +73,16 @@ def bounded(config: str, script: str, tenant_header: str = "") -> str:
 
 def _rules(wire: str, model: str, tenant_header: str) -> str:
     """Returns the rules of a model's backend. wire: "http" or "grpc"."""
-    beyond = "{ var(txn.beyond) -m int gt 0 }" if tenant_header else ""
+    full = "" if tenant_header else "    acl is_full be_conn_free le 0\n"
+    refused = "is_scarce { var(txn.beyond) -m int gt 0 }" if tenant_header else "is_full"
     told = f'"${{{PROCESS}}} %[str({model}),table_gpc0({_TABLE})] %[nbsrv]"'
     check = f"    http-check send hdr {KEPT_OUT.decode()} {told}\n" if wire == "http" else ""
     return f"""\
     acl is_inference path_end {_PATHS[wire]}
-    acl is_full be_conn_free le 0
-    acl is_served nbsrv ge 1
+{full}    acl is_served nbsrv ge 1
 {_shares(tenant_header) if tenant_header else ""}\
     acl is_refused var(txn.is_refused) -m bool
-    http-request set-var(txn.is_refused) bool(true) if is_inference is_served is_full {beyond}
+    http-request set-var(txn.is_refused) bool(true) if is_inference is_served {refused}
     http-request track-sc1 str({model}) table {_TABLE} if is_refused
     http-request sc-inc-gpc0(1) if is_refused
     http-request return {_REFUSALS[wire]} if is_refused
@@ -104,8 +107,10 @@ def _shares(tenant_header: str) -> str:
     stick-table type string len 64 size 10k expire 10s
     http-request track-sc0 {_sample(tenant_header)} if is_inference names_tenant
     http-request track-sc0 str(-) if is_inference !names_tenant
-    http-request set-var(txn.tenants) table_cnt if is_inference is_full
-    http-request set-var(txn.free) be_conn_free if is_inference is_full
-    http-request set-var(txn.places) be_conn,sub(1),add(txn.free) if is_inference is_full
-    http-request set-var(txn.beyond) sc0_trackers,mul(txn.tenants),sub(txn.places) if is_inference is_full
+    http-request set-var(txn.free) be_conn_free if is_inference
+    http-request set-var(txn.places) be_conn,sub(1),add(txn.free) if is_inference
+    http-request set-var(txn.spare) var(txn.free),mul({_RESERVE}),sub(txn.places) if is_inference
+    acl is_scarce var(txn.spare) -m int lt 0
+    http-request set-var(txn.tenants) table_cnt if is_inference is_scarce
+    http-request set-var(txn.beyond) sc0_trackers,mul(txn.tenants),sub(txn.places) if is_inference is_scarce
 """
