@@ -95,10 +95,11 @@ def rows_of(tensors: Tensors) -> int:
     """Returns the number of rows of all these tensors. Raises `InvalidInput` if the numbers differ or are zero."""
     rows = -1
     for array in tensors.values():
-        if rows != len(array) and rows >= 0:
+        if rows < 0:
+            rows = len(array)
+        elif rows != len(array):
             sizes = ", ".join(f"{name!r} has {len(array)}" for name, array in tensors.items())
             raise InvalidInput(f"all inputs of a request must have the same number of rows: {sizes}")
-        rows = len(array)
     if rows == 0:
         raise InvalidInput("the request has no rows")
     return rows

@@ -74,6 +74,7 @@ class Batcher:
     ) -> None:
         self.latency = latency
         self.sizes = sizes
+        self._shortest = sizes.lengths[0]
         self.max_requests = max_requests
         self.lead_ns = lead_ns
         self.lag_ns = 0
@@ -99,7 +100,7 @@ class Batcher:
         """
         if request.rows > self.sizes.largest_rows:
             return Rejected(Reason.TOO_LARGE, retry_after_ns=0, limit=self.sizes.largest_rows)
-        if len(self.queue) + waiting_elsewhere >= self.max_requests:
+        if self.queue.count + waiting_elsewhere >= self.max_requests:
             return Rejected(Reason.QUEUE_FULL, retry_after_ns=self.backlog_ns(request.length))
         if request.deadline_ns - request.arrived_ns >= NO_DEADLINE_NS:
             return None
@@ -258,7 +259,8 @@ class Batcher:
         return deferral.due_ns(first, self.queue.rows, length, self.latency, self.sizes, start_ns, all_idle=all_idle)
 
     def _shape(self, request: Request) -> Shape:
-        return (request.group, self.sizes.padded_length(request.length))
+        length = request.length
+        return (request.group, length if length == self._shortest else self.sizes.padded_length(length))
 
     def _take_hopeless(self, start_ns: int) -> list[Request]:
         """Removes and returns the requests expected to be late even if served next and alone."""

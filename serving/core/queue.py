@@ -32,17 +32,18 @@ class RequestQueue:
     """The lines by shape and tenant, and the numbers of waiting requests and rows. Empty lines are not kept.
 
     Invariant: no deadline in the queue is earlier than `earliest_ns`. It is a lower bound, which `take_due` renews.
+    count: the number of waiting requests, for those that ask for every request; the same as `len`.
     """
 
     def __init__(self) -> None:
         self.lines: dict[Shape, dict[str, Line]] = {}
         self.rows = 0
         self.earliest_ns = NEVER_NS
-        self._count = 0
+        self.count = 0
         self._lines_by_tenant: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def has_tenant(self, tenant: str) -> bool:
         return tenant in self._lines_by_tenant
@@ -70,7 +71,7 @@ class RequestQueue:
         if request.deadline_ns < self.earliest_ns:
             self.earliest_ns = request.deadline_ns
         self.rows += request.rows
-        self._count += 1
+        self.count += 1
 
     def remove(self, request: Request, shape: Shape) -> bool:
         """Removes one request, found by bisection on its rank; returns False if it is not in the queue."""
@@ -125,7 +126,7 @@ class RequestQueue:
         return due
 
     def _forget(self, shape: Shape, tenant: str, gone: list[Request]) -> None:
-        self._count -= len(gone)
+        self.count -= len(gone)
         self.rows -= sum([request.rows for request in gone])
         by_tenant = self.lines[shape]
         if by_tenant[tenant]:
