@@ -78,12 +78,6 @@ class Breaker:
             self.state = State.OPEN
             self._until_ns = now_ns
 
-    def answered_late(self, now_ns: int) -> None:
-        """Records an answer to a call that had failed because it took too long: while it is open, the next call is the
-        probe."""
-        if self.state is State.OPEN:
-            self._until_ns = now_ns
-
     def wait_ns(self, now_ns: int) -> int:
         """Returns how long no call is allowed; 0 if one is."""
         return 0 if self.state is State.CLOSED else max(0, self._until_ns - now_ns)

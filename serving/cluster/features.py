@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from serving.gateway.features import OnlineFeatures
     from serving.telemetry.served_features import ServedLog
 
-READ_LIMIT_S = 0.01  # for one look-up
-WRITE_LIMIT_S = 1.0  # for one round trip that writes; also for opening a connection
+STORE_LIMIT_S = 1.0  # for one round trip, also for opening a connection; who looks features up waits for a shorter time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +95,9 @@ def open_features(
     from serving.store.guard import Guard
     from serving.store.keys import Keys
 
-    reads = Guard(Breaker(random), SystemClock(), READ_LIMIT_S)
-    writes = Guard(Breaker(random), SystemClock(), WRITE_LIMIT_S)
+    reads, writes = (Guard(Breaker(random), SystemClock(), STORE_LIMIT_S) for _ in range(2))
     store: FeatureStore = NoFeatureStore()
     if redis is not None:
-        client, writes = connected(redis, WRITE_LIMIT_S, is_bounded=True)
+        client, writes = connected(redis, STORE_LIMIT_S, is_bounded=True)
         store = RedisFeatureStore(client, Keys())
     return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=tenant_header, spool=spool, log=log)

@@ -14,10 +14,9 @@ from serving.core.errors import FeaturesUnavailable, InvalidInput, ServingError
 from serving.core.outcome import Cancelled, Failed, Outcome
 from serving.core.statistics import ModelStatistics
 from serving.features.binding import Binding, Column
-from serving.features.reading import Answer, Reason
+from serving.features.reading import Answers, Reason, Selection
 from serving.features.requests import Refused, check_required
 from serving.features.rows import BadField, id_of
-from serving.features.views import Feature, FeatureView
 from serving.runtime.settling import Settling
 
 _log = logging.getLogger(__name__)
@@ -31,9 +30,7 @@ class Reading(Protocol):
         """Opens a connection ahead of the first request, if it can be had."""
         ...
 
-    async def answers(
-        self, tenant: str, view: FeatureView, ids: Sequence[str], features: Sequence[Feature]
-    ) -> list[list[Answer]]:
+    async def answers(self, tenant: str, asked: Selection, ids: Sequence[str]) -> list[Answers]:
         """Returns, for each entity, the answer for each of these features."""
         ...
 
@@ -78,7 +75,7 @@ class FeatureBackend:
     ) -> None:
         self._backend = backend
         self._binding = binding
-        self._views = binding.by_view()
+        self._selections = binding.selections()
         self._features = features
         self._kinds = {name: _KINDS[datatypes[name]] for name in binding.inputs}
         self._ended = ended
@@ -150,18 +147,17 @@ class FeatureBackend:
         """Returns the inputs of the model. Raises InvalidInput and FeaturesUnavailable."""
         name = self._binding.entity_input
         ids = [_id(value, f"{name}[{row}]") for row, value in enumerate(payload[name].ravel().tolist())]
-        views = self._views.values()
-        told = await asyncio.gather(*(self._features.answers(tenant, view, ids, bound) for view, bound in views))
-        columns: dict[tuple[str, str], list[object]] = {}
-        for (view, bound), answers in zip(views, told, strict=True):
+        told = await asyncio.gather(*(self._features.answers(tenant, asked, ids) for asked in self._selections))
+        columns: dict[tuple[str, str], Sequence[object]] = {}
+        for asked, answers in zip(self._selections, told, strict=True):
             try:
-                check_required(view, bound, ids, answers)
+                check_required(asked, ids, answers)
             except Refused as error:
                 if error.reason is Reason.UNAVAILABLE:
                     raise FeaturesUnavailable(str(error)) from None
                 raise InvalidInput(str(error)) from None
-            for feature, column in zip(bound, zip(*answers, strict=True), strict=True):
-                columns[view.name, feature.name] = [one.value for one in column]
+            for feature, column in zip(asked.names, zip(*(one.values for one in answers), strict=True), strict=True):
+                columns[asked.view.name, feature] = column
         filled = {other: array for other, array in payload.items() if other != name}
         for other, bound_columns in self._binding.inputs.items():
             filled[other] = _array(bound_columns, columns, self._kinds[other])
@@ -177,7 +173,7 @@ def _id(value: object, path: str) -> str:
         raise InvalidInput(str(error)) from None
 
 
-def _array(columns: Sequence[Column], values: Mapping[tuple[str, str], list[object]], kind: type) -> Any:
+def _array(columns: Sequence[Column], values: Mapping[tuple[str, str], Sequence[object]], kind: type) -> Any:
     """Returns the array of an input, `[rows, columns]`."""
     chosen = [values[column.view.name, column.feature.name] for column in columns]
     if kind is np.object_:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from serving.features.reading import Selection
 from serving.features.views import Feature, FeatureView, FeatureViews
 
 NUMERIC = ("FP32", "FP64")  # datatypes of inputs that take features of all types but BYTES
@@ -27,14 +28,14 @@ class Binding:
     entity_input: str
     inputs: Mapping[str, tuple[Column, ...]]
 
-    def by_view(self) -> dict[str, tuple[FeatureView, tuple[Feature, ...]]]:
-        """Returns the views by name, each with those of its features that are bound."""
-        found: dict[str, tuple[FeatureView, tuple[Feature, ...]]] = {}
+    def selections(self) -> list[Selection]:
+        """Returns, for each view, those of its features that are bound."""
+        found: dict[str, tuple[FeatureView, list[Feature]]] = {}
         for column in (column for columns in self.inputs.values() for column in columns):
-            _, features = found.get(column.view.name, (column.view, ()))
+            _, features = found.setdefault(column.view.name, (column.view, []))
             if column.feature not in features:
-                found[column.view.name] = column.view, (*features, column.feature)
-        return found
+                features.append(column.feature)
+        return [Selection(view, features) for view, features in found.values()]
 
 
 def bound(views: FeatureViews, entity_input: str, inputs: Mapping[str, Sequence[str]]) -> Binding:

@@ -1,8 +1,10 @@
 """Decides the answer for a feature from what is stored of it: a value with the reason and its age. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from serving.features.views import Feature, FeatureView, Missing, Scalar
 
@@ -20,7 +22,7 @@ class Reason(StrEnum):
     UNAVAILABLE = "unavailable"  # the store does not answer
 
 
-class Stored(NamedTuple):
+class Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """A value as it is stored: the store packs these fields in this order.
 
     event_ms: milliseconds since 1970. version: of the view that wrote it. value: None is known to be missing.
@@ -34,42 +36,65 @@ class Stored(NamedTuple):
 Found = Stored | Reason  # MISSING, UNREADABLE or UNAVAILABLE, if there is no stored value
 
 
-class Answer(NamedTuple):
-    """The answer for one feature of one entity. value: None is a refusal, because the feature is required.
+class Answers(NamedTuple):
+    """The answers for features of one entity, in the order of the features.
 
-    age_ms: the time since the event of the stored value; None if there is none.
+    values: None is a refusal, because the feature is required. found, now_ms: what was stored, and when.
     """
 
-    value: Scalar | None
-    reason: Reason
-    age_ms: int | None = None
+    values: Sequence[Scalar | None]
+    reasons: Sequence[Reason]
+    found: Sequence[Found]
+    now_ms: int
+
+    def ages_ms(self) -> list[int | None]:
+        """Returns the times since the events of the stored values; None if there is none."""
+        return [max(self.now_ms - one.event_ms, 0) if isinstance(one, Stored) else None for one in self.found]
 
 
-_KINDS = {"BOOL": bool, "INT32": int, "INT64": int, "FP32": float, "FP64": float, "BYTES": str}
+_KINDS: dict[str, type] = {"BOOL": bool, "INT32": int, "INT64": int, "FP32": float, "FP64": float, "BYTES": str}
 
 
-def answering(view: FeatureView, feature: Feature, now_ms: int) -> Callable[[Found], Answer]:
-    """Returns the function that answers for a feature, whatever the entity. now_ms: milliseconds since 1970."""
-    # Looked up once, since a request may ask for thousands of values.
-    own, default, kind, ttl_ms = view.version, feature.default, _KINDS[feature.datatype], feature.ttl_s * 1000
-    answers_late, present = feature.missing is Missing.LAST_KNOWN, Reason.PRESENT
+class Selection:
+    """Features of a view that are asked for together, in this order. It answers for any entity, at any time."""
 
-    def answer(found: Found) -> Answer:
+    def __init__(self, view: FeatureView, features: Sequence[Feature]) -> None:
+        self.view = view
+        self.features = tuple(features)
+        self.names = tuple(feature.name for feature in features)
+        # Looked up once, since a request may ask for thousands of values.
+        self._valid = [(_KINDS[one.datatype], one.ttl_s * 1000) for one in features]
+        self._present = (Reason.PRESENT,) * len(self.names)
+
+    def answers(self, found: Sequence[Found], now_ms: int) -> Answers:
+        """Returns the answer for each feature. found: what is stored of each. now_ms: milliseconds since 1970."""
+        own = self.view.version
+        for (kind, ttl_ms), one in zip(self._valid, found, strict=True):
+            if type(one) is not Stored or now_ms - one.event_ms >= ttl_ms:
+                break
+            if type(one.value) is not kind or one.version != own:
+                break
+        else:
+            return Answers([one.value for one in found], self._present, found, now_ms)
+        reasons = [self._reason(feature, one, now_ms) for feature, one in zip(self.features, found, strict=True)]
+        values = map(_value, self.features, found, reasons)
+        return Answers(list(values), reasons, found, now_ms)
+
+    def _reason(self, feature: Feature, found: Found, now_ms: int) -> Reason:
         if not isinstance(found, Stored):
-            return Answer(default, found)
-        event_ms, version, value = found
-        age_ms = now_ms - event_ms if event_ms < now_ms else 0
-        if version != own:
-            return Answer(default, Reason.OTHER_VERSION, age_ms)
-        if value is None:
-            return Answer(default, Reason.MISSING, age_ms)
-        if type(value) is not kind:
-            return Answer(default, Reason.UNREADABLE, age_ms)
-        if age_ms < ttl_ms:
-            return Answer(value, present, age_ms)
-        return Answer(value if answers_late else default, Reason.EXPIRED, age_ms)
+            return found
+        if found.version != self.view.version:
+            return Reason.OTHER_VERSION
+        if found.value is None:
+            return Reason.MISSING
+        if type(found.value) is not _KINDS[feature.datatype]:
+            return Reason.UNREADABLE
+        return Reason.PRESENT if now_ms - found.event_ms < feature.ttl_s * 1000 else Reason.EXPIRED
 
-    return answer
+
+def _value(feature: Feature, found: Found, reason: Reason) -> Scalar | None:
+    is_answered = reason is Reason.PRESENT or (reason is Reason.EXPIRED and feature.missing is Missing.LAST_KNOWN)
+    return found.value if is_answered and isinstance(found, Stored) else feature.default
 
 
 def keep_ms(feature: Feature) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.features.reading import Answer, Reason
+from serving.features.reading import Answers, Reason, Selection
 from serving.features.rows import MOST_ENTITIES, BadField, id_of
 from serving.features.values import shown
 from serving.features.views import Feature, FeatureView
@@ -56,41 +56,46 @@ def pushed_of(body: Mapping[str, object]) -> list[object]:
     return _entities(body, "rows")
 
 
-def columns(view: FeatureView, asked: Asked, answers: Sequence[Sequence[Answer]]) -> Json:
-    """Returns the answer: per feature a list with an element for each entity. answers: per entity, for each feature.
+def columns(selection: Selection, asked: Asked, answers: Sequence[Answers]) -> Json:
+    """Returns the answer: per feature a list with an element for each entity. answers: of each entity.
 
     Raises Refused if a required feature has no valid value."""
-    check_required(view, asked.features, asked.ids, answers)
-    by_feature = dict(zip((feature.name for feature in asked.features), zip(*answers, strict=True), strict=True))
+    check_required(selection, asked.ids, answers)
+    names = selection.names
     told: Json = {
-        "view": view.name,
+        "view": selection.view.name,
         "ids": list(asked.ids),
-        "features": {name: [one.value for one in column] for name, column in by_feature.items()},
+        "features": _by_feature(names, [of_entity.values for of_entity in answers]),
     }
     if asked.reasons:
-        told["reasons"] = {name: [one.reason.value for one in column] for name, column in by_feature.items()}
-        told["ages_s"] = {
-            name: [None if one.age_ms is None else one.age_ms / 1000 for one in column]
-            for name, column in by_feature.items()
-        }
+        told["reasons"] = _by_feature(names, [[reason.value for reason in of_entity.reasons] for of_entity in answers])
+        told["ages_s"] = _by_feature(names, [_seconds(of_entity.ages_ms()) for of_entity in answers])
     return told
 
 
-def check_required(
-    view: FeatureView, features: Sequence[Feature], ids: Sequence[str], answers: Sequence[Sequence[Answer]]
-) -> None:
+def _by_feature(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str, list[object]]:
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _seconds(ages_ms: Sequence[int | None]) -> list[float | None]:
+    return [None if age_ms is None else age_ms / 1000 for age_ms in ages_ms]
+
+
+def check_required(asked: Selection, ids: Sequence[str], answers: Sequence[Answers]) -> None:
     """Raises Refused, with the first of them, if required features have no valid value."""
     lacking = [
-        (feature, id, one.reason)
+        (name, id, reason)
         for id, of_entity in zip(ids, answers, strict=True)
-        for feature, one in zip(features, of_entity, strict=True)
-        if one.value is None
+        if None in of_entity.values
+        for name, value, reason in zip(asked.names, of_entity.values, of_entity.reasons, strict=True)
+        if value is None
     ]
     if not lacking:
         return
-    feature, id, reason = lacking[0]
+    view = asked.view
+    name, id, reason = lacking[0]
     if reason is Reason.UNAVAILABLE:
-        raise Refused(f"{view.name}.{feature.name}: the feature store does not answer", reason)
+        raise Refused(f"{view.name}.{name}: the feature store does not answer", reason)
     more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
     why = {
         Reason.MISSING: "is not known",
@@ -98,7 +103,7 @@ def check_required(
         Reason.OTHER_VERSION: "is only known of another version of the view",
         Reason.UNREADABLE: "cannot be read",
     }
-    raise Refused(f"{view.name}.{feature.name}: the value of {view.entity} {id!r} {why[reason]}{more}", reason)
+    raise Refused(f"{view.name}.{name}: the value of {view.entity} {id!r} {why[reason]}{more}", reason)
 
 
 def described(view: FeatureView) -> Json:

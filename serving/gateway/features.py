@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from serving.api.faults import CallFailed, Fault, retry_after
 from serving.core.clock import Calendar, Clock
 from serving.features.offline.spool import Spool
-from serving.features.reading import Answer, Reason, Stored, answering, keep_ms
+from serving.features.reading import Answers, Found, Reason, Selection, Stored, keep_ms
 from serving.features.requests import Refused, asked_of, columns, described, pushed_of
 from serving.features.rows import BadField, Row, rows_of
-from serving.features.views import Feature, FeatureView, FeatureViews
-from serving.gateway.lookups import Lookups
+from serving.features.views import FeatureView, FeatureViews
 from serving.store.base import StoreUnavailable
 from serving.store.features import FeatureStore, Wanted, Write
 from serving.store.guard import Guard
+from serving.store.lookups import LookUpObserver, LookUps
 from serving.telemetry.served_features import ServedLog
 
 Json = dict[str, Any]
@@ -24,13 +24,15 @@ Item = TypeVar("Item")
 ROWS_AT_ONCE = 100  # checked before the event loop turns to something else
 WRITES_AT_ONCE = 250  # values in one round trip, for the same reason
 SOON_NS = 1_000_000_000
+LIMIT_S = 0.01  # that a look-up waits for the store
 
 
 class OnlineFeatures:
     """Implements `api.features.Features`.
 
     tenant_header: the header in which clients name their tenant, where they need no credential; "" for one tenant.
-    reads, writes: bound the time of a look-up and of a round trip that writes. calendar: the time of day.
+    reads, writes: bound the time of a round trip. limit_s: how long a look-up of 500 values waits for the store.
+    observer: of look-ups. calendar: the time of day.
     spool: keeps what is pushed for the history of features; None keeps it online only.
     log: is told about a sample of what is served; None if nobody is.
     """
@@ -42,6 +44,8 @@ class OnlineFeatures:
         *,
         reads: Guard,
         writes: Guard,
+        limit_s: float = LIMIT_S,
+        observer: LookUpObserver | None = None,
         tenant_header: str = "",
         calendar: Clock | None = None,
         spool: Spool | None = None,
@@ -50,7 +54,10 @@ class OnlineFeatures:
         self.tenant_header = tenant_header.lower()
         self._views = views
         self._store = store
-        self._lookups = Lookups(store, reads)
+        self._look_ups: LookUps[Wanted, Sequence[Found]] = LookUps(
+            store.read, reads, observer or _Nobody(), limit_s=limit_s, size=lambda one: len(one.features)
+        )
+        self._whole = {view.name: Selection(view, view.features) for view in views.views.values()}
         self._writes = writes
         self._calendar: Clock = calendar or Calendar()
         self._spool = spool
@@ -58,7 +65,8 @@ class OnlineFeatures:
 
     async def connect(self) -> None:
         """Opens a connection to the store ahead of the first request. A store that does not answer is no error."""
-        await self._lookups.connect()
+        await self._look_ups.find([Wanted("", "", "", ("",))])
+        await self._look_ups.settle()  # opening it may take longer than a look-up may
 
     def described(self) -> list[Json]:
         return [described(view) for view in self._views.views.values()]
@@ -87,27 +95,25 @@ class OnlineFeatures:
         of_view = self._view(view)
         try:
             asked = asked_of(of_view, body)
-            return columns(of_view, asked, await self.answers(tenant, of_view, asked.ids, asked.features))
+            whole = self._whole[view]
+            selection = whole if asked.features is of_view.features else Selection(of_view, asked.features)
+            return columns(selection, asked, await self.answers(tenant, selection, asked.ids))
         except BadField as error:
             raise CallFailed(Fault(400, str(error))) from None
         except Refused as error:
             raise CallFailed(_refusal(error)) from None
 
-    async def answers(
-        self, tenant: str, view: FeatureView, ids: Sequence[str], features: Sequence[Feature]
-    ) -> list[list[Answer]]:
-        """Returns, for each entity, the answer for each of these features of the view. Without an answer of the store,
-        UNAVAILABLE is the reason of all."""
-        names = tuple(feature.name for feature in features)
-        try:
-            found = await self._lookups.read([Wanted(tenant, view.entity, id, names) for id in ids])
-        except StoreUnavailable:
+    async def answers(self, tenant: str, asked: Selection, ids: Sequence[str]) -> list[Answers]:
+        """Returns, for each entity, the answer for each of these features. Without an answer of the store, UNAVAILABLE
+        is the reason of all."""
+        entity, names = asked.view.entity, asked.names
+        found = await self._look_ups.find([Wanted(tenant, entity, id, names) for id in ids])
+        if found is None:
             found = [[Reason.UNAVAILABLE] * len(names)] * len(ids)
         now_ms = self._now_ms()
-        judges = [answering(view, feature, now_ms) for feature in features]
-        told = [[judge(one) for judge, one in zip(judges, of_entity, strict=True)] for of_entity in found]
+        told = [asked.answers(of_entity, now_ms) for of_entity in found]
         if self._log is not None:
-            self._log.note(tenant, view.name, names, ids, told, now_ms)
+            self._log.note(tenant, asked.view.name, names, ids, told, now_ms)
         return told
 
     async def close(self) -> None:
@@ -139,6 +145,14 @@ class OnlineFeatures:
 
     def _now_ms(self) -> int:
         return self._calendar.now_ns() // 1_000_000
+
+
+class _Nobody:
+    """Hears of look-ups, and tells nobody."""
+
+    def looked_up(self, took_ns: int) -> None: ...
+
+    def unavailable(self, kind: str, count: int) -> None: ...
 
 
 def writes_of(view: FeatureView, tenant: str, rows: Iterable[Row]) -> Iterator[Write]:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from serving.store.connecting import Client, disconnect
 from serving.store.keys import Keys
-from serving.store.mget import mget
+from serving.store.mget import Reader, argument
 
 SCANNED = 1000  # keys that Redis looks at in one step of a search
 
@@ -35,10 +35,11 @@ class RedisAnswerStore:
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client: Any = client
+        self._reader = Reader(client)
         self._keys = keys
 
     async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        return await mget(self._client, keys)
+        return await self._reader.read("".join(map(argument, keys)), len(keys))
 
     async def write(self, values: Sequence[tuple[str, bytes, int]]) -> None:
         pipeline = self._client.pipeline(transaction=False)
@@ -57,6 +58,7 @@ class RedisAnswerStore:
         return count + await self._remove(found)
 
     async def close(self) -> None:
+        self._reader.close()
         await disconnect(self._client)
 
     async def _remove(self, keys: Sequence[bytes]) -> int:

@@ -7,7 +7,6 @@ number in the key (`keys.VERSION`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -16,7 +15,7 @@ from serving.features.reading import Found, Reason, Stored
 from serving.store.base import StoreUnavailable
 from serving.store.connecting import Client, disconnect
 from serving.store.keys import Keys
-from serving.store.mget import mget
+from serving.store.mget import Reader
 from serving.store.scripting import Call, run_scripts
 from serving.store.scripts import NEWER
 
@@ -68,14 +67,17 @@ class RedisFeatureStore:
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
+        self._reader = Reader(client)
         self._keys = keys
 
     async def read(self, wanted: Sequence[Wanted]) -> list[list[Found]]:
-        keys = [
-            key for one in wanted for key in self._keys.features(one.tenant, one.entity, one.id, one.features)
-        ]  # fmt: skip
-        found = iter(await mget(self._client, keys))
-        return [[unpacked(value) for value in islice(found, len(one.features))] for one in wanted]
+        arguments = [self._keys.feature_arguments(one.tenant, one.entity, one.id, one.features) for one in wanted]
+        values = await self._reader.read("".join(arguments), sum(len(one.features) for one in wanted))
+        found, first = [], 0
+        for one in wanted:
+            found.append(_all_unpacked(values[first : first + len(one.features)]))
+            first += len(one.features)
+        return found
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         answers = await run_scripts(self._client, [self._call(write) for write in writes])
@@ -85,6 +87,7 @@ class RedisFeatureStore:
         return [answer == 1 for answer in answers]
 
     async def close(self) -> None:
+        self._reader.close()
         await disconnect(self._client)
 
     def _call(self, write: Write) -> Call:
@@ -116,3 +119,11 @@ def unpacked(value: object) -> Found:
         return _unpack(value)  # type: ignore[arg-type]  # what is no bytes raises too
     except (msgspec.MsgspecError, TypeError, ValueError):
         return Reason.UNREADABLE
+
+
+def _all_unpacked(values: Sequence[bytes | None]) -> list[Found]:
+    missing = Reason.MISSING
+    try:  # without a call for each, which costs as much as to decode it
+        return [missing if value is None else _unpack(value) for value in values]
+    except (msgspec.MsgspecError, ValueError):
+        return [unpacked(value) for value in values]

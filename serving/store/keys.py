@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 VERSION = 1  # of the layout of keys and values; a new one begins beside the old one
 PREFIX = "headway"
+_BEGINNING = "\0"  # stands for a part that is put in later; it is in no key
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,21 @@ class Keys:
         beginning = self.key("feature", tenant, entity, id)
         return [f"{beginning}:{_quoted(feature)}" for feature in features]
 
+    def feature_arguments(self, tenant: str, entity: str, id: str, features: tuple[str, ...]) -> str:
+        """Returns the same keys as they stand in a command of Redis, see `store.mget.argument`."""
+        beginning = self.key("feature", tenant, entity, id)
+        return _arguments(features, len(beginning)).replace(_BEGINNING, beginning)
+
     def present(self) -> str:
         """Returns the key of the replicas that are present."""
         return self.key("present")
+
+
+@lru_cache(1024)  # models want the same features of every entity
+def _arguments(features: tuple[str, ...], length: int) -> str:
+    """Returns the keys of features as arguments, without their common beginning of this length."""
+    ends = [f":{_quoted(feature)}" for feature in features]
+    return "".join(f"${length + len(end)}\r\n{_BEGINNING}{end}\r\n" for end in ends)
 
 
 @lru_cache(1024)  # tenants and models are few, and every look-up names them

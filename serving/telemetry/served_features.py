@@ -20,14 +20,15 @@ MOST_WAITING = 10_000  # answers kept in memory for the next write
 
 
 class Sampled(NamedTuple):
-    """The answer for one entity. answers: value and reason of each feature, among other fields."""
+    """The answer for one entity: value and reason of each feature."""
 
     tenant: str
     view: str
     id: str
     at_ms: int
     names: Sequence[str]
-    answers: Sequence[Any]
+    values: Sequence[Any]
+    reasons: Sequence[Any]
 
 
 class ServedLog:
@@ -47,14 +48,14 @@ class ServedLog:
         view: str,
         names: Sequence[str],
         ids: Sequence[str],
-        answers: Sequence[Sequence[Any]],
+        answers: Sequence[Any],
         at_ms: int,
     ) -> None:
-        """Logs an answer, or passes it over. answers: per entity, for each feature, with `value` and `reason`. Call it
+        """Logs an answer, or passes it over. answers: per entity, with `values` and `reasons`. Call it
         on the event loop."""
         if self._random() < self._share:
             for id, of_entity in zip(ids, answers, strict=True):
-                self._lines.put(Sampled(tenant, view, id, at_ms, names, of_entity))
+                self._lines.put(Sampled(tenant, view, id, at_ms, names, of_entity.values, of_entity.reasons))
 
     def _write(self, sampled: list[Sampled]) -> None:
         self._file.append(json.dumps(_line(one), separators=(",", ":")) + "\n" for one in sampled)
@@ -70,6 +71,6 @@ def _line(one: Sampled) -> dict[str, Any]:
         "view": one.view,
         "id": one.id,
         "at": one.at_ms,
-        "values": {name: answer.value for name, answer in zip(one.names, one.answers, strict=True)},
-        "reasons": {name: str(answer.reason) for name, answer in zip(one.names, one.answers, strict=True)},
+        "values": dict(zip(one.names, one.values, strict=True)),
+        "reasons": {name: str(reason) for name, reason in zip(one.names, one.reasons, strict=True)},
     }

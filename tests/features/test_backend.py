@@ -11,7 +11,7 @@ from serving.core.errors import FeaturesUnavailable, InvalidInput
 from serving.core.outcome import Cancelled, Completed, Failed, Outcome
 from serving.features.backend import FeatureBackend
 from serving.features.binding import bound
-from serving.features.reading import Answer, Reason
+from serving.features.reading import Answers, Reason, Selection
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.testing.backend import EchoBackend
 from serving.testing.clock import ManualClock
@@ -52,19 +52,18 @@ class Told:
 
     async def connect(self) -> None: ...
 
-    async def answers(
-        self, tenant: str, view: FeatureView, ids: Sequence[str], features: Sequence[Feature]
-    ) -> list[list[Answer]]:
-        self.asked.append((tenant, view.name, tuple(feature.name for feature in features)))
+    async def answers(self, tenant: str, asked: Selection, ids: Sequence[str]) -> list[Answers]:
+        self.asked.append((tenant, asked.view.name, asked.names))
         self.begun.release()
         await self.gate.wait()
+        is_known = self.reason is Reason.PRESENT
         return [
-            [
-                Answer(
-                    self.values.get(one.name, int(id)) if self.reason is Reason.PRESENT else one.default, self.reason
-                )
-                for one in features
-            ]
+            Answers(
+                [self.values.get(one.name, int(id)) if is_known else one.default for one in asked.features],
+                [self.reason] * len(asked.names),
+                [],
+                0,
+            )
             for id in ids
         ]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serving.features.offline.replay import replay
 from serving.features.offline.served import Served
 from serving.features.offline.training import Limits
-from serving.features.reading import answering
+from serving.features.reading import Selection
 from serving.features.rows import Row
 from serving.features.views import Feature, FeatureView, Missing
 from serving.gateway.features import writes_of
@@ -69,11 +69,8 @@ def test_what_is_served_is_what_the_history_says_later(pushes) -> None:
                 clock.advance((at_ms - clock.now_ns() // 10**6) * 10**6)
                 found = asyncio.run(online.read([Wanted("acme", "user", id, names) for id in IDS]))
                 for id, of_id in zip(IDS, found, strict=True):
-                    answers = {
-                        feature.name: answering(VIEW, feature, at_ms)(one)
-                        for feature, one in zip(VIEW.features, of_id, strict=True)
-                    }
-                    values = {name: one.value for name, one in answers.items()}
-                    reasons = {name: str(one.reason) for name, one in answers.items()}
+                    told = Selection(VIEW, VIEW.features).answers(of_id, at_ms)
+                    values = dict(zip(names, told.values, strict=True))
+                    reasons = dict(zip(names, map(str, told.reasons), strict=True))
                     served.append(Served("acme", "clicks", id, at_ms, values, reasons))
         assert not list(replay(served, {"clicks": VIEW}, Path(folder), Limits("500MB", 1, Path(folder))))

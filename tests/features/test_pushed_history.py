@@ -10,7 +10,7 @@ import pytest
 
 from serving.features.offline.drain import drain
 from serving.features.offline.spool import Spool
-from serving.features.reading import Answer
+from serving.features.reading import Answers, Selection
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.testing.clock import ManualClock
 from serving.testing.features import MemoryFeatureStore
@@ -53,7 +53,7 @@ def test_random_pushes_of_tenants_are_in_the_history_as_they_were_answered(tmp_p
     views = FeatureViews.of([VIEW, OTHER])
     store = MemoryFeatureStore(clock)
     history: dict[tuple[str, str], list[Row]] = {}
-    told: list[tuple[str, FeatureView, str, int, list[Answer]]] = []  # what was answered online, and when
+    told: list[tuple[str, FeatureView, str, int, Answers]] = []  # what was answered online, and when
 
     async def run(spool: Spool) -> None:
         features = online_features(views, store, calendar=clock, spool=spool)
@@ -71,7 +71,7 @@ def test_random_pushes_of_tenants_are_in_the_history_as_they_were_answered(tmp_p
             await features.push(tenant, view.name, {"rows": rows})
             for tenant in TENANTS:
                 for id in IDS:
-                    (answers,) = await features.answers(tenant, VIEW, [id], VIEW.features)
+                    (answers,) = await features.answers(tenant, Selection(VIEW, VIEW.features), [id])
                     told.append((tenant, VIEW, id, last_us, answers))
             if dice.random() < 0.2:
                 await asyncio.to_thread(spool.end_file)
@@ -89,4 +89,4 @@ def test_random_pushes_of_tenants_are_in_the_history_as_they_were_answered(tmp_p
         rows = history.get((tenant, "stats"), [])
         assert repr(found) == repr([tried(VIEW, rows, id, at) for id, at in at_us])
         offline = [[value for value, _ in features.values()] for features in found]
-        assert offline == [[one.value for one in answers] for answers in online]
+        assert offline == [answers.values for answers in online]

@@ -72,18 +72,6 @@ def test_a_late_answer_from_before_does_not_close_it() -> None:
     assert not broken.allows(1)
 
 
-def test_an_answer_that_was_late_lets_the_next_call_be_the_probe() -> None:
-    broken = opened()
-    broken.answered_late(SECOND_NS)
-    assert broken.allows(SECOND_NS)
-    assert not broken.allows(SECOND_NS)
-    broken.failed(SECOND_NS)
-    assert broken.state is State.OPEN
-    closed = breaker()
-    closed.answered_late(0)
-    assert closed.state is State.CLOSED
-
-
 def test_a_probe_that_never_ends_does_not_keep_it_open_for_ever() -> None:
     broken = opened()
     assert broken.allows(OPEN_NS)

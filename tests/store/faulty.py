@@ -22,12 +22,23 @@ class Between:
         self.flows = asyncio.Event()  # while it is not set, answers are kept back
         self.flows.set()
         self._server = server
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         to_read, to_write = await asyncio.open_unix_connection(str(self._server))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pass(reader, to_write))
             group.create_task(self._answer(to_read, writer))
+
+    async def end(self) -> None:
+        """Waits until the connections that clients have closed are closed everywhere."""
+        self.flows.set()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=10)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -61,4 +72,5 @@ async def between(
         yield f"unix://{path}", middle
     finally:
         listener.close()
+        await middle.end()
         path.unlink()

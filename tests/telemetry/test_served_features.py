@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from serving.features.offline.served import Served, served_in
-from serving.features.reading import Answer, Reason
+from serving.features.reading import Answers, Reason
 from serving.telemetry import served_features
 from serving.telemetry.served_features import ServedLog
 from tests.cache.stories import turns
 
 AT_MS = 1_795_953_600_000
-KNOWN, UNKNOWN = Answer(41, Reason.PRESENT, 5), Answer("??", Reason.MISSING)
+ANSWERS = Answers([41, "??"], [Reason.PRESENT, Reason.MISSING], [], 0)
 
 
 def logged(folder: Path, share: float, calls: int, ids: tuple[str, ...] = ("u7", "u8")) -> list[Served]:
     async def tell() -> None:
         log = ServedLog(folder, share=share, random=random.Random(3).random)
         for _ in range(calls):
-            log.note("acme", "stats", ("age", "country"), ids, [(KNOWN, UNKNOWN)] * len(ids), AT_MS)
+            log.note("acme", "stats", ("age", "country"), ids, [ANSWERS] * len(ids), AT_MS)
         while log._lines._is_due:
             await turns(1)
 

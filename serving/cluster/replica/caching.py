@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from serving.cache.backend import CachedBackend
     from serving.cache.shared import SharedAnswers
 
-STORE_LIMIT_S = 0.1  # for one call of Redis; requests wait for a shorter time
+STORE_LIMIT_S = 1.0  # for one call of Redis, also for opening a connection; requests wait for a shorter time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
