@@ -5,12 +5,13 @@ from itertools import count
 
 from serving.api.served import ServedModel
 from serving.core.clock import SystemClock
-from serving.core.outcome import Outcome
+from serving.core.outcome import Completed, Outcome
 from serving.core.witness import Exchange
 
 REQUEST_ID = b"x-request-id"
 TRACEPARENT = b"traceparent"
 CACHE = b"x-headway-cache"  # of an answer: whether it is that of an equal request, if the model has a cache
+FEATURES = b"x-headway-features"  # of an answer: which features were not known, if the request asked for it
 HIT, MISS = b"hit", b"miss"
 now_ns = SystemClock.now_ns
 _process = os.urandom(5).hex().encode()
@@ -20,6 +21,14 @@ _number = count(1)
 def new_id() -> bytes:
     """Returns an id that no other request of any process has."""
     return b"%b-%x" % (_process, next(_number))
+
+
+def facts(outcome: Outcome | None) -> list[tuple[bytes, bytes]]:
+    """Returns the headers, or trailers, that say where an answer is from."""
+    if not isinstance(outcome, Completed):
+        return []
+    told = [] if outcome.cached is None else [(CACHE, HIT if outcome.cached else MISS)]
+    return told if outcome.features is None else [*told, (FEATURES, outcome.features.encode("ascii"))]
 
 
 def notify(

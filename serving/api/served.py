@@ -25,6 +25,7 @@ class ServedModel:
     example: the JSON of an example request, shown on the pages; None without one.
     config: returns the model's settings, shown under `parameters` of its configuration.
     takes_parameters: whether the backend receives the request's own parameters.
+    tells_features: whether the backend can tell which features were not known.
     witnesses: are notified of every request.
     of_failures: is notified of requests that end with a status of 500 or more.
     regions: the shared memory to which requests may refer; None if they may not.
@@ -50,6 +51,7 @@ class ServedModel:
     example: str | None = None
     config: Callable[[], dict[str, Any]] = dict
     takes_parameters: bool = False
+    tells_features: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     witnesses: tuple[Witness, ...] = ()
     of_failures: Witness | None = None

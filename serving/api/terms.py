@@ -9,6 +9,7 @@ from serving.core.backend import SequencePlace
 from serving.protocol.errors import BadMessage
 
 _OURS = frozenset({"priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output"})
+FEATURE_REASONS = "feature_reasons"
 _MAX_PARAMETER = 2**64  # Triton's are UINT64
 
 
@@ -45,7 +46,7 @@ def asked(model: ServedModel, parameters: Mapping[str, object], rows: int) -> As
         "priority": _whole_number(parameters, "priority"),
         "timeout_ns": _whole_number(parameters, "timeout") * 1000 or None,
         "place": _sequence_place(model, parameters),
-        "more": _own_parameters(model, parameters),
+        "more": _own_parameters(model, parameters) | _feature_reasons(model, parameters),
     }
 
 
@@ -73,11 +74,24 @@ def _own_parameters(model: ServedModel, parameters: Mapping[str, object]) -> dic
     Empty for a model that takes no parameters. Raises BadMessage."""
     if not model.takes_parameters:
         return {}
-    own = {name: value for name, value in parameters.items() if name not in _OURS and not name.startswith("triton_")}
+    ours = _OURS | {FEATURE_REASONS} if model.tells_features else _OURS
+    own = {name: value for name, value in parameters.items() if name not in ours and not name.startswith("triton_")}
     for name, value in own.items():
         if not isinstance(value, bool | int | float | str):
             raise BadMessage("must be a number, a text, true or false", path=f"parameters.{name[:100]}")
     return {"parameters": own}
+
+
+def _feature_reasons(model: ServedModel, parameters: Mapping[str, object]) -> dict[str, Any]:
+    """Returns whether the answer is to say which features were not known, as an argument of the backend's `submit`.
+
+    Empty for a model without features, which ignores it. Raises BadMessage."""
+    if not model.tells_features or FEATURE_REASONS not in parameters:
+        return {}
+    told = parameters[FEATURE_REASONS]
+    if not isinstance(told, bool):
+        raise BadMessage("must be true or false", path=f"parameters.{FEATURE_REASONS}")
+    return {FEATURE_REASONS: told}
 
 
 def _whole_number(parameters: Mapping[str, object], name: str) -> int:

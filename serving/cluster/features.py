@@ -9,6 +9,7 @@ from serving.cluster.feature_history import LogPlace, log_place, open_log
 from serving.cluster.redis import connected
 from serving.config import RedisSettings, Settings
 from serving.core.backend import Backend
+from serving.core.sizes import LARGEST_ROWS
 from serving.features.binding import bound
 from serving.features.views import FeatureViews
 from serving.telemetry.recorder import Recorder
@@ -71,6 +72,7 @@ def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder
         bound(told.views, told.entity_input, told.inputs),
         open_features(told.views, told.redis, log=open_log(told.log)),
         datatypes={tensor.name: tensor.datatype for tensor in spec.inputs},
+        most_rows=spec.max_batch_rows or LARGEST_ROWS,
         ended=recorder.request_ended,
     )
 

@@ -37,12 +37,14 @@ class Completed:
 
     queue_ns: how long the request waited until its batch was cut.
     cached: whether the answer is that of an equal request; None for a model without a cache.
+    features: of which features no valid value was known, in ASCII; None unless the request asked for it.
     """
 
     value: object
     queue_ns: int
     timings: Timings
     cached: bool | None = None
+    features: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ import numpy as np
 from serving.core.backend import Backend, Submitted
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import FeaturesUnavailable, InvalidInput, ServingError
-from serving.core.outcome import Cancelled, Failed, Outcome
+from serving.core.outcome import Cancelled, Completed, Failed, Outcome, Rejected
+from serving.core.outcome import Reason as Reject
 from serving.core.statistics import ModelStatistics
 from serving.features.binding import Binding, Column
 from serving.features.reading import Answers, Reason, Selection
-from serving.features.requests import Refused, check_required
+from serving.features.requests import Refused, check_required, lacked
 from serving.features.rows import BadField, id_of
 from serving.runtime.settling import Settling
 
@@ -36,12 +37,16 @@ class Reading(Protocol):
 
 
 class BoundRequest(Settling):
-    """A request whose features are read first. submitted: at the backend behind, None before."""
+    """A request whose features are read first.
 
-    __slots__ = ("_then", "_waiter", "_withdraw", "outcome", "submitted")
+    submitted: at the backend behind, None before. asks: whether its outcome is to say which features were not known.
+    """
 
-    def __init__(self, withdraw: "Callable[[BoundRequest], None]") -> None:
+    __slots__ = ("_then", "_waiter", "_withdraw", "asks", "outcome", "submitted")
+
+    def __init__(self, withdraw: "Callable[[BoundRequest], None]", asks: bool) -> None:
         self.submitted: Submitted | None = None
+        self.asks = asks
         self.outcome = None
         self._withdraw = withdraw
         self._then = None
@@ -59,7 +64,8 @@ class BoundRequest(Settling):
 class FeatureBackend:
     """Features in front of a backend.
 
-    datatypes: those of the inputs that are filled. ended: is told about requests that end without reaching the backend
+    datatypes: those of the inputs that are filled. most_rows: in a request; larger ones are rejected, as the backend
+    behind would, before anything is read for them. ended: is told about requests that end without reaching the backend
     behind, on the event loop.
     """
 
@@ -70,6 +76,7 @@ class FeatureBackend:
         features: Reading,
         *,
         datatypes: Mapping[str, str],
+        most_rows: int,
         ended: Callable[[str, Outcome], None],
         clock: Clock | None = None,
     ) -> None:
@@ -78,6 +85,7 @@ class FeatureBackend:
         self._selections = binding.selections()
         self._features = features
         self._kinds = {name: _KINDS[datatypes[name]] for name in binding.inputs}
+        self._most_rows = most_rows
         self._ended = ended
         self._clock: Clock = clock or SystemClock()
         self._reading: dict[BoundRequest, tuple[asyncio.Task[None], str]] = {}  # with the tenant
@@ -96,12 +104,20 @@ class FeatureBackend:
         timeout_ns: int | None = None,
         age_ns: int = 0,
         parameters: Mapping[str, object] | None = None,
+        feature_reasons: bool = False,
     ) -> Submitted:
-        """Submits one request, see `core.backend.Backend.submit`. The time to read features counts as age."""
+        """Submits one request, see `core.backend.Backend.submit`. The time to read features counts as age.
+
+        feature_reasons: the outcome says of which features no valid value was known."""
         more: dict[str, Any] = {"rows": rows, "tenant": tenant, "priority": priority, "timeout_ns": timeout_ns}
         if parameters is not None:
             more["parameters"] = parameters
-        request = BoundRequest(self._withdraw)
+        request = BoundRequest(self._withdraw, feature_reasons)
+        if rows > self._most_rows:
+            rejected = Rejected(Reject.TOO_LARGE, retry_after_ns=0, limit=self._most_rows)
+            self._ended(tenant, rejected)
+            request.settle(rejected)
+            return request
         task = asyncio.get_running_loop().create_task(self._serve(request, payload, age_ns, more))
         self._reading[request] = task, tenant
         return request
@@ -121,7 +137,7 @@ class FeatureBackend:
         began_ns = self._clock.now_ns()
         tenant: str = more["tenant"]
         try:
-            filled = await self._filled(payload, tenant)
+            filled, told = await self._filled(payload, tenant)
         except ServingError as error:
             self._end(request, tenant, Failed(error))
             return
@@ -131,7 +147,17 @@ class FeatureBackend:
             return
         del self._reading[request]
         request.submitted = self._backend.submit(filled, age_ns=age_ns + self._clock.now_ns() - began_ns, **more)
-        request.submitted.then(request.settle)
+        if not request.asks:
+            request.submitted.then(request.settle)
+            return
+        lacking = lacked(self._selections, told)
+
+        def settle(outcome: Outcome) -> None:
+            if isinstance(outcome, Completed):
+                outcome.features = lacking
+            request.settle(outcome)
+
+        request.submitted.then(settle)
 
     def _withdraw(self, request: BoundRequest) -> None:
         task, tenant = self._reading[request]
@@ -143,8 +169,8 @@ class FeatureBackend:
         self._ended(tenant, outcome)
         request.settle(outcome)
 
-    async def _filled(self, payload: Mapping[str, Any], tenant: str) -> dict[str, Any]:
-        """Returns the inputs of the model. Raises InvalidInput and FeaturesUnavailable."""
+    async def _filled(self, payload: Mapping[str, Any], tenant: str) -> tuple[dict[str, Any], list[list[Answers]]]:
+        """Returns the inputs of the model, and the answers for each view. Raises InvalidInput, FeaturesUnavailable."""
         name = self._binding.entity_input
         ids = [_id(value, f"{name}[{row}]") for row, value in enumerate(payload[name].ravel().tolist())]
         told = await asyncio.gather(*(self._features.answers(tenant, asked, ids) for asked in self._selections))
@@ -161,7 +187,7 @@ class FeatureBackend:
         filled = {other: array for other, array in payload.items() if other != name}
         for other, bound_columns in self._binding.inputs.items():
             filled[other] = _array(bound_columns, columns, self._kinds[other])
-        return filled
+        return filled, told
 
 
 def _id(value: object, path: str) -> str:

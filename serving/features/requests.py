@@ -1,5 +1,6 @@
 """The requests to read and to write features, and the answer in columns. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from serving.features.values import shown
 from serving.features.views import Feature, FeatureView
 
 Json = dict[str, Any]
+MOST_LACKED = 50  # features that a header names
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,21 @@ def check_required(asked: Selection, ids: Sequence[str], answers: Sequence[Answe
         Reason.UNREADABLE: "cannot be read",
     }
     raise Refused(f"{view.name}.{name}: the value of {view.entity} {id!r} {why[reason]}{more}", reason)
+
+
+def lacked(asked: Sequence[Selection], answers: Sequence[Sequence[Answers]]) -> str:
+    """Returns, in ASCII, of which features no valid value was known, and of how many entities, as in
+    `stats.age=missing:2, stats.spend=expired:1`; `none` if all were known. answers: by selection, of each entity."""
+    counts = Counter(
+        (f"{selection.view.name}.{name}", reason)
+        for selection, of_view in zip(asked, answers, strict=True)
+        for of_entity in of_view
+        for name, reason in zip(selection.names, of_entity.reasons, strict=True)
+        if reason is not Reason.PRESENT
+    )
+    parts = [f"{name}={reason.replace(' ', '-')}:{count}" for (name, reason), count in counts.items()]
+    more = [f"and {len(parts) - MOST_LACKED} more"] if len(parts) > MOST_LACKED else []
+    return ", ".join(parts[:MOST_LACKED] + more) or "none"
 
 
 def described(view: FeatureView) -> Json:

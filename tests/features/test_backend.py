@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from serving.core.errors import FeaturesUnavailable, InvalidInput
-from serving.core.outcome import Cancelled, Completed, Failed, Outcome
+from serving.core.outcome import Cancelled, Completed, Failed, Outcome, Rejected
+from serving.core.outcome import Reason as Reject
 from serving.features.backend import FeatureBackend
 from serving.features.binding import bound
 from serving.features.reading import Answers, Reason, Selection
+from serving.features.requests import lacked
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.testing.backend import EchoBackend
 from serving.testing.clock import ManualClock
@@ -79,6 +81,7 @@ class Story:
             bound(VIEWS, "user_id", INPUTS),
             self.told,
             datatypes={"x": "FP32", "texts": "BYTES", "other": "INT64"},
+            most_rows=100,
             ended=lambda tenant, outcome: self.ended.append((tenant, outcome)),
             clock=self.clock,
         )
@@ -231,3 +234,39 @@ def test_a_bug_while_reading_ends_the_request() -> None:
 def test_what_cannot_be_bound_is_named(inputs: dict[str, list[str]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bound(VIEWS, "user_id", inputs)
+
+
+def test_a_request_with_too_many_rows_is_rejected_before_anything_is_read_for_it() -> None:
+    async def run() -> None:
+        story = Story()
+        outcome = await story.submit(*(str(number) for number in range(101)))
+        assert outcome == Rejected(Reject.TOO_LARGE, 0, 100)
+        assert (story.told.asked, story.ended) == ([], [("acme", outcome)])
+        assert type(await story.submit(*(str(number) for number in range(100)))) is Completed
+
+    asyncio.run(run())
+
+
+def test_an_answer_says_of_which_features_no_valid_value_was_known_if_the_request_asks_for_it() -> None:
+    async def run() -> None:
+        story = Story(Reason.PRESENT)
+        known = await story.submit("7", feature_reasons=True)
+        assert (known.features, (await story.submit("7")).features) == ("none", None)
+
+    asyncio.run(run())
+
+
+def selection(view: str, *names: str) -> Selection:
+    features = tuple(Feature(name=name, datatype="FP32") for name in names)
+    return Selection(FeatureView(name=view, entity="user", key="id", features=features), features)
+
+
+@pytest.mark.parametrize("reason", [Reason.MISSING, Reason.OTHER_VERSION])
+def test_what_was_not_known_is_counted_by_feature(reason: Reason) -> None:
+    views = [selection("stats", "age"), selection("shop", "size")]
+    known, lacking = (Answers([1.0], [one], [], 0) for one in (Reason.PRESENT, reason))
+    told = lacked(views, [[known, lacking, lacking], [known, known, lacking]])
+    assert told == f"stats.age={reason.replace(' ', '-')}:2, shop.size={reason.replace(' ', '-')}:1"
+    assert lacked(views, [[known], [known]]) == "none"
+    wide = selection("wide", *(f"f{number}" for number in range(60)))
+    assert lacked([wide], [[Answers([1.0] * 60, [reason] * 60, [], 0)]]).endswith(":1, and 10 more")

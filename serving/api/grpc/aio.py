@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from serving.api.admission.age import HEADER, HERE
 from serving.api.admission.gate import Peer
-from serving.api.exchange import CACHE, HIT, MISS, new_id
+from serving.api.exchange import facts, new_id
 from serving.api.faults import CallFailed, Fault
 from serving.api.grpc.pending import REQUEST_ID
 from serving.api.grpc.service import INFER, STREAM, WATCH, GrpcService
@@ -77,9 +77,9 @@ class Calls:
         named = (REQUEST_ID, call.request_id())
         context.set_trailing_metadata((named,))
         try:
-            answer, cached = await self._service.infer(message, call, age_ns)
-            if cached is not None:
-                context.set_trailing_metadata((named, (CACHE.decode(), (HIT if cached else MISS).decode())))
+            answer, outcome = await self._service.infer(message, call, age_ns)
+            if told := facts(outcome):
+                context.set_trailing_metadata((named, *((name.decode(), value.decode()) for name, value in told)))
             return answer
         except CallFailed as failed:
             await _abort(context, failed.fault, named)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from serving.api.admission.bound import HEADER as BOUND
 from serving.api.beside import LONG_BYTES
-from serving.api.exchange import CACHE, HIT, MISS
+from serving.api.exchange import CACHE, HIT, MISS, facts
 from serving.api.faults import DEADLINE_PASSED, CallFailed, Fault
 from serving.api.grpc.call import Call, Head
 from serving.api.grpc.calls import NotHere
@@ -139,7 +139,7 @@ class GrpcConnection(GrpcReceiver):
         if pending.takes_long(outcome):
             call.answering = self._loop.create_task(self._answer_beside(call, pending, outcome))
             return
-        named = _named(pending.request_id, outcome.cached if type(outcome) is Completed else None)
+        named = _named(pending.request_id, outcome)
         bound = pending.planned.dispatch.model.bound.due()
         more = http2.header_block([(BOUND, bound)]) if bound else b""
         try:
@@ -164,7 +164,7 @@ class GrpcConnection(GrpcReceiver):
         self._send(b"".join((opening, response, trailers, _DONE, named)))
 
     async def _answer_beside(self, call: Call, pending: Pending, outcome: Outcome) -> None:
-        named = _named(pending.request_id, outcome.cached if type(outcome) is Completed else None)
+        named = _named(pending.request_id, outcome)
         try:
             self._send_message(call, await pending.answer_beside(outcome))
             self._end(call, _DONE + named)
@@ -181,8 +181,8 @@ class GrpcConnection(GrpcReceiver):
                 # The engine subtracts the age from the time limit. If the call's clock is started, which a call to
                 # another process needs, its time left has the age subtracted already.
                 age_ns = call.age_ns if call.timer is None else 0
-                response, cached = await self._service.infer(message, call, age_ns)
-                named = _named(call.request_id(), cached)
+                response, outcome = await self._service.infer(message, call, age_ns)
+                named = _named(call.request_id(), outcome)
             elif path in self._others:
                 response = await self._others[path](message)
             else:
@@ -246,10 +246,14 @@ class GrpcConnection(GrpcReceiver):
         self._fail(stream, TOO_MUCH_WAITS)
 
 
-def _named(request_id: str, cached: bool | None = None) -> bytes:
-    """Returns the trailers, encoded, that name a request, and say whether its answer is from the cache."""
+def _named(request_id: str, outcome: Outcome | None = None) -> bytes:
+    """Returns the trailers, encoded, that name a request, and say where its answer is from."""
     named = _NAME + http2.string(request_id.encode("latin-1"))
-    return named if cached is None else named + _CACHED[cached]
+    if type(outcome) is not Completed:
+        return named
+    if outcome.features is not None:
+        return named + http2.header_block(facts(outcome))
+    return named if outcome.cached is None else named + _CACHED[outcome.cached]
 
 
 class GrpcListener:

@@ -147,11 +147,6 @@ class Pending(NamedTuple):
         self.submitted.cancel()
         self._give_back()
 
-    async def cached(self) -> bool | None:
-        """Returns whether the answer is from the cache, see `Completed.cached`. Call it after `result`."""
-        outcome = await self.submitted
-        return outcome.cached if isinstance(outcome, Completed) else None
-
     def _give_back(self) -> None:
         if self.held is not None:
             self.held.give_back()

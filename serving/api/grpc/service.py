@@ -35,6 +35,7 @@ from serving.api.grpc.stream import STREAM_WINDOW, Conversation
 from serving.api.operations import Operations
 from serving.api.recall import Recall
 from serving.api.served import ServedModel
+from serving.core.outcome import Outcome
 from serving.names import NAME_CHARACTERS
 from serving.protocol.errors import BadMessage
 from serving.protocol.grpc_codec import GrpcLayout, split
@@ -92,13 +93,13 @@ class GrpcService:
 
     # -- inference --------------------------------------------------------------------------------------------
 
-    async def infer(self, message: bytes, call: Call, age_ns: int = 0) -> tuple[bytes, bool | None]:
-        """Computes a ModelInferRequest. Returns the ModelInferResponse, and whether it is from the cache (see
-        `Completed.cached`; None also if another process has answered). Raises CallFailed. Cancelling the task withdraws
+    async def infer(self, message: bytes, call: Call, age_ns: int = 0) -> tuple[bytes, Outcome | None]:
+        """Computes a ModelInferRequest. Returns the ModelInferResponse, and how the request ended (None if
+        another process has answered). Raises CallFailed. Cancelling the task withdraws
         the request. age_ns: age of the call when its headers were read; it counts towards the time limit."""
         answering = await self._begin(message, call, age_ns)
         answer = await answering.result()
-        return answer, await answering.cached() if isinstance(answering, Pending) else None
+        return answer, await answering.submitted if isinstance(answering, Pending) else None
 
     def takes_long(self, message: bytes) -> bool:
         """Returns True if decoding the message would block the event loop: pass it to `infer`, not to `submit`."""

@@ -20,7 +20,7 @@ from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.room import Held
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Dispatch
-from serving.api.exchange import CACHE, HIT, MISS, REQUEST_ID, TRACEPARENT, new_id, notify, now_ns
+from serving.api.exchange import REQUEST_ID, TRACEPARENT, facts, new_id, notify, now_ns
 from serving.api.faults import (
     INTERNAL,
     CallFailed,
@@ -220,8 +220,7 @@ class ModelApp:
             answer = [*answer, (REQUEST_ID, request_id)]
             if self.timings:
                 answer.append((b"server-timing", server_timing(cast(Completed, outcome))))
-            if (cached := cast(Completed, outcome).cached) is not None:
-                answer.append((CACHE, HIT if cached else MISS))
+            answer += facts(outcome)
             await send({"type": "http.response.start", "status": 200, "headers": answer})
             await send({"type": "http.response.body", "body": content})
             wire.encode.add(now_ns() - settled_ns)

@@ -23,7 +23,7 @@ from serving.api.admission.quota import Quota
 from serving.api.admission.room import COUNTED_BYTES, Held
 from serving.api.beside import LONG_BYTES, beside
 from serving.api.dispatch import Plan, ReadRequest
-from serving.api.exchange import CACHE, HIT, MISS, REQUEST_ID, new_id, notify, now_ns
+from serving.api.exchange import CACHE, FEATURES, HIT, MISS, REQUEST_ID, new_id, notify, now_ns
 from serving.api.faults import CallFailed, Fault, fault_of_outcome
 from serving.api.http.app import ModelApp, server_timing
 from serving.api.http.asgi import JSON_CONTENT
@@ -436,6 +436,8 @@ class InferConnection(UvicornConnection):
             extra = b"x-request-id: %b\r\n" % self._request_id
         if outcome.cached is not None:
             extra += b"%b: %b\r\n" % (CACHE, HIT if outcome.cached else MISS)
+        if outcome.features is not None:
+            extra += b"%b: %b\r\n" % (FEATURES, outcome.features.encode("ascii"))
         self._write(200, headers.block + extra, body)
         self._wire.encode.add(now_ns() - self._settled_ns)
         self._notify(200, outcome)

@@ -136,6 +136,7 @@ class ModelReplica:
             regions=shared_regions(by_tenant=access.auth is not None) if shared_memory else None,
             totals=totals if spec.replicas > 1 else None,
             trace=partial(switches.trace, model=spec.name),
+            tells_features=self._features is not None,
             clear_cache=self._cache.clear if self._cache else None,
             wire=wire,
             bound=bound_of(self.engine),
