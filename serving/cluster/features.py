@@ -12,6 +12,7 @@ from serving.core.backend import Backend
 from serving.core.sizes import LARGEST_ROWS
 from serving.features.binding import bound
 from serving.features.views import FeatureViews
+from serving.telemetry.features import FeatureRecorder
 from serving.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def shown(spec: ModelSpec, told: Bound | None) -> ModelSpec:
     return replace(spec, inputs=(TensorSpec(name=told.entity_input, datatype="BYTES", shape=(-1, 1)), *rest))
 
 
-def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder: Recorder) -> "FeatureBackend | None":
+def open_binding(
+    told: Bound | None, spec: ModelSpec, backend: Backend, recorder: Recorder, counts: FeatureRecorder
+) -> "FeatureBackend | None":
     """Returns the backend that fills the model's inputs with features in front of another; None without features.
 
     Raises ModuleNotFoundError with advice without `headway[redis]`."""
@@ -70,7 +73,7 @@ def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder
     return FeatureBackend(
         backend,
         bound(told.views, told.entity_input, told.inputs),
-        open_features(told.views, told.redis, log=open_log(told.log)),
+        open_features(told.views, told.redis, counts, log=open_log(told.log)),
         datatypes={tensor.name: tensor.datatype for tensor in spec.inputs},
         most_rows=spec.max_batch_rows or LARGEST_ROWS,
         ended=recorder.request_ended,
@@ -80,13 +83,15 @@ def open_binding(told: Bound | None, spec: ModelSpec, backend: Backend, recorder
 def open_features(
     views: FeatureViews,
     redis: RedisSettings | None,
+    observer: FeatureRecorder,
     tenant_header: str = "",
     spool: "Spool | None" = None,
     log: "ServedLog | None" = None,
 ) -> "OnlineFeatures":
     """Returns the feature store of these views. Connections are opened when they are first used.
 
-    tenant_header, spool, log: see OnlineFeatures. Raises ModuleNotFoundError with advice without `headway[redis]`."""
+    observer, tenant_header, spool, log: see OnlineFeatures. Raises ModuleNotFoundError with advice without
+    `headway[redis]`."""
     # Imported here, so that servers without a feature store need no package for it.
     from random import random
 
@@ -102,4 +107,6 @@ def open_features(
     if redis is not None:
         client, writes = connected(redis, STORE_LIMIT_S, is_bounded=True)
         store = RedisFeatureStore(client, Keys())
-    return OnlineFeatures(views, store, reads=reads, writes=writes, tenant_header=tenant_header, spool=spool, log=log)
+    return OnlineFeatures(
+        views, store, reads=reads, writes=writes, observer=observer, tenant_header=tenant_header, spool=spool, log=log
+    )

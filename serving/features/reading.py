@@ -64,7 +64,7 @@ class Selection:
         self.names = tuple(feature.name for feature in features)
         # Looked up once, since a request may ask for thousands of values.
         self._valid = [(_KINDS[one.datatype], one.ttl_s * 1000) for one in features]
-        self._present = (Reason.PRESENT,) * len(self.names)
+        self.all_present = (Reason.PRESENT,) * len(self.names)
 
     def answers(self, found: Sequence[Found], now_ms: int) -> Answers:
         """Returns the answer for each feature. found: what is stored of each. now_ms: milliseconds since 1970."""
@@ -75,7 +75,7 @@ class Selection:
             if type(one.value) is not kind or one.version != own:
                 break
         else:
-            return Answers([one.value for one in found], self._present, found, now_ms)
+            return Answers([one.value for one in found], self.all_present, found, now_ms)
         reasons = [self._reason(feature, one, now_ms) for feature, one in zip(self.features, found, strict=True)]
         values = map(_value, self.features, found, reasons)
         return Answers(list(values), reasons, found, now_ms)

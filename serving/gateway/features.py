@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from serving.api.faults import CallFailed, Fault, retry_after
 from serving.core.clock import Calendar, Clock
@@ -27,6 +27,14 @@ SOON_NS = 1_000_000_000
 LIMIT_S = 0.01  # that a look-up waits for the store
 
 
+class FeatureObserver(LookUpObserver, Protocol):
+    """Is told about look-ups, and about what is answered. All methods are called on the event loop."""
+
+    def served(self, view: str, present: int, others: Iterable[Iterable[str]]) -> None:
+        """Called for each look-up of a view. present: how many values are of entities all of whose values are valid.
+        others: the reasons of the rest, by entity."""
+
+
 class OnlineFeatures:
     """Implements `api.features.Features`.
 
@@ -45,7 +53,7 @@ class OnlineFeatures:
         reads: Guard,
         writes: Guard,
         limit_s: float = LIMIT_S,
-        observer: LookUpObserver | None = None,
+        observer: FeatureObserver | None = None,
         tenant_header: str = "",
         calendar: Clock | None = None,
         spool: Spool | None = None,
@@ -54,8 +62,9 @@ class OnlineFeatures:
         self.tenant_header = tenant_header.lower()
         self._views = views
         self._store = store
+        self._observer = observer or _Nobody()
         self._look_ups: LookUps[Wanted, Sequence[Found]] = LookUps(
-            store.read, reads, observer or _Nobody(), limit_s=limit_s, size=lambda one: len(one.features)
+            store.read, reads, self._observer, limit_s=limit_s, size=lambda one: len(one.features)
         )
         self._whole = {view.name: Selection(view, view.features) for view in views.views.values()}
         self._writes = writes
@@ -112,6 +121,8 @@ class OnlineFeatures:
             found = [[Reason.UNAVAILABLE] * len(names)] * len(ids)
         now_ms = self._now_ms()
         told = [asked.answers(of_entity, now_ms) for of_entity in found]
+        lacking = [one.reasons for one in told if one.reasons is not asked.all_present]
+        self._observer.served(asked.view.name, (len(told) - len(lacking)) * len(names), lacking)
         if self._log is not None:
             self._log.note(tenant, asked.view.name, names, ids, told, now_ms)
         return told
@@ -149,6 +160,8 @@ class OnlineFeatures:
 
 class _Nobody:
     """Hears of look-ups, and tells nobody."""
+
+    def served(self, view: str, present: int, others: Iterable[Iterable[str]]) -> None: ...
 
     def looked_up(self, took_ns: int) -> None: ...
 

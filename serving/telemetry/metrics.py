@@ -17,7 +17,7 @@ from serving.telemetry.gpu import THROTTLE_REASONS
 from serving.telemetry.histogram import Histogram
 from serving.telemetry.quotas import REFUSALS
 from serving.telemetry.recorder import ENDINGS
-from serving.telemetry.snapshot import ModelSnapshot, ReplicaSnapshot
+from serving.telemetry.snapshot import FrontSnapshot, ModelSnapshot, ReplicaSnapshot
 
 Labels = tuple[str, ...]
 Values = Iterator[tuple[Labels, Any]]  # a number, a Histogram for histograms, (count, sum) for summaries
@@ -142,6 +142,17 @@ def _cache_failures(replica: ReplicaSnapshot) -> Values:
             yield (reason,), replica.cache.failures[reason]
 
 
+def _feature_values(process: ReplicaSnapshot | FrontSnapshot) -> Values:
+    if process.features is not None:
+        yield from sorted(process.features.values.items())
+
+
+def _feature_failures(process: ReplicaSnapshot | FrontSnapshot) -> Values:
+    if process.features is not None:
+        for reason in FAILURES:
+            yield (reason,), process.features.failures[reason]
+
+
 def _cuts(replica: ReplicaSnapshot) -> Values:
     for reason in CutReason:
         yield (reason.name.lower(),), replica.counts.cuts[reason.name]
@@ -178,6 +189,32 @@ def _ecc_errors(replica: ReplicaSnapshot) -> Values:
 S: dict[str, Any] = {"unit": "seconds", "scale": NS}
 B: dict[str, Any] = {"unit": "bytes"}
 R: dict[str, Any] = {"unit": "ratio"}
+
+# Of replicas that fill inputs with features, and of the front, which answers clients that ask for them.
+OF_FEATURES: tuple[Metric, ...] = (
+    Metric(
+        name="headway_features_values",
+        kind=Kind.COUNTER,
+        labels=("view", "reason"),
+        read=_feature_values,
+        meaning="Answers for single features, by their reason: present, missing, expired (too old), other version "
+        "(of the view), unreadable, or unavailable. The front, which answers clients, has `replica=\"front\"` and no model.",
+    ),
+    _histogram(
+        "headway_features_look_up_seconds",
+        "Duration of look-ups in Redis. Requests that arrive together share one.",
+        lambda p: None if p.features is None else p.features.look_ups,
+        **S,
+    ),
+    Metric(
+        name="headway_features_failures",
+        kind=Kind.COUNTER,
+        labels=("reason",),
+        read=_feature_failures,
+        meaning="Entities that were not looked up: open (Redis is not asked after repeated failures), slow, garbage, "
+        "or failed. Their values are answered as `unavailable`.",
+    ),
+)
 
 OF_REPLICA: tuple[Metric, ...] = (
     # Traffic
@@ -377,6 +414,7 @@ OF_REPLICA: tuple[Metric, ...] = (
         lambda r: r.saved_cost,
         unit="currency",
     ),
+    *OF_FEATURES,
     # Process and money
     Metric(
         name="headway_replica_info",

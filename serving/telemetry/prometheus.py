@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import (
 )
 
 from serving.telemetry.histogram import Histogram
-from serving.telemetry.metrics import OF_MODEL, OF_REPLICA, OF_TRITON, Kind, Metric
+from serving.telemetry.metrics import OF_FEATURES, OF_MODEL, OF_REPLICA, OF_TRITON, Kind, Metric
 from serving.telemetry.snapshot import ClusterSnapshot
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -44,9 +44,12 @@ class _Families:
 
     def collect(self) -> Iterator[Any]:
         models = [((model.name,), model) for model in self._snapshot.models]
-        replicas = [((one.model, one.version, one.replica), one) for _, model in models for one in model.replicas]
+        replicas: list[tuple[tuple[str, ...], Any]] = [
+            ((one.model, one.version, one.replica), one) for _, model in models for one in model.replicas
+        ]
+        front = [(("", "", "front"), self._snapshot.front)] if self._snapshot.front is not None else []
         for metric in (*OF_REPLICA, *OF_TRITON):
-            yield from _family(metric, replicas)
+            yield from _family(metric, [*replicas, *front] if metric in OF_FEATURES else replicas)
         for metric in OF_MODEL:
             yield from _family(metric, models)
         yield GaugeMetricFamily(

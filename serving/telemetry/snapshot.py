@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from serving.core.statistics import ModelStatistics, WireTimes
 from serving.telemetry.cache import CacheCounts
+from serving.telemetry.features import FeatureCounts
 from serving.telemetry.quotas import QuotaReading
 from serving.telemetry.recorder import Counts
 
@@ -61,6 +62,7 @@ class ReplicaSnapshot:
     wire: times of decoding and encoding messages.
     price_per_hour: price of the replica's resources in the currency of the settings; None without a price.
     quotas: the quotas of tenants; None without tenants in the settings. cache: None for a model without a cache.
+    features: what was read for requests; None for a model without features.
     """
 
     model: str
@@ -94,6 +96,7 @@ class ReplicaSnapshot:
     wire: WireTimes = field(default_factory=WireTimes)
     quotas: QuotaReading | None = None
     cache: CacheCounts | None = None
+    features: FeatureCounts | None = None
 
     @property
     def cost(self) -> float | None:
@@ -134,11 +137,20 @@ class ModelSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontSnapshot:
+    """The counts of the front. features: what was read for clients; None without feature views."""
+
+    node: str
+    features: FeatureCounts | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSnapshot:
-    """The state of all models. took_ns: time that collecting the snapshots took."""
+    """The state of all models. took_ns: time that collecting the snapshots took. front: None if it is elsewhere."""
 
     models: tuple[ModelSnapshot, ...]
     took_ns: int
+    front: FrontSnapshot | None = None
 
     def of_node(self, node: str) -> "ClusterSnapshot":
         """Returns a snapshot with only the replicas of one node."""
@@ -146,4 +158,5 @@ class ClusterSnapshot:
             replace(model, replicas=tuple(replica for replica in model.replicas if replica.node == node))
             for model in self.models
         )
-        return replace(self, models=tuple(here))
+        front = self.front if self.front is not None and self.front.node == node else None
+        return replace(self, models=tuple(here), front=front)

@@ -16,4 +16,4 @@ PATIENT_S = 10.0
 def online_features(views: FeatureViews, store: FeatureStore, **more: Any) -> OnlineFeatures:
     """Returns the features of these views in a store. more: see OnlineFeatures."""
     reads, writes = (Guard(Breaker(random.Random(1).random), SystemClock(), PATIENT_S) for _ in range(2))
-    return OnlineFeatures(views, store, reads=reads, writes=writes, **more)
+    return OnlineFeatures(views, store, reads=reads, writes=writes, limit_s=PATIENT_S, **more)

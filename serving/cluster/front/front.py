@@ -28,6 +28,7 @@ from serving.cluster.replica import grpc_door, http_door
 from serving.cluster.replica.heap import Heap, malloc_trim
 from serving.cluster.replica.http_door import App
 from serving.config import Settings
+from serving.telemetry.features import FeatureRecorder
 
 if TYPE_CHECKING:
     from serving.features.offline.spool import Spool
@@ -52,6 +53,7 @@ class Front:
 
         gate, self._keeping = await open_gate(access, admin_token(server.admin_token_file))
         spool = open_spool(settings)
+        read_features = FeatureRecorder()
         operations = Operations(
             catalog.models,
             name=server.name,
@@ -59,7 +61,7 @@ class Front:
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
-            features=await _features(settings, spool),
+            features=await _features(settings, spool, read_features),
             gate=gate,
         )
         self._draining = begin_draining(spool) if spool else None
@@ -67,7 +69,7 @@ class Front:
         self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
         await self.dashboard.begin()
         pages = {
-            **metric_pages(collector, server.http_port),
+            **metric_pages(collector, server.http_port, read_features.counts if settings.features else None),
             **debug_pages(collector),
             **self.dashboard.pages(),
             **audit_pages(access.state, name=server.name),
@@ -86,13 +88,13 @@ class Front:
         return self.http
 
 
-async def _features(settings: Settings, spool: "Spool | None") -> "OnlineFeatures | None":
+async def _features(settings: Settings, spool: "Spool | None", counts: FeatureRecorder) -> "OnlineFeatures | None":
     """Returns the feature store, None if no views are declared."""
     if settings.features is None:
         return None
     server = settings.server
     log = open_log(log_place(settings))
-    features = open_features(settings.features.declared(), server.redis, server.tenant_header, spool, log)
+    features = open_features(settings.features.declared(), server.redis, counts, server.tenant_header, spool, log)
     await features.connect()
     return features
 

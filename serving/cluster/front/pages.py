@@ -4,8 +4,11 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs
+
+import ray
 
 from serving.api.http.front import LivePage, Viewer
 from serving.cluster import decisions
@@ -14,18 +17,23 @@ from serving.cluster.replica.loop_watch import LoopWatch
 from serving.cluster.replica.snapshots import memory_bytes
 from serving.names import FRONT
 from serving.protocol.errors import BadMessage
+from serving.telemetry.features import FeatureCounts
 from serving.telemetry.prometheus import CONTENT_TYPE, exposition
+from serving.telemetry.snapshot import FrontSnapshot
 from serving.text_file import UnreadableText, read_text
 
 SHORTEST_TOKEN = 16
 
 
-def metric_pages(collector: Collector, http_port: int) -> Mapping[str, LivePage]:
+def metric_pages(collector: Collector, http_port: int, features: FeatureCounts | None = None) -> Mapping[str, LivePage]:
     """Returns the pages for Prometheus. `/metrics` covers every replica, or with `?node=` those on one machine.
-    `/metrics/targets` lists the machines for HTTP service discovery, so that each replica is scraped exactly once."""
+    `/metrics/targets` lists the machines for HTTP service discovery, so that each replica is scraped exactly once.
+
+    features: what this process reads for clients; None without feature views."""
+    front = FrontSnapshot(node=ray.util.get_node_ip_address(), features=features)
 
     async def metrics(query: str, viewer: Viewer) -> tuple[str, bytes]:
-        snapshot = await collector.snapshot()
+        snapshot = replace(await collector.snapshot(), front=front)
         if node := parse_qs(query).get("node"):
             snapshot = snapshot.of_node(node[0])
         return CONTENT_TYPE, exposition(snapshot)

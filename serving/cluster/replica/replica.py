@@ -49,6 +49,7 @@ from serving.names import model_path
 from serving.protocol.errors import BadMessage
 from serving.runtime.engine import Engine
 from serving.telemetry.failures import FailureLog
+from serving.telemetry.features import FeatureRecorder
 from serving.telemetry.gpu import GpuSampler, visible_devices
 from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
@@ -91,7 +92,8 @@ class ModelReplica:
         if isinstance(self.engine, Engine):
             self._cache = await open_cache(caching, self.engine, recorder, siblings)
         self._backend: Backend = self._cache.backend if self._cache else self.engine
-        self._features = open_binding(features, spec, self._backend, recorder)
+        read_features = FeatureRecorder()
+        self._features = open_binding(features, spec, self._backend, recorder, read_features)
         if self._features is not None:
             self._backend = self._features
             await self._features.connect()
@@ -116,6 +118,7 @@ class ModelReplica:
             backend=self._backend,
             read_cache=self._cache.counts if self._cache else None,
             predictions=predictions.counts if predictions else {},
+            features=read_features.counts if self._features is not None else None,
         )
         told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
         self._log = LogSwitch(logger)

@@ -13,6 +13,7 @@ from serving.core.clock import SystemClock
 from serving.core.statistics import WireTimes
 from serving.runtime.generation import GeneratingEngine
 from serving.telemetry.cache import CacheCounts
+from serving.telemetry.features import FeatureCounts
 from serving.telemetry.quotas import QuotaReading
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading, ReplicaSnapshot
@@ -30,7 +31,7 @@ class SnapshotSource:
     read_gpus: returns readings of this replica's GPUs; an empty sequence without GPUs.
     read_quotas: returns the quotas of tenants; None without tenants.
     backend: what answers the requests, with a cache in front of the engine for instance; None: the engine.
-    read_cache: returns the counts of the cache; None without one.
+    read_cache: returns the counts of the cache; None without one. features: counts; None without features.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class SnapshotSource:
         read_quotas: Callable[[], QuotaReading] | None = None,
         backend: Backend | None = None,
         read_cache: Callable[[], CacheCounts] | None = None,
+        features: FeatureCounts | None = None,
     ) -> None:
         self._engine = engine
         self._recorder = recorder
@@ -59,6 +61,7 @@ class SnapshotSource:
         self._read_quotas = read_quotas
         self._statistics = (backend or engine).statistics
         self._read_cache = read_cache
+        self._features = features
         self._began_ns = SystemClock.now_ns()
 
     def snapshot(self) -> ReplicaSnapshot:
@@ -90,6 +93,7 @@ class SnapshotSource:
             wire=self._wire,
             quotas=None if self._read_quotas is None else self._read_quotas(),
             cache=None if self._read_cache is None else self._read_cache(),
+            features=self._features,
             **_batching(engine),
         )
 
