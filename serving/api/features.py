@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from serving.api.admission.quota import Quota
+
 FEATURES_ARE_OFF = "there is no feature store on this server; the setting features declares its views"
 
 
@@ -10,9 +12,11 @@ class Features(Protocol):
     """The features of all tenants. Refusals are raised as CallFailed.
 
     tenant_header: the header in which clients name their tenant, where they need no credential; "" for one tenant.
+    quota: bounds what each tenant may ask, together with its requests to models; None if nothing does.
     """
 
     tenant_header: str
+    quota: Quota | None
 
     def described(self) -> list[dict[str, Any]]:
         """Returns the description of every view."""

@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -102,7 +105,11 @@ def begin_draining(spool: "Spool") -> "asyncio.Task[None]":
 def _drain(spool: "Spool") -> list[str]:
     spool.end_file()
     if not spool.folder.is_dir() or not any(spool.folder.iterdir()):
-        return []  # pyarrow is not imported before something is pushed
-    from serving.features.offline.drain import drain
-
-    return drain(spool.root)
+        return []
+    # In a process of its own: in a thread, pyarrow and large lines of JSON would hold up the loop for tens of ms.
+    command = [sys.executable, "-m", "serving.features.offline.drain", str(spool.root)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise OSError(f"moving them ended with {done.returncode}: {done.stderr[-1000:]}")
+    return done.stdout.splitlines()

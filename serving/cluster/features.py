@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from models.spec import ModelSpec, TensorSpec
+from serving.api.admission.quota import Quota
 from serving.cluster.feature_history import LogPlace, log_place, open_log
 from serving.cluster.redis import connected
 from serving.config import RedisSettings, Settings
@@ -85,12 +86,13 @@ def open_features(
     redis: RedisSettings | None,
     observer: FeatureRecorder,
     tenant_header: str = "",
+    quota: Quota | None = None,
     spool: "Spool | None" = None,
     log: "ServedLog | None" = None,
 ) -> "OnlineFeatures":
     """Returns the feature store of these views. Connections are opened when they are first used.
 
-    observer, tenant_header, spool, log: see OnlineFeatures. Raises ModuleNotFoundError with advice without
+    observer, tenant_header, quota, spool, log: see OnlineFeatures. Raises ModuleNotFoundError with advice without
     `headway[redis]`."""
     # Imported here, so that servers without a feature store need no package for it.
     from random import random
@@ -108,5 +110,13 @@ def open_features(
         client, writes = connected(redis, STORE_LIMIT_S, is_bounded=True)
         store = RedisFeatureStore(client, Keys())
     return OnlineFeatures(
-        views, store, reads=reads, writes=writes, observer=observer, tenant_header=tenant_header, spool=spool, log=log
+        views,
+        store,
+        reads=reads,
+        writes=writes,
+        observer=observer,
+        tenant_header=tenant_header,
+        quota=quota,
+        spool=spool,
+        log=log,
     )

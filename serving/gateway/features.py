@@ -6,6 +6,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
+from serving.api.admission.quota import Quota
 from serving.api.faults import CallFailed, Fault, retry_after
 from serving.core.clock import Calendar, Clock
 from serving.features.offline.spool import Spool
@@ -39,6 +40,7 @@ class OnlineFeatures:
     """Implements `api.features.Features`.
 
     tenant_header: the header in which clients name their tenant, where they need no credential; "" for one tenant.
+    quota: of requests of clients; None if nothing bounds them.
     reads, writes: bound the time of a round trip. limit_s: how long a look-up of 500 values waits for the store.
     observer: of look-ups. calendar: the time of day.
     spool: keeps what is pushed for the history of features; None keeps it online only.
@@ -55,11 +57,13 @@ class OnlineFeatures:
         limit_s: float = LIMIT_S,
         observer: FeatureObserver | None = None,
         tenant_header: str = "",
+        quota: Quota | None = None,
         calendar: Clock | None = None,
         spool: Spool | None = None,
         log: ServedLog | None = None,
     ) -> None:
         self.tenant_header = tenant_header.lower()
+        self.quota = quota
         self._views = views
         self._store = store
         self._observer = observer or _Nobody()

@@ -198,7 +198,7 @@ OF_FEATURES: tuple[Metric, ...] = (
         labels=("view", "reason"),
         read=_feature_values,
         meaning="Answers for single features, by their reason: present, missing, expired (too old), other version "
-        "(of the view), unreadable, or unavailable. The front, which answers clients, has `replica=\"front\"` and no model.",
+        '(of the view), unreadable, unavailable. The front, which answers clients, has `replica="front"` and no model.',
     ),
     _histogram(
         "headway_features_look_up_seconds",

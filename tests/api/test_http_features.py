@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from serving.api.admission.local_gate import LocalGate
+from serving.api.admission.quota import Quota
 from serving.api.entry import ModelEntry
+from serving.api.faults import CallFailed, Fault
 from serving.api.features import FEATURES_ARE_OFF
 from serving.api.http.features import MAX_BODY_BYTES
 from serving.api.http.front import FrontApp
@@ -19,6 +21,9 @@ class Told:
     """A feature store that returns what it was asked."""
 
     tenant_header = "x-team"
+
+    def __init__(self, quota: Quota | None = None) -> None:
+        self.quota = quota
 
     def described(self) -> list[dict[str, Any]]:
         return [{"name": "stats"}]
@@ -35,7 +40,14 @@ async def models() -> list[ModelEntry]:
 
 
 def asked(
-    verb: str, path: str, body: bytes = b"{}", *, address: str = "127.0.0.1", off: bool = False, **headers: str
+    verb: str,
+    path: str,
+    body: bytes = b"{}",
+    *,
+    address: str = "127.0.0.1",
+    off: bool = False,
+    quota: Quota | None = None,
+    **headers: str,
 ) -> tuple[int, Any]:
     sent: list[Any] = []
 
@@ -45,7 +57,7 @@ def asked(
     async def send(event: Any) -> None:
         sent.append(event)
 
-    front = FrontApp(Operations(models, features=None if off else Told(), gate=LocalGate()))
+    front = FrontApp(Operations(models, features=None if off else Told(quota), gate=LocalGate()))
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": verb, "path": path, "headers": named, "client": (address, 1)}
     asyncio.run(front(scope, receive, send))
@@ -103,3 +115,28 @@ def test_from_elsewhere_features_are_read_but_not_written() -> None:
 
 def test_a_web_page_of_another_site_writes_no_features() -> None:
     assert asked("POST", "/v2/features/stats", origin="https://evil.example", host="localhost")[0] == 403
+
+
+class One:
+    """A quota of one request of a tenant at a time. held: of each."""
+
+    def __init__(self, **held: int) -> None:
+        self.held = held
+
+    def take(self, tenant: str) -> None:
+        if self.held.get(tenant):
+            raise CallFailed(Fault(429, "too many"))
+        self.held[tenant] = 1
+
+    def give_back(self, tenant: str) -> None:
+        self.held[tenant] -= 1
+
+
+def test_requests_count_in_the_quota_of_their_tenant_and_give_their_place_back_however_they_end() -> None:
+    quota = One(busy=1)
+    for path, body in (("stats", b"{}"), ("stats/get", b"{}"), ("stats", b"no json")):
+        for _ in range(2):
+            assert asked("POST", f"/v2/features/{path}", body, quota=quota, x_team="acme")[0] in (200, 400)
+        assert asked("POST", f"/v2/features/{path}", body, quota=quota, x_team="busy") == (429, {"error": "too many"})
+    assert asked("GET", "/v2/features", quota=quota, x_team="busy")[0] == 200
+    assert quota.held == {"busy": 1, "acme": 0}

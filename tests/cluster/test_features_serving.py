@@ -150,6 +150,13 @@ def test_a_model_gets_the_features_of_the_users_whose_ids_a_client_sends(served:
                 return str(error)
 
         eventually(over_grpc, lambda told: told == [[30.0, 2.5]], patience_s=60)
+    given = {"name": "user_id", "datatype": "BYTES", "shape": [1, 1], "data": ["7"]}
+    asked = {"inputs": [given], "parameters": {"feature_reasons": True}}
+
+    def said() -> str | None:
+        return httpx.post(f"{URL}/v2/models/bound/infer", json=asked, headers=headers).headers.get("x-headway-features")
+
+    eventually(said, lambda told: told == "stats.spend=missing:1", patience_s=60)
 
 
 def test_while_valkey_is_gone_defaults_are_served_and_required_features_are_refused(served: Served) -> None:

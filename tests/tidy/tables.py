@@ -257,6 +257,7 @@ TASK_OWNERS = {
     "loadtest": "a client, not a server",
 }
 PRINTERS = {
+    "serving.features.offline.drain": "a process of its own, whose output the front reads",
     "serving.cluster.haproxy.command": "a command of its own, which HAProxy replaces; it has no log",
     "loadtest.__main__": "prints",
     "loadtest.fleet": "prints",

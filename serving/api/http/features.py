@@ -32,8 +32,14 @@ async def answer_features(
         return
     caller = gate.check(peer, Action.FEATURES_READ if is_get else Action.FEATURES_WRITE)
     tenant = caller.tenant if gate.asks else peer.header(features.tenant_header)
-    body = await read_body(receive, dict(scope["headers"]), MAX_BODY_BYTES)
-    if body is None:
-        raise CallFailed(Fault(499, "the client has disconnected"))
-    answer = features.get if is_get else features.push
-    await send_json(send, await answer(tenant, view, json_object(body)))
+    if features.quota is not None:
+        features.quota.take(tenant)  # before its body is read, which then costs nothing
+    try:
+        body = await read_body(receive, dict(scope["headers"]), MAX_BODY_BYTES)
+        if body is None:
+            raise CallFailed(Fault(499, "the client has disconnected"))
+        answer = features.get if is_get else features.push
+        await send_json(send, await answer(tenant, view, json_object(body)))
+    finally:
+        if features.quota is not None:
+            features.quota.give_back(tenant)

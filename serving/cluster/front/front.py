@@ -1,18 +1,20 @@
 """The Ray deployment of the front, which answers requests that belong to no model. It only constructs and delegates."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
+from serving.api.admission.quota import Quota
 from serving.api.entry import ModelEntry
 from serving.api.grpc.service import GrpcService
 from serving.api.http.app import FrontApp
 from serving.api.metadata import model_statistics
 from serving.api.operations import Operations
 from serving.cluster import decisions
-from serving.cluster.access import Access, open_gate
+from serving.cluster.access import Access, open_gate, open_quota
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
 from serving.cluster.environment import cors
 from serving.cluster.feature_history import begin_draining, log_place, open_log, open_spool
@@ -53,6 +55,8 @@ class Front:
 
         gate, self._keeping = await open_gate(access, admin_token(server.admin_token_file))
         spool = open_spool(settings)
+        # Without feature views nothing here is counted.
+        quota, self._sharing = await open_quota(access, f"front-{os.getpid()}") if settings.features else (None, None)
         read_features = FeatureRecorder()
         operations = Operations(
             catalog.models,
@@ -61,7 +65,7 @@ class Front:
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
             control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
-            features=await _features(settings, spool, read_features),
+            features=await _features(settings, spool, quota, read_features),
             gate=gate,
         )
         self._draining = begin_draining(spool) if spool else None
@@ -88,13 +92,17 @@ class Front:
         return self.http
 
 
-async def _features(settings: Settings, spool: "Spool | None", counts: FeatureRecorder) -> "OnlineFeatures | None":
+async def _features(
+    settings: Settings, spool: "Spool | None", quota: Quota | None, counts: FeatureRecorder
+) -> "OnlineFeatures | None":
     """Returns the feature store, None if no views are declared."""
     if settings.features is None:
         return None
     server = settings.server
     log = open_log(log_place(settings))
-    features = open_features(settings.features.declared(), server.redis, counts, server.tenant_header, spool, log)
+    features = open_features(
+        settings.features.declared(), server.redis, counts, server.tenant_header, quota, spool, log
+    )
     await features.connect()
     return features
 
