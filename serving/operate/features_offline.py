@@ -163,6 +163,32 @@ def materialize(
 
 
 @app.command()
+def compact(
+    config: Config,
+    views: Annotated[str, typer.Option("--views", metavar="A,B", help="The feature views; all if unset.")] = "",
+    tenant: Tenant = "",
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the small files of feature views: every minute with pushes adds one for each day of events.
+
+    No answer changes. A command that reads the files at the same time may fail; run that again.
+    """
+    settings = settings_of(config)
+    declared = settings.features.declared().views if settings.features else {}
+    chosen = [view_of(settings, name) for name in dict.fromkeys(views.split(","))] if views else list(declared.values())
+    root = root_of(settings, store)
+    with failures_printed():
+        from serving.features.offline.compact import compact as compacted
+
+        done = {view.name: compacted(root, tenant, view.name)._asdict() for view in chosen}
+    if as_json:
+        typer.echo(json.dumps(done))
+    else:
+        print_table({"view": name} | counts for name, counts in done.items())
+
+
+@app.command()
 def check(
     logs: Annotated[
         list[Path],

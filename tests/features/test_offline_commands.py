@@ -108,6 +108,21 @@ def test_rows_that_are_materialized_are_online_and_in_training_sets(headway: Hea
     assert table["stats__country"].to_pylist() == ["DE", "DE", "FR", "??"]
 
 
+def test_small_files_are_merged_and_training_sets_stay_as_they_are(headway: Headway) -> None:
+    assert materialize(headway, "--created", "known", "--offline-only").exit_code == 0
+    raw = pq.read_table("raw.parquet")
+    pq.write_table(raw.set_column(0, "user_id", pa.array(["x"] * raw.num_rows)), "raw.parquet")
+    assert materialize(headway, "--created", "known", "--offline-only").exit_code == 0
+    assert history(headway).exit_code == 0
+    before = pq.read_table("training.parquet")
+    told = json.loads(headway("compact", "--json").stdout)["stats"]
+    assert (told["before"], told["after"]) == (4, 2)  # of two days
+    assert "view" in headway("compact", "--views", "stats").stdout
+    assert headway("compact", "--views", "none").exit_code == 2
+    assert history(headway).exit_code == 0
+    assert pq.read_table("training.parquet").equals(before)
+
+
 def test_results_are_json_for_programs(headway: Headway) -> None:
     told = json.loads(materialize(headway, "--created", "known", "--offline-only", "--json").stdout)
     assert told == {"rows": 3, "added": 3, "online": 0}

@@ -8,9 +8,11 @@ at all. docs/features-offline.md describes the columns. Knows nothing of what is
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from secrets import token_hex
+from typing import BinaryIO
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ from serving.features.views import FeatureView
 SCHEMA = 1  # of the files; a reader refuses those of a later one
 SCHEMA_KEY = b"headway.features.schema"
 VERSION_KEY = b"headway.features.view_version"
+HOLDS_KEY = b"headway.features.holds"  # of a merged file: the names of those that it was made of
 ID, CLEARED, EVENT, CREATED, VERSION = COLUMNS = ("entity_id", "cleared", "event_ts", "created_ts", "view_version")
 TIME = pa.timestamp("us", tz="UTC")
 TYPES = {
@@ -108,20 +111,38 @@ def _by_day(rows: pa.Table) -> Iterator[tuple[date, pa.Table]]:
         begin = end
 
 
-def _create(path: Path, rows: pa.Table) -> bool:
-    """Writes the file under another name first, and gives it its own when it is whole. Returns whether it is new."""
+def held_by(path: Path) -> list[str]:
+    """Returns the names of the files whose rows are in this one: of itself, or of those that were merged into it."""
+    held = (pq.read_schema(path).metadata or {}).get(HOLDS_KEY)
+    return [path.name] if held is None else held.decode().split(",")
+
+
+@contextmanager
+def created(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file to write, which gets its name when it is whole. Raises FileExistsError if the name is taken."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     unfinished = path.with_name(f".{token_hex(16)}")  # `files` passes it over
     try:
         with open(unfinished, "xb") as file:
-            pq.write_table(rows, file, compression="zstd")
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.link(unfinished, path)
-        is_new = True
     except FileExistsError:
-        is_new = False
+        settle(path.parent)  # its writer may have been killed before
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
-    settle(path.parent)  # also for a file that was there: its writer may have been killed before
-    return is_new
+    settle(path.parent)
+
+
+def _create(path: Path, rows: pa.Table) -> bool:
+    """Writes the file. Returns whether it is new, and not in a merged file either."""
+    if any(path.name in held_by(merged) for merged in path.parent.glob("[!.]*-*.parquet")):
+        return False
+    try:
+        with created(path) as file:
+            pq.write_table(rows, file, compression="zstd")
+    except FileExistsError:
+        return False
+    return True
