@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from serving.gateway.key_text import ID, NewKey
+from serving.store.log import BadRecord
 from serving.traffic.tenants import NAME as TENANT_NAME
 
 VERSION = 1  # of the records
@@ -28,10 +29,6 @@ class Scope(StrEnum):
     REGISTRY_APPROVE = "registry:approve"
     RELEASE = "release"
     ADMIN = "admin"
-
-
-class BadRecord(ValueError):
-    """The record cannot be understood, or contradicts those before it. The text says why, and quotes no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,7 @@ def folded(keys: Keys, record: bytes) -> Keys:
     raise BadRecord("is of a kind that this release does not know; use the release that wrote it, or a newer one")
 
 
-def closed_by(record: bytes, keys: Keys) -> Keys:
+def closed_by(keys: Keys, record: bytes) -> Keys:
     """Returns the keys after a record that could not be folded: those that it names are revoked.
 
     It may have ended them. Without this, a revocation by a newer release would have no effect here.

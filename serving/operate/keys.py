@@ -17,12 +17,13 @@ from rich.table import Table
 
 from serving.config import SettingsError, load_settings
 from serving.core.clock import Calendar
-from serving.gateway.key_log import Busy, KeyLog, RecordsUnreadable
+from serving.gateway.key_log import KeyLog
 from serving.gateway.key_text import NewKey, id_of, make_key
 from serving.gateway.keys import Key, Scope
 from serving.operate import key_changes
 from serving.operate.key_changes import Change, Refused
 from serving.operate.moments import shown, span_s
+from serving.store.log import Busy, RecordsUnreadable
 from serving.store.objects import BadPath, StoreUnreachable, scheme_of
 from serving.store.place import NoState, state_place
 from serving.traffic.tenants import NAME as TENANT_NAME

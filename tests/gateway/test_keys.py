@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.gateway.key_text import NewKey, id_of, make_key, presented, scrubbed
-from serving.gateway.keys import BadRecord, Key, Scope, closed_by, folded
+from serving.gateway.keys import Key, Scope, closed_by, folded
+from serving.store.log import BadRecord
 from tests.gateway.stories import NOW_S, creation, fixed, keys_of, revocation, rotation
 
 randomness = st.binary(min_size=32, max_size=32)
@@ -163,10 +164,10 @@ def test_a_void_record_stands_in_for_one_that_was_lost() -> None:
 def test_a_key_named_by_a_record_of_the_future_is_closed() -> None:
     new, other = fixed(1), fixed(2)
     keys = keys_of(creation(new), creation(other))
-    closed = closed_by(json.dumps({"version": 2, "kind": "suspended", "key": new.id}).encode(), keys)
+    closed = closed_by(keys, json.dumps({"version": 2, "kind": "suspended", "key": new.id}).encode())
     assert [closed[key.id].state(NOW_S) for key in (new, other)] == ["revoked", "active"]
     for record in (b"{", b"[]", b'{"key": 5}', b'{"key": ["x"], "old": "nobody"}'):
-        assert closed_by(record, keys) == keys
+        assert closed_by(keys, record) == keys
 
 
 @given(
