@@ -32,6 +32,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
         "serving.telemetry.served_features",
         "serving.traffic",
     ),
+    "serving.registry": ("serving.store",),
     "serving.features": (),
     "serving.features.backend": ("serving.core", "serving.features", "serving.runtime.settling"),
     "serving.cache": ("serving.core", "serving.protocol", "serving.runtime.settling", "serving.store"),

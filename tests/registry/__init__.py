@@ -1,0 +1,1 @@
+"""Tests the registry: records, what follows from them, what a version is made of, and what is refused."""
