@@ -19,6 +19,7 @@ from rich.table import Table
 from serving import explain as explaining
 from serving.config import Settings, SettingsError, load_settings
 from serving.operate import cache, features, features_offline, keys
+from serving.operate.registry import commands as registry
 
 app = typer.Typer(
     name="headway",
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app)
 app.add_typer(cache.app)
+app.add_typer(registry.app)
 features.app.add_typer(features_offline.app)
 app.add_typer(features.app)
 out = Console(soft_wrap=True)
@@ -282,8 +284,14 @@ def drain_on_notice() -> None:
 
 
 def _load(config: Path) -> Settings:
+    """Returns the settings, with what the registry tells of their models."""
     with _mistakes_printed():
-        return load_settings(config)
+        settings = load_settings(config)
+        if all(model.is_resolved for model in settings.models):
+            return settings
+        from serving.cluster.registered import resolved
+
+        return resolved(settings, lambda text: err.print(text, style="dim", markup=False, highlight=False))
 
 
 @contextmanager
@@ -306,6 +314,8 @@ def _check_factories(settings: Settings) -> None:
     mistakes = []
     for index, model in enumerate(settings.models):
         key = ("models", index, "factory")
+        if model.reference is not None:
+            continue  # its code is in the registry
         try:
             find_factory(model.factory, settings.folder)
         except Exception as error:  # the module is the user's code: importing it may raise anything

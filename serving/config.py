@@ -5,7 +5,7 @@ file says what is served. `models.spec` checks what a model declares, so each ru
 lists every setting with its default and meaning; `headway settings --markdown` prints that table.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,11 +24,11 @@ from pydantic import model_validator as checks_all
 
 from models.spec import Execution, Limits, ModelSpec, Precision, Resources, TensorSpec
 from serving.config_features import BoundFeaturesSettings, InlineOrFile
-from serving.config_mistakes import mistakes
+from serving.config_mistakes import mistakes, told_mistakes
 from serving.config_section import Section
 from serving.config_source import KeyPath, SettingsError, Source, read_source
 from serving.config_values import (
-    ImportString,
+    Factory,
     JsonText,
     KeySetPlace,
     Labels,
@@ -43,6 +43,7 @@ from serving.config_values import (
     WholeOrNumber,
 )
 from serving.port_ranges import FAST_GRPC, RAY_GRPC, RAY_HTTP
+from serving.registry.reference import Reference, reference_in
 from serving.traffic.tenants import Tenant
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -439,8 +440,9 @@ class ModelSettings(Section):
 
     name: ModelName = Field(description="The model's name in the URL: `/v2/models/<name>/infer`.")
     version: Version = Field("1", description="The version shown to clients.")
-    factory: ImportString = Field(
-        description="`package.module:attribute`: a module class, or a function that returns a module."
+    factory: Factory = Field(
+        description="`package.module:attribute`: a module class, or a function that returns a module. `registry:model` "
+        "or `registry:model@v4`: a version of the registry, which says what the model is. See docs/registry.md."
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -452,8 +454,16 @@ class ModelSettings(Section):
         description="Tensors begin with the batch dimension, so that requests can share a batch. `false`: the model "
         "has no batch dimension and gets one request at a time, as with Triton's `max_batch_size: 0`.",
     )
-    inputs: list[TensorSettings] = Field(min_length=1, description="The tensors of a request.")
-    outputs: list[TensorSettings] = Field(min_length=1, description="The tensors of an answer.")
+    inputs: list[TensorSettings] = Field(
+        default_factory=list,
+        validate_default=True,
+        description="The tensors of a request. Needed, unless the model comes from the registry.",
+    )
+    outputs: list[TensorSettings] = Field(
+        default_factory=list,
+        validate_default=True,
+        description="The tensors of an answer. Needed, unless the model comes from the registry.",
+    )
     latency_budget_ms: float | None = Field(
         None,
         description="How long clients are ready to wait. Requests that cannot be answered in time are refused, in an "
@@ -517,11 +527,47 @@ class ModelSettings(Section):
     @classmethod
     def _check_tensors(cls, tensors: list[TensorSettings], info: ValidationInfo) -> list[TensorSettings]:
         """Raises ValueError with one line per mistake that depends on whether the model is batched."""
+        factory = info.data.get("factory")
+        if not tensors and info.field_name != "state" and factory and not reference_in(factory):
+            raise ValueError("needs at least 1 entry")
         batched = info.data.get("batched", True)
         by_tensor = enumerate(tensor.mistakes(batched=batched) for tensor in tensors)
         if mistakes := [f"[{index}].{mistake}" for index, several in by_tensor for mistake in several]:
             raise ValueError("\n".join(mistakes))
         return tensors
+
+    _declared: dict[str, Any] | None = PrivateAttr(None)
+
+    @property
+    def reference(self) -> Reference | None:
+        """The version of the registry that the model is; None for a model that the settings describe themselves."""
+        return reference_in(self.factory)
+
+    @property
+    def is_resolved(self) -> bool:
+        """False while only the registry knows what the model is."""
+        return (reference := self.reference) is None or bool(reference.digest)
+
+    def resolved(self, reference: Reference, told: Mapping[str, Any]) -> "ModelSettings":
+        """Returns the settings with what the registry tells of a version; what these settings say takes precedence.
+
+        Raises SettingsError if the result is not possible."""
+        declared = self.as_mapping() | {"factory": str(reference._replace(digest=""))}
+        told = {key: value for key, value in told.items() if key not in ("factory", "options")}
+        merged = {
+            key: {**told[key], **declared[key]} for key in ("limits", "resources") if told.get(key) and key in declared
+        }
+        pinned = merged | {"factory": str(reference), "version": reference.number}
+        try:
+            made = ModelSettings.model_validate({**told, **declared, **pinned})
+        except ValidationError as error:
+            raise SettingsError(told_mistakes(error, ModelSettings)) from None
+        made._declared = declared | {"version": reference.number}
+        return made
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Returns what was set, as plain data. Of a version of the registry, its name and not its content."""
+        return self.model_dump(exclude_unset=True) if self._declared is None else dict(self._declared)
 
     def fewest_replicas(self) -> int:
         return self.scaling.min_replicas if self.scaling else self.replicas
@@ -555,13 +601,55 @@ class ModelSettings(Section):
             raise ValueError(f"cache: answers of {kind} depend on more than the request, so they cannot be cached")
         if self.features is not None and (self.decoupled or self.state or not self.batched):
             raise ValueError("features: fill inputs of models without state that answer each row of a batch once")
-        self.spec()
+        if self.is_resolved:
+            self.spec()
+        elif mistake := self._mistake_of_reference():
+            raise ValueError(mistake)
         return self
+
+    def _mistake_of_reference(self) -> str | None:
+        """Returns what the settings may not say of a model that the registry describes."""
+        if known := [key for key in OF_THE_REGISTRY if key in self.model_fields_set]:
+            return f"{known[0]}: comes from the registry; take it out, and push a version that has it"
+        if "version" in self.model_fields_set and (self.reference is None or self.version != self.reference.number):
+            return "version: comes from the registry; name it in the factory, as in registry:model@v4"
+        return None
+
+
+OF_THE_REGISTRY = (
+    "options",
+    "batched",
+    "inputs",
+    "outputs",
+    "decoupled",
+    "state",
+    "precision",
+    "channels_last",
+    "tolerance",
+    "labels",
+)
+OF_THE_SERVER = ("name", "version", "replicas", "scaling", "cache", "tenants")  # what no version says of itself
 
 
 # What a model's settings say in the spec's own types.
 _CONVERTED = {"inputs", "outputs", "state", "resources", "limits", "replicas", "labels"}
 _SAME = {field.name for field in fields(ModelSpec) if field.init} & ModelSettings.model_fields.keys() - _CONVERTED
+
+
+class RegistrySettings(Section):
+    """Settings of the registry of models."""
+
+    place: StatePlace | None = Field(
+        None,
+        description="Where versions of models and their history are kept: a folder, `file:///folder`, or "
+        "`s3://bucket/folder` that several machines share. Unset: `registry` in `server.state`.",
+    )
+    approvals: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="How many people have to approve a version before it may serve. Never its author.",
+    )
 
 
 class TenantSettings(Section):
@@ -601,6 +689,9 @@ class Settings(Section):
         description="Who may ask how much. Where tenants are declared, every tenant has a quota, also one that is not "
         "named here. Empty: no quotas.",
     )
+    registry: RegistrySettings = Field(
+        default_factory=RegistrySettings, description="The registry of models. See docs/registry.md."
+    )
     features: InlineOrFile | None = Field(
         None,
         description="The feature store: entities and feature views, or a file beside the settings that holds them. "
@@ -633,6 +724,15 @@ class Settings(Section):
         """Returns how many replicas of all models may run at a time."""
         return sum(model.most_replicas() for model in self.models)
 
+    def with_models(self, models: Sequence[ModelSettings]) -> "Settings":
+        """Returns the settings with these models. Raises SettingsError if they do not fit together."""
+        try:
+            made = Settings.model_validate(self.as_mapping() | {"models": list(models)})
+        except ValidationError as error:
+            raise SettingsError(told_mistakes(error, Settings)) from None
+        made._source = self._source
+        return made
+
     def model(self, name: str) -> ModelSettings:
         """Returns the settings of the model of this name. Raises StopIteration if there is none."""
         return next(model for model in self.models if model.name == name)
@@ -640,7 +740,8 @@ class Settings(Section):
     def as_mapping(self, model: str | None = None) -> dict[str, Any]:
         """Returns what was set, as plain data for `model_validate`. model: leaves out all other models."""
         chosen = [one for one in self.models if model in (None, one.name)]
-        told = self.model_copy(update={"models": chosen}).model_dump(exclude_unset=True)
+        told = self.model_copy(update={"models": []}).model_dump(exclude_unset=True)
+        told["models"] = [one.as_mapping() for one in chosen]
         for tenant in told.get("tenants", {}).values():
             if tenant.get("models") is not None:
                 tenant["models"] = [name for name in tenant["models"] if model in (None, name)]
@@ -658,6 +759,8 @@ class Settings(Section):
             if model.features is not None:
                 if self.features is None:
                     raise ValueError(f"models[{index}].features: the settings declare no views under `features`")
+                if not model.is_resolved:
+                    continue
                 inputs = {tensor.name: tensor for tensor in model.spec().inputs}
                 if mistake := model.features.mistake(self.features.declared(), inputs):
                     raise ValueError(f"models[{index}].features.{mistake}")
@@ -683,8 +786,12 @@ def load_settings(path: str | Path) -> Settings:
 
 
 def source_of(settings: Settings, key: KeyPath) -> str:
-    """Returns where the value at this key came from: `demo.yaml:14`, or `default`."""
+    """Returns where the value at this key came from: `demo.yaml:14`, `registry`, or `default`."""
     source = settings.source
-    if source is None or key not in source.lines:
-        return "default"
-    return f"{source.path}:{source.lines[key]}"
+    if source is not None and key in source.lines:
+        return f"{source.path}:{source.lines[key]}"
+    if len(key) > 2 and key[0] == "models":
+        model = settings.models[int(key[1])]
+        if model.reference is not None and key[2] in model.model_fields_set:
+            return "registry"
+    return "default"

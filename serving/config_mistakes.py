@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from serving.config_source import KeyPath, Source
+from serving.config_source import KeyPath, Source, written
 
 # The check of a whole section begins its message with the key at fault: "datatype: 'FP31' is not one of ...".
 NAMED_KEY = re.compile(r"(?P<key>([a-z_]+|\[\d+\])(\[\d+\])?(\.[A-Za-z_]\w*(\[\d+\])?)*): (?P<text>.*)", re.DOTALL)
@@ -60,6 +60,12 @@ def mistakes(error: ValidationError, root: type[BaseModel], source: Source) -> l
     described = [mistake for details in error.errors(include_url=False) for mistake in describe(details, root)]
     described.sort(key=lambda mistake: source.line_of(mistake[0]) or 0)
     return [f"{source.locate(key)}: {text}" for key, text in described]
+
+
+def told_mistakes(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """Returns one line per mistake, for settings that are not in a file."""
+    described = [mistake for details in error.errors(include_url=False) for mistake in describe(details, root)]
+    return [f"{written(key)}: {text}" if key else text for key, text in described]
 
 
 def fields_at(root: type[BaseModel], key: KeyPath) -> list[str]:

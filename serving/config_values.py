@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from serving.names import FRONT, NAME_CHARACTERS
+from serving.registry.reference import reference_in
 from serving.text_file import UnreadableText, read_lines
 from serving.traffic.tenants import NAME as TENANT_NAME
 
@@ -75,6 +76,10 @@ def _free(name: str) -> str:
     return name
 
 
+def _factory(factory: str) -> str:
+    return factory if reference_in(factory) else _import_string(factory)
+
+
 def _import_string(factory: str) -> str:
     if factory.startswith("."):
         raise ValueError(f"{factory!r} is relative; write the whole path: package.module:attribute")
@@ -138,6 +143,7 @@ def _positive(weight: float) -> float:
 Origin = Annotated[str, AfterValidator(_origin)]
 ModelName = Annotated[str, AfterValidator(_path_segment), AfterValidator(_free)]
 Version = Annotated[str, BeforeValidator(_text_of_whole), AfterValidator(_path_segment)]
+Factory = Annotated[str, AfterValidator(_factory)]
 ImportString = Annotated[str, AfterValidator(_import_string)]
 JsonText = Annotated[str, AfterValidator(_json)]
 StatePlace = Annotated[str, AfterValidator(_state)]

@@ -25,6 +25,11 @@ def read_text(path: Path) -> str:
             content = file.read(LARGEST_BYTES + 1)  # some files (/dev/zero) never end
     except OSError as error:
         raise UnreadableText(f"cannot be read: {error.strerror}") from error
+    return text_of(content)
+
+
+def text_of(content: bytes) -> str:
+    """Returns the text in a file's content, as `read_text` does. Raises `UnreadableText`."""
     if len(content) > LARGEST_BYTES:
         raise UnreadableText(f"is larger than {LARGEST_BYTES >> 20} MiB, the most that is read of a text file")
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
@@ -43,5 +48,14 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """Returns the file's lines without blanks around them, and no empty lines at the end. Raises `UnreadableText`."""
+    return _lines(read_text(path))
+
+
+def lines_of(content: bytes) -> list[str]:
+    """Returns the lines in a file's content, as `read_lines` does. Raises `UnreadableText`."""
+    return _lines(text_of(content))
+
+
+def _lines(text: str) -> list[str]:
     # `splitlines` would also end a line at characters that a label may hold, such as U+2028.
-    return [line.strip() for line in read_text(path).rstrip().split("\n")]
+    return [line.strip() for line in text.rstrip().split("\n")]

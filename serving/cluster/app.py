@@ -21,6 +21,7 @@ from serving.cluster.deployments import HEALTH_CHECK_PERIOD_S, LOGGING, grpc_rel
 from serving.cluster.features import bound_features, shown
 from serving.cluster.front.front import Front
 from serving.cluster.limits import surge_percent
+from serving.cluster.registered import artifact_of, resolved
 from serving.cluster.replica.caching import caching
 from serving.cluster.replica.replica import ModelReplica
 from serving.cluster.replica.watching import watching
@@ -77,6 +78,7 @@ def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> 
         grpc_relay(server),
         caching(settings, spec.name),
         bound_features(settings, spec.name),
+        artifact_of(settings, spec.name),
     )
 
 
@@ -97,7 +99,8 @@ def model_application(args: dict[str, Any]) -> Application:
 
 
 def _settings(args: dict[str, Any]) -> Settings:
-    return Settings.model_validate(args["settings"])
+    """Returns the settings in a manifest, with what the registry tells of their models."""
+    return resolved(Settings.model_validate(args["settings"]))
 
 
 def deploy(settings: Settings, *, gpus: bool, only: str | None = None, free: Mapping[str, float] | None = None) -> None:

@@ -44,7 +44,7 @@ def registration(author: Author, digest: str) -> Decide:
 
     def decide(records: Records) -> bytes:
         state = fold(records)
-        if version := state.of_digest(digest):
+        if version := state.of_digest(digest):  # not of an archived one, whose files may be gone
             raise AlreadyRegistered(version)
         number = str(1 + max((int(one) for one in state.versions if one.isdecimal()), default=0))
         return author.record("registered", version=number, digest=digest)

@@ -73,7 +73,8 @@ class State:
         raise UnknownVersion(f"there is no version {text!r}; there is {known}")
 
     def of_digest(self, digest: str) -> Version | None:
-        return next((version for version in self.versions.values() if version.digest == digest), None)
+        """Returns the version with this content that is not archived. None if there is none."""
+        return next((one for one in self.versions.values() if one.digest == digest and not one.archived), None)
 
     def before(self) -> str | None:
         """Returns the version that was stable before the one that is, and can be so again. None if there is none."""

@@ -39,7 +39,7 @@ class Busy(Exception):
 
 
 class RecordsUnreadable(Exception):
-    """A record cannot be read, so none was written: a decision made without it could be wrong."""
+    """A record cannot be read, so nothing was decided: a decision made without it could be wrong."""
 
 
 def _unchanged(state: State, record: bytes) -> State:
@@ -120,6 +120,11 @@ class Log(Generic[State]):
         self.last = last
         return bool(records)
 
+    def check_readable(self) -> None:
+        """Raises RecordsUnreadable if a record could not be read, so that the state may be wrong."""
+        if self.unreadable:
+            raise RecordsUnreadable("; ".join(map(str, self.unreadable[:5])))
+
     async def append(self, decide: Callable[[State], bytes], *, in_any_case: bool = False) -> int:
         """Adds the record that `decide` makes of the state as it then is, reads it back, and returns its number.
 
@@ -130,8 +135,8 @@ class Log(Generic[State]):
         """
         for _ in range(ATTEMPTS):
             await self.read_new()
-            if self.unreadable and not in_any_case:
-                raise RecordsUnreadable("; ".join(map(str, self.unreadable[:5])))
+            if not in_any_case:
+                self.check_readable()
             number = self.last + 1
             record = decide(self.state)
             self._fold(self.state, record)  # a record that nobody could fold is not written

@@ -2,7 +2,7 @@
 
 Objects are created once and never changed or deleted, so a reader that knows how far it has read needs only what came
 after. Knows nothing of what the objects mean. `serving/testing/objects.py` is the twin in memory; both keep the same
-contract (`tests/store/test_objects.py`).
+contract (`tests/store/test_objects.py`). Large files, and removing, are in `files.py`.
 """
 
 import asyncio
@@ -72,20 +72,27 @@ def open_store(place: str) -> "Objects":
     Credentials and region of S3 are found as AWS's own tools find them in the environment. Raises BadPath,
     StoreUnreachable if a folder cannot be created, and ModuleNotFoundError with advice without `headway[auth]`.
     """
+    return Objects(*opened(place), place)
+
+
+def opened(place: str) -> tuple[Any, Path | None]:
+    """Returns obstore's store at this place, and the folder of a local one. Raises what `open_store` raises."""
     try:
         from obstore.store import LocalStore, from_url
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("keys need an object store: pip install 'headway[auth]'", name="obstore") from None
+        raise ModuleNotFoundError(
+            "an object store needs obstore: pip install 'headway[auth]'", name="obstore"
+        ) from None
     scheme, rest = scheme_of(place)
     if scheme == "file":
         root = Path(rest)
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return Objects(LocalStore(root), root, place)
+            return LocalStore(root), root
         except (OSError, ValueError) as error:
             raise StoreUnreachable(f"{root}: {getattr(error, 'strerror', None) or type(error).__name__}") from None
     try:
-        return Objects(from_url(place), None, place)
+        return from_url(place), None
     except Exception as error:
         raise BadPath(f"{place}: {_first_line(error)}") from None
 
@@ -123,24 +130,24 @@ class Objects:
 
         checked(path)
         await self._is_there()
-        await _asked(obstore.put_async(self._store, path, data, mode="create"))
+        await asked(obstore.put_async(self._store, path, data, mode="create"))
         if self._root is not None:
-            await _asked(asyncio.to_thread(_settle, self._root / path))
+            await asked(asyncio.to_thread(settle, self._root / path))
 
     async def get(self, path: str, most_bytes: int = MOST_BYTES) -> bytes:
         import obstore
 
         checked(path)
         await self._is_there()
-        found = await _asked(obstore.get_async(self._store, path), may_miss=True)
+        found = await asked(obstore.get_async(self._store, path), may_miss=True)
         if (size := found.meta["size"]) > most_bytes:
             raise ObjectTooLarge(f"{path} has {size} bytes; at most {most_bytes} are read")
-        return bytes(await _asked(found.bytes_async()))
+        return bytes(await asked(found.bytes_async()))
 
     async def paths(self, folder: str, after: str = "") -> list[str]:
         checked(folder)
         await self._is_there()
-        return sorted(await _asked(self._listed(folder, after or None)))
+        return sorted(await asked(self._listed(folder, after or None)))
 
     async def _listed(self, folder: str, after: str | None) -> list[str]:
         import obstore
@@ -148,11 +155,11 @@ class Objects:
         return [found["path"] async for many in obstore.list(self._store, folder, offset=after) for found in many]
 
     async def _is_there(self) -> None:
-        if self._root is not None and not await _asked(asyncio.to_thread(self._root.is_dir)):
+        if self._root is not None and not await asked(asyncio.to_thread(self._root.is_dir)):
             raise StoreUnreachable(f"{self._root} is not there")
 
 
-async def _asked(call: Awaitable[T], *, may_miss: bool = False) -> T:
+async def asked(call: Awaitable[T], *, may_miss: bool = False, limit_s: float = CALL_S) -> T:
     """Awaits a call of obstore. Raises our exceptions in place of its own.
 
     may_miss: whether an object that is not found is missing, and not the store.
@@ -160,10 +167,10 @@ async def _asked(call: Awaitable[T], *, may_miss: bool = False) -> T:
     from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
     try:
-        async with asyncio.timeout(CALL_S):
+        async with asyncio.timeout(limit_s):
             return await call
     except TimeoutError:
-        raise StoreUnreachable(f"the object store did not answer in {CALL_S:.0f} s") from None
+        raise StoreUnreachable(f"the object store did not answer in {limit_s:.0f} s") from None
     except (NotFoundError, FileNotFoundError) as error:
         text = _first_line(error)
         if may_miss and "NoSuchBucket" not in str(error):
@@ -175,7 +182,7 @@ async def _asked(call: Awaitable[T], *, may_miss: bool = False) -> T:
         raise StoreUnreachable(f"{type(error).__name__}: {_first_line(error)}") from error
 
 
-def _settle(path: Path) -> None:
+def settle(path: Path) -> None:
     """Writes the file and its name to the disk; until then, a power cut may leave an empty file."""
     for place in (path, path.parent):
         file = os.open(place, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The place where a server keeps what must outlive it: keys and the audit."""
+"""The places where a server keeps what must outlive it: keys and the audit, and the registry of models."""
 
 from pathlib import Path
 
@@ -16,3 +16,8 @@ def state_place(setting: str | None) -> str:
         return str(Path.home() / ".headway" / "state")
     except RuntimeError:
         raise NoState("this user has no home folder to keep keys in; set server.state to a folder") from None
+
+
+def registry_place(setting: str | None, state: str | None) -> str:
+    """Returns where the registry is: as `registry.place` says, else in the state. Raises NoState."""
+    return setting if setting is not None else f"{state_place(state).rstrip('/')}/registry"

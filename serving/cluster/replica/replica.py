@@ -32,6 +32,7 @@ from serving.cluster.front.grpc_relay import GrpcRelay
 from serving.cluster.front.pages import admin_token_here
 from serving.cluster.front.switches import ClusterSwitches, LogSwitch, TraceSwitch
 from serving.cluster.limits import check_memory
+from serving.cluster.registered import Artifact, fetched
 from serving.cluster.replica import debug, grpc_door, http_door, measuring
 from serving.cluster.replica.caching import Caching, open_cache
 from serving.cluster.replica.counting import QuotaRecorder, quota_reader
@@ -76,7 +77,10 @@ class ModelReplica:
         relay: GrpcRelay | None = None,
         caching: Caching | None = None,
         features: Bound | None = None,
+        artifact: Artifact | None = None,
     ) -> None:
+        if artifact is not None:
+            spec = await fetched(spec, artifact)
         self._name = serve.get_replica_context().replica_tag
         quota, self._sharing = await open_quota(access, self._name)
         recorder = Recorder(weights) if quota is None else QuotaRecorder(weights, quota)

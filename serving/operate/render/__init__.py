@@ -13,4 +13,6 @@ def advice(settings: Settings) -> list[str]:
         found.append("server.redis: is unset, so every replica keeps to an equal share of each tenant's limits")
     if settings.features is not None and server.redis is None:
         found.append("server.redis: is unset, so the feature store keeps nothing, and every feature is unavailable")
+    if any(model.reference for model in settings.models) and "s3://" not in (settings.registry.place or ""):
+        found.append("registry.place: versions have to be where all pods read them, in s3://bucket/folder")
     return found
