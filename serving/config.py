@@ -609,9 +609,12 @@ class ModelSettings(Section):
 
     def _mistake_of_reference(self) -> str | None:
         """Returns what the settings may not say of a model that the registry describes."""
+        assert self.reference is not None
+        if self.name != self.reference.model:
+            return f"name: a model of the registry is served by its own name, {self.reference.model!r}"
         if known := [key for key in OF_THE_REGISTRY if key in self.model_fields_set]:
             return f"{known[0]}: comes from the registry; take it out, and push a version that has it"
-        if "version" in self.model_fields_set and (self.reference is None or self.version != self.reference.number):
+        if "version" in self.model_fields_set and self.version != self.reference.number:
             return "version: comes from the registry; name it in the factory, as in registry:model@v4"
         return None
 

@@ -10,6 +10,7 @@ import yaml
 from serving.cluster.environment import serves_grpc
 from serving.cluster.haproxy.command import real_binary
 from serving.cluster.probes import answers_over_grpc
+from serving.cluster.registered import resolved
 from serving.config import Settings, load_settings
 from serving.operate.launch import Cluster
 
@@ -60,7 +61,7 @@ def settings_file(folder: Path, *models: Mapping[str, object], **server: object)
 
 def started(path: Path) -> Iterator[Cluster]:
     """Starts a cluster, yields it, and stops it. Checks that it ends only its own processes."""
-    settings: Settings = load_settings(path)
+    settings: Settings = resolved(load_settings(path))
     said: list[str] = []
     cluster = Cluster(settings, path, said.append)
     bystander = subprocess.Popen(["sleep", "infinity"])

@@ -56,7 +56,7 @@ class Registry:
 
     def settings(self, factory: str = "registry:ranker", approvals: int = 1, **more: object) -> Settings:
         path = self._folder / "headway.yaml"
-        model = {"name": "m", "factory": factory, **more}
+        model = {"name": "ranker", "factory": factory, **more}
         registry = {"place": str(self.place), "approvals": approvals}
         path.write_text(yaml.safe_dump({"registry": registry, "models": [model]}))
         return load_settings(path)
@@ -69,7 +69,7 @@ class Registry:
 
     def wanted(self, factory: str = "registry:ranker") -> tuple[ModelSpec, Artifact]:
         settings = resolved(self.settings(factory))
-        found = artifact_of(settings, "m")
+        found = artifact_of(settings, "ranker")
         assert found is not None
         return settings.model_specs()[0], found
 
@@ -87,8 +87,8 @@ def test_the_settings_get_the_model_from_its_version(registry: Registry) -> None
     assert not settings.models[0].is_resolved
     said: list[str] = []
     (model,) = resolved(settings, said.append).models
-    assert said == ["m: v1 of the registry"]
-    assert (model.name, model.version, model.inputs[0].shape) == ("m", "1", [-1, 2])
+    assert said == ["ranker: v1 of the registry"]
+    assert (model.name, model.version, model.inputs[0].shape) == ("ranker", "1", [-1, 2])
     assert model.labels == {"y": ["cat", "dog"]}
     assert model.limits.max_queue_requests == 100
     assert model.factory == f"registry:ranker@v1#{registry.versions[0].digest}"
@@ -119,7 +119,7 @@ def test_what_cannot_serve_is_told_with_its_line(registry: Registry) -> None:
         "`headway registry approve ranker@v2` adds one"
     )
     assert "there is no version '9'" in registry.mistake("registry:ranker@v9")
-    assert "has no model 'rankr'" in registry.mistake("registry:rankr")
+    assert "has no model 'rankr'" in registry.mistake("registry:rankr", name="rankr")
     assert "has 1 of 2 approvals" in registry.mistake("registry:ranker@v1", approvals=2)
     assert "limits.max_batch_rows: must be at least 1" in registry.mistake(
         "registry:ranker", limits={"max_batch_rows": 0}
@@ -130,6 +130,7 @@ def test_what_cannot_serve_is_told_with_its_line(registry: Registry) -> None:
     ("factory", "more", "why"),
     [
         ("registry:", {}, "names no model of the registry"),
+        ("registry:ranker", {"name": "other"}, "name: a model of the registry is served by its own name, 'ranker'"),
         ("registry:ranker", {"inputs": []}, "inputs: comes from the registry"),
         ("registry:ranker", {"options": {}}, "options: comes from the registry"),
         ("registry:ranker", {"version": "1"}, "version: comes from the registry"),
@@ -153,8 +154,8 @@ def test_a_registry_that_cannot_be_reached_is_told(registry: Registry, tmp_path:
 def test_a_manifest_names_the_version_and_not_its_content(registry: Registry) -> None:
     settings = resolved(registry.settings(replicas=2))
     of_front, of_model = (one["args"]["settings"] for one in yaml.safe_load(serve_config(settings))["applications"])
-    assert of_front["models"] == [{"name": "m", "factory": "registry:ranker@v1"}]
-    assert of_model["models"] == [{"name": "m", "factory": "registry:ranker@v1", "replicas": 2, "version": "1"}]
+    assert of_front["models"] == [{"name": "ranker", "factory": "registry:ranker@v1"}]
+    assert of_model["models"] == [{"name": "ranker", "factory": "registry:ranker@v1", "replicas": 2, "version": "1"}]
     again = resolved(Settings.model_validate(of_model))
     assert again.models == settings.models
 
@@ -172,10 +173,10 @@ def test_settings_without_a_model_of_the_registry_stay_as_they_are(tmp_path: Pat
 def test_another_version_has_all_else_as_it_is_set(registry: Registry) -> None:
     settings = resolved(registry.settings(replicas=2))
     with pytest.raises(Unresolved, match="has 0 of 1 approvals"):
-        asyncio.run(model_settings(settings, "m", "2"))
+        asyncio.run(model_settings(settings, "ranker", "2"))
     registry.approve("2")
-    candidate = asyncio.run(model_settings(settings, "m", "2"))
-    assert (candidate.name, candidate.version, candidate.replicas) == ("m", "2", 2)
+    candidate = asyncio.run(model_settings(settings, "ranker", "2"))
+    assert (candidate.name, candidate.version, candidate.replicas) == ("ranker", "2", 2)
     assert candidate.factory == f"registry:ranker@v2#{registry.versions[1].digest}"
 
 

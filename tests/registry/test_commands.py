@@ -197,7 +197,7 @@ def test_a_model_yaml_with_a_mistake_is_refused_with_its_line(why: str, headway:
 
 def test_a_registry_is_where_the_settings_say(folder: Path, tmp_path: Path) -> None:
     settings = tmp_path / "headway.yaml"
-    settings.write_text("registry: {place: ./versions}\nmodels: [{name: m, factory: 'registry:ranker'}]\n")
+    settings.write_text("registry: {place: ./versions}\nmodels: [{name: ranker, factory: 'registry:ranker'}]\n")
     runner = CliRunner()
     result = runner.invoke(app, ["registry", "push", str(folder), *PUSH, "--config", str(settings)])
     assert result.exit_code == 0, result.output
