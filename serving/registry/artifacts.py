@@ -18,7 +18,7 @@ from serving.registry.inspection import inspect
 from serving.registry.log import ModelLog
 from serving.registry.manifest import MOST_MANIFEST_BYTES, BadManifest, File, Manifest, names_mistake, parsed
 from serving.registry.state import State, Version, fold
-from serving.store.files import FileStore
+from serving.store.files import UNFINISHED, FileStore
 from serving.store.objects import AlreadyExists, NoSuchObject, ObjectStore, ObjectTooLarge
 
 SETTLED_S = 24 * 3600  # what a push has written may wait this long for its record
@@ -175,6 +175,12 @@ def waste(model: str, state: State, ages_s: Mapping[str, int]) -> Waste:
         whole=tuple(path for path in old if parts[path][0] not in known),
         archived=tuple(path for path in old if parts[path][0] in known and parts[path][1:] != ["manifest.json"]),
     )
+
+
+async def find_unfinished(store: FileStore, now_s: int) -> tuple[str, ...]:
+    """Returns what is left of uploads that were killed. Raises StoreUnreachable."""
+    ages_s = await store.ages_s(UNFINISHED, now_s)
+    return tuple(path for path, age_s in ages_s.items() if age_s >= SETTLED_S)
 
 
 async def find_waste(store: FileStore, model: str, now_s: int) -> Waste:

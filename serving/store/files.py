@@ -6,8 +6,10 @@ what no record names. `serving/testing/files.py` is the twin in memory; both kee
 """
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
 
 from serving.store.objects import (
@@ -24,6 +26,7 @@ from serving.store.objects import (
 
 PIECE_BYTES = 16 << 20  # of a file that is copied; S3 takes ten thousand of them
 AT_A_TIME = 4  # pieces: at most 64 MiB of a file are in memory
+UNFINISHED = "unfinished"  # the folder of uploads to a folder; what stays there was killed
 SLOWEST_BYTES_PER_S = 1 << 20  # of a store that is not down
 
 
@@ -62,10 +65,11 @@ class Files(Objects):
         await self._is_there()
         size = (await asyncio.to_thread(source.stat)).st_size
         limit_s = CALL_S + size / SLOWEST_BYTES_PER_S
+        if self._root is not None:
+            await asked(asyncio.to_thread(_placed, source, self._root, path), limit_s=limit_s)
+            return
         options: dict[str, Any] = {"chunk_size": PIECE_BYTES, "max_concurrency": AT_A_TIME}
         await asked(obstore.put_async(self._store, path, source, **options), limit_s=limit_s)
-        if self._root is not None:
-            await asked(asyncio.to_thread(settle, self._root / path))
 
     async def download(self, path: str, target: Path, most_bytes: int) -> None:
         import obstore
@@ -112,3 +116,18 @@ class Files(Objects):
         limit_s = CALL_S + AT_A_TIME * PIECE_BYTES / SLOWEST_BYTES_PER_S
         call = obstore.get_range_async(self._store, path, start=start, length=length)
         return bytes(await asked(call, may_miss=True, limit_s=limit_s))
+
+
+def _placed(source: Path, root: Path, path: str) -> None:
+    """Copies a file into the folder of a store, whole or not at all. obstore does so too, but what it leaves when it is
+    killed lies beside the target, and no listing shows it."""
+    staged, target = root / UNFINISHED / token_hex(8), root / path
+    for folder in (staged.parent, target.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, staged)
+        settle(staged)
+        staged.replace(target)
+        settle(target)
+    finally:
+        staged.unlink(missing_ok=True)

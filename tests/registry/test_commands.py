@@ -1,6 +1,7 @@
 """Tests `headway registry` as people and programs use it: from a folder to an approved version, back, and to MLflow."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from serving.cli import app
 from serving.registry.log import Split, written
-from tests.registry.artifacts import MODEL, artifact
+from tests.registry.artifacts import FILES, MODEL, artifact
 
 Headway = Callable[..., Result]
 PUSH = ("--model", "ranker", "--by", "anna")
@@ -123,11 +124,20 @@ def test_a_rollback_takes_the_traffic_back(headway: Headway, folder: Path, place
     assert "stable" in headway("list", "ranker").stdout
 
 
-def test_archived_versions_lose_their_files_once_they_are_a_day_old(headway: Headway, folder: Path) -> None:
+def test_archived_versions_lose_their_files_once_they_are_a_day_old(
+    headway: Headway, folder: Path, place: Path
+) -> None:
     two(headway, folder)
     assert headway("archive", "ranker@v1").exit_code == 0
     assert told(headway("gc", "--dry-run", "--json")) == {"would_remove": []}
     assert "0 objects are removed" in headway("gc", "ranker").stderr
+    for path in (place / "models" / "ranker" / "versions").rglob("*"):
+        os.utime(path, (0, 0))
+    (place / "unfinished" / "killed").write_text("")
+    os.utime(place / "unfinished" / "killed", (0, 0))
+    removed = told(headway("gc", "--json"))["removed"]
+    assert removed[0] == "unfinished/killed"
+    assert sorted(path.partition("/files/")[2] for path in removed[1:]) == sorted(FILES)
     assert "good, 4 files" in headway("verify", "ranker").stderr
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.store.files import AT_A_TIME, PIECE_BYTES, FileStore, open_files
+from serving.store.files import AT_A_TIME, PIECE_BYTES, UNFINISHED, FileStore, open_files
 from serving.store.objects import BadPath, NoSuchObject, ObjectTooLarge, StoreUnreachable
 from serving.testing.files import MemoryFiles
 
@@ -122,3 +122,18 @@ def test_a_folder_that_vanished_is_down(tmp_path: Path) -> None:
                 await call
 
     asyncio.run(story())
+
+
+def test_an_upload_that_is_killed_leaves_nothing_beside_the_objects_and_what_it_leaves_is_listed(
+    tmp_path: Path,
+) -> None:
+    store, source = open_files(str(tmp_path / "store")), tmp_path / "source"
+    source.write_bytes(b"12345")
+    asyncio.run(store.upload("a/net.bin", source))
+    assert list((tmp_path / "store" / UNFINISHED).iterdir()) == []
+    (tmp_path / "store" / UNFINISHED / "0123456789abcdef").write_bytes(b"12")  # as a kill leaves it
+    assert asyncio.run(store.paths("a")) == ["a/net.bin"]
+    assert list(asyncio.run(store.ages_s(UNFINISHED, 0))) == [f"{UNFINISHED}/0123456789abcdef"]
+    with pytest.raises(StoreUnreachable):
+        asyncio.run(store.upload("a/net.bin/below", source))
+    assert len(list((tmp_path / "store" / UNFINISHED).iterdir())) == 1

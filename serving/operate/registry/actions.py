@@ -1,14 +1,23 @@
 """Actions of people on a registry, from a folder to a version and back. Prints nothing; knows no command line."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from serving.config_artifact import FILE, model_in
-from serving.registry.artifacts import BadArtifact, Found, find_waste, hashed, push, read_manifest, survey
+from serving.registry.artifacts import (
+    BadArtifact,
+    Found,
+    find_unfinished,
+    find_waste,
+    hashed,
+    push,
+    read_manifest,
+    survey,
+)
 from serving.registry.changes import Author, Decide, Refused
 from serving.registry.copies import Copies
 from serving.registry.log import ModelLog, Records, models_of
@@ -112,13 +121,15 @@ def unpack(place: str, model: str, version: Version, folder: Path) -> Manifest:
         return copy.manifest
 
 
-def cleaned(place: str, name: str, now_s: int, *, really: bool) -> tuple[str, ...]:
-    """Removes what nobody needs of a model, or only finds it, and returns the paths.
+def cleaned(place: str, names: Sequence[str], now_s: int, *, really: bool) -> list[str]:
+    """Removes what nobody needs of these models, and of uploads, or only finds it, and returns the paths.
 
     Raises RecordsUnreadable and StoreUnreachable."""
 
-    async def cleaning(store: FileStore) -> tuple[str, ...]:
-        paths = (await find_waste(store, name, now_s)).paths
+    async def cleaning(store: FileStore) -> list[str]:
+        paths = list(await find_unfinished(store, now_s))
+        for name in names:
+            paths += (await find_waste(store, name, now_s)).paths
         for path in paths if really else ():
             await store.remove(path)
         return paths

@@ -142,8 +142,7 @@ def gc_command(
     place = place_of(config, registry)
     with failures_printed():
         names = [model] if model else [one.name for one in actions.models_in(place)]
-        gone = {name: actions.cleaned(place, name, now_s(), really=not dry_run) for name in names}
-    paths = [path for many in gone.values() for path in many]
+        paths = actions.cleaned(place, names, now_s(), really=not dry_run)
     if as_json:
         print_json({"removed" if not dry_run else "would_remove": paths})
         return
