@@ -6,13 +6,11 @@ source files are code that people have read and approved; they are no concern of
 
 import json
 import stat
-import struct
-import zlib
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import IO
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo, is_zipfile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo, is_zipfile
 
 from serving.registry.pickles import holds_only_tensors, is_pickle
 
@@ -31,7 +29,6 @@ PACKED = {
     b"Rar!": "rar",
     b"\x04\x22\x4d\x18": "lz4",
 }
-_DAMAGED = (struct.error, zlib.error)  # what reading a damaged archive raises besides
 ADVICE = "save weights as safetensors, and other things as plain files"
 
 
@@ -97,7 +94,9 @@ def _inspect_archive(file: IO[bytes], size: int, name: str) -> None:
             exported = any(one.filename.endswith("/archive_format") for one in members)
             for member in members:
                 _inspect_member(archive, member, name, exported=exported)
-    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, *_DAMAGED) as error:
+    except UnsafeFile:
+        raise
+    except Exception as error:  # zipfile raises a dozen classes for damaged archives, IndexError among them
         raise UnsafeFile(f"{name}: is an archive that cannot be read: {type(error).__name__}") from None
 
 
