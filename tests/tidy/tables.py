@@ -19,7 +19,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.scaling": (),
     "serving.bounded_folder": (),
     "serving.telemetry": ("serving.bounded_folder", "serving.core"),
-    "serving.traffic": (),
+    "serving.traffic": ("serving.core.octaves",),
     "serving.store": ("models.breaker", "serving.core.clock", "serving.features.reading", "serving.traffic"),
     "serving.gateway": (
         "serving.api.admission",
