@@ -1,12 +1,13 @@
 """The central value of both wires: a model with everything that its requests use."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from serving.api.admission.bound import NO_BOUND, Bound
 from serving.api.admission.quota import Quota
 from serving.api.admission.room import Room
+from serving.api.feedback import FeedbackBox
 from serving.api.shared_memory.regions import Regions
 from serving.core.backend import Backend, Generating, Sequencing
 from serving.core.statistics import ModelStatistics, WireTimes
@@ -26,7 +27,7 @@ class ServedModel:
     config: returns the model's settings, shown under `parameters` of its configuration.
     takes_parameters: whether the backend receives the request's own parameters.
     tells_features: whether the backend can tell which features were not known.
-    witnesses: are notified of every request.
+    witnesses: are notified of every request. A list may change while requests are served.
     of_failures: is notified of requests that end with a status of 500 or more.
     regions: the shared memory to which requests may refer; None if they may not.
     totals: returns the statistics of all replicas; None if this is the only one.
@@ -36,6 +37,7 @@ class ServedModel:
     room: bounds the bytes of its requests' bodies.
     bound: tells HAProxy how many requests may be in flight.
     quota: bounds what each tenant may ask; None if nothing does.
+    feedback: takes the values that clients send back for answers.
     """
 
     name: str
@@ -53,7 +55,7 @@ class ServedModel:
     takes_parameters: bool = False
     tells_features: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
-    witnesses: tuple[Witness, ...] = ()
+    witnesses: Sequence[Witness] = ()
     of_failures: Witness | None = None
     regions: Regions | None = None
     totals: Callable[[], Awaitable[ModelStatistics]] | None = None
@@ -63,6 +65,7 @@ class ServedModel:
     room: Room = field(default_factory=Room)
     bound: Bound = NO_BOUND
     quota: Quota | None = None
+    feedback: FeedbackBox = field(default_factory=FeedbackBox)
 
     async def statistics(self) -> ModelStatistics:
         """Returns the statistics, summed over all replicas."""

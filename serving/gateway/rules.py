@@ -30,6 +30,7 @@ NEEDS: dict[Action, Scope | None] = {
     Action.KEYS: Scope.ADMIN,
     Action.FEATURES_READ: Scope.PREDICT,
     Action.FEATURES_WRITE: Scope.FEATURES_WRITE,
+    Action.FEEDBACK: Scope.FEEDBACK,
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from serving.core.outcome import Outcome
 from serving.telemetry.histogram import Histogram
-from serving.telemetry.recorder import MS, Recorder
+from serving.telemetry.recorder import MS, Recorder, named
 
 SOURCES = ("memory", "shared", "flight")  # where an answer was found: values of `cache.backend.Source`
 FAILURES = ("open", "slow", "busy", "garbage", "failed")  # why the shared store was of no use
@@ -20,6 +20,8 @@ class CacheCounts:
     answered: requests by the source of their answer. missed: requests that had to be computed.
     look_ups: duration of look-ups in the shared store; requests that arrive together share one.
     failures: look-ups, and answers to store, with which the shared store was of no use, by reason.
+    ended: requests without an answer that were not computed themselves, by (outcome, reason): they waited for the
+        answer to an equal one.
     saved_ns: device time that computing the answered requests would have taken. answers, bytes: in memory now.
     """
 
@@ -27,6 +29,7 @@ class CacheCounts:
     missed: int = 0
     look_ups: Histogram = field(default_factory=lambda: Histogram(LOOK_UP_NS))
     failures: Counter[str] = field(default_factory=Counter)
+    ended: Counter[tuple[str, str]] = field(default_factory=Counter)
     saved_ns: int = 0
     answers: int = 0
     bytes: int = 0
@@ -65,6 +68,7 @@ class CacheRecorder:
         self._counts.missed += 1
 
     def ended(self, tenant: str, outcome: Outcome) -> None:
+        self._counts.ended[named(outcome)] += 1
         self._recorder.request_ended(tenant, outcome)
 
     def looked_up(self, took_ns: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from serving.core.batch import Batch
 from serving.core.errors import BatchTimeout, InvalidInput, LaneLost, ModelError, OutOfMemory
+from serving.core.octaves import bucket_of
 from serving.core.outcome import Cancelled, Expired, Failed, Outcome, Reason, Rejected, Timings
 from serving.core.request import Request
 from serving.core.statistics import Duration
@@ -59,11 +60,14 @@ class Counts:
 
 
 class Recorder:
-    """A `core.observer.Observer` that counts. tenants: the tenants named in the settings."""
+    """A `core.observer.Observer` that counts. tenants: the tenants named in the settings.
+
+    latency: while it is not None, answered requests by bucket of `core.octaves`, for the judge of a release."""
 
     def __init__(self, tenants: Iterable[str] = ()) -> None:
         self._counts = Counts()
         self._tenants = TenantTable(tenants)
+        self.latency: Counter[int] | None = None
 
     def counts(self) -> Counts:
         """Returns the live counts, not a copy."""
@@ -73,7 +77,11 @@ class Recorder:
     def requests_completed(self, requests: Sequence[Request], waits_ns: list[int], timings: Timings) -> None:
         waits_ns.sort()
         self._counts.queue_ns.add_sorted(waits_ns)
-        self._counts.request_ns.add_sorted(waits_ns, timings.prepare_ns + timings.compute_ns + timings.finish_ns)
+        computed_ns = timings.prepare_ns + timings.compute_ns + timings.finish_ns
+        self._counts.request_ns.add_sorted(waits_ns, computed_ns)
+        if self.latency is not None:
+            for wait_ns in waits_ns:
+                self.latency[bucket_of(wait_ns + computed_ns)] += 1
         tenants = {request.tenant for request in requests}
         if len(tenants) == 1:
             self._tenants.count(requests[0].tenant, len(requests))
@@ -96,6 +104,8 @@ class Recorder:
         counts = self._counts
         counts.queue_ns.add(queue_ns)
         counts.request_ns.add(total_ns)
+        if self.latency is not None:
+            self.latency[bucket_of(total_ns)] += 1
         if answers:
             counts.first_ns.add(first_ns)
         counts.answers += answers

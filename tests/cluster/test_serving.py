@@ -4,19 +4,27 @@ import asyncio
 import json
 import os
 import signal
+import time
 import urllib.request
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import tritonclient.http
 from prometheus_client.parser import text_string_to_metric_families
+from ray import serve
 from tritonclient.utils import InferenceServerException
 
+from serving.cluster.front.collector import Replies
+from serving.cluster.front.evidence import EvidenceSource
+from serving.core.octaves import bucket_of
 from serving.operate.launch import Cluster, get_json
 from serving.operate.processes import descendants
 from serving.telemetry.log_files import LogFiles
+from serving.traffic.trial import Trial
 from tests.cluster.conftest import PORT
 from tests.cluster.traffic import Traffic, inputs
 from tests.patience import eventually
@@ -162,6 +170,42 @@ def test_a_client_on_the_machine_may_read_the_debug_pages(cluster: Cluster) -> N
     stacks = get_json(f"http://{ADDRESS}/debug/stacks")["slow"]
     assert any("lane-slow-0-compute" in name for name in stacks[0]["threads"])
     assert "lines" in models["slow"]["replicas"][0]
+
+
+def test_the_front_collects_evidence_and_values_of_two_applications(cluster: Cluster) -> None:
+    """Two models stand for two versions; the second has two replicas, and any of them may receive a value."""
+
+    def replies(model: str, method: str, arguments: tuple[Any, ...]) -> Replies:
+        return Replies(serve.get_app_handle(model).broadcast(method, *arguments).results())
+
+    async def ask(method: str, *arguments: Any, models: Sequence[str]) -> dict[str, Replies]:
+        return {model: await asyncio.to_thread(replies, model, method, arguments) for model in models}
+
+    source = EvidenceSource(ask)
+    trial = Trial.begin(time.time())
+
+    def observed() -> Trial:
+        nonlocal trial
+        found = asyncio.run(source.collect("noop", "slow"))
+        trial = trial.observed(found.candidate, found.stable, time.time(), found.values)
+        return trial
+
+    observed()  # says from where to count
+    with tritonclient.http.InferenceServerClient(ADDRESS) as client, httpx.Client(base_url=f"http://{ADDRESS}") as http:
+        for number in range(10):
+            client.infer("noop", inputs(), request_id=f"noop-{number}")
+            client.infer("slow", inputs(), request_id=f"slow-{number}")
+        assert http.post("/v2/models/noop/infer", json={}).status_code == 400
+        assert observed().candidate.counted.answered == 10
+        values = [{"id": f"{name}-{number}", "value": 0.25} for name in ("noop", "slow") for number in range(10)]
+        values += [{"id": "noop-3", "value": 1}, {"id": "of nobody", "value": 1}]
+        assert http.post("/v2/models/slow/feedback", json=values).json() == {"received": 22}
+        assert http.post("/v2/models/noop/versions/1/feedback", json={"id": "a"}).status_code == 400
+    eventually(observed, lambda seen: seen.candidate.values and seen.stable.values, every_s=0.5)
+    assert (trial.candidate.values, trial.stable.values) == ({25: 10}, {25: 10})
+    assert (trial.candidate.counted.failed, trial.stable.counted.answered) == (0, 10)
+    assert sum(trial.stable.counted.latency.values()) == 10
+    assert min(trial.stable.counted.latency) >= bucket_of(20_000_000)
 
 
 def test_killing_a_replica_under_load_costs_no_request_more_than_a_retry(cluster: Cluster) -> None:

@@ -76,7 +76,7 @@ class Tenancy:
             creation(ACME, "acme"),
             creation(GLOBEX, "globex"),
             creation(ADMIN, "acme", (Scope.PREDICT, Scope.ADMIN)),
-            creation(OTHER_SCOPE, "acme", (Scope.FEATURES_WRITE,)),
+            creation(OTHER_SCOPE, "acme", (Scope.FEATURES_WRITE, Scope.FEEDBACK)),
             creation(REVOKED, "acme"),
             revocation(REVOKED.id),
             creation(EXPIRED, "acme", expires_s=NOW_S),
@@ -170,6 +170,13 @@ def feeding(who: str) -> int:
     """Expects what the scope `features:write` allows."""
     known = with_a_key(who)
     return known if known != 200 or who == "another scope" else 403
+
+
+def telling(who: str) -> int:
+    """Expects what the scope `feedback` allows, for a model of `acme`. The token has it too."""
+    if who == "a token of the own tenant":
+        return 200
+    return 404 if who == "other tenant" else feeding(who)
 
 
 def reading(who: str) -> int:

@@ -31,6 +31,7 @@ from tests.gateway.tenancy import (
     operators,
     predicting,
     reading,
+    telling,
     tenancy,
     with_a_key,
 )
@@ -51,6 +52,7 @@ RULES: tuple[tuple[str, Expect], ...] = (
     (r"POST /v2/models/\w+(/versions/1)?/(infer|generate|generate_stream)", predicting),
     (r"GET /v2/models/\w+(/versions/1)?(/ready|/config|/stats|/trace/setting)?", of_a_model(with_a_key)),
     (r"POST /v2/models/\w+(/versions/1)?/(trace/setting|cache/clear)", of_a_model(operators)),
+    (r"POST /v2/models/\w+(/versions/1)?/feedback", telling),
     (r"GET /v2/features", with_a_key),
     (r"POST /v2/features/\w+/get", reading),
     (r"POST /v2/features/\w+", feeding),
@@ -60,7 +62,11 @@ RULES: tuple[tuple[str, Expect], ...] = (
     (r"GET /v2/(logging|trace/setting)", with_a_key),
     (r"POST /v2/(logging|trace/setting)", operators),
 )
-CHANGES = {"/v2/logging": {"log_info": True}, "/trace/setting": {"trace_rate": "1"}}
+CHANGES = {
+    "/feedback": {"id": "r1", "value": 1},
+    "/v2/logging": {"log_info": True},
+    "/trace/setting": {"trace_rate": "1"},
+}
 
 
 def rule(verb: str, path: str) -> Expect:

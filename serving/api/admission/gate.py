@@ -27,6 +27,7 @@ class Action(StrEnum):
     KEYS = "keys"
     FEATURES_READ = "read features"
     FEATURES_WRITE = "write features"
+    FEEDBACK = "feedback"
 
 
 CHANGES = frozenset({Action.LOAD, Action.UNLOAD, Action.TRACE, Action.LOG, Action.CACHE, Action.SHARED_MEMORY})

@@ -33,6 +33,7 @@ from serving.api.faults import (
     unknown_path,
     wrong_verb,
 )
+from serving.api.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
 from serving.api.http.asgi import (
     BodyTooLarge,
     HeaderMap,
@@ -67,6 +68,7 @@ _THREAD_BYTES = 16 * 1024
 _INFER = "/infer"
 _TRACE = "/trace/setting"
 _CLEAR = "/cache/clear"
+_FEEDBACK = "/feedback"
 _GENERATES = {"/generate": False, "/generate_stream": True}  # whether the answers are sent as they are made
 _MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
@@ -104,7 +106,7 @@ class ModelApp:
             "/stats": self._answer_statistics,
         }
         prefixes = (model_path(model.name), f"{model_path(model.name)}/versions/{model.version}")
-        tails = (*self._tells, _INFER, _TRACE, _CLEAR, *_GENERATES)
+        tails = (*self._tells, _INFER, _TRACE, _CLEAR, _FEEDBACK, *_GENERATES)
         self.infer_paths = tuple(prefix + _INFER for prefix in prefixes)
         self._operations = {prefix + tail: tail for prefix in prefixes for tail in tails}
 
@@ -143,7 +145,9 @@ class ModelApp:
             await self._generate(headers, tenant, receive, send, streams=_GENERATES[operation])
         elif operation == _CLEAR and method == "POST":
             await self._answer_settings(self._clear_cache, scope, receive, send)
-        elif operation in (_INFER, _CLEAR) or operation in _GENERATES:
+        elif operation == _FEEDBACK and method == "POST":
+            await self._take_feedback(headers, tenant, scope, receive, send)
+        elif operation in (_INFER, _CLEAR, _FEEDBACK) or operation in _GENERATES:
             await send_fault(send, wrong_verb(method, "POST"))
         elif method not in ("GET", "HEAD"):
             await send_fault(send, wrong_verb(method, "GET"))
@@ -313,6 +317,15 @@ class ModelApp:
         if self.model.clear_cache is None:
             raise CallFailed(Fault(400, f"{self.model.name} has no cache; its settings need a section `cache`"))
         return await self.model.clear_cache(changes)
+
+    async def _take_feedback(self, headers: HeaderMap, tenant: str, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self.gate.check(http_peer(scope), Action.FEEDBACK, self.model.name)
+            body = await read_body(receive, headers, MAX_FEEDBACK_BYTES)
+            if body is not None:
+                await send_json(send, {"received": self.model.feedback.put(tenant, body)})
+        except Exception as error:
+            await send_fault(send, self.fault(error))
 
     async def _inflated(self, body: bytes, encoding: str, held: Held) -> bytes:
         coding = coding_of(encoding)

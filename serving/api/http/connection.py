@@ -101,7 +101,7 @@ class InferConnection(UvicornConnection):
         "_unread",
         "_used_s",
         "_wire",
-        "_witnessed",
+        "_witnesses",
     )
 
     def __init__(self, model: ModelApp, heads: Heads, **uvicorn: Any) -> None:
@@ -109,7 +109,7 @@ class InferConnection(UvicornConnection):
         self._model = model
         self._dispatch = model.dispatch
         self._gate = model.gate
-        self._witnessed = bool(model.model.witnesses)
+        self._witnesses = model.model.witnesses
         self._wire = model.model.wire
         self._bound = model.model.bound
         self._quota = model.model.quota
@@ -454,7 +454,7 @@ class InferConnection(UvicornConnection):
             self._held.give_back()
         if self._is_counted:
             self._discount()
-        if self._witnessed or status >= 500:
+        if self._witnesses or status >= 500:
             head, id = self._head, self._id or self._request_id.decode("latin-1")
             notify(
                 self._model.model, "http", id, self._tenant, status, outcome, head.traceparent,

@@ -49,7 +49,7 @@ def served_model(
         takes_parameters=getattr(engine.model, "takes_parameters", False),
         max_body_bytes=max_body_bytes,
         room=Room(max_body_bytes),
-        witnesses=tuple(witnesses),
+        witnesses=witnesses,
         **more,
     )
 

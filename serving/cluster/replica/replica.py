@@ -20,6 +20,7 @@ from ray.serve._private.logging_utils import get_serve_logs_dir
 from models.cores import usable_cores
 from models.spec import ModelSpec
 from serving.api.entry import ModelEntry
+from serving.api.feedback import FeedbackBox
 from serving.api.grpc.service import GrpcService
 from serving.api.http.app import ModelApp
 from serving.api.operations import Operations
@@ -38,6 +39,7 @@ from serving.cluster.replica.caching import Caching, open_cache
 from serving.cluster.replica.counting import QuotaRecorder, quota_reader
 from serving.cluster.replica.describe import bound_of, served_model
 from serving.cluster.replica.engines import open_engine
+from serving.cluster.replica.evidence import Evidence
 from serving.cluster.replica.heap import Heap, malloc_trim
 from serving.cluster.replica.http_door import App
 from serving.cluster.replica.loop_watch import LoopWatch
@@ -46,6 +48,7 @@ from serving.cluster.replica.watching import Watching, recorded, witnesses
 from serving.core.backend import Backend
 from serving.core.errors import LaneLost
 from serving.core.statistics import ModelStatistics, WireTimes
+from serving.core.witness import Witness
 from serving.names import model_path
 from serving.protocol.errors import BadMessage
 from serving.runtime.engine import Engine
@@ -56,6 +59,7 @@ from serving.telemetry.predictions import Predictions
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import ReplicaSnapshot
 from serving.telemetry.trace import RequestTraces
+from serving.traffic.feedback import Report
 
 logger = logging.getLogger("ray.serve")
 SWITCH_INTERVAL_S = 0.0001
@@ -124,7 +128,10 @@ class ModelReplica:
             predictions=predictions.counts if predictions else {},
             features=read_features.counts if self._features is not None else None,
         )
-        told = [*witnesses(watching, spec), *([predictions] if predictions else [])]
+        told: list[Witness] = [*witnesses(watching, spec), *([predictions] if predictions else [])]
+        box = FeedbackBox()
+        read_cache = self._cache.counts if self._cache else None
+        self._evidence = Evidence(recorder, replica=self._name, box=box, witnesses=told, read_cache=read_cache)
         self._log = LogSwitch(logger)
         self._trace = TraceSwitch(next((witness for witness in told if isinstance(witness, RequestTraces)), None))
         switches = ClusterSwitches(siblings, may_change=watching.settings_control)
@@ -148,6 +155,7 @@ class ModelReplica:
             wire=wire,
             bound=bound_of(self.engine),
             quota=quota,
+            feedback=box,
         )
         gate, self._keeping = await open_gate(access, admin_token_here(watching.admin_token_file))
         named = access.tenant_header
@@ -174,6 +182,10 @@ class ModelReplica:
     async def statistics(self) -> ModelStatistics:
         """Returns the statistics of this replica."""
         return self._backend.statistics()
+
+    async def evidence(self, asked: list[tuple[str, str]]) -> Report:
+        """Returns what a release of this model is judged by; see `Evidence.report`."""
+        return self._evidence.report(asked)
 
     async def clear_cache(self, tenant: str | None) -> int:
         """Drops the answers that this replica has cached, all or those of a tenant. Returns how many."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from serving.api.entry import ModelEntry
+from serving.api.feedback import MOST_AT_ONCE, MOST_ID_CHARACTERS
 from serving.api.http.openapi.server import SERVER_SCHEMAS, server_paths, settings
 from serving.api.http.openapi.words import (
     COUNT,
@@ -132,6 +133,8 @@ def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
     summary = "Removes answers from the model's cache: of one tenant, or of all"
     clearing = change(summary, ref("CacheClearing"), "CacheCleared", 400, 403, 503, tags=tags)
     paths[f"{path}/cache/clear"] = clearing
+    summary = "Takes values for answers to requests of the caller; they count while a release of the model runs"
+    paths[f"{path}/feedback"] = change(summary, ref("Feedback"), "FeedbackReceived", 400, 413, 503, tags=tags)
     return paths | _generate_paths(path, model, tags)
 
 
@@ -202,6 +205,15 @@ def _input_schema(tensor: Json) -> Json:
 
 
 _DESCRIBED = fields(name=TEXT, datatype=TEXT, shape=each(_WHOLE))
+_FEEDBACK: Json = {
+    "type": "object",
+    "required": ["id", "value"],
+    "properties": {
+        "id": {"type": "string", "minLength": 1, "maxLength": MOST_ID_CHARACTERS},
+        "value": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+    "additionalProperties": False,
+}
 _SCHEMAS: Json = {
     "ModelMetadata": fields(
         name=TEXT, versions=each(TEXT), platform=TEXT, inputs=each(_DESCRIBED), outputs=each(_DESCRIBED)
@@ -211,6 +223,8 @@ _SCHEMAS: Json = {
     "Parameters": wishes(priority=COUNT, timeout={**COUNT, "description": "microseconds"}),
     "RequestedOutput": fields(("name",), name=TEXT, parameters=wishes(classification=COUNT, binary_data=FLAG)),
     "InferRequest": fields(("inputs",), id=TEXT, inputs=each({"type": "object"}), outputs=each({"type": "object"})),
+    "Feedback": {"anyOf": [_FEEDBACK, {"type": "array", "items": _FEEDBACK, "minItems": 1, "maxItems": MOST_AT_ONCE}]},
+    "FeedbackReceived": fields(received=COUNT),
     "Generated": fields(("model_name", "model_version"), id=TEXT, model_name=TEXT, model_version=TEXT),
     "InferResponse": fields(
         ("model_name", "model_version", "outputs"),
