@@ -39,7 +39,7 @@ REPORTED = (
 def main() -> None:
     options = _options()
     settings = load_settings(ARENA)
-    model = settings.model(options.model)
+    model = settings.applications()[options.model]
     for number in range(options.rounds):
         with served(settings, options.model, FOLDER):
             print(f"round {number + 1}: {model.name} over {options.wire}, budget {model.latency_budget_ms:.0f} ms")

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from serving import explain as explaining
 from serving.config import Settings, SettingsError, load_settings
-from serving.operate import cache, features, features_offline, keys
+from serving.operate import cache, features, features_offline, keys, route
 from serving.operate.registry import commands as registry
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app)
 app.add_typer(cache.app)
+app.add_typer(route.app)
 app.add_typer(registry.app)
 features.app.add_typer(features_offline.app)
 app.add_typer(features.app)
@@ -91,7 +92,7 @@ def check_config(
     if import_factories:
         with _mistakes_printed():
             _check_factories(settings)
-    names = ", ".join(model.name for model in settings.models)
+    names = ", ".join(settings.applications())
     out.print(f"{config}: good; {len(settings.models)} model(s): {names}", markup=False, highlight=False)
 
 
@@ -103,7 +104,8 @@ def explain(config: Config, as_json: AsJson = False) -> None:
     from serving.cluster.limits import derived
 
     values = explaining.values(settings)
-    limits = {spec.name: derived(spec) for spec in settings.model_specs()}
+    specs = zip(settings.applications(), settings.model_specs(), strict=True)
+    limits = {application: derived(spec) for application, spec in specs}
     environment = ray_environment(settings)
     if as_json:
         _print_json(

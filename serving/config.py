@@ -42,8 +42,10 @@ from serving.config_values import (
     Weight,
     WholeOrNumber,
 )
+from serving.names import model_path, version_path
 from serving.port_ranges import FAST_GRPC, RAY_GRPC, RAY_HTTP
 from serving.registry.reference import Reference, reference_in
+from serving.traffic.routes import applications, backend_of
 from serving.traffic.tenants import Tenant
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -439,7 +441,11 @@ class ModelSettings(Section):
     """Settings of one model."""
 
     name: ModelName = Field(description="The model's name in the URL: `/v2/models/<name>/infer`.")
-    version: Version = Field("1", description="The version shown to clients.")
+    version: Version = Field(
+        "1",
+        description="The version shown to clients. A model may be listed several times with different versions, see "
+        "docs/routes.md.",
+    )
     factory: Factory = Field(
         description="`package.module:attribute`: a module class, or a function that returns a module. `registry:model` "
         "or `registry:model@v4`: a version of the registry, which says what the model is. See docs/registry.md."
@@ -716,9 +722,30 @@ class Settings(Section):
     def model_specs(self) -> tuple[ModelSpec, ...]:
         return tuple(replace(model.spec(), folder=self.folder) for model in self.models)
 
-    def tenant_weights(self, model: str) -> dict[str, float]:
+    def applications(self) -> "dict[str, ModelSettings]":
+        """Returns the models by the application that serves them, see `traffic/routes.py`. A model with several
+        versions has several."""
+        return dict(zip(applications((model.name, model.version) for model in self.models), self.models, strict=True))
+
+    def path_of(self, application: str) -> str:
+        """Returns the path that reaches this application, whatever version is stable."""
+        model = self.applications()[application]
+        is_alone = sum(other.name == model.name for other in self.models) == 1
+        return model_path(model.name) if is_alone else version_path(model.name, model.version)
+
+    def with_version(self, added: "ModelSettings") -> "Settings":
+        """Returns these settings with one more version of a model, or another one in its place. Raises ValueError."""
+        is_same = [(model.name, model.version) == (added.name, added.version) for model in self.models]
+        models = [added if same else model for same, model in zip(is_same, self.models, strict=True)]
+        extended = self.model_copy(update={"models": models if any(is_same) else [*models, added]})
+        extended._check_models()
+        extended._source = self._source
+        return extended
+
+    def tenant_weights(self, application: str) -> dict[str, float]:
         """Returns the weight of each tenant that the settings name; those of this model take precedence."""
-        return {name: tenant.weight for name, tenant in self.tenants.items()} | self.model(model).tenants
+        of_all = {name: tenant.weight for name, tenant in self.tenants.items()}
+        return of_all | self.applications()[application].tenants
 
     def declared_tenants(self) -> dict[str, Tenant]:
         return {name: settings.tenant(name) for name, settings in self.tenants.items()}
@@ -736,29 +763,35 @@ class Settings(Section):
         made._source = self._source
         return made
 
-    def model(self, name: str) -> ModelSettings:
-        """Returns the settings of the model of this name. Raises StopIteration if there is none."""
-        return next(model for model in self.models if model.name == name)
-
-    def as_mapping(self, model: str | None = None) -> dict[str, Any]:
-        """Returns what was set, as plain data for `model_validate`. model: leaves out all other models."""
-        chosen = [one for one in self.models if model in (None, one.name)]
+    def as_mapping(self, application: str | None = None) -> dict[str, Any]:
+        """Returns what was set, as plain data for `model_validate`. application: leaves out the models of others."""
+        chosen = [one for name, one in self.applications().items() if application in (None, name)]
+        names = {one.name for one in chosen}
         told = self.model_copy(update={"models": []}).model_dump(exclude_unset=True)
         told["models"] = [one.as_mapping() for one in chosen]
         for tenant in told.get("tenants", {}).values():
             if tenant.get("models") is not None:
-                tenant["models"] = [name for name in tenant["models"] if model in (None, name)]
+                tenant["models"] = [name for name in tenant["models"] if name in names]
         return told
 
     @checks_all(mode="after")
     def _check(self) -> Self:
-        first_index: dict[str, int] = {}
+        self._check_models()
+        names = {model.name for model in self.models}
+        for name, tenant in self.tenants.items():
+            if unknown := set(tenant.models or ()) - names:
+                raise ValueError(f"tenants.{name}.models: there is no model {sorted(unknown)[0]!r}")
+        return self
+
+    def _check_models(self) -> None:
+        """Raises ValueError for what is wrong between models, or between a model and the features."""
+        first_index: dict[tuple[str, str], int] = {}
         for index, model in enumerate(self.models):
-            if model.name in first_index:
+            if (first := first_index.setdefault((model.name, model.version), index)) != index:
                 raise ValueError(
-                    f"models[{index}].name: {model.name!r} is already the name of models[{first_index[model.name]}]"
+                    f"models[{index}].name: {model.name!r} is already the name of models[{first}]; another version of "
+                    "the same model needs a `version` of its own"
                 )
-            first_index[model.name] = index
             if model.features is not None:
                 if self.features is None:
                     raise ValueError(f"models[{index}].features: the settings declare no views under `features`")
@@ -767,10 +800,11 @@ class Settings(Section):
                 inputs = {tensor.name: tensor for tensor in model.spec().inputs}
                 if mistake := model.features.mistake(self.features.declared(), inputs):
                     raise ValueError(f"models[{index}].features.{mistake}")
-        for name, tenant in self.tenants.items():
-            if unknown := set(tenant.models or ()) - first_index.keys():
-                raise ValueError(f"tenants.{name}.models: there is no model {sorted(unknown)[0]!r}")
-        return self
+        by_backend: dict[str, str] = {}
+        for index, application in enumerate(self.applications()):
+            other = by_backend.setdefault(backend_of(application), application)
+            if other != application:
+                raise ValueError(f"models[{index}].name: HAProxy cannot tell {application} and {other} apart")
 
 
 def load_settings(path: str | Path) -> Settings:

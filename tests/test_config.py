@@ -296,6 +296,40 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Pa
     assert [line.split(": ")[0] for line in messages] == ["my.yaml:4", "my.yaml:5", "my.yaml:6", "my.yaml:7"]
 
 
+def versions_of(*listed: tuple[str, str]) -> Settings:
+    described = {"factory": "a:B", "inputs": [X], "outputs": [X]}
+    return Settings.model_validate({"models": [{"name": name, "version": one, **described} for name, one in listed]})
+
+
+X = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+
+
+def test_a_model_may_be_listed_with_several_versions() -> None:
+    settings = versions_of(("ranker", "1"), ("alone", "7"), ("ranker", "2"))
+    assert [(name, model.version) for name, model in settings.applications().items()] == [
+        ("ranker", "1"),
+        ("alone", "7"),
+        ("ranker@2", "2"),
+    ]
+    assert [settings.path_of(name) for name in settings.applications()] == [
+        "/v2/models/ranker/versions/1",
+        "/v2/models/alone",
+        "/v2/models/ranker/versions/2",
+    ]
+    assert [model.version for model in Settings.model_validate(settings.as_mapping("ranker@2")).models] == ["2"]
+
+
+def test_a_version_can_be_added_and_replaced_but_not_so_that_haproxy_mistakes_it_for_another_model() -> None:
+    settings = versions_of(("ranker", "1"), ("ranker_3", "1"))
+    one = settings.models[0]
+    added = settings.with_version(one.model_copy(update={"version": "2", "description": "new"}))
+    assert list(added.applications()) == ["ranker", "ranker_3", "ranker@2"]
+    again = added.with_version(one.model_copy(update={"version": "2", "description": "newer"}))
+    assert [model.description for model in again.applications().values()] == ["", "", "newer"]
+    with pytest.raises(ValueError, match="HAProxy cannot tell ranker@3 and ranker_3 apart"):
+        settings.with_version(one.model_copy(update={"version": "3"}))
+
+
 def test_all_contradictions_in_a_model_are_reported_at_once(tmp_path: Path) -> None:
     messages = mistakes_of(tmp_path, GOOD + "    replicas: 0\n    latency_budget_ms: -1\n    labels: {z: [a]}\n")
     assert [line.split(": ")[1] for line in messages] == [
@@ -305,7 +339,10 @@ def test_all_contradictions_in_a_model_are_reported_at_once(tmp_path: Path) -> N
 
 def test_two_models_may_not_have_the_same_name(tmp_path: Path) -> None:
     messages = mistakes_of(tmp_path, GOOD + GOOD.partition("models:\n")[2])
-    assert messages == ["my.yaml:8: models[1].name: 'doubler' is already the name of models[0]"]
+    assert messages == [
+        "my.yaml:8: models[1].name: 'doubler' is already the name of models[0]; another version of the same model "
+        "needs a `version` of its own"
+    ]
 
 
 def test_broken_yaml_is_reported_with_its_line(tmp_path: Path) -> None:

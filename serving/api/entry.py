@@ -8,8 +8,9 @@ State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
-    """State and signature of a model.
+    """State and signature of one version of a model.
 
+    application: what serves it, "" for the one of the model's name.
     reason: why it is in this state; "" if there is nothing to explain.
     signature: made by `openapi.document.signature`; None if unknown.
     wanted: False for a model that a client has unloaded.
@@ -21,6 +22,10 @@ class ModelEntry:
     reason: str = ""
     signature: dict[str, Any] | None = None
     wanted: bool = True
+    application: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "application", self.application or self.name)
 
     @property
     def is_ready(self) -> bool:

@@ -8,6 +8,7 @@
 | unknown model, version, path or region | 404 | NOT_FOUND |
 | wrong verb | 405 with Allow | UNIMPLEMENTED |
 | the request arrives too slowly | 408 with `Connection: close` | DEADLINE_EXCEEDED |
+| another writer was faster, or a version still answers requests | 409 | ABORTED |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, gRPC's own answer to a message over its limit |
 | UnsupportedEncoding | 415 | UNIMPLEMENTED |
 | the head of the request is too large | 431 with `Connection: close` | RESOURCE_EXHAUSTED |
@@ -63,7 +64,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 # The numbers of gRPC's status codes, which are part of its protocol. First the statuses that google/rpc/code.proto
 # maps, then those for which gRPC has no code of their own.
 _GRPC_CODE = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4}
-_GRPC_CODE |= {405: 12, 408: 4, 413: 8, 415: 12, 431: 8, 507: 8}
+_GRPC_CODE |= {405: 12, 408: 4, 409: 10, 413: 8, 415: 12, 431: 8, 507: 8}
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,18 @@ class Switches(Protocol):
         ...
 
 
+class Routes(Protocol):
+    """Reads and changes which version of a model answers requests that name none. Both methods raise CallFailed."""
+
+    def told(self, model: str) -> dict[str, Any]:
+        """Returns the route of a model, and its versions."""
+        ...
+
+    async def change(self, model: str, wanted: Mapping[str, Any], by: str) -> dict[str, Any]:
+        """Changes the route and returns it. by: who asks, "" if unknown. Raises BadMessage."""
+        ...
+
+
 class Operations:
     """The operations that a server offers.
 
@@ -59,7 +71,7 @@ class Operations:
     counts: returns each model's entry of `model_stats`.
     strict_readiness: the server is ready only while every wanted model is ready; otherwise it always is.
     regions, control, switches: None if the settings do not allow these operations.
-    features: None if the settings declare no feature views.
+    features: None if the settings declare no feature views. routes: None in a process that knows none.
     gate: decides which callers may do what.
     """
 
@@ -74,6 +86,7 @@ class Operations:
         control: ModelControl | None = None,
         switches: Switches | None = None,
         features: Features | None = None,
+        routes: Routes | None = None,
         gate: Gate | None = None,
     ) -> None:
         self.models = models
@@ -84,6 +97,7 @@ class Operations:
         self._control = control
         self._switches = switches
         self.features = features
+        self._routes = routes
         self.gate: Gate = gate or LocalGate()
 
     # -- server and models ----------------------------------------------------------------------------------------
@@ -97,6 +111,7 @@ class Operations:
             "logging": self._switches,
             "trace": self._switches,
             "features": self.features,
+            "routes": self._routes,
         }
         return server_metadata(self.name, [extension for extension, there in offered.items() if there is not None])
 
@@ -148,6 +163,23 @@ class Operations:
             raise CallFailed(left_out(MODEL_CONTROL_IS_OFF))
         self.gate.check(peer, action, name)
         return self._control
+
+    # -- routes -----------------------------------------------------------------------------------------------
+
+    def route(self, model: str, peer: Peer) -> dict[str, Any]:
+        """Returns the route of a model. Raises CallFailed."""
+        self.gate.check(peer, Action.READ, model)
+        return self._routing(model).told(model)
+
+    async def change_route(self, model: str, wanted: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        """Changes the route of a model, and returns it. Raises CallFailed and BadMessage."""
+        caller = self.gate.check(peer, Action.ROUTE, model)
+        return await self._routing(model).change(model, wanted, caller.key_id)
+
+    def _routing(self, model: str) -> Routes:
+        if self._routes is None:
+            raise CallFailed(unknown_model(model))
+        return self._routes
 
     # -- shared memory --------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from serving.cluster.replica.caching import caching
 from serving.cluster.replica.replica import ModelReplica
 from serving.cluster.replica.watching import watching
 from serving.config import Settings
-from serving.names import FRONT, model_path
+from serving.names import FRONT, prefix_of
 
 
 def applications(
@@ -39,20 +39,26 @@ def applications(
     free: the resources "CPU" and "GPU" that are free in the cluster, for updates.
     """
     yield FRONT, "/", front(settings, gpus=gpus)
-    for spec in settings.model_specs():
+    for application, spec in zip(settings.applications(), settings.model_specs(), strict=True):
         if not gpus and spec.resources.gpus:
             spec = replace(spec, resources=replace(spec.resources, gpus=0.0))
-        yield spec.name, model_path(spec.name), model(settings, spec, free=free)
+        yield (
+            application,
+            prefix_of(application, spec.name, spec.version),
+            model(settings, application, spec, free=free),
+        )
 
 
-def front(settings: Settings, *, gpus: bool) -> Application:
+def front(settings: Settings, *, gpus: bool, deploys: bool = True) -> Application:
+    """Returns the front. deploys: whether it may deploy applications, which else come from a manifest."""
     configured = [
         ModelEntry(
             name=spec.name,
             version=spec.version,
-            signature=signature(shown(spec, bound_features(settings, spec.name))),
+            application=application,
+            signature=signature(shown(spec, bound_features(settings, application))),
         )
-        for spec in settings.model_specs()
+        for application, spec in zip(settings.applications(), settings.model_specs(), strict=True)
     ]
     deployment = Front.options(  # type: ignore[attr-defined]  # Ray's decorator makes a Deployment of the class
         ray_actor_options={"num_cpus": 0},
@@ -60,11 +66,16 @@ def front(settings: Settings, *, gpus: bool) -> Application:
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         logging_config=LOGGING,
     )
-    return deployment.bind(settings, configured, access(settings), deploy=partial(deploy, settings, gpus=gpus))
+    return deployment.bind(
+        settings, configured, access(settings), deploy=partial(deploy, gpus=gpus) if deploys else None
+    )
 
 
-def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> Application:
-    scaling = autoscaling_config(settings.model(spec.name))
+def model(
+    settings: Settings, application: str, spec: ModelSpec, *, free: Mapping[str, float], name: str = ""
+) -> Application:
+    """Returns an application of the settings. name: the one that it is deployed under, if another."""
+    scaling = autoscaling_config(settings.applications()[application], name or application)
     options = options_of(spec, scaling, surge=surge_percent(spec, free))
     deployment = ModelReplica.options(**options)  # type: ignore[attr-defined]  # as above
     server = settings.server
@@ -72,29 +83,30 @@ def model(settings: Settings, spec: ModelSpec, *, free: Mapping[str, float]) -> 
         spec,
         server.max_body_bytes,
         access(settings),
-        settings.tenant_weights(spec.name),
+        settings.tenant_weights(application),
         watching(server, spec.resources),
         server.shared_memory,
         grpc_relay(server),
-        caching(settings, spec.name),
-        bound_features(settings, spec.name),
-        artifact_of(settings, spec.name),
+        caching(settings, application),
+        bound_features(settings, application),
+        artifact_of(settings, application),
     )
 
 
 def front_application(args: dict[str, Any]) -> Application:
     """Builds the front for a manifest. args: `{settings: {...}}`."""
-    return front(_settings(args), gpus=True)
+    return front(_settings(args), gpus=True, deploys=False)
 
 
 def model_application(args: dict[str, Any]) -> Application:
-    """Builds the application of a model for a manifest. args: `{settings: {...}, model: name}`.
+    """Builds the application of a model for a manifest. args: `{settings: {...}, model: name}`, and `application` for
+    a version that is not the first. The settings hold only that version.
 
     Raises ValueError if the settings have no such model."""
     settings = _settings(args)
     for spec in settings.model_specs():
         if spec.name == args["model"]:
-            return model(settings, spec, free=ray.available_resources())
+            return model(settings, spec.name, spec, free=ray.available_resources(), name=args.get("application", ""))
     raise ValueError(f"model: {args['model']!r} is not among the settings' models")
 
 

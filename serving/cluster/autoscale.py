@@ -108,9 +108,9 @@ def policy_of(model: ModelSettings) -> dict[str, float]:
     }
 
 
-def autoscaling_config(model: ModelSettings) -> AutoscalingConfig | None:
+def autoscaling_config(model: ModelSettings, application: str) -> AutoscalingConfig | None:
     """Returns Ray's autoscaling settings with the model's bounds and without delays; None for a model with a fixed
-    number of replicas."""
+    number of replicas. application: under its name the decisions are kept."""
     if model.scaling is None:
         return None
     with warnings.catch_warnings():
@@ -127,6 +127,6 @@ def autoscaling_config(model: ModelSettings) -> AutoscalingConfig | None:
             downscale_to_zero_delay_s=0.0,
             policy=AutoscalingPolicy(
                 policy_function="serving.cluster.autoscale:QueueScaling",
-                policy_kwargs={"model": model.name, "policy": policy},
+                policy_kwargs={"model": application, "policy": policy},
             ),
         )

@@ -18,6 +18,7 @@ from serving.cluster.haproxy.command import ASKS, HOST, SLEEPERS, TENANT_HEADER,
 from serving.cluster.haproxy.editing import PEER_HEADER
 from serving.cluster.haproxy.intake import CREDENTIAL
 from serving.config import ServerSettings, Settings
+from serving.traffic.routes import backend_of
 
 MIDDLEWARES = "serving.cluster.replica.http_door.middlewares"
 ADD_GRPC_SERVICE = "serving.cluster.replica.grpc_door.add_inference_service"
@@ -104,7 +105,11 @@ def _haproxy_binary(launcher: str, server: ServerSettings) -> dict[str, str]:
 def _sleepers(settings: Settings) -> dict[str, str]:
     """Names the models that may sleep to `headway-haproxy`: their requests wait for a replica, all others are rejected
     while the model has no replica."""
-    names = [model.name for model in settings.models if model.scaling and not model.scaling.min_replicas]
+    names = [
+        backend_of(name)
+        for name, model in settings.applications().items()
+        if model.scaling and not model.scaling.min_replicas
+    ]
     return {SLEEPERS: ",".join(names)} if names else {}
 
 

@@ -39,9 +39,9 @@ class Bound:
     log: LogPlace | None = None
 
 
-def bound_features(settings: Settings, model: str) -> Bound | None:
-    """Returns the features of a model, None if it has none."""
-    told = settings.model(model).features
+def bound_features(settings: Settings, application: str) -> Bound | None:
+    """Returns the features of the model of this application, None if it has none."""
+    told = settings.applications()[application].features
     if told is None or settings.features is None:
         return None
     return Bound(

@@ -12,7 +12,6 @@ import grpc
 from serving.api.admission.secret import own_token
 from serving.core.clock import SystemClock
 from serving.direct import GRPC_OPTIONS, ask
-from serving.names import model_path
 from serving.protocol.pb import SERVICE, decode, encode
 
 POLL_S = 0.25
@@ -60,15 +59,16 @@ def replacing(application: Any | None, before: Collection[str]) -> int:
     return max(1, wanted) if new >= wanted else 0
 
 
-def hears(url: str, model: str, count: int, *, but_not: Collection[str] = ()) -> bool:
-    """Returns whether `count` different replicas of a model answer at this server, and none of `but_not`. Blocks.
+def hears(url: str, path: str, count: int, *, but_not: Collection[str] = ()) -> bool:
+    """Returns whether `count` different replicas answer at this server below a model's path, and none of `but_not`.
+    Blocks.
 
     Each request uses a new connection, so that HAProxy balances it anew. There are more tries than replicas, because
     Ray's proxy chooses at random."""
     heard: set[str] = set()
     for _ in range(4 * count):
         try:
-            with ask(own_request(f"{url}{model_path(model)}/config"), timeout_s=2) as response:
+            with ask(own_request(f"{url}{path}/config"), timeout_s=2) as response:
                 replica = json.load(response)["parameters"]["replica"]["string_value"]
         except OSError:
             return False
@@ -93,9 +93,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def is_ready_over_grpc(address: str, model: str) -> bool | None:
+def is_ready_over_grpc(address: str, model: str, version: str = "") -> bool | None:
     """Returns the answer to a ModelReady call without the metadata `application`; None if the call fails. Blocks."""
-    asked = encode("ModelReadyRequest", {"name": model})
+    asked = encode("ModelReadyRequest", {"name": model, "version": version})
     with grpc.insecure_channel(address, GRPC_OPTIONS) as channel:
         ask_ready = channel.unary_unary(f"/{SERVICE}/ModelReady")
         own = (("authorization", f"Bearer {own_token()}"),)

@@ -19,7 +19,8 @@ TELL_EVERY_S = 5  # how often it is looked for refusals that are to be written
 AUDITED = (401, 403, 429)  # refusals of these statuses; 429: too many failures from one address
 NOBODY = Caller("", "", frozenset())
 MOST_PASSES = 16  # kept with the headers of one peer, since a client chooses the names of models
-ADMIN_TOKEN = Caller("", "admin-token", frozenset({Scope.ADMIN}))  # whoever sends the secret of `admin_token_file`
+# Whoever sends the secret of `admin_token_file`.
+ADMIN_TOKEN = Caller("", "admin-token", frozenset({Scope.ADMIN, Scope.RELEASE}))
 
 
 class KeyGate:

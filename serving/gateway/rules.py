@@ -28,6 +28,7 @@ NEEDS: dict[Action, Scope | None] = {
     Action.PAGES: None,
     Action.AUDIT: Scope.ADMIN,
     Action.KEYS: Scope.ADMIN,
+    Action.ROUTE: Scope.RELEASE,
     Action.FEATURES_READ: Scope.PREDICT,
     Action.FEATURES_WRITE: Scope.FEATURES_WRITE,
     Action.FEEDBACK: Scope.FEEDBACK,

@@ -177,7 +177,7 @@ class Cluster:
         wait = stop.wait if stop else _pause
         from ray import serve
 
-        waiting = {FRONT, *(spec.name for spec in self._settings.model_specs())}
+        waiting = {FRONT, *self._settings.applications()}
         give_up_s = time.monotonic() + READY_TIMEOUT_S
         while waiting:
             if wait(POLL_S):
@@ -196,19 +196,20 @@ class Cluster:
         """Returns the lines to print when all is up: the address, the models, and a call that works as printed."""
         url = self.url()
         lines = [f"Headway is ready at {url}", *self._grpc_announcement()]
-        for spec in self._settings.model_specs():
-            facts = get_json(f"{url}{model_path(spec.name)}/config")["parameters"]
+        for application, model in self._settings.applications().items():
+            facts = get_json(f"{url}{self._settings.path_of(application)}/config")["parameters"]
             door, device = (facts[key]["string_value"] for key in ("door", "device"))
-            count = f"{'up to ' if self._settings.model(spec.name).scaling else ''}{spec.replicas} replica(s)"
-            lines.append(f"  {spec.name}: ready on {device}, {door} door, {count}")
+            count = f"{'up to ' if model.scaling else ''}{model.most_replicas()} replica(s)"
+            lines.append(f"  {application}: ready on {device}, {door} door, {count}")
         asks = self._settings.server.needs_credentials
         if asks:
             make = f"headway keys create --tenant me --scope predict --config {shlex.quote(str(self._config_path))}"
             lines += ["callers need a key; make one:", f"  KEY=$({make})"]
         key = ' -H "Authorization: Bearer $KEY"' if asks else ""
-        for spec in self._settings.model_specs():
-            if spec.example:
-                lines += ["try it:", f"  curl -s {url}{model_path(spec.name)}/infer{key} -d '{spec.example.strip()}'"]
+        for application, model in self._settings.applications().items():
+            if model.example and application == model.name:
+                path = model_path(model.name)
+                lines += ["try it:", f"  curl -s {url}{path}/infer{key} -d '{model.example.strip()}'"]
         return lines
 
     def url(self) -> str:
@@ -242,7 +243,7 @@ class Cluster:
         if not self._owns_ray:
             if not ray.is_initialized():
                 return
-            for name in (FRONT, *(spec.name for spec in self._settings.model_specs())):
+            for name in (FRONT, *self._settings.applications()):
                 serve.delete(name, _blocking=False)
             ray.shutdown()
             return
@@ -270,7 +271,7 @@ class Cluster:
             raise StartFailed(f"{name} did not start: {error}") from None
         if name == FRONT:
             return count > 0 and answers(f"{self.url()}/v2/health/ready")
-        return count > 0 and hears(self.url(), name, count)
+        return count > 0 and hears(self.url(), self._settings.path_of(name), count)
 
 
 def _pause(seconds: float) -> bool:

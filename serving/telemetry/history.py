@@ -1,4 +1,5 @@
-"""The history of the last hour for the dashboard: a point per model for each interval between two cluster snapshots.
+"""The history of the last hour for the dashboard: a point per application for each interval between two
+snapshots of the cluster.
 
 Pure and bounded: a new point replaces the oldest. Points hold counts, not ratios or quantiles, so that a reader can sum
 as many of them as fit into a pixel.
@@ -86,7 +87,7 @@ class History:
         self._round += 1
         before_ns, self._looked_ns = self._looked_ns, now_ns
         seconds = 0.0 if before_ns is None else (now_ns - before_ns) / 1e9
-        points = {model.name: self._point(model, seconds) for model in snapshot.models}
+        points = {model.application: self._point(model, seconds) for model in snapshot.models}
         self._forget()
         if before_ns is None:
             return  # the first snapshot only is the base of the counts
@@ -112,7 +113,7 @@ class History:
         counted |= {"rows": 0, "batches": 0, "asked": 0, "computed": 0, "cpu_s": 0.0, "cost": None}
         shares = []
         for replica in model.replicas:
-            key, now = (model.name, replica.replica), _totals(replica, self._round)
+            key, now = (model.application, replica.replica), _totals(replica, self._round)
             was = self._totals.get(key)
             self._totals[key] = now
             if was is None and replica.uptime_ns > (seconds + 1) * 1e9:

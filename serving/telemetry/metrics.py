@@ -493,7 +493,7 @@ OF_REPLICA: tuple[Metric, ...] = (
 
 
 def _model_gauge(
-    name: str, meaning: str, read: Callable[[ModelSnapshot], float | None], labels: Labels = ("model",)
+    name: str, meaning: str, read: Callable[[ModelSnapshot], float | None], labels: Labels = ("model", "version")
 ) -> Metric:
     return Metric(name=name, kind=Kind.GAUGE, meaning=meaning, read=_one(read), common=labels)
 

@@ -43,7 +43,7 @@ class _Families:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Any]:
-        models = [((model.name,), model) for model in self._snapshot.models]
+        models = [((model.name, model.version), model) for model in self._snapshot.models]
         replicas: list[tuple[tuple[str, ...], Any]] = [
             ((one.model, one.version, one.replica), one) for _, model in models for one in model.replicas
         ]

@@ -119,8 +119,9 @@ class ReplicaSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSnapshot:
-    """The state of one model as reported by Ray, and the snapshots of its replicas.
+    """The state of one version of a model as reported by Ray, and the snapshots of its replicas.
 
+    application: what serves it, "" for the one of the model's name.
     silent: number of running replicas that did not answer in time.
     wanted, limit: target of replicas, and the largest possible target; limit is None if the number is fixed.
     """
@@ -134,6 +135,10 @@ class ModelSnapshot:
     limit: int | None
     silent: int
     replicas: tuple[ReplicaSnapshot, ...]
+    application: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "application", self.application or self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,6 +137,21 @@ def test_the_front_of_a_manifest_knows_models_without_a_batch_dimension_too() ->
     assert (spec.batched, spec.inputs[0].shape) == (False, (3,))
 
 
+def test_each_version_of_a_model_is_an_application_of_its_own() -> None:
+    model = {"name": "big", "factory": "a:B", "inputs": [TENSOR], "outputs": [TENSOR]}
+    settings = Settings.model_validate({"models": [model | {"version": "1"}, model | {"version": "2", "replicas": 3}]})
+    front, *found = yaml.safe_load(manifests.serve_config(settings))["applications"]
+    assert [(one["name"], one["route_prefix"]) for one in found] == [
+        ("big", "/v2/models/big"), ("big@2", "/v2/models/big/versions/2")
+    ]  # fmt: skip
+    known = Settings.model_validate(front["args"]["settings"]).applications()
+    assert [(name, one.version) for name, one in known.items()] == [("big", "1"), ("big@2", "2")]
+    for one, version, application in zip(found, ("1", "2"), (None, "big@2"), strict=True):
+        own = Settings.model_validate(one["args"]["settings"]).models
+        assert [(each.name, each.version) for each in own] == [("big", version)]
+        assert (one["args"]["model"], one["args"].get("application")) == ("big", application)
+
+
 def test_head_and_workers_start_with_the_same_environment(demo: Settings) -> None:
     cluster = yaml.safe_load(manifests.kuberay(demo))["spec"]["rayClusterConfig"]
     expected = ray_environment(demo, haproxy=True)
@@ -262,6 +277,8 @@ def test_what_one_machine_has_and_a_cluster_lacks_is_said() -> None:
     shared = {"auth": {"keys": True}, "state": "s3://bucket/headway", "redis": {"url": "redis://cache:6379"}}
     assert advice(Settings.model_validate(alone | {"server": shared})) == []
     assert advice(Settings.model_validate({"models": [model], "server": {"auth": "none", "host": "0.0.0.0"}})) == []
+    (said_of_versions,) = advice(Settings.model_validate({"models": [model, model | {"version": "2"}]}))
+    assert said_of_versions.startswith("server.state: routes between versions")
     stats = {"entity": "user", "features": {"age": {"type": "INT64"}}}
     features = {"entities": {"user": {"key": "user_id"}}, "views": {"stats": stats}}
     (said_of_features,) = advice(Settings.model_validate({"models": [model], "features": features}))

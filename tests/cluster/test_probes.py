@@ -116,9 +116,9 @@ def balancer(*replicas: str) -> Iterator[str]:
 
 def test_a_replica_that_the_balancer_does_not_know_yet_is_not_heard() -> None:
     with balancer("slow#a", "slow#b") as both, balancer("slow#a") as one:
-        assert hears(both, "slow", 2)
-        assert not hears(one, "slow", 2)
-        assert hears(one, "slow", 1)
-        assert not hears(both, "slow", 1, but_not={"slow#b"}), "a replaced one still answers"
-        assert hears(one, "slow", 1, but_not={"slow#b"})
-    assert not hears(one, "slow", 1), "nobody is there any more"
+        assert hears(both, "/v2/models/slow", 2)
+        assert not hears(one, "/v2/models/slow", 2)
+        assert hears(one, "/v2/models/slow", 1)
+        assert not hears(both, "/v2/models/slow", 1, but_not={"slow#b"}), "a replaced one still answers"
+        assert hears(one, "/v2/models/slow", 1, but_not={"slow#b"})
+    assert not hears(one, "/v2/models/slow", 1), "nobody is there any more"

@@ -73,7 +73,7 @@ def test_a_project_whose_files_are_named_like_others_is_served_and_secrets_stay_
         assert str(failed.value) == (
             "bad did not start: ValueError: no access with <options.token> (models.py, line 12)"
         )
-        eventually(lambda: hears(f"http://127.0.0.1:{PORT}", "good", 1), bool)
+        eventually(lambda: hears(f"http://127.0.0.1:{PORT}", "/v2/models/good", 1), bool)
         with tritonclient.http.InferenceServerClient(f"127.0.0.1:{PORT}") as client:
             x = tritonclient.http.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
             assert client.infer("good", [x]).as_numpy("y").tolist() == [[102.0, 102.0]]

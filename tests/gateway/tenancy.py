@@ -7,6 +7,7 @@ credentials, good and bad, with which they are asked for.
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from models.reference import linear_spec, words_spec
@@ -15,12 +16,14 @@ from serving.api.admission.local_gate import LocalGate
 from serving.api.admission.secret import key
 from serving.api.http.front import Viewer
 from serving.api.shared_memory.regions import Regions
+from serving.cluster.front.routing import RouteControl
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.gateway.audit import Entry
 from serving.gateway.callers import Callers
 from serving.gateway.gate import KeyGate
 from serving.gateway.key_log import KeyLog
 from serving.gateway.keys import Scope
+from serving.registry.log import ModelLog
 from serving.testing.clock import ManualClock
 from serving.testing.features import MemoryFeatureStore
 from serving.testing.objects import MemoryObjects
@@ -28,13 +31,22 @@ from tests.gateway.feature_stores import online_features
 from tests.gateway.signers import forged, public, token, tokens
 from tests.gateway.stories import NOW_S, S, bearer, creation, fixed, revocation
 from tests.house import House, house
-from tests.offers import Control, Switches
+from tests.offers import Control, Releases, Switches
 
 OURS, TALE, HERS = "ours", "tale", "hers"
 ABSENT = {OURS: "none", TALE: "nope"}
 MODELS = (linear_spec(name=OURS), words_spec(name=TALE), linear_spec(name=HERS))
 SEEN = {"acme": {OURS, TALE}, "globex": {HERS}}
-LIVE_PAGES = ("/metrics", "/metrics/targets", "/debug/state", "/debug/stacks", "/dashboard/data", "/audit/data")
+LIVE_PAGES = (
+    "/metrics",
+    "/metrics/targets",
+    "/debug/state",
+    "/debug/stacks",
+    "/debug/routes",
+    "/dashboard/data",
+    "/audit/data",
+    "/releases/data",
+)
 AGE = Feature(name="age", datatype="INT64", missing=Missing.DEFAULT, default=0)
 VIEW = FeatureView(name="profile", entity="user", key="user_id", features=(AGE,))
 ACME, GLOBEX, ADMIN, OTHER_SCOPE, REVOKED, EXPIRED, UNKNOWN, ENDING, GLOBEX_ADMIN = map(fixed, range(1, 10))
@@ -62,6 +74,7 @@ CREDENTIALS: Mapping[str, Headers] = {
     },
     "a token of a foreign kid": {"authorization": f"Bearer {token('other').decode()}"},
 }
+OTHER_SCOPES = (Scope.FEATURES_WRITE, Scope.FEEDBACK, Scope.REGISTRY_APPROVE, Scope.RELEASE)
 VALID = frozenset(("own tenant", "own tenant, named", "a token of the own tenant", "an operator"))
 USED_TEXTS = tuple(fixed(number).text for number in range(1, 10)) + tuple(
     headers["authorization"].split()[1] for name, headers in CREDENTIALS.items() if "token" in name or "HMAC" in name
@@ -76,7 +89,7 @@ class Tenancy:
             creation(ACME, "acme"),
             creation(GLOBEX, "globex"),
             creation(ADMIN, "acme", (Scope.PREDICT, Scope.ADMIN)),
-            creation(OTHER_SCOPE, "acme", (Scope.FEATURES_WRITE, Scope.FEEDBACK)),
+            creation(OTHER_SCOPE, "acme", OTHER_SCOPES),
             creation(REVOKED, "acme"),
             revocation(REVOKED.id),
             creation(EXPIRED, "acme", expires_s=NOW_S),
@@ -129,7 +142,10 @@ def tenancy(
     seen: the models that exist for each tenant. offers: see `house`."""
     made = Tenancy(seen)
     features = online_features(FeatureViews.of([VIEW]), MemoryFeatureStore(made.clock), calendar=made.clock)
-    offers = {"control": Control(), "switches": Switches(), "features": features} | offers
+    routes = RouteControl(partial(ModelLog, MemoryObjects()), calendar=made.clock)
+    routes.serve({spec.name: {spec.version: spec.name} for spec in specs})
+    offers = {"control": Control(), "switches": Switches(), "features": features, "routes": routes} | offers
+    offers = {"releases": Releases()} | offers
     offers = {"pages": dict.fromkeys(LIVE_PAGES, page)} | offers
     with house(*specs, grpc_door=grpc_door, regions=regions, gate=made.gate, **offers) as made.served:
         yield made
@@ -177,6 +193,11 @@ def telling(who: str) -> int:
     if who == "a token of the own tenant":
         return 200
     return 404 if who == "other tenant" else feeding(who)
+
+
+def releasing(who: str) -> int:
+    """Expects what the scope `release` or `registry:approve` allows."""
+    return feeding(who)  # the same credential has both scopes
 
 
 def reading(who: str) -> int:

@@ -14,6 +14,8 @@ from serving.api.shared_memory.regions import Regions
 from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.dashboard import Dashboard
 from serving.cluster.front.pages import debug_pages, metric_pages
+from serving.cluster.front.releases_page import releases_pages
+from serving.cluster.front.routing import RouteControl
 from serving.testing.cuda_driver import build_driver
 from tests.gateway.tenancy import (
     CREDENTIALS,
@@ -31,6 +33,7 @@ from tests.gateway.tenancy import (
     operators,
     predicting,
     reading,
+    releasing,
     telling,
     tenancy,
     with_a_key,
@@ -43,16 +46,18 @@ BODIES = {"/infer": INFER, "/generate": {"text": "a b"}, "/generate_stream": {"t
 # The first rule whose expression matches `VERB path` counts. Models in paths are those of acme.
 RULES: tuple[tuple[str, Expect], ...] = (
     (r"GET /v2/health/(live|ready)", everybody),
-    (r"GET /(|try|dashboard|audit|pages/[a-z]+\.[a-z]+)", everybody),
+    (r"GET /(|try|dashboard|audit|releases|pages/[a-z]+\.[a-z]+)", everybody),
     (r"GET /v2(/models/stats)?", with_a_key),
     (r"GET /openapi\.json", with_a_key),
     (r"POST /v2/repository/index", with_a_key),
-    (r"GET /dashboard/data", with_a_key),
-    (r"GET /(metrics(/targets)?|debug/(state|stacks)|audit/data)", operators),
+    (r"GET /(dashboard|releases)/data", with_a_key),
+    (r"GET /(metrics(/targets)?|debug/(state|stacks|routes)|audit/data)", operators),
     (r"POST /v2/models/\w+(/versions/1)?/(infer|generate|generate_stream)", predicting),
     (r"GET /v2/models/\w+(/versions/1)?(/ready|/config|/stats|/trace/setting)?", of_a_model(with_a_key)),
     (r"POST /v2/models/\w+(/versions/1)?/(trace/setting|cache/clear)", of_a_model(operators)),
     (r"POST /v2/models/\w+(/versions/1)?/feedback", telling),
+    (r"GET /v2/models/\w+/(route|release)", of_a_model(with_a_key)),
+    (r"POST /v2/models/\w+/(route|release(/(hold|resume|abort|approve|revoke))?)", of_a_model(releasing)),
     (r"GET /v2/features", with_a_key),
     (r"POST /v2/features/\w+/get", reading),
     (r"POST /v2/features/\w+", feeding),
@@ -65,6 +70,7 @@ RULES: tuple[tuple[str, Expect], ...] = (
 CHANGES = {
     "/feedback": {"id": "r1", "value": 1},
     "/v2/logging": {"log_info": True},
+    "/route": {"stable": "1", "candidate": None},
     "/trace/setting": {"trace_rate": "1"},
 }
 
@@ -94,7 +100,8 @@ def routes(served: Tenancy) -> list[tuple[str, str]]:
     names = {"{model}": OURS, "{region}": "a", "{view}": VIEW.name}
     found = [(verb, re.sub(r"\{\w+\}", lambda match: names[match[0]], path)) for verb, path in found]
     return sorted({(verb, path) for verb, path in found
-                   if f"/{HERS}" not in path and "/models/stats/versions" not in path})  # fmt: skip
+                   if f"/{HERS}" not in path and "/models/stats/versions" not in path
+                   and not re.search("/versions/.*/route", path)})  # fmt: skip
 
 
 def body_of(verb: str, path: str) -> object:
@@ -135,6 +142,8 @@ def test_the_pages_of_the_matrix_are_those_of_the_front() -> None:
         **metric_pages(nothing, 0),  # type: ignore[arg-type]
         **debug_pages(nothing),  # type: ignore[arg-type]
         **audit_pages(""),
+        **releases_pages(None),
+        **RouteControl(nothing).pages(),  # type: ignore[arg-type]
         **Dashboard.pages(Dashboard.__new__(Dashboard)),
     }
     assert set(pages) == set(LIVE_PAGES)

@@ -25,12 +25,15 @@ class Action(StrEnum):
     PAGES = "pages"  # the numbers that pages show; the pages themselves hold none
     AUDIT = "audit"
     KEYS = "keys"
+    ROUTE = "route"
     FEATURES_READ = "read features"
     FEATURES_WRITE = "write features"
     FEEDBACK = "feedback"
 
 
-CHANGES = frozenset({Action.LOAD, Action.UNLOAD, Action.TRACE, Action.LOG, Action.CACHE, Action.SHARED_MEMORY})
+CHANGES = frozenset(
+    {Action.LOAD, Action.UNLOAD, Action.TRACE, Action.LOG, Action.CACHE, Action.SHARED_MEMORY, Action.ROUTE}
+)
 
 
 class Peer(NamedTuple):

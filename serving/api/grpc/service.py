@@ -259,7 +259,7 @@ class GrpcService:
 
         The load balancer routes calls by their model. Two kinds of calls need forwarding nevertheless: the front gets
         those whose model the load balancer could not read or reach; a replica gets requests of streams that began with
-        another model, and passes them to the front if it does not know the model itself.
+        another model or version, and passes them to the front if it does not know that itself.
         """
         try:
             self._gate.check(call.peer, Action.READ, absent.name, absent.version)
@@ -275,7 +275,7 @@ class GrpcService:
                     return RefusedCall(not_ready(absent.name, model.state))
                 if self._relay is not None:
                     return self._relay
-        is_for_front = self._dispatches and all(model.name != absent.name for model in known)
+        is_for_front = self._dispatches and not any(model.is_called(absent.name, absent.version) for model in known)
         if is_for_front and self._relay is not None and not call.metadata(RELAYED) and _A_NAME.fullmatch(absent.name):
             return self._relay
         return RefusedCall(unknown_model(absent.name, absent.version))

@@ -48,7 +48,7 @@ class Conversation:
         self._room = asyncio.Semaphore(STREAM_WINDOW)
         self._held_bytes = 0
         self._has_let_go = asyncio.Event()
-        self._remote: dict[str, RemoteModel] = {}
+        self._remote: dict[tuple[str, str], RemoteModel] = {}  # by model and version
 
     async def run(self, messages: AsyncIterable[bytes]) -> None:
         """Runs until the client has ended its side and all its requests are answered. Raises CallFailed."""
@@ -90,12 +90,13 @@ class Conversation:
             return RefusedCall(fault(error, "a model"))
 
     async def _ask_remote(self, absent: NotHere, message: bytes, group: asyncio.TaskGroup) -> Answering:
-        remote = self._remote.get(absent.name)
+        key = absent.name, absent.version
+        remote = self._remote.get(key)
         if remote is None or remote.is_over:
             relay = await self._requests.relay_for(absent, self._call)
             if isinstance(relay, RefusedCall):
                 return relay
-            remote = self._remote[absent.name] = RemoteModel(relay.stream(absent.name, self._call), self._send)
+            remote = self._remote[key] = RemoteModel(relay.stream(absent.name, self._call), self._send)
             remote.reader = group.create_task(remote.read())
         return await remote.ask(message)
 

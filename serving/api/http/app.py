@@ -55,7 +55,7 @@ from serving.api.metadata import model_config, model_metadata, served_statistics
 from serving.api.served import ServedModel
 from serving.core.backend import Answers
 from serving.core.outcome import Cancelled, Completed, Outcome
-from serving.names import MODELS, model_path
+from serving.names import FRONT_TAILS, MODELS, model_path
 from serving.protocol.binary_codec import parse_header_length
 from serving.protocol.compression import coding_of, deflate, inflate, wanted_coding
 from serving.protocol.reply import HEADER_LENGTH, Header
@@ -70,6 +70,7 @@ _TRACE = "/trace/setting"
 _CLEAR = "/cache/clear"
 _FEEDBACK = "/feedback"
 _GENERATES = {"/generate": False, "/generate_stream": True}  # whether the answers are sent as they are made
+FRONTS = "routes, releases and feedback need HAProxy, which this server runs without: the first version answers"
 _MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
 
@@ -382,6 +383,8 @@ class ModelApp:
         match = _named(path, root_path)
         if match and match[1] != self.model.name:
             return unknown_model(match[1])
+        if match and path.rpartition("/")[2] in FRONT_TAILS:
+            return Fault(501, FRONTS)  # behind HAProxy such a request does not come here
         if match and match[2] not in (None, self.model.version):
             return unknown_model(match[1], match[2])
         return unknown_path(path)

@@ -46,7 +46,8 @@ from serving.names import MODELS, model_path
 
 _log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 64 * 1024
-_MODEL = re.compile(rf"{MODELS}([^/]+)(?:/.*)?")
+_MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?(?:/.*)?")
+_ROUTE = re.compile(rf"{MODELS}([^/]+)/route")
 _CONTROL = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 _REGIONS = re.compile(r"/v2/(system|cuda)sharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
 _SETTINGS = ("/v2/trace/setting", "/v2/logging")
@@ -145,10 +146,17 @@ class FrontApp:
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         gate, peer = self._server.gate, http_peer(scope)
         gate.check(peer, Action.READ)
-        if match := _MODEL.fullmatch(path):
+        if match := _ROUTE.fullmatch(path):
+            if scope["method"] == "POST":
+                wanted = json_object(await _body(receive))
+                await send_json(send, await self._server.change_route(match[1], wanted, peer))
+            else:
+                _check_verb(scope, "GET")
+                await send_json(send, self._server.route(match[1], peer))
+        elif match := _MODEL.fullmatch(path):
             if match[1] not in self._apps:
                 gate.check(peer, Action.READ, match[1])
-                raise CallFailed(await self._absent(match[1], path, scope))
+                raise CallFailed(await self._absent(match[1], match[2] or "", path, scope))
             await self._apps[match[1]](scope, receive, send)
         elif match := _REGIONS.fullmatch(path):
             await self._answer_about_regions(cast(Kind, match[1]), match[2] or "", match[3], scope, receive, send)
@@ -181,8 +189,8 @@ class FrontApp:
             self._server.unregister_regions(kind, name, http_peer(scope))
             await send_json(send, {})
 
-    async def _absent(self, name: str, path: str, scope: Scope) -> Fault:
-        """Returns the fault for a model that this process does not serve.
+    async def _absent(self, name: str, version: str, path: str, scope: Scope) -> Fault:
+        """Returns the fault for a model that this process does not serve. version: "" if the path names none.
 
         Requests for a known model arrive here while none of its replicas is reachable. If the path has percent escapes
         they always do, since load balancers compare paths without decoding them.
@@ -190,13 +198,12 @@ class FrontApp:
         raw = (scope.get("raw_path") or b"").decode("latin-1")
         is_escaped = bool(raw) and model_path(name) not in raw
         for model in await self._server.models():
-            if model.name == name and is_escaped:
+            if not model.is_called(name, version):
+                continue
+            if is_escaped:
                 return escaped_path(raw, path)
-            if model.name == name and model.wanted:
-                return not_ready(name, model.state)
-            if model.name == name:
-                return unavailable_model(name)
-        return unknown_model(name)
+            return not_ready(name, model.state) if model.wanted else unavailable_model(name)
+        return unknown_model(name, version)
 
     async def _answer_server(self, receive: Receive, send: Send, caller: Caller) -> None:
         await send_json(send, self._server.server())

@@ -62,6 +62,12 @@ class Catalog:
             await asyncio.wait([self._looking], timeout=PATIENCE_S)
         return self._known
 
+    def configure(self, configured: Sequence[ModelEntry]) -> None:
+        """Replaces the entries: the server has another set of versions."""
+        self._configured = configured
+        self._known = [replace(entry, state="UNAVAILABLE", reason=UNASKED) for entry in configured]
+        self.forget()
+
     def forget(self) -> None:
         """Drops the cache after a load or unload, and ignores a query in flight, which may be older."""
         self._asked_ns = None
@@ -85,7 +91,7 @@ def entries(configured: Sequence[ModelEntry], status: Any, *, explicit: bool = F
     """Returns the entries of the repository index, with the states of Ray Serve's status."""
     found = []
     for entry in configured:
-        application = status.applications.get(entry.name)
+        application = status.applications.get(entry.application)
         deployments = application.deployments.values() if application else ()
         running = sum(one.replica_states.get("RUNNING", 0) for one in deployments)
         state = model_state(application, running=running, explicit=explicit)

@@ -18,6 +18,7 @@ from serving.cluster.front.details import Application, serve_details
 from serving.core.clock import SystemClock
 from serving.core.statistics import ModelStatistics, total
 from serving.telemetry.snapshot import ClusterSnapshot, ModelSnapshot
+from serving.traffic.routes import model_of
 
 PATIENCE_S = 2.0
 FRESH_NS = 1_000_000_000
@@ -36,21 +37,24 @@ class Replies:
 class Collector:
     """Calls methods of replicas, and caches the snapshot of all models for a second.
 
-    versions: the version of every model, by name; the name is also that of its Serve application."""
+    versions: the version that every application serves, by the application's name. They may be replaced."""
 
-    def __init__(self, versions: dict[str, str], *, patience_s: float = PATIENCE_S) -> None:
-        self._versions = versions
+    def __init__(self, versions: Mapping[str, str], *, patience_s: float = PATIENCE_S) -> None:
+        self.versions = versions
         self._patience_s = patience_s
         self._handles: dict[str, DeploymentHandle] = {}
         self._known: ClusterSnapshot | None = None
         self._known_ns = 0
         self._looking = asyncio.Lock()
 
-    async def ask(self, method: str, *arguments: Any, models: Sequence[str] | None = None) -> dict[str, Replies]:
-        """Calls `method` on every replica of these models (None: of all), and returns the replies by model.
+    def applications_of(self, model: str) -> list[str]:
+        return [application for application in self.versions if model_of(application) == model]
 
-        Waits for the slowest replica, at most `patience_s`. A model without replicas has no replies."""
-        names = list(self._versions) if models is None else list(models)
+    async def ask(self, method: str, *arguments: Any, of: Sequence[str] | None = None) -> dict[str, Replies]:
+        """Calls `method` on every replica of these applications (None: of all), and returns the replies by application.
+
+        Waits for the slowest replica, at most `patience_s`. An application without replicas has no replies."""
+        names = list(self.versions if of is None else of)
         answers = await asyncio.gather(*(self._ask(name, method, arguments) for name in names))
         return dict(zip(names, answers, strict=True))
 
@@ -61,7 +65,7 @@ class Collector:
         self._known = None
 
     async def statistics(self) -> dict[str, ModelStatistics]:
-        """Returns the statistics of each model, summed over its replicas."""
+        """Returns the statistics of each application, summed over its replicas."""
         answers = await self.ask("statistics")
         return {name: total(answer.replies) for name, answer in answers.items()}
 
@@ -72,7 +76,9 @@ class Collector:
             if self._known is None or now_ns - self._known_ns > FRESH_NS:
                 answers, found = await asyncio.gather(self.ask("snapshot"), asyncio.to_thread(serve_details))
                 models = tuple(
-                    model_snapshot(name, version, found, answers[name]) for name, version in self._versions.items()
+                    model_snapshot(name, self.versions[name], found, answer)
+                    for name, answer in answers.items()
+                    if name in self.versions
                 )
                 self._known_ns = SystemClock.now_ns()
                 self._known = ClusterSnapshot(models=models, took_ns=self._known_ns - now_ns)
@@ -113,7 +119,8 @@ def model_snapshot(name: str, version: str, found: Mapping[str, Application] | N
     running = sum(replica.state == "RUNNING" for replica in deployment.replicas) if deployment else len(replicas)
     state = model_state(application, running=running)
     return ModelSnapshot(
-        name=name,
+        name=model_of(name),
+        application=name,
         version=version,
         state=state.name,
         reason=state.reason,

@@ -18,7 +18,6 @@ from serving.cluster.environment import peer_header
 from serving.cluster.front.details import serve_details
 from serving.cluster.probes import POLL_S, NeverUp, answers, hears, is_ready_over_grpc, replacing
 from serving.config import Settings
-from serving.names import model_path
 
 PATIENCE_S = 600.0  # as long as `headway serve` waits at the start
 
@@ -31,8 +30,19 @@ class Deploy(Protocol):
     def __call__(self, *, only: str) -> None: ...
 
 
+class DeployOf(Protocol):
+    """Deploys one application of these settings; see `app.deploy`."""
+
+    def __call__(self, settings: Settings, *, only: str) -> None: ...
+
+
+def control_of(deploy: DeployOf, settings: Settings) -> "Control":
+    """Returns the control of these settings, for versions that are added at run time."""
+    return Control(settings, deploy=partial(deploy, settings), changed=lambda: None)
+
+
 class Control:
-    """Implements `api.operations.ModelControl`.
+    """Implements `api.operations.ModelControl`. A model is loaded and unloaded with all its versions.
 
     deploy: deploys a model to the running Ray. changed: called after each load and unload, even if it failed."""
 
@@ -47,22 +57,35 @@ class Control:
 
     async def load(self, name: str) -> None:
         async with self._lock(name):
-            logger.info("%s: loading", name)
-            before = await asyncio.to_thread(replicas_of, name)
-            await asyncio.to_thread(self._deploy, only=name)
-            try:
-                await self._until(name, partial(self._is_up, before=before), "loaded")
-            finally:
-                self._changed()
+            for application in self._applications(name):
+                await self.bring_up(application)
 
     async def unload(self, name: str) -> None:
         async with self._lock(name):
-            logger.info("%s: unloading", name)
-            await asyncio.to_thread(serve.delete, name, _blocking=False)
-            try:
-                await self._until(name, self._is_gone, "unloaded")
-            finally:
-                self._changed()
+            for application in self._applications(name):
+                logger.info("%s: unloading", application)
+                await asyncio.to_thread(serve.delete, application, _blocking=False)
+                try:
+                    await self._until(application, self._is_gone, "unloaded")
+                finally:
+                    self._changed()
+
+    async def bring_up(self, application: str) -> None:
+        """Deploys an application of the settings, and returns when its new replicas answer. Raises CallFailed."""
+        logger.info("%s: loading", application)
+        before = await asyncio.to_thread(replicas_of, application)
+        await asyncio.to_thread(self._deploy, only=application)
+        await self.until_up(application, before)
+
+    async def until_up(self, application: str, before: Collection[str] = ()) -> None:
+        """Returns when all replicas of an application answer, but those before. Raises CallFailed."""
+        try:
+            await self._until(application, partial(self._is_up, before=before), "loaded")
+        finally:
+            self._changed()
+
+    def _applications(self, name: str) -> list[str]:
+        return [application for application, model in self._settings.applications().items() if model.name == name]
 
     def _lock(self, name: str) -> asyncio.Lock:
         if name not in self._locks:
@@ -85,15 +108,20 @@ class Control:
             count = replacing(found.get(name) if found else None, before)
         except NeverUp as error:
             raise CallFailed(Fault(500, f"failed to load '{name}': {error}")) from None
-        if not count or not hears(self._settings.server.url, name, count, but_not=before):
+        path = self._settings.path_of(name)
+        if not count or not hears(self._settings.server.url, path, count, but_not=before):
             return False
-        return not self._grpc or bool(is_ready_over_grpc(self._grpc_address, name))
+        return not self._grpc or bool(self._is_ready_over_grpc(name))
 
     def _is_gone(self, name: str) -> bool:
         """Returns whether HAProxy no longer sends requests to the model's replicas."""
-        if answers(f"{self._settings.server.url}{model_path(name)}/ready"):
+        if answers(f"{self._settings.server.url}{self._settings.path_of(name)}/ready"):
             return False
-        return not self._grpc or is_ready_over_grpc(self._grpc_address, name) is False
+        return not self._grpc or self._is_ready_over_grpc(name) is False
+
+    def _is_ready_over_grpc(self, application: str) -> bool | None:
+        model = self._settings.applications()[application]
+        return is_ready_over_grpc(self._grpc_address, model.name, model.version)
 
 
 def replicas_of(name: str) -> set[str]:

@@ -21,6 +21,7 @@ from serving.telemetry.history import ALL, BOUNDS_MS, EVERY_S, KEPT, History, Po
 from serving.telemetry.quotas import standing
 from serving.telemetry.snapshot import ClusterSnapshot
 from serving.telemetry.tenants import label
+from serving.traffic.routes import model_of
 
 logger = logging.getLogger("ray.serve")
 SHOWN_DECISIONS = 12
@@ -86,20 +87,20 @@ class Dashboard:
             await asyncio.sleep(EVERY_S)
 
     async def _answer(self, query: str, viewer: Viewer) -> tuple[str, bytes]:
-        """Answers `/dashboard/data`. Query: `model`: only this model, else the sum of all; `since`: only points after
-        this instant, in seconds since 1970."""
+        """Answers `/dashboard/data`. Query: `model`: only this application, else the sum of all; `since`: only points
+        after this instant, in seconds since 1970."""
         asked = parse_qs(query)
         model = asked.get("model", [ALL])[0]
         every = self.history.latest.models if self.history.latest else ()
         models = [known for known in every if viewer.sees(known.name)]
-        chosen = [known.name for known in models if model in (ALL, known.name)]
+        chosen = [known.application for known in models if model in (ALL, known.application)]
         decisions = [
             {"model": name, **decision}
             for name in (chosen if viewer.sees_tenants else ())  # their reasons tell of the load of all
             for decision in await asyncio.to_thread(self._decisions, name)
         ]
         points: list[Point] = []
-        if len(models) == len(every) or viewer.sees(model):
+        if len(models) == len(every) or viewer.sees(model_of(model)):
             points = self.history.points(model, _number(asked.get("since", ["0"])[0]))
         if not viewer.sees_tenants:
             points = [only_of(viewer.tenant, point) for point in points]
@@ -110,7 +111,7 @@ class Dashboard:
             "bounds_ms": BOUNDS_MS,
             "models": [
                 {
-                    "name": known.name,
+                    "name": known.application,
                     "state": known.state,
                     "reason": known.reason,
                     "running": known.running,

@@ -1,8 +1,9 @@
 """The Ray deployment of the front, which answers requests that belong to no model. It only constructs and delegates."""
 
+import asyncio
 import os
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -16,20 +17,25 @@ from serving.api.operations import Operations
 from serving.cluster import decisions
 from serving.cluster.access import Access, open_gate, open_quota
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
-from serving.cluster.environment import cors
+from serving.cluster.environment import cors, has_our_haproxy
 from serving.cluster.feature_history import begin_draining, log_place, open_log, open_spool
-from serving.cluster.features import open_features
+from serving.cluster.features import open_features, raw_rows
 from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.catalog import Catalog
 from serving.cluster.front.collector import Collector
-from serving.cluster.front.control import Control, Deploy
+from serving.cluster.front.control import Control, DeployOf, control_of
 from serving.cluster.front.dashboard import Dashboard
 from serving.cluster.front.pages import admin_token, debug_pages, metric_pages
+from serving.cluster.front.routing import RouteControl
 from serving.cluster.front.switches import ClusterSwitches
+from serving.cluster.front.versions import Versions
 from serving.cluster.replica import grpc_door, http_door
 from serving.cluster.replica.heap import Heap, malloc_trim
 from serving.cluster.replica.http_door import App
 from serving.config import Settings
+from serving.registry.log import ModelLog
+from serving.store.objects import open_store
+from serving.store.place import registry_place
 from serving.telemetry.features import FeatureRecorder
 
 if TYPE_CHECKING:
@@ -43,16 +49,28 @@ class Front:
     """Answers requests that belong to no model: the server's health and metadata, the list of models, 404s."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, settings: Settings, configured: Sequence[ModelEntry], access: Access, *, deploy: Deploy
+        self, settings: Settings, configured: Sequence[ModelEntry], access: Access, *, deploy: DeployOf | None
     ) -> None:
         server = settings.server
         catalog = Catalog(configured, explicit=server.model_control)
-        self.collector = collector = Collector({entry.name: entry.version for entry in configured})
+        self.collector = collector = Collector({})
 
         def changed() -> None:
             catalog.forget()
             collector.forget()
 
+        self.routes = routes = RouteControl(open_logs(settings), splits=has_our_haproxy())
+
+        def served(versions: Versions) -> None:
+            catalog.configure(versions.entries())
+            collector.versions = {entry.application: entry.version for entry in versions.entries()}
+            collector.forget()
+            routes.serve(versions.served())
+
+        control = partial(control_of, deploy) if deploy else None
+        self.versions = Versions(settings, list(configured), control=control, changed=served)
+        await self.versions.find()
+        self._following = asyncio.get_running_loop().create_task(routes.keep_following())
         gate, self._keeping = await open_gate(access, admin_token(server.admin_token_file))
         spool = open_spool(settings)
         # Without feature views nothing here is counted.
@@ -61,9 +79,12 @@ class Front:
         operations = Operations(
             catalog.models,
             name=server.name,
-            counts=partial(model_counts, collector, configured),
+            counts=partial(model_counts, collector, self.versions),
+            routes=routes,
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
-            control=Control(settings, deploy=deploy, changed=changed) if server.model_control else None,
+            control=Control(settings, deploy=partial(deploy, settings), changed=changed)
+            if server.model_control and deploy
+            else None,
             switches=ClusterSwitches(collector, may_change=server.settings_control),
             features=await _features(settings, spool, quota, read_features),
             gate=gate,
@@ -76,6 +97,7 @@ class Front:
             **metric_pages(collector, server.http_port, read_features.counts if settings.features else None),
             **debug_pages(collector),
             **self.dashboard.pages(),
+            **routes.pages(),
             **audit_pages(access.state, name=server.name),
         }
         self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
@@ -101,13 +123,24 @@ async def _features(
     server = settings.server
     log = open_log(log_place(settings))
     features = open_features(
-        settings.features.declared(), server.redis, counts, server.tenant_header, quota, spool, log
-    )
+        settings.features.declared(), server.redis, counts, server.tenant_header, quota, spool, log,
+        raw_rows(settings.folder),
+    )  # fmt: skip
     await features.connect()
     return features
 
 
-async def model_counts(collector: Collector, configured: Sequence[ModelEntry]) -> list[dict[str, Any]]:
-    """Returns the entries of `model_stats` in the statistics of all models."""
+async def model_counts(collector: Collector, versions: Versions) -> list[dict[str, Any]]:
+    """Returns the entries of `model_stats` in the statistics of all versions of all models."""
     found = await collector.statistics()
-    return [model_statistics(entry.name, entry.version, found[entry.name]) for entry in configured]
+    return [
+        model_statistics(entry.name, entry.version, found[entry.application])
+        for entry in versions.entries()
+        if entry.application in found
+    ]
+
+
+def open_logs(settings: Settings) -> Callable[[str], ModelLog]:
+    """Returns a function that opens the log of a model. It raises NoState, and ModuleNotFoundError with advice."""
+    opened = cache(lambda: open_store(registry_place(settings.registry.place, settings.server.state)))
+    return lambda model: ModelLog(opened(), model)

@@ -1,4 +1,5 @@
-"""Relays gRPC calls to the replicas of the model they name, through HAProxy with the metadata `application`.
+"""Relays gRPC calls to the replicas of the model they name, through HAProxy with the metadata `application`. HAProxy
+chooses the version, by the message and the caller's key.
 
 Few calls need this. HAProxy cannot read the model's name in compressed messages (`haproxy/editing.py`), so these come
 to the front. All messages of a stream reach the replica of the first model, even if later ones name other models. The
@@ -13,9 +14,10 @@ import grpc
 from serving.api.faults import CallFailed, Fault, fault_of_grpc
 from serving.api.grpc.pending import RELAYED, REQUEST_ID, Call
 from serving.api.grpc.service import STREAM
+from serving.cluster.haproxy.routing import KEY_HEADER
 from serving.direct import GRPC_OPTIONS
 
-_PASSED_ON = ("authorization", "traceparent", "tracestate", "triton_grpc_error")
+_PASSED_ON = ("authorization", KEY_HEADER, "traceparent", "tracestate", "triton_grpc_error")
 _ENDED = Fault(503, "the model's replica ended the stream; try again")
 _OPTIONS = (*GRPC_OPTIONS, ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 

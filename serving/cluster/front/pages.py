@@ -12,7 +12,7 @@ import ray
 
 from serving.api.http.front import LivePage, Viewer
 from serving.cluster import decisions
-from serving.cluster.front.collector import Collector, targets
+from serving.cluster.front.collector import Collector, Replies, targets
 from serving.cluster.replica.loop_watch import LoopWatch
 from serving.cluster.replica.snapshots import memory_bytes
 from serving.names import FRONT
@@ -58,16 +58,18 @@ def debug_pages(collector: Collector) -> Mapping[str, LivePage]:
         cluster, answers = await asyncio.gather(collector.snapshot(), collector.ask("debug_state", *watch))
         models = [
             {
-                "name": model.name,
+                "name": model.application,
                 "version": model.version,
                 "state": model.state,
                 "reason": model.reason,
                 "running": model.running,
                 "wanted": model.wanted,
                 "limit": model.limit,
-                "silent": answers[model.name].silent,
-                "decisions": await asyncio.to_thread(decisions.recent, model.name),
-                "replicas": sorted(answers[model.name].replies, key=lambda told: str(told["replica"])),
+                "silent": answers.get(model.application, Replies()).silent,
+                "decisions": await asyncio.to_thread(decisions.recent, model.application),
+                "replicas": sorted(
+                    answers.get(model.application, Replies()).replies, key=lambda told: str(told["replica"])
+                ),
             }
             for model in cluster.models
         ]

@@ -94,7 +94,8 @@ class ClusterSwitches:
     async def _answer(self, what: str, changes: Mapping[str, Any], model: str) -> Settings:
         if changes and not self._may_change:
             raise CallFailed(left_out(CONTROL_IS_OFF))
-        answers = await self._collector.ask("switch", what, dict(changes), models=[model] if model else None)
+        of = self._collector.applications_of(model) if model else None
+        answers = await self._collector.ask("switch", what, dict(changes), of=of)
         told: list[Settings | str] = [each for answer in answers.values() for each in answer.replies]
         silent = sum(answer.silent for answer in answers.values())
         for each in told:

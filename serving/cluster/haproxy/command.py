@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 from serving.api.admission import age
-from serving.api.admission.secret import key
+from serving.api.admission.secret import key, own_token
+from serving.cluster.haproxy import following
 from serving.cluster.haproxy.editing import AGE_KEY, PEER_KEY, Unexpected, edited, listening, private
 from serving.cluster.haproxy.errors import with_clear_errors
 from serving.cluster.haproxy.intake import LUA, PROCESS, SCRIPT, bounded
+from serving.cluster.haproxy.routing import routed_by_version, versions
 
 REAL_BINARY = "HEADWAY_HAPROXY_BINARY"  # the environment variable that names the real one
 HOST = "HEADWAY_HOST"  # the address at which HAProxy listens, if not the one that Ray writes
@@ -45,6 +47,16 @@ def real_binary() -> str:
     return found
 
 
+def _routed(config: str, folder: Path) -> str:
+    """Returns the configuration with the choice of versions, and writes the files that it needs into the folder."""
+    table, script = folder / following.TABLE, folder / following.SCRIPT
+    if versions(config):
+        mark, servers = following.mark_of(key("routes")), following.fronts(config)
+        following.bring_up_to_date(table, mark, servers, own_token())
+        script.write_text(following.script(str(table), mark, servers))
+    return routed_by_version(config, str(table), str(script))
+
+
 def main() -> None:
     """Runs `headway-haproxy ARGS`: edits the file named by -f, then replaces this process by `haproxy ARGS`."""
     arguments = sys.argv[1:]
@@ -54,7 +66,7 @@ def main() -> None:
         config = listening(edited(path.read_text(), sleepers), os.environ.get(HOST, ""))
         script = path.parent / SCRIPT
         script.write_text(LUA)
-        config = bounded(config, str(script), os.environ.get(TENANT_HEADER, ""))
+        config = _routed(bounded(config, str(script), os.environ.get(TENANT_HEADER, "")), path.parent)
         if ASKS in os.environ:
             config = private(config)
         path.write_text(with_clear_errors(config, path.parent))
@@ -63,7 +75,7 @@ def main() -> None:
         sys.stderr.write(f"headway: gRPC calls need the metadata `application`, and /debug stays shut: {error}\n")
         sys.stderr.flush()
     binary = real_binary()
-    os.execve(binary, [binary, *arguments], os.environ | keys())
+    os.execve(binary, [binary, *arguments], os.environ | keys() | {following.TOKEN: own_token()})
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ _DEFAULT = re.compile(r"^( *default_backend ).*$", re.MULTILINE)
 # wait for streams is long, because a client may open a stream long before its first message and HAProxy ends a stream
 # that exceeds the wait. The name is read after skipping the message's prefix (5 bytes), not with `ungrpc`, which finds
 # nothing in a message that does not fit into HAProxy's buffer.
+APPLICATION_SET = "    http-request set-header application %[var(txn.model)] if is_a_name !names_application\n"
 _ROUTING = f"""\
     {MARK} the model's name is field 1 of the message.
     acl names_application req.hdr(application) -m found
@@ -64,12 +65,11 @@ _ROUTING = f"""\
     http-request wait-for-body time 1h at-least 12 if is_a_stream !names_application
     http-request set-var(txn.model) req.body,bytes(5),protobuf(1) if about_a_model !names_application
     acl is_a_name var(txn.model) -m reg ^[{NAME_CHARACTERS}]+$
-    http-request set-header application %[var(txn.model)] if is_a_name !names_application
-{_PEER}{_STAMP}{GRPC_STATUS}"""
+{APPLICATION_SET}{_PEER}{_STAMP}{GRPC_STATUS}"""
 
 
 _DEFAULTS = re.compile(r"^defaults\n *mode http\n", re.MULTILINE)
-_HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
+HTTP_FRONTEND = re.compile(r"^frontend http_frontend\n *bind .*\n", re.MULTILINE)
 _LISTENING = re.compile(r"^(frontend (?:http|grpc)_frontend\n(?: *#.*\n)* *bind )\S+:(\d+)", re.MULTILINE)
 _STATS_SOCKET = re.compile(r"^( *stats socket .* mode) \d+", re.MULTILINE)
 _PUBLIC_PAGES = re.compile(r"^(?:frontend prometheus|listen stats)\n(?:[ \t#].*\n?|\n)*", re.MULTILINE)
@@ -132,14 +132,14 @@ def listening(config: str, host: str) -> str:
 
 def private(config: str) -> str:
     """Hides the page on which Ray lists all applications, for a server whose callers need a credential."""
-    return config if _HIDDEN in config else _HTTP_FRONTEND.sub(lambda found: found[0] + _HIDDEN, config)
+    return config if _HIDDEN in config else HTTP_FRONTEND.sub(lambda found: found[0] + _HIDDEN, config)
 
 
 def guarded(config: str) -> str:
     """Adds a timeout for slow request headers, the arrival time, and the caller's address for requests other than
     inference. Raises Unexpected."""
     config, defaults = _DEFAULTS.subn(lambda found: found[0] + _PATIENCE, config)
-    config, frontends = _HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER + _NO_UPGRADE + HTTP_STATUS, config)
+    config, frontends = HTTP_FRONTEND.subn(lambda found: found[0] + _STAMP + _PEER + _NO_UPGRADE + HTTP_STATUS, config)
     config = _REUSE.sub(r"\1 safe", _UNKNOWN.sub(_NOT_YET, config))
     if (defaults, frontends) != (1, 1):
         raise Unexpected(

@@ -32,9 +32,9 @@ class Caching:
     redis: RedisSettings | None = None
 
 
-def caching(settings: Settings, model: str) -> Caching | None:
-    """Returns the settings of a model's cache, None without one."""
-    cache = settings.model(model).cache
+def caching(settings: Settings, application: str) -> Caching | None:
+    """Returns the settings of the cache of this application's model, None without one."""
+    cache = settings.applications()[application].cache
     if cache is None:
         return None
     return Caching(ttl_s=cache.ttl_s, memory_mb=cache.memory_mb, redis=settings.server.redis)
@@ -82,7 +82,7 @@ class ReplicaCache:
         return {"in_memory": dropped, "shared": stored}
 
     async def _clear_siblings(self, tenant: str | None) -> int:
-        answer = (await self._siblings.ask("clear_cache", tenant, models=[self._model]))[self._model]
+        (answer,) = (await self._siblings.ask("clear_cache", tenant)).values()
         if answer.silent or not answer.replies:
             raise CallFailed(Fault(503, f"{answer.silent} replicas did not answer, {len(answer.replies)} did"))
         return sum(answer.replies)

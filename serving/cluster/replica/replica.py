@@ -85,7 +85,8 @@ class ModelReplica:
     ) -> None:
         if artifact is not None:
             spec = await fetched(spec, artifact)
-        self._name = serve.get_replica_context().replica_tag
+        context = serve.get_replica_context()
+        self._name = context.replica_tag
         quota, self._sharing = await open_quota(access, self._name)
         recorder = Recorder(weights) if quota is None else QuotaRecorder(weights, quota)
         self.engine = await open_engine(
@@ -95,7 +96,7 @@ class ModelReplica:
             report=lambda text: logger.info("%s: %s", spec.name, text),
             turn=measuring.turn(own_folder(), usable_cores()),
         )
-        siblings = Collector({spec.name: spec.version})
+        siblings = Collector({context.app_name: spec.version})
         self._cache = None
         if isinstance(self.engine, Engine):
             self._cache = await open_cache(caching, self.engine, recorder, siblings)
@@ -137,7 +138,7 @@ class ModelReplica:
         switches = ClusterSwitches(siblings, may_change=watching.settings_control)
 
         async def totals() -> ModelStatistics:
-            return (await siblings.statistics())[spec.name]
+            return (await siblings.statistics())[context.app_name]
 
         served = served_model(
             self.engine,

@@ -13,12 +13,13 @@ import yaml
 from serving.cluster.environment import grpc_options, ray_environment
 from serving.cluster.limits import KEEP_ALIVE_S, graceful_shutdown_s
 from serving.config import ResourceSettings, Settings
-from serving.names import FRONT, model_path
+from serving.names import FRONT, prefix_of
 
 RAY_VERSION = "2.60.0"
 IMAGE = "registry.example.com/headway:0.1.0"
 FRONT_NEEDS = (
     "name",
+    "version",
     "factory",
     "batched",
     "inputs",
@@ -186,12 +187,13 @@ def serve_config(settings: Settings) -> str:
     }
     models = [
         {
-            "name": model.name,
-            "route_prefix": model_path(model.name),
+            "name": name,
+            "route_prefix": prefix_of(name, model.name, model.version),
             "import_path": "serving.cluster.app:model_application",
-            "args": {"model": model.name, "settings": settings.as_mapping(model.name)},
+            "args": {"model": model.name, **({} if name == model.name else {"application": name})}
+            | {"settings": settings.as_mapping(name)},
         }
-        for model in settings.models
+        for name, model in settings.applications().items()
     ]
     return to_yaml(
         {

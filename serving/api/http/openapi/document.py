@@ -93,7 +93,8 @@ def document(models: Iterable[ModelEntry], *, name: str, release: str, extension
     models = list(models)
     paths = server_paths(extensions, [model.name for model in models])
     for model in models:
-        paths |= _model_paths(model, extensions)
+        if model_path(model.name) not in paths:  # of a model with several versions, the first is described
+            paths |= _model_paths(model, extensions)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -133,6 +134,10 @@ def _model_paths(model: ModelEntry, extensions: Collection[str]) -> Json:
     summary = "Removes answers from the model's cache: of one tenant, or of all"
     clearing = change(summary, ref("CacheClearing"), "CacheCleared", 400, 403, 503, tags=tags)
     paths[f"{path}/cache/clear"] = clearing
+    if "routes" in extensions:
+        summary = "Changes which version answers requests that name none, and the share of a candidate"
+        paths[f"{path}/route"] = read("Returns which version answers requests that name none", "Route", tags=tags)
+        paths[f"{path}/route"] |= change(summary, ref("RouteWanted"), "Route", 400, 403, 409, 503, tags=tags)
     summary = "Takes values for answers to requests of the caller; they count while a release of the model runs"
     paths[f"{path}/feedback"] = change(summary, ref("Feedback"), "FeedbackReceived", 400, 413, 503, tags=tags)
     return paths | _generate_paths(path, model, tags)
@@ -204,6 +209,7 @@ def _input_schema(tensor: Json) -> Json:
     }
 
 
+_TEN_THOUSANDTHS: Json = {**COUNT, "maximum": 10_000, "description": "ten-thousandths of the requests"}
 _DESCRIBED = fields(name=TEXT, datatype=TEXT, shape=each(_WHOLE))
 _FEEDBACK: Json = {
     "type": "object",
@@ -220,6 +226,21 @@ _SCHEMAS: Json = {
     ),
     "ModelReady": fields(name=TEXT, ready=FLAG),
     "ModelConfig": fields(("name", "input", "output"), name=TEXT, input=each({}), output=each({})),
+    "Route": fields(
+        ("model", "versions", "stable", "share"),
+        model=TEXT,
+        versions=each(TEXT),
+        stable=TEXT,
+        candidate={"type": ["string", "null"]},
+        share=_TEN_THOUSANDTHS,
+    ),
+    "RouteWanted": wishes(
+        stable=TEXT,
+        candidate={"type": ["string", "null"]},
+        share={"anyOf": [_TEN_THOUSANDTHS, TEXT | {"description": "in percent: `5%`"}]},
+        why=TEXT,
+        by=TEXT,
+    ),
     "Parameters": wishes(priority=COUNT, timeout={**COUNT, "description": "microseconds"}),
     "RequestedOutput": fields(("name",), name=TEXT, parameters=wishes(classification=COUNT, binary_data=FLAG)),
     "InferRequest": fields(("inputs",), id=TEXT, inputs=each({"type": "object"}), outputs=each({"type": "object"})),
