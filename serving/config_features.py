@@ -92,7 +92,7 @@ class ViewSettings(Section):
     transform: ImportString | None = Field(
         None,
         description="`package.module:function` that makes an Arrow table with the features from one with raw columns, "
-        "when Parquet files are materialized. Rows that are pushed hold the features themselves. Unset: files do too.",
+        "when Parquet files are materialized, or raw rows are pushed. Unset: they hold the features themselves.",
     )
     features: dict[Column, FeatureSettings] = Field(min_length=1, description="The features by name.")
 

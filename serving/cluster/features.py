@@ -12,14 +12,15 @@ from serving.config import RedisSettings, Settings
 from serving.core.backend import Backend
 from serving.core.sizes import LARGEST_ROWS
 from serving.features.binding import bound
-from serving.features.views import FeatureViews
+from serving.features.rows import BadField, Row
+from serving.features.views import FeatureView, FeatureViews
 from serving.telemetry.features import FeatureRecorder
 from serving.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
     from serving.features.backend import FeatureBackend
     from serving.features.offline.spool import Spool
-    from serving.gateway.features import OnlineFeatures
+    from serving.gateway.features import Make, OnlineFeatures
     from serving.telemetry.served_features import ServedLog
 
 STORE_LIMIT_S = 1.0  # for one round trip, also for opening a connection; who looks features up waits for a shorter time
@@ -89,10 +90,11 @@ def open_features(
     quota: Quota | None = None,
     spool: "Spool | None" = None,
     log: "ServedLog | None" = None,
+    make: "Make | None" = None,
 ) -> "OnlineFeatures":
     """Returns the feature store of these views. Connections are opened when they are first used.
 
-    observer, tenant_header, quota, spool, log: see OnlineFeatures. Raises ModuleNotFoundError with advice without
+    observer, tenant_header, quota, spool, log, make: see OnlineFeatures. Raises ModuleNotFoundError with advice without
     `headway[redis]`."""
     # Imported here, so that servers without a feature store need no package for it.
     from random import random
@@ -119,4 +121,24 @@ def open_features(
         quota=quota,
         spool=spool,
         log=log,
+        make=make,
     )
+
+
+def raw_rows(folder: str | None) -> "Make":
+    """Returns the function that makes rows of raw ones. folder: of the settings, beside which functions may lie."""
+
+    def make(view: FeatureView, given: Sequence[object], now_ms: int) -> list[Row]:
+        # Imported here, so that servers whose features are never made of raw columns need no pyarrow.
+        try:
+            from serving.features.offline.pushing import rows_of_raw
+            from serving.features.offline.transform import BadTransformation, transformation_of
+        except ModuleNotFoundError as error:
+            raise BadField("raw", f"{error.name} is not installed on this server: headway[features]") from None
+        try:
+            transformation = transformation_of(view, folder)
+        except BadTransformation as error:
+            raise BadField("raw", str(error)) from None
+        return rows_of_raw(view, transformation, given, now_ms=now_ms)
+
+    return make

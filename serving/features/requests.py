@@ -52,10 +52,12 @@ def asked_of(view: FeatureView, body: Mapping[str, object]) -> Asked:
     return Asked(tuple(id_of(id, f"ids[{index}]") for index, id in enumerate(ids)), features, reasons)
 
 
-def pushed_of(body: Mapping[str, object]) -> list[object]:
-    """Returns the rows in `{"rows": [...]}`, unchecked. Raises BadField."""
-    _only(body, "rows")
-    return _entities(body, "rows")
+def pushed_of(body: Mapping[str, object]) -> tuple[list[object], bool]:
+    """Returns the rows in `{"rows": [...]}` or `{"raw": [...]}`, unchecked, and whether they are raw: then features are
+    to be made of their columns. Raises BadField."""
+    name = "raw" if "raw" in body else "rows"
+    _only(body, name)
+    return _entities(body, name), name == "raw"
 
 
 def columns(selection: Selection, asked: Asked, answers: Sequence[Answers]) -> Json:

@@ -1,7 +1,7 @@
 """The feature store of a server: pushes rows into views, and reads features as of now. For all wires and tenants."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -22,6 +22,7 @@ from serving.telemetry.served_features import ServedLog
 
 Json = dict[str, Any]
 Item = TypeVar("Item")
+Make = Callable[[FeatureView, Sequence[object], int], list[Row]]
 ROWS_AT_ONCE = 100  # checked before the event loop turns to something else
 WRITES_AT_ONCE = 250  # values in one round trip, for the same reason
 SOON_NS = 1_000_000_000
@@ -45,6 +46,7 @@ class OnlineFeatures:
     observer: of look-ups. calendar: the time of day.
     spool: keeps what is pushed for the history of features; None keeps it online only.
     log: is told about a sample of what is served; None if nobody is.
+    make: makes rows of raw ones, at a time in ms; raises BadField. None where that is not possible.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class OnlineFeatures:
         calendar: Clock | None = None,
         spool: Spool | None = None,
         log: ServedLog | None = None,
+        make: Make | None = None,
     ) -> None:
         self.tenant_header = tenant_header.lower()
         self.quota = quota
@@ -75,6 +78,7 @@ class OnlineFeatures:
         self._calendar: Clock = calendar or Calendar()
         self._spool = spool
         self._log = log
+        self._make = make
 
     async def connect(self) -> None:
         """Opens a connection to the store ahead of the first request. A store that does not answer is no error."""
@@ -90,7 +94,8 @@ class OnlineFeatures:
         Nothing is written if one of them has a mistake. Raises CallFailed."""
         into = self._view(view)
         try:
-            rows = await self._checked(into, pushed_of(body))
+            given, is_raw = pushed_of(body)
+            rows = await (self._made(into, given) if is_raw else self._checked(into, given))
         except BadField as error:
             raise CallFailed(Fault(400, str(error))) from None
         await self._keep(tenant, into, rows)
@@ -157,6 +162,12 @@ class OnlineFeatures:
             rows += rows_of(view, some, now_ms=now_ms, first=len(rows))
             await asyncio.sleep(0)
         return rows
+
+    async def _made(self, view: FeatureView, given: Sequence[object]) -> list[Row]:
+        """Returns rows with features that the view's function makes of raw ones, in a thread: it may take its time."""
+        if self._make is None or not view.transform:
+            raise CallFailed(Fault(400, f"raw: {view.name} has no function that makes features of raw columns"))
+        return await asyncio.to_thread(self._make, view, given, self._now_ms())
 
     def _now_ms(self) -> int:
         return self._calendar.now_ns() // 1_000_000

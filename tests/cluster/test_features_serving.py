@@ -37,10 +37,18 @@ entities: {user: {key: user_id}}
 views:
   stats:
     entity: user
+    transform: made_of_raw:stats
     features:
       age: {type: INT64}
       country: {type: BYTES, missing: default, default: "??"}
       spend: {type: FP32, missing: default, default: 0.5}
+"""
+TRANSFORM = """\
+import pyarrow as pa, pyarrow.compute as pc
+
+def stats(raw):
+    age = pc.subtract(2026, raw["born"])
+    return pa.table({"age": age, "country": pc.utf8_upper(raw["country"]), "spend": pa.nulls(len(age), pa.float32())})
 """
 ECHO = {
     "name": "bound",
@@ -78,6 +86,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     state = str(folder / "state")
     path = settings_file(folder, NOOP, ECHO, http_port=PORT, grpc_port=GRPC_PORT, auth={"keys": True}, state=state)
     (folder / "views.yaml").write_text(FEATURES)
+    (folder / "made_of_raw.py").write_text(TRANSFORM)
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"features": "views.yaml"}))
     files = []
     for tenant, scope in (("acme", "predict"), ("globex", "predict"), ("acme", "features:write")):
@@ -102,6 +111,14 @@ def test_what_one_tenant_pushes_it_reads_and_no_other_does(served: Served, tmp_p
     assert "lacks the scope `predict`" in served.features("get", "stats", "7", key=served.feeder)
     served.reads('"DE"', "get", "stats", "7", key=served.acme)
     served.reads("the value of user '7' is not known", "get", "stats", "7", key=served.globex)
+
+
+def test_raw_rows_become_features_by_the_function_of_the_view(served: Served) -> None:
+    headers = {"authorization": f"Bearer {served.feeder.read_text()}"}
+    raw = [{"user_id": "raw", "event_ts": time.time(), "born": 1985, "country": "pe"}]
+    told = httpx.post(f"{URL}/v2/features/stats", json={"raw": raw}, headers=headers)
+    assert (told.status_code, told.json()) == (200, {"written": 2, "superseded": 0})
+    served.reads('"PE"', "get", "stats", "raw", key=served.acme)
 
 
 def test_the_server_offers_features_and_describes_them(served: Served) -> None:

@@ -12,6 +12,7 @@ import pytest
 from serving.api.faults import CallFailed, Fault
 from serving.features.offline.spool import Spool
 from serving.features.reading import Found
+from serving.features.rows import BadField, Row
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.store.connecting import Address, connect
 from serving.store.features import FeatureStore, RedisFeatureStore, Wanted, Write
@@ -310,3 +311,30 @@ def test_views_are_described(served: Served) -> None:
         "missing": "default",
         "default": "??",
     }
+
+
+def test_raw_rows_are_made_into_features_before_they_are_written() -> None:
+    def make(view: FeatureView, given: Sequence[object], now_ms: int) -> list[Row]:
+        if not given[0]:
+            raise BadField("raw[0]", "is empty")
+        return [Row("u7", now_ms, {"age": len(given)})]
+
+    store = MemoryFeatureStore(ManualClock(NOW_NS))
+    (view, *_) = VIEWS.views.values()
+    views = FeatureViews.of([replace(view, transform="shop:stats"), VIEWS.views["shops"]])
+    features = online_features(views, store, calendar=ManualClock(NOW_NS), make=make)
+
+    async def run() -> None:
+        assert await features.push("acme", "user_stats", {"raw": [1, 2]}) == {"written": 1, "superseded": 0}
+        told = await features.get("acme", "user_stats", {"ids": ["u7"], "features": ["age"]})
+        assert told["features"] == {"age": [2]}
+        for view, body, text in (
+            ("user_stats", {"raw": [{}]}, "raw[0]: is empty"),
+            ("user_stats", {"raw": [1], "rows": [1]}, "rows: unknown; possible here: raw"),
+            ("shops", {"raw": [1]}, "raw: shops has no function that makes features of raw columns"),
+        ):
+            with pytest.raises(CallFailed) as failed:
+                await features.push("acme", view, body)
+            assert (failed.value.fault.status, failed.value.fault.text) == (400, text)
+
+    asyncio.run(run())
