@@ -18,7 +18,7 @@ from rich.table import Table
 
 from serving import explain as explaining
 from serving.config import Settings, SettingsError, load_settings
-from serving.operate import cache, features, features_offline, keys, route
+from serving.operate import cache, features, features_offline, keys, release, route
 from serving.operate.registry import commands as registry
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(keys.app)
 app.add_typer(cache.app)
 app.add_typer(route.app)
+app.add_typer(release.app)
 app.add_typer(registry.app)
 features.app.add_typer(features_offline.app)
 app.add_typer(features.app)

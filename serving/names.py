@@ -3,7 +3,7 @@
 FRONT = "front"  # the application that answers what belongs to no model
 NAME_CHARACTERS = "A-Za-z0-9._-"  # of a model's name: URLs, gRPC's metadata and HAProxy's rules take all of them
 MODELS = "/v2/models/"
-FRONT_TAILS = ("route", "release", "feedback")  # what follows a model's name in paths that the front answers
+FRONT_TAILS = ("route", "release")  # what follows a model's name in paths that the front answers
 ROUTES_PAGE = "/debug/routes"  # where HAProxy's script asks the front
 
 

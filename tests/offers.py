@@ -15,6 +15,22 @@ class Control:
     async def unload(self, name: str) -> None: ...
 
 
+class Releases:
+    """Releases that never begin."""
+
+    async def told(self, model: str) -> dict[str, Any]:
+        return {"model": model}
+
+    async def start(self, model: str, body: Mapping[str, Any], by: str) -> dict[str, Any]:
+        return {"model": model}
+
+    async def change(self, model: str, what: str, body: Mapping[str, Any], by: str) -> dict[str, Any]:
+        return {"model": model}
+
+    async def consent(self, model: str, what: str, body: Mapping[str, Any], by: str) -> dict[str, Any]:
+        return {"model": model}
+
+
 class Switches:
     """The switches of one replica without an exporter of traces."""
 

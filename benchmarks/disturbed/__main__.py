@@ -103,7 +103,7 @@ def _load(settings: Settings, options: argparse.Namespace) -> Load:
         scenario=scenario_of(MODEL, "oip"),
         rate=1.0,
         seconds=BEFORE_S + options.during + options.after,
-        within_ms=settings.model(MODEL).latency_budget_ms,
+        within_ms=settings.applications()[MODEL].latency_budget_ms,
         in_flight=1024,
         timeout_s=5.0,
     )

@@ -14,6 +14,7 @@ from serving.api.entry import ModelEntry
 from serving.api.faults import CallFailed, left_out, unknown_model
 from serving.api.features import Features
 from serving.api.metadata import server_metadata, statistics
+from serving.api.releases import Releases
 from serving.api.shared_memory.memory import Kind
 from serving.api.shared_memory.regions import NO_DRIVER, Regions, unknown_region
 from serving.protocol.errors import BadMessage
@@ -72,6 +73,7 @@ class Operations:
     strict_readiness: the server is ready only while every wanted model is ready; otherwise it always is.
     regions, control, switches: None if the settings do not allow these operations.
     features: None if the settings declare no feature views. routes: None in a process that knows none.
+    releases: None if no registry can be kept.
     gate: decides which callers may do what.
     """
 
@@ -86,6 +88,7 @@ class Operations:
         control: ModelControl | None = None,
         switches: Switches | None = None,
         features: Features | None = None,
+        releases: Releases | None = None,
         routes: Routes | None = None,
         gate: Gate | None = None,
     ) -> None:
@@ -97,6 +100,7 @@ class Operations:
         self._control = control
         self._switches = switches
         self.features = features
+        self.releases = releases
         self._routes = routes
         self.gate: Gate = gate or LocalGate()
 
@@ -111,6 +115,7 @@ class Operations:
             "logging": self._switches,
             "trace": self._switches,
             "features": self.features,
+            "releases": self.releases,
             "routes": self._routes,
         }
         return server_metadata(self.name, [extension for extension, there in offered.items() if there is not None])

@@ -38,9 +38,9 @@ class Artifact:
         return f"{self.reference.model}@v{self.reference.number}"
 
 
-def artifact_of(settings: Settings, model: str) -> Artifact | None:
-    """Returns the version that is this model of resolved settings. None if it is not from the registry."""
-    reference = settings.model(model).reference
+def artifact_of(settings: Settings, application: str) -> Artifact | None:
+    """Returns the version that this application of resolved settings serves. None if it is not from the registry."""
+    reference = settings.applications()[application].reference
     return Artifact(_place(settings), reference) if reference else None
 
 
@@ -79,7 +79,7 @@ async def model_settings(settings: Settings, name: str, version: str) -> ModelSe
     """Returns the settings of another version of a model that comes from the registry, with all else as it is set.
 
     version: a number. Raises Unresolved."""
-    model = settings.model(name)
+    model = next(model for model in settings.models if model.name == name)
     if model.reference is None:
         raise Unresolved(f"{name} is not from the registry; its settings describe the one version that there is")
     return await _model(settings, model, Reference(model.reference.model, version))

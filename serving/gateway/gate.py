@@ -13,7 +13,7 @@ from serving.gateway.caller import Caller
 from serving.gateway.callers import Callers
 from serving.gateway.keys import Scope
 from serving.gateway.refusals import Refusals
-from serving.gateway.rules import Sees, can_see, can_see_tenants, may, sees_all
+from serving.gateway.rules import NEEDS, Sees, can_see, can_see_tenants, may, sees_all
 
 TELL_EVERY_S = 5  # how often it is looked for refusals that are to be written
 AUDITED = (401, 403, 429)  # refusals of these statuses; 429: too many failures from one address
@@ -84,6 +84,10 @@ class KeyGate:
         if action in CHANGES and self._note is not None:
             self._note(self._entry(caller, peer, action, model, "allowed"))
         return caller
+
+    def allows(self, peer: Peer, action: Action) -> bool:
+        caller = self._checked(peer, Action.READ, "", "", quietly=True)
+        return NEEDS[action] is None or NEEDS[action] in caller.scopes
 
     async def keep_telling(self) -> None:
         """Writes the counts of refusals into the audit until it is cancelled. The owner of the gate runs this as a

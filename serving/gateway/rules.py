@@ -31,6 +31,8 @@ NEEDS: dict[Action, Scope | None] = {
     Action.ROUTE: Scope.RELEASE,
     Action.FEATURES_READ: Scope.PREDICT,
     Action.FEATURES_WRITE: Scope.FEATURES_WRITE,
+    Action.RELEASE: Scope.RELEASE,
+    Action.APPROVE: Scope.REGISTRY_APPROVE,
     Action.FEEDBACK: Scope.FEEDBACK,
 }
 

@@ -10,7 +10,11 @@ from serving.direct import ask
 
 
 class ServerRefused(Exception):
-    """The server refused a request. The text is the server's."""
+    """The server refused a request. The text is the server's. status: of its answer."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def asked(url: str, key: str, body: bytes | None = None, *, patience_s: float) -> Any:
@@ -20,7 +24,7 @@ def asked(url: str, key: str, body: bytes | None = None, *, patience_s: float) -
         with ask(Request(url, data=body, headers=headers), timeout_s=patience_s) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        raise ServerRefused(_reason(error)) from None
+        raise ServerRefused(_reason(error), error.code) from None
     except urllib.error.URLError as error:
         raise OSError(error.reason) from error
     except (ValueError, http.client.HTTPException) as error:

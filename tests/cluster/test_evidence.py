@@ -138,11 +138,11 @@ class Cluster:
         self.of = {"new": Replica("new"), "old": Replica("old")}
         self.silent: set[str] = set()
 
-    async def ask(self, method: str, *arguments: Any, models: Sequence[str]) -> dict[str, Replies]:
+    async def ask(self, method: str, *arguments: Any, of: Sequence[str]) -> dict[str, Replies]:
         assert method == "evidence"
         return {
             name: Replies(silent=1) if name in self.silent else Replies([self.of[name].evidence.report(*arguments)])
-            for name in models
+            for name in of
         }
 
     def end(self) -> None:

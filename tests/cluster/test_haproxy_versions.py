@@ -209,7 +209,7 @@ def test_the_configuration_of_a_server_with_one_version_per_model_has_one_rule_m
     before = "\n".join(lines) + "\n"
     after = routed_by_version(before, "/a/map", "/a/lua").splitlines()
     assert [line for line in after if line not in lines] == [
-        "    use_backend http-front if { path,field(5,/) -m str route release feedback }"
+        "    use_backend http-front if { path,field(5,/) -m str route release }"
     ]
     assert routed_by_version("\n".join(after) + "\n", "/a/map", "/a/lua").splitlines() == after
 

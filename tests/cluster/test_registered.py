@@ -154,7 +154,7 @@ def test_a_registry_that_cannot_be_reached_is_told(registry: Registry, tmp_path:
 def test_a_manifest_names_the_version_and_not_its_content(registry: Registry) -> None:
     settings = resolved(registry.settings(replicas=2))
     of_front, of_model = (one["args"]["settings"] for one in yaml.safe_load(serve_config(settings))["applications"])
-    assert of_front["models"] == [{"name": "ranker", "factory": "registry:ranker@v1"}]
+    assert of_front["models"] == [{"name": "ranker", "version": "1", "factory": "registry:ranker@v1"}]
     assert of_model["models"] == [{"name": "ranker", "factory": "registry:ranker@v1", "replicas": 2, "version": "1"}]
     again = resolved(Settings.model_validate(of_model))
     assert again.models == settings.models

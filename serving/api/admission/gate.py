@@ -28,11 +28,23 @@ class Action(StrEnum):
     ROUTE = "route"
     FEATURES_READ = "read features"
     FEATURES_WRITE = "write features"
+    RELEASE = "release"  # begins, holds, resumes and aborts releases
+    APPROVE = "approve"  # approves versions, and takes approvals back
     FEEDBACK = "feedback"
 
 
 CHANGES = frozenset(
-    {Action.LOAD, Action.UNLOAD, Action.TRACE, Action.LOG, Action.CACHE, Action.SHARED_MEMORY, Action.ROUTE}
+    {
+        Action.LOAD,
+        Action.UNLOAD,
+        Action.TRACE,
+        Action.LOG,
+        Action.CACHE,
+        Action.SHARED_MEMORY,
+        Action.ROUTE,
+        Action.RELEASE,
+        Action.APPROVE,
+    }
 )
 
 
@@ -82,6 +94,10 @@ class Gate(Protocol):
         """Returns the caller. Raises CallFailed if it may not do this: 401, 403, 429 or 503, and 404 for a model that
         it may not see, as for one that is not there. model, version: as the client names them, "" for none.
         quietly: keeps no record of a refusal, since the same will be asked again."""
+        ...
+
+    def allows(self, peer: Peer, action: Action) -> bool:
+        """Returns whether the peer may do this to some model. Keeps no record of it."""
         ...
 
     def sees(self, caller: Caller, model: str) -> bool:

@@ -41,6 +41,9 @@ class LocalGate:
             raise CallFailed(Fault(403, reason))
         return ANYBODY
 
+    def allows(self, peer: Peer, action: Action) -> bool:
+        return action not in GUARDED or self.is_admin(peer) or not self._why_not(peer)
+
     def sees(self, caller: Caller, model: str) -> bool:
         return True
 

@@ -39,6 +39,7 @@ from serving.api.http.cors import Cors
 from serving.api.http.features import PATH as FEATURES
 from serving.api.http.features import answer_features
 from serving.api.http.openapi.document import document
+from serving.api.http.releases import RELEASE, answer_release
 from serving.api.operations import Operations, Settings
 from serving.api.pages import PAGES, Page
 from serving.api.shared_memory.memory import Kind
@@ -57,19 +58,26 @@ class Viewer(NamedTuple):
     """The caller that looks at a live page.
 
     sees: whether the model of this name exists for it. tenant: its own. sees_tenants: whether it is shown the numbers
-    of all tenants, not only those of its own.
+    of all tenants, not only those of its own. may: whether it may do this.
     """
 
     sees: Callable[[str], bool]
     tenant: str
     sees_tenants: bool
+    may: Callable[[Action], bool] = lambda action: False
 
 
 LivePage = Callable[[str, Viewer], Awaitable[tuple[str, bytes]]]  # takes the query; returns content type and body
 Change = Callable[[Mapping[str, Any], Peer], Awaitable[Settings]]  # makes the changes, returns the settings after them
 _Answer = Callable[[Receive, Send, Caller], Awaitable[None]]
 # What a caller needs to see a live page, by the beginning of its path.
-_SHOWN = {"/debug/": Action.DEBUG, "/metrics": Action.METRICS, "/dashboard/": Action.PAGES, "/audit/": Action.AUDIT}
+_SHOWN = {
+    "/debug/": Action.DEBUG,
+    "/metrics": Action.METRICS,
+    "/dashboard/": Action.PAGES,
+    "/audit/": Action.AUDIT,
+    "/releases/": Action.PAGES,
+}
 
 
 class FrontApp:
@@ -137,16 +145,20 @@ class FrontApp:
     async def _answer_page(self, path: str, scope: Scope, send: Send) -> None:
         _check_verb(scope, "GET")
         gate = self._server.gate
-        caller = gate.check(http_peer(scope), self._shown[path])
+        peer = http_peer(scope)
+        caller = gate.check(peer, self._shown[path])
         query = scope.get("query_string", b"").decode("latin-1")
-        viewer = Viewer(partial(gate.sees, caller), caller.tenant, gate.sees_tenants(caller))
+        sees, may = partial(gate.sees, caller), partial(gate.allows, peer)
+        viewer = Viewer(sees, caller.tenant, gate.sees_tenants(caller), may)
         content_type, body = await self._pages[path](query, viewer)
         await send_bytes(send, 200, [(b"content-type", content_type.encode())], body)
 
     async def _answer_elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         gate, peer = self._server.gate, http_peer(scope)
         gate.check(peer, Action.READ)
-        if match := _ROUTE.fullmatch(path):
+        if match := RELEASE.fullmatch(path):
+            await answer_release(self._server.releases, gate, match, scope, receive, send)
+        elif match := _ROUTE.fullmatch(path):
             if scope["method"] == "POST":
                 wanted = json_object(await _body(receive))
                 await send_json(send, await self._server.change_route(match[1], wanted, peer))

@@ -27,4 +27,5 @@ def _read(path: Path) -> Page:
 PAGES = {f"/pages/{path.name}": _read(path) for path in _FOLDER.iterdir() if path.suffix in _KINDS}
 PAGES["/dashboard"] = PAGES["/pages/dashboard.html"]
 PAGES["/audit"] = PAGES["/pages/audit.html"]
+PAGES["/releases"] = PAGES["/pages/releases.html"]
 PAGES["/"] = PAGES["/try"] = PAGES["/pages/try.html"]

@@ -95,7 +95,8 @@ def entries(configured: Sequence[ModelEntry], status: Any, *, explicit: bool = F
         deployments = application.deployments.values() if application else ()
         running = sum(one.replica_states.get("RUNNING", 0) for one in deployments)
         state = model_state(application, running=running, explicit=explicit)
-        found.append(replace(entry, state=state.name, reason=state.reason, wanted=state.wanted))
+        wanted = entry.wanted and state.wanted
+        found.append(replace(entry, state=state.name, reason=state.reason, wanted=wanted))
     return found
 
 

@@ -58,6 +58,12 @@ class Collector:
         answers = await asyncio.gather(*(self._ask(name, method, arguments) for name in names))
         return dict(zip(names, answers, strict=True))
 
+    async def one(self, application: str, method: str, *arguments: Any) -> Any:
+        """Calls `method` on one replica of an application, and returns its reply. Raises what Ray raises."""
+        if application not in self._handles:
+            self._handles[application] = await asyncio.to_thread(serve.get_app_handle, application)
+        return await self._handles[application].options(method_name=method).remote(*arguments)
+
     def forget(self) -> None:
         """Drops all handles and the cache after a load or unload: the handle of an unloaded model would wait for
         replicas."""

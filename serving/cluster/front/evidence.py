@@ -11,7 +11,7 @@ from serving.traffic.feedback import Desk, Report
 class Ask(Protocol):
     """Calls a method on all replicas of applications, see `collector.Collector.ask`."""
 
-    async def __call__(self, method: str, *arguments: Any, models: Sequence[str]) -> dict[str, Replies]: ...
+    async def __call__(self, method: str, *arguments: Any, of: Sequence[str]) -> dict[str, Replies]: ...
 
 
 class Collected(NamedTuple):
@@ -33,7 +33,7 @@ class EvidenceSource:
     async def collect(self, candidate: str, stable: str) -> Collected:
         """Asks the replicas of both applications at the same time; waits as long as the collector does."""
         asked = self._desk.asked()
-        answers = await self._ask("evidence", asked, models=[candidate, stable])
+        answers = await self._ask("evidence", asked, of=[candidate, stable])
         arms: list[list[Report]] = [answers[candidate].replies, answers[stable].replies]
         values = self._desk.joined(asked, arms)
         own, others = ([report.reading for report in reports] for reports in arms)

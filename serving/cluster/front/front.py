@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -26,6 +27,9 @@ from serving.cluster.front.collector import Collector
 from serving.cluster.front.control import Control, DeployOf, control_of
 from serving.cluster.front.dashboard import Dashboard
 from serving.cluster.front.pages import admin_token, debug_pages, metric_pages
+from serving.cluster.front.releases import FrontReleases
+from serving.cluster.front.releases_page import releases_pages
+from serving.cluster.front.releasing import has_registry, open_releases
 from serving.cluster.front.routing import RouteControl
 from serving.cluster.front.switches import ClusterSwitches
 from serving.cluster.front.versions import Versions
@@ -76,11 +80,16 @@ class Front:
         # Without feature views nothing here is counted.
         quota, self._sharing = await open_quota(access, f"front-{os.getpid()}") if settings.features else (None, None)
         read_features = FeatureRecorder()
+        self.releases: FrontReleases | None = None
+        if has_our_haproxy() and find_spec("obstore") is not None:
+            logs = open_logs(settings)
+            self.releases = open_releases(settings, logs, versions=self.versions, routes=routes, collector=collector)
         operations = Operations(
             catalog.models,
             name=server.name,
             counts=partial(model_counts, collector, self.versions),
             routes=routes,
+            releases=self.releases,
             regions=shared_regions(by_tenant=server.needs_credentials) if server.shared_memory else None,
             control=Control(settings, deploy=partial(deploy, settings), changed=changed)
             if server.model_control and deploy
@@ -99,6 +108,7 @@ class Front:
             **self.dashboard.pages(),
             **routes.pages(),
             **audit_pages(access.state, name=server.name),
+            **releases_pages(self.releases, name=server.name),
         }
         self.http: App = FrontApp(operations, pages=pages, cors=cors(server.allowed_origins))
         http_door.entrance.register("/", self.http, lambda: True)
@@ -106,6 +116,8 @@ class Front:
         calls = GrpcService([], operations, relay=relay)
         grpc_door.entrance.register(calls, max_message_bytes=server.max_body_bytes)
         self._heap = Heap(malloc_trim())
+        if self.releases is not None:
+            self.releases.begin(at_once=has_registry(settings))
 
     def check_health(self) -> None:
         self._heap.look()

@@ -77,6 +77,17 @@ class Versions:
                 self._enter(model, application.removeprefix(application_of(model, "")), application)
         self._changed(self)
 
+    def announce(self, version: ModelSettings) -> None:
+        """Enters a version that `add` is about to deploy. HAProxy has to know who answers the model before it knows of
+        a second version, so the routes are to be told before that is deployed."""
+        if self._control is None:
+            return
+        listed = self._settings.with_version(version).applications().items()
+        for application, model in listed:
+            if (model.name, model.version) == (version.name, version.version) and application not in self._entries:
+                self._enter(version.name, version.version, application)
+                self._changed(self)
+
     async def add(self, version: ModelSettings) -> str:
         """Deploys one more version of a model and returns its application, when all its replicas answer at the
         version's path. One that is deployed already is only waited for.
@@ -115,8 +126,9 @@ class Versions:
 
     def _enter(self, model: str, version: str, application: str) -> None:
         logger.info("%s: version %s is served", model, version)
+        # It comes and goes with a release, so the server is ready without it.
         known = self._entries.get(application)
         signature = known.signature if known else None
         self._entries[application] = ModelEntry(
-            name=model, version=version, application=application, signature=signature
+            name=model, version=version, application=application, signature=signature, wanted=False
         )

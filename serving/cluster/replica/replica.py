@@ -44,6 +44,7 @@ from serving.cluster.replica.heap import Heap, malloc_trim
 from serving.cluster.replica.http_door import App
 from serving.cluster.replica.loop_watch import LoopWatch
 from serving.cluster.replica.snapshots import SnapshotSource, memory_bytes
+from serving.cluster.replica.trial import Trial
 from serving.cluster.replica.watching import Watching, recorded, witnesses
 from serving.core.backend import Backend
 from serving.core.errors import LaneLost
@@ -158,6 +159,7 @@ class ModelReplica:
             quota=quota,
             feedback=box,
         )
+        self._trial = Trial(served, self._backend)
         gate, self._keeping = await open_gate(access, admin_token_here(watching.admin_token_file))
         named = access.tenant_header
         self.http: App = ModelApp(served, tenant_header=named, gate=gate, cors=cors(watching.allowed_origins))
@@ -207,6 +209,10 @@ class ModelReplica:
         if watch_loop_s is not None:
             self._loop_watch.watch(watch_loop_s)
         return told
+
+    async def trial(self, body: bytes) -> tuple[int, bytes]:
+        """Answers a request of the front's, which no client sent; see `trial.py`."""
+        return await self._trial.answer(body)
 
     async def stacks(self) -> dict[str, Any]:
         """Returns the stacks of all threads and tasks of this replica."""

@@ -27,6 +27,8 @@ def server_paths(extensions: Collection[str], models: Sequence[str]) -> Json:
         paths["/v2/logging"] = settings("the log settings", "LogSettings")
     if "features" in extensions:
         paths |= _feature_paths()
+    if "releases" in extensions:
+        paths |= _release_paths(models)
     if "trace" in extensions:
         paths["/v2/trace/setting"] = settings("the trace settings of all models", "TraceSettings")
     return paths
@@ -84,6 +86,29 @@ def _feature_paths() -> Json:
     }
 
 
+def _release_paths(models: Sequence[str]) -> Json:
+    tags = ["releases"]
+    parameters = [_in_path("model", TEXT | {"enum": [*models]})]
+    errors = (400, 403, 404, 409, 503)
+    path = "/v2/models/{model}/release"
+    told = read("Returns the model's traffic and its running or latest release", "Release", 404, 503, tags=tags)
+    begun = change("Begins a release: `version`, and the plan", ref("ReleasePlan"), "Release", *errors, tags=tags)
+    changes = {
+        "hold": ("Keeps the shares as they are", "Reason"),
+        "resume": ("Lets a held release go on", "Reason"),
+        "abort": ("Ends the release; the stable version has all requests", "Reason"),
+        "approve": ("Approves a version", "Consent"),
+        "revoke": ("Takes an approval back, until the version is released", "Consent"),
+    }
+    return {path: told | begun | {"parameters": parameters}} | {
+        f"{path}/{verb}": {
+            **change(summary, ref(schema), "Release", *errors, tags=tags),
+            "parameters": parameters,
+        }
+        for verb, (summary, schema) in changes.items()
+    }
+
+
 def settings(subject: str, schema: str, **more: Any) -> Json:
     """Returns the operations that read and change settings. subject: names them in the summaries."""
     changed = change(f"Changes {subject}", ref(schema), schema, 400, 403, 503, **more)
@@ -97,6 +122,8 @@ def _in_path(name: str, schema: Json) -> Json:
 _IDS = each({"type": ["string", "integer"]}) | {"minItems": 1, "maxItems": 1000}
 _BY_FEATURE: Json = {"type": "object", "additionalProperties": {"type": "array"}}
 _SIZE = {**COUNT, "description": "bytes"}
+_PART_OR_NULL: Json = {"type": ["number", "null"]}
+_WHO = {"why": TEXT | {"maxLength": 500}, "by": TEXT | {"description": "who asks, where nobody needs a key"}}
 SERVER_SCHEMAS: Json = {
     "Error": fields(error=TEXT),
     "Nothing": {"type": "object", "maxProperties": 0},
@@ -126,6 +153,27 @@ SERVER_SCHEMAS: Json = {
         features=_BY_FEATURE,
         reasons=_BY_FEATURE,
         ages_s=_BY_FEATURE,
+    ),
+    "ReleasePlan": fields(
+        ("version",),
+        version=TEXT,
+        again=FLAG,
+        shares=each(COUNT | {"minimum": 1, "maximum": 10_000}),
+        soak_s={"type": "number"},
+        deadline_s={"type": "number"},
+        requests=COUNT,
+        smoke=FLAG,
+        shadow=COUNT,
+        agreement=_PART_OR_NULL,
+        errors={"type": "number"},
+        slower={"type": "number"},
+        business=_PART_OR_NULL,
+        **_WHO,
+    ),
+    "Reason": wishes(**_WHO),
+    "Consent": fields(("version",), version=TEXT, **_WHO),
+    "Release": fields(
+        model=TEXT, now={"type": "number"}, route={"type": "object"}, release={"type": ["object", "null"]}
     ),
     "CudaRegions": each(fields(name=TEXT, device_id=COUNT, byte_size=_SIZE)),
     "CacheClearing": wishes(tenant=TEXT) | {"additionalProperties": False},

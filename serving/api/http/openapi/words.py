@@ -12,7 +12,7 @@ ERRORS: Mapping[int, str] = {
     400: "the request is malformed or does not fit the model; the text begins with the path of the faulty field",
     403: "only callers on the server's machine, or with the admin token as a bearer token, may do this",
     404: "the name is unknown",
-    409: "somebody else was faster; look again",
+    409: "not now: the text says what stands against it",
     413: "the body is larger than the server's limit",
     415: "the Content-Encoding is unknown",
     500: "the model failed",
