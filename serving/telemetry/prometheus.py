@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import (
     UntypedMetricFamily,
 )
 
+from serving.names import FRONT
 from serving.telemetry.histogram import Histogram
 from serving.telemetry.metrics import OF_FEATURES, OF_MODEL, OF_REPLICA, OF_TRITON, Kind, Metric
 from serving.telemetry.snapshot import ClusterSnapshot
@@ -47,7 +48,7 @@ class _Families:
         replicas: list[tuple[tuple[str, ...], Any]] = [
             ((one.model, one.version, one.replica), one) for _, model in models for one in model.replicas
         ]
-        front = [(("", "", "front"), self._snapshot.front)] if self._snapshot.front is not None else []
+        front = [(("", "", FRONT), self._snapshot.front)] if self._snapshot.front is not None else []
         for metric in (*OF_REPLICA, *OF_TRITON):
             yield from _family(metric, [*replicas, *front] if metric in OF_FEATURES else replicas)
         for metric in OF_MODEL:

@@ -18,7 +18,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.runtime": ("serving.core", "serving.scaling.signals", "models.base", "models.spec"),
     "serving.scaling": (),
     "serving.bounded_folder": (),
-    "serving.telemetry": ("serving.bounded_folder", "serving.core"),
+    "serving.telemetry": ("serving.bounded_folder", "serving.core", "serving.names"),
     "serving.traffic": ("serving.core.octaves",),
     "serving.store": ("models.breaker", "serving.core.clock", "serving.features.reading", "serving.traffic"),
     "serving.gateway": (
