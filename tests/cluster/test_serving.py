@@ -178,8 +178,8 @@ def test_the_front_collects_evidence_and_values_of_two_applications(cluster: Clu
     def replies(model: str, method: str, arguments: tuple[Any, ...]) -> Replies:
         return Replies(serve.get_app_handle(model).broadcast(method, *arguments).results())
 
-    async def ask(method: str, *arguments: Any, models: Sequence[str]) -> dict[str, Replies]:
-        return {model: await asyncio.to_thread(replies, model, method, arguments) for model in models}
+    async def ask(method: str, *arguments: Any, of: Sequence[str]) -> dict[str, Replies]:
+        return {model: await asyncio.to_thread(replies, model, method, arguments) for model in of}
 
     source = EvidenceSource(ask)
     trial = Trial.begin(time.time())
