@@ -5,7 +5,9 @@ file says what is served. `models.spec` checks what a model declares, so each ru
 lists every setting with its default and meaning; `headway settings --markdown` prints that table.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -544,6 +546,17 @@ class ModelSettings(Section):
 
     _declared: dict[str, Any] | None = PrivateAttr(None)
 
+    @checks_all(mode="before")
+    @classmethod
+    def _number(cls, told: Any) -> Any:
+        """Takes the number of a version of the registry from the factory, so that nobody has to write it twice."""
+        if not isinstance(told, Mapping) or "version" in told or not isinstance(told.get("factory"), str):
+            return told
+        with suppress(ValueError):  # a factory that cannot be is told of by its own check
+            if (reference := reference_in(told["factory"])) and reference.number:
+                return {**told, "version": reference.number}
+        return told
+
     @property
     def reference(self) -> Reference | None:
         """The version of the registry that the model is; None for a model that the settings describe themselves."""
@@ -786,7 +799,13 @@ class Settings(Section):
     def _check_models(self) -> None:
         """Raises ValueError for what is wrong between models, or between a model and the features."""
         first_index: dict[tuple[str, str], int] = {}
+        listed = Counter(model.name for model in self.models)
         for index, model in enumerate(self.models):
+            if listed[model.name] > 1 and model.reference is not None and model.reference.number is None:
+                raise ValueError(
+                    f"models[{index}].factory: with several versions of {model.name}, name the number of each, as in "
+                    f"registry:{model.name}@v4"
+                )
             if (first := first_index.setdefault((model.name, model.version), index)) != index:
                 raise ValueError(
                     f"models[{index}].name: {model.name!r} is already the name of models[{first}]; another version of "

@@ -113,6 +113,22 @@ def test_the_version_that_serves_is_the_released_one(registry: Registry) -> None
     assert resolved(registry.settings("registry:ranker@v2")).models[0].version == "2"
 
 
+def test_versions_side_by_side_are_listed_by_their_numbers_alone(registry: Registry) -> None:
+    registry.approve("2")
+    registry.settings()
+    path = registry.place.parent / "headway.yaml"
+
+    def listed(*factories: str) -> Settings:
+        models = [{"name": "ranker", "factory": factory} for factory in factories]
+        path.write_text(yaml.safe_dump({"registry": {"place": str(registry.place)}, "models": models}))
+        return load_settings(path)
+
+    both = resolved(listed("registry:ranker@v1", "registry:ranker@2"))
+    assert [(name, model.version) for name, model in both.applications().items()] == [("ranker", "1"), ("ranker@2", "2")]
+    with pytest.raises(SettingsError, match=r"models\[0\].factory: with several versions of ranker, name the number"):
+        listed("registry:ranker", "registry:ranker@2")
+
+
 def test_what_cannot_serve_is_told_with_its_line(registry: Registry) -> None:
     assert registry.mistake("registry:ranker@v2").endswith(
         "headway.yaml:2: models[0].factory: ranker@v2 has 0 of 1 approvals; "
