@@ -23,7 +23,7 @@ from serving.gateway.keys import Key, Scope
 from serving.operate import key_changes
 from serving.operate.key_changes import Change, Refused
 from serving.operate.moments import shown, span_s
-from serving.store.log import Busy, RecordsUnreadable
+from serving.store.log import Busy, RecordsUnreadable, RecordTooLarge
 from serving.store.objects import BadPath, StoreUnreachable, scheme_of
 from serving.store.place import NoState, state_place
 from serving.traffic.tenants import NAME as TENANT_NAME
@@ -178,6 +178,8 @@ def _failures_printed() -> Iterator[None]:
         yield
     except StoreUnreachable as error:
         text = f"the keys cannot be reached: {error}"
+    except RecordTooLarge as error:
+        text = f"nothing was changed: the record is too large: {error}"
     except RecordsUnreadable as error:
         text = f"nothing was changed, because not all records can be read: {error}"
     except (Refused, Busy, BadPath, ModuleNotFoundError) as error:

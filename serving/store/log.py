@@ -42,6 +42,10 @@ class RecordsUnreadable(Exception):
     """A record cannot be read, so nothing was decided: a decision made without it could be wrong."""
 
 
+class RecordTooLarge(ValueError):
+    """The record is larger than any that is read. Nothing was written."""
+
+
 def _unchanged(state: State, record: bytes) -> State:
     return state
 
@@ -73,6 +77,7 @@ class Log(Generic[State]):
         self._beside = beside
         self._of = of
         self._most_bytes = most_bytes
+        self._reading = asyncio.Lock()
         self._name = re.compile(rf"{re.escape(folder)}/(\d{{12}})\.json")
         self.last = 0
         self.state = empty
@@ -88,8 +93,13 @@ class Log(Generic[State]):
     async def read_new(self) -> bool:
         """Reads the records that are new, and returns whether there were any. Raises StoreUnreachable.
 
-        Also if the last record has vanished: records are never deleted, so this is not the store it was.
+        Also if the last record has vanished: records are never deleted, so this is not the store it was. Tasks take
+        turns, or two that read the same record would both fold it.
         """
+        async with self._reading:
+            return await self._read_new()
+
+    async def _read_new(self) -> bool:
         # The last one again, to see that it is still there.
         paths = await self._store.paths(self._folder, after=self.path_of(self.last - 1) if self.last else "")
         if self.last and self.path_of(self.last) not in paths:
@@ -130,7 +140,7 @@ class Log(Generic[State]):
 
         A writer that was too late decides again, about the state with the winner's record in it. Records of two writers
         must differ, say by a nonce. in_any_case: also if a record cannot be read, as a revocation must. Raises what
-        `decide` raises, RecordsUnreadable, Busy, and StoreUnreachable; after the last, the record may have been written
+        `decide` raises, RecordsUnreadable, RecordTooLarge, Busy, and StoreUnreachable; after the last, the record may have been written
         or not.
         """
         for _ in range(ATTEMPTS):
@@ -140,6 +150,8 @@ class Log(Generic[State]):
             number = self.last + 1
             record = decide(self.state)
             self._fold(self.state, record)  # a record that nobody could fold is not written
+            if len(record) > self._most_bytes:
+                raise RecordTooLarge(f"it would take {len(record):,} bytes, and {self._most_bytes:,} can be read again")
             try:
                 await self._store.create(self.path_of(number), record)
             except AlreadyExists:

@@ -1,12 +1,13 @@
 """Tests a log in an object store: writers take turns, readers read what is new, a store fails at any call."""
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import pytest
 
-from serving.store.log import ATTEMPTS, MOST_MISSING, BadRecord, Busy, Log, RecordsUnreadable
-from serving.store.objects import AlreadyExists, StoreUnreachable
+from serving.store.log import ATTEMPTS, MOST_MISSING, BadRecord, Busy, Log, RecordsUnreadable, RecordTooLarge
+from serving.store.objects import MOST_BYTES, AlreadyExists, StoreUnreachable
 from serving.testing.objects import MemoryObjects
 
 Words = tuple[str, ...]
@@ -48,6 +49,58 @@ def test_what_one_writes_all_others_read() -> None:
 
     asyncio.run(story())
     assert list(store.objects) == [path_of(1), path_of(2)]
+
+
+class SlowObjects(MemoryObjects):
+    """A store whose calls let other tasks run first, for a number of turns that a seed decides."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+
+    async def get(self, path: str, most_bytes: int = MOST_BYTES) -> bytes:
+        await self._turns()
+        return await super().get(path, most_bytes)
+
+    async def paths(self, folder: str, after: str = "") -> list[str]:
+        found = await super().paths(folder, after)
+        await self._turns()
+        return found
+
+    async def _turns(self) -> None:
+        for _ in range(self._random.randrange(6)):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_tasks_that_share_a_log_fold_every_record_once(seed: int) -> None:
+    store = SlowObjects(seed)
+    shared, another = log_in(store), log_in(store)
+
+    async def write(log: Log[Words], name: str) -> None:
+        for number in range(5):
+            await log.append(saying(f"{name}{number}"))
+
+    async def read() -> None:
+        for _ in range(10):
+            await shared.read_new()
+
+    async def story() -> None:
+        await asyncio.gather(write(shared, "a"), read(), write(another, "b"), read())
+        await shared.read_new()
+
+    asyncio.run(story())
+    assert shared.state == tuple(record.decode() for record in store.objects.values())
+    assert (shared.last, len(set(shared.state))) == (10, 10)
+
+
+def test_a_record_that_nobody_could_read_again_is_not_written() -> None:
+    store = MemoryObjects()
+    log = Log(store, "words/log", (), spoken, of="a word", most_bytes=10)
+    asyncio.run(log.append(saying("tenletters")))
+    with pytest.raises(RecordTooLarge, match="would take 11 bytes"):
+        asyncio.run(log.append(saying("elevenchars")))
+    assert list(store.objects) == [path_of(1)]
 
 
 def test_only_what_is_new_is_read() -> None:
