@@ -7,8 +7,10 @@ manifest holds no time and no author: the record of the version has them, and eq
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 
 from serving.store.objects import BadPath, checked
@@ -67,6 +69,16 @@ class Manifest:
         }
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
+    def mistake(self) -> str | None:
+        """Returns what keeps it from being stored, None if nothing does."""
+        try:
+            self.content()
+        except (ValueError, TypeError, RecursionError):
+            facts = {name: getattr(self, name) for name in ("model", "metrics", "environment", "source", *FACTS)}
+            named = next(_unstorable(facts), None)
+            return f"{named}, which JSON does not hold" if named else "is nested too deeply"
+        return None
+
     @property
     def digest(self) -> str:
         return sha256(self.content()).hexdigest()
@@ -75,6 +87,25 @@ class Manifest:
     def size(self) -> int:
         """The bytes of all files."""
         return sum(one.size for one in self.files.values())
+
+
+def _unstorable(value: object, path: str = "") -> Iterator[str]:
+    """Yields what is no JSON, with its path. Values are not those of files, so they are few."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _unstorable(one, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _unstorable(one, f"{path}[{index}]")
+    elif isinstance(value, float) and not isfinite(value):
+        yield f"{path} is {value}"
+    elif isinstance(value, str) and not value.isascii():
+        with suppress(UnicodeEncodeError):
+            value.encode()
+            return
+        yield f"{path} is no text in UTF-8"
+    elif not isinstance(value, str | int | float | None):
+        yield f"{path} is a {type(value).__name__}"
 
 
 def parsed(content: bytes, digest: str) -> Manifest:

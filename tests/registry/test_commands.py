@@ -184,6 +184,50 @@ def test_a_mistake_is_told_in_a_sentence(why: str, headway: Headway, folder: Pat
     assert "Traceback" not in result.output
 
 
+UNFIT: dict[str, tuple[tuple[str, ...], str, int]] = {
+    "metrics.auc is nan, which JSON does not hold": (("--metrics",), '{"auc": NaN}', 1),
+    "metrics.by.slices[1] is inf": (("--metrics",), '{"by": {"slices": [1, 1e999]}}', 1),
+    "can't decode byte 0xff": (("--environment",), "\xff", 2),
+    "--why: must be a text of one line": (("--why", "fine\x1b[2J"), "", 2),
+    "--by: must be a text of one line": (("--by", "ann\nben"), "", 2),
+    "--by: must be a text of one line, of 1": (("--by", ""), "", 2),
+}
+
+
+@pytest.mark.parametrize("why", UNFIT)
+def test_what_cannot_be_kept_of_a_version_is_told_in_a_sentence(
+    why: str, headway: Headway, folder: Path, tmp_path: Path
+) -> None:
+    option, content, code = UNFIT[why]
+    file = tmp_path / "file"
+    file.write_bytes(content.encode("latin-1"))
+    result = headway("push", str(folder), *PUSH, *option, *([str(file)] if content else []))
+    assert (result.exit_code, why in result.stderr) == (code, True), result.output
+    assert headway("list").stdout == ""
+
+
+@pytest.mark.parametrize("options", ["{scale: .nan}", "{since: 2026-11-29}", "{key: !!binary aGVsbG8=}"])
+def test_options_that_json_does_not_hold_are_refused_by_their_names(
+    options: str, headway: Headway, folder: Path
+) -> None:
+    model = yaml.safe_dump({key: value for key, value in MODEL.items() if key != "options"})
+    (folder / "model.yaml").write_text(f"{model}options: {options}\n")
+    result = headway("push", str(folder), *PUSH)
+    assert result.exit_code == 1, result.output
+    assert f"model.options.{options[1:].partition(':')[0]} is a" in result.stderr.replace("is nan", "is a nan")
+
+
+def test_an_empty_place_is_a_mistake_and_not_the_place_of_this_machine(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["registry", "push", str(folder), *PUSH, "--registry", ""])
+    assert (result.exit_code, "--registry: is empty" in result.stderr) == (2, True), result.output
+
+
+def test_a_model_with_routes_alone_has_no_version_to_show(headway: Headway, place: Path) -> None:
+    (place / "models" / "ranker" / "log").mkdir(parents=True)
+    route(place, Split("2"))
+    assert "the registry has no version of ranker" in headway("show", "ranker").stderr
+
+
 BAD_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "replicas: belongs into the settings of a server": ("replicas", {"replicas": 2}),
     "factory: names a version of the registry": ("factory", {"factory": "registry:other"}),

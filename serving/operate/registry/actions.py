@@ -65,8 +65,10 @@ def read_model(place: str, name: str) -> Model:
 
 def version_of(model: Model, text: str | None) -> Version:
     """Returns the version that a person names; without a name the newest. Raises Refused."""
+    if not model.state.versions:
+        raise Refused(f"the registry has no version of {model.name}; its history holds routes only")
     try:
-        return model.state.find(text or next(reversed(list(model.state.versions)), ""))
+        return model.state.find(text or next(reversed(list(model.state.versions))))
     except UnknownVersion as error:
         raise Refused(f"{model.name}: {error}") from None
 
@@ -84,7 +86,10 @@ def prepared(folder: Path, facts: Mapping[str, Any], *, model: Mapping[str, Any]
         raise BadArtifact(f"{folder}: is no folder")
     files = survey(folder, leave_out=[FILE])
     told = model_in(folder) if model is None else dict(model)
-    return Made(Manifest(model=told, files=hashed(files), **facts), files)
+    made = Made(Manifest(model=told, files=hashed(files), **facts), files)
+    if mistake := made.manifest.mistake():
+        raise BadArtifact(f"{folder}: {mistake}")
+    return made
 
 
 def pushed(place: str, model: str, made: Made, author: Author, say: Callable[[str], None]) -> Version:

@@ -176,17 +176,24 @@ def _facts(
     if metrics:
         facts["metrics"] = _json_file(metrics)
     if environment:
-        lines = (line.split("#")[0].strip().partition("==") for line in environment.read_text().splitlines())
+        lines = (line.split("#")[0].strip().partition("==") for line in _text_file(environment).splitlines())
         facts["environment"] = {name: version for name, _, version in lines if name}
     if parent:
         facts["parent"] = actions.version_of(actions.read_model(place, model), parent).digest
     return facts
 
 
+def _text_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        mistake(f"{path}: {error}")
+
+
 def _json_file(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(_text_file(path))
+    except (ValueError, RecursionError) as error:
         mistake(f"{path}: {error}")
     if not isinstance(value, dict):
         mistake(f"{path}: expected an object of metrics by name")

@@ -20,9 +20,11 @@ from serving.registry.changes import Author, Refused
 from serving.registry.inspection import UnsafeFile
 from serving.registry.reference import named as parsed
 from serving.registry.state import Version
-from serving.store.log import Busy, RecordsUnreadable
+from serving.store.log import Busy, RecordsUnreadable, RecordTooLarge
 from serving.store.objects import BadPath, StoreUnreachable, scheme_of
 from serving.store.place import NoState, registry_place
+
+LONGEST_TEXT = 1000  # of a record; the front takes no longer one either
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -60,6 +62,8 @@ def named(
 def place_of(config: Path | None, registry: str | None) -> str:
     if config is not None and registry is not None:
         mistake("give --config or --registry, not both")
+    if registry == "":
+        mistake("--registry: is empty; name a folder, or s3://bucket/folder")
     try:
         setting = str(Path(registry).expanduser()) if registry and "://" not in registry else registry
         state = None
@@ -76,7 +80,15 @@ def place_of(config: Path | None, registry: str | None) -> str:
 
 
 def author(by: str | None, why: str) -> Author:
-    return Author(user() if by is None else person(by), now_s(), token_hex(8), why)
+    name = user() if by is None else person(_line("--by", by, least=1))
+    return Author(name, now_s(), token_hex(8), _line("--why", why))
+
+
+def _line(option: str, text: str, least: int = 0) -> str:
+    """Returns a text of the history; a mistake if it would change what a terminal shows of others."""
+    if not text.isprintable() or not least <= len(text) <= LONGEST_TEXT:
+        mistake(f"{option}: must be a text of one line, of {least} to {LONGEST_TEXT:,} characters")
+    return text
 
 
 def person(name: str) -> str:
@@ -95,6 +107,8 @@ def failures_printed() -> Iterator[None]:
         text = f"the registry cannot be reached: {error}"
     except RecordsUnreadable as error:
         text = f"nothing was changed, because not all records can be read: {error}"
+    except RecordTooLarge as error:
+        text = f"nothing was changed: the record is too large: {error}"
     except (Refused, Busy, BadPath, BadArtifact, UnsafeFile, ModuleNotFoundError, OSError) as error:
         text = str(error)
     err.print(text, style="red", markup=False, highlight=False)
