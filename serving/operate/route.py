@@ -1,7 +1,6 @@
 """The command `headway route`: shows and changes which version of a model answers requests that name none."""
 
 import json
-import os
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from serving.names import model_path
 from serving.operate.asking import ServerRefused, asked
+from serving.operate.key_changes import user
 
 PATIENCE_S = 30.0
 SHARES = 10_000
@@ -47,7 +47,7 @@ def set_(
     as_json: AsJson = False,
 ) -> None:
     """Change which version of MODEL answers. What is not named stays as it is."""
-    fields: dict[str, str | None] = {"by": os.environ.get("USER", ""), "why": why}
+    fields: dict[str, str | None] = {"by": user(), "why": why}
     for one in wanted:
         name, sign, value = one.partition("=")
         if not sign or name not in ("stable", "candidate", "share"):

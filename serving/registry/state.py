@@ -112,7 +112,11 @@ def after(state: State, record: Record) -> State:
             state = replace(state, versions={**state.versions, number: new})
     elif version is not None:
         state = replace(state, versions={**state.versions, number: _changed(version, record)})
-    return state if record.split is None else _routed(state, record.split, back=record.kind == "rolled_back")
+    if record.split is None:
+        return state
+    if (before := record.text("before")) and before != record.split.stable:  # was stable without a record of it
+        state = _routed(state, Split(before), back=False)
+    return _routed(state, record.split, back=record.kind == "rolled_back")
 
 
 def _changed(version: Version, record: Record) -> Version:

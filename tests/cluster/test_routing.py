@@ -61,6 +61,16 @@ def test_a_change_is_a_record_and_in_force_at_once() -> None:
     assert list(store.objects) == ["models/ranker/log/000000000001.json"]
 
 
+def test_a_record_names_the_version_that_was_stable_before_it() -> None:
+    async def story(routes: RouteControl) -> None:
+        await routes.look()
+        await routes.set("ranker", stable="2", by="ann")
+        await routes.set("ranker", stable="2", candidate="1", share=5, by="ann")
+        assert [record.text("before") for record in routes.log("ranker").records] == ["1", ""]
+
+    run(story, MemoryObjects())
+
+
 def test_another_process_goes_on_with_what_the_log_says() -> None:
     store = MemoryObjects()
 

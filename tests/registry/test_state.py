@@ -127,6 +127,17 @@ def test_a_rollback_leads_from_the_candidate_to_the_stable_version_and_then_to_t
     assert decided(rollback(author(), "v2"), *events).split == Split("2")
 
 
+def test_a_rollback_leads_to_the_version_that_was_stable_before_the_first_record_of_a_route() -> None:
+    events = ["anna registered 1", "anna registered 2"]
+    first = author().record("routed", split=Split("2"), before="1")
+    records = folded(records_of(*events), first)
+    assert fold(records).versions["1"].released
+    for to in (None, "v1"):
+        assert parsed(rollback(author(), to)(records)).split == Split("1")
+    again = folded(records, author().record("routed", split=Split("1"), before="2"))
+    assert fold(again).stables == ("1", "2", "1")
+
+
 def test_the_version_that_serves_is_the_stable_one_else_the_newest_approved() -> None:
     def served(needed: int, *events: str) -> str | None:
         version = state_of(*TWO, *events).served(needed)

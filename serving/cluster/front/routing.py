@@ -21,7 +21,7 @@ from serving.core.clock import Calendar, Clock
 from serving.names import ROUTES_PAGE
 from serving.protocol.errors import BadMessage
 from serving.registry.log import ModelLog, Split, written
-from serving.store.log import Busy, RecordsUnreadable
+from serving.store.log import Busy, RecordsUnreadable, RecordTooLarge
 from serving.store.objects import StoreUnreachable
 from serving.store.place import NoState
 from serving.traffic.routes import BadRoute, Route, in_force, lines, share_of
@@ -128,10 +128,13 @@ class RouteControl:
         """Writes a record of this kind with the route to the model's log, puts it in force, and returns it.
 
         Raises CallFailed: 400 for a route that cannot be, 409 for another writer, 503 if the store is not reached."""
+        now = self.route(model)
         try:
-            wanted = self.route(model).changed(stable, candidate, share)
+            wanted = now.changed(stable, candidate, share)
         except BadRoute as error:
             raise CallFailed(Fault(400, str(error))) from None
+        if stable != now.stable:  # where a rollback leads: no record need have said so, as of the first of the file
+            facts = {"before": now.stable, **facts}
         if not self._splits and (share or stable != next(iter(wanted.applications))):
             raise CallFailed(Fault(400, WITHOUT_HAPROXY))
         now_s, nonce = self._calendar.now_ns() // 10**9, token_hex(8)
@@ -139,7 +142,7 @@ class RouteControl:
         record = written(kind, now_s=now_s, by=by, why=why, nonce=nonce, split=split, **facts)
         try:
             await self.log(model).append(lambda _: record)
-        except (Busy, RecordsUnreadable) as error:
+        except (Busy, RecordsUnreadable, RecordTooLarge) as error:
             raise CallFailed(Fault(409, f"the route is unchanged: {error}")) from None
         except StoreUnreachable as error:
             raise CallFailed(Fault(503, f"the route may be unchanged: {error}")) from None
