@@ -1,4 +1,4 @@
-"""Tests how a cache is cleared in all replicas of a model."""
+"""Tests how a cache is cleared in all replicas of all versions of a model."""
 
 import asyncio
 from typing import Any
@@ -23,9 +23,9 @@ class Recorded:
         self._silent = silent
         self._removed = removed
 
-    async def ask(self, method: str, *arguments: Any) -> dict[str, Replies]:
-        self.asked.append(f"{method} {arguments}")
-        return {"net": Replies([2, 3], self._silent)}
+    async def ask(self, method: str, *arguments: Any, of: list[str]) -> dict[str, Replies]:
+        self.asked.append(f"{method} {arguments} of {' '.join(of)}")
+        return {"net": Replies([2, 3], self._silent), "net@2": Replies()}
 
     async def clear(self, model: str, tenant: str | None) -> int:
         self.asked.append(f"store {model} {tenant}")
@@ -34,22 +34,25 @@ class Recorded:
         return self._removed
 
 
+RUNNING = ["front", "net", "network", "net@2", "other@2"]
+
+
 def cleared(house: Recorded, changes: dict[str, object], *, shares: bool = True) -> dict[str, int]:
-    cache: Any = ReplicaCache(None, house if shares else None, None, house, "net")  # type: ignore[arg-type]
+    cache: Any = ReplicaCache(None, house if shares else None, None, house, "net", lambda: RUNNING)  # type: ignore[arg-type]
     return asyncio.run(cache.clear(changes))  # type: ignore[no-any-return]
 
 
 def test_replicas_are_cleared_before_and_after_the_store() -> None:
     house = Recorded()
     assert cleared(house, {"tenant": "acme"}) == {"in_memory": 10, "shared": 5}
-    asked = "clear_cache ('acme',)"
+    asked = "clear_cache ('acme',) of net net@2"
     assert house.asked == [asked, "store net acme", asked]
 
 
 def test_without_a_store_replicas_are_cleared_once() -> None:
     house = Recorded()
     assert cleared(house, {}, shares=False) == {"in_memory": 5, "shared": 0}
-    assert house.asked == ["clear_cache (None,)"]
+    assert house.asked == ["clear_cache (None,) of net net@2"]
 
 
 def test_a_silent_replica_or_store_is_reported() -> None:

@@ -1,7 +1,7 @@
-"""The prediction cache of one replica: opens it, counts for it, and clears it in all replicas of the model."""
+"""The prediction cache of one replica: opens it, counts for it, and clears it in all replicas of all versions."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import random
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from serving.protocol.errors import BadMessage
 from serving.runtime.engine import Engine
 from serving.telemetry.cache import CacheCounts, CacheRecorder
 from serving.telemetry.recorder import Recorder
+from serving.traffic.routes import model_of
 
 if TYPE_CHECKING:
     from serving.cache.backend import CachedBackend
@@ -41,7 +42,10 @@ def caching(settings: Settings, application: str) -> Caching | None:
 
 
 class ReplicaCache:
-    """The cache of one replica. siblings: the replicas of its model, this one included."""
+    """The cache of one replica.
+
+    siblings: asks replicas of applications. running: returns the names of the applications of the server, and blocks.
+    """
 
     def __init__(
         self,
@@ -50,25 +54,29 @@ class ReplicaCache:
         recorder: CacheRecorder,
         siblings: Collector,
         model: str,
+        running: Callable[[], Iterable[str]],
     ) -> None:
         self.backend = backend
         self._shared = shared
         self._recorder = recorder
         self._siblings = siblings
         self._model = model
+        self._running = running
 
     def counts(self) -> CacheCounts:
         return self._recorder.counts(len(self.backend.kept), self.backend.kept.bytes)
 
     async def clear(self, changes: Mapping[str, Any]) -> dict[str, int]:
-        """Clears the cache of all replicas and the shared store. changes: `tenant`, to clear only the answers of one.
+        """Clears the cache of all replicas of all versions, and the shared store. changes: `tenant`, to clear only the
+        answers of one.
 
         Returns how many answers were removed. Raises BadMessage, or CallFailed if a replica or the store does not
         answer: then some answers may be left."""
         tenant = _tenant(changes)
+        versions = [name for name in await asyncio.to_thread(self._running) if model_of(name) == self._model]
         # First no replica may hold or compute an answer that it would store again afterwards. A replica may have read
         # others from the shared store until that was cleared; so all are asked twice.
-        dropped = await self._clear_siblings(tenant)
+        dropped = await self._clear_siblings(versions, tenant)
         stored = 0
         if self._shared is not None:
             from serving.store.base import StoreUnavailable
@@ -78,14 +86,16 @@ class ReplicaCache:
             except StoreUnavailable as failure:
                 text = f"Redis does not answer, so answers may be left there: {failure}"
                 raise CallFailed(Fault(503, text)) from failure
-            dropped += await self._clear_siblings(tenant)
+            dropped += await self._clear_siblings(versions, tenant)
         return {"in_memory": dropped, "shared": stored}
 
-    async def _clear_siblings(self, tenant: str | None) -> int:
-        (answer,) = (await self._siblings.ask("clear_cache", tenant)).values()
-        if answer.silent or not answer.replies:
-            raise CallFailed(Fault(503, f"{answer.silent} replicas did not answer, {len(answer.replies)} did"))
-        return sum(answer.replies)
+    async def _clear_siblings(self, versions: list[str], tenant: str | None) -> int:
+        answers = (await self._siblings.ask("clear_cache", tenant, of=versions)).values()
+        replies = [removed for answer in answers for removed in answer.replies]
+        silent = sum(answer.silent for answer in answers)
+        if silent or not replies:
+            raise CallFailed(Fault(503, f"{silent} replicas did not answer, {len(replies)} did"))
+        return sum(replies)
 
 
 def _tenant(changes: Mapping[str, Any]) -> str | None:
@@ -99,7 +109,11 @@ def _tenant(changes: Mapping[str, Any]) -> str | None:
 
 
 async def open_cache(
-    caching: Caching | None, engine: Engine, recorder: Recorder, siblings: Collector
+    caching: Caching | None,
+    engine: Engine,
+    recorder: Recorder,
+    siblings: Collector,
+    running: Callable[[], Iterable[str]],
 ) -> ReplicaCache | None:
     """Returns the cache of this replica, None without one. Raises ModelNotLoadable, and ModuleNotFoundError with advice
     without `headway[redis]`."""
@@ -134,4 +148,4 @@ async def open_cache(
         shared=shared,
         keys=keys,
     )
-    return ReplicaCache(backend, shared, counts, siblings, spec.name)
+    return ReplicaCache(backend, shared, counts, siblings, spec.name, running)

@@ -100,7 +100,9 @@ class ModelReplica:
         siblings = Collector({context.app_name: spec.version})
         self._cache = None
         if isinstance(self.engine, Engine):
-            self._cache = await open_cache(caching, self.engine, recorder, siblings)
+            self._cache = await open_cache(
+                caching, self.engine, recorder, siblings, lambda: serve.status().applications
+            )
         self._backend: Backend = self._cache.backend if self._cache else self.engine
         read_features = FeatureRecorder()
         self._features = open_binding(features, spec, self._backend, recorder, read_features)
@@ -192,8 +194,7 @@ class ModelReplica:
 
     async def clear_cache(self, tenant: str | None) -> int:
         """Drops the answers that this replica has cached, all or those of a tenant. Returns how many."""
-        assert self._cache is not None
-        return await self._cache.backend.clear(tenant)
+        return await self._cache.backend.clear(tenant) if self._cache is not None else 0
 
     async def switch(self, what: str, changes: dict[str, Any]) -> dict[str, Any] | str:
         """Changes trace or log settings here. Returns the settings in force, or the error as text."""
