@@ -106,6 +106,19 @@ def test_a_known_model_that_is_not_reachable_is_not_ready_rather_than_unknown() 
     assert get(front, "/edge/v2", "/edge")[1]["name"] == "headway"
 
 
+@pytest.mark.parametrize("path", ["/v2/models/m/route/x", "/v2/models/m/release/x/y"])
+def test_a_path_below_those_of_the_front_is_unknown_and_its_model_not_called_unreachable(path: str) -> None:
+    async def models() -> list[ModelEntry]:
+        return [ModelEntry(name="m", version="1", state="READY")]
+
+    assert get(FrontApp(Operations(models)), path) == (404, {"error": f"no such path: {path}"})
+
+
+def test_a_version_has_no_route_of_its_own_and_does_not_say_that_there_is_no_haproxy() -> None:
+    assert get(APP, "/v2/models/m/route")[0] == 501
+    assert get(APP, "/v2/models/m/versions/3/route") == (404, {"error": "no such path: /v2/models/m/versions/3/route"})
+
+
 def test_a_provider_that_fails_is_an_internal_error() -> None:
     async def models():
         raise RuntimeError("the cluster is away")

@@ -383,7 +383,7 @@ class ModelApp:
         match = _named(path, root_path)
         if match and match[1] != self.model.name:
             return unknown_model(match[1])
-        if match and path.rpartition("/")[2] in FRONT_TAILS:
+        if match and match[2] is None and path.rpartition("/")[2] in FRONT_TAILS:
             return Fault(501, FRONTS)  # behind HAProxy such a request does not come here
         if match and match[2] not in (None, self.model.version):
             return unknown_model(match[1], match[2])

@@ -43,7 +43,7 @@ from serving.api.http.releases import RELEASE, answer_release
 from serving.api.operations import Operations, Settings
 from serving.api.pages import PAGES, Page
 from serving.api.shared_memory.memory import Kind
-from serving.names import MODELS, model_path
+from serving.names import FRONT_TAILS, MODELS, model_path
 
 _log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 64 * 1024
@@ -168,6 +168,8 @@ class FrontApp:
         elif match := _MODEL.fullmatch(path):
             if match[1] not in self._apps:
                 gate.check(peer, Action.READ, match[1])
+                if path.removeprefix(model_path(match[1])).split("/")[1:2] in ([tail] for tail in FRONT_TAILS):
+                    raise CallFailed(unknown_path(path))  # HAProxy sends it here whether a replica runs or not
                 raise CallFailed(await self._absent(match[1], match[2] or "", path, scope))
             await self._apps[match[1]](scope, receive, send)
         elif match := _REGIONS.fullmatch(path):
