@@ -140,8 +140,8 @@ class Log(Generic[State]):
 
         A writer that was too late decides again, about the state with the winner's record in it. Records of two writers
         must differ, say by a nonce. in_any_case: also if a record cannot be read, as a revocation must. Raises what
-        `decide` raises, RecordsUnreadable, RecordTooLarge, Busy, and StoreUnreachable; after the last, the record may have been written
-        or not.
+        `decide` raises, RecordsUnreadable, RecordTooLarge, Busy, and StoreUnreachable; after the last, the record may
+        have been written or not.
         """
         for _ in range(ATTEMPTS):
             await self.read_new()

@@ -124,7 +124,10 @@ def test_versions_side_by_side_are_listed_by_their_numbers_alone(registry: Regis
         return load_settings(path)
 
     both = resolved(listed("registry:ranker@v1", "registry:ranker@2"))
-    assert [(name, model.version) for name, model in both.applications().items()] == [("ranker", "1"), ("ranker@2", "2")]
+    assert [(name, model.version) for name, model in both.applications().items()] == [
+        ("ranker", "1"),
+        ("ranker@2", "2"),
+    ]
     with pytest.raises(SettingsError, match=r"models\[0\].factory: with several versions of ranker, name the number"):
         listed("registry:ranker", "registry:ranker@2")
 
