@@ -125,6 +125,7 @@ def verify_command(
                 manifest = actions.verify(place, name, version)
             say(f"v{version.number}: good, {len(manifest.files)} files, {manifest.size:,} bytes")
         except typer.Exit:
+            say(f"v{version.number}: bad")
             failed = True
     if failed:
         raise typer.Exit(1)
