@@ -22,6 +22,7 @@ from serving.store.files import UNFINISHED, FileStore
 from serving.store.objects import AlreadyExists, NoSuchObject, ObjectStore, ObjectTooLarge
 
 SETTLED_S = 24 * 3600  # what a push has written may wait this long for its record
+NOT_MEANT = ("__pycache__", ".git")  # folders that change by themselves, and may hold what is nobody else's business
 
 
 class BadArtifact(Exception):
@@ -51,7 +52,7 @@ def file_path(model: str, digest: str, name: str) -> str:
 def survey(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, Found]:
     """Returns the files below a folder by their paths in it, sorted. leave_out: paths that are not meant.
 
-    Python's own caches are not meant either. Raises BadArtifact for links, devices and names that no store takes."""
+    Nor are those below `NOT_MEANT`. Raises BadArtifact for links, devices and names that no store takes."""
     try:
         found = dict(sorted(_found(folder, folder)))
     except OSError as error:
@@ -69,7 +70,7 @@ def _found(folder: Path, root: Path) -> Iterator[tuple[str, Found]]:
             name = path.relative_to(root).as_posix()
             facts = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(facts.st_mode):
-                if entry.name != "__pycache__":
+                if entry.name not in NOT_MEANT:
                     yield from _found(path, root)
             elif stat.S_ISREG(facts.st_mode):
                 yield name, Found(path, _seen(facts))

@@ -140,6 +140,8 @@ def test_links_devices_and_odd_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadArtifact, match="folder: is a link"):
         survey(folder)
     (folder / "folder").unlink()
+    (folder / ".git" / "objects").mkdir(parents=True)
+    (folder / ".git" / "config").write_text("url = https://me:secret@example.org/net.git")
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "net.pyc").write_text("")
     assert sorted(survey(folder)) == sorted(FILES)
