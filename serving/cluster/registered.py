@@ -82,7 +82,12 @@ async def model_settings(settings: Settings, name: str, version: str) -> ModelSe
     model = next(model for model in settings.models if model.name == name)
     if model.reference is None:
         raise Unresolved(f"{name} is not from the registry; its settings describe the one version that there is")
-    return await _model(settings, model, Reference(model.reference.model, version))
+    made = await _model(settings, model, Reference(model.reference.model, version))
+    try:
+        settings.with_version(made)
+    except ValueError as error:
+        raise Unresolved(f"{name}@v{version} cannot be served beside the other models: {error}") from None
+    return made
 
 
 async def _model(settings: Settings, model: ModelSettings, wanted: Reference | None = None) -> ModelSettings:

@@ -199,6 +199,17 @@ def test_another_version_has_all_else_as_it_is_set(registry: Registry) -> None:
     assert candidate.factory == f"registry:ranker@v2#{registry.versions[1].digest}"
 
 
+def test_a_version_that_does_not_fit_beside_the_other_models_is_told_before_it_is_deployed(registry: Registry) -> None:
+    tensor = {"datatype": "FP32", "shape": [-1, 1]}
+    other = {"name": "ranker_2", "factory": "a:b", "inputs": [{"name": "x", **tensor}]}
+    told = registry.settings().as_mapping()
+    told["models"].append(other | {"outputs": [{"name": "y", **tensor}]})
+    settings = resolved(Settings.model_validate(told))
+    registry.approve("2")
+    with pytest.raises(Unresolved, match=r"beside the other models: .*cannot tell ranker@2 and ranker_2 apart"):
+        asyncio.run(model_settings(settings, "ranker", "2"))
+
+
 @pytest.fixture
 def _forgotten() -> None:
     """Lets the next test import its own `net`."""
