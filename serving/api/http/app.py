@@ -70,7 +70,7 @@ _TRACE = "/trace/setting"
 _CLEAR = "/cache/clear"
 _FEEDBACK = "/feedback"
 _GENERATES = {"/generate": False, "/generate_stream": True}  # whether the answers are sent as they are made
-FRONTS = "routes, releases and feedback need HAProxy, which this server runs without: the first version answers"
+FRONTS = "routes and releases need HAProxy, which this server runs without: the first version answers"
 _MODEL = re.compile(rf"{MODELS}([^/]+)(?:/versions/([^/]+))?")
 
 
