@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from tests.guards import Guard, ray_allowed
+from tests.s3 import bucket, moto  # noqa: F401
 
 # Otherwise Python starts the tracker when it is first needed. If a Ray cluster runs then, the tracker ends together
 # with the cluster, and Python warns.

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from serving.store.objects import (
     CALL_S,
+    SLOWEST_BYTES_PER_S,
     NoSuchObject,
     Objects,
     ObjectStore,
@@ -27,7 +28,6 @@ from serving.store.objects import (
 PIECE_BYTES = 16 << 20  # of a file that is copied; S3 takes ten thousand of them
 AT_A_TIME = 4  # pieces: at most 64 MiB of a file are in memory
 UNFINISHED = "unfinished"  # the folder of uploads to a folder; what stays there was killed
-SLOWEST_BYTES_PER_S = 1 << 20  # of a store that is not down
 
 
 class FileStore(ObjectStore, Protocol):

@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 T = TypeVar("T")
 CALL_S = 10.0  # the longest that a call of the store may take
+SLOWEST_BYTES_PER_S = 1 << 20  # of a store that is not down
 MOST_BYTES = 64 << 20
-_SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._=+@-]{1,200}")
+_SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._=+@~%-]{1,255}")
 _LONGEST_PATH = 1000
 
 
@@ -62,7 +63,7 @@ class ObjectStore(Protocol):
 def checked(path: str) -> str:
     """Returns the path if a store takes it. Raises BadPath for one that is empty, absolute, or leaves its folder."""
     if len(path) > _LONGEST_PATH or not all(map(_SEGMENT.fullmatch, path.split("/"))):
-        raise BadPath(f"{path[:200]!r} is no path of an object; use letters, digits and . _ = + @ - between slashes")
+        raise BadPath(f"{path[:200]!r} is no path of an object; use letters, digits and ._=+@~%- between slashes")
     return path
 
 
@@ -130,7 +131,10 @@ class Objects:
 
         checked(path)
         await self._is_there()
-        await asked(obstore.put_async(self._store, path, data, mode="create"))
+        await asked(
+            obstore.put_async(self._store, path, data, mode="create"),
+            limit_s=CALL_S + len(data) / SLOWEST_BYTES_PER_S,
+        )
         if self._root is not None:
             await asked(asyncio.to_thread(settle, self._root / path))
 

@@ -73,6 +73,20 @@ def test_an_object_that_is_missing_or_too_large_is_told_apart_from_a_store_that_
     asyncio.run(story())
 
 
+def test_percent_encoded_names_are_names_and_lead_nowhere(tmp_path: Path, store: ObjectStore) -> None:
+    names = ["a/%2E%2E/x", "a/%2e%2e%2fx", "a/b%2Fc~", "a/b%252Fc"]
+
+    async def story() -> None:
+        for name in names:
+            await store.create(name, name.encode())
+        assert await store.paths("a") == sorted(names)
+        assert [await store.get(name) for name in names] == [name.encode() for name in names]
+
+    asyncio.run(story())
+    if (tmp_path / "state").exists():
+        assert all((tmp_path / "state" / name).is_file() for name in names)
+
+
 BAD = [
     "",
     "/etc/passwd",
@@ -88,7 +102,7 @@ BAD = [
     "ä",
     "a#1",
     "...",
-    "x" * 201,
+    "x" * 256,
 ]
 
 
