@@ -77,7 +77,7 @@ def measure(folder: Path, views: int, memory: str, threads: int, by_event_time: 
         folder / "labels.parquet",
         [view(number) for number in range(views)],
         folder / "training.parquet",
-        root=folder,
+        store=folder,
         tenant="bench",
         limits=Limits(memory, threads, folder),
         time_column="event_ts",

@@ -12,7 +12,7 @@ from models.spec import TensorSpec
 from serving.config_mistakes import mistakes
 from serving.config_section import Section
 from serving.config_source import SettingsError, Source, read_source
-from serving.config_values import ImportString, Version
+from serving.config_values import ImportString, StatePlace, Version, WholePath
 from serving.features.binding import NUMERIC, bound
 from serving.features.values import fitting
 from serving.features.views import DAY_S, Feature, FeatureView, FeatureViews, Missing
@@ -118,11 +118,21 @@ class FeatureStoreSettings(Section):
 
     entities: dict[Name, EntitySettings] = Field(min_length=1, description="The kinds of things that are described.")
     views: dict[Name, ViewSettings] = Field(min_length=1, description="The feature views by name.")
+    history: StatePlace | None = Field(
+        None,
+        description="Where the history of features is kept, in Parquet files: a folder, `file:///folder`, or "
+        "`s3://bucket/folder`. Unset: `features` in `server.state`.",
+    )
+    folder: WholePath | None = Field(
+        None,
+        description="The folder of this machine for what was pushed and is not in the history yet, the log of what is "
+        "served, and copies of files in a bucket. Unset: `features` in `server.state`, if that is a folder.",
+    )
     served_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="The share of look-ups whose answers are logged in `features/served` of `server.state`, for "
+        description="The share of look-ups whose answers are logged in `served` of that folder, for "
         "`headway features check`.",
     )
 

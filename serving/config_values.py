@@ -146,6 +146,7 @@ Version = Annotated[str, BeforeValidator(_text_of_whole), AfterValidator(_path_s
 Factory = Annotated[str, AfterValidator(_factory)]
 ImportString = Annotated[str, AfterValidator(_import_string)]
 JsonText = Annotated[str, AfterValidator(_json)]
+WholePath = Annotated[str, AfterValidator(_whole_path)]
 StatePlace = Annotated[str, AfterValidator(_state)]
 KeySetPlace = Annotated[str, AfterValidator(_key_set)]
 Labels = Annotated[list[str], BeforeValidator(_lines)]

@@ -25,22 +25,36 @@ class NoHistory(Exception):
     """Raised where no history of features can be kept. The text says why."""
 
 
-def history_folder(settings: Settings) -> Path:
-    """Returns the folder of the offline store. Raises NoHistory if the state is none."""
+def history_place(settings: Settings) -> str:
+    """Returns where the offline store is: a folder or a URL. Raises NoHistory."""
+    if settings.features is not None and settings.features.history is not None:
+        return settings.features.history
+    try:
+        return f"{state_place(settings.server.state).rstrip('/')}/features"
+    except NoState as error:
+        raise NoHistory(str(error)) from None
+
+
+def own_folder(settings: Settings) -> Path:
+    """Returns the folder of this machine for the spool, the log and copies. Raises NoHistory without one."""
+    if settings.features is not None and settings.features.folder is not None:
+        return Path(settings.features.folder).expanduser()
     try:
         scheme, place = scheme_of(state_place(settings.server.state))
     except (BadPath, NoState) as error:
         raise NoHistory(str(error)) from None
     if scheme != "file":
-        raise NoHistory(f"server.state is {place}; files of features need a folder")
+        raise NoHistory(f"server.state is {place}; set features.folder to a folder that outlives the server")
     return Path(place) / "features"
 
 
 def pushes_folder(settings: Settings) -> Path:
-    """Returns the folder of the offline store to which pushes are added. Raises NoHistory if they cannot be."""
-    folder = history_folder(settings)
+    """Returns the folder of the spool, from which pushes go to the offline store. Raises NoHistory if they cannot."""
+    folder, place = own_folder(settings), history_place(settings)
     if find_spec("pyarrow") is None:
         raise NoHistory("pyarrow is not installed: pip install 'headway[features]'")
+    if place.startswith("s3:") and find_spec("obstore") is None:
+        raise NoHistory("obstore is not installed: pip install 'headway[features]'")
     return folder
 
 
@@ -70,7 +84,7 @@ def log_place(settings: Settings) -> LogPlace | None:
     if settings.features is None or not settings.features.served_share:
         return None
     try:
-        return LogPlace(history_folder(settings) / "served", settings.features.served_share)
+        return LogPlace(own_folder(settings) / "served", settings.features.served_share)
     except NoHistory as error:
         logger.warning("features: %s; what is served is not logged", error)
         return None
@@ -87,13 +101,13 @@ def open_log(place: LogPlace | None) -> "ServedLog | None":
     return ServedLog(place.folder, share=place.share, random=random)
 
 
-def begin_draining(spool: "Spool") -> "asyncio.Task[None]":
-    """Starts the task that moves what was pushed into Parquet files, also what killed processes have left."""
+def begin_draining(spool: "Spool", place: str) -> "asyncio.Task[None]":
+    """Starts the task that moves what was pushed, also what killed processes left, to the offline store at `place`."""
 
     async def keep_draining() -> None:
         while True:
             try:
-                for trouble in await asyncio.to_thread(_drain, spool):
+                for trouble in await asyncio.to_thread(_drain, spool, place):
                     logger.warning("features: %s", trouble)
             except Exception:
                 logger.exception("what was pushed stays in %s for now", spool.folder)
@@ -102,12 +116,12 @@ def begin_draining(spool: "Spool") -> "asyncio.Task[None]":
     return asyncio.get_running_loop().create_task(keep_draining())
 
 
-def _drain(spool: "Spool") -> list[str]:
+def _drain(spool: "Spool", place: str) -> list[str]:
     spool.end_file()
     if not spool.folder.is_dir() or not any(spool.folder.iterdir()):
         return []
     # In a process of its own: in a thread, pyarrow and large lines of JSON would hold up the loop for tens of ms.
-    command = [sys.executable, "-m", "serving.features.offline.drain", str(spool.root)]
+    command = [sys.executable, "-m", "serving.features.offline.drain", str(spool.root), place]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

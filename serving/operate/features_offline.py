@@ -41,8 +41,8 @@ Config = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The settings, which declare the views under `features`.")
 ]
 Store = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="FOLDER", help="The folder of the files instead of `features` in `server.state`."),
+    str | None,
+    typer.Option("--store", metavar="PLACE", help="A folder or s3:// URL of the files, in place of the settings'."),
 ]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant whose features they are.")]
 Time = Annotated[str, typer.Option("--time", metavar="COLUMN", help="The column with the time.")]
@@ -86,12 +86,11 @@ def history(
     with failures_printed():
         from serving.features.offline.training import Limits, make_training_set
 
-        _drain(root)
         made = make_training_set(
             labels,
             chosen,
             to,
-            root=root,
+            store=root.drained(),
             tenant=tenant,
             limits=Limits(memory_of(memory), threads or os.cpu_count() or 1, to.parent),
             time_column=time,
@@ -146,7 +145,7 @@ def materialize(
             files_of(source),
             into,
             tenant,
-            root=root,
+            store=root.opened(),
             transformation=transformation_of(into, settings.folder),
             raw=Raw(time, created),
             calendar=Calendar(),
@@ -181,7 +180,8 @@ def compact(
     with failures_printed():
         from serving.features.offline.compact import compact as compacted
 
-        done = {view.name: compacted(root, tenant, view.name)._asdict() for view in chosen}
+        opened = root.opened()
+        done = {view.name: compacted(opened, tenant, view.name)._asdict() for view in chosen}
     if as_json:
         typer.echo(json.dumps(done))
     else:
@@ -207,9 +207,9 @@ def check(
         from serving.features.offline.replay import replay
         from serving.features.offline.training import Limits
 
-        _drain(root)
+        files = root.drained()
         answers = [served for log in logs for served in _served(log)]
-        found = list(replay(answers, declared, root, Limits(memory_of(memory), os.cpu_count() or 1, Path(spill))))
+        found = list(replay(answers, declared, files, Limits(memory_of(memory), os.cpu_count() or 1, Path(spill))))
     foreign = sum(served.view not in declared for served in answers)
     if as_json:
         told = {"answers": len(answers), "not_declared": foreign, "differences": [_facts(one) for one in found]}
@@ -220,14 +220,6 @@ def check(
         say(f"{len(answers):,} answers, {passed_over}; {len(found):,} values differ")
     if found:
         raise typer.Exit(1)
-
-
-def _drain(root: Path) -> None:
-    """Moves what was pushed to servers that have ended into the files of the store."""
-    from serving.features.offline.drain import drain
-
-    for trouble in drain(root):
-        say(f"WARNING: {trouble}")
 
 
 def _served(log: Path) -> "Iterator[Served]":

@@ -4,22 +4,50 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serving.cluster.feature_history import NoHistory, history_folder
+from serving.cluster.feature_history import NoHistory, history_place, own_folder
 from serving.config import Settings, SettingsError, load_settings
 from serving.features.offline.errors import OfflineError
 from serving.features.views import FeatureView
 from serving.store.base import StoreUnavailable
+from serving.store.objects import BadPath, scheme_of
+
+if TYPE_CHECKING:
+    from serving.features.offline.files import Store
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 _MEMORY = re.compile(r"[1-9][0-9]{0,5}(MB|GB)")
+
+
+class Root(NamedTuple):
+    """The place of the offline store. own: the folder of this machine. spool: the folder whose pushes belong to it."""
+
+    place: str
+    own: Path
+    spool: Path | None
+
+    def opened(self) -> "Store":
+        """Returns the store. Raises ModuleNotFoundError."""
+        from serving.features.offline.files import open_store
+
+        return open_store(self.place, self.own)
+
+    def drained(self) -> "Store":
+        """Returns the store, after what was pushed to servers that have ended was moved into it."""
+        from serving.features.offline.drain import drain
+
+        store = self.opened()
+        if self.spool is not None:
+            for trouble in drain(self.spool, store):
+                say(f"WARNING: {trouble}")
+        return store
 
 
 def print_table(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -58,14 +86,17 @@ def view_of(settings: Settings, name: str) -> FeatureView:
     return views[name]
 
 
-def root_of(settings: Settings, store: Path | None) -> Path:
-    """Returns the folder of the offline store. Exits with code 2 if there is none."""
-    if store is not None:
-        return store.expanduser()
+def root_of(settings: Settings, store: str | None) -> Root:
+    """Returns the place of the offline store. Exits with code 2 if there is none."""
     try:
-        return history_folder(settings)
-    except NoHistory as error:
-        mistake(f"{error}, name one with --store")
+        place = store or history_place(settings)
+        if store and scheme_of(store)[0] == "file":
+            folder = Path(scheme_of(store)[1]).expanduser()
+            return Root(store, folder, folder)
+        own = own_folder(settings)
+    except (NoHistory, BadPath) as error:
+        mistake(f"{error}; or name a folder with --store")
+    return Root(place, own, None if store else own)
 
 
 @contextmanager
@@ -74,7 +105,7 @@ def failures_printed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("pyarrow", "duckdb", "redis"):
+        if error.name not in ("pyarrow", "duckdb", "redis", "obstore"):
             raise
         text = f"{error.name} is not installed: pip install 'headway[features]'"
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.cluster import feature_history
-from serving.cluster.feature_history import begin_draining, open_spool, pushes_folder
+from serving.cluster.feature_history import begin_draining, history_place, open_spool, pushes_folder
 from serving.config import Settings, load_settings
 from serving.features.offline import layout
 from serving.features.offline.spool import Spool
@@ -55,9 +55,23 @@ def test_with_a_state_in_a_bucket_pushes_are_online_only_and_the_start_says_so(t
     settings = declared(tmp_path, state="s3://bucket/state")
     assert open_spool(settings) is None
     assert warnings(settings) == [
-        "WARNING: features: server.state is s3://bucket/state; files of features need a folder; "
+        "WARNING: features: server.state is s3://bucket/state; "
+        "set features.folder to a folder that outlives the server; "
         "what is pushed is kept online only, and is in no training set"
     ]
+
+
+def test_with_a_folder_of_its_own_pushes_go_to_the_state_in_a_bucket_or_to_the_place_that_is_named(
+    tmp_path: Path,
+) -> None:
+    settings = declared(tmp_path, VIEWS + "  folder: own\n", state="s3://bucket/state")
+    assert pushes_folder(settings) == tmp_path / "own"
+    assert history_place(settings) == "s3://bucket/state/features"
+    assert warnings(settings) == []
+    settings = declared(tmp_path, VIEWS + "  history: s3://bucket/history\n")
+    assert pushes_folder(settings) == tmp_path / "state" / "features"
+    assert history_place(settings) == "s3://bucket/history"
+    assert history_place(declared(tmp_path, VIEWS + "  history: there\n")) == str(tmp_path / "there")
 
 
 def test_without_pyarrow_pushes_are_online_only_and_the_start_says_what_to_install(
@@ -81,7 +95,7 @@ def test_pushes_become_files_while_the_server_runs(tmp_path: Path, monkeypatch: 
     view = settings.features.declared().views["stats"]
 
     async def run(spool: Spool) -> None:
-        draining = begin_draining(spool)
+        draining = begin_draining(spool, str(spool.root))
         for count in range(3):
             await spool.append("acme", view, [Row(f"u{count}", 1_700_000_000_000, {"age": count})])
         await asyncio.to_thread(eventually, lambda: list(spool.folder.iterdir()), lambda left: not left, patience_s=60)
@@ -96,7 +110,7 @@ def test_the_task_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(feature_history, "DRAIN_EVERY_S", 0.0)
     turns = 0
 
-    def fails(spool: Spool) -> list[str]:
+    def fails(spool: Spool, place: str) -> list[str]:
         nonlocal turns
         turns += 1
         raise RuntimeError("told to fail")
@@ -106,7 +120,7 @@ def test_the_task_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mo
     assert spool is not None
 
     async def run(spool: Spool) -> None:
-        draining = begin_draining(spool)
+        draining = begin_draining(spool, str(spool.root))
         while turns < 3:
             await asyncio.sleep(0)
         draining.cancel()

@@ -1,16 +1,30 @@
 """Rows for tests of the offline store, and the answers that it should give, found by trying every row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from serving.features.offline import layout
+from serving.features.offline.files import Bucket, Store
 from serving.features.views import FeatureView, Missing
+from serving.testing.files import MemoryFiles
 
 NOON = 1_700_000_000_000_000  # microseconds since 1970
 SECOND, DAY = 1_000_000, 86_400_000_000
+
+
+def in_memory(folder: Path, **faults: Any) -> tuple[Bucket, MemoryFiles]:
+    """Returns a store in a bucket, with its copies in the folder, and what stands in for the bucket."""
+    objects = MemoryFiles(**faults)
+    return Bucket(objects, folder / "copies", "s3://bucket/features"), objects
+
+
+KINDS: dict[str, Callable[[Path], Store]] = {
+    "folder": lambda folder: folder,
+    "bucket": lambda folder: in_memory(folder)[0],
+}
 
 
 class Row(NamedTuple):
@@ -22,7 +36,7 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def stored(root: Path, view: FeatureView, rows: Sequence[Row], *, tenant: str = "acme", name: str = "") -> int:
+def stored(root: Store, view: FeatureView, rows: Sequence[Row], *, tenant: str = "acme", name: str = "") -> int:
     """Appends the rows as one batch. Returns how many were added."""
     features = pa.table(
         {

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.features.offline.answering import key_column
+from serving.features.offline.files import Store
 from serving.features.offline.history import History, StoreUnreadable, open_database
 from serving.features.views import Feature, FeatureView, Missing
 from tests.features.offline_store import DAY, NOON, SECOND, Row, stored, tried
@@ -43,7 +44,7 @@ LABELS = st.lists(st.tuples(st.none() | IDS, TIMES), max_size=6)
 
 
 def asked(
-    root: Path,
+    root: Store,
     views: Sequence[FeatureView],
     labels: Sequence[tuple[str | None, int]],
     *,

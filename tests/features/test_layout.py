@@ -8,15 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.features.offline import layout
+from serving.features.offline.files import Store
 from serving.features.views import Feature, FeatureView
 from tests.features.faults import Killed, failing_at
-from tests.features.offline_store import DAY, NOON, Row, stored
+from tests.features.offline_store import DAY, KINDS, NOON, Row, stored
 
 VIEW = FeatureView(name="clicks", entity="user", key="user_id", features=(Feature(name="count", datatype="INT64"),))
 ROWS = [Row(f"u{index}", NOON + index % 3 * DAY, NOON + 3 * DAY, {"count": index}) for index in range(10)]
 
 
-def counts(root: Path) -> list[int]:
+def counts(root: Store) -> list[int]:
     """Returns the values of all rows that a reader finds."""
     return [
         count for path in layout.files(root, "acme", "clicks") for count in pq.read_table(path)["count"].to_pylist()
@@ -56,11 +57,13 @@ def test_no_name_leaves_its_folder_or_shares_one(tmp_path: Path, name: str) -> N
     assert folder.resolve().parent.parent == tmp_path.resolve()
 
 
-def test_a_batch_of_a_name_is_added_once(tmp_path: Path) -> None:
-    assert stored(tmp_path, VIEW, ROWS, name="batch") == len(ROWS)
-    assert stored(tmp_path, VIEW, ROWS, name="batch") == 0
-    assert stored(tmp_path, VIEW, ROWS) == len(ROWS)
-    assert len(counts(tmp_path)) == 2 * len(ROWS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_a_name_is_added_once(tmp_path: Path, kind: str) -> None:
+    store = KINDS[kind](tmp_path)
+    assert stored(store, VIEW, ROWS, name="batch") == len(ROWS)
+    assert stored(store, VIEW, ROWS, name="batch") == 0
+    assert stored(store, VIEW, ROWS) == len(ROWS)
+    assert len(counts(store)) == 2 * len(ROWS)
 
 
 def test_a_writer_killed_at_any_call_leaves_whole_files_and_a_second_run_adds_the_others(tmp_path: Path) -> None:

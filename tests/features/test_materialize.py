@@ -73,7 +73,7 @@ class Place:
             files,
             view,
             "acme",
-            root=self.folder / "store",
+            store=self.folder / "store",
             transformation=transformation_of(view, str(self.folder)),
             raw=Raw(created=created),
             calendar=self.clock,

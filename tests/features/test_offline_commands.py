@@ -186,7 +186,8 @@ def test_a_mistake_in_the_command_line_is_code_2(headway: Headway, words: tuple[
 
 def test_mistakes_in_the_settings_are_code_2(headway: Headway, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(SETTINGS.format(state="s3://bucket/state") + FEATURES)
-    assert "files of features need a folder, name one with --store" in history(headway).stderr
+    advice = "set features.folder to a folder that outlives the server; or name a folder with --store"
+    assert advice in history(headway).stderr
     (tmp_path / "my.yaml").write_text(SETTINGS.format(state=tmp_path))
     assert "my.yaml: declares no features" in history(headway).stderr
     (tmp_path / "my.yaml").write_text("models: 3\n" + FEATURES)

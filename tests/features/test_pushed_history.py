@@ -14,7 +14,7 @@ from serving.features.reading import Answers, Selection
 from serving.features.views import Feature, FeatureView, FeatureViews, Missing
 from serving.testing.clock import ManualClock
 from serving.testing.features import MemoryFeatureStore
-from tests.features.offline_store import NOON, Row, tried
+from tests.features.offline_store import KINDS, NOON, Row, tried
 from tests.features.test_history import answered, asked
 from tests.gateway.feature_stores import online_features
 
@@ -45,8 +45,11 @@ def values(dice: random.Random, view: FeatureView) -> dict[str, Any]:
     return {name: None if dice.random() < 0.2 else possible[name] for name in chosen}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_pushes_of_tenants_are_in_the_history_as_they_were_answered(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("kind", "seed"), [*(("folder", seed) for seed in range(4)), ("bucket", 0)])
+def test_random_pushes_of_tenants_are_in_the_history_as_they_were_answered(
+    tmp_path: Path, kind: str, seed: int
+) -> None:
+    history_of = KINDS[kind](tmp_path)
     dice = random.Random(seed)
     clock = ManualClock(NOON * 1000)
     spools = [Spool(tmp_path, clock) for _ in range(2)]  # the second takes over when the first has ended
@@ -75,17 +78,17 @@ def test_random_pushes_of_tenants_are_in_the_history_as_they_were_answered(tmp_p
                     told.append((tenant, VIEW, id, last_us, answers))
             if dice.random() < 0.2:
                 await asyncio.to_thread(spool.end_file)
-                assert await asyncio.to_thread(drain, tmp_path) == []
+                assert await asyncio.to_thread(drain, tmp_path, history_of) == []
 
     for spool in spools:
         asyncio.run(run(spool))
         spool.end_file()
         clock.advance(1_000_000_000)
-    assert drain(tmp_path) == []
+    assert drain(tmp_path, history_of) == []
     for tenant in TENANTS:
         at_us = [(id, last_us) for who, _, id, last_us, _ in told if who == tenant]
         online = [answers for who, _, _, _, answers in told if who == tenant]
-        found = [answered(answer, VIEW) for answer in asked(tmp_path, [VIEW], at_us, tenant=tenant)]
+        found = [answered(answer, VIEW) for answer in asked(history_of, [VIEW], at_us, tenant=tenant)]
         rows = history.get((tenant, "stats"), [])
         assert repr(found) == repr([tried(VIEW, rows, id, at) for id, at in at_us])
         offline = [[value for value, _ in features.values()] for features in found]

@@ -36,7 +36,7 @@ def made(folder: Path, labels: pa.Table, **options: Any) -> tuple[Made, pa.Table
     view_folder(folder / "store", "acme", "clicks").mkdir(parents=True, exist_ok=True)
     pq.write_table(labels, folder / "labels.parquet", row_group_size=1000)
     given: dict[str, Any] = {
-        "root": folder / "store",
+        "store": folder / "store",
         "tenant": "acme",
         "limits": Limits("500MB", 1, folder),
         "time_column": "at",
@@ -203,7 +203,7 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
             tmp_path / "labels.csv",
             [VIEW],
             tmp_path / "out.parquet",
-            root=tmp_path,
+            store=tmp_path,
             tenant="acme",
             limits=Limits("500MB", 1, tmp_path),
             time_column="at",

@@ -36,7 +36,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.features": (),
     "serving.features.backend": ("serving.core", "serving.features", "serving.runtime.settling"),
     "serving.cache": ("serving.core", "serving.protocol", "serving.runtime.settling", "serving.store"),
-    "serving.features.offline": ("serving.core.clock", "serving.features", "models.beside"),
+    "serving.features.offline": ("serving.core.clock", "serving.features", "serving.store", "models.beside"),
     "serving.release": (
         "serving.core.clock",
         "serving.core.octaves",

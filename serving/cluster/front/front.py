@@ -19,7 +19,7 @@ from serving.cluster import decisions
 from serving.cluster.access import Access, open_gate, open_quota
 from serving.cluster.deployments import grpc_relay, own_folder, shared_regions
 from serving.cluster.environment import cors, has_our_haproxy
-from serving.cluster.feature_history import begin_draining, log_place, open_log, open_spool
+from serving.cluster.feature_history import begin_draining, history_place, log_place, open_log, open_spool
 from serving.cluster.features import open_features, raw_rows
 from serving.cluster.front.audit import audit_pages
 from serving.cluster.front.catalog import Catalog
@@ -98,7 +98,7 @@ class Front:
             features=await _features(settings, spool, quota, read_features),
             gate=gate,
         )
-        self._draining = begin_draining(spool) if spool else None
+        self._draining = begin_draining(spool, history_place(settings)) if spool else None
         kept = own_folder() / "history.json"
         self.dashboard = Dashboard(collector.snapshot, decisions.recent, name=server.name, file=kept)
         await self.dashboard.begin()

@@ -2,7 +2,7 @@
 
 Files of the store are named by what is in them, and a file of the spool is removed after they are there: what was ended
 in between is done again, and adds nothing twice. Needs no settings: a push says of which types its features are.
-`python -m serving.features.offline.drain FOLDER` prints a line for each file that gave trouble.
+`python -m serving.features.offline.drain FOLDER PLACE` prints a line for each file that gave trouble.
 """
 
 import fcntl
@@ -17,26 +17,29 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from serving.features.offline import layout
+from serving.features.offline.files import Store, files_in, open_store
 from serving.features.offline.spool import FOLDER, SUFFIX, Push
 from serving.features.views import Feature, FeatureView
 
 PIECE_BYTES = 1 << 20  # of lines that become files at once; another number makes other files of a file half done
 
 
-def drain(root: Path) -> list[str]:
-    """Moves the rows of all spool files that nobody writes to. Returns a sentence for each that gave trouble."""
+def drain(root: Path, store: Store | None = None) -> list[str]:
+    """Moves the rows of all spool files that nobody writes to. Returns a sentence for each that gave trouble.
+
+    root: the folder of the spool. store: where the rows go; None: that folder."""
     troubles: list[str] = []
     for path in sorted((root / FOLDER).glob(f"*{SUFFIX}")):
         try:
             with open(path, "r+b") as file:  # a lock over a network needs a file open for writing
-                troubles += _drained(root, path, file)
+                troubles += _drained(root if store is None else store, path, file)
         except OSError as error:
             if path.exists():  # else another process has drained it
                 troubles.append(f"{path}: stays for now: {error}")
     return troubles
 
 
-def _drained(root: Path, path: Path, file: BinaryIO) -> Iterator[str]:
+def _drained(store: Store, path: Path, file: BinaryIO) -> Iterator[str]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -48,7 +51,7 @@ def _drained(root: Path, path: Path, file: BinaryIO) -> Iterator[str]:
         if not lines[-1].endswith(b"\n"):
             yield f"{path}: its last line is torn and left out; that push was not answered"
             lines.pop()
-        unreadable += _store(root, lines)
+        unreadable += _store(store, lines)
     if unreadable:
         aside = path.with_suffix(".unreadable")
         os.rename(path, aside)
@@ -62,14 +65,14 @@ def _pieces(file: BinaryIO) -> Iterator[list[bytes]]:
         yield lines
 
 
-def _store(root: Path, lines: Sequence[bytes]) -> int:
+def _store(store: Store, lines: Sequence[bytes]) -> int:
     """Adds the pushes in the lines to the store. Returns how many lines are none. Raises OSError."""
     alike: dict[tuple[str, ...], list[tuple[Push, bytes]]] = {}  # of one tenant, view and version, with equal types
     unreadable = 0
     for line in lines:
         try:
             push = Push(**json.loads(line))
-            folder = str(layout.view_folder(root, push.tenant, push.view))
+            folder = str(layout.view_folder(files_in(store).root, push.tenant, push.view))
             kind = folder, push.version, *push.types.keys(), *push.types.values()
             alike.setdefault(kind, []).append((push, line))
         except (ValueError, TypeError, AttributeError, RecursionError):
@@ -83,7 +86,7 @@ def _store(root: Path, lines: Sequence[bytes]) -> int:
             unreadable += len(pushes)
         else:
             content = hashlib.sha256(b"".join(line for _, line in pushes)).hexdigest()[:40]
-            layout.append(root, first.tenant, view, rows, name=content)
+            layout.append(store, first.tenant, view, rows, name=content)
     return unreadable
 
 
@@ -115,4 +118,5 @@ def _table(view: FeatureView, pushes: Sequence[Push]) -> pa.Table:
 
 if __name__ == "__main__":  # as the front calls it once a minute
     os.nice(10)
-    print(*drain(Path(sys.argv[1])), sep="\n", end="")
+    own = Path(sys.argv[1])
+    print(*drain(own, open_store(sys.argv[2], own)), sep="\n", end="")

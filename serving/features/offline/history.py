@@ -18,6 +18,7 @@ import pyarrow as pa
 from serving.features.offline import answering, layout
 from serving.features.offline.answering import MICROS, SQL_TYPES, feature_column, key_column, quoted, text
 from serving.features.offline.errors import OfflineError
+from serving.features.offline.files import Store
 from serving.features.views import Feature, FeatureView
 
 READABLE = tuple(str(number) for number in range(1, layout.SCHEMA + 1))  # the schemas of files
@@ -56,10 +57,10 @@ class History:
         first, last = self._one("SELECT min(asked_at), max(asked_at) FROM labels")
         self._first, self._last = first or 0, last or 0
 
-    def join(self, view: FeatureView, root: Path, tenant: str) -> None:
-        """Finds the latest values that were seen at each label. Raises StoreUnreadable."""
+    def join(self, view: FeatureView, store: Store, tenant: str) -> None:
+        """Finds the latest values that were seen at each label. Raises StoreUnreadable and OSError."""
         try:
-            self._read(view, root, tenant)
+            self._read(view, store, tenant)
             for group in self._groups(view.features):
                 table = f"answers_{len(self._answers)}"
                 self._database.execute(f"CREATE TEMP TABLE {table} AS {self._latest(group)}")
@@ -98,7 +99,7 @@ class History:
         query = f"SELECT {', '.join(columns)} FROM labels {joins} ORDER BY label"
         return self._database.sql(query).to_arrow_reader()
 
-    def _read(self, view: FeatureView, root: Path, tenant: str) -> None:
+    def _read(self, view: FeatureView, store: Store, tenant: str) -> None:
         """Makes the table `asked`, of the labels with a number for each entity, and the table `seen`, of the rows that
         may answer them."""
         run = self._database.execute
@@ -113,7 +114,7 @@ class History:
             "CREATE TEMP TABLE seen (entity BIGINT, event BIGINT, created BIGINT, place BIGINT, seen_at BIGINT, "
             f"cleared VARCHAR[], {columns})"
         )
-        if paths := self._paths(view, root, tenant):
+        if paths := self._paths(view, store, tenant):
             source = f"read_parquet({_texts(paths)}, union_by_name = true, hive_partitioning = false)"
             present = {name for name, *_ in run(f"DESCRIBE SELECT * FROM {source}").fetchall()}
             names = {feature.name: feature_column(feature) for feature in view.features}
@@ -133,10 +134,10 @@ class History:
                 WHERE seen_at <= {self._last} AND event > {self._first - answering.oldest_us(view)}""")
         run("DROP TABLE entities")
 
-    def _paths(self, view: FeatureView, root: Path, tenant: str) -> list[str]:
+    def _paths(self, view: FeatureView, store: Store, tenant: str) -> list[str]:
         """Returns the files that may hold answers. Raises StoreUnreadable if this release cannot read one."""
         since, until = _day(self._first - answering.oldest_us(view)), _day(self._last)
-        paths = [str(path) for path in layout.files(root, tenant, view.name, since, until)]
+        paths = [str(path) for path in layout.files(store, tenant, view.name, since, until)]
         if not paths:
             return []
         key = text(layout.SCHEMA_KEY.decode())

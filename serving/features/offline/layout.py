@@ -6,20 +6,17 @@ Tenant and view are percent-encoded, so that no name leaves its folder and no tw
 at all. docs/features-offline.md describes the columns. Knows nothing of what is asked of the rows.
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serving.features.offline.settling import settle
+from serving.features.offline.files import Files, Store, files_in
 from serving.features.views import FeatureView
 
 SCHEMA = 1  # of the files; a reader refuses those of a later one
@@ -68,7 +65,7 @@ def rows_of(
     return pa.table([ids, *columns, cleared, event_ts, created_ts, pa.repeat(view.version, len(ids))], schema=schema)
 
 
-def append(root: Path, tenant: str, view: FeatureView, rows: pa.Table, *, name: str = "") -> int:
+def append(store: Store, tenant: str, view: FeatureView, rows: pa.Table, *, name: str = "") -> int:
     """Adds the rows, made by `rows_of`, to the store: a file for each day. Returns how many rows were added.
 
     name: of the files; a day that has a file of this name is left as it is. "": a name that no file has.
@@ -76,23 +73,30 @@ def append(root: Path, tenant: str, view: FeatureView, rows: pa.Table, *, name: 
     """
     if not rows.num_rows:
         return 0
-    folder = view_folder(root, tenant, view.name)
+    files = files_in(store)
+    folder = view_folder(files.root, tenant, view.name)
     added: int = sum(
         of_day.num_rows
         for day, of_day in _by_day(rows)
-        if _create(folder / f"date={day}" / f"{name or token_hex(16)}.parquet", of_day)
+        if _create(files, folder / f"date={day}" / f"{name or token_hex(16)}.parquet", of_day)
     )
-    for above in (folder, folder.parent, root):
-        settle(above)
+    files.settle(folder, folder.parent, files.root)
     return added
 
 
-def files(root: Path, tenant: str, view: str, since: date = date.min, until: date = date.max) -> list[Path]:
-    """Returns the view's files with events of these days, both included, in the order of their paths."""
-    folder = view_folder(root, tenant, view)
-    days = sorted(folder.glob("date=*"))
-    chosen = [day for day in days if since.isoformat() <= day.name.removeprefix("date=") <= until.isoformat()]
-    return [path for day in chosen for path in sorted(day.glob("[!.]*.parquet"))]
+def listed(store: Store, tenant: str, view: str, since: date = date.min, until: date = date.max) -> list[Path]:
+    """Returns the view's files with events of these days, both included, in the order of their paths.
+
+    Those in a bucket are not there to be read. Raises OSError."""
+    files = files_in(store)
+    return files.listed(view_folder(files.root, tenant, view), f"date={since}", f"date={until}")
+
+
+def files(store: Store, tenant: str, view: str, since: date = date.min, until: date = date.max) -> list[Path]:
+    """Returns what `listed` does, to be read. Raises OSError."""
+    paths = listed(store, tenant, view, since, until)
+    files_in(store).fetch(paths)
+    return paths
 
 
 def view_folder(root: Path, tenant: str, view: str) -> Path:
@@ -117,31 +121,18 @@ def held_by(path: Path) -> list[str]:
     return [path.name] if held is None else held.decode().split(",")
 
 
-@contextmanager
-def created(path: Path) -> Iterator[BinaryIO]:
-    """Yields a file to write, which gets its name when it is whole. Raises FileExistsError if the name is taken."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unfinished = path.with_name(f".{token_hex(16)}")  # `files` passes it over
-    try:
-        with open(unfinished, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(unfinished, path)
-    except FileExistsError:
-        settle(path.parent)  # its writer may have been killed before
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
-    settle(path.parent)
-
-
-def _create(path: Path, rows: pa.Table) -> bool:
+def _create(files: Files, path: Path, rows: pa.Table) -> bool:
     """Writes the file. Returns whether it is new, and not in a merged file either."""
-    if any(path.name in held_by(merged) for merged in path.parent.glob("[!.]*-*.parquet")):
+    there = files.listed(path.parent.parent, path.parent.name, path.parent.name)
+    if path in there:
+        files.settle(path.parent)  # its writer may have been killed before
+        return False
+    merged = [other for other in there if "-" in other.name]
+    files.fetch(merged)
+    if any(path.name in held_by(other) for other in merged):
         return False
     try:
-        with created(path) as file:
+        with files.created(path) as file:
             pq.write_table(rows, file, compression="zstd")
     except FileExistsError:
         return False

@@ -21,6 +21,7 @@ from serving.core.clock import Clock
 from serving.features.offline import layout
 from serving.features.offline.columns import ids_of, micros_of
 from serving.features.offline.errors import OfflineError
+from serving.features.offline.files import Store
 from serving.features.offline.latest import latest_of
 from serving.features.offline.transform import BadColumn, BadTransformation, Transformation, features_of, refuse
 from serving.features.rows import EVENT_TS, FUTURE_MS, LONGEST_ID, Row
@@ -115,7 +116,7 @@ def stored_batches(
     view: FeatureView,
     tenant: str,
     *,
-    root: Path,
+    store: Store,
     transformation: Transformation,
     raw: Raw,
     calendar: Clock,
@@ -134,7 +135,7 @@ def stored_batches(
                 raise BadSource(f"{path}: {error.column}: {error.fact}{where}") from None
             except BadTransformation as error:
                 raise BadSource(f"{path}: {error}") from error
-            added = layout.append(root, tenant, view, rows, name=_digest(rows, with_created=bool(raw.created)))
+            added = layout.append(store, tenant, view, rows, name=_digest(rows, with_created=bool(raw.created)))
             yield Batch(path, rows, added)
             first += len(batch)
 

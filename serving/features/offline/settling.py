@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 
-def settle(folder: Path) -> None:
-    """Writes the names in the folder to the disk; until then, a power cut may take new ones away. Raises OSError."""
-    file = os.open(folder, os.O_RDONLY)
+def settle(place: Path) -> None:
+    """Writes the names in a folder, or a file, to the disk; until then, a power cut may take them. Raises OSError."""
+    file = os.open(place, os.O_RDONLY)
     try:
         os.fsync(file)
     finally:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from serving.features.offline.answering import column_of, key_column, reason_column_of
 from serving.features.offline.columns import ids_of, micros_of
 from serving.features.offline.errors import OfflineError
+from serving.features.offline.files import Store, files_in
 from serving.features.offline.history import Found, History, StoreUnreadable, open_database
 from serving.features.offline.layout import view_folder
 from serving.features.views import FeatureView
@@ -48,7 +49,7 @@ def make_training_set(
     views: Sequence[FeatureView],
     out: Path,
     *,
-    root: Path,
+    store: Store,
     tenant: str,
     limits: Limits,
     time_column: str,
@@ -61,9 +62,12 @@ def make_training_set(
     known from its event on. reasons: adds a column for each feature that says why it has no valid value.
     Raises BadLabels, StoreUnreadable, and OSError.
     """
+    files = files_in(store)
     for view in views:
-        if not (folder := view_folder(root, tenant, view.name)).is_dir():
-            raise StoreUnreadable(f"{folder} is not there: no rows of {view.name} are stored for the tenant {tenant!r}")
+        if not files.has(folder := view_folder(files.root, tenant, view.name)):
+            raise StoreUnreadable(
+                f"{files.told(folder)} is not there: no rows of {view.name} are stored for the tenant {tenant!r}"
+            )
     with (
         _opened(labels) as source,
         TemporaryDirectory(dir=limits.spill) as spill,
@@ -74,7 +78,7 @@ def make_training_set(
         try:
             history = History(database, by_event_time=by_event_time)
             for view in views:
-                history.join(view, root, tenant)
+                history.join(view, store, tenant)
             _write(_batches(source, labels), source.schema_arrow, history.answers(reasons=reasons), out)
             return Made(source.metadata.num_rows, history.found())
         except (duckdb.Error, pa.ArrowException) as error:
