@@ -16,7 +16,7 @@ from serving.store.objects import BadPath, ObjectStore
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a model, as in the settings
 WHOLE = 10_000  # all traffic, in shares
-MOST_RECORD_BYTES = 256 << 10
+MOST_RECORD_BYTES = 4 << 20  # the counts of a release take some 5 KiB for each replica
 _HEAD = ("kind", "at", "by", "why", "nonce")
 
 

@@ -25,7 +25,7 @@ from serving.release.deciding import (
     wanted,
 )
 from serving.release.state import Draft, Release, Releases, latest
-from serving.store.log import Busy, RecordsUnreadable
+from serving.store.log import Busy, RecordsUnreadable, RecordTooLarge
 from serving.store.objects import StoreUnreachable
 
 logger = logging.getLogger("ray.serve")
@@ -116,7 +116,7 @@ class Rollout:
             return await self._act()
         except Overtaken:
             return 0.0
-        except (StoreUnreachable, RecordsUnreadable, Busy) as error:
+        except (StoreUnreachable, RecordsUnreadable, RecordTooLarge, Busy) as error:
             logger.warning("the release holds where it is, since its log cannot be read or written: %s", error)
         except Exception:
             logger.exception("the release could not go on; it tries again")
