@@ -46,7 +46,7 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 BOUNDED = hypothesis.settings(
-    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
 )
 
 

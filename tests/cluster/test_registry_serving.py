@@ -15,7 +15,7 @@ from tests.cluster.conftest import GRPC_PORT, PORT, started
 from tests.registry.artifacts import artifact, pushed
 from tests.registry.stories import author
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]  # `test_releasing.py` serves versions of the registry in CI
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from loadtest.significance import at_least, bootstrap_ratio, rank_test
 from tests.loadtest.results import LOAD, result, run, shot, steady
 
 
-def noisy(seed: int, mean_ms: float, seconds: int = 20) -> Run:
+def noisy(seed: int, mean_ms: float, seconds: int = 10) -> Run:
     generator = random.Random(seed)
     return run([shot(at, generator.gauss(mean_ms, mean_ms / 10)) for at in range(0, 1000 * seconds, 10)])
 
