@@ -243,7 +243,9 @@ async def test_a_compressed_call_is_stamped_and_has_one_name_on_all_of_its_way(a
     assert [exchange.id for exchange in at.notes.until(1)] == [named]
 
 
-@pytest.mark.parametrize("stamp", [AN_HOUR_AGO, 16 * "0" + AN_HOUR_AGO[16:], ""])
+@pytest.mark.parametrize(
+    "stamp", [AN_HOUR_AGO, 16 * "0" + AN_HOUR_AGO[16:], ""], ids=["of an hour ago", "with another key", "none"]
+)
 def test_the_plain_door_reads_the_stamp_among_the_metadata(stamp: str) -> None:
     async def run() -> None:
         backend = EchoBackend()

@@ -56,7 +56,9 @@ def test_the_limit_is_exact_wherever_the_pieces_end(size: int) -> None:
                 inflate(body, "gzip", size - 1)
 
 
-@pytest.mark.parametrize("damaged", [b"", b"nonsense", gzip.compress(b"abc")[:-3], gzip.compress(b"abc") + b"x"])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"nonsense", gzip.compress(b"abc", mtime=0)[:-3], gzip.compress(b"abc", mtime=0) + b"x"]
+)
 def test_damaged_gzip_is_a_bad_message(damaged: bytes) -> None:
     with pytest.raises(BadMessage):
         inflate(damaged, "gzip", 100)
