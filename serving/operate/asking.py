@@ -3,10 +3,15 @@
 import http.client
 import json
 import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 from urllib.request import Request
 
 from serving.direct import ask
+from serving.names import model_path
+from serving.operate.printing import fail
 
 
 class ServerRefused(Exception):
@@ -29,6 +34,22 @@ def asked(url: str, key: str, body: bytes | None = None, *, patience_s: float) -
         raise OSError(error.reason) from error
     except (ValueError, http.client.HTTPException) as error:
         raise OSError(f"no Headway answers there ({error})") from error
+
+
+def address_of(url: str, model: str) -> str:
+    """Returns the address of a model. url: of the server, with or without `http://`."""
+    return f"{(url if '://' in url else f'http://{url}').rstrip('/')}{model_path(quote(model, safe=''))}"
+
+
+@contextmanager
+def failures_printed(url: str) -> Iterator[None]:
+    """Prints why a server did not do what it was asked, and exits with code 1."""
+    try:
+        yield
+    except ServerRefused as refusal:
+        fail(str(refusal))
+    except OSError as error:
+        fail(f"{url} does not answer: {error}")
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

@@ -1,14 +1,11 @@
 """The command `headway cache`: removes answers from the prediction cache of a running server."""
 
 import json
-from typing import Annotated, NoReturn
-from urllib.parse import quote
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from serving.names import model_path
-from serving.operate.asking import ServerRefused, asked
+from serving.operate.asking import address_of, asked, failures_printed
 
 PATIENCE_S = 90.0  # the server looks for all answers of the model in Redis
 
@@ -17,7 +14,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="The prediction cache of models with a section `cache` in their settings.",
 )
-err = Console(stderr=True, soft_wrap=True)
 
 
 @app.callback()
@@ -39,13 +35,9 @@ def clear(
 ) -> None:
     """Remove the answers of MODEL from the memory of all replicas and from Redis."""
     body = json.dumps({} if tenant is None else {"tenant": tenant}).encode()
-    where = f"{url.rstrip('/')}{model_path(quote(model, safe=''))}/cache/clear"
-    try:
+    with failures_printed(url):
+        where = f"{address_of(url, model)}/cache/clear"
         removed: dict[str, int] = asked(where, key or "", body, patience_s=PATIENCE_S)
-    except ServerRefused as refusal:
-        _fail(str(refusal))
-    except OSError as error:
-        _fail(f"{url} does not answer: {error}")
     if as_json:
         typer.echo(json.dumps(removed))
     else:
@@ -53,8 +45,3 @@ def clear(
         typer.echo(
             f"{model}: removed {removed['in_memory']} answers{whose} from memory, {removed['shared']} from Redis"
         )
-
-
-def _fail(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from serving.operate.asking import ServerRefused, asked
 from serving.operate.feature_files import BadLine, Line, batches, body_of, is_csv, lines_of
+from serving.operate.printing import err, fail, say
 
 app = typer.Typer(
     name="features",
@@ -26,7 +27,6 @@ app = typer.Typer(
     "settings declare the views, under `features`.",
 )
 out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 PATIENCE_S = 60.0
 _ROW = re.compile(r"rows\[(\d+)\](.*)", re.DOTALL)
 
@@ -71,9 +71,9 @@ def push(
                 if err.is_terminal:
                     err.print(f"{rows:,} rows", end="\r", markup=False, highlight=False)
         except BaseException:
-            _say(f"{rows:,} rows were pushed before that")
+            say(f"{rows:,} rows were pushed before that")
             raise
-    _say(f"pushed {rows:,} rows: {written:,} values written, {superseded:,} superseded by later ones")
+    say(f"pushed {rows:,} rows: {written:,} values written, {superseded:,} superseded by later ones")
 
 
 @app.command()
@@ -152,9 +152,4 @@ def _failures_printed(url: str) -> Iterator[None]:
         text = str(error)
     else:
         return
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)
-
-
-def _say(text: str) -> None:
-    err.print(text, markup=False, highlight=False)
+    fail(text)

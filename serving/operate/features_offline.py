@@ -19,17 +19,15 @@ from serving.core.clock import Calendar
 from serving.features.rows import EVENT_TS
 from serving.features.views import FeatureView
 from serving.operate.offline_command import (
-    err,
     failures_printed,
     memory_of,
-    mistake,
     print_table,
     root_of,
-    say,
     settings_of,
     view_of,
 )
 from serving.operate.own_redis import own_redis
+from serving.operate.printing import err, mistake, say
 
 if TYPE_CHECKING:
     from serving.features.offline.materialize import Done

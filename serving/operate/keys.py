@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_bytes
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,7 @@ from serving.gateway.keys import Key, Scope
 from serving.operate import key_changes
 from serving.operate.key_changes import Change, Refused
 from serving.operate.moments import shown, span_s
+from serving.operate.printing import fail, mistake, say, warn
 from serving.store.log import Busy, RecordsUnreadable, RecordTooLarge
 from serving.store.objects import BadPath, StoreUnreachable, scheme_of
 from serving.store.place import NoState, state_place
@@ -36,7 +37,6 @@ app = typer.Typer(
     "--state says; only a SHA-256 of each is stored.",
 )
 out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The settings whose `server.state` holds the keys.")
@@ -65,7 +65,7 @@ def create(
 ) -> None:
     """Make a key and print it. It cannot be printed again."""
     if not TENANT_NAME.fullmatch(tenant):
-        _mistake("--tenant: use 1 to 64 visible ASCII characters, without blanks")
+        mistake("--tenant: use 1 to 64 visible ASCII characters, without blanks")
     now_s, new = _now_s(), make_key(token_bytes)
     lasts_s = _span("--expires", expires, or_never=True)
     log = _carried_out(key_changes.creation(new, tenant, scope, lasts_s=lasts_s, now_s=now_s), config, state, now_s)
@@ -105,9 +105,9 @@ def list_keys(
             table.add_row(*map(escape, cells))
         out.print(table)
     else:
-        _say("no keys here; make one with `headway keys create`")
+        say("no keys here; make one with `headway keys create`")
     for trouble in (*log.unreadable, *log.foreign):
-        err.print(str(trouble), style="yellow", markup=False, highlight=False)
+        warn(str(trouble))
 
 
 @app.command()
@@ -118,7 +118,7 @@ def revoke(id: KeyId, config: Config = None, state: State = None, as_json: AsJso
     if as_json:
         typer.echo(json.dumps(_facts(log.keys[wanted], now_s), indent=2))
     else:
-        _say(f"{wanted} of tenant {log.keys[wanted].tenant} is revoked; servers refuse it within five seconds")
+        say(f"{wanted} of tenant {log.keys[wanted].tenant} is revoked; servers refuse it within five seconds")
 
 
 @app.command()
@@ -155,7 +155,7 @@ def _carried_out(change: Change, config: Path | None, state: str | None, now_s: 
 
 def _place(config: Path | None, state: str | None) -> str:
     if config is not None and state is not None:
-        _mistake("give --config or --state, not both")
+        mistake("give --config or --state, not both")
     try:
         setting = str(Path(state).expanduser()) if state and "://" not in state else state
         if config is not None:
@@ -164,11 +164,9 @@ def _place(config: Path | None, state: str | None) -> str:
         scheme_of(place)
         return place
     except SettingsError as error:
-        for mistake in error.mistakes:
-            err.print(mistake, style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
+        mistake("\n".join(error.mistakes))
     except (BadPath, NoState) as error:
-        _mistake(str(error))
+        mistake(str(error))
 
 
 @contextmanager
@@ -186,8 +184,7 @@ def _failures_printed() -> Iterator[None]:
         text = str(error)
     else:
         return
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)
+    fail(text)
 
 
 def _print_new(new: NewKey, key: Key, as_json: bool, now_s: int, *, old: Key | None = None) -> None:
@@ -197,10 +194,10 @@ def _print_new(new: NewKey, key: Key, as_json: bool, now_s: int, *, old: Key | N
         return
     typer.echo(new.text)
     ends = "never ends" if key.expires_s is None else f"ends {_time(key.expires_s)}"
-    _say(f"id {key.id}, tenant {key.tenant}, scopes {', '.join(sorted(key.scopes))}; {ends}")
+    say(f"id {key.id}, tenant {key.tenant}, scopes {', '.join(sorted(key.scopes))}; {ends}")
     if old is not None:
-        _say(f"{old.id}, which it replaces, is valid until {_time(old.expires_s)}")
-    _say("This is the only time that the key is shown. Servers take it within five seconds.")
+        say(f"{old.id}, which it replaces, is valid until {_time(old.expires_s)}")
+    say("This is the only time that the key is shown. Servers take it within five seconds.")
 
 
 def _facts(key: Key, now_s: int) -> dict[str, Any]:
@@ -226,27 +223,16 @@ def _span(option: str, text: str, *, or_never: bool = False) -> int | None:
         return None
     seconds = span_s(text)
     if seconds is None or (or_never and seconds == 0):
-        _mistake(
-            f"{option}: write a number with its unit, such as 90d, 12h or 30m" + (", or never" if or_never else "")
-        )
+        mistake(f"{option}: write a number with its unit, such as 90d, 12h or 30m" + (", or never" if or_never else ""))
     return seconds
 
 
 def _id(text: str) -> str:
     """Returns the id in an argument. A whole key is taken too, and not repeated, whatever is wrong with it."""
     if not (id := id_of(text)):
-        _mistake("ID: that is no id of a key; `headway keys list` shows them")
+        mistake("ID: that is no id of a key; `headway keys list` shows them")
     return id
 
 
 def _now_s() -> int:
     return Calendar().now_ns() // 1_000_000_000
-
-
-def _say(text: str) -> None:
-    err.print(text, markup=False, highlight=False)
-
-
-def _mistake(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(2)

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +14,7 @@ from serving.cluster.feature_history import NoHistory, history_place, own_folder
 from serving.config import Settings, SettingsError, load_settings
 from serving.features.offline.errors import OfflineError
 from serving.features.views import FeatureView
+from serving.operate.printing import fail, mistake, say
 from serving.store.base import StoreUnavailable
 from serving.store.objects import BadPath, scheme_of
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from serving.features.offline.files import Store
 
 out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 _MEMORY = re.compile(r"[1-9][0-9]{0,5}(MB|GB)")
 
 
@@ -71,9 +70,7 @@ def settings_of(config: Path) -> Settings:
     try:
         settings = load_settings(config)
     except SettingsError as error:
-        for text in error.mistakes:
-            err.print(text, style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
+        mistake("\n".join(error.mistakes))
     if settings.features is None:
         mistake(f"{config}: declares no features; see docs/features.md")
     return settings
@@ -116,14 +113,4 @@ def failures_printed() -> Iterator[None]:
         text = str(error)
     else:
         return
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)
-
-
-def say(text: str) -> None:
-    err.print(text, markup=False, highlight=False)
-
-
-def mistake(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(2)
+    fail(text)

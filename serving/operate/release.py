@@ -7,15 +7,15 @@ on, and the same command attaches to it again.
 import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NoReturn
-from urllib.parse import quote
 
 import typer
 from rich.console import Console
 
-from serving.names import model_path
-from serving.operate.asking import ServerRefused, asked
+from serving.operate.asking import ServerRefused, address_of, asked, failures_printed
 from serving.operate.following import HELD, Follower, lines_of
+from serving.operate.key_changes import user
 from serving.operate.moments import span_s
+from serving.operate.printing import fail, mistake, say
 from serving.operate.processes import StopSignal
 from serving.release.plan import BadPlan, steps_of
 
@@ -32,7 +32,6 @@ app = typer.Typer(
     "server refused or does not answer, 2 a mistake in the command line.",
 )
 out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The name of the model.")]
 Url = Annotated[str, typer.Option(envvar="HEADWAY_URL", help="The address of the server.")]
@@ -86,7 +85,7 @@ def run(
     """Release MODEL@VERSION and follow it until it is promoted, rolled back or held. Attaches to one that runs."""
     model, _, number = version.partition("@")
     if not model or not number:
-        _mistake("MODEL@VERSION: write the model and its version, as in ranker@v5")
+        mistake("MODEL@VERSION: write the model and its version, as in ranker@v5")
     plan: dict[str, Any] = {
         "soak_s": _span("--soak", soak),
         "deadline_s": _span("--deadline", deadline),
@@ -101,7 +100,7 @@ def run(
     try:
         plan["shares"] = list(steps_of(steps))
     except BadPlan as error:
-        _mistake(f"--steps: {error.text}")
+        mistake(f"--steps: {error.text}")
     server = _Server(url, key, model)
     told = server.told()
     running = told["release"]
@@ -149,7 +148,7 @@ def watch(model: Model, every_s: Every = EVERY_S, url: Url = LOCAL, key: Key = N
     server = _Server(url, key, model)
     told = server.told()
     if told["release"] is None:
-        _fail(f"no release of {model} has begun")
+        fail(f"no release of {model} has begun")
     _follow(server, told, every_s, as_json)
 
 
@@ -190,7 +189,7 @@ class _Server:
     """The server's release of one model. Failures are printed, and end the command with code 1."""
 
     def __init__(self, url: str, key: str | None, model: str) -> None:
-        self._base = f"{(url if '://' in url else f'http://{url}').rstrip('/')}{model_path(quote(model, safe=''))}"
+        self._base = address_of(url, model)
         self._key = key or ""
         self.url = url
 
@@ -213,17 +212,13 @@ class _Server:
         return told
 
     def ask(self, what: str, body: Mapping[str, Any], by: str | None) -> dict[str, Any]:
-        data = json.dumps({**body, "by": by or _login()}).encode()
+        data = json.dumps({**body, "by": by or user()}).encode()
         path = f"{self._base}/release" + (f"/{what}" if what else "")
         return self._printed(lambda: asked(path, self._key, data, patience_s=PATIENCE_S))
 
     def _printed(self, call: Callable[[], Any]) -> dict[str, Any]:
-        try:
+        with failures_printed(self.url):
             told: dict[str, Any] = call()
-        except ServerRefused as refusal:
-            _fail(str(refusal))
-        except OSError as error:
-            _fail(f"{self.url} does not answer: {error}")
         return told
 
 
@@ -241,38 +236,25 @@ def _follow(server: _Server, told: dict[str, Any], every_s: float, as_json: bool
             raise typer.Exit(release["exit"] if release["id"] == id else 3)
         if stop.wait(every_s):
             typer.echo(follower.rest(), nl=False)
-            err.print("the release goes on; `headway release watch` follows it again", markup=False)
+            say("the release goes on; `headway release watch` follows it again")
             raise typer.Exit(130)
         try:
             told = server.look()
             silent_s = 0.0
         except (ServerRefused, OSError) as error:
             if isinstance(error, ServerRefused) and error.status < 500:
-                _fail(str(error))
+                fail(str(error))
             silent_s += every_s
             if silent_s == every_s:
-                err.print(f"{server.url} does not answer ({error}); the release goes on there, or holds", markup=False)
+                say(f"{server.url} does not answer ({error}); the release goes on there, or holds")
             if silent_s > LONGEST_SILENCE_S:
-                _fail(f"{server.url} has not answered for {LONGEST_SILENCE_S // 60} minutes")
-
-
-def _name(by: str) -> str:
-    return by.removeprefix("user:")
-
-
-def _login() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
+                fail(f"{server.url} has not answered for {LONGEST_SILENCE_S // 60} minutes")
 
 
 def _span(option: str, text: str) -> int:
     seconds = span_s(text)
     if seconds is None:
-        _mistake(f"{option}: write a number with its unit, such as 30s, 5m or 1h")
+        mistake(f"{option}: write a number with its unit, such as 30s, 5m or 1h")
     return seconds
 
 
@@ -281,19 +263,9 @@ def _part(option: str, text: str) -> float:
     try:
         return float(text.removesuffix("%").strip()) / (100 if text.strip().endswith("%") else 1)
     except ValueError:
-        _mistake(f"{option}: write a percentage, such as 5%")
+        mistake(f"{option}: write a percentage, such as 5%")
 
 
 def _say(text: str, as_json: bool) -> None:
     if not as_json:
-        err.print(text, markup=False, highlight=False)
-
-
-def _fail(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)
-
-
-def _mistake(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(2)
+        say(text)

@@ -1,14 +1,12 @@
 """The command `headway route`: shows and changes which version of a model answers requests that name none."""
 
 import json
-from typing import Annotated, Any, NoReturn
-from urllib.parse import quote
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from serving.names import model_path
-from serving.operate.asking import ServerRefused, asked
+from serving.operate.asking import address_of, asked, failures_printed
 from serving.operate.key_changes import user
 
 PATIENCE_S = 30.0
@@ -19,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Which version of a model answers requests that name none. See docs/routes.md.",
 )
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+out = Console(soft_wrap=True)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The name of the model.")]
 Url = Annotated[str, typer.Option(help="The address of the server.")]
@@ -57,14 +55,9 @@ def set_(
 
 
 def _asked(url: str, model: str, key: str | None, wanted: dict[str, Any] | None) -> dict[str, Any]:
-    where = f"{url.rstrip('/')}{model_path(quote(model, safe=''))}/route"
-    try:
-        body = None if wanted is None else json.dumps(wanted).encode()
-        route: dict[str, Any] = asked(where, key or "", body, patience_s=PATIENCE_S)
-    except ServerRefused as refusal:
-        _fail(str(refusal))
-    except OSError as error:
-        _fail(f"{url} does not answer: {error}")
+    body = None if wanted is None else json.dumps(wanted).encode()
+    with failures_printed(url):
+        route: dict[str, Any] = asked(f"{address_of(url, model)}/route", key or "", body, patience_s=PATIENCE_S)
     return route
 
 
@@ -83,8 +76,3 @@ def sentence(route: dict[str, Any]) -> str:
         told += f" {1 - share:.2%} of the requests, version {candidate} answers {share:.2%}"
     others = [version for version in route["versions"] if version not in (stable, candidate)]
     return told + (f"; also served: {', '.join(others)}" if others else "")
-
-
-def _fail(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)

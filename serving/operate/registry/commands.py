@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from serving.operate.printing import say
 from serving.operate.registry import actions, content, show
 from serving.operate.registry.actions import Model
 from serving.operate.registry.options import (
@@ -23,7 +24,6 @@ from serving.operate.registry.options import (
     person,
     place_of,
     print_json,
-    say,
     warn_of,
 )
 from serving.registry.changes import approval, archival, revocation, rollback

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from serving.operate.printing import mistake, say
 from serving.operate.registry import actions, mlflow, show
 from serving.operate.registry.actions import Made
 from serving.operate.registry.options import (
@@ -18,12 +19,10 @@ from serving.operate.registry.options import (
     author,
     failures_printed,
     found,
-    mistake,
     named,
     now_s,
     place_of,
     print_json,
-    say,
 )
 from serving.registry.changes import AlreadyRegistered, Author
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.console import Console
 from serving.config import SettingsError, load_settings
 from serving.core.clock import Calendar
 from serving.operate.key_changes import user
+from serving.operate.printing import fail, mistake, warn
 from serving.operate.registry import actions
 from serving.operate.registry.actions import Model
 from serving.registry.artifacts import BadArtifact
@@ -27,7 +28,6 @@ from serving.store.place import NoState, registry_place
 LONGEST_TEXT = 1000  # of a record; the front takes no longer one either
 
 out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The settings that name the registry.")]
 Place = Annotated[
@@ -111,14 +111,13 @@ def failures_printed() -> Iterator[None]:
         text = f"nothing was changed: the record is too large: {error}"
     except (Refused, Busy, BadPath, BadArtifact, UnsafeFile, ModuleNotFoundError, OSError) as error:
         text = str(error)
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(1)
+    fail(text)
 
 
 def warn_of(*models: Model) -> None:
     for model in models:
         for trouble in model.trouble:
-            err.print(trouble, style="yellow", markup=False, highlight=False)
+            warn(trouble)
 
 
 def print_json(value: object) -> None:
@@ -127,12 +126,3 @@ def print_json(value: object) -> None:
 
 def now_s() -> int:
     return Calendar().now_ns() // 1_000_000_000
-
-
-def say(text: str) -> None:
-    err.print(text, markup=False, highlight=False)
-
-
-def mistake(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
-    raise typer.Exit(2)
