@@ -3,7 +3,6 @@
 What the records of a release mean is in `state.py`; whether a version may be released, this asks the registry's fold.
 """
 
-import asyncio
 import secrets
 from collections.abc import Callable, Collection
 
@@ -27,7 +26,6 @@ class ReleaseLog:
         self._configured = tuple(configured)
         self._needed = needed
         self._calendar = calendar
-        self._turn = asyncio.Lock()  # a log is read and written by one at a time
         self._folded: tuple[int, Releases] = (0, ())
         self._state: tuple[int, State] = (0, State())
 
@@ -52,8 +50,7 @@ class ReleaseLog:
         return self._state[1]
 
     async def read_new(self) -> bool:
-        async with self._turn:
-            return await self._log.read_new()
+        return await self._log.read_new()
 
     def objection(self, version: str) -> str:
         """Returns why this version may not be released, "" if it may. Versions of the settings alone need no approval:
@@ -74,8 +71,7 @@ class ReleaseLog:
 
     async def change(self, decide: Callable[[Records], bytes]) -> None:
         """Adds a record of the registry, an approval say. Raises what `ModelLog.append` raises."""
-        async with self._turn:
-            await self._log.append(decide)
+        await self._log.append(decide)
 
     async def append(self, decide: Decide, by: str) -> None:
         nonce = secrets.token_hex(6)  # two writers of the same record are told apart
@@ -85,5 +81,4 @@ class ReleaseLog:
             now_s = self._calendar.now_ns() // 1_000_000_000
             return written(draft.kind, now_s=now_s, by=by, why=draft.why, nonce=nonce, split=draft.split, **draft.facts)
 
-        async with self._turn:
-            await self._log.append(made)
+        await self._log.append(made)

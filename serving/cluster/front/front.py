@@ -63,7 +63,8 @@ class Front:
             catalog.forget()
             collector.forget()
 
-        self.routes = routes = RouteControl(open_logs(settings), splits=has_our_haproxy())
+        logs = open_logs(settings)
+        self.routes = routes = RouteControl(logs, splits=has_our_haproxy())
 
         def served(versions: Versions) -> None:
             catalog.configure(versions.entries())
@@ -82,7 +83,6 @@ class Front:
         read_features = FeatureRecorder()
         self.releases: FrontReleases | None = None
         if has_our_haproxy() and find_spec("obstore") is not None:
-            logs = open_logs(settings)
             self.releases = open_releases(settings, logs, versions=self.versions, routes=routes, collector=collector)
         operations = Operations(
             catalog.models,
@@ -153,6 +153,7 @@ async def model_counts(collector: Collector, versions: Versions) -> list[dict[st
 
 
 def open_logs(settings: Settings) -> Callable[[str], ModelLog]:
-    """Returns a function that opens the log of a model. It raises NoState, and ModuleNotFoundError with advice."""
+    """Returns a function that returns the log of a model, one for all who ask. It raises NoState, StoreUnreachable, and
+    ModuleNotFoundError with advice."""
     opened = cache(lambda: open_store(registry_place(settings.registry.place, settings.server.state)))
-    return lambda model: ModelLog(opened(), model)
+    return cache(lambda model: ModelLog(opened(), model))
