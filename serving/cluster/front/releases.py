@@ -23,7 +23,7 @@ from serving.release.rollout import Overtaken, Rollout
 from serving.release.sentences import sentence
 from serving.release.state import Draft, Phase, Release, latest
 from serving.release.state import Releases as Known
-from serving.store.log import Busy, RecordsUnreadable
+from serving.store.log import Busy, RecordsUnreadable, RecordTooLarge
 from serving.store.objects import StoreUnreachable
 from serving.store.place import NoState
 
@@ -186,6 +186,8 @@ class FrontReleases:
             await call
         except changes.Refused as error:
             raise CallFailed(Fault(409, str(error))) from None
+        except RecordTooLarge as error:
+            raise CallFailed(Fault(409, f"nothing was changed: the record is too large: {error}")) from None
         except (Busy, Overtaken) as error:
             raise CallFailed(Fault(409, f"somebody else wrote at the same time: {error}")) from None
         except (StoreUnreachable, RecordsUnreadable) as error:
