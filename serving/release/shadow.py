@@ -9,7 +9,7 @@ import json
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -38,13 +38,7 @@ class Compared:
         return self.agreed + self.differed
 
     def told(self) -> dict[str, Any]:
-        return {
-            "agreed": self.agreed,
-            "differed": self.differed,
-            "failed": self.failed,
-            "skipped": self.skipped,
-            "notes": list(self.notes),
-        }
+        return asdict(self) | {"notes": list(self.notes)}
 
 
 async def smoke(ask: Ask, version: str, example: str | None) -> tuple[dict[str, Any], str]:
@@ -95,13 +89,13 @@ def _objection(found: Compared, agreement: float | None) -> str:
 def compared(found: Compared, stable: tuple[int, bytes], candidate: tuple[int, bytes]) -> Compared:
     """Returns the counts with one more pair of (status, answer)."""
     if stable[0] != 200:
-        return Compared(found.agreed, found.differed, found.failed, found.skipped + 1, found.notes)
+        return replace(found, skipped=found.skipped + 1)
     if candidate[0] != 200:
         notes = _noted(found.notes, f"{candidate[0]}: {_error(candidate[1])}")
-        return Compared(found.agreed, found.differed, found.failed + 1, found.skipped, notes)
+        return replace(found, failed=found.failed + 1, notes=notes)
     if why := difference(stable[1], candidate[1]):
-        return Compared(found.agreed, found.differed + 1, found.failed, found.skipped, _noted(found.notes, why))
-    return Compared(found.agreed + 1, found.differed, found.failed, found.skipped, found.notes)
+        return replace(found, differed=found.differed + 1, notes=_noted(found.notes, why))
+    return replace(found, agreed=found.agreed + 1)
 
 
 def difference(one: bytes, other: bytes) -> str:

@@ -4,12 +4,13 @@ Pure. The confidence of what is shown is that of one look; the judge's own is st
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from math import sqrt
 from typing import Any
 
 from serving.core.octaves import bound_ns
 from serving.release.deciding import Verdict
-from serving.release.state import ENDED, Event, Phase, Release
+from serving.release.state import ENDED, Phase, Release
 from serving.traffic.quantile import p95, p95_limits
 from serving.traffic.trial import Arm, Trial
 
@@ -42,18 +43,7 @@ def told(release: Release, verdict: Verdict | None = None) -> dict[str, Any]:
         "waits_for": verdict.why if verdict is not None and release.phase is Phase.STEPPING else "",
         "judgement": evidence.get("judgement"),
         "arms": _arms(evidence.get("trial")),
-        "events": [_event(event) for event in release.events[-SHOWN_EVENTS:] if event.kind != "evidence"],
-    }
-
-
-def _event(event: Event) -> dict[str, Any]:
-    return {
-        "number": event.number,
-        "at_s": event.at_s,
-        "kind": event.kind,
-        "by": event.by,
-        "why": event.why,
-        "share": event.share,
+        "events": [asdict(event) for event in release.events[-SHOWN_EVENTS:] if event.kind != "evidence"],
     }
 
 

@@ -24,6 +24,12 @@ def _deleted(application: str) -> None:
     serve.delete(application, _blocking=False)
 
 
+def _application(settings: Settings, version: ModelSettings) -> str:
+    """Returns the application that serves this version by these settings, which list it."""
+    listed = settings.applications().items()
+    return next(name for name, one in listed if (one.name, one.version) == (version.name, version.version))
+
+
 class Brings(Protocol):
     """Brings applications of some settings up; `Control` does."""
 
@@ -82,11 +88,10 @@ class Versions:
         a second version, so the routes are to be told before that is deployed."""
         if self._control is None:
             return
-        listed = self._settings.with_version(version).applications().items()
-        for application, model in listed:
-            if (model.name, model.version) == (version.name, version.version) and application not in self._entries:
-                self._enter(version.name, version.version, application)
-                self._changed(self)
+        application = _application(self._settings.with_version(version), version)
+        if application not in self._entries:
+            self._enter(version.name, version.version, application)
+            self._changed(self)
 
     async def add(self, version: ModelSettings) -> str:
         """Deploys one more version of a model and returns its application, when all its replicas answer at the
@@ -97,11 +102,7 @@ class Versions:
             raise CallFailed(Fault(400, BY_MANIFEST))
         async with self._lock:
             extended = self._settings.with_version(version)
-            application = next(
-                name
-                for name, model in extended.applications().items()
-                if (model.name, model.version) == (version.name, version.version)
-            )
+            application = _application(extended, version)
             control = self._control(extended)
             there = (await asyncio.to_thread(self._status)).applications.get(application)
             if there is None or there.status in ("DELETING", "DEPLOY_FAILED"):
