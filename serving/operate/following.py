@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from serving.traffic.routes import SHARES, percent
+
 HELD = 4  # the exit code of a release that is held
 _WORDS = {
     "release_started": "began",
@@ -81,7 +83,7 @@ def lines_of(told: Mapping[str, Any]) -> list[str]:
 def event_line(event: Mapping[str, Any]) -> str:
     at = datetime.fromtimestamp(event["at_s"], UTC).strftime("%H:%M:%SZ")
     word = _WORDS.get(event["kind"], event["kind"])
-    share = f" {event['share'] / 100:g} %" if event["kind"] == "step" else ""
+    share = f" {percent(event['share'])}" if event["kind"] == "step" else ""
     why = f": {event['why']}" if event["why"] else ""
     return f"{at}  {word}{share}{why}  ({event['by'].removeprefix('user:')})"
 
@@ -92,7 +94,7 @@ def progress(told: Mapping[str, Any]) -> str:
     arms = release["arms"]
     if arms is None:
         return f"v{release['version']} is deployed and tested; no client's request reaches it yet"
-    share = release["share"] / 10_000
+    share = release["share"] / SHARES
     full = round(share * _WIDTH)
     bar = "█" * full + "░" * (_WIDTH - full)
     ours, theirs = arms["candidate"], arms["stable"]
@@ -118,8 +120,8 @@ def last_line(told: Mapping[str, Any]) -> str:
     if release["exit"] == 0:
         return f"PROMOTED: {name} answers all requests"
     if release["exit"] == HELD:
-        share = f"{release['share'] / 100:g} %"
-        return f"HELD at {share}: {release['why']}\nGo on with `headway release resume {told['model']}`, or abort it."
+        go_on = f"Go on with `headway release resume {told['model']}`, or abort it."
+        return f"HELD at {percent(release['share'])}: {release['why']}\n{go_on}"
     return f"{release['phase'].upper()}: v{stable} answers all requests. {release['why']}"
 
 

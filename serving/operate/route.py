@@ -8,9 +8,9 @@ from rich.console import Console
 
 from serving.operate.asking import address_of, asked, failures_printed
 from serving.operate.key_changes import user
+from serving.traffic.routes import SHARES
 
 PATIENCE_S = 30.0
-SHARES = 10_000
 
 app = typer.Typer(
     name="route",

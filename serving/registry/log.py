@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from serving.store.log import BadRecord, Log
 from serving.store.objects import BadPath, ObjectStore
+from serving.traffic.routes import SHARES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a model, as in the settings
-WHOLE = 10_000  # all traffic, in shares
 MOST_RECORD_BYTES = 4 << 20  # the counts of a release take some 5 KiB for each replica
 _HEAD = ("kind", "at", "by", "why", "nonce")
 
@@ -67,6 +67,11 @@ class ModelLog(Log[Records]):
         return self.state
 
 
+def last_split(records: Records) -> Split | None:
+    """Returns the traffic as the records leave it, the oldest first; None if none has changed it."""
+    return next((record.split for record in reversed(records) if record.split is not None), None)
+
+
 async def models_of(store: ObjectStore) -> list[str]:
     """Returns the names of all models that have a record."""
     paths = await store.paths("models")
@@ -112,6 +117,6 @@ def _split(value: object) -> Split:
     stable, candidate, share = value.get("stable"), value.get("candidate"), value.get("share", 0)
     if not isinstance(stable, str) or not (candidate is None or isinstance(candidate, str)):
         raise BadRecord("holds a route without a stable version")
-    if not isinstance(share, int) or isinstance(share, bool) or not 0 <= share <= WHOLE or (share and not candidate):
+    if not isinstance(share, int) or isinstance(share, bool) or not 0 <= share <= SHARES or (share and not candidate):
         raise BadRecord("holds a route with a share that is none")
     return Split(stable, candidate, share)

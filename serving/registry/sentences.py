@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from serving.registry.log import WHOLE, Record, Split
+from serving.registry.log import Record, Split
+from serving.traffic.routes import percent
 
 
 def sentence(record: Record) -> str:
@@ -16,7 +17,7 @@ def traffic(split: Split) -> str:
     """Returns who answers: `v4 answers`, or with a candidate its percentage."""
     if split.candidate is None or not split.share:
         return f"v{split.stable} answers"
-    return f"v{split.candidate} answers {split.share * 100 / WHOLE:g} %, v{split.stable} the others"
+    return f"v{split.candidate} answers {percent(split.share)}, v{split.stable} the others"
 
 
 def _named(record: Record) -> str:

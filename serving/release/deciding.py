@@ -11,8 +11,8 @@ from typing import Any
 
 from serving.registry.log import Split
 from serving.release import state
-from serving.release.plan import percent
 from serving.release.state import Draft, Phase, Release, Releases
+from serving.traffic.routes import percent
 
 CHECKPOINT_S = 30.0  # between two records of the counts of a step
 LONG_S, SELDOM_S = 600.0, 600.0  # after this long in a step, and while it is held, the counts are written this often

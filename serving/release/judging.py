@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from serving.release.deciding import Decision, Verdict
-from serving.release.plan import WHOLE, Plan
+from serving.release.plan import Plan
 from serving.release.state import Release
 from serving.traffic.evidence import Reading
 from serving.traffic.judge import Judgement, judge
 from serving.traffic.judge import Verdict as Word
 from serving.traffic.limits import Limits
+from serving.traffic.routes import SHARES
 from serving.traffic.trial import Trial
 
 _DECISIONS = {
@@ -51,7 +52,7 @@ class Judging:
         return {"trial": trial.observed(readings.candidate, readings.stable, now_s).as_json()}
 
     async def judged(self, release: Release, now_s: float) -> Verdict:
-        alone = release.share == WHOLE
+        alone = release.share == SHARES
         readings = await self._collect(release.version, release.stable)
         trial = self._latest(release).observed(readings.candidate, readings.stable, now_s, readings.values)
         self._of, self._trial = _name(release), trial

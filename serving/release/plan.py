@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-WHOLE = 10_000  # a share of all requests
-STEPS = (500, 2_500, 5_000, WHOLE)
+from serving.traffic.routes import SHARES
+
+STEPS = (500, 2_500, 5_000, SHARES)
 MOST_STEPS = 20
 LONGEST_S = 30 * 86_400.0
 
@@ -92,11 +93,11 @@ def shares_of(told: object) -> tuple[int, ...]:
     if not isinstance(told, list | tuple) or not 0 < len(told) <= MOST_STEPS:
         raise BadPlan(f"must be a list of 1 to {MOST_STEPS} shares", "shares")
     for share in told:
-        if type(share) is not int or not 0 < share <= WHOLE:
-            raise BadPlan(f"each must be a whole number of 1/{WHOLE}, from 1 to {WHOLE}", "shares")
+        if type(share) is not int or not 0 < share <= SHARES:
+            raise BadPlan(f"each must be a whole number of 1/{SHARES}, from 1 to {SHARES}", "shares")
     if any(later <= earlier for earlier, later in itertools.pairwise(told)):
         raise BadPlan("each must be larger than the one before", "shares")
-    if told[-1] != WHOLE:
+    if told[-1] != SHARES:
         raise BadPlan("the last one must be all requests: no version becomes stable that never had them all", "shares")
     return tuple(told)
 
@@ -109,16 +110,11 @@ def steps_of(text: str) -> tuple[int, ...]:
             percent = float(part.strip().removesuffix("%"))
         except ValueError:
             percent = math.nan
-        share = percent * WHOLE / 100
+        share = percent * SHARES / 100
         if not math.isfinite(share) or abs(share - round(share)) > 1e-6:
             raise BadPlan(f"{part.strip()[:20]!r} is no percentage of hundredths at most, as in 0.5,5,25,100", "steps")
         shares.append(round(share))
     return shares_of(shares)
-
-
-def percent(share: int) -> str:
-    """Returns the share for people: `5 %`, `0.5 %`."""
-    return f"{share * 100 / WHOLE:g} %"
 
 
 def _bounded(name: str, value: object) -> float | int | None:

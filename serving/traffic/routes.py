@@ -82,12 +82,6 @@ class Route:
         return Route(self.model, self.applications, stable, candidate, share)
 
 
-def last_route(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns the field `route` of the last record of a model's log that has one."""
-    routes = [record["route"] for record in records if isinstance(record.get("route"), Mapping)]
-    return routes[-1] if routes else None
-
-
 def in_force(model: str, served: Mapping[str, str], told: Mapping[str, Any] | None) -> Route:
     """Returns the route of a model. Where `told` names a version that is not served, the first one is stable, and
     without its application a candidate has no share.
@@ -115,6 +109,11 @@ def share_of(text: str) -> int:
     if abs(parts - round(parts)) > 1e-6:
         raise BadRoute(f"{text}: a share has at most two decimals")
     return round(parts)
+
+
+def percent(share: int) -> str:
+    """Returns the share for people: `5 %`, `0.5 %`."""
+    return f"{share * 100 / SHARES:g} %"
 
 
 def lines(routes: Iterable[Route]) -> list[str]:

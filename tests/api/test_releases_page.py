@@ -13,8 +13,9 @@ from serving.api.http.front import FrontApp
 from serving.api.operations import Operations
 from serving.cluster.front.releases_page import releases_pages
 from serving.registry.log import Split
-from serving.release.plan import WHOLE, Plan
+from serving.release.plan import Plan
 from serving.release.state import Draft
+from serving.traffic.routes import SHARES
 from tests.api.conftest import Server
 from tests.api.keyed import ACME, ADMIN, beside, enter, key_gate, opened
 from tests.release.counts import Judged, Traffic
@@ -51,7 +52,7 @@ class Shop:
         model = self.front.models["ranker"]
         for _ in range(seconds):
             await model.rollout.turn()
-            self.story.traffic.share = model.log.route().share / WHOLE
+            self.story.traffic.share = model.log.route().share / SHARES
             self.story.clock.advance(S)
 
 

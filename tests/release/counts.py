@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from serving.core.octaves import bucket_of
 from serving.release.judging import Judging, Readings
 from serving.release.log import ReleaseLog
-from serving.release.plan import WHOLE
 from serving.release.rollout import Rollout
 from serving.release.state import Phase, Release
 from serving.traffic.evidence import Counted, Reading
+from serving.traffic.routes import SHARES
 from tests.release.stories import S, Story
 
 
@@ -73,7 +73,7 @@ class Judged(Story):
                 self.driver = self.made()
             await self.driver.turn()
             log = self.driver.log
-            self.traffic.share = log.route().share / WHOLE
+            self.traffic.share = log.route().share / SHARES
             self.clock.advance(S)
             if log.releases and (not log.releases[-1].is_running or log.releases[-1].phase is Phase.HELD):
                 break

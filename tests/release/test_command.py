@@ -15,7 +15,7 @@ from serving.api.http.front import FrontApp
 from serving.api.operations import Operations
 from serving.cli import app
 from serving.cluster.front.releases import FrontReleases
-from serving.release.plan import WHOLE
+from serving.traffic.routes import SHARES
 from tests.api.conftest import Server
 from tests.release.counts import Judged, Traffic
 from tests.release.front import Front
@@ -36,7 +36,7 @@ class Going(FrontReleases):
         assert isinstance(story, Judged)
         for _ in range(SECONDS if self.goes else 0):
             await one.rollout.turn()
-            story.traffic.share = one.log.route().share / WHOLE
+            story.traffic.share = one.log.route().share / SHARES
             story.clock.advance(S)
         return await super().told(model)
 

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from serving.release.plan import WHOLE, Plan
+from serving.release.plan import Plan
 from serving.release.state import Phase, Release
 from serving.release.telling import share, told
+from serving.traffic.routes import SHARES
 from tests.release.counts import Judged, Traffic
 from tests.release.stories import S
 
@@ -56,7 +57,7 @@ def test_counts_of_a_step_are_the_same_whether_the_front_was_restarted_or_not() 
             if restart_every and number % restart_every == 0:
                 judged.driver = judged.made()
             await judged.driver.turn()
-            judged.traffic.share = judged.driver.log.route().share / WHOLE
+            judged.traffic.share = judged.driver.log.route().share / SHARES
             judged.clock.advance(S)
         assert judged.driver.verdict is not None
         return judged.driver.verdict.told["trial"]["candidate"]["counted"]

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from serving.release.plan import STEPS, WHOLE, BadPlan, Plan, percent, plan_of, steps_of
+from serving.release.plan import STEPS, BadPlan, Plan, plan_of, steps_of
+from serving.traffic.routes import SHARES, percent
 
 
 def test_a_plan_is_read_back_as_it_was_written() -> None:
@@ -19,7 +20,7 @@ def test_what_is_left_out_has_its_default() -> None:
 
 @pytest.mark.parametrize(
     ("text", "shares"),
-    [("5,25,50,100", STEPS), ("100", (WHOLE,)), ("0.5, 10%,100", (50, 1000, WHOLE)), ("0.01,100", (1, WHOLE))],
+    [("5,25,50,100", STEPS), ("100", (SHARES,)), ("0.5, 10%,100", (50, 1000, SHARES)), ("0.01,100", (1, SHARES))],
 )
 def test_steps_are_percentages(text: str, shares: tuple[int, ...]) -> None:
     assert steps_of(text) == shares
@@ -58,4 +59,4 @@ def test_what_is_no_plan_is_refused_with_its_field(told: dict[str, object], path
 
 
 def test_shares_are_told_in_percent() -> None:
-    assert [percent(share) for share in (1, 50, 500, WHOLE)] == ["0.01 %", "0.5 %", "5 %", "100 %"]
+    assert [percent(share) for share in (1, 50, 500, SHARES)] == ["0.01 %", "0.5 %", "5 %", "100 %"]

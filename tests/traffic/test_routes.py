@@ -5,6 +5,7 @@ from math import sqrt
 
 import pytest
 
+from serving.registry.log import Record, Split, last_split
 from serving.traffic.routes import (
     SHARES,
     BadRoute,
@@ -13,7 +14,6 @@ from serving.traffic.routes import (
     backend_of,
     draw,
     in_force,
-    last_route,
     lines,
     model_of,
     share_of,
@@ -22,6 +22,10 @@ from serving.traffic.routes import (
 
 SERVED = {"1": "ranker", "2": "ranker@2", "3": "ranker@3"}
 FIRST = Route("ranker", SERVED, "1")
+
+
+def record(kind: str, split: Split | None = None) -> Record:
+    return Record(kind, "2026-11-29T12:00:00Z", "user:ann", "", {}, split)
 
 
 def test_the_first_version_has_the_application_of_the_models_name_and_the_others_have_their_own() -> None:
@@ -38,20 +42,15 @@ def test_the_first_version_has_the_application_of_the_models_name_and_the_others
 
 
 def test_without_a_record_the_version_listed_first_answers_everything() -> None:
-    assert last_route([{"kind": "registered"}, {"kind": "approved"}]) is None
+    assert last_split((record("registered"), record("approved"))) is None
     assert in_force("ranker", SERVED, None) == FIRST
     assert {FIRST.chosen(str(key)) for key in range(100)} == {"1"}
 
 
 def test_the_last_record_with_a_route_counts() -> None:
-    told = last_route(
-        [
-            {"kind": "routed", "route": {"stable": "1", "candidate": "2", "share": 500}},
-            {"kind": "promoted", "route": {"stable": "2", "candidate": None, "share": 0}},
-            {"kind": "evidence", "counts": {}},
-        ]
-    )
-    assert in_force("ranker", SERVED, told) == Route("ranker", SERVED, "2")
+    told = last_split((record("routed", Split("1", "2", 500)), record("promoted", Split("2")), record("evidence")))
+    assert told is not None
+    assert in_force("ranker", SERVED, told.as_mapping()) == Route("ranker", SERVED, "2")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from serving.cluster.haproxy.following import LAST
 from serving.core.clock import Calendar, Clock
 from serving.names import ROUTES_PAGE
 from serving.protocol.errors import BadMessage
-from serving.registry.log import ModelLog, Split, written
+from serving.registry.log import ModelLog, Split, last_split, written
 from serving.store.log import Busy, RecordsUnreadable, RecordTooLarge
 from serving.store.objects import StoreUnreachable
 from serving.store.place import NoState
@@ -206,8 +206,8 @@ class RouteControl:
 
     def _in_force(self, model: str, found: Applications) -> Route:
         log = self._logs.get(model)
-        splits = [record.split for record in log.records if record.split] if log and self._splits else []
-        return in_force(model, found, splits[-1].as_mapping() if splits else None)
+        split = last_split(log.records) if log and self._splits else None
+        return in_force(model, found, split.as_mapping() if split else None)
 
 
 def _name(text: str) -> str:

@@ -7,10 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from serving.operate.registry.actions import Model
-from serving.registry.log import WHOLE
 from serving.registry.manifest import Manifest
 from serving.registry.sentences import sentence
 from serving.registry.state import Version
+from serving.traffic.routes import percent
 
 Rows = list[tuple[str, str, str]]
 SHORT = 12  # characters of a hash that people are shown
@@ -22,7 +22,7 @@ def role(model: Model, version: Version) -> str:
     if route is not None and version.number == route.stable:
         return "stable"
     if route is not None and version.number == route.candidate:
-        return f"candidate {route.share * 100 / WHOLE:g} %"
+        return f"candidate {percent(route.share)}"
     return "archived" if version.archived else ""
 
 
@@ -68,7 +68,7 @@ def models_table(models: list[Model]) -> Table:
     for model in models:
         route, versions = model.state.route, model.state.versions
         stable = f"v{route.stable}" if route else "-"
-        candidate = f"v{route.candidate} {route.share * 100 / WHOLE:g} %" if route and route.candidate else "-"
+        candidate = f"v{route.candidate} {percent(route.share)}" if route and route.candidate else "-"
         newest = next(reversed(list(versions)), None)
         _add(table, model.name, str(len(versions)), stable, candidate, f"v{newest}" if newest else "-")
     return table
