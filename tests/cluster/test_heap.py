@@ -1,5 +1,7 @@
 """Tests when a process returns free memory to the operating system."""
 
+import asyncio
+
 from serving.cluster.replica.heap import EVERY_NS, MOST, Heap, Keeping, malloc_trim
 
 MIB = 1 << 20
@@ -44,7 +46,7 @@ def test_the_heap_is_trimmed_once_when_it_is_due() -> None:
     watched = Heap(trim, resident_bytes=lambda: resident[0], used_ns=lambda: 0)
     for held, times in ((400, 0), (900, 1), (420, 1), (430, 1), (900, 2)):
         resident[0] = held * MIB
-        watched.look()
+        asyncio.run(watched.look())
         assert len(trimmed) == times
     assert trimmed == [0, 0]
 
@@ -53,7 +55,7 @@ def test_without_malloc_trim_nothing_is_done() -> None:
     resident = [400 * MIB]
     watched = Heap(None, resident_bytes=lambda: resident[0], used_ns=lambda: 0)
     resident[0] = 900 * MIB
-    watched.look()
+    asyncio.run(watched.look())
 
 
 def test_glibcs_malloc_takes_the_call() -> None:

@@ -34,7 +34,7 @@ def balance(running: House) -> str:
 
 
 async def state(running: House, watch: LoopWatch, heap: Heap, line: str) -> dict[str, Any]:
-    await asyncio.to_thread(heap.look)  # replicas do it at Ray's health checks
+    await heap.look()  # replicas do it at Ray's health checks
     facts = {"model": "all", "pid": os.getpid(), "memory_bytes": memory_bytes(), "balance": balance(running)}
     facts["loop"] = watch.report()
     if line != "look":

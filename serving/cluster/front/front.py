@@ -119,8 +119,8 @@ class Front:
         if self.releases is not None:
             self.releases.begin(at_once=has_registry(settings))
 
-    def check_health(self) -> None:
-        self._heap.look()
+    async def check_health(self) -> None:
+        await self._heap.look()
 
     def __serve_build_asgi_app__(self) -> App:
         return self.http

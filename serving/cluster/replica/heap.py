@@ -8,6 +8,7 @@ that is often idle for a short time must not pay each time. Memory above the las
 since there is only one arena (MALLOC_ARENA_MAX, `environment.py`).
 """
 
+import asyncio
 import ctypes
 from collections.abc import Callable
 
@@ -42,8 +43,7 @@ class Keeping:
 
 
 class Heap:
-    """Trims the heap when it is worth it. Call `look` every few seconds, not on the event loop: Ray calls a replica's
-    health check in a thread.
+    """Trims the heap, in a thread, when it is worth it. Call `look` every few seconds.
 
     trim: malloc_trim; None: never trims. resident_bytes, used_ns: return memory and CPU time of this process."""
 
@@ -60,12 +60,12 @@ class Heap:
         self._keeping = Keeping(resident_bytes())
         self._looked_ns, self._used_ns = SystemClock.now_ns(), used_ns()
 
-    def look(self) -> None:
+    async def look(self) -> None:
         now_ns, used_ns = SystemClock.now_ns(), self._cpu_ns()
         passed_ns, used_meanwhile_ns = now_ns - self._looked_ns, used_ns - self._used_ns
         self._looked_ns, self._used_ns = now_ns, used_ns
         if self._trim is not None and self._keeping.is_due(self._resident_bytes(), used_meanwhile_ns, passed_ns):
-            self._trim(0)
+            await asyncio.to_thread(self._trim, 0)
             self._keeping.given_back(self._resident_bytes())
 
 

@@ -235,8 +235,9 @@ class ModelReplica:
             return False
         return self.engine.is_ready()
 
-    def check_health(self) -> None:
-        self._heap.look()
+    async def check_health(self) -> None:
+        """Raises what is wrong. Ray asks on the event loop; if this were not async, in a new thread each time."""
+        await self._heap.look()
         self.engine.check_health()
         check_memory(memory_bytes(), self.engine.spec.limits.max_memory_mb)
 
