@@ -22,7 +22,9 @@ from serving.api.http.uvicorn_parts import (
     Shared,
     UvicornConnection,
     replace_default_protocol,
+    replace_main_loop,
     status_lines,
+    tick_rarely,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +112,42 @@ def test_the_default_protocol_is_replaced_once_and_only_where_it_is_the_expected
     assert protocols["auto"] == "house:connection"
     assert not replace_default_protocol("another:connection")
     assert protocols["auto"] == "house:connection"
+
+
+def test_the_main_loop_is_replaced_by_one_that_ticks_rarely_and_only_where_it_is_the_expected_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = uvicorn.server.Server
+    monkeypatch.setattr(server, "main_loop", server.main_loop)
+    assert replace_main_loop(), f"uvicorn {version('uvicorn')} has another main loop"
+    assert server.main_loop is tick_rarely
+    assert replace_main_loop(), "it may be asked for again, by the next server of the process"
+
+    async def another(server: object) -> None:
+        """A main loop of a later uvicorn."""
+
+    monkeypatch.setattr(server, "main_loop", another)
+    assert not replace_main_loop()
+    assert server.main_loop is another
+
+
+def test_a_server_that_ticks_rarely_keeps_its_date_current_and_ends_when_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uvicorn_parts, "TICK_S", 0)
+    server = uvicorn.Server(uvicorn.Config(lambda: None, log_config=None))
+
+    async def story() -> None:
+        ticking = asyncio.create_task(tick_rarely(server))
+        for _ in range(2):
+            server.server_state.default_headers = []
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert server.server_state.default_headers[0][0] == b"date"
+        server.should_exit = True
+        await ticking
+
+    asyncio.run(story())
 
 
 def test_the_version_has_an_upper_bound_and_the_installed_one_is_within_it() -> None:

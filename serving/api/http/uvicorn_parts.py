@@ -1,17 +1,20 @@
-"""The private parts of uvicorn that this package uses: its connection, and its table of protocols by name.
+"""The private parts of uvicorn that this package uses: its connection, its table of protocols by name, and the loop of
+its server.
 
 uvicorn may change them in any release. Therefore `pyproject.toml` bounds its version, and
 `tests/api/test_uvicorn_parts.py` shows which parts a new version has changed.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import uvicorn.config
+import uvicorn.server
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 AUTO = "uvicorn.protocols.http.auto:AutoHTTPProtocol"
+TICK_S = 0.5
 status_lines: list[bytes] | dict[int, bytes] = STATUS_LINE
 
 
@@ -63,6 +66,33 @@ class UvicornConnection(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn is 
     timeout_keep_alive: float
     timeout_keep_alive_task: asyncio.TimerHandle | None
     _unset_keepalive_if_required: Callable[[], None]
+
+
+class Server(Protocol):
+    """uvicorn's server, whose main loop asks `on_tick` ten times a second whether to end.
+
+    on_tick: also renews the `date` of answers if its argument is a multiple of ten, and returns whether to end.
+    """
+
+    def on_tick(self, counter: int) -> Awaitable[bool]: ...
+
+
+async def tick_rarely(server: Server) -> None:
+    """Does what uvicorn's main loop does, twice a second: a server at rest has nothing else to do, and a tenth of a
+    second costs it more than all its health checks."""
+    while not await server.on_tick(0):  # noqa: ASYNC110 - whoever ends a server only sets a flag of it
+        await asyncio.sleep(TICK_S)
+
+
+def replace_main_loop() -> bool:
+    """Makes servers that begin from now on tick rarely.
+
+    Returns False and changes nothing if uvicorn's main loop calls something else than expected."""
+    own = uvicorn.server.Server.main_loop
+    if set(own.__code__.co_names) != {"on_tick", "asyncio", "sleep"}:
+        return own is tick_rarely
+    uvicorn.server.Server.main_loop = tick_rarely
+    return True
 
 
 def replace_default_protocol(path: str) -> bool:

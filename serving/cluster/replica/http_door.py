@@ -23,7 +23,7 @@ from serving.api.admission.kept_out import KeptOut
 from serving.api.http.app import ModelApp
 from serving.api.http.asgi import send_bytes
 from serving.api.http.connection import fast_path
-from serving.api.http.uvicorn_parts import replace_default_protocol
+from serving.api.http.uvicorn_parts import replace_default_protocol, replace_main_loop
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -136,6 +136,8 @@ def shorten(app: App) -> str:
 
 def middlewares() -> list[Middleware]:
     """Called by Ray Serve in every process that starts an HTTP server, on that server's event loop."""
+    if not replace_main_loop():
+        logger.info("uvicorn's main loop has changed: it ticks as often as it wants")
     opened = entrance.open()
     if isinstance(opened, str):
         logger.info("plain door: %s", opened)
