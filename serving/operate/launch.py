@@ -28,6 +28,7 @@ from serving.cluster.feature_history import NoHistory, pushes_folder
 from serving.cluster.limits import KEEP_ALIVE_S
 from serving.cluster.ports import ALONE, machines_ports, replicas_environment
 from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears, own_request
+from serving.cluster.resting import resting_environment
 from serving.config import Settings
 from serving.direct import ask
 from serving.names import FRONT, model_path
@@ -163,7 +164,8 @@ class Cluster:
             self._say(f"WARNING: {home_trouble(home())}: Ray's token is in {path}")
         own = {SECRET: token_hex(16), ALONE: "1"}
         ports = replicas_environment(self._settings.server.http_port, machines_ports())
-        return own | token | haproxy_environment(folder) | ports | listening_environment(self._settings)
+        listening = listening_environment(self._settings)
+        return own | token | haproxy_environment(folder) | ports | listening | resting_environment(os.environ)
 
     def _check_ports(self) -> None:
         """Raises StartFailed if a port is taken. Ray would notice later, and log a page of tracebacks."""
