@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.cluster.front.dashboard import Dashboard
+from serving.cluster.front.dashboard import Dashboard, pause_s
 from serving.telemetry.snapshot import ClusterSnapshot
 from tests.telemetry.snapshots import cluster, replica
 
@@ -40,6 +40,10 @@ def test_a_front_that_is_started_again_shows_what_the_one_before_saw(tmp_path: P
         assert [path.name for path in file.parent.iterdir()] == ["history.json"]
 
     asyncio.run(story())
+
+
+def test_many_replicas_are_asked_less_often() -> None:
+    assert [pause_s(replicas) for replicas in (0, 1, 15, 30, 60)] == [5, 5, 5, 10, 20]
 
 
 def test_an_unreadable_history_is_logged_and_the_dashboard_begins_anew(

@@ -27,7 +27,7 @@ from serving.store.place import NoState
 from serving.traffic.routes import BadRoute, Route, in_force, lines, share_of
 
 FOLLOW_EVERY_S = 1.0
-HELD_S = 1.0  # for how long a request of HAProxy's script waits for something new
+HELD_S = 4.0  # for how long a request of HAProxy's script waits for something new
 WITHOUT_HAPROXY = "shares, and another stable version than the first, need HAProxy, which this server runs without"
 _FIELDS = ("stable", "candidate", "share", "why", "by")
 
@@ -94,7 +94,8 @@ class RouteControl:
             except StoreUnreachable as error:
                 raise CallFailed(Fault(503, f"the routes cannot be read: {error}")) from None
             self._unread.discard(one)
-        self._project()
+        if wanted:  # otherwise no log tells of a route: a server with one version of each model has nothing to follow
+            self._project()
 
     async def keep_following(self) -> None:
         """Reads the logs every second until it is cancelled."""

@@ -1,9 +1,9 @@
 """Keeps HAProxy's map of routes current: a script in HAProxy asks the front, and writes what it is told to a file.
 
-The front answers at once if it has something new, and after a second if it has not; so a change reaches every HAProxy
-as soon as the front knows it. The script runs in every process of HAProxy, also in one that has been replaced and still
-has connections. While the front does not answer, the last routes stay in force. A new process begins with the file,
-which the command brings up to date before it becomes HAProxy. What a file says under another secret is of another
+The front answers at once if it has something new, and after some seconds if it has not; so a change reaches every
+HAProxy as soon as the front knows it. The script runs in every process of HAProxy, also in one that has been replaced
+and still has connections. While the front does not answer, the last routes stay in force. A new process begins with the
+file, which the command brings up to date before it becomes HAProxy. What a file says under another secret is of another
 server, and forgotten. Imports nothing heavy, as `command.py`. docs/decisions/0023 says why this way.
 """
 
@@ -41,7 +41,7 @@ end
 
 local function ask(server)
     local front = core.tcp()
-    front:settimeout(5)
+    front:settimeout(8)
     if not front:connect(server[1], server[2]) then return nil end
     local version = known.version or ""
     if is_stopping() then version = "" end

@@ -20,7 +20,7 @@ from serving.runtime.engine import Engine
 from serving.runtime.generation import GeneratingEngine
 from serving.telemetry.snapshot import ReplicaSnapshot
 
-LOOK_S = 0.5  # the time between checks whether the threads were dumped, after which the tasks follow
+LOOK_S = 1.0  # the time between checks whether the threads were dumped, after which the tasks follow
 
 
 class StackDump:
