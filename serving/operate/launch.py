@@ -27,7 +27,7 @@ from serving.cluster.environment import (
 from serving.cluster.feature_history import NoHistory, pushes_folder
 from serving.cluster.limits import KEEP_ALIVE_S
 from serving.cluster.ports import ALONE, machines_ports, replicas_environment
-from serving.cluster.probes import POLL_S, NeverUp, answers, answers_over_grpc, expected, hears, own_request
+from serving.cluster.probes import NeverUp, answers, answers_over_grpc, expected, hears, own_request
 from serving.cluster.resting import resting_environment
 from serving.config import Settings
 from serving.direct import ask
@@ -40,6 +40,7 @@ from serving.operate.path import claim_python_path
 from serving.operate.processes import Interrupted, StopSignal, descendants, end
 
 READY_TIMEOUT_S = 600.0
+ASK_S = 0.5  # between two questions to Ray, each of which takes 40 ms of CPU that the starting models need
 DRAIN_S = 3.0
 
 Say = Callable[[str], None]
@@ -182,7 +183,7 @@ class Cluster:
         waiting = {FRONT, *self._settings.applications()}
         give_up_s = time.monotonic() + READY_TIMEOUT_S
         while waiting:
-            if wait(POLL_S):
+            if wait(ASK_S):
                 return False
             applications = serve.status().applications
             for name in sorted(waiting):
