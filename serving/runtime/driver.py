@@ -47,13 +47,16 @@ class Owner(Protocol):
 
 
 class Driver:
-    """The lanes of one model and what is in flight on them."""
+    """The lanes of one model and what is in flight on them. running: see `warm_up`."""
 
-    def __init__(self, models: Sequence[Model], batcher: Batcher, clock: Clock, owner: Owner) -> None:
+    def __init__(
+        self, models: Sequence[Model], batcher: Batcher, clock: Clock, owner: Owner, running: Clock | None = None
+    ) -> None:
         self.lost = ""
         self._models = models
         self._batcher = batcher
         self._clock = clock
+        self._running = running
         self._owner = owner
         self._forward_timeout_ns = int(models[0].spec.limits.forward_timeout_s * 1e9)
         self._lanes: list[AnyLane] = []
@@ -74,7 +77,13 @@ class Driver:
         for lane in self._lanes:
             lane.open()
             await warm_up_in_lane(
-                lane, self._batcher.latency, self._batcher.sizes, self._clock, budget_ns=budget_ns, report=report
+                lane,
+                self._batcher.latency,
+                self._batcher.sizes,
+                self._clock,
+                budget_ns=budget_ns,
+                report=report,
+                running=self._running,
             )
         if budget_ns is not None:
             self._sweep_s = min(SWEEP_S, max(0.005, budget_ns / 4e9))

@@ -8,7 +8,7 @@ from typing import Any, cast
 from models.base import Model, Prepared, Tensors
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
-from serving.core.clock import Clock, SystemClock
+from serving.core.clock import Clock, RunningClock, SystemClock
 from serving.core.errors import BatchTimeout, LaneLost, ServingError
 from serving.core.intake import Intake, least_in_flight
 from serving.core.latency import LatencyModel
@@ -79,9 +79,8 @@ class Engine(Life):
             lead_ns=hop_ns(self.model),
             batches_per_lane=batches_per_lane,
             fills_ahead=self.model.asynchronous,
-            saves_cpu=saves_cpu,
         )
-        self._driver = Driver(models, self.batcher, self._clock, self)
+        self._driver = Driver(models, self.batcher, self._clock, self, None if clock else RunningClock())
         self._books = Bookkeeper()
         self._open_tickets: set[Ticket] = set()
         self._preparing = 0

@@ -43,6 +43,7 @@ def warm_up(
     *,
     budget_ns: int | None,
     report: Callable[[str], None] = lambda text: None,
+    running: Clock | None = None,
 ) -> None:
     """Measures every padded length, longest last; teaches `latency` the times and sets the limits in `sizes`.
 
@@ -50,12 +51,13 @@ def warm_up(
     and all sizes that it captured are measured again. Runs in the calling thread. Raises DeviceLost, and the model's
     error if not even one row can be computed for another reason than memory.
 
-    report: called with a line of text at each step.
+    report: called with a line of text at each step. running: the clock for the times of a model on the CPU, see
+        `Climb`; None: the same clock.
     """
     if not (isinstance(model, TunableModel) and model.tunable):
-        climb = Climb(model, clock, budget_ns, report, counted_ns=COUNTED_NS)
+        climb = Climb(model, clock, budget_ns, report, running=running, counted_ns=COUNTED_NS)
     else:
-        climb = Climb(model, clock, budget_ns, report)
+        climb = Climb(model, clock, budget_ns, report, running=running)
         measured = climb.run(sizes)
         report(f"trying faster variants for {len(measured)} shapes ...")
         sizes.row_ladder = model.tune(list(measured), sizes.row_ladder)
@@ -71,6 +73,8 @@ class Climb:
     The climb ends where throughput stops growing (unless batches take less than `CHEAP_NS` or the sizes are given),
     where a batch takes longer than the latency budget, fails or runs out of device memory, or after `TIME_LIMIT_NS`.
 
+    running: the clock by which a model on the CPU is measured: one that stands while its thread waits for a core. Other
+        processes start at the same time, and a size that was disturbed would end the climb.
     counted_ns: the most time of counted runs. Each length gets an equal share of what those before it left, and at
         least one size of it is measured.
     """
@@ -82,10 +86,13 @@ class Climb:
         budget_ns: int | None,
         report: Callable[[str], None],
         *,
+        running: Clock | None = None,
         counted_ns: int = TIME_LIMIT_NS,
     ) -> None:
         self._model = model
         self._clock = clock
+        # A host that waits for a core does not keep a device from computing.
+        self._measuring = clock if running is None or model.asynchronous else running
         self._budget_ns = budget_ns
         self._report = report
         self._counted_ns = counted_ns
@@ -154,7 +161,7 @@ class Climb:
         parts = [model.sample(1, length) for _ in range(rows)]
         times_ns: list[int] = []
         ahead = cast(PipelinedModel, model).launch(model.collate(parts, bucket)) if model.asynchronous else None
-        began_ns = self._clock.now_ns()
+        began_ns = self._measuring.now_ns()
         try:
             for attempt in range(REPEATS + 1):
                 staged = model.collate(parts, bucket)
@@ -163,9 +170,9 @@ class Climb:
                     first, ahead = ahead, behind
                     cast(PipelinedModel, model).collect(first)
                 else:
-                    began_ns = self._clock.now_ns()
+                    began_ns = self._measuring.now_ns()
                     model.forward(staged)
-                now_ns = self._clock.now_ns()
+                now_ns = self._measuring.now_ns()
                 if attempt:
                     times_ns.append(max(1, now_ns - began_ns))
                 began_ns = now_ns
@@ -194,6 +201,7 @@ async def warm_up_in_lane(
     *,
     budget_ns: int | None,
     report: Callable[[str], None],
+    running: Clock | None = None,
 ) -> None:
     """Runs `warm_up` in the lane's computing thread, since what it allocates and compiles belongs to that thread."""
     loop = asyncio.get_running_loop()
@@ -201,7 +209,7 @@ async def warm_up_in_lane(
 
     def work() -> None:
         try:
-            warm_up(lane.model, latency, sizes, clock, budget_ns=budget_ns, report=report)
+            warm_up(lane.model, latency, sizes, clock, budget_ns=budget_ns, report=report, running=running)
         except Exception as error:
             loop.call_soon_threadsafe(warmed.set_exception, error)
         else:

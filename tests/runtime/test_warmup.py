@@ -43,6 +43,30 @@ def test_the_climb_ends_where_larger_batches_do_not_pay() -> None:
     assert climbed(clock, TimedModel(clock, 0, 10)) == [1, 2, 4]
 
 
+class CrowdedModel(TimedModel):
+    """Waits 30 ms for a core in every batch of 2 or 4 rows: the system's clock goes on, `running` does not."""
+
+    def __init__(self, clock: ManualClock, running: ManualClock) -> None:
+        super().__init__(running, 5, 0.2)
+        self._everyone = clock
+
+    def forward(self, staged: object) -> Tensors:
+        assert isinstance(staged, Staged)
+        began_ns = self._clock.now_ns()
+        outputs = super().forward(staged)
+        waited_ns = int(30 * MS) if len(staged.x) in (2, 4) else 0
+        self._everyone.advance(self._clock.now_ns() - began_ns + waited_ns)
+        return outputs
+
+
+def test_time_in_which_the_thread_waits_for_a_core_does_not_end_the_climb() -> None:
+    clock, running, latency, said = ManualClock(), ManualClock(), LatencyModel(), list[str]()
+    model = CrowdedModel(clock, running)
+    warm_up(model, latency, Sizes(largest_rows=64), clock, budget_ns=None, report=said.append, running=running)
+    assert [int(line.split()[0]) for line in said] == [1, 2, 4, 8, 16, 32, 64]
+    assert latency.predict_ns(4, 1) == pytest.approx(5.8 * MS, rel=0.05)
+
+
 class PaddedModel(TimedModel):
     """Has the padded lengths 16, 32 and 64, of which each takes twice as long as the one before."""
 
