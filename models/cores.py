@@ -2,11 +2,9 @@
 
 import os
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-OWN = Path("/proc/self/cgroup")
 
 
 def usable_cores(root: Path = CGROUP, affinity: int | None = None) -> float:
@@ -14,25 +12,14 @@ def usable_cores(root: Path = CGROUP, affinity: int | None = None) -> float:
     then 1).
 
     affinity: the number of cores it may run on; None: the kernel is asked."""
-    return min(float(affinity or _affinity()), _quota(root, root / "cpu"))
-
-
-def has_quota(root: Path = CGROUP, own: Path = OWN, affinity: int | None = None) -> bool:
-    """Returns whether a quota of its control group, or of the container's, can make this process stand for a while."""
-    two, one = root, root / "cpu"
-    for line in own.read_text().splitlines() if own.exists() else []:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            two = root / path.lstrip("/")
-        elif "cpu" in controllers.split(","):
-            one = root / "cpu" / path.lstrip("/")
-    return min(_quota(root, root / "cpu"), _quota(two, one)) < (affinity or _affinity())
-
-
-def _quota(two: Path, one: Path) -> float:
-    """Returns the cores of the control group in folder `two` (version 2) or else `one` (version 1)."""
-    quota = numbers(two / "cpu.max") or [*numbers(one / "cpu.cfs_quota_us"), *numbers(one / "cpu.cfs_period_us")]
-    return quota[0] / quota[1] if len(quota) == 2 and quota[0] > 0 else inf
+    cores = float(affinity or _affinity())
+    quota = numbers(root / "cpu.max") or [
+        *numbers(root / "cpu" / "cpu.cfs_quota_us"),
+        *numbers(root / "cpu" / "cpu.cfs_period_us"),
+    ]
+    if len(quota) == 2 and quota[0] > 0:
+        return min(cores, quota[0] / quota[1])
+    return cores
 
 
 def numbers(path: Path) -> Sequence[int]:

@@ -56,7 +56,6 @@ class Batcher:
     batches_per_lane: 2 to prepare a batch while another is computed, 1 to have only one batch at a time.
     fills_ahead: cut a lane's second batch as soon as it would be full, so that the device finds it ready; otherwise
         only when the lane is about to be free.
-    saves_cpu: the CPU time per period is limited, so that a single lane defers batches too while requests are late.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Batcher:
         lead_ns: int = 0,
         batches_per_lane: int = 2,
         fills_ahead: bool = False,
-        saves_cpu: bool = False,
     ) -> None:
         self.latency = latency
         self.sizes = sizes
@@ -85,7 +83,7 @@ class Batcher:
         self.queue = RequestQueue()
         self.shares = FairShares(weights)
         self._lanes = [Lane() for _ in range(lane_count)]
-        self._deferral = Deferral(remembers_when_idle=saves_cpu) if lane_count > 1 or saves_cpu else None
+        self._deferral = Deferral() if lane_count > 1 else None
         self._batch_count = 0
 
     def admit(self, request: Request, now_ns: int, waiting_elsewhere: int = 0) -> Rejected | None:

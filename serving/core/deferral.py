@@ -5,9 +5,6 @@ cost of each batch, and are busy when many requests arrive. But waiting is only 
 Scarcity is observed at each cut: did the most urgent request have to wait for a lane for most of the time that it has?
 If so, batches are deferred by a larger share of that time; if not, the share slowly falls to zero.
 
-A single lane on a CPU with a quota is in the same position: batches of one or two rows use the quota up, and then
-everything stands until the next period. There the share also falls slowly, since the lane is idle most of the time.
-
 After the deferral of Symphony (Chen et al., 2023), which defers every batch as long as its deadline allows and so adds
 latency at any load. Here a feedback loop with additive steps controls the share.
 """
@@ -29,14 +26,12 @@ TOLERANCE = 0.05  # waiting at most this much longer than the deferral is no sig
 class Deferral:
     """The feedback loop of the deferral.
 
-    remembers_when_idle: the share falls slowly although all lanes are idle at a cut.
     share: part of the time between a request's arrival and the last instant at which its batch could start for which
         batches are deferred, 0 to `LARGEST_SHARE`.
     """
 
-    def __init__(self, *, remembers_when_idle: bool = False) -> None:
+    def __init__(self) -> None:
         self.share = 0.0
-        self._step_when_idle = STEP_OTHERWISE if remembers_when_idle else STEP_WHEN_IDLE
 
     def due_ns(
         self,
@@ -70,7 +65,7 @@ class Deferral:
 
     def _follow(self, waited: float, *, all_idle: bool) -> None:
         """Updates the share. waited: the wait as a share of the time that it could take; more than 1 if it is late."""
-        change = self._step_when_idle if all_idle else STEP_OTHERWISE
+        change = STEP_WHEN_IDLE if all_idle else STEP_OTHERWISE
         if waited > 1.0:
             change += STEP_AFTER_MISS
         elif waited > max(SCARCE_SHARE, self.share + TOLERANCE):

@@ -41,7 +41,6 @@ class Engine(Life):
     weights: share of device time by tenant.
     prepare_threads: number of threads for a model's own `prepare` and `finish`; none are started without those.
     batches_per_lane: 2 to prepare one batch while another is computed, 1 to have one batch at a time.
-    saves_cpu: see `Batcher`; for a CPU with a quota.
     report: called with a line of text at each step of the warm-up.
     Use it as `async with Engine(...)`: opening warms up, leaving drains.
     """
@@ -55,7 +54,6 @@ class Engine(Life):
         observer: Observer | None = None,
         prepare_threads: int = 2,
         batches_per_lane: int = 2,
-        saves_cpu: bool = False,
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__()

@@ -95,15 +95,3 @@ def test_at_low_load_four_lanes_are_as_fast_as_without_deferral(setting: Setting
 
 def four_lanes(setting: Setting) -> Headway:
     return Headway(setting.law, setting.max_rows, lanes=4)
-
-
-def test_a_single_lane_whose_cpu_time_is_limited_remembers_longer_that_it_was_scarce() -> None:
-    shares = {}
-    for remembers in (False, True):
-        deferral = Deferral(remembers_when_idle=remembers)
-        deferral.due_ns(request(budget_ms=25), 1, 1, LATENCY, SIZES, 30 * MS, all_idle=False)  # it is late
-        for _ in range(5):
-            deferral.due_ns(request(budget_ms=25), 64, 1, LATENCY, SIZES, 0, all_idle=True)
-        shares[remembers] = deferral.share
-    assert shares[False] == 0.0
-    assert shares[True] == pytest.approx(0.28, abs=0.03)

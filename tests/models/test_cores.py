@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.cores import has_quota, usable_cores
+from models.cores import usable_cores
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -44,23 +44,3 @@ def test_a_containers_quota_counts_in_either_generation_of_cgroups(tmp_path: Pat
 def test_no_quota_means_the_affinity(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert usable_cores(tmp_path) == usable_cores(tmp_path / "nothing")
-
-
-@pytest.mark.parametrize(
-    ("files", "own", "found"),
-    [
-        ({}, "0::/\n", False),
-        ({"cpu.max": "max 100000\n"}, "0::/\n", False),
-        ({"cpu.max": "800000 100000\n"}, "0::/\n", False),  # all the cores
-        ({"cpu.max": "150000 100000\n"}, "0::/\n", True),
-        ({"cpu.max": "150000 100000\n"}, "0::/of/the/host\n", True),  # a container that sees its own group as the root
-        ({"pod/cpu.max": "150000 100000\n"}, "0::/pod\n", True),
-        ({"cpu/pod/cpu.cfs_quota_us": "50000\n", "cpu/pod/cpu.cfs_period_us": "100000\n"}, "0::/\n1:cpu:/pod\n", True),
-        ({"cpu/pod/cpu.cfs_quota_us": "-1\n", "cpu/pod/cpu.cfs_period_us": "100000\n"}, "1:cpu:/pod\n", False),
-    ],
-)
-def test_a_quota_of_the_own_control_group_is_found(
-    tmp_path: Path, files: dict[str, str], own: str, found: bool
-) -> None:
-    (tmp_path / "own").write_text(own)
-    assert has_quota(tree(tmp_path, files), tmp_path / "own", affinity=8) == found

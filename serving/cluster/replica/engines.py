@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import numpy as np
 
-from models.cores import has_quota
 from models.datatypes import numpy_type
 from models.failures import sentence, traceback_text
 from models.loading import ModelNotLoadable, load_generating, load_model, load_models
@@ -59,8 +58,7 @@ async def _opened(
         engine = SequenceEngine([model], spec, zeros, weights=weights, observer=observer, report=report)
     else:
         models = await asyncio.to_thread(load_models, spec)
-        saves_cpu = models[0].device == "cpu" and has_quota()
-        engine = Engine(models, weights=weights, observer=observer, saves_cpu=saves_cpu, report=report)
+        engine = Engine(models, weights=weights, observer=observer, report=report)
     async with turn if turn is not None and engine.model.device == "cpu" else nullcontext():
         await engine.open()
     return engine

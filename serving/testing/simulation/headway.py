@@ -41,7 +41,6 @@ class Headway:
         batches_per_lane: int = 1,
         lead_ns: int = 0,
         max_requests: int = 4096,
-        saves_cpu: bool = False,
     ) -> None:
         self.prefetches = batches_per_lane > 1
         self.wake_ns: int | None = None
@@ -55,7 +54,6 @@ class Headway:
             weights=weights,
             lead_ns=lead_ns,
             batches_per_lane=batches_per_lane,
-            saves_cpu=saves_cpu,
         )
         self._running: set[int] = set()
         self._warm_up(law, max_rows, lengths)
