@@ -16,7 +16,7 @@ replica from computing. Where other work on the machine makes a few requests lat
 would only make batches smaller, and more requests would be refused.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
 from serving.core.latency import LatencyModel
@@ -25,6 +25,7 @@ from serving.core.sizes import Sizes
 WINDOW_NS = 100_000_000  # the least time over which is counted
 MISSED_SHARE = 0.1  # above it the bound falls; below, the scheduler's own choice of whom to serve decides
 BUDGET_SHARE = 0.6  # of the latency budget, for waiting and computing; the rest is for the way there and back
+HOLD_SHARE = 0.5  # of the latency budget, so that a refusal too comes in time
 GROWTH, SLOW_GROWTH = 8, 64  # the bound rises by an eighth per window if it is used up, otherwise by a 64th
 FEW = 16  # requests; fewer in a window are no evidence of an overload
 READING_NS = 200_000  # at most, for a request that is refused once it has been read
@@ -39,10 +40,13 @@ class Intake:
     budget_ns: the latency budget of its model. cheap: requests that are refused here have only been read, not prepared.
     least: returns the least bound, see `least_in_flight`.
     bound: the most requests in flight, `UNBOUNDED` while the replica is not overloaded.
+    hold_ms: for how long the one in front holds a refusal back, in ms. A client that asks again as soon as it is
+        answered would otherwise use up the cores by being refused.
     """
 
     def __init__(self, budget_ns: int, *, cheap: bool = False, least: Callable[[], int] = lambda: LEAST) -> None:
         self.bound = UNBOUNDED
+        self.hold_ms = int(budget_ns * HOLD_SHARE / 1e6)
         self._few_per_s = CHEAP_PER_S if cheap else 0
         self._least = least
         self._time_ns = budget_ns * BUDGET_SHARE
@@ -85,16 +89,20 @@ def least_in_flight(latency: LatencyModel, sizes: Sizes, budget_ns: int) -> int:
     """Returns the rows of two batches, one being computed and one waiting, that are worth letting in.
 
     The batch is the smallest in which a row costs at most `READING_NS` more than in a batch of half the budget: to read
-    a request in vain is cheaper than to compute the others in smaller batches.
+    a request in vain is cheaper than to compute the others in smaller batches. Times are predicted without a margin:
+    it grows on a disturbed machine, on which small batches are worst.
     """
     length = sizes.lengths[-1]
-    most = latency.largest_feasible_rows(budget_ns // 2, length, sizes.largest_rows)
-    if most == 0:
-        return LEAST
+
+    def batch_ns(rows: int) -> int:
+        return latency.predict_ns(sizes.padded_rows(rows), length)
 
     def row_ns(rows: int) -> float:
-        return latency.predict_ns(sizes.padded_rows(rows), length) / rows
+        return batch_ns(rows) / rows
 
+    most = bisect_right(range(1, sizes.largest_rows + 1), budget_ns // 2, key=batch_ns)
+    if most == 0:
+        return LEAST
     wanted_ns = row_ns(most) + READING_NS
     rows = 1 + bisect_left(range(1, most), True, key=lambda rows: row_ns(rows) <= wanted_ns)
     return max(LEAST, 2 * rows)

@@ -55,13 +55,20 @@ class Line:
     """A model that holds its answers, a door in front of it, HAProxy in front of that, and clients of one wire."""
 
     def __init__(
-        self, wire: str, folder: Path, stack: ExitStack, *, config: str = CONFIG, header: str = "x-tenant"
+        self,
+        wire: str,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        config: str = CONFIG,
+        header: str = "x-tenant",
+        hold_ms: int = 0,
     ) -> None:
         self.wire = wire
         self._header = header
         self.backend = EchoBackend()
         self.places = PLACES
-        served = model("m", ("x", "FP32", (-1, 2)), backend=self.backend, bound=Bound(lambda: self.places))
+        served = model("m", ("x", "FP32", (-1, 2)), backend=self.backend, bound=Bound(lambda: self.places, hold_ms))
         self.kept_out: list[int] = []
         if wire == "http":
             app = ModelApp(served, tenant_header="x-tenant")
@@ -99,6 +106,10 @@ class Line:
             given.set_data_from_numpy(np.ones((1, 2), np.float32))
             return client.infer("m", [given], headers=headers)
 
+    def connect(self) -> socket.socket:
+        host, port = self._address.split(":")
+        return socket.create_connection((host, int(port)))
+
     def know(self, tenant: str = "") -> None:
         """Sends as many requests as it takes for HAProxy to be told the bound."""
         for _ in range(EVERY):
@@ -133,6 +144,24 @@ def test_a_request_for_which_there_is_no_place_is_refused_at_once_and_the_others
     for one in held:
         assert one.result().as_numpy("x").tolist() == [[1, 1]]
     assert line.ask().result().as_numpy("x").tolist() == [[1, 1]]
+
+
+def test_a_refusal_is_held_back_for_the_time_that_the_replica_names(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        line = Line("http", tmp_path, stack, header="", hold_ms=3_600_000)
+        line.know()
+        held = line.fill()
+        client = stack.enter_context(line.connect())
+        body = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,1]}]}'
+        client.sendall(b"POST %b/infer HTTP/1.1\r\nhost: m\r\n" % model_path("m").encode())
+        client.sendall(b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        eventually(lambda: sum(line.kept_out), partial(int.__eq__, 1))  # it is refused
+        line.release()
+        for one in (*held, line.ask()):
+            assert one.result().as_numpy("x").tolist() == [[1, 1]]
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
 
 
 def test_a_tenant_below_its_share_waits_for_the_next_place(line: Line) -> None:
@@ -216,4 +245,6 @@ def test_a_configuration_is_bounded_once_and_only_for_models() -> None:
         "global\n    lua-load-per-thread /a/headway-intake.lua\nbackend http-front\n    server f 1:1\n"
     )
     assert f"    server a 1:1 maxconn {UNBOUNDED}\n    server b 1:2 backup maxconn {UNBOUNDED}\n" in edited
+    assert "srv_conn(http-m/a),add(txn.places)" in edited
+    assert "srv_conn(http-m/b)" not in edited  # a backup's places do not count among those that are free
     assert bounded(edited, "/a/headway-intake.lua", "x-tenant") == edited

@@ -1,6 +1,7 @@
 """Tests the bound on requests in flight, with numbers and with a simulated replica for which reading costs work too."""
 
 from collections import deque
+from random import Random
 
 import pytest
 
@@ -148,6 +149,18 @@ def test_beside_other_work_a_moderate_load_is_not_refused_in_front() -> None:
 def test_beside_other_work_a_flood_is_bounded_to_what_is_cheap_to_refuse() -> None:
     assert 0.05 < beside_other_work(6000, cheap=True) < 0.2
     assert beside_other_work(6000, cheap=False) < 0.05
+
+
+def test_times_that_vary_as_on_a_disturbed_machine_do_not_let_the_bound_fall_to_a_few_requests() -> None:
+    model, sizes, random = latency(fixed_ms=5, per_row_ms=0.2, up_to=128), Sizes(largest_rows=128), Random(1)
+    least, with_margin = [], []
+    for _ in range(400):
+        rows = random.randint(6, 32)
+        model.observe(rows, 1, int((5 + 0.2 * rows) * MS * random.lognormvariate(0.4, 0.6)))
+        least.append(least_in_flight(model, sizes, BUDGET_NS))
+        with_margin.append(model.largest_feasible_rows(BUDGET_NS // 2, 1, 128))
+    assert min(with_margin) == 0  # a plan with the margin for deadlines finds no batch that fits
+    assert min(least) >= 10
 
 
 def test_the_bound_stays_above_two_batches_in_which_a_row_costs_hardly_more_than_in_the_best() -> None:

@@ -59,7 +59,7 @@ def bound_of(engine: AnyEngine) -> Bound:
 
     Not for models with state: a request of a sequence that has begun is never refused for the load of others."""
     intake = engine.intake if isinstance(engine, Engine) and not isinstance(engine, SequenceEngine) else None
-    return Bound(lambda: intake.bound) if intake is not None and has_our_haproxy() else NO_BOUND
+    return Bound(lambda: intake.bound, intake.hold_ms) if intake is not None and has_our_haproxy() else NO_BOUND
 
 
 def learned(engine: AnyEngine) -> dict[str, Any]:
@@ -81,6 +81,7 @@ def learned(engine: AnyEngine) -> dict[str, Any]:
             "predicted_ms_alone": batcher.latency.predict_ns(1, length) / 1e6,
             "predicted_ms_useful_batch": batcher.latency.predict_ns(useful_rows, length) / 1e6,
             "latency_budget_ms": engine.budget_ms,
+            "most_in_flight": None if engine.intake is None else engine.intake.bound,
         }
     )
 
