@@ -150,7 +150,11 @@ def test_compiled_code_that_is_slower_than_eager_is_dropped(caplog: pytest.LogCa
 def test_the_kept_variants_and_their_speedups_are_in_the_models_config() -> None:
     model = tuned(linear(), bf16_ns=500, compiled_ns=2000, precision="bf16", tolerance=0.05, execution="compiled")
     engine: Any = SimpleNamespace(
-        spec=model.spec, model=model, batcher=Batcher(LatencyModel(), Sizes(largest_rows=8)), budget_ms=10.0
+        spec=model.spec,
+        model=model,
+        batcher=Batcher(LatencyModel(), Sizes(largest_rows=8)),
+        budget_ms=10.0,
+        intake=None,
     )
     config = learned(engine)
     assert config["execution"] == "bf16"
