@@ -93,7 +93,7 @@ _REUSE = re.compile(r"^( *http-reuse) always$", re.MULTILINE)
 # The last server of every backend is Ray's Python proxy, in which requests wait for a replica regardless of their
 # deadline. Only sleeping models need it: a waiting request makes Ray start a replica.
 HTTP_OR_GRPC = re.compile(r"^backend (http|grpc)-(.*)\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
-_REPLICA = re.compile(r"^ *server (?!.* backup$).*$", re.MULTILINE)
+REPLICA = re.compile(r"^ *server (\S+) (?!.* backup\b).*$", re.MULTILINE)
 _USE = re.compile(r"^ *use_backend ((?:http|grpc)-\S+) if .*\n", re.MULTILINE)
 _WAITING = re.compile(r"^( *server .* backup)$", re.MULTILINE)
 # Three tries of at most this time each, so a client without a connection gets an error within a second.
@@ -155,7 +155,7 @@ def explained_by_the_front(config: str, sleepers: Collection[str]) -> str:
     absent = {
         f"{found[1]}-{found[2]}"
         for found in HTTP_OR_GRPC.finditer(config)
-        if found[2] not in sleepers and not _REPLICA.search(found[0])
+        if found[2] not in sleepers and not REPLICA.search(found[0])
     }
     if f"http-{FRONT}" in absent or f"backend http-{FRONT}\n" not in config:
         return config

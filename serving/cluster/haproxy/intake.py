@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from serving.api.admission.bound import HEADER
 from serving.api.admission.kept_out import HEADER as KEPT_OUT
-from serving.cluster.haproxy.editing import HTTP_OR_GRPC
+from serving.cluster.haproxy.editing import HTTP_OR_GRPC, REPLICA
 from serving.core.intake import UNBOUNDED
 from serving.core.outcome import Reason
 from serving.names import FRONT
@@ -62,7 +62,6 @@ backend {_TABLE}
 """
 _GLOBAL = re.compile(r"^global\n", re.MULTILINE)
 _SERVER = re.compile(r"^( *server .*)$", re.MULTILINE)  # for one without `maxconn`, be_conn_free would be -1
-_REPLICA = re.compile(r"^ *server (\S+) (?!.* backup\b).*$", re.MULTILINE)
 
 
 def bounded(config: str, script: str, tenant_header: str = "") -> str:
@@ -79,7 +78,7 @@ def bounded(config: str, script: str, tenant_header: str = "") -> str:
             return found[0]
         head, rest = found[0].split("\n", 1)
         rest = _SERVER.sub(rf"\1 maxconn {UNBOUNDED}", rest)
-        replicas = [f"{found[1]}-{found[2]}/{name}" for name in _REPLICA.findall(rest)]
+        replicas = [f"{found[1]}-{found[2]}/{name}" for name in REPLICA.findall(rest)]
         return f"{head}\n{_rules(found[1], found[2], tenant_header, replicas)}{rest}"
 
     config = _GLOBAL.sub(f"global\n    lua-load-per-thread {script}\n", HTTP_OR_GRPC.sub(with_bound, config), count=1)
