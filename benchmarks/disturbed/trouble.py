@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.peers.running import Running
 
 STALL_S, STALL_EVERY_S = 0.05, 0.5
-CPU = Path("/sys/fs/cgroup/cpu")  # version 1
+CPU, CPU_USE = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/cpuacct")  # version 1
 UNIFIED = Path("/sys/fs/cgroup")  # version 2
 GROUP = "headway-disturbed"
 NEARLY_ALL = 0.95  # of the cores: a quota that hardly ever makes the server stand, but is one
@@ -77,7 +77,11 @@ class Group:
         self._folder = (CPU if self._is_first else UNIFIED) / GROUP
         if not self._is_first:
             (UNIFIED / "cgroup.subtree_control").write_text("+cpu")
-        self._folder.mkdir(exist_ok=True)
+        self._folders = [self._folder]
+        if self._is_first and not CPU_USE.samefile(CPU):
+            self._folders.append(CPU_USE / GROUP)
+        for folder in self._folders:
+            folder.mkdir(exist_ok=True)
         self.limit(NEARLY_ALL * len(os.sched_getaffinity(0)))
 
     def limit(self, cores: float, period_us: int = 100_000) -> None:
@@ -91,7 +95,8 @@ class Group:
     def take(self, server: Running) -> None:
         """Puts the server's processes, and so all that they start, into the group."""
         for pid in server.members():
-            (self._folder / "cgroup.procs").write_text(str(pid))
+            for folder in self._folders:
+                (folder / "cgroup.procs").write_text(str(pid))
 
     @contextlib.contextmanager
     def limited(self, cores: float, period_us: int) -> Iterator[None]:
@@ -102,8 +107,9 @@ class Group:
             self.limit(NEARLY_ALL * len(os.sched_getaffinity(0)))
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a process of it may not have ended yet
-            self._folder.rmdir()
+        for folder in self._folders:
+            with contextlib.suppress(OSError):  # a process of it may not have ended yet
+                folder.rmdir()
 
 
 def of_a_group(group: Group) -> Mapping[str, Trouble]:

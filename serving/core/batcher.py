@@ -22,6 +22,7 @@ from serving.core.deferral import Deferral
 from serving.core.fairness import FairShares
 from serving.core.latency import LatencyModel
 from serving.core.outcome import Reason, Rejected
+from serving.core.pace import Pace
 from serving.core.queue import RequestQueue, Shape, by_deadline
 from serving.core.request import NO_DEADLINE_NS, Request
 from serving.core.selection import Selection, select, select_all
@@ -56,6 +57,7 @@ class Batcher:
     batches_per_lane: 2 to prepare a batch while another is computed, 1 to have only one batch at a time.
     fills_ahead: cut a lane's second batch as soon as it would be full, so that the device finds it ready; otherwise
         only when the lane is about to be free.
+    pace: when a batch may begin on a CPU with a quota. While it is limited, a lane has one batch at a time.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Batcher:
         lead_ns: int = 0,
         batches_per_lane: int = 2,
         fills_ahead: bool = False,
+        pace: Pace | None = None,
     ) -> None:
+        self.pace = pace or Pace(0)
         self.latency = latency
         self.sizes = sizes
         self._shortest = sizes.lengths[0]
@@ -124,6 +128,8 @@ class Batcher:
         lane = self._lanes[lane_index]
         if len(lane.batches) >= self._batches_per_lane or not self.queue:
             return Cut()
+        if self.pace.is_limited and (lane.batches or now_ns < self.pace.ready_ns):
+            return Cut(ask_again_ns=None if lane.batches else self.pace.ready_ns)
         start_ns = now_ns + self.lag_ns
         spares_nothing = self._is_host_slower()
         if lane.batches:
@@ -230,7 +236,7 @@ class Batcher:
         """Returns the earliest instant at which a batch of `rows` of the shortest shape is expected to be answered.
 
         Without rows, the instant at which a lane can begin one."""
-        begins_ns = max(now_ns + self.lag_ns, self._first_free_ns())
+        begins_ns = self._next_start_ns(now_ns)
         if not rows:
             return begins_ns
         alone_ns = self.latency.predict_ns(self.sizes.padded_rows(rows), self.sizes.lengths[0])
@@ -240,11 +246,15 @@ class Batcher:
         """Returns the instant at which the request is expected to be answered if it is served next and alone."""
         length = self.sizes.padded_length(request.length)
         alone_ns = self.latency.predict_ns(self.sizes.padded_rows(request.rows), length)
-        return max(now_ns + self.lag_ns, self._first_free_ns()) + alone_ns + self.answer_ns
+        return self._next_start_ns(now_ns) + alone_ns + self.answer_ns
+
+    def _next_start_ns(self, now_ns: int) -> int:
+        return max(now_ns + self.lag_ns, self._first_free_ns())
 
     def _first_free_ns(self) -> int:
         lanes = self._lanes
-        return lanes[0].free_ns() if len(lanes) == 1 else min(lane.free_ns() for lane in lanes)
+        free_ns = lanes[0].free_ns() if len(lanes) == 1 else min(lane.free_ns() for lane in lanes)
+        return max(free_ns, self.pace.ready_ns)
 
     def _due_ns(self, deferral: Deferral, start_ns: int) -> int:
         """Returns the instant at which the next batch should be cut, given that a single shape waits.
@@ -289,6 +299,7 @@ class Batcher:
         padded_rows = self.sizes.fastest_rows(rows, self.latency, selection.length)
         expected_ns = self.latency.plan_ns(padded_rows, selection.length)
         self._batch_count += 1
+        self.pace.batch_began(now_ns)
         batch = Batch(
             id=self._batch_count,
             lane_index=lane_index,

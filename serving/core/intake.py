@@ -20,6 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
 from serving.core.latency import LatencyModel
+from serving.core.pace import Pace
 from serving.core.sizes import Sizes
 
 WINDOW_NS = 100_000_000  # the least time over which is counted
@@ -39,17 +40,27 @@ class Intake:
 
     budget_ns: the latency budget of its model. cheap: requests that are refused here have only been read, not prepared.
     least: returns the least bound, see `least_in_flight`.
+    pace: while it spaces batches because of a CPU quota, the pauses decide how large batches become, and every request
+        that is read in vain makes the pauses longer: the bound may then fall to `LEAST`, and at lower rates too.
     bound: the most requests in flight, `UNBOUNDED` while the replica is not overloaded.
     hold_ms: for how long the one in front holds a refusal back, in ms. A client that asks again as soon as it is
         answered would otherwise use up the cores by being refused.
     """
 
-    def __init__(self, budget_ns: int, *, cheap: bool = False, least: Callable[[], int] = lambda: LEAST) -> None:
+    def __init__(
+        self,
+        budget_ns: int,
+        *,
+        cheap: bool = False,
+        least: Callable[[], int] = lambda: LEAST,
+        pace: Pace | None = None,
+    ) -> None:
         self.bound = UNBOUNDED
         self.hold_ms = int(budget_ns * HOLD_SHARE / 1e6)
         self._few_per_s = CHEAP_PER_S if cheap else 0
         self._least = least
-        self._time_ns = budget_ns * BUDGET_SHARE
+        self._pace = pace or Pace(0)
+        self._budget_ns = budget_ns
         self._window_ns = max(WINDOW_NS, budget_ns)
         self._since_ns: int | None = None
         self._completed = 0
@@ -76,11 +87,14 @@ class Intake:
 
     def _next(self, passed_ns: int) -> int:
         ended = self._completed + self._missed
-        few = max(FEW, self._few_per_s * passed_ns / 1e9)
+        pace = self._pace
+        few = max(FEW, self._few_per_s * min(1.0, pace.cores) * passed_ns / 1e9)
         if self._missed > MISSED_SHARE * ended and ended >= few:
             lowered = int(min(self.bound, self._most) * (1 - self._missed / ended / 2))
-            fits = int(self._completed * self._time_ns / passed_ns)
-            return min(self.bound, max(lowered, fits, self._least()))
+            share = 1.0 if pace.is_limited else BUDGET_SHARE
+            fits = int(self._completed * self._budget_ns * share / passed_ns)
+            least = LEAST if pace.is_limited else self._least()
+            return min(self.bound, max(lowered, fits, least))
         is_used_up = self._most * 4 >= self.bound * 3
         return min(self.bound + max(1, self.bound // (GROWTH if is_used_up else SLOW_GROWTH)), UNBOUNDED)
 

@@ -14,6 +14,7 @@ from serving.core.clock import Clock
 from serving.core.request import Request
 from serving.runtime.forwarding import Forwarded
 from serving.runtime.lane import AnyLane, Lane
+from serving.runtime.pacing import Pacer
 from serving.runtime.pipelined import PipelinedLane
 from serving.runtime.warmup import warm_up_in_lane
 
@@ -47,16 +48,23 @@ class Owner(Protocol):
 
 
 class Driver:
-    """The lanes of one model and what is in flight on them. running: see `warm_up`."""
+    """The lanes of one model and what is in flight on them. running: see `warm_up`. pacer: for models on the CPU."""
 
     def __init__(
-        self, models: Sequence[Model], batcher: Batcher, clock: Clock, owner: Owner, running: Clock | None = None
+        self,
+        models: Sequence[Model],
+        batcher: Batcher,
+        clock: Clock,
+        owner: Owner,
+        running: Clock | None = None,
+        pacer: Pacer | None = None,
     ) -> None:
         self.lost = ""
         self._models = models
         self._batcher = batcher
         self._clock = clock
         self._running = running
+        self._pacer = pacer
         self._owner = owner
         self._forward_timeout_ns = int(models[0].spec.limits.forward_timeout_s * 1e9)
         self._lanes: list[AnyLane] = []
@@ -85,6 +93,8 @@ class Driver:
                 report=report,
                 running=self._running,
             )
+        if self._pacer is not None:
+            self._pacer.follow(self._clock.now_ns())
         if budget_ns is not None:
             self._sweep_s = min(SWEEP_S, max(0.005, budget_ns / 4e9))
 
@@ -141,6 +151,8 @@ class Driver:
             self._timers[lane.index] = None
         while self._batcher.queue and not self.lost:
             now_ns = self._clock.now_ns()
+            if self._pacer is not None:
+                self._pacer.follow(now_ns)
             cut = self._batcher.cut(lane.index, now_ns)
             if cut.batch is not None:
                 self._dispatch(lane, cut.batch)

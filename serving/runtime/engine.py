@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from models.base import Model, Prepared, Tensors
+from models.cores import ControlGroup
 from serving.core.batch import Batch
 from serving.core.batcher import Batcher
 from serving.core.clock import Clock, RunningClock, SystemClock
@@ -14,6 +15,7 @@ from serving.core.intake import Intake, least_in_flight
 from serving.core.latency import LatencyModel
 from serving.core.observer import NullObserver, Observer
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Outcome, Reason, Rejected, Timings
+from serving.core.pace import Pace
 from serving.core.preparing import Preparing
 from serving.core.request import NO_DEADLINE_NS, RETURN_PART, Request, rank
 from serving.core.sizes import LARGEST_ROWS, Sizes
@@ -24,6 +26,7 @@ from serving.runtime.driver import Driver, hop_ns
 from serving.runtime.forwarding import Forwarded
 from serving.runtime.life import Life
 from serving.runtime.methods import MethodThreads
+from serving.runtime.pacing import Pacer
 from serving.runtime.ticket import ENDED, IN_FLIGHT, PREPARING, QUEUED, Ticket
 from serving.scaling.signals import Reading
 
@@ -41,6 +44,7 @@ class Engine(Life):
     weights: share of device time by tenant.
     prepare_threads: number of threads for a model's own `prepare` and `finish`; none are started without those.
     batches_per_lane: 2 to prepare one batch while another is computed, 1 to have one batch at a time.
+    groups: the control groups whose CPU quotas limit the model's computing, see `core/pace.py`.
     report: called with a line of text at each step of the warm-up.
     Use it as `async with Engine(...)`: opening warms up, leaving drains.
     """
@@ -54,6 +58,7 @@ class Engine(Life):
         observer: Observer | None = None,
         prepare_threads: int = 2,
         batches_per_lane: int = 2,
+        groups: Sequence[ControlGroup] = (),
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__()
@@ -64,6 +69,7 @@ class Engine(Life):
         self._report = report
         self._budget_ns = int(self.spec.latency_budget_ms * 1e6) if self.spec.latency_budget_ms else None
         lengths = self.model.lengths()
+        pace = Pace(self._budget_ns or 0)
         self.batcher = Batcher(
             LatencyModel(lengths=lengths),
             Sizes(
@@ -77,8 +83,10 @@ class Engine(Life):
             lead_ns=hop_ns(self.model),
             batches_per_lane=batches_per_lane,
             fills_ahead=self.model.asynchronous,
+            pace=pace,
         )
-        self._driver = Driver(models, self.batcher, self._clock, self, None if clock else RunningClock())
+        pacer = Pacer(pace, groups) if groups and self._budget_ns else None
+        self._driver = Driver(models, self.batcher, self._clock, self, None if clock else RunningClock(), pacer)
         self._books = Bookkeeper()
         self._open_tickets: set[Ticket] = set()
         self._preparing = 0
@@ -102,15 +110,19 @@ class Engine(Life):
         """Starts the lanes and warms them up; returns when the engine accepts requests."""
         self._loop = asyncio.get_running_loop()
         await self._driver.open(budget_ns=self._budget_ns, report=self._report)
+        if self.batcher.pace.is_limited:
+            self._report(
+                f"the container's CPU quota of {self.batcher.pace.cores:g} cores can stop it for a large part of the "
+                "latency budget: batches are spaced so that the quota is not used up"
+            )
         self._raise_hopeless_budget()
         self.intake = self._intake(self._budget_ns) if self._budget_ns else None
         self._methods.open(budget_ns=self._budget_ns)
         self._accepting = True
 
     def _intake(self, budget_ns: int) -> Intake:
-        batcher = self.batcher
-        least = partial(least_in_flight, batcher.latency, batcher.sizes, budget_ns)
-        return Intake(budget_ns, cheap=not self.model.prepares, least=least)
+        least = partial(least_in_flight, self.batcher.latency, self.batcher.sizes, budget_ns)
+        return Intake(budget_ns, cheap=not self.model.prepares, least=least, pace=self.batcher.pace)
 
     def close(self) -> None:
         """Ends the threads. Call `drain` first."""

@@ -4,6 +4,7 @@ from itertools import count
 
 from serving.core.batcher import Batcher
 from serving.core.latency import LatencyModel
+from serving.core.pace import Pace
 from serving.core.request import NO_DEADLINE_NS, Request, rank
 from serving.core.sizes import Sizes
 
@@ -69,6 +70,7 @@ def batcher(
     batches_per_lane: int = 1,
     lead_ms: float = 0.0,
     fills_ahead: bool = False,
+    pace: Pace | None = None,
 ) -> Batcher:
     return Batcher(
         latency(fixed_ms=fixed_ms, per_row_ms=per_row_ms, lengths=lengths),
@@ -78,4 +80,5 @@ def batcher(
         batches_per_lane=batches_per_lane,
         lead_ns=ms(lead_ms),
         fills_ahead=fills_ahead,
+        pace=pace,
     )

@@ -17,8 +17,8 @@ BRIEF = Span.of(0.5, 1.5, 0.0)
     [
         (NEIGHBOURS, 0.2, 0.99),
         (NEIGHBOURS, 1.3, 0.7),
-        (QUOTA, 0.2, 0.5),
-        (QUOTA, 1.3, 0.2),
+        (QUOTA, 0.2, 0.99),
+        (QUOTA, 1.3, 0.5),
         (STALLS, 0.4, 0.9),
         (STALLS, 1.3, 0.85),
         (HALF, 0.2, 0.99),

@@ -17,7 +17,7 @@ def in_time(calm_per_ms: float, flood_per_ms: float, *, reserve: int = RESERVE, 
         for tenant, rate in (("calm", calm_per_ms), ("flood", flood_per_ms))
     ]
     workload = mixed(int((calm_per_ms + flood_per_ms) * ms), 1, streams)
-    policy, intake = headway()
+    policy, intake = headway(None)
     host = Host(policy, Shared(whole()), READING_NS, intake, reserve=reserve)
     run = simulate(workload, host, DisturbedDevice(law=MLP.law, noise=NOISE, machine=Shared(whole())), seed=1)
     assert End.NONE not in run.ends

@@ -15,7 +15,7 @@ HOUSE: dict[str, tuple[str, ...]] = {
     "serving.names": (),
     "serving.port_ranges": (),
     "serving.api": ("serving.core", "serving.protocol", "serving.names"),
-    "serving.runtime": ("serving.core", "serving.scaling.signals", "models.base", "models.spec"),
+    "serving.runtime": ("serving.core", "serving.scaling.signals", "models.base", "models.cores", "models.spec"),
     "serving.scaling": (),
     "serving.bounded_folder": (),
     "serving.telemetry": ("serving.bounded_folder", "serving.core", "serving.names"),

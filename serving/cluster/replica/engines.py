@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import numpy as np
 
+from models.cores import control_groups
 from models.datatypes import numpy_type
 from models.failures import sentence, traceback_text
 from models.loading import ModelNotLoadable, load_generating, load_model, load_models
@@ -58,7 +59,8 @@ async def _opened(
         engine = SequenceEngine([model], spec, zeros, weights=weights, observer=observer, report=report)
     else:
         models = await asyncio.to_thread(load_models, spec)
-        engine = Engine(models, weights=weights, observer=observer, report=report)
+        groups = control_groups() if models[0].device == "cpu" else ()
+        engine = Engine(models, weights=weights, observer=observer, groups=groups, report=report)
     async with turn if turn is not None and engine.model.device == "cpu" else nullcontext():
         await engine.open()
     return engine

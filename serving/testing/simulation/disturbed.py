@@ -123,22 +123,24 @@ DISTURBANCES: Mapping[str, Disturbance] = {
 AT_BEST = {"the same, computing at niceness 5": "a busy neighbour per core"}
 
 
-def headway() -> tuple[Policy, Intake]:
+def headway(container: Quota | None) -> tuple[Policy, Intake]:
     """Returns the server's own policy, and its bound on requests in flight."""
-    policy = Headway(MLP.law, MLP.max_rows, batches_per_lane=2, lead_ns=LEAD_NS)
+    policy = Headway(
+        MLP.law, MLP.max_rows, batches_per_lane=2, lead_ns=LEAD_NS, budget_ns=MLP.budget_ns, container=container
+    )
     least = partial(least_in_flight, policy.batcher.latency, policy.batcher.sizes, MLP.budget_ns)
-    return policy, Intake(MLP.budget_ns, cheap=True, least=least)
+    return policy, Intake(MLP.budget_ns, cheap=True, least=least, pace=policy.batcher.pace)
 
 
-def greedy() -> tuple[Policy, None]:
+def greedy(container: Quota | None) -> tuple[Policy, None]:
     return Timeout(MLP, max_rows=64), None
 
 
-def greedy_dropping() -> tuple[Policy, None]:
+def greedy_dropping(container: Quota | None) -> tuple[Policy, None]:
     return Timeout(MLP, max_rows=64, drop=Drop.INFEASIBLE), None
 
 
-Server = Callable[[], tuple[Policy, Intake | None]]
+Server = Callable[[Quota | None], tuple[Policy, Intake | None]]
 
 SERVERS: Mapping[str, Server] = {
     "Headway": headway,
@@ -164,7 +166,7 @@ def play(server: str, disturbance: str, load: float, span: Span, seed: int) -> A
     stream = Stream(rate_per_ms=rate, budget_ns=MLP.budget_ns)
     workload = single(int(rate * span.total_ns / MS), seed, stream)
     cores = DISTURBANCES[disturbance](span, seed)
-    policy, intake = SERVERS[server]()
+    policy, intake = SERVERS[server](cores.computing if isinstance(cores.computing, Quota) else None)
     host = Host(policy, cores.reading, READING_NS, intake)
     run = simulate(workload, host, DisturbedDevice(law=MLP.law, noise=NOISE, machine=cores.computing), seed=seed)
     return judge(workload, run, _bound(workload, disturbance, span, seed), span)

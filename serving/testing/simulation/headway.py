@@ -9,9 +9,11 @@ from serving.core.errors import ModelError
 from serving.core.latency import LatencyModel
 from serving.core.ledger import Ledger
 from serving.core.outcome import Cancelled, Completed, Expired, Failed, Timings
+from serving.core.pace import Pace
 from serving.core.request import Request
 from serving.core.sizes import Sizes
 from serving.testing.simulation.laws import Law
+from serving.testing.simulation.machine import Quota
 from serving.testing.simulation.policy import Work
 
 WARM_UP_RUNS = 4
@@ -27,6 +29,7 @@ class Headway:
 
     law: used only for the warm-up, which measures a ladder of sizes as the runtime does at the start.
     batches_per_lane: 1 cuts when the lane is free; 2 prepares a batch while another is computed, as on a device.
+    budget_ns, container: the latency budget and the CPU quota, between which batches are spaced.
     """
 
     def __init__(
@@ -41,7 +44,10 @@ class Headway:
         batches_per_lane: int = 1,
         lead_ns: int = 0,
         max_requests: int = 4096,
+        budget_ns: int = 0,
+        container: Quota | None = None,
     ) -> None:
+        self._container = container
         self.prefetches = batches_per_lane > 1
         self.wake_ns: int | None = None
         self.dropped: list[Request] = []
@@ -54,6 +60,7 @@ class Headway:
             weights=weights,
             lead_ns=lead_ns,
             batches_per_lane=batches_per_lane,
+            pace=Pace(budget_ns),
         )
         self._running: set[int] = set()
         self._warm_up(law, max_rows, lengths)
@@ -70,6 +77,9 @@ class Headway:
         return True
 
     def next(self, lane: int, now_ns: int) -> Work | None:
+        if self._container is not None:
+            self.batcher.pace.limit(now_ns, self._container.in_force(now_ns), self._container.used_ns())
+            self.batcher.pace.follow(now_ns, self._container.used_ns())
         cut = self.batcher.cut(lane, now_ns)
         for _ in cut.expired:
             self.ledger.end_queued(LATE)

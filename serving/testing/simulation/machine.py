@@ -10,10 +10,13 @@ from itertools import repeat
 from random import Random
 from typing import Protocol
 
+from serving.core.pace import Quota as Limit
+
 MS = 1_000_000
 SECOND = 1000 * MS
 AGES_NS = 1 << 62
 NICENESS_STEP = 1.25  # one level of niceness changes a thread's weight by this factor
+CORES = 2  # of the machine
 SLICES_MS = (1.5, 4.5)  # how long the kernel lets a thread run while another of equal weight waits for the core
 
 Pieces = Iterator[tuple[int, float]]  # (how long in ns, the share of the core that the process gets), without end
@@ -70,6 +73,12 @@ class Quota:
         self._most_ns = int(share * period_ns)
         self._start_ns, self._end_ns, self._period_ns = start_ns, end_ns, period_ns
         self._used_ns: dict[int, int] = {}
+
+    def in_force(self, now_ns: int) -> Limit | None:
+        return Limit(self._most_ns, self._period_ns, CORES) if self._start_ns <= now_ns < self._end_ns else None
+
+    def used_ns(self) -> int:
+        return sum(self._used_ns.values())
 
     def done_ns(self, start_ns: int, work_ns: int) -> int:
         return self._run(start_ns, work_ns, counts=False)
