@@ -57,7 +57,7 @@ class Batcher:
     batches_per_lane: 2 to prepare a batch while another is computed, 1 to have only one batch at a time.
     fills_ahead: cut a lane's second batch as soon as it would be full, so that the device finds it ready; otherwise
         only when the lane is about to be free.
-    pace: when a batch may begin on a CPU with a quota. While it is limited, a lane has one batch at a time.
+    pace: when a batch may begin on a CPU with a quota. While CPU time is short, a lane has one batch at a time.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Batcher:
         lane = self._lanes[lane_index]
         if len(lane.batches) >= self._batches_per_lane or not self.queue:
             return Cut()
-        if self.pace.is_limited and (lane.batches or now_ns < self.pace.ready_ns):
+        if self.pace.is_short and (lane.batches or now_ns < self.pace.ready_ns):
             return Cut(ask_again_ns=None if lane.batches else self.pace.ready_ns)
         start_ns = now_ns + self.lag_ns
         spares_nothing = self._is_host_slower()

@@ -40,8 +40,8 @@ class Intake:
 
     budget_ns: the latency budget of its model. cheap: requests that are refused here have only been read, not prepared.
     least: returns the least bound, see `least_in_flight`.
-    pace: while it spaces batches because of a CPU quota, the pauses decide how large batches become, and every request
-        that is read in vain makes the pauses longer: the bound may then fall to `LEAST`, and at lower rates too.
+    pace: while CPU time is short because of a quota, pauses between batches decide how large they become, and every
+        request that is read in vain makes the pauses longer: the bound may then fall to `LEAST`, at lower rates too.
     bound: the most requests in flight, `UNBOUNDED` while the replica is not overloaded.
     hold_ms: for how long the one in front holds a refusal back, in ms. A client that asks again as soon as it is
         answered would otherwise use up the cores by being refused.
@@ -88,12 +88,13 @@ class Intake:
     def _next(self, passed_ns: int) -> int:
         ended = self._completed + self._missed
         pace = self._pace
-        few = max(FEW, self._few_per_s * min(1.0, pace.cores) * passed_ns / 1e9)
+        cores = min(1.0, pace.cores) if pace.is_short else 1.0
+        few = max(FEW, self._few_per_s * cores * passed_ns / 1e9)
         if self._missed > MISSED_SHARE * ended and ended >= few:
             lowered = int(min(self.bound, self._most) * (1 - self._missed / ended / 2))
-            share = 1.0 if pace.is_limited else BUDGET_SHARE
+            share = 1.0 if pace.is_short else BUDGET_SHARE
             fits = int(self._completed * self._budget_ns * share / passed_ns)
-            least = LEAST if pace.is_limited else self._least()
+            least = LEAST if pace.is_short else self._least()
             return min(self.bound, max(lowered, fits, least))
         is_used_up = self._most * 4 >= self.bound * 3
         return min(self.bound + max(1, self.bound // (GROWTH if is_used_up else SLOW_GROWTH)), UNBOUNDED)

@@ -16,6 +16,7 @@ from math import inf
 REFILL_SHARE = 0.9  # of the quota; the rest is for what the other processes use in a burst
 SAVED_SHARE = 0.25  # of the quota of a period: the largest balance
 LONGEST_SHARE = 0.7  # of the latency budget: the longest time from the beginning of a batch to that of the next
+REMEMBERED_NS = 1_000_000_000
 HARMLESS_SHARE = 0.2  # of the latency budget: shorter stops of the control group are left alone
 
 
@@ -37,11 +38,13 @@ class Pace:
 
     ready_ns: no batch begins before this instant.
     is_limited: whether the quota in force is one that needs pauses. cores: of that quota, infinite without one.
+    is_short: whether CPU time was short within the last second: most quotas are hardly ever used up.
     """
 
     def __init__(self, budget_ns: int) -> None:
         self.ready_ns = 0
         self.is_limited = False
+        self.is_short = False
         self.cores = inf
         self._budget_ns = budget_ns
         self._quota: Quota | None = None
@@ -49,6 +52,7 @@ class Pace:
         self._used_ns = 0
         self._balance_ns = 0.0
         self._batch_ns = 0
+        self._short_until_ns = 0
 
     def limit(self, now_ns: int, quota: Quota | None, used_ns: int) -> None:
         """Takes over the quota in force. used_ns: the CPU time that the control group has used so far."""
@@ -57,6 +61,7 @@ class Pace:
         if quota == self._quota:
             return
         self._quota, self.is_limited, self.ready_ns = quota, quota is not None, 0
+        self.is_short = False
         self.cores = quota.cpu_ns / quota.period_ns if quota is not None else inf
         self._read_ns, self._used_ns, self._balance_ns = now_ns, used_ns, 0.0
 
@@ -69,6 +74,9 @@ class Pace:
         debt_ns = -rate * LONGEST_SHARE * self._budget_ns
         self._balance_ns = max(debt_ns, min(balance_ns, SAVED_SHARE * self._quota.cpu_ns))
         self._read_ns, self._used_ns = now_ns, used_ns
+        if self._balance_ns < 0.0:
+            self._short_until_ns = now_ns + REMEMBERED_NS
+        self.is_short = now_ns < self._short_until_ns
         longest_ns = self._batch_ns + int(LONGEST_SHARE * self._budget_ns)
         self.ready_ns = min(now_ns + int(max(0.0, -self._balance_ns) / rate), longest_ns)
 

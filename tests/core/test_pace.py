@@ -73,6 +73,18 @@ def test_a_new_quota_begins_with_an_even_balance() -> None:
     assert not pace.is_limited
 
 
+def test_cpu_time_is_short_until_a_second_after_the_last_debt() -> None:
+    pace = paced()
+    pace.follow(MS, used_ns=0)
+    assert not pace.is_short
+    pace.follow(2 * MS, used_ns=3 * MS)
+    assert pace.is_short
+    pace.follow(1001 * MS, used_ns=3 * MS)
+    assert pace.is_short
+    pace.follow(1002 * MS, used_ns=3 * MS)
+    assert not pace.is_short
+
+
 def test_a_batch_waits_for_the_end_of_the_pause_and_takes_all_that_gathered_meanwhile() -> None:
     b = batcher(pace=paced())
     b.offer(request())
@@ -102,11 +114,13 @@ def test_a_request_that_would_be_late_after_the_pause_is_refused_on_arrival() ->
     assert b.admit(hurried, ms(6)) is not None
 
 
-def test_while_batches_are_spaced_none_is_cut_ahead() -> None:
+def test_while_cpu_time_is_short_no_batch_is_cut_ahead() -> None:
     free, limited = batcher(batches_per_lane=2), batcher(batches_per_lane=2, pace=paced())
     for b in (free, limited):
         b.offer(request())
         assert b.cut(0, 0).batch is not None
         b.offer(request())
     assert free.cut(0, ms(1)).ask_again_ns is not None
+    assert limited.cut(0, ms(1)).ask_again_ns is not None
+    limited.pace.follow(ms(1), used_ns=ms(2))
     assert limited.cut(0, ms(1)).ask_again_ns is None
