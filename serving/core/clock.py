@@ -32,7 +32,11 @@ class RunningClock:
         self._scheduling = scheduling
 
     def now_ns(self) -> int:
-        return time.monotonic_ns() - self._waited_ns()
+        waited_ns = self._waited_ns()
+        while True:
+            now_ns, before_ns, waited_ns = time.monotonic_ns(), waited_ns, self._waited_ns()
+            if waited_ns == before_ns:  # else the thread waited between the readings, which would not be of one instant
+                return now_ns - waited_ns
 
     def _waited_ns(self) -> int:
         try:

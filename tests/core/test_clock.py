@@ -19,6 +19,15 @@ def test_the_running_clock_stands_while_the_thread_waits_for_a_core(tmp_path: Pa
     assert clock.now_ns() < before_ns
 
 
+def test_a_wait_between_its_two_readings_makes_the_running_clock_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits_ns = iter([0, FAR_NS, FAR_NS])
+    clock = RunningClock()
+    monkeypatch.setattr(clock, "_waited_ns", lambda: next(waits_ns))
+    before_ns = time.monotonic_ns()
+    assert before_ns <= clock.now_ns() + FAR_NS <= time.monotonic_ns()
+    assert list(waits_ns) == []
+
+
 @pytest.mark.parametrize("content", [None, "", "12", "a b c"])
 def test_where_the_wait_is_not_told_the_running_clock_is_the_systems(tmp_path: Path, content: str | None) -> None:
     scheduling = tmp_path / "schedstat"
