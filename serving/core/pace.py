@@ -16,12 +16,12 @@ from math import inf
 REFILL_SHARE = 0.9  # of the quota; the rest is for what the other processes use in a burst
 SAVED_SHARE = 0.25  # of the quota of a period: the largest balance
 LONGEST_SHARE = 0.7  # of the latency budget: the longest time from the beginning of a batch to that of the next
-REMEMBERED_NS = 1_000_000_000
+REMEMBERED_NS = 1_000_000_000  # for how long CPU time counts as short after the last debt
 HARMLESS_SHARE = 0.2  # of the latency budget: shorter stops of the control group are left alone
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
+class CpuQuota:
     """A control group may use `cpu_ns` of CPU time per `period_ns`, on at most `cores` cores at once."""
 
     cpu_ns: int
@@ -37,32 +37,37 @@ class Pace:
     """Computes when the next batch may begin, given the CPU time that is used.
 
     ready_ns: no batch begins before this instant.
-    is_limited: whether the quota in force is one that needs pauses. cores: of that quota, infinite without one.
     is_short: whether CPU time was short within the last second: most quotas are hardly ever used up.
     """
 
     def __init__(self, budget_ns: int) -> None:
         self.ready_ns = 0
-        self.is_limited = False
         self.is_short = False
-        self.cores = inf
         self._budget_ns = budget_ns
-        self._quota: Quota | None = None
+        self._quota: CpuQuota | None = None
         self._read_ns = 0
         self._used_ns = 0
         self._balance_ns = 0.0
         self._batch_ns = 0
         self._short_until_ns = 0
 
-    def limit(self, now_ns: int, quota: Quota | None, used_ns: int) -> None:
+    @property
+    def is_limited(self) -> bool:
+        """Returns whether the quota in force is one that needs pauses."""
+        return self._quota is not None
+
+    @property
+    def cores(self) -> float:
+        """Returns the cores of that quota, infinite without one."""
+        return inf if self._quota is None else self._quota.cpu_ns / self._quota.period_ns
+
+    def limit(self, now_ns: int, quota: CpuQuota | None, used_ns: int) -> None:
         """Takes over the quota in force. used_ns: the CPU time that the control group has used so far."""
         if quota is not None and quota.longest_stop_ns() <= HARMLESS_SHARE * self._budget_ns:
             quota = None
         if quota == self._quota:
             return
-        self._quota, self.is_limited, self.ready_ns = quota, quota is not None, 0
-        self.is_short = False
-        self.cores = quota.cpu_ns / quota.period_ns if quota is not None else inf
+        self._quota, self.ready_ns, self.is_short, self._short_until_ns = quota, 0, False, now_ns
         self._read_ns, self._used_ns, self._balance_ns = now_ns, used_ns, 0.0
 
     def follow(self, now_ns: int, used_ns: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from models.cores import ControlGroup, affine_cores, strictest
-from serving.core.pace import Pace, Quota
+from serving.core.pace import CpuQuota, Pace
 
 READ_EVERY_NS = 5_000_000
 LOOK_EVERY_NS = 1_000_000_000  # quotas rarely change
@@ -17,6 +17,7 @@ class Pacer:
         self._groups = groups
         self._cores = affine_cores()
         self._group: ControlGroup | None = None
+        self._quota: CpuQuota | None = None
         self._look_ns = 0
         self._read_ns = 0
 
@@ -24,20 +25,20 @@ class Pacer:
         """Reads what is due: the use every 5 ms while the quota needs pauses, the quota every second."""
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + LOOK_EVERY_NS
-            self._look(now_ns)
-        if self._pace.is_limited and now_ns >= self._read_ns and self._group is not None:
-            self._read_ns = now_ns + READ_EVERY_NS
-            used_ns = self._group.used_ns()
-            if used_ns is None:
-                self._pace.limit(now_ns, None, 0)
-            else:
-                self._pace.follow(now_ns, used_ns)
-
-    def _look(self, now_ns: int) -> None:
-        found = strictest(self._groups)
-        used_ns = None if found is None else found[0].used_ns()
-        if found is None or used_ns is None:
-            self._pace.limit(now_ns, None, 0)
+            self._look()
+        elif not self._pace.is_limited or now_ns < self._read_ns:
             return
-        self._group, limit = found
-        self._pace.limit(now_ns, Quota(limit.cpu_ns, limit.period_ns, self._cores), used_ns)
+        self._read_ns = now_ns + READ_EVERY_NS
+        used_ns = None if self._group is None else self._group.used_ns()
+        if used_ns is None:
+            self._pace.limit(now_ns, None, 0)
+        else:
+            self._pace.limit(now_ns, self._quota, used_ns)
+            self._pace.follow(now_ns, used_ns)
+
+    def _look(self) -> None:
+        self._group = self._quota = None
+        found = strictest(self._groups)
+        if found is not None:
+            self._group, limit = found
+            self._quota = CpuQuota(limit.cpu_ns, limit.period_ns, self._cores)

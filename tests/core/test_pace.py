@@ -3,15 +3,15 @@
 from dataclasses import replace
 from math import inf
 
-from serving.core.pace import LONGEST_SHARE, REFILL_SHARE, SAVED_SHARE, Pace, Quota
+from serving.core.pace import LONGEST_SHARE, REFILL_SHARE, SAVED_SHARE, CpuQuota, Pace
 from tests.core.stories import MS, batcher, ms, request
 
 BUDGET_NS = 50 * MS
-HALF = Quota(cpu_ns=50 * MS, period_ns=100 * MS, cores=2)
+HALF = CpuQuota(cpu_ns=50 * MS, period_ns=100 * MS, cores=2)
 RATE = REFILL_SHARE / 2
 
 
-def paced(quota: Quota | None = HALF) -> Pace:
+def paced(quota: CpuQuota | None = HALF) -> Pace:
     pace = Pace(BUDGET_NS)
     pace.limit(0, quota, used_ns=0)
     return pace
@@ -19,7 +19,7 @@ def paced(quota: Quota | None = HALF) -> Pace:
 
 def test_a_group_that_keeps_all_its_cores_busy_stands_for_the_rest_of_the_period() -> None:
     assert HALF.longest_stop_ns() == 75 * MS
-    assert Quota(cpu_ns=300 * MS, period_ns=100 * MS, cores=2).longest_stop_ns() == 0
+    assert CpuQuota(cpu_ns=300 * MS, period_ns=100 * MS, cores=2).longest_stop_ns() == 0
 
 
 def test_without_a_quota_there_are_no_pauses() -> None:
@@ -29,8 +29,8 @@ def test_without_a_quota_there_are_no_pauses() -> None:
 
 
 def test_a_quota_that_stops_the_group_only_briefly_is_left_alone() -> None:
-    assert not paced(Quota(cpu_ns=190 * MS, period_ns=100 * MS, cores=2)).is_limited
-    assert not paced(Quota(cpu_ns=5 * MS, period_ns=10 * MS, cores=2)).is_limited
+    assert not paced(CpuQuota(cpu_ns=190 * MS, period_ns=100 * MS, cores=2)).is_limited
+    assert not paced(CpuQuota(cpu_ns=5 * MS, period_ns=10 * MS, cores=2)).is_limited
     assert paced().is_limited
 
 
@@ -69,6 +69,8 @@ def test_a_new_quota_begins_with_an_even_balance() -> None:
     assert pace.ready_ns > 10 * MS
     pace.limit(11 * MS, replace(HALF, cpu_ns=40 * MS), used_ns=20 * MS)
     assert (pace.ready_ns, pace.cores) == (0, 0.4)
+    pace.follow(11 * MS, used_ns=20 * MS)
+    assert not pace.is_short
     pace.limit(12 * MS, None, used_ns=20 * MS)
     assert not pace.is_limited
 

@@ -78,8 +78,9 @@ class Headway:
 
     def next(self, lane: int, now_ns: int) -> Work | None:
         if self._container is not None:
-            self.batcher.pace.limit(now_ns, self._container.in_force(now_ns), self._container.used_ns())
-            self.batcher.pace.follow(now_ns, self._container.used_ns())
+            used_ns = self._container.used_ns()
+            self.batcher.pace.limit(now_ns, self._container.in_force(now_ns), used_ns)
+            self.batcher.pace.follow(now_ns, used_ns)
         cut = self.batcher.cut(lane, now_ns)
         for _ in cut.expired:
             self.ledger.end_queued(LATE)

@@ -10,7 +10,7 @@ from itertools import repeat
 from random import Random
 from typing import Protocol
 
-from serving.core.pace import Quota as Limit
+from serving.core.pace import CpuQuota
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -74,8 +74,9 @@ class Quota:
         self._start_ns, self._end_ns, self._period_ns = start_ns, end_ns, period_ns
         self._used_ns: dict[int, int] = {}
 
-    def in_force(self, now_ns: int) -> Limit | None:
-        return Limit(self._most_ns, self._period_ns, CORES) if self._start_ns <= now_ns < self._end_ns else None
+    def in_force(self, now_ns: int) -> CpuQuota | None:
+        in_force = self._start_ns <= now_ns < self._end_ns
+        return CpuQuota(self._most_ns, self._period_ns, CORES) if in_force else None
 
     def used_ns(self) -> int:
         return sum(self._used_ns.values())
