@@ -15,7 +15,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from models.reference import echo_spec, linear_spec, repeat_spec, words_spec
-from models.spec import ModelSpec, TensorSpec
+from models.spec import Limits, ModelSpec, TensorSpec
 from serving.api.grpc.aio import Calls
 from serving.api.grpc.service import STREAM
 from serving.protocol.pb import encode
@@ -32,7 +32,9 @@ def served() -> Iterator[House]:
     failing = repeat_spec(options={"raise_on_value": 13})
     named = echo_of("named", *((name, "INT64", (-1, 1)) for name in ("id", "parameters", "priority", "timeout")))
     floats = echo_of("floats", ("x", "FP32", (-1, 16)), ("t", "FP64", (-1, 1)))
-    with house(failing, words_spec(), slow, linear_spec(), repeat_spec(name="other"), named, floats) as running:
+    # One row per batch: a row that is padded to more may differ in the last bit.
+    linear = linear_spec(limits=Limits(max_batch_rows=1))
+    with house(failing, words_spec(), slow, linear, repeat_spec(name="other"), named, floats) as running:
         yield running
 
 
