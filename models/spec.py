@@ -139,8 +139,8 @@ class ModelSpec:
     decoupled: the model generates: it has `generate` instead of `forward`, see `models.base.GeneratingModel`.
     state: tensors that the model passes from one request of a sequence to the next: they are added to the inputs, and
         the outputs of the same names replace them. A sequence begins with zeros.
-    execution: "auto": on a GPU, CUDA graphs are tried; "compiled": torch.compile is tried too; "eager": nothing is
-        tried. The fastest variant with correct outputs is used.
+    execution: "auto": CUDA graphs on a GPU and packed weights on the CPU are tried; "compiled": torch.compile is tried
+        too; "eager": nothing is tried. The fastest variant with correct outputs is used.
     precision: "bf16" allows computing in bf16. channels_last: allows that memory layout for convolutions.
     tolerance: how far outputs of a variant may differ from float32, as a share of each output's largest value.
     labels: class labels by output name.

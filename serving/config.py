@@ -494,8 +494,9 @@ class ModelSettings(Section):
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Bounds of the model.")
     execution: Execution = Field(
         "auto",
-        description="`auto`: CUDA graphs on a GPU, where they are faster and their outputs right. `compiled`: tries "
-        "torch.compile too, which makes the start some minutes longer. `eager`: calls the module as it is.",
+        description="`auto`: CUDA graphs on a GPU and packed weights on the CPU, where they are faster and their "
+        "outputs right. `compiled`: tries torch.compile too, which makes the start some minutes longer. `eager`: calls "
+        "the module as it is.",
     )
     precision: Precision = Field(
         "float32",

@@ -75,6 +75,8 @@ class DirectExecution:
 
     def launch(self, staged: object, **parameters: Any) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
+        # Applies torch's number of threads to this thread. Until then its BLAS takes all cores here.
+        torch.get_num_threads()
         # Outside of inference mode, in which tensors do not count their changes.
         tensors = {name: from_numpy(array) for name, array in batch.items()}
         with torch.inference_mode():

@@ -33,6 +33,7 @@ from models.pytorch.errors import translate
 from models.pytorch.execution import DirectExecution, Execution
 from models.pytorch.hooks import hooks_of
 from models.pytorch.kinds import Made, as_module, materialise
+from models.pytorch.packing import pack_linear_layers
 from models.pytorch.pipeline import PipelinedExecution
 from models.pytorch.tensors import from_numpy
 from models.pytorch.tuning import Tuning
@@ -56,10 +57,18 @@ def load_module(spec: ModelSpec, made: Made, device: Device | None = None, *, la
         module = Unbatched(module)
     materialise(spec.name, module, lambda: _sample_tensors(spec, module))
     module, threads = place(spec, module, device)
-    model = TorchModel(spec, module, _execution(spec, module, device), device, takes_parameters=asks)
+    packed = _pack(spec, module) if device is None else 0
+    execution = _execution(spec, module, device)
+    model = TorchModel(spec, module, execution, device, takes_parameters=asks, packed_layers=packed)
     model.check()
     log.info("model %s: %s on %s, %d thread(s)", spec.name, kind, model.device, threads)
     return model
+
+
+def _pack(spec: ModelSpec, module: torch.nn.Module) -> int:
+    """Packs linear layers if the settings allow variants, and float32 is not about to be replaced."""
+    allowed = spec.execution != "eager" and spec.precision == "float32"
+    return pack_linear_layers(module) if allowed else 0
 
 
 def _execution(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> Execution:
@@ -88,6 +97,7 @@ class TorchModel:
 
     device: None for the CPU.
     takes_parameters: `forward` is given the parameters of the batch's requests, which are equal.
+    packed_layers: the number of linear layers with packed weights, for `facts`.
     """
 
     def __init__(
@@ -98,8 +108,10 @@ class TorchModel:
         device: Device | None = None,
         *,
         takes_parameters: bool = False,
+        packed_layers: int = 0,
     ) -> None:
         self.spec = spec
+        self._packed_layers = packed_layers
         self.takes_parameters = takes_parameters
         self.device = device.name if device else "cpu"
         self.asynchronous = execution.asynchronous
@@ -199,7 +211,7 @@ class TorchModel:
         return self._tuning.tune(measured, self.sample, self._pads, row_ladder)
 
     def facts(self) -> dict[str, Any]:
-        return self._tuning.facts()
+        return {**self._tuning.facts(), "packed_linear_layers": self._packed_layers}
 
     def close(self) -> None:
         """Drops the module and frees its memory on the device."""

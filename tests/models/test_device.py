@@ -1,17 +1,22 @@
 """The choice of the device and of the number of threads."""
 
+import ctypes
 import gc
 import logging
 import math
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from models import mlp
 from models.loading import load_models
 from models.pytorch.device import DoesNotFit, check_room, choose_device, thread_count, weights_bytes
+from models.pytorch.execution import DirectExecution
 from models.spec import Resources
 
 
@@ -92,3 +97,32 @@ def test_threads_are_as_many_as_asked_for_and_at_most_the_usable_cpus(
     asked: float, usable: float, threads: int
 ) -> None:
     assert thread_count(asked, usable) == threads
+
+
+class BlasThreads(torch.nn.Module):
+    """Answers with the number of threads that OpenMP would use for a product in the calling thread."""
+
+    def __init__(self, openmp: ctypes.CDLL) -> None:
+        super().__init__()
+        self._threads_of_blas = openmp.omp_get_max_threads
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self._threads_of_blas()
+
+
+@pytest.fixture
+def openmp() -> Iterator[ctypes.CDLL]:
+    """The OpenMP library that torch has loaded; torch's number of threads is restored afterwards."""
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if "libgomp" in line or "libiomp" in line}
+    before = torch.get_num_threads()
+    yield ctypes.CDLL(paths.pop())
+    torch.set_num_threads(before)
+
+
+def test_the_thread_that_computes_has_the_models_number_of_threads_from_its_first_batch_on(openmp: ctypes.CDLL) -> None:
+    torch.set_num_threads(3)
+    execution = DirectExecution(BlasThreads(openmp), ["y"])
+    with ThreadPoolExecutor(1) as lane:
+        outputs = lane.submit(execution.launch, {"x": np.zeros((1, 1), np.float32)}).result()
+    assert outputs["y"] == 3
