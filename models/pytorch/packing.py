@@ -2,11 +2,13 @@
 
 torch keeps weights in the layout of the file, so its BLAS rearranges them in every product. For a batch of ten rows
 that is a third of the time. Here oneDNN, which comes with torch, rearranges them once; figures are in
-docs/decisions/0028-weights-are-packed-once.md. The two operators are those that `torch.compile` uses for this.
+docs/decisions/0028-weights-are-packed-once.md. `torch.compile` turns layers into the same two operators.
 """
 
 import time
 from collections.abc import Callable
+from copy import copy, deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,17 +62,24 @@ class PackedLinear:
     def __init__(self, layer: nn.Linear) -> None:
         self._parameters = layer._parameters  # read at each call; `layer.weight` would take ten times as long
         self._weight = layer.weight
-        self._version = layer.weight._version
+        self._content = _content_of(layer.weight)
         self._least_values = LEAST_ROWS * layer.in_features
         self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedLinear":
+        """Returns the `forward` of a copy of the layer, whose weights are not the packed ones."""
+        twin = copy(self)
+        twin._parameters = deepcopy(self._parameters, memo)
+        return twin
 
     def __call__(self, input: Tensor) -> Tensor:
         weight, bias = self._parameters["weight"], self._parameters["bias"]
         assert weight is not None
         if (
-            input.numel() < self._least_values
+            torch.compiler.is_compiling()  # torch's compiler refuses these operators
+            or input.numel() < self._least_values
             or weight is not self._weight
-            or weight._version != self._version
+            or _content_of(weight) != self._content
             or not _is_plain_input(input)
         ):
             return functional.linear(input, weight, bias)
@@ -95,6 +104,11 @@ def _is_plain(layer: nn.Module) -> bool:
         return False
     weight = layer._parameters.get("weight")
     return weight is not None and weight.dtype is torch.float32 and weight.device.type == "cpu"
+
+
+def _content_of(weight: Tensor) -> tuple[int, int]:
+    """Returns where the values are and how often they were written to: values that stay have the same."""
+    return weight.data_ptr(), weight._version
 
 
 def _is_plain_input(input: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Linear layers with packed weights: the same answers, and never those of weights that are no longer there."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -69,8 +70,22 @@ def test_weights_that_change_after_packing_are_used() -> None:
     pack_linear_layers(layer, always)
     layer.weight.mul_(2)
     torch.testing.assert_close(layer(ROWS), nn.functional.linear(ROWS, layer.weight, layer.bias))
+    pack_linear_layers(layer, always)
+    layer.weight.data = torch.zeros(48, WIDTH)
+    torch.testing.assert_close(layer(ROWS), layer.bias.expand(len(ROWS), -1))
     layer.weight = nn.Parameter(torch.ones(48, WIDTH), requires_grad=False)
     torch.testing.assert_close(layer(ROWS), nn.functional.linear(ROWS, torch.ones(48, WIDTH), layer.bias))
+
+
+def test_a_copy_of_a_packed_layer_has_its_own_weights() -> None:
+    layer = a_layer()
+    pack_linear_layers(layer, always)
+    plain = layer(ROWS)
+    with torch.inference_mode(False):
+        copied = deepcopy(layer)
+        copied.weight.mul_(0)
+    torch.testing.assert_close(copied(ROWS), layer.bias.expand(len(ROWS), -1))
+    torch.testing.assert_close(layer(ROWS), plain)
 
 
 def test_a_bias_that_changes_after_packing_is_used() -> None:
@@ -90,6 +105,20 @@ def test_autocast_and_gradients_are_left_to_torch() -> None:
         rows = ROWS.clone().requires_grad_()
         layer(rows).sum().backward()
         assert rows.grad is not None
+
+
+def test_a_module_that_compiles_its_layers_compiles_the_plain_product() -> None:
+    layer, seen = a_layer(), []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    compiled = torch.compile(layer, backend=backend)
+    pack_linear_layers(layer, always)
+    torch.testing.assert_close(compiled(ROWS), layer(ROWS))
+    assert any("linear" in target for target in seen)
+    assert not any("mkldnn" in target for target in seen)
 
 
 def test_hooks_of_a_packed_layer_still_run() -> None:
