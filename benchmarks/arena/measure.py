@@ -18,7 +18,7 @@ from benchmarks.disturbed.trouble import neighbours
 from benchmarks.peers import accounting
 from benchmarks.peers.environment import Environment, clean
 from benchmarks.peers.request import ROW
-from benchmarks.peers.running import Running, post, running
+from benchmarks.peers.running import DidNotStart, Running, post, running
 from loadtest.load import Load
 from loadtest.result import take
 from loadtest.wires import NoMetadata
@@ -56,6 +56,8 @@ def one_round(contestant: Contestant, plan: Plan, logs: Path, say: Say) -> tuple
     """Measures one contestant: all cases, and without a request. Raises DidNotStart. A case that cannot be measured is
     reported and left out."""
     log = logs / f"{contestant.name}.log"
+    if any(_answers(contestant, work) for work in WORKS):
+        raise DidNotStart(f"another server answers on port {contestant.port}")
     with running(contestant.command, contestant.environment, contestant.folder, log) as server:
         began_s = time.monotonic()
         for work in WORKS:  # a server that still loads works that are not measured is neither ready nor at rest

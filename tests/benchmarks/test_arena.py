@@ -3,7 +3,9 @@
 import json
 import random
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,12 +24,13 @@ from benchmarks.arena.case import (
     missed_goals,
     rests_together,
 )
-from benchmarks.arena.catalog import HERE, contestants, environment, triton_config, write_triton_repository
-from benchmarks.arena.measure import Plan, load_of, parse_pss_mib
+from benchmarks.arena.catalog import HERE, Contestant, contestants, environment, triton_config, write_triton_repository
+from benchmarks.arena.measure import Plan, load_of, one_round, parse_pss_mib
 from benchmarks.arena.picture import picture
 from benchmarks.arena.report import Arena, markdown
 from benchmarks.arena.scenarios import FORMS, scenario_of
 from benchmarks.arena.servers.work import OBJECTIVE_MS, WORKS
+from benchmarks.peers.running import DidNotStart
 from loadtest.loading import load
 from serving.config import load_settings
 from serving.protocol.messages import TensorDescription
@@ -171,3 +174,26 @@ def test_the_picture_is_well_formed_and_has_a_bar_for_each_case() -> None:
 
 def test_memory_is_the_proportional_share() -> None:
     assert parse_pss_mib("Rss:  9000 kB\nPss:    2048 kB\nPss_Dirty: 7 kB\n") == 2.0
+
+
+class Ready(BaseHTTPRequestHandler):
+    """A server that was left over: ready for every model."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_server_that_was_there_before_is_not_measured_in_place_of_the_contestant(tmp_path: Path) -> None:
+    plan = Plan(capacity={"noop": 1000.0}, works=["noop"], situations=["low"], seconds=1.0)
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        contestant = Contestant(
+            name="a", title="A", command=("true",), environment={}, port=server.server_port, form="oip"
+        )
+        with pytest.raises(DidNotStart, match=f"another server answers on port {server.server_port}"):
+            one_round(contestant, plan, tmp_path, lambda line: None)
+        server.shutdown()
