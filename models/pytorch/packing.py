@@ -63,6 +63,7 @@ class PackedLinear:
         self._parameters = layer._parameters  # read at each call; `layer.weight` would take ten times as long
         self._weight = layer.weight
         self._content = _content_of(layer.weight)
+        self._width = layer.in_features
         self._least_values = LEAST_ROWS * layer.in_features
         self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
 
@@ -80,6 +81,7 @@ class PackedLinear:
             or input.numel() < self._least_values
             or weight is not self._weight
             or _content_of(weight) != self._content
+            or input.shape[-1] != self._width  # torch's message is clearer than oneDNN's
             or not _is_plain_input(input)
         ):
             return functional.linear(input, weight, bias)

@@ -65,6 +65,13 @@ def test_inputs_of_any_layout_are_taken(shaped: Callable[[torch.Tensor], torch.T
     torch.testing.assert_close(layer(shaped(ROWS)), plain)
 
 
+def test_an_input_of_another_width_gets_the_message_of_torch() -> None:
+    layer = a_layer()
+    pack_linear_layers(layer, always)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        layer(torch.zeros(64, 32))
+
+
 def test_weights_that_change_after_packing_are_used() -> None:
     layer = a_layer()
     pack_linear_layers(layer, always)
