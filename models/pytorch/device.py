@@ -109,3 +109,13 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     with suppress(RuntimeError):  # torch allows this once per process, before its first parallel work
         torch.set_num_interop_threads(1)  # one batch at a time: no operators run in parallel
+
+
+def computing() -> torch.inference_mode:
+    """Returns the context in which a thread runs a model: inference mode, and torch's number of threads.
+
+    torch applies that number to another thread than the one that set it only when asked there, or at the first parallel
+    loop. Until then, BLAS would take all cores.
+    """
+    torch.get_num_threads()
+    return torch.inference_mode()

@@ -11,6 +11,7 @@ import torch
 
 from models.base import Bucket, Collected, Prepared, Tensors
 from models.collate import Pads, collate, new_array
+from models.pytorch.device import computing
 from models.pytorch.tensors import from_numpy, to_numpy
 
 Compute = Callable[..., Any]
@@ -75,11 +76,9 @@ class DirectExecution:
 
     def launch(self, staged: object, **parameters: Any) -> Tensors:
         batch: Tensors = staged  # type: ignore[assignment]
-        # Applies torch's number of threads to this thread. Until then its BLAS takes all cores here.
-        torch.get_num_threads()
         # Outside of inference mode, in which tensors do not count their changes.
         tensors = {name: from_numpy(array) for name, array in batch.items()}
-        with torch.inference_mode():
+        with computing():
             results = named(self.compute(*arguments(tensors, self._input_names), **parameters), self._output_names)
             keep = self._keep
             outputs = {name: _on_host(name, result) for name, result in results.items() if keep is None or name in keep}

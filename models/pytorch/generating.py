@@ -10,7 +10,7 @@ import torch
 from models.base import Tensors
 from models.parameters import takes_parameters
 from models.pytorch.cuda import Device
-from models.pytorch.device import device_for, place
+from models.pytorch.device import computing, device_for, place
 from models.pytorch.errors import translate
 from models.pytorch.kinds import materialise
 from models.spec import ModelSpec
@@ -43,7 +43,7 @@ class _InferenceMode:
         steps = self._awaited.__await__()
         go_on, given = steps.send, None
         while True:
-            with torch.inference_mode():
+            with computing():
                 try:
                     waits_for = go_on(given)
                 except StopIteration as ended:
@@ -74,7 +74,7 @@ class TorchGenerating:
         try:
             while True:
                 try:
-                    with torch.inference_mode():
+                    with computing():
                         answer = next(answers)
                 except StopIteration:
                     return

@@ -1,11 +1,12 @@
 """The choice of the device and of the number of threads."""
 
+import asyncio
 import ctypes
 import gc
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,9 +15,12 @@ import pytest
 import torch
 
 from models import mlp
+from models.base import Tensors
 from models.loading import load_models
 from models.pytorch.device import DoesNotFit, check_room, choose_device, thread_count, weights_bytes
 from models.pytorch.execution import DirectExecution
+from models.pytorch.generating import TorchGenerating
+from models.reference import repeat_spec
 from models.spec import Resources
 
 
@@ -99,30 +103,57 @@ def test_threads_are_as_many_as_asked_for_and_at_most_the_usable_cpus(
     assert thread_count(asked, usable) == threads
 
 
-class BlasThreads(torch.nn.Module):
-    """Answers with the number of threads that OpenMP would use for a product in the calling thread."""
+def threads_of_blas() -> int:
+    """Returns the number of threads that the OpenMP of torch would use for a product in the calling thread."""
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if "libgomp" in line or "libiomp" in line}
+    threads: int = ctypes.CDLL(paths.pop()).omp_get_max_threads()
+    return threads
 
-    def __init__(self, openmp: ctypes.CDLL) -> None:
-        super().__init__()
-        self._threads_of_blas = openmp.omp_get_max_threads
+
+class TellsThreads(torch.nn.Module):
+    """Answers with `threads_of_blas`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self._threads_of_blas()
+        return x + threads_of_blas()
+
+    def generate(self, inputs: Tensors) -> Iterator[Tensors]:
+        yield {"out": np.array([threads_of_blas()])}
+
+
+class AwaitsAndTellsThreads(torch.nn.Module):
+    """Answers with `threads_of_blas`, in an async generator."""
+
+    async def generate(self, inputs: Tensors) -> AsyncIterator[Tensors]:
+        yield {"out": np.array([threads_of_blas()])}
 
 
 @pytest.fixture
-def openmp() -> Iterator[ctypes.CDLL]:
-    """The OpenMP library that torch has loaded; torch's number of threads is restored afterwards."""
-    with open("/proc/self/maps") as maps:
-        paths = {line.split()[-1] for line in maps if "libgomp" in line or "libiomp" in line}
+def three_threads() -> Iterator[None]:
+    """Torch has three threads, afterwards as many as before. A new thread would have as many as there are cores."""
     before = torch.get_num_threads()
-    yield ctypes.CDLL(paths.pop())
+    torch.set_num_threads(3)
+    yield
     torch.set_num_threads(before)
 
 
-def test_the_thread_that_computes_has_the_models_number_of_threads_from_its_first_batch_on(openmp: ctypes.CDLL) -> None:
-    torch.set_num_threads(3)
-    execution = DirectExecution(BlasThreads(openmp), ["y"])
+@pytest.mark.usefixtures("three_threads")
+def test_the_thread_that_computes_has_the_models_number_of_threads_from_its_first_batch_on() -> None:
+    execution = DirectExecution(TellsThreads(), ["y"])
     with ThreadPoolExecutor(1) as lane:
         outputs = lane.submit(execution.launch, {"x": np.zeros((1, 1), np.float32)}).result()
     assert outputs["y"] == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_thread_that_generates_has_the_models_number_of_threads_from_its_first_step_on() -> None:
+    spec = repeat_spec()
+    in_turn, awaited = (TorchGenerating(spec, module, None) for module in (TellsThreads(), AwaitsAndTellsThreads()))
+    with ThreadPoolExecutor(1) as lane:
+        assert lane.submit(next, in_turn.generate({})).result() == {"out": 3}
+    with ThreadPoolExecutor(1) as lane:
+        assert lane.submit(lambda: asyncio.run(first(awaited.generate({})))).result() == {"out": 3}
+
+
+async def first(answers: AsyncIterator[Tensors]) -> Tensors:
+    return await anext(answers)
