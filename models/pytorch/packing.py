@@ -8,7 +8,7 @@ docs/decisions/0028-weights-are-packed-once.md. `torch.compile` turns layers int
 import time
 from collections.abc import Callable
 from copy import copy, deepcopy
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,6 @@ def pack_linear_layers(module: nn.Module, pays: Pays | None = None, most_bytes: 
         for layer in module.modules():
             if not _is_plain(layer):
                 continue
-            assert isinstance(layer, nn.Linear)
             shape, size = layer.weight.shape, layer.weight.nbytes
             if size > most_bytes or not decided.get(shape, True):
                 continue
@@ -64,7 +63,6 @@ class PackedLinear:
         self._weight = layer.weight
         self._content = _content_of(layer.weight)
         self._width = layer.in_features
-        self._least_values = LEAST_ROWS * layer.in_features
         self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PackedLinear":
@@ -78,7 +76,7 @@ class PackedLinear:
         assert weight is not None
         if (
             torch.compiler.is_compiling()  # torch's compiler refuses these operators
-            or input.numel() < self._least_values
+            or input.numel() < LEAST_ROWS * self._width
             or weight is not self._weight
             or _content_of(weight) != self._content
             or input.shape[-1] != self._width  # torch's message is clearer than oneDNN's
@@ -99,7 +97,7 @@ def is_faster(layer: nn.Linear, packed: PackedLinear) -> bool:
     return _least_ns(packed, rows) < WORTH_IT * _least_ns(layer, rows)
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Returns whether this is an `nn.Linear` in float32 whose `forward` and weights nothing replaces. A subclass may
     compute something else, and weights that are not a parameter are made anew for each call."""
     if type(layer) is not nn.Linear or "forward" in vars(layer):

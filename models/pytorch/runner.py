@@ -57,7 +57,7 @@ def load_module(spec: ModelSpec, made: Made, device: Device | None = None, *, la
         module = Unbatched(module)
     materialise(spec.name, module, lambda: _sample_tensors(spec, module))
     module, threads = place(spec, module, device)
-    packed = _pack(spec, module) if device is None else 0
+    packed = pack_linear_layers(module) if _may_pack(spec, device) else 0
     execution = _execution(spec, module, device)
     model = TorchModel(spec, module, execution, device, takes_parameters=asks, packed_layers=packed)
     model.check()
@@ -65,10 +65,9 @@ def load_module(spec: ModelSpec, made: Made, device: Device | None = None, *, la
     return model
 
 
-def _pack(spec: ModelSpec, module: torch.nn.Module) -> int:
-    """Packs linear layers if the settings allow variants, and float32 is not about to be replaced."""
-    allowed = spec.execution != "eager" and spec.precision == "float32"
-    return pack_linear_layers(module) if allowed else 0
+def _may_pack(spec: ModelSpec, device: Device | None) -> bool:
+    """Returns whether the model is on the CPU, its settings allow variants, and its float32 is not to be replaced."""
+    return device is None and spec.execution != "eager" and spec.precision == "float32"
 
 
 def _execution(spec: ModelSpec, module: torch.nn.Module, device: Device | None) -> Execution:
