@@ -110,7 +110,7 @@ def measure(server: Server, options: argparse.Namespace, folder: Path) -> tuple[
     body = folder / "body"
     content = request(server.model)
     body.write_bytes(b"\0" + len(content).to_bytes(4, "big") + content)
-    with running(server.command, server.environment, ROOT, folder / "log") as started:
+    with running(server.command, server.environment, ROOT, folder / "log", port=server.port) as started:
         started.wait_until(lambda: answers(server), 150)
         drive(server, WARM_UP_S, options.connections, options.streams, body)
         before = started.members()

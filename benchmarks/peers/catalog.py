@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from benchmarks.peers.environment import Environment, clean
 
@@ -32,6 +33,11 @@ class Peer:
     script: str  # the name of its script in load/*.lua
     uses_ray: bool = False
     start_limit_s: float = 60.0
+
+    @property
+    def port(self) -> int | None:
+        """The port of all its URLs."""
+        return urlsplit(next(iter(self.urls.values()))).port
 
 
 def peers(environment: Environment, scratch: Path) -> tuple[Peer, ...]:

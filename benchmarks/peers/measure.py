@@ -38,7 +38,8 @@ def one_round(
 ) -> list[Sample]:
     """Starts the peer, measures each of its works, and stops it. Raises DidNotStart."""
     body, headers = request(peer.script)
-    with running(peer.command, peer.environment, ROOT, logs / f"{peer.name}.log") as server:
+    log = logs / f"{peer.name}.log"
+    with running(peer.command, peer.environment, ROOT, log, port=peer.port) as server:
         # Waits for all models, because one that is still loading would use the CPU during the measurement.
         for url in peer.urls.values():
             server.wait_until(partial(answers, url, body, headers), peer.start_limit_s)

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ _POLL_S = 0.2
 
 
 class DidNotStart(Exception):
-    """The server ended or did not answer in time; the message contains the end of its output."""
+    """The server ended or did not answer in time (the message contains the end of its output), or its port is taken."""
 
 
 class Running:
@@ -72,8 +73,16 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[Running]:
-    """Starts the server, and stops it and all its processes when the block is left."""
+def running(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, *, port: int | None = None
+) -> Iterator[Running]:
+    """Starts the server, and stops it and all its processes when the block is left.
+
+    port: where it will listen. Raises DidNotStart if another server does already, which would be measured in its place;
+        None for servers that refuse to start then.
+    """
+    if port is not None and _is_taken(port):
+        raise DidNotStart(f"another server answers on port {port}")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -90,6 +99,11 @@ def running(command: Sequence[str], environment: Mapping[str, str], folder: Path
         yield server
     finally:
         server.stop()
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], limit_s: float = 5.0) -> tuple[int, bytes]:

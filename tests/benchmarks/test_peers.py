@@ -3,6 +3,7 @@
 import struct
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -58,6 +59,11 @@ def test_environment_variables_that_affect_a_peer_are_removed(monkeypatch: pytes
 
 def test_every_peer_can_be_asked_for_by_its_name(tmp_path: Path) -> None:
     assert tuple(peer.name for peer in peers(Environment(tmp_path), tmp_path)) == NAMES
+
+
+def test_all_models_of_a_peer_are_at_its_port(tmp_path: Path) -> None:
+    for peer in peers(Environment(tmp_path), tmp_path):
+        assert {urlsplit(url).port for url in peer.urls.values()} == {peer.port}
 
 
 def test_an_unknown_peer_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
