@@ -1,5 +1,6 @@
 """Hooks and settings for all tests: the guards, and the profile of Hypothesis."""
 
+import os
 from collections.abc import Generator
 from multiprocessing import resource_tracker
 
@@ -12,6 +13,10 @@ from tests.s3 import bucket, moto  # noqa: F401
 # Otherwise Python starts the tracker when it is first needed. If a Ray cluster runs then, the tracker ends together
 # with the cluster, and Python warns.
 resource_tracker.ensure_running()
+
+# Ray starts its processes with a function to call between fork and exec. While a thread of a test uses gRPC, the
+# handlers that gRPC runs at a fork abort the new process there, and Ray waits in vain for it.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # No deadline: how long one example takes depends on the machine, not on the code.
 settings.register_profile("headway", deadline=None)

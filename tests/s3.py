@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 from tests.patience import eventually
+from tests.ports import free_port
 
 PLACE = "s3://headway-test/a"
 STARTS_S = 60
@@ -21,9 +21,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = shutil.which("moto_server")
     if command is None:
         pytest.skip("no moto_server on the path: pip install 'moto[s3,server]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = (tmp_path_factory.mktemp("moto") / "log").open("w")
     server = subprocess.Popen([command, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
     try:

@@ -19,8 +19,9 @@ from serving.store.connecting import Address, Kind, connect
 from serving.store.guard import Guard
 from tests.cache.stories import House, Told, value
 from tests.patience import eventually
+from tests.ports import free_port
 from tests.store.conftest import fresh_keys
-from tests.store.test_connecting import answers, free_port
+from tests.store.test_connecting import answers
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 LIMIT_S, CALL_S = 0.05, 1.0

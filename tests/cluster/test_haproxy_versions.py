@@ -11,8 +11,9 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.haproxy.following import TABLE
-from tests.cluster.two_versions import Client, TwoVersions, free_port, over_grpc
+from tests.cluster.two_versions import Client, TwoVersions, over_grpc
 from tests.patience import eventually
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def client(two: TwoVersions) -> Client:
     two.know()
     two.start()
     client = two.client()
-    eventually(client.is_answered, bool)
+    eventually(client.is_answered, bool, beside=two.said)
     return client
 
 
@@ -182,7 +183,8 @@ def test_a_candidate_without_a_replica_gets_no_requests(two: TwoVersions, client
     two.set("1", "2", 10_000)
     moved(client, "2")
     two.end_replicas("ranker@2")
-    moved(client, "1")
+    # Until HAProxy's next health check, requests are refused.
+    eventually(client.ask, lambda found: found[1].get("model_version") == "1")
     status, answer = client.ask("/v2/models/ranker/versions/2/infer")
     assert (status, "try again" in answer["error"]) == (503, True)
 
@@ -214,9 +216,9 @@ def test_the_configuration_of_a_server_with_one_version_per_model_has_one_rule_m
     assert routed_by_version("\n".join(after) + "\n", "/a/map", "/a/lua").splitlines() == after
 
 
-def test_haproxy_accepts_the_rules(two: TwoVersions, tmp_path: Path) -> None:
+def test_haproxy_accepts_the_rules(two: TwoVersions) -> None:
     assert two.start("-c").wait(20) == 0
-    said = (tmp_path / "one" / "stderr").read_text()
+    said = two.said()
     unexpected = [
         line for line in said.splitlines() if "[WARNING]" in line and "always ignored by the http" not in line
     ]

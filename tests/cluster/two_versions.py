@@ -4,7 +4,6 @@ import asyncio
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -34,6 +33,7 @@ from serving.traffic.routes import Route, backend_of
 from tests.api.conftest import Server, model, operations_of
 from tests.api.grpc_serving import Served, grpc_serving
 from tests.cluster.conftest import haproxy_binary
+from tests.ports import free_port
 
 SERVED = {"ranker": {"1": "ranker", "2": "ranker@2"}, "alone": {"1": "alone"}}
 TENSOR = ("x", "FP32", (-1, 2))
@@ -98,12 +98,6 @@ def config(folder: Path, http: int, grpc: int, servers: dict[str, tuple[str, int
             for name, (_, _, port) in servers.items()
         ),
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 async def entries() -> list[ModelEntry]:
@@ -185,6 +179,10 @@ class TwoVersions:
     def table(self, name: str = "one") -> str:
         """Returns the file of HAProxy's map: what the HAProxy of this folder has been told."""
         return (self._folder / name / TABLE).read_text()
+
+    def said(self, name: str = "one") -> str:
+        """Returns what HAProxy has logged."""
+        return (self._folder / name / "stderr").read_text()
 
     def end_replicas(self, application: str) -> None:
         """Ends the replica of an application."""

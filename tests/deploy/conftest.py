@@ -4,7 +4,6 @@ them."""
 import http.client
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import urllib.request
@@ -29,12 +28,6 @@ def tool(*names: str) -> str:
         if found:
             return found
     pytest.skip(f"no {names[0]} on this machine: `make tools` fetches it from Debian")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def answers(url: str) -> bool:

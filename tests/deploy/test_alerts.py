@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from serving.telemetry import metrics
-from tests.deploy.conftest import PROMETHEUS, ROOT, TOOLS, Stub, free_port, running, tool
+from tests.deploy.conftest import PROMETHEUS, ROOT, TOOLS, Stub, running, tool
 from tests.patience import eventually
+from tests.ports import free_port
 
 RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
 CASES = ("rules_test.yml", "rules_days_test.yml")  # promtool needs larger steps for rules over days

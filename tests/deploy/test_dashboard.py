@@ -18,9 +18,10 @@ from serving.telemetry.prometheus import exposition
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.snapshot import GpuReading
 from tests.core.stories import ms, request
-from tests.deploy.conftest import PROMETHEUS, ROOT, Stub, free_port, running, tool
+from tests.deploy.conftest import PROMETHEUS, ROOT, Stub, running, tool
 from tests.deploy.test_alerts import unknown_metrics
 from tests.patience import eventually
+from tests.ports import free_port
 from tests.telemetry.snapshots import cluster, replica
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "headway.json").read_text())

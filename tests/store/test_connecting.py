@@ -19,16 +19,11 @@ from serving.store.redis import RedisQuotaStore
 from serving.traffic.quota import MINUTE_NS, Pace
 from serving.traffic.sharing import Ask
 from tests.patience import eventually
+from tests.ports import free_port
 from tests.store.conftest import PATIENT_S, fresh_keys
 
 HOURLY = Pace(60 * MINUTE_NS, 10)
 ASKS = [Ask(name, HOURLY, None, want=4) for name in ("acme", "other", "third")]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def answers(port: int) -> bool:
