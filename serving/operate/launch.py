@@ -114,10 +114,10 @@ class Cluster:
         # At every start Ray logs how to turn its token authentication off, which is bad advice.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         import ray
-        from ray import serve
         from ray.job_config import JobConfig
 
         from serving.cluster.app import deploy
+        from serving.cluster.starting import starting_serve
 
         check()
         ray.init(
@@ -131,20 +131,22 @@ class Cluster:
         )
         check()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.start(
+        with starting_serve(
             http_options={
                 "host": own_host(self._settings),
                 "port": server.http_port,
                 "keep_alive_timeout_s": KEEP_ALIVE_S,
             },
             grpc_options=grpc_options(self._settings) if serves_grpc(self._settings) else None,
-        )
-        check()
-        gpus = "GPU" in ray.cluster_resources()
-        for spec in self._settings.model_specs():
-            if spec.resources.gpus and not gpus and self._owns_ray:
-                self._say(f"WARNING: {spec.name} asks for a GPU, but this machine has none: it is served on the CPU")
-        deploy(self._settings, gpus=gpus or not self._owns_ray)
+        ):
+            check()
+            gpus = "GPU" in ray.cluster_resources()
+            for spec in self._settings.model_specs():
+                if spec.resources.gpus and not gpus and self._owns_ray:
+                    self._say(
+                        f"WARNING: {spec.name} asks for a GPU, but this machine has none: it is served on the CPU"
+                    )
+            deploy(self._settings, gpus=gpus or not self._owns_ray)
 
     def _warn_of_no_history(self) -> None:
         if self._settings.features is not None:

@@ -18,7 +18,7 @@ CHEAP_NS = 10_000_000  # batches that take less do not end the climb: a mere sta
 TIME_LIMIT_NS = 20_000_000_000
 # The counted runs of all lengths together, unless the model is tuned for the sizes that are measured. What is not
 # measured is interpolated until it is served.
-COUNTED_NS = 2_000_000_000
+COUNTED_NS = 1_000_000_000
 
 
 def ladder(largest_rows: int) -> Iterator[int]:

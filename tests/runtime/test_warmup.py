@@ -96,9 +96,9 @@ def measured_lengths(clock: ManualClock, model: TimedModel) -> dict[int, list[in
 
 def test_no_length_takes_the_time_of_the_longer_ones() -> None:
     clock = ManualClock()
-    found = measured_lengths(clock, PaddedModel(clock, 100, 20))
+    found = measured_lengths(clock, PaddedModel(clock, 50, 10))
     assert found == {length: [1, 2, 4, 8] for length in (16, 32, 64)}
-    assert clock.now_ns() < 6000 * MS
+    assert clock.now_ns() < 3000 * MS
 
 
 def test_a_length_that_is_cheap_leaves_its_time_to_the_longer_ones() -> None:
