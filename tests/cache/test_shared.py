@@ -35,9 +35,11 @@ async def replicas(url: str, count: int = 2, **limits: float) -> AsyncIterator[l
     """Yields the caches of several replicas that share a Valkey."""
     keys = fresh_keys()
     stores = [RedisAnswerStore(connect(Address(url=url), PATIENT_S), keys) for _ in range(count)]
-    yield [House(sharing(store, **limits), keys=keys) for store in stores]
-    for store in stores:
-        await store.close()
+    try:
+        yield [House(sharing(store, **limits), keys=keys) for store in stores]
+    finally:
+        for store in stores:
+            await store.close()
 
 
 async def until(happened: Callable[[], bool]) -> None:

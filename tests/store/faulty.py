@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 PIECE = 1 << 16
@@ -29,14 +29,18 @@ class Between:
         assert task is not None
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        to_read, to_write = await asyncio.open_unix_connection(str(self._server))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pass(reader, to_write))
-            group.create_task(self._answer(to_read, writer))
+        with closing(writer):  # also if the test ends, and cancels this task, while a client connects
+            to_read, to_write = await asyncio.open_unix_connection(str(self._server))
+            with closing(to_write):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pass(reader, to_write))
+                    group.create_task(self._answer(to_read, writer))
 
     async def end(self) -> None:
         """Waits until the connections that clients have closed are closed everywhere."""
         self.flows.set()
+        for _ in range(5):  # a connection that was accepted last has a task after some turns of the loop
+            await asyncio.sleep(0)
         if self._serving:
             await asyncio.wait(self._serving, timeout=10)
 
