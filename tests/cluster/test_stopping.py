@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -73,6 +74,7 @@ class FakeStart:
         self.steps: list[str] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
         self._at, self._number = at, number
+        self._has_controller = Event()
         monkeypatch.delenv(CRASH_HANDLER, raising=False)
         nothing = SimpleNamespace(applications={})
         for place, name, answer in (
@@ -88,6 +90,7 @@ class FakeStart:
             (ray, "shutdown", None),
         ):
             monkeypatch.setattr(place, name, partial(self._step, name, answer))
+        monkeypatch.setattr(ray, "get_actor", self._get_actor)
         monkeypatch.setattr(Cluster, "_own_environment", lambda cluster: {})
         monkeypatch.setattr("serving.operate.launch.ray_environment", lambda settings: {})
 
@@ -99,7 +102,14 @@ class FakeStart:
             self.helpers.append(subprocess.Popen(["sleep", "infinity"]))
         if len(self.steps) == self._at:
             os.kill(os.getpid(), self._number)
+        if name == "start":
+            self._has_controller.set()
         return answer
+
+    def _get_actor(self, name: str, namespace: str) -> None:
+        """Finds the controller after the step that starts it, so that the steps of both threads have one order."""
+        if not self._has_controller.is_set():
+            raise ValueError(name)
 
 
 @pytest.mark.parametrize("number", STOPS)

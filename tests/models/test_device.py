@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,10 +105,13 @@ def test_threads_are_as_many_as_asked_for_and_at_most_the_usable_cpus(
 
 
 def threads_of_blas() -> int:
-    """Returns the number of threads that the OpenMP of torch would use for a product in the calling thread."""
+    """Returns the number of threads that the OpenMP of torch would use for a product in the calling thread.
+
+    Other packages, whose tests may have run in this process, bring an OpenMP of their own."""
     with open("/proc/self/maps") as maps:
-        paths = {line.split()[-1] for line in maps if "libgomp" in line or "libiomp" in line}
-    threads: int = ctypes.CDLL(paths.pop()).omp_get_max_threads()
+        loaded = {Path(line.split()[-1]) for line in maps if "libgomp" in line or "libiomp" in line}
+    (path,) = (path for path in loaded if path.is_relative_to(Path(torch.__file__).parent))
+    threads: int = ctypes.CDLL(str(path)).omp_get_max_threads()
     return threads
 
 
