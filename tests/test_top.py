@@ -1,6 +1,5 @@
 """Tests the table of `headway top`, which is computed from two snapshots of a server."""
 
-import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from serving.top import lines, look, table
+from tests.ports import free_port
 
 
 def replica(name: str, **changes: Any) -> dict[str, Any]:
@@ -74,8 +74,7 @@ def test_the_models_names_and_all_numbers_are_read_on_eighty_columns() -> None:
 
 
 def test_an_address_without_headway_is_reported_as_such() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
-        closed = f"127.0.0.1:{closed_soon.getsockname()[1]}"
+    closed = f"127.0.0.1:{free_port()}"
     with pytest.raises(OSError, match="Connection refused"):
         look(closed)
     with pytest.raises(OSError, match="unknown url type"):

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+from tests.cache.stories import turns
+
 PIECE = 1 << 16
 
 
@@ -39,8 +41,7 @@ class Between:
     async def end(self) -> None:
         """Waits until the connections that clients have closed are closed everywhere."""
         self.flows.set()
-        for _ in range(5):  # a connection that was accepted last has a task after some turns of the loop
-            await asyncio.sleep(0)
+        await turns()  # a connection that was accepted last has a task after some of them
         if self._serving:
             await asyncio.wait(self._serving, timeout=10)
 
