@@ -60,7 +60,8 @@ class Dispatch:
         self._has_texts = any(tensor.datatype == "BYTES" for tensor in model.inputs)
         self._writer = ReplyWriter(model.name, model.version)
         self._forms: dict[object, ReplyFormat] = {}
-        self._plans: Recall[Plan] = Recall()
+        self._plans: Recall[Plan] = Recall()  # by head
+        self._raw_plans: Recall[Plan] = Recall()  # by the length of a raw body
 
     def plan(self, body: bytes, header_length: int | None, tenant: str = "") -> tuple[Plan, str, int]:
         """Returns the plan for a body, the request's id, and the length of its head in bytes. Raises BadMessage.
@@ -89,7 +90,7 @@ class Dispatch:
             plan = self._plan(lay_out(body))
             return plan, plan.layout.id, len(body)
         if header_length == 0:
-            return self._plan_raw(body), "", 0
+            return self._found_raw(body), "", 0
         head = head_of(body, header_length)
         # Ids differ from request to request. The look-up ignores an id at the beginning, where tritonclient puts it.
         leading = _LEADING_ID.match(head) if head.startswith(b'{"id"') else None
@@ -102,6 +103,16 @@ class Dispatch:
         # If the id is given twice, the last one counts, as everywhere in JSON.
         id = kept.layout.id or (leading[1].decode() if leading else "")
         return kept, id, header_length
+
+    def _found_raw(self, body: bytes) -> Plan:
+        """Returns the plan for a raw body, which depends on nothing but its length, unless the body is a text."""
+        length = b"%d" % len(body)
+        kept = self._raw_plans.get(length)
+        if kept is None:
+            kept = self._plan_raw(body)
+            if kept.layout.is_reusable:
+                self._raw_plans.keep(length, kept)
+        return kept
 
     def placed(self, plan: Plan, tenant: str) -> Plan:
         """Returns the plan with the places of this request's outputs, in shared memory of its tenant.

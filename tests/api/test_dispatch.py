@@ -77,6 +77,29 @@ def test_a_kept_plan_still_checks_the_length_of_each_body() -> None:
         one.submit(plan, body[:-1], head_bytes)
 
 
+def test_raw_bodies_of_one_length_share_a_plan() -> None:
+    one = dispatch()
+    for columns in (1, 2, 3, 2, 1):
+        values = np.arange(columns, dtype=np.float32)
+        plan, id, head_bytes = one.plan(values.tobytes(), 0)
+        assert (id, head_bytes, plan.rows) == ("", 0, 1)
+        assert plan is one.plan(bytes(4 * columns), 0)[0]
+        assert plan.layout.read(values.tobytes(), 0)["x"].tolist() == [values.tolist()]
+
+
+def test_raw_texts_of_one_length_stay_apart() -> None:
+    one = Dispatch(model("m", ("x", "BYTES", (-1, 1)), backend=EchoBackend()))
+    read = [one.plan(text, 0)[0].layout.read(text, 0)["x"].tolist() for text in (b"one", b"two")]
+    assert read == [[[b"one"]], [[b"two"]]]
+
+
+def test_a_head_that_equals_the_length_of_a_kept_raw_body_is_still_malformed() -> None:
+    one = dispatch()
+    one.plan(bytes(8), 0)
+    with pytest.raises(BadMessage):
+        one.plan(b"8" + bytes(8), 1)
+
+
 def test_a_malformed_head_does_not_become_valid_by_losing_its_id() -> None:
     for head in (b'{"id":"a",}', b'{"id":"a", "', b'{"id":"a","inputs"', b'{"id":"a"}'):
         with pytest.raises(BadMessage):
